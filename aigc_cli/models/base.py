@@ -1,0 +1,85 @@
+"""What a model is to the rest of the house.
+
+A model owns its networks, its losses and how it is sampled. It knows nothing of files, devices, loggers or loops: the
+trainer asks for its phases, calls it once a phase, and steps the phase's optimizer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar, NamedTuple
+
+from pydantic.dataclasses import dataclass
+from torch import Tensor, nn
+
+from aigc_cli.config import STRICT
+from aigc_cli.data.base import Batch, DataSpec
+from aigc_cli.errors import ConfigError
+from aigc_cli.randomness import Noise
+
+#: ``"loss"`` is what the phase minimises; every other entry is a scalar worth a curve.
+Losses = dict[str, Tensor]
+
+
+class Phase(NamedTuple):
+    """One optimizer step within a training step."""
+
+    name: str
+    #: Whether it takes new data; otherwise it sees again what the phase before it saw.
+    new_batch: bool = True
+
+
+@dataclass(config=STRICT, frozen=True, kw_only=True)
+class NoControls:
+    """The sampling controls of a model that has none."""
+
+
+class Model(nn.Module):
+    """Base of all models. A subclass is built as ``build(config, spec)`` with its own typed config."""
+
+    #: The modalities it serves, of :attr:`DataSpec.modality`.
+    modalities: ClassVar[tuple[str, ...]] = ()
+    #: A dataclass with a field for each control that :meth:`sample` takes.
+    controls: ClassVar[type] = NoControls
+
+    def __init__(self, spec: DataSpec) -> None:
+        super().__init__()
+        if spec.modality not in self.modalities:
+            name = type(self).__name__
+            raise ConfigError(
+                f"{name} cannot model {spec.modality} data; it serves {', '.join(self.modalities)}",
+                "choose other data= or another model=; `aigc ls data` and `aigc ls models` list them",
+            )
+        self.spec = spec
+
+    def phases(self, step: int) -> Sequence[Phase]:
+        """The optimizer steps of training step `step`, in order."""
+        return (Phase("main"),)
+
+    def network(self, phase: str) -> nn.Module:
+        """The module whose parameters the optimizer of `phase` owns."""
+        return self
+
+    def forward(self, phase: str, batch: Batch) -> Losses:
+        """The losses of one phase on one batch; ``"loss"`` is minimised, scalars all."""
+        raise NotImplementedError
+
+    def averaged(self) -> nn.Module:
+        """The module that the exponential moving average follows and that sampling uses."""
+        return self
+
+    def sample(self, noise: Noise, **controls: Any) -> Tensor:
+        """Encoded items, ``(len(noise), *spec.shape)``; `controls` are the fields of :attr:`controls`."""
+        raise NotImplementedError
+
+    def score(self, batch: Batch) -> dict[str, Tensor] | None:
+        """Per-item held-out figures, each ``(n,)``; the first is what the best checkpoint minimises.
+
+        None where the model has no likelihood, nor a bound on one.
+        """
+        return None
+
+    def compile_networks(self) -> None:
+        """Compiles, in place, the networks for which it pays."""
+        for child in self.children():
+            child.compile()

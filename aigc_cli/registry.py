@@ -1,0 +1,136 @@
+"""Names -> components, each with its typed config.
+
+A component registers itself with a decorator beside its code::
+
+    @register("model", "gan", GANConfig)
+    class GAN(Model): ...
+
+and is found by name: importing every module of the folder that holds its kind is all the discovery there is, so a new
+component is one new file. Packages installed by the user join through the entry point group ``aigc_plugins``, and a
+module named with ``--plugin`` joins for one command.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import pkgutil
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from aigc_cli.errors import ConfigError, suggest
+
+ENTRY_POINT_GROUP = "aigc_plugins"
+#: The folder whose modules hold each kind of component.
+HOMES = {
+    "model": "aigc_cli.models",
+    "data": "aigc_cli.data",
+    "optimizer": "aigc_cli.training",
+    "extractor": "aigc_cli.metrics",
+    "metric": "aigc_cli.metrics",
+}
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Component:
+    """A registered component: how it is built, and the dataclass that types its configuration."""
+
+    kind: str
+    name: str
+    build: Callable[..., Any]
+    config: type
+
+
+_components: dict[tuple[str, str], Component] = {}
+_loaded: set[str] = set()
+_plugins: dict[str, Path | None] = {}
+
+
+def register(kind: str, name: str, config: type) -> Callable[[T], T]:
+    """Registers a class or function as the component `name` of `kind` (a key of :data:`HOMES`)."""
+    if kind not in HOMES:
+        raise ValueError(f"unknown kind {kind!r}, choose from {', '.join(HOMES)}")
+
+    def add(build: T) -> T:
+        known = _components.get((kind, name))
+        if known is not None and _origin(known.build) != _origin(build):
+            raise ConfigError(
+                f"two components call themselves {kind}={name}: {_origin(known.build)} and {_origin(build)}",
+                "rename one of them",
+            )
+        _components[kind, name] = Component(kind, name, build, config)  # type: ignore[arg-type]
+        return build
+
+    return add
+
+
+def _origin(build: Any) -> str:
+    return f"{build.__module__}.{build.__qualname__}"
+
+
+def load(kind: str) -> None:
+    """Imports everything that may register components of `kind`."""
+    home = HOMES[kind]
+    if home not in _loaded:
+        package = importlib.import_module(home)
+        for module in pkgutil.iter_modules(package.__path__):
+            importlib.import_module(f"{home}.{module.name}")
+        _loaded.add(home)
+    for point in plugin_entry_points():
+        import_plugin(point.value.split(":")[0])
+
+
+def names(kind: str) -> list[str]:
+    """The names of all registered components of `kind`."""
+    load(kind)
+    return sorted(name for other, name in _components if other == kind)
+
+
+def find(kind: str, name: str) -> Component:
+    """The component `name` of `kind`.
+
+    Raises:
+        ConfigError: there is none; the message names the nearest.
+    """
+    load(kind)
+    try:
+        return _components[kind, name]
+    except KeyError:
+        raise ConfigError(f"there is no {kind} named {name!r}", suggest(name, names(kind))) from None
+
+
+def plugin_entry_points() -> list[importlib.metadata.EntryPoint]:
+    """The plugins of installed packages, read from their metadata without importing them."""
+    return list(importlib.metadata.entry_points(group=ENTRY_POINT_GROUP))
+
+
+def import_plugin(module: str) -> None:
+    """Imports a module that registers components of the user's own.
+
+    Raises:
+        ConfigError: the module is not there, or fails while it is imported.
+    """
+    if module in _plugins:
+        return
+    if "" not in sys.path:
+        sys.path.insert(0, "")  # `aigc` is a script: the folder it is called from is not on the path by itself
+    try:
+        imported = importlib.import_module(module)
+    except ConfigError:
+        raise
+    except Exception as error:
+        raise ConfigError(
+            f"plugin {module!r} could not be imported: {type(error).__name__}: {error}",
+            "name a module that Python can import from here, for example --plugin my_models",
+        ) from error
+    _plugins[module] = Path(imported.__file__).parent / "configs" if imported.__file__ else None
+
+
+def plugin_configs() -> list[Path]:
+    """The `configs` folders that lie beside the imported plugins."""
+    return [folder for folder in _plugins.values() if folder is not None and folder.is_dir()]
