@@ -1,0 +1,282 @@
+"""The run directory: create, lock, find, open.
+
+``outputs/<model>-<data>/<stamp>/`` holds the whole truth of a run. A lock that dies with its process keeps a second
+trainer out, and ``outputs/latest`` points at the newest.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import platform
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
+from functools import cached_property
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from aigc_cli.config import identity, load_yaml, save_yaml
+from aigc_cli.data.base import DataSpec
+from aigc_cli.errors import ConfigError, DataError, suggest
+from aigc_cli.files import resource_errors, write_atomically, write_json
+
+OUTPUTS = Path("outputs")
+_RECORDED = ("aigc-cli", "torch", "torchvision", "torchmetrics", "hydra-core", "numpy", "safetensors", "pillow")
+
+
+class Run:
+    """A run directory."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def name(self) -> str:
+        """What it is called on the command line: ``<model>-<data>/<stamp>``."""
+        return f"{self.path.parent.name}/{self.path.name}"
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of its checkpoints."""
+        return self.path / "checkpoints"
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """Its resolved configuration; a :class:`DataError` where that cannot be read."""
+        return load_yaml(self.path / "config.yaml")
+
+    @cached_property
+    def spec(self) -> DataSpec:
+        """What its model knows of its data."""
+        path = self.path / "data.json"
+        try:
+            saved = json.loads(path.read_text())
+            return DataSpec(
+                modality=str(saved["modality"]),
+                shape=tuple(int(size) for size in saved["shape"]),
+                classes=tuple(str(name) for name in saved["classes"]),
+                vocab_size=None if saved["vocab_size"] is None else int(saved["vocab_size"]),
+                fingerprint=str(saved["fingerprint"]),
+            )
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise DataError(f"{path} cannot be read: {error}", "restore the file, or train the run again") from None
+
+    def save_config(self, config: dict[str, Any], spec: DataSpec) -> None:
+        """Writes the configuration, its identity, and what the model may know about the data."""
+        save_yaml(self.path / "config.yaml", config)
+        write_atomically(self.path / "identity", identity(config) + "\n")
+        write_json(self.path / "data.json", asdict(spec))
+        self.__dict__.pop("config", None)
+        self.__dict__.pop("spec", None)
+
+    def record_command(self) -> None:
+        """Adds the command line to ``command.txt`` and the machine it ran on to ``env.json``."""
+        with (self.path / "command.txt").open("a") as file:
+            file.write(shlex.join(["aigc", *sys.argv[1:]]) + "\n")
+        write_json(self.path / "env.json", environment())
+
+    # status
+
+    def set_status(self, status: str, step: int) -> None:
+        """Records how far the run is: "running", "complete", "stopped" or "failed"."""
+        write_json(self.path / "status.json", {"status": status, "step": step, "time": time.time()})
+
+    def _status(self) -> dict[str, Any]:
+        with suppress(OSError, ValueError):
+            saved = json.loads((self.path / "status.json").read_text())
+            if isinstance(saved, dict):
+                return saved
+        return {"status": "stopped", "step": 0, "time": 0.0}
+
+    def status(self) -> str:
+        """As recorded, but a run whose process is gone is "stopped"."""
+        status = str(self._status().get("status"))
+        return "stopped" if status == "running" and not self._locked() else status
+
+    @property
+    def step(self) -> int:
+        """The training steps done when its status was last recorded."""
+        step = self._status().get("step", 0)
+        return step if isinstance(step, int) else 0
+
+    def figures(self) -> dict[str, float]:
+        """The last value of every curve."""
+        last: dict[str, float] = {}
+        for row in read_rows(self.path / "metrics.jsonl"):
+            last.update({key: value for key, value in row.items() if isinstance(value, int | float)})
+        return last
+
+    # the lock
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Keeps other trainers out; the kernel lets go of the lock when the process dies, however it dies.
+
+        Raises:
+            ConfigError: another process holds it.
+        """
+        with resource_errors(self.path), (self.path / "lock").open("a+") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                file.seek(0)
+                raise ConfigError(
+                    f"{self.path} is being trained by another process ({file.read().strip() or 'unknown'})",
+                    "wait for it, stop it, or start a run of your own without --resume and run_dir=",
+                ) from None
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {platform.node()}")
+            file.flush()
+            yield
+
+    def _locked(self) -> bool:
+        try:
+            with (self.path / "lock").open("r") as file:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        return False
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """The rows of a ``metrics.jsonl``; a line torn by a kill is passed over."""
+    rows = []
+    if path.is_file():
+        for line in path.read_text(errors="replace").splitlines():
+            with suppress(ValueError):
+                row = json.loads(line)
+                if isinstance(row, dict) and isinstance(row.get("step"), int):
+                    rows.append(row)
+    return rows
+
+
+def environment() -> dict[str, Any]:
+    """Versions, machine and git state, for ``env.json``."""
+    import torch
+
+    versions = {}
+    for package in _RECORDED:
+        with suppress(PackageNotFoundError):
+            versions[package] = version(package)
+    git = None
+    with suppress(OSError, subprocess.SubprocessError):
+        described = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=40"], capture_output=True, text=True, timeout=5
+        )
+        git = described.stdout.strip() or None
+    return {
+        "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpus": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
+        "versions": versions,
+        "git": git,
+    }
+
+
+def create_run(config: dict[str, Any]) -> Run:
+    """A new run directory, at ``run_dir`` or under ``outputs``; two runs never share one.
+
+    Raises:
+        ConfigError: ``run_dir`` exists and is not empty.
+        ResourceError: it cannot be written.
+    """
+    root = Path(config["outputs"])
+    if config["run_dir"] is not None:
+        path = Path(config["run_dir"]).expanduser().absolute()
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            resumable = (path / "config.yaml").exists()
+            mend = f"go on with `aigc train --resume {shlex.quote(str(path))}`, or name " if resumable else "name "
+            raise ConfigError(f"run_dir={config['run_dir']} exists and is not empty", mend + "another folder")
+        with resource_errors(path):
+            path.mkdir(parents=True, exist_ok=True)
+    else:
+        path = _stamped(root.absolute() / f"{config['model']['name']}-{config['data']['name']}")
+    with resource_errors(root):
+        root.mkdir(parents=True, exist_ok=True)
+        _point_latest(root / "latest", path)
+    return Run(path)
+
+
+def _stamped(parent: Path) -> Path:
+    with resource_errors(parent):
+        parent.mkdir(parents=True, exist_ok=True)
+        stamp = time.strftime("%Y-%m-%d_%H-%M-%S")
+        for attempt in range(10_000):
+            path = parent / (stamp if attempt == 0 else f"{stamp}-{attempt}")
+            with suppress(FileExistsError):
+                path.mkdir()  # fails where another process was first
+                return path
+    raise AssertionError("ten thousand runs in one second")
+
+
+def _point_latest(link: Path, target: Path) -> None:
+    temporary = link.with_name(f".latest-{os.getpid()}")
+    temporary.unlink(missing_ok=True)
+    temporary.symlink_to(os.path.relpath(target, link.parent.absolute()), target_is_directory=True)
+    temporary.replace(link)
+
+
+def open_run(path: Path) -> Run:
+    """The run in a directory.
+
+    Raises:
+        ConfigError: the directory holds no run.
+    """
+    if not (path / "config.yaml").is_file():
+        raise ConfigError(
+            f"{path} is not a run: it holds no config.yaml", "name a run; `aigc ls runs` lists those in outputs/"
+        )
+    return Run(path.resolve())
+
+
+def find_run(word: str, root: Path = OUTPUTS) -> Run:
+    """The run that `word` names: a directory, ``latest``, ``<model>-<data>/<stamp>``, or a stamp alone.
+
+    Raises:
+        ConfigError: there is none such.
+    """
+    if word == "latest":
+        link = root / "latest"
+        if not link.is_dir():
+            raise ConfigError(f"there is no run in {root}/ yet", "train one with `aigc train`, or name a run with run=")
+        return open_run(link)
+    for path in (Path(word).expanduser(), root / word, *sorted(root.glob(f"*/{_literal(word)}"))):
+        if path.is_dir():
+            return open_run(path)
+    known = [run.name for run in list_runs(root)]
+    mend = suggest(word, [*known, "latest"]) if known else "train one with `aigc train`, or name a run's directory"
+    raise ConfigError(f"there is no run {word!r}", mend)
+
+
+def _literal(word: str) -> str:
+    import glob
+
+    return glob.escape(word.strip("/")) or "-"
+
+
+def list_runs(root: Path = OUTPUTS) -> list[Run]:
+    """All runs under `root`, the oldest first."""
+    found = [path.parent for path in root.glob("*/*/config.yaml") if path.parent.parent.name != "latest"]
+    return [Run(path) for path in sorted(found, key=lambda path: (path / "config.yaml").stat().st_mtime)]
+
+
+def find_by_identity(config: dict[str, Any]) -> Run | None:
+    """The newest run under ``outputs`` with the same resolved configuration, whatever its status; None without one."""
+    wanted = identity(config)
+    for run in reversed(list_runs(Path(config["outputs"]))):
+        with suppress(OSError):
+            if (run.path / "identity").read_text().strip() == wanted:
+                return run
+    return None

@@ -1,0 +1,277 @@
+"""Checkpoints: ``step-N/{model,ema,optimizer}.safetensors + state.json + manifest.json``.
+
+A checkpoint is written to a temporary folder, flushed, and renamed, so it is there whole or not at all. The manifest
+holds the SHA-256 of each file; what does not match it is skipped with a warning. Nothing is pickled.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from aigc_cli.config import check
+from aigc_cli.data.base import Codec, DataSpec
+from aigc_cli.errors import ConfigError, DataError, NonFiniteError, suggest
+from aigc_cli.files import resource_errors, sha256_of, sync, write_json
+from aigc_cli.models.base import Model
+from aigc_cli.registry import find
+from aigc_cli.runs import Run
+from aigc_cli.training.precision import resolve_device
+
+Tensors = dict[str, Tensor]
+_NAME = re.compile(r"step-(\d+)")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a checkpoint holds, read and verified."""
+
+    path: Path
+    step: int
+    tensors: dict[str, Tensors]  # by file: "model", "optimizer", and "ema" where there is one
+    state: dict[str, Any]
+    sums: dict[str, str]  # SHA-256 by file name
+
+
+class CheckpointFolder:
+    """The checkpoints of a run."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def steps(self) -> list[int]:
+        """The steps that have a checkpoint, whole or broken, ascending."""
+        if not self.path.is_dir():
+            return []
+        found = (_NAME.fullmatch(entry.name) for entry in self.path.iterdir())
+        return sorted(int(match[1]) for match in found if match)
+
+    def folder(self, step: int) -> Path:
+        """Where the checkpoint of `step` is or will be."""
+        return self.path / f"step-{step}"
+
+    def clean(self) -> None:
+        """Removes what a kill in the middle of a save left behind."""
+        for leftover in self.path.glob(".tmp-*"):
+            shutil.rmtree(leftover, ignore_errors=True)
+
+    def save(self, step: int, tensors: Mapping[str, Tensors], state: Mapping[str, Any]) -> None:
+        """Writes the checkpoint of `step`, replacing one that is there.
+
+        Raises:
+            NonFiniteError: a tensor holds NaN or Inf; nothing is written.
+            ResourceError: no space, or no permission; nothing is left behind.
+        """
+        for file, group in tensors.items():
+            for name, tensor in group.items():
+                if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+                    raise NonFiniteError(
+                        f"step {step}: {file} tensor {name} is not finite, so no checkpoint was written",
+                        "go on from the last checkpoint with a lower optimizer.lr, or with trainer.clip_grad_norm",
+                    )
+        temporary = self.path / f".tmp-step-{step}"
+        with resource_errors(self.path):
+            try:
+                self._write(temporary, tensors, state)
+                self._publish(temporary, self.folder(step))
+            finally:
+                shutil.rmtree(temporary, ignore_errors=True)
+
+    def _write(self, folder: Path, tensors: Mapping[str, Tensors], state: Mapping[str, Any]) -> None:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        for file, group in tensors.items():
+            path = folder / f"{file}.safetensors"
+            # A clone, because tied weights share memory and safetensors takes no shared memory.
+            own = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in group.items()}
+            try:
+                save_file(own, path)
+            except SafetensorError as error:
+                raise _as_os_error(error) from error
+            sync(path)
+        write_json(folder / "state.json", dict(state))
+        write_json(folder / "manifest.json", {path.name: sha256_of(path) for path in sorted(folder.iterdir())})
+        sync(folder)
+
+    def _publish(self, temporary: Path, final: Path) -> None:
+        if final.exists():
+            aside = self.path / f".tmp-replaced-{final.name}"
+            shutil.rmtree(aside, ignore_errors=True)
+            final.rename(aside)
+            temporary.rename(final)
+            shutil.rmtree(aside)
+        else:
+            temporary.rename(final)
+        sync(self.path)
+
+    def prune(self, keep: int, best: int | None) -> None:
+        """Deletes all but the newest `keep` and the best; the newest has just been written, so it is valid."""
+        for step in self.steps()[:-keep]:
+            if step != best:
+                shutil.rmtree(self.folder(step), ignore_errors=True)
+
+    def load(self, step: int) -> Checkpoint:
+        """Reads and verifies one checkpoint.
+
+        Raises:
+            DataError: it is broken; the message says how.
+        """
+        folder = self.folder(step)
+        try:
+            manifest = json.loads((folder / "manifest.json").read_text())
+            _verify(folder, manifest)
+            state = json.loads((folder / "state.json").read_text())
+            files = [name.removesuffix(".safetensors") for name in manifest if name.endswith(".safetensors")]
+            tensors = {file: load_file(folder / f"{file}.safetensors") for file in files}
+        except (OSError, ValueError, SafetensorError) as error:
+            raise DataError(f"checkpoint {folder} is broken: {_reason(error)}") from None
+        if state.get("step") != step or "model" not in tensors:
+            raise DataError(f"checkpoint {folder} is broken: it is not what its name says")
+        return Checkpoint(folder, step, tensors, state, manifest)
+
+    def load_newest(self) -> Checkpoint | None:
+        """The newest valid checkpoint; None where there is none at all.
+
+        Raises:
+            DataError: there are some, and all are broken.
+        """
+        broken = []
+        for step in reversed(self.steps()):
+            try:
+                return self.load(step)
+            except DataError as error:
+                broken.append(error.message)
+                print(f"aigc: warning: {error.message}; trying an earlier one", file=sys.stderr)
+        if broken:
+            raise DataError(
+                f"all {len(broken)} checkpoints in {self.path} are broken: {'; '.join(broken)}",
+                "restore one from a copy, or start again without --resume",
+            )
+        return None
+
+
+def _verify(folder: Path, manifest: Any) -> None:
+    if not isinstance(manifest, dict) or "state.json" not in manifest:
+        raise ValueError("manifest.json is not a manifest")
+    for name, wanted in manifest.items():
+        if Path(name).name != name:
+            raise ValueError(f"manifest.json names {name!r}, which is outside the checkpoint")
+        path = folder / name
+        if not path.is_file():
+            raise ValueError(f"{name} is missing")
+        if sha256_of(path) != wanted:
+            raise ValueError(f"{name} does not match its sum")
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, FileNotFoundError):
+        return f"{Path(error.filename).name} is missing"
+    return str(error)
+
+
+def _as_os_error(error: SafetensorError) -> OSError | SafetensorError:
+    # safetensors reports the operating system's errors as text: "... (os error 28)"
+    match = re.search(r"os error (\d+)", str(error))
+    if match is None:
+        return error
+    import os
+
+    number = int(match[1])
+    return OSError(number, os.strerror(number))
+
+
+@dataclass(frozen=True)
+class Restored:
+    """A trained model, ready to sample, with what is needed to say where it came from."""
+
+    run: Run
+    model: Model
+    step: int
+    checksum: str  # SHA-256 of the file of weights in use
+    spec: DataSpec
+    codec: Codec
+    device: torch.device
+
+
+def build_model(config: Mapping[str, Any], spec: DataSpec) -> Model:
+    """The model that the section `model` of a configuration describes, with fresh weights."""
+    component = find("model", config["name"])
+    model = component.build(check("model", component.config, config), spec)
+    assert isinstance(model, Model)
+    return model
+
+
+def restore_model(run: Run, *, step: int | str | None = None, device: str = "auto") -> Restored:
+    """The model of a run as it is sampled: averaged weights where there are any, in evaluation mode.
+
+    Args:
+        run: The run.
+        step: Which checkpoint; None is the newest valid one, "best" the one that validated best.
+        device: As `trainer.device`.
+
+    Raises:
+        ConfigError: the run has no such checkpoint.
+        DataError: the checkpoint is broken, or is not of this model.
+    """
+    where = resolve_device(device)
+    model = build_model(run.config["model"], run.spec)
+    checkpoint = _choose(run, step)
+    try:
+        model.load_state_dict(checkpoint.tensors["model"])
+        if "ema" in checkpoint.tensors:
+            model.averaged().load_state_dict(checkpoint.tensors["ema"])
+    except RuntimeError as error:
+        raise DataError(
+            f"checkpoint {checkpoint.path} is not of the model in {run.path}/config.yaml: {_first_line(error)}",
+            "restore the run's own config.yaml, or train again",
+        ) from None
+    model.requires_grad_(False).eval().to(where)
+    weights = "ema" if "ema" in checkpoint.tensors else "model"
+    checksum = checkpoint.sums[f"{weights}.safetensors"]
+    codec = find("data", run.config["data"]["name"]).build.codec  # type: ignore[attr-defined]
+    return Restored(run, model, checkpoint.step, checksum, run.spec, codec, where)
+
+
+def _choose(run: Run, step: int | str | None) -> Checkpoint:
+    folder = CheckpointFolder(run.checkpoints)
+    if step is None:
+        newest = folder.load_newest()
+        if newest is None:
+            raise ConfigError(
+                f"{run.path} has no checkpoint yet", "let it train until its first one (trainer.checkpoint_every)"
+            )
+        return newest
+    if step == "best":
+        best = best_step(run)
+        if best is None:
+            raise ConfigError(f"{run.path} has no best checkpoint", "train with trainer.validate_every=N, or drop step=")
+        step = best
+    known = [str(known) for known in folder.steps()]
+    if str(step) not in known:
+        raise ConfigError(f"{run.path} has no checkpoint of step {step}", suggest(str(step), [*known, "best"]))
+    return folder.load(int(step))
+
+
+def best_step(run: Run) -> int | None:
+    """The step of the checkpoint that validated best, as ``best.json`` records it."""
+    try:
+        step = json.loads((run.path / "best.json").read_text())["step"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return step if isinstance(step, int) else None
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return " ".join(lines[:2])[:300]

@@ -1,0 +1,154 @@
+"""Optimizers by name, and the learning rate as a function of the step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Annotated, Any, Literal, cast
+
+import torch
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+from torch import nn
+from torch.optim import Optimizer
+
+from aigc_cli.config import STRICT
+from aigc_cli.errors import ConfigError
+from aigc_cli.models.base import Model
+from aigc_cli.registry import find, register
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+
+
+@dataclass(config=STRICT, frozen=True, kw_only=True)
+class NetworkOverrides:
+    """One network's own settings; None takes those of all."""
+
+    lr: Positive | None = None
+    weight_decay: NonNegative | None = None
+
+
+@dataclass(config=STRICT, frozen=True, kw_only=True)
+class OptimizerConfig:
+    """What every optimizer has."""
+
+    lr: Positive
+    weight_decay: NonNegative
+    schedule: Literal["constant", "linear", "cosine"]
+    warmup_steps: Annotated[int, Field(ge=0)]
+    final_lr_fraction: Annotated[float, Field(ge=0, le=1)]
+    generator: NetworkOverrides
+    discriminator: NetworkOverrides
+
+
+@dataclass(config=STRICT, frozen=True, kw_only=True)
+class AdamConfig(OptimizerConfig):
+    """Adam and AdamW."""
+
+    name: Literal["adam", "adamw"]
+    betas: tuple[Fraction, Fraction]
+    eps: Positive
+
+
+@dataclass(config=STRICT, frozen=True, kw_only=True)
+class SGDConfig(OptimizerConfig):
+    """Stochastic gradient descent."""
+
+    name: Literal["sgd"]
+    momentum: Fraction
+    nesterov: bool
+
+    def __post_init__(self) -> None:
+        if self.nesterov and self.momentum == 0:
+            raise ValueError("nesterov=true needs a momentum above 0")
+
+
+@dataclass(config=STRICT, frozen=True, kw_only=True)
+class RMSpropConfig(OptimizerConfig):
+    """RMSprop."""
+
+    name: Literal["rmsprop"]
+    alpha: Fraction
+    eps: Positive
+    momentum: Fraction
+
+
+ParamGroups = list[dict[str, Any]]
+
+
+@register("optimizer", "adam", AdamConfig)
+def adam(groups: ParamGroups, config: AdamConfig) -> Optimizer:
+    """Adam (Kingma and Ba, 2015)."""
+    return torch.optim.Adam(groups, lr=config.lr, betas=config.betas, eps=config.eps, fused=True)
+
+
+@register("optimizer", "adamw", AdamConfig)
+def adamw(groups: ParamGroups, config: AdamConfig) -> Optimizer:
+    """AdamW (Loshchilov and Hutter, 2019)."""
+    return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, eps=config.eps, fused=True)
+
+
+@register("optimizer", "sgd", SGDConfig)
+def sgd(groups: ParamGroups, config: SGDConfig) -> Optimizer:
+    """SGD with momentum (Sutskever et al., 2013)."""
+    return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, nesterov=config.nesterov, fused=True)
+
+
+@register("optimizer", "rmsprop", RMSpropConfig)
+def rmsprop(groups: ParamGroups, config: RMSpropConfig) -> Optimizer:
+    """RMSprop (Hinton, 2012)."""
+    return torch.optim.RMSprop(
+        groups, lr=config.lr, alpha=config.alpha, eps=config.eps, momentum=config.momentum, foreach=True
+    )
+
+
+def build_optimizers(config: OptimizerConfig, model: Model, phases: Iterable[str]) -> dict[str, Optimizer]:
+    """An optimizer for each phase, over the parameters of that phase's network.
+
+    Raises:
+        ConfigError: a setting for a network that the model does not have.
+    """
+    phases = tuple(phases)
+    for network in ("generator", "discriminator"):
+        if network not in phases and getattr(config, network) != NetworkOverrides():
+            raise ConfigError(
+                f"optimizer.{network} is set, but this model trains {', '.join(phases)}",
+                "leave it null and set optimizer.lr instead",
+            )
+    name: str = config.name  # type: ignore[attr-defined]
+    build = cast(Callable[[ParamGroups, OptimizerConfig], Optimizer], find("optimizer", name).build)
+    return {phase: build(_groups(config, phase, model.network(phase)), config) for phase in phases}
+
+
+def _groups(config: OptimizerConfig, phase: str, network: nn.Module) -> ParamGroups:
+    own: NetworkOverrides = getattr(config, phase, None) or NetworkOverrides()
+    lr = config.lr if own.lr is None else own.lr
+    decay = config.weight_decay if own.weight_decay is None else own.weight_decay
+    parameters = list(network.parameters())
+    # Decoupled decay on a bias or a norm's gain pulls it to 0 for no reason; L2 keeps to its textbook form.
+    decoupled = config.name == "adamw"  # type: ignore[attr-defined]
+    decayed = [p for p in parameters if p.ndim >= 2 or not decoupled]
+    kept = [p for p in parameters if p.ndim < 2 and decoupled]
+    groups = [{"params": decayed, "weight_decay": decay}, {"params": kept, "weight_decay": 0.0}]
+    return [{**group, "lr": lr, "base_lr": lr} for group in groups if group["params"]]
+
+
+def lr_factor(config: OptimizerConfig, step: int, steps: int) -> float:
+    """The share of the base rate at `step` of `steps`: a linear warm-up, then the schedule."""
+    if step < config.warmup_steps:
+        return (step + 1) / config.warmup_steps
+    done = min(1.0, (step - config.warmup_steps) / max(1, steps - config.warmup_steps))
+    shapes: dict[str, Callable[[float], float]] = {
+        "constant": lambda _: 1.0,
+        "linear": lambda x: 1.0 - x,
+        "cosine": lambda x: 0.5 * (1.0 + math.cos(math.pi * x)),
+    }
+    return config.final_lr_fraction + (1.0 - config.final_lr_fraction) * shapes[config.schedule](done)
+
+
+def set_lr(optimizer: Optimizer, factor: float) -> None:
+    """Sets every group's rate to `factor` of its base."""
+    for group in optimizer.param_groups:
+        group["lr"] = group["base_lr"] * factor

@@ -1,0 +1,343 @@
+"""The training loop: phases, precision, accumulation, averaging, reports, checkpoints, stopping.
+
+It knows nothing of any one model. Each step is seeded from (seed, rank, step) and takes the data at a position that
+the state counts, so a run that was stopped anywhere goes on bit for bit where it was.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, field
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import Field
+from pydantic.dataclasses import dataclass as typed
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from aigc_cli.config import STRICT
+from aigc_cli.data.base import Batch
+from aigc_cli.data.loader import Loader
+from aigc_cli.errors import AigcError, ConfigError, DataError, Interrupted, Terminated
+from aigc_cli.files import write_json
+from aigc_cli.models.base import Model
+from aigc_cli.progress import Progress, progress
+from aigc_cli.randomness import seed_step
+from aigc_cli.runs import Run
+from aigc_cli.training.checkpoint import Checkpoint, CheckpointFolder, Tensors
+from aigc_cli.training.ema import EMA
+from aigc_cli.training.logging import MetricLog, Tally
+from aigc_cli.training.optimizers import OptimizerConfig, build_optimizers, lr_factor, set_lr
+from aigc_cli.training.precision import Precision, PrecisionName
+from aigc_cli.training.signals import Signals
+
+Count = Annotated[int, Field(ge=1)]
+
+
+@typed(config=STRICT, frozen=True, kw_only=True)
+class TrainerConfig:
+    """The section `trainer` of a configuration; ``configs/trainer/default.yaml`` says what each key means."""
+
+    steps: Count
+    batch_size: Count
+    accumulate: Count
+    device: str
+    devices: Count
+    precision: PrecisionName
+    compile: bool
+    deterministic: bool
+    clip_grad_norm: Annotated[float, Field(gt=0)] | None
+    ema: Annotated[float, Field(ge=0, lt=1)] | None
+    log_every: Count
+    checkpoint_every: Count
+    keep: Count
+    sample_every: Count | None
+    samples: Count
+    validate_every: Count | None
+    validate_items: Count | None
+    validate_metric: Literal["auto", "score", "fd"]
+    workers: Annotated[int, Field(ge=0)]
+    threads: Count | None
+    tensorboard: bool
+
+    def __post_init__(self) -> None:
+        if self.devices > 1:
+            raise ValueError("one process is what this version trains with: set trainer.devices=1")
+
+
+@dataclass
+class State:
+    """What a run must remember beside its tensors."""
+
+    step: int = 0  # training steps done
+    batches: int = 0  # micro-batches taken from the loader
+    updates: int = 0  # steps done that were not skipped for an fp16 overflow
+    seconds: float = 0.0  # spent in training, over all its processes
+    best: float | None = None  # lowest validation figure
+    best_step: int | None = None
+    fingerprint: str = ""  # of the training data
+    scaler: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """What the loop calls out for, so that it need not know how samples are drawn or judged."""
+
+    preview: Callable[[int], None] | None = None
+    #: Held-out figures; the first is what the best checkpoint minimises.
+    validate: Callable[[], dict[str, float]] | None = None
+
+
+class Trainer:
+    """Trains one model of one run, from its newest checkpoint or from the start."""
+
+    def __init__(
+        self, *, model: Model, loader: Loader, optimizer: OptimizerConfig, config: TrainerConfig, seed: int, run: Run,
+        device: torch.device,
+    ) -> None:  # fmt: skip
+        self.config, self.optimizer_config, self.seed, self.run, self.device = config, optimizer, seed, run, device
+        self.loader = loader
+        self.model = model.to(device)
+        if model.spec.modality == "image":
+            self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.precision = Precision(config.precision, device)
+        phases = dict.fromkeys(phase.name for phase in model.phases(0))
+        self.optimizers = build_optimizers(optimizer, model, phases)
+        self.ema = EMA(model.averaged(), config.ema) if config.ema is not None else None
+        self.checkpoints = CheckpointFolder(run.checkpoints)
+        self.state = State(fingerprint=loader.dataset.spec.fingerprint)
+        self.tally = Tally()
+
+    # the loop
+
+    def fit(self, hooks: Hooks) -> dict[str, float]:
+        """Trains to `config.steps` and returns the last figures.
+
+        Raises:
+            NonFiniteError: a loss or a gradient is not finite; nothing is saved after it.
+            Interrupted, Terminated: a signal asked to stop; the state is saved.
+        """
+        if self.config.compile:
+            self.model.compile_networks()
+        board = self.run.path / "tensorboard" if self.config.tensorboard else None
+        self.log = MetricLog(self.run.path / "metrics.jsonl", self.state.step, board)
+        self.hooks, self.figures = hooks, dict[str, float]()
+        self._started, self._items, self._seconds_before = time.monotonic(), 0, self.state.seconds
+        self.run.set_status("running", self.state.step)
+        try:
+            with Signals() as signals, self._progress() as self.bar:
+                for step in range(self.state.step, self.config.steps):
+                    seed_step(self.seed, 0, step)
+                    self.train_step(step)
+                    self.state.step = step + 1
+                    self._after_step(signals)
+            self.run.set_status("complete", self.state.step)
+        except BaseException as error:
+            stopped = isinstance(error, Interrupted | Terminated)
+            self.run.set_status("stopped" if stopped else "failed", self.state.step)
+            raise
+        finally:
+            self.log.close()
+            self.log.draw(self.run.path / "curves.png")
+        return self.figures
+
+    def _progress(self) -> Progress[int]:
+        return progress(self.config.steps, "training", "steps", initial=self.state.step)
+
+    def train_step(self, step: int) -> None:
+        """One update of every phase."""
+        self.model.train()
+        factor = lr_factor(self.optimizer_config, self.state.updates, self.config.steps)
+        batches: list[Batch] = []
+        for phase in self.model.phases(step):
+            if phase.new_batch:
+                first = self.state.batches
+                batches = [self.loader.batch(first + k) for k in range(self.config.accumulate)]
+                self.state.batches += self.config.accumulate
+            self._run_phase(step, phase.name, batches, factor)
+        if not self.precision.skipped():
+            if self.ema is not None:
+                self.ema.update(self.state.updates)
+            self.state.updates += 1
+        self._items += self.config.batch_size * self.config.accumulate
+
+    def _run_phase(self, step: int, phase: str, batches: list[Batch], factor: float) -> None:
+        self._train_only(phase)
+        optimizer, scaler = self.optimizers[phase], self.precision.scaler
+        optimizer.zero_grad(set_to_none=True)
+        for batch in batches:
+            with self.precision.autocast():
+                losses = self.model(phase, batch)
+            scaler.scale(losses["loss"] / len(batches)).backward()
+            self.tally.add(phase, step, losses)
+        scaler.unscale_(optimizer)
+        norm = self._clip(phase)
+        if not scaler.is_enabled():  # an fp16 overflow is the scaler's to handle
+            self.tally.add(phase, step, {"gradient_norm": norm})
+        if self.device.type == "cpu":
+            self.tally.check()
+        set_lr(optimizer, factor)
+        scaler.step(optimizer)
+
+    def _train_only(self, phase: str) -> None:
+        """Leaves gradients on for this phase's network alone: the others run without a graph of their weights."""
+        if len(self.optimizers) > 1:
+            self.model.requires_grad_(False)
+            self.model.network(phase).requires_grad_(True)
+
+    def _clip(self, phase: str) -> Tensor:
+        parameters = [p for p in self.model.network(phase).parameters() if p.grad is not None]
+        norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+        if self.config.clip_grad_norm is not None:
+            nn.utils.clip_grads_with_norm_(parameters, self.config.clip_grad_norm, norm)
+        return norm
+
+    # between steps
+
+    def _after_step(self, signals: Signals) -> None:
+        done, config = self.state.step, self.config
+        last = done == config.steps
+        stopping = signals.stop is not None
+        if last or stopping or done % config.log_every == 0:
+            self._report()
+        self.bar.advance()
+        if self.hooks.preview and config.sample_every and (last or done % config.sample_every == 0):
+            self._sampling(lambda: self.hooks.preview(done))  # type: ignore[misc]
+        better = self._validate() if self._validates(done) else False
+        if last or stopping or better or signals.save or done % config.checkpoint_every == 0:
+            signals.save = False
+            self.save()
+        if stopping and not last:
+            self._stop(signals.stop)
+
+    def _report(self) -> None:
+        self.state.seconds = self._seconds_before + time.monotonic() - self._started
+        rate = self._items / max(1e-9, time.monotonic() - self._started)
+        epoch = self.loader.epoch(self.state.batches)
+        means = self.tally.read()
+        lr = {f"{phase}/lr": optimizer.param_groups[0]["lr"] for phase, optimizer in self.optimizers.items()}
+        row = {"epoch": epoch, "seconds": round(self.state.seconds, 3), "items_per_second": round(rate, 2)}
+        self.log.write(self.state.step, {**row, **means, **lr})
+        self.figures.update(means)
+        shown = {name: f"{value:.3g}" for name, value in means.items() if name.endswith("/loss")}
+        self.bar.notes.update(shown | {"items/s": f"{rate:.0f}"})
+
+    def _validates(self, done: int) -> bool:
+        every = self.config.validate_every
+        return self.hooks.validate is not None and every is not None and (
+            done % every == 0 or done == self.config.steps
+        )  # fmt: skip
+
+    def _validate(self) -> bool:
+        """Looks at held-out data; whether this is the best so far."""
+        figures: dict[str, float] = {}
+        self._sampling(lambda: figures.update(self.hooks.validate()))  # type: ignore[misc]
+        self.log.write(self.state.step, {f"val/{name}": value for name, value in figures.items()})
+        self.figures.update({f"val/{name}": value for name, value in figures.items()})
+        first, value = next(iter(figures.items()))
+        if self.state.best is not None and value >= self.state.best:
+            return False
+        self.state.best, self.state.best_step = value, self.state.step
+        return True
+
+    def _sampling(self, act: Callable[[], None]) -> None:
+        """Acts with the averaged weights, in evaluation mode, without gradients."""
+        self.model.eval()
+        with torch.no_grad(), self.ema.in_place() if self.ema else nullcontext():
+            act()
+
+    def _stop(self, number: int | None) -> None:
+        kinds: dict[int | None, type[AigcError]] = {signal.SIGINT: Interrupted, signal.SIGTERM: Terminated}
+        raise kinds[number](
+            f"stopped at step {self.state.step} of {self.config.steps}, saved in {self.run.path}",
+            f"go on with `aigc train --resume {self.run.name}`",
+        )
+
+    # saving and restoring
+
+    def save(self) -> None:
+        """Writes a checkpoint, then deletes those that `keep` no longer covers."""
+        self.tally.check()
+        state = self.state
+        state.scaler = self.precision.scaler.state_dict()
+        self.checkpoints.save(state.step, self._tensors(), asdict(state))
+        if state.best_step == state.step:
+            write_json(self.run.path / "best.json", {"step": state.step, "value": state.best})
+        self.checkpoints.prune(self.config.keep, state.best_step)
+        self.run.set_status("running", state.step)
+
+    def _tensors(self) -> dict[str, Tensors]:
+        tensors: dict[str, Tensors] = {"model": self.model.state_dict(), "optimizer": {}}
+        for phase, optimizer in self.optimizers.items():
+            names = _names(self.model.network(phase), optimizer)
+            for index, values in optimizer.state_dict()["state"].items():
+                for key, value in values.items():
+                    if isinstance(value, Tensor):
+                        tensors["optimizer"][f"{phase}/{names[index]}/{key}"] = value
+        if self.ema is not None:
+            tensors["ema"] = self.ema.shadow
+        return tensors
+
+    def restore(self) -> bool:
+        """Goes on from the newest valid checkpoint; False where the run has none yet.
+
+        Raises:
+            DataError: all checkpoints are broken, or are not of this configuration.
+            ConfigError: the data is not what the checkpoint was trained on.
+        """
+        self.checkpoints.clean()
+        checkpoint = self.checkpoints.load_newest()
+        if checkpoint is None:
+            return False
+        try:
+            state = State(**checkpoint.state)
+            self._load(checkpoint, state)
+        except (RuntimeError, KeyError, TypeError, ValueError) as error:
+            raise DataError(
+                f"checkpoint {checkpoint.path} does not fit this configuration: {' '.join(str(error).split())[:200]}",
+                "restore the run's own config.yaml, or start a new run without --resume",
+            ) from None
+        if state.fingerprint != self.state.fingerprint:
+            raise ConfigError(
+                f"the data of {self.run.name} has changed since its checkpoint (fingerprint {state.fingerprint[:12]}, "
+                f"now {self.state.fingerprint[:12]})",
+                "put the data back as it was (data.root=), or start a new run without --resume",
+            )
+        self.state = state
+        if state.step < self.config.steps:
+            print(f"aigc: resuming {self.run.name} from step {state.step}", file=sys.stderr)
+        return True
+
+    def _load(self, checkpoint: Checkpoint, state: State) -> None:
+        self.model.load_state_dict(checkpoint.tensors["model"])
+        if self.ema is not None:
+            self.ema.load(checkpoint.tensors["ema"])
+        for phase, optimizer in self.optimizers.items():
+            _load_optimizer(optimizer, phase, self.model.network(phase), checkpoint.tensors["optimizer"])
+        if self.precision.scaler.is_enabled():
+            self.precision.scaler.load_state_dict(state.scaler)
+
+
+def _names(network: nn.Module, optimizer: Optimizer) -> list[str]:
+    """The names of an optimizer's parameters, in the order of its state."""
+    names = {parameter: name for name, parameter in network.named_parameters()}
+    return [names[parameter] for group in optimizer.param_groups for parameter in group["params"]]
+
+
+def _load_optimizer(optimizer: Optimizer, phase: str, network: nn.Module, tensors: Tensors) -> None:
+    parameters = dict(network.named_parameters())
+    state: dict[int, dict[str, Tensor]] = {}
+    for index, name in enumerate(_names(network, optimizer)):
+        own = {key.rsplit("/", 1)[1]: value for key, value in tensors.items() if key.startswith(f"{phase}/{name}/")}
+        like = parameters[name]
+        # In the parameter's own memory format, so that resumed steps run the same kernels as uninterrupted ones.
+        state[index] = {
+            key: torch.empty_like(like).copy_(value) if value.shape == like.shape else value
+            for key, value in own.items()
+        }
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
