@@ -22,6 +22,7 @@ from torch import Tensor
 
 from aigc_cli.config import check
 from aigc_cli.data.base import Codec, DataSpec
+from aigc_cli.data.codecs import codec_for
 from aigc_cli.errors import ConfigError, DataError, NonFiniteError, suggest
 from aigc_cli.files import resource_errors, sha256_of, sync, write_json
 from aigc_cli.models.base import Model
@@ -239,8 +240,7 @@ def restore_model(run: Run, *, step: int | str | None = None, device: str = "aut
     model.requires_grad_(False).eval().to(where)
     weights = "ema" if "ema" in checkpoint.tensors else "model"
     checksum = checkpoint.sums[f"{weights}.safetensors"]
-    codec = find("data", run.config["data"]["name"]).build.codec  # type: ignore[attr-defined]
-    return Restored(run, model, checkpoint.step, checksum, run.spec, codec, where)
+    return Restored(run, model, checkpoint.step, checksum, run.spec, codec_for(run.spec), where)
 
 
 def _choose(run: Run, step: int | str | None) -> Checkpoint:

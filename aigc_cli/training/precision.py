@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Iterable
+from typing import Any, Literal
 
 import torch
+from torch.optim import Optimizer
 
 from aigc_cli.errors import ConfigError
 
@@ -42,22 +44,37 @@ def resolve_precision(name: PrecisionName, device: torch.device) -> str:
 
 
 class Precision:
-    """Autocast for forward passes and, for fp16, one loss scaler for all optimizers."""
+    """Autocast for forward passes and, for fp16, a loss scaler for each phase.
 
-    def __init__(self, name: PrecisionName, device: torch.device) -> None:
+    A scaler for each, because a phase may come several times within a step, and each ends with its scaler's update.
+    """
+
+    def __init__(self, name: PrecisionName, device: torch.device, phases: Iterable[str] = ()) -> None:
         self.name = resolve_precision(name, device)
         self.device = device
-        self.scaler = torch.amp.GradScaler(device.type, enabled=self.name == "fp16")
+        self.scales = self.name == "fp16"
+        self.scalers = {phase: torch.amp.GradScaler(device.type, enabled=self.scales) for phase in phases}
 
     def autocast(self) -> torch.autocast:
         """The context of a forward pass."""
         dtype = _DTYPES.get(self.name)
         return torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None)
 
-    def skipped(self) -> bool:
-        """Ends a step: whether an fp16 overflow made the scaler leave out an update of it."""
-        if not self.scaler.is_enabled():
-            return False
-        before = self.scaler.get_scale()
-        self.scaler.update()
-        return self.scaler.get_scale() < before
+    def step(self, phase: str, optimizer: Optimizer) -> bool:
+        """Steps the optimizer on unscaled gradients; False where an fp16 overflow made the scaler leave it out."""
+        scaler = self.scalers[phase]
+        scaler.step(optimizer)
+        if not self.scales:
+            return True
+        before = scaler.get_scale()
+        scaler.update()
+        return scaler.get_scale() >= before
+
+    def state_dict(self) -> dict[str, Any]:
+        """The scalers' state, plain numbers by phase; empty without scaling."""
+        return {phase: scaler.state_dict() for phase, scaler in self.scalers.items()} if self.scales else {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes the scalers' state from a checkpoint."""
+        for phase, scaler in self.scalers.items() if self.scales else ():
+            scaler.load_state_dict(state[phase])

@@ -81,7 +81,7 @@ class State:
     best: float | None = None  # lowest validation figure
     best_step: int | None = None
     fingerprint: str = ""  # of the training data
-    scaler: dict[str, Any] = field(default_factory=dict)
+    scalers: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -105,8 +105,8 @@ class Trainer:
         self.model = model.to(device)
         if model.spec.modality == "image":
             self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.precision = Precision(config.precision, device)
         phases = dict.fromkeys(phase.name for phase in model.phases(0))
+        self.precision = Precision(config.precision, device, phases)
         self.optimizers = build_optimizers(optimizer, model, phases)
         self.ema = EMA(model.averaged(), config.ema) if config.ema is not None else None
         self.checkpoints = CheckpointFolder(run.checkpoints)
@@ -154,21 +154,22 @@ class Trainer:
         self.model.train()
         factor = lr_factor(self.optimizer_config, self.state.updates, self.config.steps)
         batches: list[Batch] = []
+        stepped = True
         for phase in self.model.phases(step):
             if phase.new_batch:
                 first = self.state.batches
                 batches = [self.loader.batch(first + k) for k in range(self.config.accumulate)]
                 self.state.batches += self.config.accumulate
-            self._run_phase(step, phase.name, batches, factor)
-        if not self.precision.skipped():
+            stepped &= self._run_phase(step, phase.name, batches, factor)
+        if stepped:  # else an fp16 overflow left out an update, and neither average nor schedule moves on
             if self.ema is not None:
                 self.ema.update(self.state.updates)
             self.state.updates += 1
         self._items += self.config.batch_size * self.config.accumulate
 
-    def _run_phase(self, step: int, phase: str, batches: list[Batch], factor: float) -> None:
+    def _run_phase(self, step: int, phase: str, batches: list[Batch], factor: float) -> bool:
         self._train_only(phase)
-        optimizer, scaler = self.optimizers[phase], self.precision.scaler
+        optimizer, scaler = self.optimizers[phase], self.precision.scalers[phase]
         optimizer.zero_grad(set_to_none=True)
         for batch in batches:
             with self.precision.autocast():
@@ -177,12 +178,12 @@ class Trainer:
             self.tally.add(phase, step, losses)
         scaler.unscale_(optimizer)
         norm = self._clip(phase)
-        if not scaler.is_enabled():  # an fp16 overflow is the scaler's to handle
+        if not self.precision.scales:  # an fp16 overflow is the scaler's to handle
             self.tally.add(phase, step, {"gradient_norm": norm})
         if self.device.type == "cpu":
             self.tally.check()
         set_lr(optimizer, factor)
-        scaler.step(optimizer)
+        return self.precision.step(phase, optimizer)
 
     def _train_only(self, phase: str) -> None:
         """Leaves gradients on for this phase's network alone: the others run without a graph of their weights."""
@@ -264,7 +265,7 @@ class Trainer:
         """Writes a checkpoint, then deletes those that `keep` no longer covers."""
         self.tally.check()
         state = self.state
-        state.scaler = self.precision.scaler.state_dict()
+        state.scalers = self.precision.state_dict()
         self.checkpoints.save(state.step, self._tensors(), asdict(state))
         if state.best_step == state.step:
             write_json(self.run.path / "best.json", {"step": state.step, "value": state.best})
@@ -319,8 +320,7 @@ class Trainer:
             self.ema.load(checkpoint.tensors["ema"])
         for phase, optimizer in self.optimizers.items():
             _load_optimizer(optimizer, phase, self.model.network(phase), checkpoint.tensors["optimizer"])
-        if self.precision.scaler.is_enabled():
-            self.precision.scaler.load_state_dict(state.scaler)
+        self.precision.load_state_dict(state.scalers)
 
 
 def _names(network: nn.Module, optimizer: Optimizer) -> list[str]:

@@ -1,0 +1,138 @@
+"""Words on the command line -> a command, with its errors and exit codes."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from aigc_cli import __version__
+from aigc_cli.errors import EXIT_INTERRUPTED, EXIT_OK, ConfigError, suggest
+from aigc_cli.words import Words, parse
+
+if TYPE_CHECKING:
+    from aigc_cli.config import Options
+
+EXIT_BROKEN_PIPE = 141  # as a shell reports SIGPIPE
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command line, without the program's name, and returns its exit code."""
+    line = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in line
+    try:
+        code = _run(parse(line))
+        sys.stdout.flush()
+        return code
+    except KeyboardInterrupt:
+        print("aigc: stopped", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # What reads our output has gone; Python would complain again when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_BROKEN_PIPE
+    except Exception as error:
+        from aigc_cli.reporting import report
+
+        return report(error, debug=debug)
+
+
+def _run(words: Words) -> int:
+    if words.version:
+        print(f"aigc {__version__}")
+        return EXIT_OK
+    if words.help or words.command in (None, "help"):
+        return _help(words)
+    if words.plugins:
+        from aigc_cli.registry import import_plugin
+
+        for module in words.plugins:
+            import_plugin(module)
+    return _COMMANDS[str(words.command)](words)
+
+
+def _help(words: Words) -> int:
+    from aigc_cli.help import help_text
+
+    if words.command is None and (words.overrides or words.names):
+        raise ConfigError("there is no command before these words", "write for example aigc train model=gan")
+    topic = words.command if words.command != "help" else next(iter(words.names), None)
+    print(help_text(topic))
+    return EXIT_OK
+
+
+def _composed(words: Words) -> int:
+    """train, sample and eval: compose, check, go."""
+    import importlib
+
+    from aigc_cli.config import Options, compose
+
+    command = str(words.command)
+    overrides = tuple(words.overrides)
+    if words.metrics:
+        overrides += (f"metric=[{','.join(words.metrics)}]",)
+    options = Options(overrides=overrides, json=words.json, resume=words.resume, plugins=tuple(words.plugins))
+    if words.cfg is not None:
+        return _show(command, overrides, words)
+    if words.multirun:
+        from aigc_cli.commands import sweep
+
+        return sweep.main(overrides, options)
+    if words.resume is not None:
+        options, overrides = _resumed(options)
+    config = compose(command, overrides)
+    module = importlib.import_module(f"aigc_cli.commands.{command}")
+    return int(module.main(config, options))
+
+
+def _resumed(options: Options) -> tuple[Options, tuple[str, ...]]:
+    """The options with words that change the run's own configuration; the defaults' only say where runs lie."""
+    from dataclasses import replace
+
+    from aigc_cli.grammar import prepare, refuse_sweeps
+
+    words = tuple(prepare("train", options.overrides))
+    refuse_sweeps(words)
+    return replace(options, overrides=words), tuple(word for word in words if word.startswith("outputs="))
+
+
+def _show(command: str, overrides: Sequence[str], words: Words) -> int:
+    from aigc_cli.composition import show
+
+    if words.multirun:
+        raise ConfigError("--cfg shows one configuration, --multirun makes many", "leave one of them out")
+    if words.resume is not None:
+        raise ConfigError("--cfg shows a new configuration, --resume goes on with one", "read the run's config.yaml")
+    print(show(command, overrides, str(words.cfg)), end="")
+    return EXIT_OK
+
+
+def _ls(words: Words) -> int:
+    from aigc_cli.commands import ls
+
+    outputs = [word for word in words.overrides if word.startswith("outputs=")]
+    _no_overrides([word for word in words.overrides if word not in outputs], "ls")
+    return ls.main(words.names, as_json=words.json, outputs=outputs[-1].partition("=")[2] if outputs else None)
+
+
+def _completion(words: Words) -> int:
+    from aigc_cli.completion import SHELLS, answer, script
+
+    if words.names == ["query"]:
+        print("\n".join(answer(os.environ.get("COMP_LINE", ""))))
+        return EXIT_OK
+    _no_overrides(words.overrides, "completion")
+    if len(words.names) != 1 or words.names[0] not in SHELLS:
+        named = " ".join(words.names) or "no shell"
+        raise ConfigError(f"aigc completion: {named} is not a shell it knows", suggest(named, SHELLS))
+    print(script(words.names[0]), end="")
+    return EXIT_OK
+
+
+def _no_overrides(overrides: Sequence[str], command: str) -> None:
+    if overrides:
+        raise ConfigError(f"aigc {command} has no key for {overrides[0]}", f"see aigc {command} --help")
+
+
+_COMMANDS = {"train": _composed, "sample": _composed, "eval": _composed, "ls": _ls, "completion": _completion}

@@ -1,0 +1,272 @@
+"""``aigc train``: a configuration becomes a run; ``--resume`` goes on with one."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+from pydantic import Field
+from pydantic.dataclasses import dataclass as typed
+
+from aigc_cli.commands.resuming import changed_config
+from aigc_cli.commands.watching import preview, validator
+from aigc_cli.config import STRICT, Options, check
+from aigc_cli.data import open_dataset
+from aigc_cli.data.base import Dataset
+from aigc_cli.data.loader import Loader
+from aigc_cli.errors import ConfigError, ResourceError
+from aigc_cli.models.base import Model
+from aigc_cli.registry import find
+from aigc_cli.runs import OUTPUTS, Run, create_run, find_by_identity, find_run
+from aigc_cli.training.checkpoint import build_model
+from aigc_cli.training.optimizers import OptimizerConfig
+from aigc_cli.training.precision import resolve_device, resolve_precision
+from aigc_cli.training.trainer import Hooks, Trainer, TrainerConfig
+
+@typed(config=STRICT, frozen=True, kw_only=True)
+class SweepConfig:
+    """The section `sweep`."""
+
+    objective: str | None
+
+
+@typed(config=STRICT, frozen=True, kw_only=True)
+class TrainConfig:
+    """The top level of a configuration; each section is checked against its own component's."""
+
+    model: dict[str, Any]
+    data: dict[str, Any]
+    optimizer: dict[str, Any]
+    trainer: dict[str, Any]
+    seed: Annotated[int, Field(ge=0)]
+    run_dir: str | None
+    outputs: str
+    sweep: SweepConfig
+
+
+@dataclass(frozen=True)
+class Settings:
+    """A configuration that was checked."""
+
+    optimizer: OptimizerConfig
+    trainer: TrainerConfig
+    seed: int
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """How a run ended."""
+
+    run: Run
+    figures: dict[str, float]
+    status: str  # "complete", or "skipped" where it was complete before
+    objective: float | None
+
+
+def main(config: dict[str, Any], options: Options) -> int:
+    """Trains, and says what was written and what to type next."""
+    result = run_training(config, options)
+    run = result.run
+    if result.status == "skipped":
+        print(f"{run.name} is complete: {run.step} steps of {run.config['trainer']['steps']}")
+        print(f"to go on:    aigc train --resume {shlex.quote(run.name)} trainer.steps={2 * run.step}")
+        return 0
+    print(f"run:         {_short(run.path)}")
+    grid = run.path / "samples" / f"step-{run.step}.png"
+    print(f"samples:     {_short(grid)}" if grid.exists() else f"checkpoint:  {_short(run.checkpoints)}/step-{run.step}")
+    print(f"curves:      {_short(run.path / 'curves.png')}")
+    word = "" if _is_latest(run) else f" run={shlex.quote(_short(run.path))}"
+    print(f"next:        aigc sample{word}    or    aigc eval{word}")
+    return 0
+
+
+def _is_latest(run: Run) -> bool:
+    link = OUTPUTS / "latest"
+    return link.is_dir() and link.resolve() == run.path.resolve()
+
+
+def run_training(config: dict[str, Any], options: Options) -> TrainResult:
+    """Trains a new run, or goes on with the one that `options.resume` names.
+
+    A job of a sweep whose configuration has a complete run is skipped; one whose run was stopped goes on.
+    """
+    if options.resume is not None:
+        run = find_run(options.resume, Path(config["outputs"]))
+        return _resume(run, changed_config(run.config, options.overrides), options)
+    config = _with_absolute_paths(config)
+    checked = check_config(config)
+    if options.job is not None:
+        earlier = find_by_identity(config)
+        if earlier is not None and earlier.status() == "complete":
+            return _skipped(earlier, config)
+        if earlier is not None and earlier.status() == "stopped":
+            return _resume(earlier, earlier.config, options)
+    device = _prepare(checked.trainer, options)
+    dataset, model = _build(config)
+    run = create_run(config)
+    with run.lock():
+        run.save_config(config, dataset.spec)
+        return _fit(run, config, checked, dataset, model, device)
+
+
+def _resume(run: Run, config: dict[str, Any], options: Options) -> TrainResult:
+    checked = check_config(config)
+    with run.lock():
+        if run.status() == "complete" and run.step >= checked.trainer.steps:
+            return _skipped(run, config)
+        device = _prepare(checked.trainer, options)
+        dataset, model = _build(config)
+        return _fit(run, config, checked, dataset, model, device, resume=True)
+
+
+def check_config(config: Mapping[str, Any]) -> Settings:
+    """Checks every section, with all problems named at once.
+
+    Raises:
+        ConfigError: unknown components or keys, wrong types, values out of range, contradictory choices.
+    """
+    top = check("", TrainConfig, config)
+    schemas = {kind: find(kind, _name(config, kind)).config for kind in ("model", "data", "optimizer")}
+    checked, problems = {}, []
+    for section, schema in {**schemas, "trainer": TrainerConfig}.items():
+        try:
+            checked[section] = check(section, schema, config[section])
+        except ConfigError as error:
+            problems.append(error)
+    if problems:
+        mends = [error.mend for error in problems if error.mend]
+        raise ConfigError("; ".join(error.message for error in problems), "; ".join(mends))
+    resolve_device(checked["trainer"].device)
+    return Settings(checked["optimizer"], checked["trainer"], top.seed)
+
+
+def _name(config: Mapping[str, Any], kind: str) -> str:
+    name = config[kind].get("name")
+    if not isinstance(name, str):
+        raise ConfigError(f"the section {kind} names no component", f"choose one with {kind}=NAME")
+    return name
+
+
+def _with_absolute_paths(config: dict[str, Any]) -> dict[str, Any]:
+    root = config["data"].get("root")
+    if root is None:
+        return config
+    return {**config, "data": {**config["data"], "root": str(Path(root).expanduser().absolute())}}
+
+
+def _prepare(trainer: TrainerConfig, options: Options) -> torch.device:
+    device = resolve_device(trainer.device)
+    if device.type == "cuda" and device.index is None and options.job is not None:
+        device = torch.device("cuda", options.job % torch.cuda.device_count())  # a sweep's jobs spread over the GPUs
+    if trainer.threads is not None:
+        torch.set_num_threads(trainer.threads)
+    if device.type == "cuda":
+        torch.backends.cuda.matmul.allow_tf32 = not trainer.deterministic
+        torch.backends.cudnn.allow_tf32 = not trainer.deterministic
+        torch.backends.cudnn.benchmark = not trainer.deterministic
+        torch.use_deterministic_algorithms(trainer.deterministic)
+    return device
+
+
+def _build(config: dict[str, Any]) -> tuple[Dataset, Model]:
+    dataset = open_dataset(config["data"], "train")
+    for problem in dataset.problems()[:5]:
+        print(f"aigc: warning: {problem}", file=sys.stderr)
+    # Fresh weights depend on the seed alone, whatever was drawn before.
+    torch.manual_seed(config["seed"])
+    return dataset, build_model(config["model"], dataset.spec)
+
+
+def _fit(
+    run: Run, config: dict[str, Any], checked: Settings, dataset: Dataset, model: Model, device: torch.device,
+    *, resume: bool = False,
+) -> TrainResult:  # fmt: skip
+    settings = checked.trainer
+    loader = Loader(
+        dataset, batch_size=settings.batch_size, seed=checked.seed, device=device, workers=settings.workers
+    )
+    trainer = Trainer(
+        model=model, loader=loader, optimizer=checked.optimizer, config=settings, seed=checked.seed, run=run,
+        device=device,
+    )  # fmt: skip
+    if resume:
+        if not trainer.restore():
+            print(f"aigc: {run.name} has no checkpoint yet; it starts from step 0", file=sys.stderr)
+        run.save_config(config, run.spec)
+    run.record_command()
+    _write_problems(run, dataset)
+    _describe(run, model, dataset, settings, device)
+    try:
+        figures = trainer.fit(_hooks(run, config, settings, dataset, trainer))
+    except torch.OutOfMemoryError as error:
+        raise ResourceError(
+            f"out of memory on {device} with trainer.batch_size={settings.batch_size}",
+            f"try trainer.batch_size={max(1, settings.batch_size // 2)} trainer.accumulate={2 * settings.accumulate}, "
+            "or trainer.precision=bf16",
+        ) from error
+    return TrainResult(run, figures, "complete", _objective(figures, config))
+
+
+def _hooks(run: Run, config: dict[str, Any], settings: TrainerConfig, dataset: Dataset, trainer: Trainer) -> Hooks:
+    return Hooks(
+        preview=preview(run, trainer.model, dataset, settings, trainer.device) if settings.sample_every else None,
+        validate=validator(config, settings, trainer.model, dataset, trainer.device)
+        if settings.validate_every
+        else None,
+    )
+
+
+def _describe(run: Run, model: Model, dataset: Dataset, settings: TrainerConfig, device: torch.device) -> None:
+    """A summary at the start: what trains on what, where."""
+    spec = dataset.spec
+    shape = "x".join(map(str, spec.shape))
+    parts = [f"{name} {_count(part)}" for name, part in model.named_children()]
+    classes = f", {len(spec.classes)} classes" if spec.classes else ""
+    precision = resolve_precision(settings.precision, device)
+    print(f"model:       {type(model).__name__}, {_count(model)} parameters ({', '.join(parts)})", file=sys.stderr)
+    print(f"data:        {len(dataset)} items of {shape} {spec.modality}{classes}", file=sys.stderr)
+    print(f"training:    {settings.steps} steps of {settings.batch_size * settings.accumulate} items on {device}, "
+          f"{precision}", file=sys.stderr)  # fmt: skip
+    print(f"run:         {_short(run.path)}", file=sys.stderr, flush=True)
+
+
+def _count(module: torch.nn.Module) -> str:
+    count = sum(parameter.numel() for parameter in module.parameters())
+    return f"{count / 1e6:.2f}M" if count >= 100_000 else f"{count:,}"
+
+
+def _write_problems(run: Run, dataset: Dataset) -> None:
+    problems = dataset.problems()
+    if problems:
+        (run.path / "bad_files.txt").write_text("\n".join(problems) + "\n")
+        print(f"aigc: warning: {len(problems)} items were left out, listed in {run.path}/bad_files.txt", file=sys.stderr)
+
+
+def _skipped(run: Run, config: Mapping[str, Any]) -> TrainResult:
+    figures = run.figures()
+    return TrainResult(run, figures, "skipped", _objective(figures, config))
+
+
+def _objective(figures: Mapping[str, float], config: Mapping[str, Any]) -> float | None:
+    """The figure that a sweep's optimizer minimises: as configured, else the first held-out one, else the last loss."""
+    wanted = (config.get("sweep") or {}).get("objective")
+    if wanted is not None:
+        if wanted not in figures:
+            raise ConfigError(
+                f"sweep.objective={wanted} is not a figure of this run", f"choose from: {', '.join(sorted(figures))}"
+            )
+        return figures[wanted]
+    held_out = [value for name, value in figures.items() if name.startswith("val/")]
+    losses = [value for name, value in figures.items() if name.endswith("/loss")]
+    return next(iter([*held_out, *reversed(losses)]), None)
+
+
+def _short(path: Path) -> str:
+    """A path relative to where the user stands, if it is below."""
+    here = Path.cwd()
+    return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)

@@ -1,0 +1,71 @@
+"""The cache folder, for what is downloaded once and used by many runs."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from aigc_cli.errors import DataError, ResourceError
+
+
+def cache_dir() -> Path:
+    """``$AIGC_CACHE``, else ``$XDG_CACHE_HOME/aigc``, else ``~/.cache/aigc``; it exists and can be written to.
+
+    Where the home folder cannot be written to, as in some containers, a folder of the user's own under the system's
+    temporary one takes its place.
+
+    Raises:
+        ResourceError: ``$AIGC_CACHE`` cannot be written to, or nothing can.
+    """
+    chosen = os.environ.get("AIGC_CACHE")
+    if chosen:
+        folder = Path(chosen).expanduser().absolute()
+        if not _writable(folder):
+            raise ResourceError(f"the cache folder {folder} cannot be written to", "set AIGC_CACHE to one that can")
+        return folder
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    for folder in (Path(base).absolute() / "aigc", _temporary()):
+        if _writable(folder):
+            return folder
+    raise ResourceError("there is no folder to keep downloads in", "set AIGC_CACHE to a folder that can be written to")
+
+
+def _temporary() -> Path:
+    owner = os.getuid() if hasattr(os, "getuid") else "user"
+    return Path(tempfile.gettempdir()) / f"aigc-{owner}"
+
+
+def _writable(folder: Path) -> bool:
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if hasattr(os, "getuid") and folder == _temporary() and folder.lstat().st_uid != os.getuid():
+            return False  # someone else's, in a folder that all may write to
+        return folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)
+    except OSError:
+        return False
+
+
+def find_root(root: str) -> Path:
+    """The absolute path of `data.root`, with ``~`` for the home folder.
+
+    Raises:
+        DataError: there is nothing.
+    """
+    path = Path(os.path.expanduser(root)).absolute()
+    if not path.exists():
+        raise DataError(f"data.root={root}: there is nothing at {path}", "check the path, or put the data there")
+    return path
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path` that takes its place at the end; after an error it is removed."""
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        yield part
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)

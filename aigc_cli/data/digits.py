@@ -1,0 +1,45 @@
+"""The handwritten digits that come with scikit-learn."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+import numpy as np
+from pydantic import model_validator
+from pydantic.dataclasses import dataclass
+
+from aigc_cli.config import STRICT
+from aigc_cli.data.base import Split
+from aigc_cli.data.images import Fraction, ImageDataset, Size, cut, rescale
+from aigc_cli.registry import register
+
+
+@dataclass(config=STRICT, frozen=True, kw_only=True)
+class DigitsConfig:
+    """See ``configs/data/digits.yaml``."""
+
+    name: Literal["digits"]
+    size: Size
+    flip: bool
+    val_fraction: Fraction
+    test_fraction: Fraction
+
+    @model_validator(mode="after")
+    def _leave_some(self) -> Self:
+        if self.val_fraction + self.test_fraction >= 1:
+            raise ValueError("val_fraction and test_fraction leave nothing to train on")
+        return self
+
+
+@register("data", "digits", DigitsConfig)
+def digits(config: DigitsConfig, split: Split) -> ImageDataset:
+    """1,797 scans of 8x8 with 17 grey levels (UCI ML hand-written digits, Alpaydin and Kaynak 1998), rescaled."""
+    import torch
+    from sklearn.datasets import load_digits
+
+    scans, targets = load_digits(return_X_y=True)
+    rows = cut(len(scans), split, "digits", val_fraction=config.val_fraction, test_fraction=config.test_fraction)
+    pixels = np.round(scans[rows].reshape(-1, 1, 8, 8) * (255 / 16)).astype(np.uint8)
+    content = rescale(torch.from_numpy(pixels), config.size)
+    labels = torch.from_numpy(targets[rows].astype(np.int64))
+    return ImageDataset(content, labels, [str(digit) for digit in range(10)], flip=config.flip)

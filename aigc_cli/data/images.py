@@ -1,0 +1,120 @@
+"""What all image datasets share: uint8 pixels, a codec, a horizontal flip, and how a missing split is cut."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+
+import numpy as np
+from pydantic import Field
+
+from aigc_cli.data.base import Batch, Codec, Dataset, DataSpec, Split
+from aigc_cli.data.codecs import ImageCodec
+from aigc_cli.errors import ConfigError
+from aigc_cli.randomness import permutation
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Size = Annotated[int, Field(gt=0, le=4096)]
+Channels = Literal[1, 3]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+
+
+class ImageDataset(Dataset):
+    """Images that are held in memory: `content` is uint8 (n, c, h, w), `labels` int64 (n,) or None."""
+
+    codec: ClassVar[Codec] = ImageCodec()
+
+    def __init__(
+        self,
+        content: Tensor,
+        labels: Tensor | None,
+        classes: Sequence[str] = (),
+        *,
+        flip: bool = False,
+        problems: Sequence[str] = (),
+    ) -> None:
+        self._data = Batch(content, labels)
+        self._flip = flip
+        self._problems = list(problems)
+        shape = tuple(content.shape[1:])
+        arrays = [tensor.numpy() for tensor in (content, labels) if tensor is not None]
+        self.spec = DataSpec("image", shape, tuple(classes), fingerprint=fingerprint(arrays, shape, classes))
+
+    def __len__(self) -> int:
+        return len(self._data)
+
+    def resident(self) -> Batch | None:
+        """All pixels and labels, on the CPU."""
+        return self._data
+
+    def read(self, index: int) -> tuple[Tensor, int | None]:
+        """One image, uint8 (c, h, w), and its label."""
+        labels = self._data.labels
+        return self._data.content[index], None if labels is None else int(labels[index])
+
+    def augment(self, content: Tensor, uniform: Tensor) -> Tensor:
+        """Mirrors left and right where an item's first draw is below one half, if `data.flip` is on."""
+        return mirror(content, uniform[:, 0] < 0.5) if self._flip else content
+
+    def problems(self) -> list[str]:
+        """The files that were left out, with the reason."""
+        return self._problems
+
+
+def mirror(content: Tensor, where: Tensor) -> Tensor:
+    """Images (n, c, h, w) with left and right exchanged for those that `where` (n,) marks."""
+    import torch
+
+    n = len(content)
+    index = torch.arange(n, device=content.device) + n * where  # no host sync, and twice as fast as torch.where
+    return torch.cat([content, content.flip(-1)]).index_select(0, index)
+
+
+def fingerprint(arrays: Sequence[np.ndarray], shape: Sequence[int], classes: Sequence[str]) -> str:
+    """A SHA-256 over content, labels and geometry."""
+    digest = hashlib.sha256(json.dumps([list(shape), list(classes)]).encode())
+    for array in arrays:
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
+
+
+def cut(n: int, split: Split, name: str, *, val_fraction: float, test_fraction: float = 0.0) -> np.ndarray:
+    """The rows of `split`, ascending, where a source of `n` items has no split of its own.
+
+    The cut depends on the dataset's name, never on a run's seed, and the test part does not depend on `val_fraction`.
+
+    Raises:
+        ConfigError: the fractions leave nothing for `split`.
+    """
+    order = permutation(n, "split", name)
+    tests, vals = round(n * test_fraction), round(n * val_fraction)
+    parts = {"test": order[:tests], "val": order[tests : tests + vals], "train": order[tests + vals :]}
+    rows = np.sort(parts[split])
+    if not len(rows):
+        raise ConfigError(
+            f"the {split} split of {name} is empty: data.val_fraction={val_fraction:g} and "
+            f"test_fraction={test_fraction:g} of {n} images leave it nothing",
+            "change the fractions so that each split that is used has at least one image",
+        )
+    return rows
+
+
+def rescale(content: Tensor, size: int) -> Tensor:
+    """uint8 images (n, c, h, w) at (size, size): bilinear, with antialiasing where it shrinks."""
+    import torch
+    from torch.nn.functional import interpolate
+
+    if content.shape[-2:] == (size, size):
+        return content
+    resized = [
+        interpolate(part.float(), (size, size), mode="bilinear", antialias=size < min(part.shape[-2:]))
+        .round_()
+        .clamp_(0, 255)
+        .to(torch.uint8)
+        for part in torch.split(content, 4096)  # a bound on the float copy
+    ]
+    return torch.cat(resized)

@@ -1,0 +1,245 @@
+"""Batches, as a pure function of (seed, k).
+
+The order of items is the endless concatenation of one permutation per epoch; micro-batch `k` of all ranks together is
+the k-th run of ``batch_size * world_size`` entries of it, and each rank takes its contiguous share. So a resumed run
+asks for the next `k` and needs no saved loader state.
+"""
+
+from __future__ import annotations
+
+import signal
+import warnings
+from collections.abc import Iterator, Sequence
+from itertools import count
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from aigc_cli.data.base import Batch, Dataset
+from aigc_cli.errors import AigcError, DataError
+from aigc_cli.randomness import generator, permutation
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    Device = torch.device | str
+
+DRAWS = 8  # uniform draws for the augmentation of an item, per epoch
+
+
+class Loader:
+    """The encoded micro-batches of one rank.
+
+    Resident data moves to the device once, and batches are gathered and augmented there without a host sync. Other
+    data streams, in the same order, through `workers` processes.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        *,
+        batch_size: int,
+        seed: int,
+        device: Device,
+        rank: int = 0,
+        world_size: int = 1,
+        workers: int = 0,
+        augment: bool = True,
+    ) -> None:
+        assert batch_size > 0
+        assert 0 <= rank < world_size
+        if not len(dataset):
+            raise DataError("the dataset is empty", "point data.root= at data with at least one item")
+        self.dataset = dataset
+        self.device = device
+        self.workers = workers
+        resident = dataset.resident()
+        self._resident = None if resident is None else resident.to(device)
+        draws = augment and type(dataset).augment is not Dataset.augment
+        self._order = _Order(
+            len(dataset), batch_size, seed, rank, world_size, draws, "cpu" if resident is None else device
+        )
+        self._stream: Iterator[Batch] | None = None
+        self._next = -1
+
+    def batch(self, k: int) -> Batch:
+        """The k-th encoded micro-batch of this rank, on the device.
+
+        Raises:
+            DataError: an item cannot be read, or a worker process died.
+        """
+        index, uniform = self._order.entries(k)
+        if self._resident is not None:
+            raw = _gather(self._resident, index)
+        else:
+            raw = self._streamed(k).to(self.device)
+            uniform = None if uniform is None else uniform.to(self.device)
+        content = raw.content if uniform is None else self.dataset.augment(raw.content, uniform)
+        return raw.with_content(self.dataset.codec.encode(content))
+
+    def epoch(self, k: int) -> float:
+        """How many passes over the data lie before micro-batch `k`."""
+        return k * self._order.batch_size * self._order.world_size / len(self.dataset)
+
+    def _streamed(self, k: int) -> Batch:
+        if self._stream is None or k != self._next:
+            self._stream = None  # ends its workers
+            self._stream = _stream(self.dataset, self._order.indices_from(k), self.workers, self.device)
+        self._next = k + 1
+        return next(self._stream)
+
+
+class _Order:
+    """Which items a micro-batch holds, and their augmentation draws; apart, so that a stream needs no loader."""
+
+    def __init__(
+        self, n: int, batch_size: int, seed: int, rank: int, world_size: int, draws: bool, device: Device
+    ) -> None:
+        self.n = n
+        self.batch_size = batch_size
+        self.seed = seed
+        self.rank = rank
+        self.world_size = world_size
+        self.draws = draws
+        self.device = device
+        self._tables: dict[int, tuple[Tensor, Tensor | None]] = {}
+
+    def entries(self, k: int) -> tuple[Tensor, Tensor | None]:
+        """Item numbers (batch_size,) and augmentation draws (batch_size, 8) of micro-batch `k`."""
+        import torch
+
+        first = (k * self.world_size + self.rank) * self.batch_size
+        indices, uniforms = [], []
+        for epoch, start, stop in _spans(first, first + self.batch_size, self.n):
+            order, draws = self._table(epoch)
+            indices.append(order[start:stop])
+            if draws is not None:
+                uniforms.append(draws[start:stop])
+        if len(indices) == 1:
+            return indices[0], uniforms[0] if uniforms else None
+        return torch.cat(indices), torch.cat(uniforms) if uniforms else None
+
+    def indices_from(self, k: int) -> Iterator[list[int]]:
+        """The item numbers of micro-batch `k` and of all that follow."""
+        return (self.entries(position)[0].tolist() for position in count(k))
+
+    def _table(self, epoch: int) -> tuple[Tensor, Tensor | None]:
+        """An epoch's order, and the draws of its entries; kept while they are in use."""
+        import torch
+
+        if epoch not in self._tables:
+            order = permutation(self.n, "order", self.seed, epoch)
+            draws = None
+            if self.draws:
+                uniform = generator("augment", self.seed, epoch).random((self.n, DRAWS), dtype=np.float32)
+                draws = torch.from_numpy(uniform[order]).to(self.device)  # an item's draws do not depend on its place
+            while len(self._tables) > 1:
+                del self._tables[min(self._tables)]
+            self._tables[epoch] = torch.from_numpy(order).to(self.device), draws
+        return self._tables[epoch]
+
+
+def batches_in_order(dataset: Dataset, batch_size: int, device: Device, *, workers: int = 0) -> Iterator[Batch]:
+    """All items once, in order, raw and without augmentation; the last batch may be smaller.
+
+    Raises:
+        DataError: an item cannot be read, or a worker process died.
+    """
+    starts = range(0, len(dataset), batch_size)
+    resident = dataset.resident()
+    if resident is not None:
+        for start in starts:
+            chosen = slice(start, start + batch_size)
+            labels = None if resident.labels is None else resident.labels[chosen]
+            yield Batch(resident.content[chosen], labels).to(device)
+        return
+    indices = (list(range(start, min(start + batch_size, len(dataset)))) for start in starts)
+    for batch in _stream(dataset, indices, workers, device):
+        yield batch.to(device)
+
+
+def _gather(data: Batch, index: Tensor) -> Batch:
+    labels = None if data.labels is None else data.labels.index_select(0, index)
+    return Batch(data.content.index_select(0, index), labels)  # several times as fast as indexing
+
+
+def _spans(first: int, stop: int, n: int) -> Iterator[tuple[int, int, int]]:
+    """The (epoch, start, stop) pieces of the entries from `first` to `stop`."""
+    while first < stop:
+        epoch, start = divmod(first, n)
+        length = min(n - start, stop - first)
+        yield epoch, start, start + length
+        first += length
+
+
+class _Reader:
+    """Reads whole batches, in a worker process or in this one; an error of ours is handed back, not wrapped."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        self.dataset = dataset
+
+    def __getitem__(self, indices: Sequence[int]) -> Batch | AigcError:
+        import torch
+
+        try:
+            items = [self.dataset.read(index) for index in indices]
+        except AigcError as error:
+            return error
+        labels = [label for _, label in items if label is not None]
+        return Batch(torch.stack([content for content, _ in items]), torch.tensor(labels) if labels else None)
+
+
+def _stream(dataset: Dataset, indices: Iterator[list[int]], workers: int, device: Device) -> Iterator[Batch]:
+    import torch
+    from torch.utils.data import DataLoader
+
+    pin = torch.device(device).type == "cuda"
+    loader: Any = DataLoader(
+        _Reader(dataset),  # type: ignore[arg-type]
+        batch_size=None,
+        sampler=_Once(indices),
+        num_workers=workers,
+        collate_fn=_same,
+        worker_init_fn=_in_worker,
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 and later: fork beside torch's own threads
+        batches = iter(loader)
+    while True:
+        try:
+            batch = next(batches)
+        except StopIteration:
+            return
+        except RuntimeError as error:
+            if "worker" not in str(error):
+                raise
+            raise DataError(
+                f"a data worker process died: {str(error).splitlines()[0]}",
+                "most often the machine ran out of memory: use fewer workers or a smaller batch",
+            ) from error
+        if isinstance(batch, AigcError):
+            raise batch
+        yield _pinned(batch) if pin else batch
+
+
+class _Once:
+    """A sampler over an iterator that is run through once."""
+
+    def __init__(self, indices: Iterator[list[int]]) -> None:
+        self.indices = indices
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return self.indices
+
+
+def _same(batch: Any) -> Any:
+    return batch
+
+
+def _pinned(batch: Batch) -> Batch:
+    return Batch(batch.content.pin_memory(), None if batch.labels is None else batch.labels.pin_memory())
+
+
+def _in_worker(_: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole process group; the main process decides

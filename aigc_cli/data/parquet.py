@@ -1,0 +1,251 @@
+"""Images in parquet files, as the Hugging Face hub lays them out: a column of encoded images, perhaps one of labels."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass as plain_dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, Self
+
+import numpy as np
+from pydantic import Field, model_validator
+from pydantic.dataclasses import dataclass
+
+from aigc_cli.config import STRICT
+from aigc_cli.data.base import Dataset, Split
+from aigc_cli.data.cache import find_root
+from aigc_cli.data.decode import Unreadable, decode_image
+from aigc_cli.data.encoded import Encoded, open_encoded
+from aigc_cli.data.images import Channels, Fraction, Size, cut
+from aigc_cli.errors import ConfigError, DataError, ResourceError, suggest
+from aigc_cli.registry import register
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+SPLIT_WORDS: Mapping[str, Split] = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "dev": "val",
+    "test": "test",
+}
+IMAGE_NAMES = ("image", "img", "images", "picture", "pixels", "jpg", "jpeg", "png")
+LABEL_NAMES = ("label", "labels", "class", "target", "fine_label", "coarse_label", "category")
+
+
+@dataclass(config=STRICT, frozen=True, kw_only=True)
+class ParquetConfig:
+    """See ``configs/data/parquet.yaml``."""
+
+    name: Literal["parquet"]
+    root: str | None
+    image_column: str | None
+    label_column: str | None
+    size: Size
+    channels: Channels
+    flip: bool
+    val_fraction: Fraction
+    test_fraction: Fraction
+    max_bad: Annotated[int, Field(ge=0)]
+    memory_gb: Annotated[float, Field(gt=0)]
+
+    @model_validator(mode="after")
+    def _leave_some(self) -> Self:
+        if self.val_fraction + self.test_fraction >= 1:
+            raise ValueError("val_fraction and test_fraction leave nothing to train on")
+        return self
+
+
+@register("data", "parquet", ParquetConfig)
+def parquet(config: ParquetConfig, split: Split) -> Dataset:
+    """Any parquet file, or folder of them, with a column of encoded images."""
+    if config.root is None:
+        raise ConfigError("data=parquet needs data.root=", "name a parquet file or a folder of them")
+    groups = split_files(find_root(config.root))
+    shape = (config.channels, config.size, config.size)
+    columns = (config.image_column, config.label_column)
+    paths = groups.get(split, groups["train"])
+    files = read_parquet(paths, shape, columns=columns, memory_gb=config.memory_gb)
+    if split == "train" or split not in groups:
+        val_fraction = 0.0 if "val" in groups else config.val_fraction
+        test_fraction = 0.0 if "test" in groups else config.test_fraction
+        files = files.take(cut(len(files), split, "parquet", val_fraction=val_fraction, test_fraction=test_fraction))
+    return open_encoded(files, flip=config.flip, memory_gb=config.memory_gb, max_bad=config.max_bad)
+
+
+def read_parquet(
+    paths: Sequence[Path],
+    shape: tuple[int, int, int],
+    *,
+    columns: tuple[str | None, str | None] = (None, None),
+    memory_gb: float = 4.0,
+) -> Encoded:
+    """All images of some parquet files, in memory as they are encoded; `columns` names images and labels, if need be.
+
+    Raises:
+        ConfigError: there is no such column.
+        DataError: a file is broken, or without images.
+        ResourceError: even encoded, the images take more than `memory_gb`.
+    """
+    images, labels, classes = _read(paths, columns, memory_gb)
+    return Encoded(
+        decode=_Cells(images, shape),
+        shape=shape,
+        names=_RowNames(paths[0] if len(paths) == 1 else paths[0].parent, len(images)),
+        identity=json.dumps([[path.name, path.stat().st_size] for path in paths]),
+        labels=labels,
+        classes=classes,
+    )
+
+
+def split_files(root: Path) -> dict[Split, list[Path]]:
+    """The parquet files of each split under `root`, sorted; all of them are "train" where no name says otherwise.
+
+    Raises:
+        DataError: there are none.
+    """
+    found = [root] if root.is_file() else sorted(root.rglob("*.parquet"))
+    paths = [path for path in found if not path.name.startswith(".")]
+    if not paths:
+        raise DataError(f"there are no parquet files in {root}", "point data.root= at a folder with *.parquet files")
+    words = {path: None if path == root else _split_word(path) for path in paths}
+    if "train" not in words.values():
+        return {"train": paths}
+    groups: dict[Split, list[Path]] = {}
+    for path in paths:
+        groups.setdefault(words[path] or "train", []).append(path)
+    return groups
+
+
+def _split_word(path: Path) -> Split | None:
+    word = re.match(r"[a-z]*", path.name.lower())
+    return SPLIT_WORDS.get(word[0] if word else "") or SPLIT_WORDS.get(path.parent.name.lower())
+
+
+def _read(
+    paths: Sequence[Path], columns: tuple[str | None, str | None], memory_gb: float
+) -> tuple[pa.ChunkedArray, np.ndarray | None, tuple[str, ...]]:
+    """The image column as binary, the labels, and the names of the classes."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        schema = pq.read_schema(paths[0])
+        image, label = _columns(schema, columns, paths[0])
+        wanted = [name for name in (image, label) if name is not None]
+        size = sum(_column_bytes(pq.ParquetFile(path).metadata, image) for path in paths)
+        if size > memory_gb * 1e9:
+            raise ResourceError(
+                f"the encoded images in {paths[0].parent} take {size / 1e9:.1f} GB, above data.memory_gb={memory_gb:g}",
+                f"raise data.memory_gb to {size / 1e9 * 1.1:.1f} if the machine has it, or use fewer files",
+            )
+        table = pa.concat_tables([pq.read_table(path, columns=wanted) for path in paths])
+    except (pa.ArrowException, OSError, KeyError) as error:
+        listed = ", ".join(str(path) for path in paths[:3])
+        raise DataError(f"{listed} cannot be read as parquet: {error}", "get the files again") from error
+    cells = table.column(image)
+    if pa.types.is_struct(cells.type):
+        cells = pa.chunked_array([chunk.field("bytes") for chunk in cells.chunks], type=cells.type.field("bytes").type)
+    if label is None:
+        return cells, None, ()
+    return cells, *_labels(table.column(label), label, schema)
+
+
+def _column_bytes(metadata: pa.FileMetaData, column: str) -> int:
+    total = 0
+    for group in range(metadata.num_row_groups):
+        rows = metadata.row_group(group)
+        chunks = (rows.column(index) for index in range(rows.num_columns))
+        total += sum(c.total_uncompressed_size for c in chunks if c.path_in_schema.split(".")[0] == column)
+    return total
+
+
+def _columns(schema: pa.Schema, named: tuple[str | None, str | None], path: Path) -> tuple[str, str | None]:
+    """The names of the image column and of the label column, as given or as they can be told."""
+    import pyarrow.types as types
+
+    for key, name in zip(("image_column", "label_column"), named, strict=True):
+        if name is not None and name not in schema.names:
+            raise ConfigError(f"data.{key}={name}: {path} has no such column", suggest(name, schema.names))
+    images = [field.name for field in schema if _holds_images(field.type)]
+    labels = [f.name for f in schema if types.is_integer(f.type) or types.is_string(f.type) or types.is_boolean(f.type)]
+    image = named[0] or _prefer(images, IMAGE_NAMES) or (images[0] if images else None)
+    if image is None or image not in images:
+        what = f"column {image!r} of {path} holds no" if image else f"no column of {path} holds"
+        raise DataError(f"{what} encoded images", f"name one with data.image_column=; it has {', '.join(schema.names)}")
+    label = named[1] or _prefer(labels, LABEL_NAMES)
+    if label is not None and label not in labels:
+        raise DataError(f"column {label!r} of {path} holds no labels", "name a column of integers or words")
+    return image, label
+
+
+def _holds_images(kind: pa.DataType) -> bool:
+    import pyarrow.types as types
+
+    if types.is_struct(kind):
+        index = kind.get_field_index("bytes")
+        return index >= 0 and _holds_images(kind.field(index).type)
+    return bool(types.is_binary(kind) or types.is_large_binary(kind))
+
+
+def _prefer(names: Sequence[str], preferred: Sequence[str]) -> str | None:
+    return next((name for name in preferred if name in names), None)
+
+
+def _labels(column: pa.ChunkedArray, name: str, schema: pa.Schema) -> tuple[np.ndarray, tuple[str, ...]]:
+    import pyarrow.types as types
+
+    if column.null_count:
+        raise DataError(f"{column.null_count} rows have no {name}", "drop them, or name another data.label_column=")
+    values = column.to_pylist()
+    if not types.is_integer(column.type):
+        words, labels = np.unique(np.array([str(value) for value in values]), return_inverse=True)
+        return labels.astype(np.int64), tuple(words.tolist())
+    labels = np.array(values, dtype=np.int64)
+    known = _hub_classes(schema, name)
+    if labels.min() < 0 or (known and labels.max() >= len(known)):
+        raise DataError(
+            f"{name} holds {labels.min()} to {labels.max()}, outside of its classes",
+            "number the classes from 0, and every row's class",
+        )
+    return labels, known or tuple(str(index) for index in range(int(labels.max()) + 1))
+
+
+def _hub_classes(schema: pa.Schema, column: str) -> tuple[str, ...]:
+    """The names of the classes, from the metadata that the hub's own writer leaves."""
+    try:
+        features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
+        return tuple(map(str, features[column]["names"]))
+    except (KeyError, TypeError, ValueError):
+        return ()
+
+
+@plain_dataclass(frozen=True)
+class _Cells:
+    images: pa.ChunkedArray
+    shape: tuple[int, int, int]
+
+    def __call__(self, index: int) -> np.ndarray:
+        cell = self.images[index].as_py()
+        if cell is None:
+            raise Unreadable("it has no bytes")
+        return decode_image(cell, self.shape[1], self.shape[0])
+
+
+@plain_dataclass(frozen=True)
+class _RowNames(Sequence[str]):
+    """A name for each row, made when it is asked for."""
+
+    path: Path
+    rows: int
+
+    def __len__(self) -> int:
+        return self.rows
+
+    def __getitem__(self, index):  # type: ignore[no-untyped-def]
+        return f"{self.path} row {index}"

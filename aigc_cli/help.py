@@ -1,0 +1,146 @@
+"""What ``--help`` prints."""
+
+from __future__ import annotations
+
+from aigc_cli.errors import ConfigError, suggest
+from aigc_cli.words import COMMANDS
+
+
+def help_text(command: str | None) -> str:
+    """The help of a command, or of the whole program."""
+    if command is None:
+        return _OVERVIEW.strip()
+    if command not in _TEXTS:
+        raise ConfigError(f"there is no command {command!r}", suggest(command, COMMANDS))
+    return _TEXTS[command].strip()
+
+
+_OVERVIEW = """
+aigc trains, samples and evaluates generative models from configuration.
+
+usage: aigc COMMAND [key=value ...] [flags]
+
+commands
+  train         train a model, or go on with a run
+  sample        draw samples from a run
+  eval          measure how good a run's samples are
+  ls            list models, data, metrics or runs
+  completion    print the completion script for bash
+
+flags
+  -h, --help         what a command does, its most used keys, examples
+  --cfg job          print the configuration and stop
+  --plugin MODULE    import a module that registers models or data of your own
+  --debug            show tracebacks
+  --version
+
+start here
+  aigc train         a GAN on the digits that come with the install, about a minute on a CPU
+  aigc sample        its digits, as pictures
+  aigc eval          how good they are
+"""
+
+_TRAIN = """
+aigc train: train a model, or go on with a run
+
+usage: aigc train [key=value ...] [flags]
+
+keys (`aigc train --cfg job` prints them all with their values)
+  model= data= optimizer=      what to train, on what, with what (`aigc ls models`, `aigc ls data`)
+  experiment=                  a whole recipe, from configs/experiment
+  data.root=FOLDER             data already on disk
+  optimizer.lr=                the learning rate
+  trainer.steps= trainer.batch_size= trainer.device=auto|cpu|cuda
+  trainer.precision=auto|fp32|bf16|fp16 trainer.compile= trainer.devices= trainer.ema=
+  trainer.checkpoint_every= trainer.keep= trainer.validate_every= trainer.accumulate=
+  seed=0 run_dir=FOLDER        every random draw follows from the seed
+
+flags
+  --resume [RUN]     go on with a run: the newest, or the one named
+  -m, --multirun     sweep over every combination of comma-separated values
+  --cfg job          print the configuration and stop
+
+examples
+  aigc train model=gan data=cifar10 data.root=/data/cifar10
+  aigc train --resume trainer.steps=20000
+  aigc train -m model=gan optimizer.lr=1e-4,2e-4 seed=0,1
+"""
+
+_SAMPLE = """
+aigc sample: draw samples from a run
+
+usage: aigc sample [key=value ...] [flags]
+
+keys
+  run=latest         a directory, a run's name, or latest
+  n=64 seed=0        how many; sample i of a seed is always the same
+  out=FOLDER         where they go
+  batch_size= step=  of the drawing, and of the checkpoint
+  and the model's own controls, such as temperature= top_k= truncation= class= prompt=
+
+flags
+  --cfg job          print the configuration and stop
+  --json             print one JSON object and nothing else on stdout
+
+examples
+  aigc sample
+  aigc sample run=gan-cifar10/2026-01-31_12-00-00 n=1000 out=pictures
+  aigc sample seed=7 step=4000
+"""
+
+_EVAL = """
+aigc eval: measure how good a run's samples are
+
+usage: aigc eval [key=value ...] [flags]
+
+keys
+  run=latest         a directory, a run's name, or latest
+  metric=fd,prdc     which figures (`aigc ls metrics`); the same as --metric fd,prdc
+  n= seed=0 split=   how many samples, their seed, and the real items they are held against
+  weights=FILE       of the feature extractor, where it needs any
+  fake=FOLDER real=FOLDER    pictures on disk instead of a run and its data
+
+flags
+  --metric NAME[,NAME]
+  --json             print one JSON object and nothing else on stdout
+
+examples
+  aigc eval
+  aigc eval --metric fid,kid n=50000 split=train
+  aigc eval fake=pictures real=photographs --metric fid
+"""
+
+_LS = """
+aigc ls: list models, data, metrics or runs
+
+usage: aigc ls [models|data|metrics|runs] [--json]
+
+  models, data, metrics    the names to use after model=, data= and metric=, yours among them
+  runs                     every run in outputs/: its state, how far it is, its last figures
+
+examples
+  aigc ls models
+  aigc ls runs
+  aigc ls data --json
+"""
+
+_COMPLETION = """
+aigc completion: print the completion script for bash
+
+usage: aigc completion bash
+
+It completes commands, flags, keys, the names after model= and the like, and runs.
+
+examples
+  eval "$(aigc completion bash)"
+  aigc completion bash >> ~/.bashrc
+  aigc completion bash > ~/.local/share/bash-completion/completions/aigc
+"""
+
+_TEXTS = {
+    "train": _TRAIN,
+    "sample": _SAMPLE,
+    "eval": _EVAL,
+    "ls": _LS,
+    "completion": _COMPLETION,
+}

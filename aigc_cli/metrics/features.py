@@ -1,0 +1,117 @@
+"""Features: what a metric sees of an image, and the statistics that summarise many of them.
+
+Features are (n, d) floats. Their mean and scatter accumulate in float64 and merge pairwise, so that batches, chunks
+and processes give the figures of one pass over everything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from aigc_cli.data.base import Dataset, Split
+from aigc_cli.errors import DataError
+
+
+class Extractor(Protocol):
+    """Maps raw images to features. Built as ``build(config, sources)`` with its own typed config."""
+
+    #: Shown in brackets after the metric, as in ``fd[digits-cnn]``.
+    name: str
+    #: SHA-256 of the weights, hexadecimal.
+    checksum: str
+    #: Whether figures on it are the literature's own, so that the metric needs no bracket.
+    canonical: bool
+    #: The width d of each layer it gives; ``"features"`` always, ``"logits"`` where it classifies.
+    widths: Mapping[str, int]
+    #: What else a reader must know: preprocessing, held-out accuracy, ...
+    facts: Mapping[str, Any]
+
+    def __call__(self, images: Tensor) -> dict[str, Tensor]:
+        """Layers of raw uint8 images (n, C, H, W), each (n, d) float32 on the CPU."""
+        ...
+
+
+@dataclass(frozen=True)
+class Sources:
+    """What an extractor may build itself from."""
+
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    #: A file of weights that the user named.
+    weights: Path | None = None
+    #: The dataset's name and how to open its splits; None where images come from folders alone.
+    data: str | None = None
+    open_split: Callable[[Split], Dataset] | None = None
+
+
+def check_finite(features: Tensor, what: str) -> Tensor:
+    """The features themselves, if all are finite.
+
+    Raises:
+        DataError: some are NaN or infinite; no figure can be drawn from them.
+    """
+    bad = int((~torch.isfinite(features)).any(dim=1).sum())
+    if bad:
+        raise DataError(
+            f"{bad} of {len(features)} rows of {what} are NaN or infinite",
+            "the weights that computed them are broken: choose another step= or weights=",
+        )
+    return features
+
+
+@dataclass(frozen=True)
+class FeatureStatistics:
+    """Count, mean (d,) and scatter (d, d) of features; the scatter is the sum of outer products about the mean.
+
+    Merging is exact up to rounding: Chan, Golub & LeVeque, Updating Formulae and a Pairwise Algorithm for Computing
+    Sample Variances, 1979, equation 2.1.
+    """
+
+    n: int
+    mean: Tensor
+    scatter: Tensor
+
+    @classmethod
+    def of(cls, features: Tensor) -> FeatureStatistics:
+        """The statistics of features (n, d), n > 0, in float64."""
+        rows = features.to(torch.float64)
+        mean = rows.mean(dim=0)
+        centred = rows - mean
+        return cls(len(rows), mean, centred.T @ centred)
+
+    def merge(self, other: FeatureStatistics) -> FeatureStatistics:
+        """The statistics of both sets together."""
+        if not self.n or not other.n:
+            return other if not self.n else self
+        n = self.n + other.n
+        delta = other.mean - self.mean
+        scatter = self.scatter + other.scatter + torch.outer(delta, delta) * (self.n * other.n / n)
+        return FeatureStatistics(n, self.mean + delta * (other.n / n), scatter)
+
+    @property
+    def covariance(self) -> Tensor:
+        """The unbiased covariance (d, d), as in ``numpy.cov``; needs n of at least 2."""
+        return self.scatter / (self.n - 1)
+
+    def packed(self) -> Tensor:
+        """All of it as one tensor (d + 2, d), so that a process can hand it to another."""
+        count = torch.full_like(self.mean, self.n)
+        return torch.cat([count[None], self.mean[None], self.scatter])
+
+    @classmethod
+    def unpacked(cls, packed: Tensor) -> FeatureStatistics:
+        """The statistics that :meth:`packed` made a tensor of."""
+        return cls(int(packed[0, 0]), packed[1], packed[2:])
+
+
+def merge_packed(stacked: Tensor) -> Tensor:
+    """Packed statistics of several processes (w, d + 2, d) merged into one (d + 2, d)."""
+    merged = FeatureStatistics.unpacked(stacked[0])
+    for packed in stacked[1:]:
+        merged = merged.merge(FeatureStatistics.unpacked(packed))
+    return merged.packed()

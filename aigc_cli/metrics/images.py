@@ -1,0 +1,270 @@
+"""The two sides of a comparison: sets of raw images, from a dataset, a model, a folder or an ``.npz`` file."""
+
+from __future__ import annotations
+
+import hashlib
+import zipfile
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from aigc_cli.data.base import Dataset
+from aigc_cli.errors import ConfigError, DataError, NonFiniteError
+from aigc_cli.files import sha256_of
+from aigc_cli.randomness import permutation
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+
+
+class Images(ABC):
+    """An ordered set of raw images of one size."""
+
+    #: (channels, height, width).
+    shape: tuple[int, int, int]
+    #: What it is, for the stamp on a figure.
+    facts: dict[str, Any]
+    #: Names the content, so that features of it may be kept; None where they may not.
+    key: str | None = None
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def batches(self, batch_size: int) -> Iterator[Tensor]:
+        """All of them in order, uint8 (n, C, H, W)."""
+
+
+class DatasetImages(Images):
+    """Images of a dataset: all of them, or `count` drawn by a permutation that depends on the dataset alone."""
+
+    def __init__(self, dataset: Dataset, split: str, name: str, count: int | None = None) -> None:
+        if dataset.spec.modality != "image":
+            raise ConfigError(
+                f"the metrics here judge images, and {name} is {dataset.spec.modality} data",
+                "name a run on images with run=, or images with fake= and real=",
+            )
+        self.dataset = dataset
+        channels, height, width = dataset.spec.shape
+        self.shape = (channels, height, width)
+        total = len(dataset)
+        self._rows: Sequence[int] | None = None
+        if count is not None and count < total:
+            self._rows = sorted(permutation(total, "reference", split, count)[:count].tolist())
+        self._count = total if self._rows is None else len(self._rows)
+        self.key = f"{dataset.spec.fingerprint}/{split}/{self._count}"
+        self.facts = {"data": name, "split": split, "fingerprint": dataset.spec.fingerprint}
+
+    def __len__(self) -> int:
+        return self._count
+
+    def batches(self, batch_size: int) -> Iterator[Tensor]:
+        """Gathered from memory where the dataset is there, else read one by one."""
+        resident = self.dataset.resident()
+        for start in range(0, len(self), batch_size):
+            stop = min(start + batch_size, len(self))
+            rows = list(range(start, stop)) if self._rows is None else list(self._rows[start:stop])
+            if resident is not None:
+                yield resident.content[torch.as_tensor(rows, device=resident.content.device)]
+            else:
+                yield torch.stack([self.dataset.read(row)[0] for row in rows])
+
+
+class GeneratedImages(Images):
+    """`n` samples of a model, drawn as they are asked for.
+
+    Args:
+        stream: Maps a batch size to batches of raw uint8 images, `n` in all.
+        n: How many there are.
+        shape: (channels, height, width).
+        facts: Where they come from, for the stamp.
+    """
+
+    def __init__(
+        self,
+        stream: Callable[[int], Iterator[Tensor]],
+        n: int,
+        shape: Sequence[int],
+        facts: Mapping[str, Any] | None = None,
+    ) -> None:
+        self._stream, self._n = stream, n
+        channels, height, width = shape
+        self.shape = (channels, height, width)
+        self.facts = dict(facts or {})
+
+    def __len__(self) -> int:
+        return self._n
+
+    def batches(self, batch_size: int) -> Iterator[Tensor]:
+        """Drawn in order.
+
+        Raises:
+            DataError: the model draws NaN or infinite values; no figure can be given of them.
+        """
+        try:
+            yield from self._stream(batch_size)
+        except NonFiniteError as error:
+            raise DataError(error.message, error.mend) from None
+
+
+class First(Images):
+    """The first `n` of other images.
+
+    Raises:
+        DataError: there are fewer.
+    """
+
+    def __init__(self, images: Images, n: int) -> None:
+        if n > len(images):
+            raise DataError(f"n={n} was asked, and there are {len(images)} images", f"use n={len(images)}, or no n=")
+        self.images, self.n = images, n
+        self.shape, self.facts = images.shape, images.facts
+        self.key = None if images.key is None else f"{images.key}/first {n}"
+
+    def __len__(self) -> int:
+        return self.n
+
+    def batches(self, batch_size: int) -> Iterator[Tensor]:
+        """As the others', but for the end."""
+        left = self.n
+        for batch in self.images.batches(batch_size):
+            yield batch[:left]
+            left -= len(batch)
+            if left <= 0:
+                return
+
+
+class ArrayImages(Images):
+    """Images of one ``.npz`` file: a single array (n, H, W), (n, H, W, C) or (n, C, H, W) of uint8."""
+
+    def __init__(self, path: Path) -> None:
+        array = _array_of(path)
+        if array.ndim == 3:
+            array = array[:, None]
+        elif array.ndim == 4 and array.shape[-1] in (1, 3):
+            array = array.transpose(0, 3, 1, 2)
+        if array.ndim != 4 or array.shape[1] not in (1, 3) or 0 in array.shape:
+            raise DataError(
+                f"{path} holds an array of shape {array.shape}", "give images as (n, H, W, C) with 1 or 3 channels"
+            )
+        if array.dtype != np.uint8:
+            raise DataError(f"{path} holds {array.dtype} values, and images are uint8", "save them as uint8, 0 to 255")
+        self._array = array
+        self.shape = (array.shape[1], array.shape[2], array.shape[3])
+        self.key = f"npz/{sha256_of(path)}"
+        self.facts = {"file": str(path), "sha256": self.key.removeprefix("npz/")}
+
+    def __len__(self) -> int:
+        return len(self._array)
+
+    def batches(self, batch_size: int) -> Iterator[Tensor]:
+        """Slices of the array."""
+        for start in range(0, len(self), batch_size):
+            yield torch.from_numpy(np.ascontiguousarray(self._array[start : start + batch_size]))
+
+
+def _array_of(path: Path) -> np.ndarray:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            if not isinstance(file, np.lib.npyio.NpzFile):
+                raise ValueError("it is no .npz archive")
+            names = [name for name in ("images", "samples", "arr_0") if name in file.files] or file.files
+            if "mu" in names:
+                raise ValueError("it holds statistics, not images")
+            return np.asarray(file[names[0]])
+    except (OSError, ValueError, EOFError, IndexError, zipfile.BadZipFile) as error:
+        raise DataError(f"{path} cannot be read as images: {error}", "give an .npz with one uint8 array") from None
+
+
+class FolderImages(Images):
+    """The pictures below a folder, by name; a sample folder's own ``grid.png`` is left out."""
+
+    def __init__(self, folder: Path, channels: int | None = None) -> None:
+        self.paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+        self.paths = [path for path in self.paths if not _is_grid(path)]
+        if not self.paths:
+            raise DataError(f"there are no pictures in {folder}", f"give a folder of {', '.join(SUFFIXES)} files")
+        self.folder, self._channels = folder, channels
+        first = self._read(self.paths[0])
+        self._channels = channels or int(first.shape[0])
+        self.shape = (int(first.shape[0]), int(first.shape[1]), int(first.shape[2]))
+        listing = hashlib.sha256()
+        for path in self.paths:
+            stat = path.stat()
+            listing.update(f"{path.relative_to(folder)}\0{stat.st_size}\0{stat.st_mtime_ns}\0".encode())
+        self.key = f"folder/{folder.resolve()}/{listing.hexdigest()}/{self._channels}"
+        self.facts = {"folder": str(folder), "listing": listing.hexdigest()}
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def batches(self, batch_size: int) -> Iterator[Tensor]:
+        """Read one by one.
+
+        Raises:
+            DataError: a picture cannot be read, or is not of the size of the first.
+        """
+        for start in range(0, len(self), batch_size):
+            yield torch.stack([self._of_size(path) for path in self.paths[start : start + batch_size]])
+
+    def _of_size(self, path: Path) -> Tensor:
+        image = self._read(path)
+        if tuple(image.shape) != self.shape:
+            raise DataError(
+                f"{path} is {_size(tuple(image.shape))}, and {self.paths[0].name} is {_size(self.shape)}",
+                "bring all pictures to one size first: how they are resized changes the figures",
+            )
+        return image
+
+    def _read(self, path: Path) -> Tensor:
+        from PIL import Image, UnidentifiedImageError
+
+        try:
+            with Image.open(path) as picture:
+                grey = picture.mode in ("1", "L") if self._channels is None else self._channels == 1
+                pixels = np.array(picture.convert("L" if grey else "RGB"))
+        except (OSError, ValueError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+            raise DataError(f"{path} cannot be read as a picture: {error}", "remove or replace it") from None
+        return torch.from_numpy(pixels[None] if grey else np.ascontiguousarray(pixels.transpose(2, 0, 1)))
+
+
+def _is_grid(path: Path) -> bool:
+    return path.name == "grid.png" and (path.parent / "samples.json").exists()
+
+
+def _size(shape: Sequence[int]) -> str:
+    return "x".join(map(str, shape))
+
+
+def open_images(path: Path, channels: int | None = None) -> Images:
+    """The images that a user named: a folder of pictures, or an ``.npz`` file.
+
+    Raises:
+        ConfigError: there is nothing at `path`.
+        DataError: what is there cannot be read as images.
+    """
+    if path.is_dir():
+        archives = sorted(path.glob("*.npz"))
+        if len(archives) == 1 and not any(entry.suffix.lower() in SUFFIXES for entry in path.iterdir()):
+            return ArrayImages(archives[0])
+        return FolderImages(path, channels)
+    if path.is_file():
+        return ArrayImages(path)
+    raise ConfigError(f"there is nothing at {path}", "give a folder of pictures, or an .npz file of images")
+
+
+def same_shape(fake: Images, real: Images) -> None:
+    """Refuses to compare images of different sizes.
+
+    Raises:
+        DataError: the shapes differ.
+    """
+    if fake.shape != real.shape:
+        raise DataError(
+            f"generated images are {_size(fake.shape)} and real ones {_size(real.shape)} (channels x height x width)",
+            "bring both to one size: how they are resized changes the figures",
+        )

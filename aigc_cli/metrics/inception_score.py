@@ -1,0 +1,57 @@
+"""The Inception score: sure of each item, and sure of different things over all."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Annotated, ClassVar, Literal
+
+import numpy as np
+import torch
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+from torch import Tensor
+
+from aigc_cli.config import STRICT
+from aigc_cli.metrics.base import SampleMetric, require
+from aigc_cli.registry import register
+
+
+@dataclass(config=STRICT, frozen=True, kw_only=True)
+class ISConfig:
+    """How the Inception score is sliced."""
+
+    name: Literal["is"]
+    extractor: str
+    splits: Annotated[int, Field(ge=1)]
+    seed: Annotated[int, Field(ge=0, lt=2**32)]
+
+
+@register("metric", "is", ISConfig)
+class InceptionScore(SampleMetric):
+    """``is``: Salimans et al., Improved Techniques for Training GANs, 2016, section 4. Looks at no real image."""
+
+    layer = "logits"
+    needs_real = False
+    native = "inception"
+    figures: ClassVar[dict[str, str]] = {"is": "higher", "is_std": ""}
+
+    def __init__(self, config: ISConfig, width: int) -> None:
+        super().__init__(width)
+        self.config = config
+
+    def compute(self) -> dict[str, Tensor]:
+        """Mean and spread over the slices of a seeded permutation; 1 is worst, the number of classes best."""
+        _, logits = self.gathered()
+        splits = self.config.splits
+        require(len(logits), splits, "generated", f"is with {splits} splits", "give more images with n=")
+        # The permutation and the slices are torch-fidelity's, so that figures agree.
+        order = np.random.RandomState(self.config.seed).permutation(len(logits))
+        log_p = logits[torch.from_numpy(order).to(logits.device)].log_softmax(dim=1)
+        edges = [i * len(logits) // splits for i in range(splits + 1)]
+        scores = []
+        for start, stop in pairwise(edges):
+            part = log_p[start:stop]
+            marginal = part.exp().mean(dim=0, keepdim=True)
+            scores.append((part.exp() * (part - marginal.log())).sum(dim=1).mean().exp())
+        values = torch.stack(scores)
+        return {"is": values.mean(), "is_std": values.std(correction=0)}

@@ -1,0 +1,138 @@
+"""Progress for people and for logs: a tqdm bar on a terminal, else a plain line now and then; always on stderr."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sized
+from types import TracebackType
+from typing import Any, Generic, TypeVar, overload
+
+T = TypeVar("T")
+
+
+class Progress(Generic[T]):
+    """Counts towards `total`; iterate over it, or call :meth:`advance`. Also a context manager."""
+
+    def __init__(
+        self, items: Iterable[T] | None, total: int | None, desc: str, unit: str, initial: int, every: float
+    ) -> None:
+        self.items, self.total, self.desc, self.unit, self.every = items, total, desc, unit, every
+        self.initial = self.count = initial
+        self.notes: dict[str, str] = {}
+        self._shown: dict[str, str] = {}
+        self._began = self._told = time.monotonic()
+        self._lines = 0
+        self._bar: Any = None
+        if sys.stderr.isatty():
+            from tqdm import tqdm
+
+            self._bar = tqdm(
+                total=total,
+                initial=initial,
+                desc=desc,
+                unit=unit,
+                unit_scale=unit == "B",
+                dynamic_ncols=True,
+                file=sys.stderr,
+            )
+
+    def __iter__(self) -> Iterator[T]:
+        with self:
+            for item in self.items or ():
+                yield item
+                self.advance()
+
+    def __enter__(self) -> Progress[T]:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def advance(self, count: int = 1, **notes: str) -> None:
+        """Counts `count` more; `notes`, such as ``loss="0.69"``, are shown beside the count from now on."""
+        self.count += count
+        self.notes.update(notes)
+        if self._bar is not None:
+            if self.notes != self._shown:
+                self._shown = dict(self.notes)
+                self._bar.set_postfix(self._shown, refresh=False)
+            self._bar.update(count)
+        elif time.monotonic() - self._told >= self.every:
+            self._tell()
+
+    def write(self, line: str) -> None:
+        """A line of its own on stderr, above the bar where there is one."""
+        if self._bar is not None:
+            self._bar.write(line, file=sys.stderr)
+        else:
+            print(line, file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        """Ends the bar; a log that saw lines sees how it ended."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+        elif self._lines:
+            self._tell()
+            self._lines = 0
+
+    def _tell(self) -> None:
+        self._told = time.monotonic()
+        self._lines += 1
+        seconds = max(self._told - self._began, 1e-9)
+        rate = (self.count - self.initial) / seconds
+        parts = [f"{self._amount(self.count)}/{self._amount(self.total)}" if self.total else self._amount(self.count)]
+        parts[0] += "" if self.unit == "B" else f" {self.unit}"
+        parts.append(f"{self._amount(rate)}{'' if self.unit == 'B' else f' {self.unit}'}/s")
+        if self.total and rate > 0 and self.count < self.total:
+            parts.append(f"{clock((self.total - self.count) / rate)} left")
+        elif self.total and self.count >= self.total:
+            parts.append(f"done in {clock(seconds)}")
+        parts += [f"{name} {value}" for name, value in self.notes.items()]
+        print(f"{self.desc}: {', '.join(parts)}", file=sys.stderr, flush=True)
+
+    def _amount(self, count: float) -> str:
+        if self.unit == "B":
+            return f"{count / 1e6:,.1f} MB"
+        return f"{count:,.0f}" if count >= 100 or count == int(count) else f"{count:.3g}"
+
+
+@overload
+def progress(
+    what: int | None, desc: str, unit: str = "it", *, initial: int = 0, every: float = 10.0
+) -> Progress[int]: ...
+
+
+@overload
+def progress(
+    what: Iterable[T], desc: str, unit: str = "it", *, initial: int = 0, every: float = 10.0
+) -> Progress[T]: ...
+
+
+def progress(
+    what: Iterable[T] | int | None, desc: str, unit: str = "it", *, initial: int = 0, every: float = 10.0
+) -> Progress[Any]:
+    """Shows progress through `what`: an iterable, or the total of what :meth:`Progress.advance` will count.
+
+    Args:
+        what: an iterable to pass through; a total; or None where the total is not known.
+        desc: what is being done, such as "sampling".
+        unit: of what is counted, such as "images"; "B" is shown in MB.
+        initial: what was done before, for work that goes on where it stopped.
+        every: seconds between two lines where stderr is not a terminal.
+    """
+    if what is None or isinstance(what, int):
+        return Progress(None, what, desc, unit, initial, every)
+    total = len(what) if isinstance(what, Sized) else None
+    return Progress(what, total, desc, unit, initial, every)
+
+
+def clock(seconds: float) -> str:
+    """A duration as a person reads it: "42 s", "3 min 05 s", "2 h 04 min"."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"

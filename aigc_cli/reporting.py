@@ -1,0 +1,51 @@
+"""How an error is told to the user, and which exit code it ends in."""
+
+from __future__ import annotations
+
+import errno
+import sys
+import traceback
+
+from aigc_cli import __version__
+from aigc_cli.errors import EXIT_BUG, AigcError, ResourceError
+
+_SPENT = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EFBIG, errno.EMFILE, errno.ENOMEM}
+#: How libraries word a resource that ran out, where they raise no type of their own for it.
+_SPENT_WORDS = ("no space left on device", "can't allocate memory", "not enough memory", "out of memory")
+
+
+def say(text: str) -> None:
+    """One message to the user, on stderr."""
+    print(f"aigc: {text}", file=sys.stderr, flush=True)
+
+
+def report(error: Exception, *, debug: bool = False, prefix: str = "") -> int:
+    """Tells the user about an error on stderr and returns its exit code; a bug of ours comes with its traceback."""
+    known = as_user_error(error)
+    if known is None or debug:
+        traceback.print_exception(error)
+    if known is not None:
+        say(f"{prefix}{known}")
+        return known.exit_code
+    say(f"{prefix}this is a bug (aigc {__version__}); please report it with the lines above and the command you typed")
+    return EXIT_BUG
+
+
+def as_user_error(error: Exception) -> AigcError | None:
+    """The error in the user's terms; None where it is a bug of ours."""
+    if isinstance(error, AigcError):
+        return error
+    text = str(error)
+    first = next(iter(text.strip().splitlines()), "")
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return ResourceError(
+            f"out of memory: {first or 'an allocation failed'}",
+            "use a smaller batch_size (trainer.batch_size= in training), or close what else uses the memory",
+        )
+    if isinstance(error, OSError) and error.errno in _SPENT:
+        where = f"{error.filename}: " if error.filename else ""
+        return ResourceError(f"{where}{error.strerror}", "free some space, or name a place that you may write to")
+    # Libraries written in other languages have types of their own for a full disk, all with the system's words.
+    if any(words in text.lower() for words in _SPENT_WORDS):
+        return ResourceError(first, "free some space or memory, and run the command again")
+    return None

@@ -1,0 +1,31 @@
+"""The look at a model in training: a grid of samples from fixed noise."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from PIL.PngImagePlugin import PngInfo
+from torch import Tensor
+
+from aigc_cli import __version__
+from aigc_cli.sampling.grid import grid
+from aigc_cli.sampling.provenance import LABEL
+
+
+def write_preview(path: Path, raw: Tensor, title: str | None = None) -> None:
+    """Writes a grid of `raw`, uint8 (n, C, H, W), as the PNG `path`, which appears whole or not at all.
+
+    Raises:
+        OSError: it cannot be written; nothing is left behind.
+    """
+    info = PngInfo()
+    info.add_text("Source", LABEL)
+    info.add_text("Software", f"aigc {__version__}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    try:
+        grid(raw.cpu(), title=title).save(partial, format="PNG", pnginfo=info)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)

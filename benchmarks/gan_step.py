@@ -1,0 +1,191 @@
+"""Our DCGAN step on CIFAR-10 (32x32, batch 64), side by side with a plain loop and with the bare step.
+
+    python benchmarks/gan_step.py --root ../shared/data/cifar10
+
+- plain: a PyTorch loop written the usual way. A DataLoader with two workers over PIL transforms, a discriminator pass
+  over the reals and one over the fakes, fakes detached, losses read with `.item()` every step, stock Adam.
+- bare: forward, backward and optimizer steps of our model on one batch that never changes, and nothing else.
+- trainer: all that `aigc train` does in a step: order, gathering, augmentation, seeding, averaging, watching for NaN,
+  logging and progress.
+
+The three train the same networks from the same weights with the same losses, and take turns; each turn gives one ratio.
+Without --root, random pixels stand in for the images.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
+from torchvision import transforms
+
+from aigc_cli.commands.train import check_config
+from aigc_cli.config import compose
+from aigc_cli.data import open_dataset
+from aigc_cli.data.images import ImageDataset
+from aigc_cli.data.loader import Loader
+from aigc_cli.models.base import Model
+from aigc_cli.runs import Run
+from aigc_cli.training.checkpoint import build_model
+from aigc_cli.training.optimizers import build_optimizers
+from aigc_cli.training.trainer import Hooks, Trainer
+
+BATCH = 64
+Turn = Callable[[int], None]
+
+
+class Pictures(Dataset[tuple[Any, int]]):
+    """The usual dataset: an array to a PIL image to a tensor, an item at a time."""
+
+    def __init__(self, pixels: np.ndarray) -> None:
+        self.pixels = pixels
+        self.transform = transforms.Compose(
+            [
+                transforms.RandomHorizontalFlip(),
+                transforms.ToTensor(),
+                transforms.Normalize((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+            ]
+        )
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def __getitem__(self, index: int) -> tuple[Any, int]:
+        return self.transform(Image.fromarray(self.pixels[index])), 0
+
+
+def plain(model: Any, pixels: np.ndarray, device: torch.device, lr: float) -> Turn:
+    generator, discriminator = model.generator.to(device), model.discriminator.to(device)
+    loader = DataLoader(
+        Pictures(pixels), BATCH, shuffle=True, num_workers=2, drop_last=True, pin_memory=device.type == "cuda"
+    )
+    g_optimizer = torch.optim.Adam(generator.parameters(), lr=lr, betas=(0.0, 0.99))
+    d_optimizer = torch.optim.Adam(discriminator.parameters(), lr=lr, betas=(0.0, 0.99))
+    criterion = nn.BCEWithLogitsLoss()
+    ones, zeros = torch.ones(BATCH, device=device), torch.zeros(BATCH, device=device)
+
+    def endless() -> Iterator[torch.Tensor]:
+        while True:
+            for images, _ in loader:
+                yield images
+
+    batches = endless()
+    losses = []
+
+    def turn(steps: int) -> None:
+        for _ in range(steps):
+            real = next(batches).to(device)
+            d_optimizer.zero_grad()
+            real_loss = criterion(discriminator(real).flatten(), ones)
+            real_loss.backward()
+            fake = generator(torch.randn(BATCH, model.config.latent, device=device))
+            fake_loss = criterion(discriminator(fake.detach()).flatten(), zeros)
+            fake_loss.backward()
+            d_optimizer.step()
+            g_optimizer.zero_grad()
+            g_loss = criterion(discriminator(fake).flatten(), ones)
+            g_loss.backward()
+            g_optimizer.step()
+            losses.append((real_loss.item() + fake_loss.item(), g_loss.item()))
+
+    return turn
+
+
+def trainer(config: dict[str, Any], model: Model, loader: Loader, folder: Path, device: torch.device) -> Trainer:
+    checked = check_config(config)
+    run = Run(folder)
+    run.path.mkdir()
+    return Trainer(
+        model=model, loader=loader, optimizer=checked.optimizer, config=checked.trainer, seed=0, run=run, device=device
+    )
+
+
+def whole(trained: Trainer) -> Turn:
+    def turn(steps: int) -> None:
+        object.__setattr__(trained.config, "steps", trained.state.step + steps)
+        trained.fit(Hooks())
+
+    return turn
+
+
+def bare(config: dict[str, Any], model: Model, loader: Loader, device: torch.device) -> Turn:
+    model = model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    optimizers = build_optimizers(check_config(config).optimizer, model, ("generator", "discriminator"))
+    batch = loader.batch(0)
+
+    def turn(steps: int) -> None:
+        for step in range(steps):
+            for phase in model.phases(step):
+                model.requires_grad_(False)
+                model.network(phase.name).requires_grad_(True)
+                optimizers[phase.name].zero_grad()
+                model(phase.name, batch)["loss"].backward()
+                optimizers[phase.name].step()
+
+    return turn
+
+
+def seconds(turn: Turn, steps: int, device: torch.device) -> float:
+    start = time.perf_counter()
+    turn(steps)
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--root", help="folder of CIFAR-10")
+    parser.add_argument("--steps", type=int, default=15, help="steps in a turn")
+    parser.add_argument("--turns", type=int, default=5)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("words", nargs="*", help="further key=value words, such as model.width=32")
+    options = parser.parse_args()
+    device = torch.device(options.device)
+    words = ["model=gan", "data=cifar10", "model.penalty=none", "model.augment=[]", "model.loss=non_saturating"]
+    words += ["model.discriminator_norm=none", "model.minibatch_stddev=false", f"trainer.batch_size={BATCH}"]
+    words += ["trainer.checkpoint_every=1000000000", f"trainer.device={options.device}", *options.words]
+    config = compose("train", [*words, f"data.root={options.root}"] if options.root else words)
+    if options.root:
+        dataset: Any = open_dataset(config["data"], "train")
+    else:
+        dataset = ImageDataset(torch.randint(0, 256, (10_000, 3, 32, 32), dtype=torch.uint8), None, flip=True)
+    pixels = dataset.resident().content.permute(0, 2, 3, 1).contiguous().numpy()
+    loader = Loader(dataset, batch_size=BATCH, seed=0, device=device)
+
+    def fresh() -> Model:
+        torch.manual_seed(0)
+        return build_model(config["model"], dataset.spec)
+
+    with tempfile.TemporaryDirectory() as folder:
+        turns = {
+            "plain": plain(fresh(), pixels, device, config["optimizer"]["lr"]),
+            "bare": bare(config, fresh(), loader, device),
+            "trainer": whole(trainer(config, fresh(), loader, Path(folder) / "run", device)),
+        }
+        for turn in turns.values():
+            seconds(turn, 3, device)
+        times: dict[str, list[float]] = {name: [] for name in turns}
+        for _ in range(options.turns):
+            for name, turn in turns.items():
+                times[name].append(seconds(turn, options.steps, device) / options.steps)
+    for name, measured in times.items():
+        rate = BATCH / statistics.median(measured)
+        print(f"{name:8} {1000 * statistics.median(measured):8.1f} ms a step (median), {rate:8.0f} images/s")
+    for left, right, meaning in (("plain", "trainer", "speed-up"), ("trainer", "bare", "cost of the loop")):
+        ratios = [a / b for a, b in zip(times[left], times[right], strict=True)]
+        print(f"{left}/{right}: {statistics.median(ratios):.3f} ({meaning}; {min(ratios):.3f} to {max(ratios):.3f})")
+
+
+if __name__ == "__main__":
+    main()

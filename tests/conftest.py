@@ -1,0 +1,70 @@
+"""What every test shares: one thread, no display, a cache of its own, and the folder of real data."""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from aigc_cli.runs import Run
+
+# Read when torch and matplotlib are first imported, which is after this file.
+for threads in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(threads, "1")
+os.environ["MPLBACKEND"] = "Agg"
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def aigc_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A cache folder for this session, so that no test reads or fills the user's own."""
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AIGC_CACHE", str(folder))
+        yield folder
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real data that tests may use; skips where it is absent."""
+    folder = Path(os.environ.get("AIGC_TEST_DATA", ROOT.parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"no shared data at {folder} (set AIGC_TEST_DATA)")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_config() -> dict[str, Any]:
+    """The configuration of :func:`tiny_run`."""
+    from aigc_cli.config import compose
+
+    words = ["data.size=8", "model.width=8", "model.max_width=16", "model.latent=8"]
+    return compose("train", ["model=gan", "data=digits", *words])
+
+
+@pytest.fixture
+def tiny_run(tmp_path: Path, tiny_config: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> Run:
+    """A GAN on 8x8 digits with fresh weights as its checkpoints of steps 3 and 5, in the current folder's outputs."""
+    import torch
+
+    from aigc_cli.data.base import DataSpec
+    from aigc_cli.runs import create_run
+    from aigc_cli.training.checkpoint import CheckpointFolder, build_model
+
+    monkeypatch.chdir(tmp_path)
+    config = copy.deepcopy(tiny_config)
+    spec = DataSpec("image", (1, 8, 8), tuple("0123456789"), fingerprint="0" * 64)
+    run = create_run(config)
+    run.save_config(config, spec)
+    for step in (3, 5):
+        torch.manual_seed(step)
+        model = build_model(config["model"], spec)
+        CheckpointFolder(run.checkpoints).save(step, {"model": model.state_dict()}, {"step": step})
+    run.set_status("complete", 5)
+    return run

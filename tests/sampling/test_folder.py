@@ -1,0 +1,178 @@
+import errno
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from aigc_cli.errors import ConfigError, ResourceError
+from aigc_cli.sampling import folder
+from aigc_cli.sampling.folder import check_replaceable, filling
+from aigc_cli.sampling.provenance import RECORD, Provenance, read_record, recorded_files, write_record
+
+
+def provenance(**changes: object) -> Provenance:
+    values = {
+        "modality": "image", "format": "png", "run": "gan-digits/a", "model": "gan", "data": "digits", "step": 7,
+        "model_checksum": "ab" * 32, "seed": 3, "controls": {"truncation": 0.5},
+    }  # fmt: skip
+    return Provenance(**{**values, **changes})  # type: ignore[arg-type]
+
+
+def fill(out: Path, names: list[str], text: str = "new", made_by: Provenance | None = None) -> None:
+    with filling(out) as staging:
+        for name in names:
+            (staging / name).write_text(text)
+        write_record(staging, (made_by or provenance()).record(len(names), names, []))
+
+
+def content(out: Path) -> dict[str, str]:
+    return {path.name: path.read_text() for path in out.iterdir() if path.name != RECORD}
+
+
+def test_a_new_folder_appears_whole(tmp_path: Path) -> None:
+    out = tmp_path / "deep" / "er" / "out"
+    fill(out, ["a", "b"])
+    assert content(out) == {"a": "new", "b": "new"}
+    assert [path.name for path in out.parent.iterdir()] == ["out"]
+    record = read_record(out)
+    assert record is not None
+    assert record["files"] == ["a", "b"]
+    assert record["indices"] == [0, 1]
+    assert record["model_checksum"] == "ab" * 32
+    assert record["label"] == "AI-generated"
+
+
+@pytest.mark.parametrize("error", [ValueError("bug"), KeyboardInterrupt()])
+def test_whatever_ends_the_block_nothing_is_left(tmp_path: Path, error: BaseException) -> None:
+    def interrupted(out: Path) -> None:
+        with filling(out) as staging:
+            (staging / "a").write_text("half")
+            raise error
+
+    with pytest.raises(type(error)):
+        interrupted(tmp_path / "deep" / "out")
+    assert list(tmp_path.iterdir()) == []
+    out = tmp_path / "there"
+    fill(out, ["a"], "old")
+    with pytest.raises(type(error)):
+        interrupted(out)
+    assert content(out) == {"a": "old"}
+
+
+@pytest.mark.parametrize(
+    ("code", "mend"), [(errno.ENOSPC, "free some space"), (errno.EROFS, "read-only"), (errno.EIO, "out=")]
+)
+def test_a_disk_that_takes_no_more(tmp_path: Path, code: int, mend: str) -> None:
+    def interrupted() -> None:
+        with filling(tmp_path / "out") as staging:
+            (staging / "a").write_text("half")
+            raise OSError(code, os.strerror(code))
+
+    with pytest.raises(ResourceError) as caught:
+        interrupted()
+    assert os.strerror(code) in caught.value.message
+    assert str(tmp_path / "out") in caught.value.message
+    assert mend in caught.value.mend
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_out_that_is_a_file(tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("mine")
+    for out in (tmp_path / "out", tmp_path / "out" / "below"):
+        with pytest.raises(ConfigError, match="out="):
+            fill(out, ["a"])
+        with pytest.raises(ConfigError, match="out="):
+            check_replaceable(out, provenance(), 1, overwrite=True)
+    assert (tmp_path / "out").read_text() == "mine"
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may write anywhere")
+def test_out_that_may_not_be_written(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    with pytest.raises(ResourceError):
+        fill(tmp_path / "out", ["a"])
+    tmp_path.chmod(0o700)
+
+
+def test_an_existing_folder_keeps_what_is_not_ours(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    fill(out, ["a", "b", "c"], "old")
+    (out / "notes.txt").write_text("mine")
+    fill(out, ["a", "b"], "new", provenance(model_checksum="cd" * 32))
+    assert content(out) == {"a": "new", "b": "new", "notes.txt": "mine"}
+    record = read_record(out)
+    assert record is not None
+    assert record["model_checksum"] == "cd" * 32
+
+
+def test_a_record_from_a_stranger_deletes_nothing_elsewhere(tmp_path: Path) -> None:
+    (tmp_path / "precious").write_text("mine")
+    out = tmp_path / "out"
+    out.mkdir()
+    write_record(out, {"label": "AI-generated", "files": ["../precious", str(tmp_path / "precious"), "..", 7]})
+    assert recorded_files(read_record(out) or {}) == set()
+    fill(out, ["a"])
+    assert (tmp_path / "precious").read_text() == "mine"
+    (out / RECORD).write_text('["AI-generated"]')
+    assert read_record(out) is None
+
+
+def test_what_a_killed_process_left_is_swept(tmp_path: Path) -> None:
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    leftover = tmp_path / f".out.partial-{platform.node()}-{dead.pid}"
+    living = tmp_path / f".out.partial-{platform.node()}-{os.getppid()}"
+    elsewhere = tmp_path / f".out.partial-another-machine-{dead.pid}"
+    for path in (leftover, living, elsewhere):
+        path.mkdir()
+    fill(tmp_path / "out", ["a"])
+    assert not leftover.exists()
+    assert living.exists()
+    assert elsewhere.exists()
+    assert not folder._alive(dead.pid)
+
+
+def test_what_may_be_replaced(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    check_replaceable(out, provenance(), 2, overwrite=False)
+    out.mkdir()
+    (out / ".partial-x").mkdir()
+    check_replaceable(out, provenance(), 2, overwrite=False)
+    fill(out, ["a", "b"])
+    check_replaceable(out, provenance(), 2, overwrite=False)
+    check_replaceable(out, provenance(versions={"torch": "another"}, run="moved"), 3, overwrite=False)
+
+
+@pytest.mark.parametrize(
+    ("changes", "n", "message"),
+    [
+        ({"seed": 4}, 2, "samples of another seed"),
+        ({"step": 8, "model_checksum": "cd"}, 2, "another step and model_checksum"),
+        ({"controls": {"truncation": 1.0}}, 2, "another controls"),
+        ({"format": "npz"}, 2, "another format"),
+        ({}, 1, "holds 2 samples, of which these 1 are the first"),
+    ],
+)
+def test_what_may_not(tmp_path: Path, changes: dict[str, object], n: int, message: str) -> None:
+    out = tmp_path / "out"
+    fill(out, ["a", "b"])
+    with pytest.raises(ConfigError, match=message) as caught:
+        check_replaceable(out, provenance(**changes), n, overwrite=False)
+    assert "overwrite=true" in caught.value.mend
+    check_replaceable(out, provenance(**changes), n, overwrite=True)
+
+
+def test_what_a_person_put_there_may_not(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "photo.jpg").write_text("mine")
+    with pytest.raises(ConfigError, match="it holds photo"):
+        check_replaceable(out, provenance(), 2, overwrite=False)
+    (out / "photo.jpg").unlink()
+    fill(out, ["a", "b"])
+    (out / "photo.jpg").write_text("mine")
+    with pytest.raises(ConfigError, match="it holds photo"):
+        check_replaceable(out, provenance(), 2, overwrite=False)

@@ -1,0 +1,89 @@
+"""Imports run one way, and nothing heavy is imported before it is needed."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import aigc_cli
+
+PACKAGE = Path(aigc_cli.__file__).parent
+#: Each layer may import itself and those before it; what shares a line is one layer. A folder stands for all in it.
+LAYERS = (
+    ("errors", "registry", "randomness", "progress", "files", "words", "grammar", "folders", "help", "reporting"),
+    ("config", "composition", "translate", "completion"),
+    ("data",),
+    ("nn",),
+    ("models",),
+    ("runs", "training"),
+    ("sampling", "metrics"),
+    ("commands",),
+    ("cli",),
+    ("__main__",),
+)
+RANK = {part: rank for rank, layer in enumerate(LAYERS) for part in layer}
+HEAVY = ("torch", "torchvision", "torchmetrics", "torch_fidelity", "sklearn", "matplotlib", "pyarrow", "scipy")
+MODULES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py") if "configs" not in path.parts)
+
+
+def imports_of(module: Path) -> set[str]:
+    """The dotted names that a module imports, anywhere in it: within functions and for type checkers too."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse((PACKAGE / module).read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module}: line {node.lineno} is a relative import"
+            assert node.module is not None
+            found.add(node.module)
+            found.update(f"{node.module}.{alias.name}" for alias in node.names)
+    return found
+
+
+def part_of(dotted: str) -> str | None:
+    """The layer's part that a dotted name of ours belongs to."""
+    words = dotted.split(".")
+    return words[1] if words[0] == "aigc_cli" and len(words) > 1 and words[1] != "__version__" else None
+
+
+@pytest.mark.parametrize("module", [path for path in MODULES if path != Path("__init__.py")], ids=str)
+def test_imports_run_one_way(module: Path) -> None:
+    own = module.parts[0].removesuffix(".py")
+    assert own in RANK, f"{module} belongs to no layer: add it to LAYERS"
+    for part in filter(None, map(part_of, imports_of(module))):
+        assert part in RANK, f"{module} imports aigc_cli.{part}, which belongs to no layer"
+        assert RANK[part] <= RANK[own], f"{module} ({own}) imports {part}, which comes after it"
+
+
+def test_the_package_itself_imports_nothing() -> None:
+    assert imports_of(Path("__init__.py")) <= {"__future__", "__future__.annotations"}
+
+
+def loaded_by(*arguments: str) -> set[str]:
+    """The top-level modules in memory after a command."""
+    code = (
+        "import runpy, sys\n"
+        f"sys.argv = ['aigc', *{arguments!r}]\n"
+        "try: runpy.run_module('aigc_cli', run_name='__main__')\n"
+        "except SystemExit as end: assert not end.code, end.code\n"
+        "print('\\n' + ' '.join({name.split('.')[0] for name in sys.modules}))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return set(done.stdout.splitlines()[-1].split())
+
+
+@pytest.mark.parametrize(
+    "words",
+    [(), ("--help",), ("--version",), ("train", "--help"), ("sample", "--help"), ("eval", "-h"), ("ls", "--help")],
+    ids=" ".join,
+)
+def test_help_imports_nothing_heavy(words: tuple[str, ...]) -> None:
+    assert not loaded_by(*words) & {*HEAVY, "numpy", "hydra", "omegaconf", "pydantic"}
+
+
+@pytest.mark.parametrize("words", [("train", "--cfg", "job"), ("ls", "models"), ("ls", "data")], ids=" ".join)
+def test_looking_at_a_configuration_imports_nothing_heavy(words: tuple[str, ...]) -> None:
+    assert not loaded_by(*words) & set(HEAVY)

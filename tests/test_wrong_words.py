@@ -1,0 +1,107 @@
+"""Wrong command lines end with the right code and at most two lines that name the mend, and leave nothing behind."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from aigc_cli.cli import main
+
+#: What was typed, its exit code, and what the message must say.
+WRONG = [
+    # misspelt words
+    ("trian", 2, ["trian", "did you mean train?"]),
+    ("train --multirn", 2, ["--multirn", "--multirun"]),
+    ("train --model gan", 2, ["write model=gan"]),
+    ("train modell=gan", 2, ["modell", "did you mean model?"]),
+    ("train model=gann", 2, ["gann", "did you mean gan?"]),
+    ("train optimizer.lrr=1 trainer.stepz=3", 2, ["lrr", "optimizer.lr", "stepz", "trainer.steps"]),
+    ("train lr=1e-4", 2, ["did you mean optimizer.lr?"]),
+    ("train optimizer.generator.lrr=1", 2, ["did you mean optimizer.generator.lr?"]),
+    ("train experiment=nothing", 2, ["nothing"]),
+    ("eval --metric fidd", 2, ["fidd", "fid"]),
+    ("ls modles", 2, ["modles", "models"]),
+    ("train --cfg jobb", 2, ["did you mean job?"]),
+    ("completion bsh", 2, ["bash"]),
+    # malformed words
+    ("train optimizer.lr 1e-4", 2, ["write optimizer.lr=1e-4"]),
+    ("train optimizer.lr=[1", 2, ["optimizer.lr=[1"]),
+    ("train optimizer.lr=1e-4,2e-4", 2, ["add -m"]),
+    ("train --plugin", 2, ["--plugin MODULE"]),
+    ("sample -m", 2, ["train"]),
+    # values of the wrong type, or out of range
+    ("train optimizer.lr=abc", 2, ["optimizer.lr=abc", "a number"]),
+    ("train optimizer.lr=-1", 2, ["optimizer.lr=-1", "greater than 0"]),
+    ("train optimizer.lr=nan", 2, ["optimizer.lr", "finite"]),
+    ("train trainer.batch_size=0", 2, ["trainer.batch_size=0", "greater than or equal to 1"]),
+    ("train trainer.steps=1.5", 2, ["trainer.steps=1.5", "whole number"]),
+    ("train model.dropout=1.5", 2, ["model.dropout=1.5", "less than"]),
+    ("train model.loss=hing", 2, ["model.loss=hing", "did you mean hinge?"]),
+    ("train seed=-1 trainer.steps=0", 2, ["seed=-1"]),
+    ("train model=null", 2, ["model"]),
+    ("sample n=0", 2, ["n=0"]),
+    # code in a configuration
+    ("train +model._target_=os.system", 2, ["model._target_=os.system"]),
+    ("train +hydra.callbacks.mine._target_=os.system", 2, ["hydra.callbacks"]),
+    ("train -m seed=0,1 hydra.launcher._target_=os.system", 2, ["hydra.launcher._target_"]),
+    # things that are not there, or are not what they say
+    ("sample", 2, ["aigc train"]),
+    ("sample run=nothing", 2, ["nothing"]),
+    ("train --resume nothing", 2, ["nothing"]),
+    ("sample run=empty", 2, ["empty", "config.yaml"]),
+    ("sample run=broken", 3, ["broken", "config.yaml"]),
+    ("sample run=evil", 3, ["evil", "_target_"]),
+    ("train data=image_folder data.root=absent", 3, ["absent"]),
+    ("train data=image_folder data.root=empty", 3, ["empty"]),
+    ("train data=image_folder data.root=fakes", 3, ["not_a_picture.png"]),
+]
+
+
+@pytest.fixture
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder but for things that are wrong in one way each."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "home"))
+    for name in ("empty", "broken", "evil", "fakes"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "broken" / "config.yaml").write_text("model: [gan\n  - :")
+    (tmp_path / "evil" / "config.yaml").write_text("model:\n  name: gan\n  _target_: os.system\n")
+    for number in range(3):
+        (tmp_path / "fakes" / f"not_a_picture.png{'' if not number else f'.{number}.png'}").write_text("only text")
+    return tmp_path
+
+
+def everything(folder: Path) -> list[Path]:
+    return sorted(folder.rglob("*"))
+
+
+@pytest.mark.parametrize(("line", "code", "says"), WRONG, ids=[line for line, _, _ in WRONG])
+def test_a_wrong_line_is_mended(
+    line: str, code: int, says: list[str], workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = everything(workplace)
+    assert main(line.split()) == code
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("aigc: ")
+    assert len(err.splitlines()) <= 2, err
+    for words in says:
+        assert words in err
+    assert everything(workplace) == before
+
+
+@pytest.mark.parametrize("line", ["trian", "train optimizer.lrr=1"])
+def test_a_wrong_line_in_a_process_of_its_own(line: str, workplace: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "aigc_cli", *line.split()], capture_output=True, text=True, env={**os.environ}
+    )
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert len(done.stderr.splitlines()) == 2
+
+
+def test_debug_shows_the_traceback(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "model=gann", "--debug"]) == 2
+    assert "Traceback" in capsys.readouterr().err

@@ -1,0 +1,102 @@
+import json
+import math
+
+import pytest
+import torch
+
+from aigc_cli.errors import DataError, NonFiniteError
+from aigc_cli.training.checkpoint import CheckpointFolder
+
+
+def tensors(value=1.0):
+    return {"model": {"w": torch.full((3,), value), "n": torch.tensor(4)}, "optimizer": {"main/w/step": torch.tensor(1.0)}}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    made = CheckpointFolder(tmp_path / "checkpoints")
+    for step in (10, 20, 30):
+        made.save(step, tensors(step), {"step": step})
+    return made
+
+
+def test_round_trip(folder):
+    loaded = folder.load(20)
+    assert torch.equal(loaded.tensors["model"]["w"], torch.full((3,), 20.0))
+    assert loaded.tensors["model"]["n"].dtype == torch.int64
+    assert loaded.state == {"step": 20}
+    assert sorted(path.name for path in loaded.path.iterdir()) == [
+        "manifest.json", "model.safetensors", "optimizer.safetensors", "state.json",
+    ]  # fmt: skip
+
+
+def test_tied_weights_are_saved(tmp_path):
+    made = CheckpointFolder(tmp_path)
+    tied = torch.arange(4.0)
+    made.save(1, {"model": {"a": tied, "b": tied}}, {"step": 1})
+    assert torch.equal(made.load(1).tensors["model"]["b"], tied)
+
+
+def test_saving_again_replaces(folder):
+    folder.save(30, tensors(5.0), {"step": 30})
+    assert folder.load(30).tensors["model"]["w"][0] == 5
+    assert folder.steps() == [10, 20, 30]
+
+
+def test_prune_keeps_the_newest_and_the_best(folder):
+    folder.prune(1, best=10)
+    assert folder.steps() == [10, 30]
+
+
+def truncate(path):
+    path.write_bytes(path.read_bytes()[:-3])
+
+
+def flip(path):
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "optimizer.safetensors", "state.json", "manifest.json"])
+@pytest.mark.parametrize("damage", [truncate, flip, lambda path: path.unlink()], ids=["truncated", "flipped", "gone"])
+def test_a_broken_newest_is_named_and_skipped(folder, capsys, file, damage):
+    damage(folder.folder(30) / file)
+    assert folder.load_newest().step == 20
+    said = capsys.readouterr().err
+    assert "step-30 is broken" in said
+    assert "trying an earlier one" in said
+
+
+def test_all_broken_is_an_error_that_lists_them(folder):
+    for step in folder.steps():
+        flip(folder.folder(step) / "model.safetensors")
+    with pytest.raises(DataError, match="all 3 checkpoints.*step-30.*step-20.*step-10"):
+        folder.load_newest()
+
+
+def test_none_at_all_is_no_error(tmp_path):
+    assert CheckpointFolder(tmp_path / "nowhere").load_newest() is None
+
+
+def test_a_manifest_may_not_reach_outside(folder):
+    manifest = folder.folder(30) / "manifest.json"
+    named = json.loads(manifest.read_text())
+    manifest.write_text(json.dumps(named | {"../../secret": "0"}))
+    with pytest.raises(DataError, match="outside the checkpoint"):
+        folder.load(30)
+
+
+def test_not_finite_is_never_written(folder):
+    with pytest.raises(NonFiniteError, match="model tensor w"):
+        folder.save(40, tensors(math.nan), {"step": 40})
+    assert folder.steps() == [10, 20, 30]
+    assert not list(folder.path.glob(".tmp*"))
+
+
+def test_clean_removes_what_a_kill_left(folder):
+    (folder.path / ".tmp-step-40").mkdir()
+    (folder.path / ".tmp-step-40" / "model.safetensors").write_bytes(b"half")
+    folder.clean()
+    assert folder.steps() == [10, 20, 30]
+    assert not list(folder.path.glob(".tmp*"))

@@ -1,0 +1,97 @@
+import pytest
+import torch
+
+from aigc_cli.config import check, compose
+from aigc_cli.data.base import DataSpec
+from aigc_cli.errors import ConfigError
+from aigc_cli.registry import find, names
+from aigc_cli.training.checkpoint import build_model
+from aigc_cli.training.optimizers import build_optimizers, lr_factor, set_lr
+
+SPEC = DataSpec("image", (1, 8, 8))
+
+
+def config_of(*words):
+    values = compose("train", ["model=gan", "data=mnist", *words])["optimizer"]
+    return check("optimizer", find("optimizer", values["name"]).config, values)
+
+
+@pytest.fixture
+def gan():
+    torch.manual_seed(0)
+    return build_model(compose("train", ["model.network=mlp", "model.width=4"])["model"], SPEC)
+
+
+@pytest.mark.parametrize("name", names("optimizer"))
+def test_each_lowers_a_quadratic(name):
+    config = config_of(f"optimizer={name}", "optimizer.lr=0.05", "optimizer.weight_decay=0")
+    weight = torch.nn.Parameter(torch.tensor([3.0, -2.0]))
+    optimizer = find("optimizer", name).build([{"params": [weight], "lr": 0.05, "weight_decay": 0.0}], config)
+    before = float((weight.detach() ** 2).sum())
+    for _ in range(20):
+        optimizer.zero_grad()
+        (weight**2).sum().backward()
+        optimizer.step()
+    assert float((weight.detach() ** 2).sum()) < 0.8 * before
+
+
+def test_a_network_has_its_own_rate_and_decay(gan):
+    config = config_of("optimizer.lr=1e-3", "optimizer.discriminator.lr=4e-3", "optimizer.generator.weight_decay=0.1")
+    built = build_optimizers(config, gan, ("generator", "discriminator"))
+    generator, discriminator = built["generator"].param_groups[0], built["discriminator"].param_groups[0]
+    assert (generator["lr"], discriminator["lr"]) == (1e-3, 4e-3)
+    assert (generator["weight_decay"], discriminator["weight_decay"]) == (0.1, 0.0)
+    set_lr(built["discriminator"], 0.5)
+    assert discriminator["lr"] == pytest.approx(2e-3)
+
+
+def test_each_optimizer_owns_its_network_alone(gan):
+    built = build_optimizers(config_of(), gan, ("generator", "discriminator"))
+    owned = {name: {id(p) for group in o.param_groups for p in group["params"]} for name, o in built.items()}
+    assert owned["generator"] == {id(p) for p in gan.generator.parameters()}
+    assert not owned["generator"] & owned["discriminator"]
+
+
+def test_decoupled_decay_spares_vectors(gan):
+    built = build_optimizers(config_of("optimizer=adamw"), gan, ("generator", "discriminator"))
+    for group in built["generator"].param_groups:
+        assert {p.ndim >= 2 for p in group["params"]} == {group["weight_decay"] > 0}
+
+
+def test_a_setting_for_a_network_that_is_not_there_is_refused(gan):
+    with pytest.raises(ConfigError, match="optimizer.generator is set"):
+        build_optimizers(config_of("optimizer.generator.lr=1e-3"), gan, ("main",))
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("optimizer.lr=-1", "greater than 0"),
+        ("optimizer.lr=0", "greater than 0"),
+        ("optimizer.betas=[0.9,1.0]", "less than 1"),
+        ("optimizer.betas=[0.9]", "optimizer.betas"),
+        ("optimizer.schedule=linaer", "linear"),
+        ("optimizer.warmup_steps=1.5", "whole number"),
+    ],
+)
+def test_values_out_of_range(word, said):
+    with pytest.raises(ConfigError) as caught:
+        config_of(word)
+    assert said in str(caught.value)
+
+
+def test_nesterov_needs_momentum():
+    with pytest.raises(ConfigError, match="nesterov"):
+        config_of("optimizer=sgd", "optimizer.nesterov=true", "optimizer.momentum=0.0")
+
+
+@pytest.mark.parametrize(
+    ("schedule", "expected"),
+    [("constant", [0.5, 1.0, 1.0, 1.0]), ("linear", [0.5, 1.0, 0.55, 0.1]), ("cosine", [0.5, 1.0, 0.55, 0.1])],
+)
+def test_schedules(schedule, expected):
+    config = config_of(
+        f"optimizer.schedule={schedule}", "optimizer.warmup_steps=2", "optimizer.final_lr_fraction=0.1"
+    )
+    factors = [lr_factor(config, step, 12) for step in (0, 1, 7, 12)]
+    assert factors == pytest.approx(expected)

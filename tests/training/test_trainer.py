@@ -1,0 +1,244 @@
+"""The loop itself, on a model small enough to follow by hand, and on a small GAN."""
+
+import os
+import signal
+from typing import ClassVar
+
+import pytest
+import torch
+from torch import nn
+
+from aigc_cli.commands.train import check_config
+from aigc_cli.config import compose
+from aigc_cli.data.base import DataSpec
+from aigc_cli.data.images import ImageDataset
+from aigc_cli.data.loader import Loader
+from aigc_cli.errors import ConfigError, DataError, Interrupted, NonFiniteError, Terminated
+from aigc_cli.models.base import Model, Phase
+from aigc_cli.runs import Run, read_rows
+from aigc_cli.training.checkpoint import build_model
+from aigc_cli.training.trainer import Hooks, Trainer
+
+
+class Two(Model):
+    """Two networks: the second's loss runs through the first."""
+
+    modalities = ("image",)
+    seen: ClassVar[list] = []
+
+    def __init__(self, spec):
+        super().__init__(spec)
+        self.generator = nn.Linear(1, 1)
+        self.discriminator = nn.Linear(1, 1)
+
+    def phases(self, step):
+        return (Phase("discriminator"), Phase("discriminator"), Phase("generator", new_batch=False))
+
+    def network(self, phase):
+        return getattr(self, phase)
+
+    def averaged(self):
+        return self.generator
+
+    def forward(self, phase, batch):
+        graph = {name: p.requires_grad for name, p in self.named_parameters()}
+        Two.seen.append((phase, batch.content.mean().item(), graph))
+        x = batch.content.mean().reshape(1, 1) + torch.randn(1, 1)
+        return {"loss": (self.discriminator(self.generator(x)) ** 2).mean()}
+
+
+def images(n=40, size=8):
+    pixels = torch.randint(0, 256, (n, 1, size, size), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    return ImageDataset(pixels, None)
+
+
+def make(folder, *words, model=None, dataset=None, build=None):
+    base = ["model=gan", "data=mnist", "model.network=mlp", "model.width=2", "trainer.batch_size=4", "trainer.steps=8"]
+    base += ["trainer.log_every=1", "trainer.device=cpu"]
+    config = compose("train", [*base, *words])
+    checked = check_config(config)
+    dataset = dataset or images()
+    torch.manual_seed(0)
+    model = build(dataset.spec) if build else build_model(config["model"], dataset.spec)
+    run = Run(folder)
+    run.path.mkdir(exist_ok=True)
+    loader = Loader(dataset, batch_size=checked.trainer.batch_size, seed=0, device="cpu")
+    return Trainer(
+        model=model, loader=loader, optimizer=checked.optimizer, config=checked.trainer, seed=0, run=run,
+        device=torch.device("cpu"),
+    )  # fmt: skip
+
+
+def final(trainer):
+    return {file: dict(group) for file, group in trainer.checkpoints.load(trainer.config.steps).tensors.items()}
+
+
+def assert_equal(left, right):
+    assert left.keys() == right.keys()
+    for file in left:
+        assert left[file].keys() == right[file].keys()
+        for name in left[file]:
+            assert torch.equal(left[file][name], right[file][name]), (file, name)
+
+
+def test_phases_take_new_data_or_see_again_what_was_seen(tmp_path):
+    Two.seen.clear()
+    make(tmp_path / "run", "trainer.steps=2", "optimizer.lr=1e-9", build=Two).fit(Hooks())
+    phases = [phase for phase, _, _ in Two.seen]
+    assert phases == ["discriminator", "discriminator", "generator"] * 2
+    means = [mean for _, mean, _ in Two.seen]
+    assert means[2] == means[1] != means[0]
+    assert len(set(means)) == 4
+
+
+def test_only_the_phase_that_trains_has_gradients(tmp_path):
+    Two.seen.clear()
+    make(tmp_path / "run", "trainer.steps=1", build=Two).fit(Hooks())
+    for phase, _, graph in Two.seen:
+        assert {name for name, on in graph.items() if on} == {f"{phase}.weight", f"{phase}.bias"}
+
+
+def test_accumulation_equals_the_larger_batch(tmp_path):
+    class Mean(Two):
+        def phases(self, step):
+            return (Phase("generator"), Phase("discriminator"))
+
+        def forward(self, phase, batch):
+            x = batch.content.mean(dim=(1, 2, 3))[:, None]
+            return {"loss": (self.discriminator(self.generator(x)) - 1).pow(2).mean()}
+
+    words = ["optimizer=sgd", "optimizer.lr=0.1", "trainer.steps=3"]
+    whole = make(tmp_path / "a", *words, "trainer.batch_size=8", build=Mean)
+    split = make(tmp_path / "b", *words, "trainer.batch_size=4", "trainer.accumulate=2", build=Mean)
+    whole.fit(Hooks())
+    split.fit(Hooks())
+    for left, right in zip(whole.model.parameters(), split.model.parameters(), strict=True):
+        torch.testing.assert_close(left, right)
+
+
+def test_clipping_bounds_the_step(tmp_path):
+    words = ["optimizer=sgd", "optimizer.momentum=0.0", "optimizer.lr=1.0", "trainer.steps=1"]
+    trainer = make(tmp_path / "run", *words, "trainer.clip_grad_norm=0.001", build=Two)
+    before = [p.detach().clone() for p in trainer.model.generator.parameters()]
+    trainer.fit(Hooks())
+    moved = torch.cat([(a - b).flatten() for a, b in zip(trainer.model.generator.parameters(), before, strict=True)])
+    assert 0.0005 < moved.norm().item() <= 0.00101
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        (),
+        ("trainer.accumulate=2",),
+        ("model.discriminator_steps=3", "model.loss=wgan"),
+        ("optimizer=rmsprop",),
+        ("optimizer=sgd", "optimizer.schedule=cosine", "optimizer.warmup_steps=3"),
+        ("optimizer=adamw", "trainer.ema=null", "model.spectral_norm=true"),
+        ("model.network=dcgan", "model.dropout=0.3", "model.augment=[translation]"),
+        ("trainer.precision=bf16",),
+    ],
+    ids=" ".join,
+)
+def test_a_run_in_two_parts_equals_the_whole_bit_for_bit(tmp_path, words):
+    whole = make(tmp_path / "whole", *words)
+    whole.fit(Hooks())
+    first = make(tmp_path / "parts", *words)
+    hooks = Hooks(preview=lambda step: os.kill(os.getpid(), signal.SIGINT) if step == 5 else None)
+    object.__setattr__(first.config, "sample_every", 5)
+    with pytest.raises(Interrupted, match="stopped at step 6 of 8"):
+        first.fit(hooks)  # the signal comes after the fifth step's work, and the sixth ends before it is answered
+    second = make(tmp_path / "parts", *words)
+    assert second.restore()
+    assert second.state.step == 6
+    second.fit(Hooks())
+    assert_equal(final(whole), final(second))
+    rows = [[{k: v for k, v in row.items() if "second" not in k} for row in read_rows(tmp_path / run / "metrics.jsonl")]
+            for run in ("whole", "parts")]  # fmt: skip
+    assert rows[0] == rows[1]
+
+
+def test_watching_changes_nothing(tmp_path):
+    plain, watched = make(tmp_path / "a"), make(tmp_path / "b", "trainer.sample_every=1", "trainer.validate_every=1")
+    plain.fit(Hooks())
+    watched.fit(Hooks(preview=lambda step: torch.randn(5), validate=lambda: {"fd": float(torch.rand(()))}))
+    assert_equal(final(plain), final(watched))
+
+
+def test_sigterm_saves_and_says_how_to_go_on(tmp_path):
+    trainer = make(tmp_path / "run", "trainer.sample_every=1")
+    with pytest.raises(Terminated, match="stopped at step") as caught:
+        trainer.fit(Hooks(preview=lambda step: os.kill(os.getpid(), signal.SIGTERM)))
+    assert "aigc train --resume" in caught.value.mend
+    assert trainer.run.status() == "stopped"
+    assert trainer.checkpoints.steps()
+
+
+def test_sigusr1_saves_and_goes_on(tmp_path):
+    trainer = make(tmp_path / "run", "trainer.sample_every=2", "trainer.keep=9")
+    trainer.fit(Hooks(preview=lambda step: os.kill(os.getpid(), signal.SIGUSR1) if step == 2 else None))
+    assert trainer.checkpoints.steps() in ([2, 8], [3, 8])
+    assert trainer.run.status() == "complete"
+
+
+@pytest.mark.parametrize("term", ["loss", "curve"])
+def test_what_is_not_finite_stops_the_run_without_a_trace(tmp_path, term):
+    class Bad(Two):
+        steps = 0
+
+        def forward(self, phase, batch):
+            Bad.steps += phase == "generator"
+            losses = super().forward(phase, batch) | {"curve": torch.tensor(1.0)}
+            return losses | {term: losses[term] * float("nan")} if Bad.steps == 6 else losses
+
+    trainer = make(tmp_path / "run", "trainer.checkpoint_every=2", build=Bad)
+    with pytest.raises(NonFiniteError, match=f"step 5: generator/{term}"):
+        trainer.fit(Hooks())
+    assert trainer.checkpoints.steps() == [2, 4]
+    assert max(row["step"] for row in read_rows(tmp_path / "run" / "metrics.jsonl")) == 5
+    assert trainer.run.status() == "failed"
+
+
+def test_the_best_checkpoint_is_kept(tmp_path):
+    values = iter([3.0, 1.0, 2.0, 5.0])
+    trainer = make(tmp_path / "run", "trainer.validate_every=2", "trainer.keep=1")
+    figures = trainer.fit(Hooks(validate=lambda: {"fd": next(values)}))
+    assert trainer.checkpoints.steps() == [4, 8]
+    assert (trainer.state.best, trainer.state.best_step) == (1.0, 4)
+    assert figures["val/fd"] == 5.0
+
+
+def test_fp16_on_a_cpu_trains_and_counts_skips(tmp_path):
+    trainer = make(tmp_path / "run", "trainer.precision=fp16", "trainer.steps=4")
+    trainer.fit(Hooks())
+    assert trainer.state.step == 4
+    assert 0 <= trainer.state.updates <= 4
+    assert trainer.checkpoints.load(4).state["scalers"]["generator"]["scale"] > 0
+
+
+def test_an_fp16_overflow_moves_neither_average_nor_schedule(tmp_path):
+    class Huge(Two):
+        def forward(self, phase, batch):
+            return {name: value.float() * 1e30 for name, value in super().forward(phase, batch).items()}
+
+    trainer = make(tmp_path / "run", "trainer.precision=fp16", "trainer.steps=2", "trainer.log_every=2", build=Huge)
+    before = {name: tensor.clone() for name, tensor in trainer.ema.shadow.items()}
+    trainer.fit(Hooks())
+    assert trainer.state.updates == 0
+    assert all(torch.equal(trainer.ema.shadow[name], tensor) for name, tensor in before.items())
+
+
+def test_other_data_is_refused(tmp_path):
+    make(tmp_path / "run").fit(Hooks())
+    with pytest.raises(ConfigError, match="has changed since its checkpoint"):
+        make(tmp_path / "run", dataset=images(n=41)).restore()
+
+
+def test_another_network_is_refused(tmp_path):
+    make(tmp_path / "run").fit(Hooks())
+    with pytest.raises(DataError, match="does not fit this configuration"):
+        make(tmp_path / "run", "model.width=3").restore()
+
+
+def test_a_model_refuses_what_it_cannot_serve():
+    with pytest.raises(ConfigError, match="Two cannot model text data; it serves image"):
+        Two(DataSpec("text", (16,), vocab_size=65))
