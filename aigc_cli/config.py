@@ -72,8 +72,9 @@ def load_yaml(path: Path) -> dict[str, Any]:
     try:
         loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
-        reason = " ".join(str(error).split())
-        raise DataError(f"{path} cannot be read: {reason}", "restore the file, or train the run again") from None
+        raise DataError(
+            f"{path} cannot be read: {yaml_reason(error)}", "restore the file, or train the run again"
+        ) from None
     if not isinstance(loaded, dict):
         raise DataError(f"{path} holds no configuration", "restore the file, or train the run again")
     for key, value in walk(loaded):
@@ -82,6 +83,14 @@ def load_yaml(path: Path) -> dict[str, Any]:
         if isinstance(value, str) and "${" in value:
             raise DataError(f"{path} is not resolved: {key} is {value}", "write the value itself there")
     return {str(key): value for key, value in loaded.items()}
+
+
+def yaml_reason(error: BaseException) -> str:
+    """Why YAML could not be read, in one line."""
+    mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
+    if mark is not None and problem:
+        return f"line {mark.line + 1}: {problem}"
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def walk(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -105,46 +114,66 @@ def check(section: str, schema: type, values: Mapping[str, Any]) -> Any:
         # Through JSON, because a YAML list may stand for a tuple, while "1" may not stand for 1.
         return TypeAdapter(schema).validate_json(json.dumps(values))
     except ValidationError as error:
-        raise ConfigError(*_explain(section, schema, error)) from None
+        raise ConfigError(*_explain(section, schema, values, error)) from None
 
 
-def _explain(section: str, schema: type, error: Any) -> tuple[str, str]:
-    lines, mends = [], []
+def _explain(section: str, schema: type, values: Any, error: Any) -> tuple[str, str]:
+    """The message and the mend for all problems; those of one key, a branch of its union each, make one."""
+    by_key: dict[str, list[Mapping[str, Any]]] = {}
     for problem in error.errors(include_url=False):
-        line, mend = _describe(section, schema, problem)
-        if line not in lines:
-            lines.append(line)
-        if mend and mend not in mends:
-            mends.append(mend)
-    return "; ".join(lines), "; ".join(mends)
+        key = ".".join([section, *_location(values, problem)]).strip(".")
+        by_key.setdefault(key, []).append(problem)
+    lines, mends = zip(*(_describe(key, schema, problems) for key, problems in by_key.items()), strict=True)
+    return "; ".join(lines), "; ".join(dict.fromkeys(filter(None, mends)))
 
 
-def _describe(section: str, schema: type, problem: Mapping[str, Any]) -> tuple[str, str]:
-    kind, context = problem["type"], problem.get("ctx", {})
-    fields = _fields_at(schema, problem["loc"][:-1])
-    # What remains of the location beside keys are the branches of a union, which a user never wrote.
-    path = [str(part) for part in problem["loc"] if isinstance(part, int) or "[" not in str(part)]
-    while kind in _TYPES and len(path) > 1 and path[-1] in _BRANCHES:
-        path.pop()
-    key = ".".join([section, *path]).strip(".")
+def _location(values: Any, problem: Mapping[str, Any]) -> list[str]:
+    """The keys that lead to a problem, without the names of union branches that pydantic puts between them."""
+    *path, last = problem["loc"] or ("",)
+    kept = []
+    for part in path:
+        if (isinstance(values, Mapping) and part in values) or (isinstance(values, list) and isinstance(part, int)):
+            values = values[part]
+            kept.append(str(part))
+    absent = problem["type"].startswith("missing")
+    if absent or (isinstance(values, Mapping) and last in values) or isinstance(last, int):
+        kept.append(str(last))
+    return kept
+
+
+def _describe(key: str, schema: type, problems: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
+    problem = problems[0]
+    kind, name = problem["type"], key.rpartition(".")[2]
     if kind == "unexpected_keyword_argument":
-        return f"there is no key {key}", suggest(path[-1], fields)
-    if kind in ("missing", "missing_argument", "missing_keyword_only_argument"):
+        return f"there is no key {key}", suggest(name, _fields_at(schema, problem["loc"][:-1]))
+    if kind == "missing" and isinstance(problem["loc"][-1], int):
+        key = key.rpartition(".")[0]
+        return f"{key} has too few values", f"give {key} as a list that is long enough, such as {key}=[a,b]"
+    if kind.startswith("missing"):
         return f"{key} is missing", f"give it with {key}=VALUE"
     if kind == "value_error":
-        message = str(context.get("error", problem["msg"]))
+        message = str(problem.get("ctx", {}).get("error", problem["msg"]))
         return (f"{key}: {message}" if key else message), ""
-    shown = json.dumps(problem["input"]) if not isinstance(problem["input"], str) else problem["input"]
-    if kind == "literal_error":
-        choices = _choices(context["expected"])
-        return f"{key}={shown} is not a choice", suggest(str(problem["input"]), choices)
+    value = problem["input"]
+    shown = value if isinstance(value, str) else json.dumps(value)
     if kind == "dataclass_type":
-        return f"{key}={shown} is not a section of keys", f"give its keys one by one, such as {key}.name="
-    allowed = _TYPES.get(kind) or problem["msg"].removeprefix("Input ").removeprefix("should be ")
-    return f"{key}={shown} is not allowed", f"{key} must be {allowed}"
+        return f"{key}={shown} is not a section of keys", f"give its keys one by one, with {key}.KEY="
+    if len(problems) == 1 and kind == "literal_error":
+        return f"{key}={shown} is not a choice", suggest(shown, _choices(problem))
+    return f"{key}={shown} is not allowed", f"{key} must be {' or '.join(dict.fromkeys(map(_allowed, problems)))}"
 
 
-_BRANCHES = {"int", "float", "str", "bool", "constrained-int", "constrained-float", "constrained-str"}
+def _allowed(problem: Mapping[str, Any]) -> str:
+    if problem["type"] == "literal_error":
+        return " or ".join(_choices(problem))
+    return _TYPES.get(problem["type"]) or str(problem["msg"]).removeprefix("Input ").removeprefix("should be ")
+
+
+def _choices(problem: Mapping[str, Any]) -> list[str]:
+    """The values in pydantic's ``'a', 'b' or 'c'``."""
+    return [part.strip("'") for part in problem["ctx"]["expected"].replace(" or ", ", ").split(", ")]
+
+
 _TYPES = {
     "int_type": "a whole number",
     "int_parsing": "a whole number",
@@ -160,11 +189,6 @@ _TYPES = {
     "dict_type": "a mapping, written {a:1,b:2}",
     "none_required": "null",
 }
-
-
-def _choices(expected: str) -> list[str]:
-    """The values in pydantic's ``'a', 'b' or 'c'``."""
-    return [part.strip("'") for part in expected.replace(" or ", ", ").split(", ")]
 
 
 def _fields_at(schema: Any, location: Sequence[int | str]) -> list[str]:

@@ -13,7 +13,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from aigc_cli.config import walk
+from aigc_cli.config import walk, yaml_reason
 from aigc_cli.errors import ConfigError, nearest, suggest
 from aigc_cli.folders import groups
 from aigc_cli.grammar import parse, several_values
@@ -27,8 +27,9 @@ def explain(
     error: Exception, loader: ConfigLoader, command: str, words: Sequence[str], quiet: Sequence[str]
 ) -> ConfigError:
     """The user's error behind an exception of Hydra's; every misspelt word is named at once."""
-    if isinstance(error, yaml.YAMLError):
-        return ConfigError(f"a YAML file is broken: {_one_line(error)}", "mend the file there")
+    if isinstance(error, yaml.YAMLError | UnicodeDecodeError):
+        name = getattr(getattr(error, "problem_mark", None), "name", "a YAML file")
+        return ConfigError(f"{name} cannot be read: {yaml_reason(error)}", "mend the file there")
     problems = _problems(loader, command, words, quiet)
     if problems:
         messages, mends = zip(*problems, strict=True)

@@ -28,6 +28,7 @@ from aigc_cli.training.optimizers import OptimizerConfig
 from aigc_cli.training.precision import resolve_device, resolve_precision
 from aigc_cli.training.trainer import Hooks, Trainer, TrainerConfig
 
+
 @typed(config=STRICT, frozen=True, kw_only=True)
 class SweepConfig:
     """The section `sweep`."""
@@ -78,7 +79,9 @@ def main(config: dict[str, Any], options: Options) -> int:
         return 0
     print(f"run:         {_short(run.path)}")
     grid = run.path / "samples" / f"step-{run.step}.png"
-    print(f"samples:     {_short(grid)}" if grid.exists() else f"checkpoint:  {_short(run.checkpoints)}/step-{run.step}")
+    print(
+        f"samples:     {_short(grid)}" if grid.exists() else f"checkpoint:  {_short(run.checkpoints)}/step-{run.step}"
+    )
     print(f"curves:      {_short(run.path / 'curves.png')}")
     word = "" if _is_latest(run) else f" run={shlex.quote(_short(run.path))}"
     print(f"next:        aigc sample{word}    or    aigc eval{word}")
@@ -161,7 +164,7 @@ def _with_absolute_paths(config: dict[str, Any]) -> dict[str, Any]:
 
 def _prepare(trainer: TrainerConfig, options: Options) -> torch.device:
     device = resolve_device(trainer.device)
-    if device.type == "cuda" and device.index is None and options.job is not None:
+    if device.type == "cuda" and trainer.device in ("auto", "cuda") and options.job is not None:
         device = torch.device("cuda", options.job % torch.cuda.device_count())  # a sweep's jobs spread over the GPUs
     if trainer.threads is not None:
         torch.set_num_threads(trainer.threads)
@@ -187,9 +190,7 @@ def _fit(
     *, resume: bool = False,
 ) -> TrainResult:  # fmt: skip
     settings = checked.trainer
-    loader = Loader(
-        dataset, batch_size=settings.batch_size, seed=checked.seed, device=device, workers=settings.workers
-    )
+    loader = Loader(dataset, batch_size=settings.batch_size, seed=checked.seed, device=device, workers=settings.workers)
     trainer = Trainer(
         model=model, loader=loader, optimizer=checked.optimizer, config=settings, seed=checked.seed, run=run,
         device=device,
@@ -244,7 +245,9 @@ def _write_problems(run: Run, dataset: Dataset) -> None:
     problems = dataset.problems()
     if problems:
         (run.path / "bad_files.txt").write_text("\n".join(problems) + "\n")
-        print(f"aigc: warning: {len(problems)} items were left out, listed in {run.path}/bad_files.txt", file=sys.stderr)
+        print(
+            f"aigc: warning: {len(problems)} items were left out, listed in {run.path}/bad_files.txt", file=sys.stderr
+        )
 
 
 def _skipped(run: Run, config: Mapping[str, Any]) -> TrainResult:

@@ -38,9 +38,12 @@ def unpack(
         folder.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
         _unpack_into(temporary, archive, allowed, max_files)
-        if not folder.exists():
-            temporary.chmod(0o755)
+        temporary.chmod(0o755)
+        try:
             temporary.rename(folder)
+        except OSError:
+            if not folder.is_dir():  # else another process was faster
+                raise
     except BROKEN as error:
         raise _refuse(archive, f"it is broken: {error}") from error
     except OSError as error:

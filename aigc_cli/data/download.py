@@ -75,8 +75,6 @@ def _fetch(url: str, path: Path, sums: dict[str, str], timeout: float, max_bytes
             _copy(answer, file, path.name, sums, max_bytes)
             file.flush()
             os.fsync(file.fileno())
-    except (http.client.HTTPException, TimeoutError, ConnectionError) as error:
-        raise Refused(f"the connection broke: {error or type(error).__name__}") from error
     except OSError as error:
         mend = "free some space" if error.errno == errno.ENOSPC else "set AIGC_CACHE to a folder that can be written to"
         raise ResourceError(f"cannot write {path}: {error.strerror or error}", mend) from error
@@ -93,7 +91,7 @@ def _open(url: str, timeout: float) -> Any:
         raise Refused(f"the server answered {error.code} {error.reason}") from error
     except urllib.error.URLError as error:
         raise Refused(f"no connection ({error.reason})") from error
-    except (TimeoutError, ConnectionError) as error:
+    except (OSError, http.client.HTTPException) as error:
         raise Refused(f"no connection ({error})") from error
 
 
@@ -131,6 +129,8 @@ def _blocks(answer: Any) -> Iterable[bytes]:
             block = answer.read(CHUNK)
         except http.client.IncompleteRead as error:
             block = error.partial
+        except (OSError, http.client.HTTPException) as error:
+            raise Refused(f"the connection broke: {error or type(error).__name__}") from error
         if not block:
             return
         yield block

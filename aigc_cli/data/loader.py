@@ -202,25 +202,26 @@ def _stream(dataset: Dataset, indices: Iterator[list[int]], workers: int, device
         num_workers=workers,
         collate_fn=_same,
         worker_init_fn=_in_worker,
+        generator=torch.Generator(),  # it draws a seed for the workers, which must not come out of the step's own
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 and later: fork beside torch's own threads
         batches = iter(loader)
-    while True:
-        try:
-            batch = next(batches)
-        except StopIteration:
-            return
-        except RuntimeError as error:
-            if "worker" not in str(error):
-                raise
-            raise DataError(
-                f"a data worker process died: {str(error).splitlines()[0]}",
-                "most often the machine ran out of memory: use fewer workers or a smaller batch",
-            ) from error
-        if isinstance(batch, AigcError):
-            raise batch
-        yield _pinned(batch) if pin else batch
+    try:
+        for batch in batches:
+            if isinstance(batch, AigcError):
+                raise batch
+            yield _pinned(batch) if pin else batch
+    except RuntimeError as error:
+        if "worker" not in str(error):
+            raise
+        raise DataError(
+            f"a data worker process died: {str(error).splitlines()[0]}",
+            "most often the machine ran out of memory: use fewer workers or a smaller batch",
+        ) from error
+    finally:
+        if workers:
+            batches._shutdown_workers()  # at once: an error's traceback would keep them until it is forgotten
 
 
 class _Once:

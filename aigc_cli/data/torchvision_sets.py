@@ -120,10 +120,7 @@ def _cifar10_home(root: Path | None) -> Path:
             )
         if checksum(packed, "md5") != CIFAR10.tgz_md5:
             raise DataError(f"{packed} has the wrong sum: it is damaged, or another file", f"get {expected} again")
-    unpack(packed, unpacked, max_bytes=10**9)
-    if root is None:
-        packed.unlink(missing_ok=True)
-    return unpacked
+    return unpack(packed, unpacked, max_bytes=10**9)
 
 
 def _cifar10_batches(home: Path, *, train: bool) -> tuple[Tensor, np.ndarray]:
@@ -200,8 +197,6 @@ def _idx_files(root: str | None, name: str, kind: str, prefix: str) -> Iterator[
                 f"get {source.mirrors[0]}{file} (md5 {md5}) again",
             )
         yield _gunzip(packed[0], (cached / file).with_suffix(""))
-        if root is None:
-            packed[0].unlink(missing_ok=True)
 
 
 def _gunzip(packed: Path, plain: Path) -> Path:

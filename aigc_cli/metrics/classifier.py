@@ -6,6 +6,7 @@ the same weights, which is why its name and its weights' sum go with every one o
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass as plain_dataclass
@@ -161,14 +162,14 @@ def _read(path: Path, train: Dataset) -> _Kept | None:
     network = _fresh(train)
     try:
         with safe_open(path, framework="pt") as file:
-            notes = file.metadata() or {}
+            notes = json.loads((file.metadata() or {})["facts"])
             network.load_state_dict({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
         facts = {
             "architecture": f"cnn-v{VERSION}",
             "accuracy": float(notes["accuracy"]),
-            "accuracy_on": notes["accuracy_on"],
+            "accuracy_on": str(notes["accuracy_on"]),
         }
-    except (SafetensorError, RuntimeError, OSError, KeyError, ValueError) as error:
+    except (SafetensorError, RuntimeError, OSError, KeyError, TypeError, ValueError) as error:
         print(f"aigc: warning: {path} is broken ({str(error).splitlines()[0]}); training it again", file=sys.stderr)
         return None
     return _Kept(network, sha256_of(path), facts)
@@ -192,7 +193,8 @@ def _trained(train: Dataset, sources: Sources, name: str) -> bytes:
             "check the labels of the data, or use --metric fid",
         )
     tensors = {key: value.cpu().contiguous() for key, value in network.state_dict().items()}
-    return save(tensors, {"accuracy": repr(score), "accuracy_on": f"{split} ({len(held_out)})"})
+    # One entry, because several are written in no fixed order, and the file's sum would change with it.
+    return save(tensors, {"facts": json.dumps({"accuracy": score, "accuracy_on": f"{split} ({len(held_out)})"})})
 
 
 def _held_out(sources: Sources) -> tuple[Split, Dataset]:

@@ -210,9 +210,11 @@ class Evaluator:
 
 
 def build_extractor(name: str, sources: Sources) -> Extractor:
-    """The registered extractor `name`."""
+    """The registered extractor `name`; a run that validates keeps its random state."""
     component = find("extractor", name)
-    extractor: Extractor = component.build(check("extractor", component.config, {"name": name}), sources)
+    config = check("extractor", component.config, {"name": name})
+    with torch.random.fork_rng(devices=[]):
+        extractor: Extractor = component.build(config, sources)
     return extractor
 
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import pickle
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from pydantic.dataclasses import dataclass
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from aigc_cli.config import STRICT
@@ -90,17 +93,14 @@ def load_weights(path: Path) -> tuple[str, dict[str, Tensor]]:
     try:
         state: Any
         if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
             state = load_file(path)
         else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, ValueError, OSError, EOFError, KeyError, pickle.UnpicklingError) as error:
-        raise DataError(f"{path} cannot be read as weights: {str(error).splitlines()[0][:200]}", _mend()) from None
-    except Exception as error:
-        if type(error).__module__.startswith("safetensors"):
-            raise DataError(f"{path} cannot be read as weights: {error}", _mend()) from None
-        raise
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # about odd pickles, which are refused anyway
+                state = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, ValueError, OSError, EOFError, LookupError, pickle.UnpicklingError, SafetensorError) as error:
+        reason = " ".join(str(error).split())[:120] or type(error).__name__
+        raise DataError(f"{path} cannot be read as weights: {reason}", _mend()) from None
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise DataError(f"{path} holds no weights by name", _mend())
     bad = [name for name, value in state.items() if value.is_floating_point() and not torch.isfinite(value).all()]

@@ -255,7 +255,9 @@ def _choose(run: Run, step: int | str | None) -> Checkpoint:
     if step == "best":
         best = best_step(run)
         if best is None:
-            raise ConfigError(f"{run.path} has no best checkpoint", "train with trainer.validate_every=N, or drop step=")
+            raise ConfigError(
+                f"{run.path} has no best checkpoint", "train with trainer.validate_every=N, or drop step="
+            )
         step = best
     known = [str(known) for known in folder.steps()]
     if str(step) not in known:

@@ -116,7 +116,7 @@ def _open_board(folder: Path, resume_step: int) -> Any:
             "trainer.tensorboard=true needs TensorBoard, which is not installed",
             "pip install 'aigc-cli[tensorboard]'",
         ) from None
-    return SummaryWriter(str(folder), purge_step=resume_step + 1)  # type: ignore[no-untyped-call]
+    return SummaryWriter(str(folder), purge_step=resume_step + 1)
 
 
 #: Bookkeeping that is a figure but no curve.

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any, Literal, cast
 
 import torch
 from pydantic import Field
 from pydantic.dataclasses import dataclass
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from aigc_cli.config import STRICT
@@ -152,3 +152,34 @@ def set_lr(optimizer: Optimizer, factor: float) -> None:
     """Sets every group's rate to `factor` of its base."""
     for group in optimizer.param_groups:
         group["lr"] = group["base_lr"] * factor
+
+
+def _names(network: nn.Module, optimizer: Optimizer) -> list[str]:
+    """The names of an optimizer's parameters, in the order of its state."""
+    names = {parameter: name for name, parameter in network.named_parameters()}
+    return [names[parameter] for group in optimizer.param_groups for parameter in group["params"]]
+
+
+def optimizer_state(optimizer: Optimizer, network: nn.Module) -> dict[str, Tensor]:
+    """The tensors that the optimizer of `network` remembers, as ``<parameter>/<what>``."""
+    names = _names(network, optimizer)
+    return {
+        f"{names[index]}/{what}": value
+        for index, values in optimizer.state_dict()["state"].items()
+        for what, value in values.items()
+        if isinstance(value, Tensor)
+    }
+
+
+def load_optimizer_state(optimizer: Optimizer, network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Takes what :func:`optimizer_state` gave."""
+    parameters = dict(network.named_parameters())
+    by_name: dict[str, dict[str, Tensor]] = {}
+    for key, tensor in tensors.items():
+        name, what = key.rsplit("/", 1)
+        like = parameters[name]
+        # In the parameter's own memory format, so that resumed steps run the same kernels as uninterrupted ones.
+        value = torch.empty_like(like).copy_(tensor) if tensor.shape == like.shape else tensor
+        by_name.setdefault(name, {})[what] = value.detach()
+    state = {index: by_name[name] for index, name in enumerate(_names(network, optimizer)) if name in by_name}
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

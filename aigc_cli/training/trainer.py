@@ -6,6 +6,7 @@ the state counts, so a run that was stopped anywhere goes on bit for bit where i
 
 from __future__ import annotations
 
+import math
 import signal
 import sys
 import time
@@ -15,10 +16,9 @@ from dataclasses import asdict, dataclass, field
 from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, TypeAdapter
 from pydantic.dataclasses import dataclass as typed
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
 from aigc_cli.config import STRICT
 from aigc_cli.data.base import Batch
@@ -32,7 +32,14 @@ from aigc_cli.runs import Run
 from aigc_cli.training.checkpoint import Checkpoint, CheckpointFolder, Tensors
 from aigc_cli.training.ema import EMA
 from aigc_cli.training.logging import MetricLog, Tally
-from aigc_cli.training.optimizers import OptimizerConfig, build_optimizers, lr_factor, set_lr
+from aigc_cli.training.optimizers import (
+    OptimizerConfig,
+    build_optimizers,
+    load_optimizer_state,
+    lr_factor,
+    optimizer_state,
+    set_lr,
+)
 from aigc_cli.training.precision import Precision, PrecisionName
 from aigc_cli.training.signals import Signals
 
@@ -104,7 +111,7 @@ class Trainer:
         self.loader = loader
         self.model = model.to(device)
         if model.spec.modality == "image":
-            self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            self.model.to(memory_format=torch.channels_last)
         phases = dict.fromkeys(phase.name for phase in model.phases(0))
         self.precision = Precision(config.precision, device, phases)
         self.optimizers = build_optimizers(optimizer, model, phases)
@@ -127,7 +134,7 @@ class Trainer:
         board = self.run.path / "tensorboard" if self.config.tensorboard else None
         self.log = MetricLog(self.run.path / "metrics.jsonl", self.state.step, board)
         self.hooks, self.figures = hooks, dict[str, float]()
-        self._started, self._items, self._seconds_before = time.monotonic(), 0, self.state.seconds
+        self._reported = time.monotonic(), self.state.step
         self.run.set_status("running", self.state.step)
         try:
             with Signals() as signals, self._progress() as self.bar:
@@ -165,7 +172,6 @@ class Trainer:
             if self.ema is not None:
                 self.ema.update(self.state.updates)
             self.state.updates += 1
-        self._items += self.config.batch_size * self.config.accumulate
 
     def _run_phase(self, step: int, phase: str, batches: list[Batch], factor: float) -> bool:
         self._train_only(phase)
@@ -217,8 +223,10 @@ class Trainer:
             self._stop(signals.stop)
 
     def _report(self) -> None:
-        self.state.seconds = self._seconds_before + time.monotonic() - self._started
-        rate = self._items / max(1e-9, time.monotonic() - self._started)
+        now, (before, step) = time.monotonic(), self._reported
+        self._reported = now, self.state.step
+        self.state.seconds += now - before
+        rate = (self.state.step - step) * self.config.batch_size * self.config.accumulate / (now - before)
         epoch = self.loader.epoch(self.state.batches)
         means = self.tally.read()
         lr = {f"{phase}/lr": optimizer.param_groups[0]["lr"] for phase, optimizer in self.optimizers.items()}
@@ -240,8 +248,8 @@ class Trainer:
         self._sampling(lambda: figures.update(self.hooks.validate()))  # type: ignore[misc]
         self.log.write(self.state.step, {f"val/{name}": value for name, value in figures.items()})
         self.figures.update({f"val/{name}": value for name, value in figures.items()})
-        first, value = next(iter(figures.items()))
-        if self.state.best is not None and value >= self.state.best:
+        value = next(iter(figures.values()))
+        if not math.isfinite(value) or (self.state.best is not None and value >= self.state.best):
             return False
         self.state.best, self.state.best_step = value, self.state.step
         return True
@@ -275,11 +283,8 @@ class Trainer:
     def _tensors(self) -> dict[str, Tensors]:
         tensors: dict[str, Tensors] = {"model": self.model.state_dict(), "optimizer": {}}
         for phase, optimizer in self.optimizers.items():
-            names = _names(self.model.network(phase), optimizer)
-            for index, values in optimizer.state_dict()["state"].items():
-                for key, value in values.items():
-                    if isinstance(value, Tensor):
-                        tensors["optimizer"][f"{phase}/{names[index]}/{key}"] = value
+            state = optimizer_state(optimizer, self.model.network(phase))
+            tensors["optimizer"].update({f"{phase}/{name}": tensor for name, tensor in state.items()})
         if self.ema is not None:
             tensors["ema"] = self.ema.shadow
         return tensors
@@ -296,7 +301,7 @@ class Trainer:
         if checkpoint is None:
             return False
         try:
-            state = State(**checkpoint.state)
+            state = TypeAdapter(State).validate_python(checkpoint.state)
             self._load(checkpoint, state)
         except (RuntimeError, KeyError, TypeError, ValueError) as error:
             raise DataError(
@@ -319,25 +324,7 @@ class Trainer:
         if self.ema is not None:
             self.ema.load(checkpoint.tensors["ema"])
         for phase, optimizer in self.optimizers.items():
-            _load_optimizer(optimizer, phase, self.model.network(phase), checkpoint.tensors["optimizer"])
+            saved = checkpoint.tensors["optimizer"].items()
+            own = {name.removeprefix(f"{phase}/"): tensor for name, tensor in saved if name.startswith(f"{phase}/")}
+            load_optimizer_state(optimizer, self.model.network(phase), own)
         self.precision.load_state_dict(state.scalers)
-
-
-def _names(network: nn.Module, optimizer: Optimizer) -> list[str]:
-    """The names of an optimizer's parameters, in the order of its state."""
-    names = {parameter: name for name, parameter in network.named_parameters()}
-    return [names[parameter] for group in optimizer.param_groups for parameter in group["params"]]
-
-
-def _load_optimizer(optimizer: Optimizer, phase: str, network: nn.Module, tensors: Tensors) -> None:
-    parameters = dict(network.named_parameters())
-    state: dict[int, dict[str, Tensor]] = {}
-    for index, name in enumerate(_names(network, optimizer)):
-        own = {key.rsplit("/", 1)[1]: value for key, value in tensors.items() if key.startswith(f"{phase}/{name}/")}
-        like = parameters[name]
-        # In the parameter's own memory format, so that resumed steps run the same kernels as uninterrupted ones.
-        state[index] = {
-            key: torch.empty_like(like).copy_(value) if value.shape == like.shape else value
-            for key, value in own.items()
-        }
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

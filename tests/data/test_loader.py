@@ -135,3 +135,13 @@ def test_a_loader_that_is_dropped_takes_its_workers_with_it():
         assert not any(worker.is_alive() for worker in workers)
     finally:
         gc.enable()
+
+
+@pytest.mark.parametrize("dataset", [held, streamed])
+def test_batches_draw_nothing_from_the_random_state_of_the_step(dataset):
+    torch.manual_seed(0)
+    expected = torch.rand(3)
+    it = loader(dataset())
+    torch.manual_seed(0)
+    it.batch(4)
+    assert torch.equal(torch.rand(3), expected)

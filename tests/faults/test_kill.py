@@ -13,7 +13,13 @@ import pytest
 
 from aigc_cli.files import sha256_of
 
-WORDS = ["trainer.steps=90", "trainer.checkpoint_every=7", "trainer.keep=99", "trainer.sample_every=30", "trainer.log_every=5"]
+WORDS = [
+    "trainer.steps=90",
+    "trainer.checkpoint_every=7",
+    "trainer.keep=99",
+    "trainer.sample_every=30",
+    "trainer.log_every=5",
+]
 SMALL = ["model.width=8", "trainer.batch_size=16", "trainer.device=cpu", "trainer.threads=1"]
 
 
@@ -71,7 +77,9 @@ def test_killed_runs_end_where_the_uninterrupted_one_ends(tmp_path):
 
 
 def test_a_second_trainer_is_kept_out(tmp_path):
-    process = aigc("train", "trainer.steps=100000", "trainer.checkpoint_every=7", *SMALL, "run_dir=busy", folder=tmp_path)
+    process = aigc(
+        "train", "trainer.steps=100000", "trainer.checkpoint_every=7", *SMALL, "run_dir=busy", folder=tmp_path
+    )
     try:
         wait_for_training(process, tmp_path / "busy")
         second = aigc("train", "--resume", "busy", folder=tmp_path)

@@ -10,6 +10,7 @@ from aigc_cli.data.images import ImageDataset
 from aigc_cli.errors import ConfigError, DataError
 from aigc_cli.metrics import classifier
 from aigc_cli.metrics.classifier import Classifier, ClassifierConfig, ClassifierNet
+from aigc_cli.metrics.evaluation import build_extractor
 from aigc_cli.metrics.features import Sources
 
 Blobs = Callable[..., ImageDataset]
@@ -40,7 +41,7 @@ def test_it_learns_and_says_how_well(blobs: Blobs, capsys: pytest.CaptureFixture
 
 def test_it_is_kept_and_the_same_when_trained_again(blobs: Blobs, quick: Path) -> None:
     before = torch.random.get_rng_state()
-    first = Classifier(ClassifierConfig(), sources(blobs))
+    first = build_extractor("classifier", sources(blobs))
     assert torch.equal(before, torch.random.get_rng_state())  # a run that validates must not notice
     (file,) = (quick / "classifiers").iterdir()
     written = file.stat().st_mtime_ns

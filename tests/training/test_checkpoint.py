@@ -9,7 +9,8 @@ from aigc_cli.training.checkpoint import CheckpointFolder
 
 
 def tensors(value=1.0):
-    return {"model": {"w": torch.full((3,), value), "n": torch.tensor(4)}, "optimizer": {"main/w/step": torch.tensor(1.0)}}
+    model = {"w": torch.full((3,), value), "n": torch.tensor(4)}
+    return {"model": model, "optimizer": {"main/w/step": torch.tensor(1.0)}}
 
 
 @pytest.fixture
@@ -71,7 +72,7 @@ def test_a_broken_newest_is_named_and_skipped(folder, capsys, file, damage):
 def test_all_broken_is_an_error_that_lists_them(folder):
     for step in folder.steps():
         flip(folder.folder(step) / "model.safetensors")
-    with pytest.raises(DataError, match="all 3 checkpoints.*step-30.*step-20.*step-10"):
+    with pytest.raises(DataError, match=r"all 3 checkpoints.*step-30.*step-20.*step-10"):
         folder.load_newest()
 
 

@@ -1,0 +1,86 @@
+"""Every command that the README shows is run, on small settings."""
+
+import os
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from aigc_cli.cli import main
+
+README = (Path(__file__).resolve().parents[1] / "README.md").read_text()
+COMMANDS = [
+    line
+    for block in re.findall(r"```console\n(.*?)```", README, flags=re.DOTALL)
+    for line in block.splitlines()
+    if line.startswith("aigc")
+]
+FEW = ["trainer.steps=4", "trainer.batch_size=8", "trainer.sample_every=4", "trainer.samples=4", "model.width=8"]
+STOPS = {"trainer.validate_every": "4", "trainer.steps": "4", "n": "8", "hydra.sweeper.n_trials": "2"}
+LARGER = {"n": "400"}  # enough for the statistics of a metric
+
+
+def fence(language, holding):
+    blocks = re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+    return next(block for block in blocks if holding in block)
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """A folder with pictures, a plugin, and a run to go on with."""
+    folder = tmp_path_factory.mktemp("home")
+    for place in ("pictures", "samples"):
+        (folder / place).mkdir()
+        for i in range(12):
+            Image.effect_noise((80, 70), 60 + i).save(folder / place / f"{i}.png")
+    (folder / "my_data.py").write_text(fence("python", "@register"))
+    (folder / "configs" / "data").mkdir(parents=True)
+    (folder / "configs" / "data" / "discs.yaml").write_text(fence("yaml", "name: discs"))
+    before = Path.cwd()
+    os.chdir(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HOME", str(folder))
+        assert main(["train", *FEW, "trainer.steps=2"]) == 0
+        yield folder
+    os.chdir(before)
+
+
+def small(line, shared_data, folder):
+    """The words of a command, with what would take long made short."""
+    words = shlex.split(line)[1:]
+    limits = STOPS | (LARGER if words[0] == "eval" else {})
+    words = [f"{word.split('=')[0]}={limits[word.split('=')[0]]}" if word.split("=")[0] in limits else word
+             for word in words]  # fmt: skip
+    if words[0] == "train" and "--resume" not in words:
+        given = {word.split("=")[0] for word in words}
+        words += [word for word in FEW if word.split("=")[0] not in given]
+    if "data=cifar10" in words:
+        words.append(f"data.root={shared_data / 'cifar10'}")
+    stamp = r"gan-digits/\d{4}-\S+"
+    latest = next((folder / "outputs").glob("gan-digits/*"))
+    return [re.sub(stamp, f"gan-digits/{latest.name}", word) for word in words]
+
+
+@pytest.mark.parametrize("line", COMMANDS)
+def test_it_runs(line, home, request, capsys):
+    if "joblib" in line:
+        pytest.importorskip("hydra_plugins.hydra_joblib_launcher", reason="the extra aigc-cli[sweep] is not installed")
+    if "optuna" in line:
+        pytest.importorskip("hydra_plugins.hydra_optuna_sweeper", reason="the extra aigc-cli[sweep] is not installed")
+    shared = request.getfixturevalue("shared_data") if "cifar10" in line else None
+    code = main(small(line, shared, home))
+    said = capsys.readouterr()
+    if re.search(r"\b(fid|kid)\b", line) and code == 3:
+        assert "pt_inception" in said.err  # no weights, no network: it says what to fetch
+    else:
+        assert code == 0, said.err
+
+
+def test_the_table_of_exit_codes_is_the_codes():
+    from aigc_cli import errors
+
+    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.AigcError)]
+    told = {int(number) for number in re.findall(r"(?:^|; )(\d+) ", README.split("## Exit codes")[1].split("`--debug`")[0].strip().replace("\n", " "))}  # fmt: skip
+    assert {kind.exit_code for kind in kinds} | {0} == told
