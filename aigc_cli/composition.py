@@ -54,6 +54,12 @@ QUIET = (
 )
 
 
+#: All that Hydra and OmegaConf raise where the user's words are wrong, slips of their own included.
+_COMPLAINTS = (
+    HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError, TypeError, AssertionError, AttributeError
+)  # fmt: skip
+
+
 class _UserFolder(FileConfigSource):
     """A folder of the user's: it adds and replaces the options of groups, never the top-level files, which are ours.
 
@@ -111,7 +117,7 @@ def compose_raw(command: str, words: Sequence[str], *, run_mode: RunMode = RunMo
     with config_loader() as loader:
         try:
             config = loader.load_configuration(command, [*words, *QUIET], run_mode, from_shell=False)
-        except (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError, TypeError, AssertionError) as error:
+        except _COMPLAINTS as error:
             raise explain(error, loader, command, words, QUIET) from error
     audit(config)
     return config

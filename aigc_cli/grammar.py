@@ -18,7 +18,7 @@ from aigc_cli.folders import top_level_keys
 from aigc_cli.words import split_key
 
 #: Keys whose value is text, whatever it looks like.
-TEXT_KEYS = {"run", "out", "fake", "real", "weights", "run_dir", "outputs", "prompt"}
+TEXT_KEYS = {"run", "out", "fake", "real", "held_out", "weights", "run_dir", "outputs", "prompt"}
 #: The same for the last part of a dotted key.
 TEXT_TAILS = {"root", "path", "file", "dir", "folder", "weights", "prompt"}
 

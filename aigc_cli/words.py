@@ -99,7 +99,7 @@ def parse(argv: list[str]) -> Words:
 
 def iter_ahead(argv: list[str]) -> Iterator[tuple[str, str | None]]:
     """Each word with the one that follows it."""
-    return iter(list(zip(argv, [*argv[1:], None], strict=True)))
+    return zip(argv, [*argv[1:], None], strict=False)
 
 
 def _command(word: str) -> str:

@@ -104,7 +104,7 @@ def test_flags_that_are_misused(line: str) -> None:
 def test_a_command_gets_its_configuration_and_options(stand_in: Any) -> None:
     recorder = stand_in()
     assert main(["eval", "--metric", "fid,kid", "--json", "n=10"]) == 0
-    assert recorder.config["metric"] == ["fid", "kid"]
+    assert list(recorder.config["metric"]) == ["fid", "kid"]
     assert recorder.config["n"] == 10
     assert recorder.options.json
     assert recorder.options.overrides[0] == "n=10"

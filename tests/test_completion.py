@@ -42,11 +42,10 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("aigc eval metric=fi", ["metric=fid "]),
         ("aigc train hydra/launcher=ba", ["hydra/launcher=basic "]),
         ("/usr/bin/aigc train 'open", []),
-        ("", []),
     ],
 )
 def test_answers(line: str, expected: list[str]) -> None:
-    assert [word for word in answer(line) if line or word] == (expected or answer(line) and expected)
+    assert answer(line) == expected
 
 
 def test_commands_come_first() -> None:
@@ -77,5 +76,9 @@ def test_in_a_real_bash(here: Path) -> None:
     ask "./aigc train optimizer.generator."
     """
     done = subprocess.run(["bash", "-c", script("bash") + ask], capture_output=True, text=True, check=True, cwd=here)
-    assert done.stdout.splitlines() == ["train |", "sgd |", "optimizer.generator.lr=|optimizer.generator.weight_decay=|"]
+    assert done.stdout.splitlines() == [
+        "train |",
+        "sgd |",
+        "optimizer.generator.lr=|optimizer.generator.weight_decay=|",
+    ]
     assert done.stderr == ""

@@ -14,7 +14,7 @@ from pydantic.dataclasses import dataclass
 
 from aigc_cli.config import STRICT, Options, check
 from aigc_cli.data.base import Dataset, Split
-from aigc_cli.errors import AigcError, ConfigError
+from aigc_cli.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     import torch
@@ -63,13 +63,14 @@ def main(config: dict[str, Any], options: Options) -> int:
     from aigc_cli.metrics.report import describe, record, write
     from aigc_cli.training.precision import resolve_device
 
+    _warn_of_ignored(asked)
     device = resolve_device(asked.device)
     run = _run_of(asked, options)
     opened = _opener(asked, run) if run is not None else None
     sources = Sources(
         device=device,
         weights=None if asked.weights is None else Path(asked.weights).expanduser(),
-        data=None if run is None else str(run.config["data"]["name"]),
+        data=None if run is None else str(_data_of(run)["name"]),
         open_split=opened,
     )
     sides = _sides(asked, run, opened, device)
@@ -87,6 +88,18 @@ def main(config: dict[str, Any], options: Options) -> int:
     return 0
 
 
+def _warn_of_ignored(asked: EvalConfig) -> None:
+    extractors = {values.get("extractor") for values in asked.metric.values()}
+    ignored = {
+        "weights": asked.weights is not None and "classifier" in extractors and len(extractors) == 1,
+        "step": asked.step is not None and asked.fake is not None,
+        "seed": asked.seed != 0 and asked.fake is not None,
+        "split": asked.split != "train" and asked.real is not None,
+    }
+    for key in (key for key, is_so in ignored.items() if is_so):
+        print(f"aigc: warning: {key}= changes nothing here", file=sys.stderr)
+
+
 def _run_of(asked: EvalConfig, options: Options) -> Run | None:
     """The run that is evaluated, or whose data is the reference; None where two folders need none."""
     from aigc_cli.runs import find_run
@@ -97,12 +110,19 @@ def _run_of(asked: EvalConfig, options: Options) -> Run | None:
     return find_run(asked.run)
 
 
+def _data_of(run: Run) -> dict[str, Any]:
+    data = run.config.get("data")
+    if not isinstance(data, dict) or "name" not in data:
+        raise DataError(f"{run.path}/config.yaml names no dataset", "restore the file, or name another run with run=")
+    return data
+
+
 def _opener(asked: EvalConfig, run: Run) -> Callable[[Split], Dataset]:
     """Opens a split of the run's data once, where the configuration says it lies now."""
     from aigc_cli.data import open_dataset
 
     moved = {key: value for key, value in asked.data.items() if value is not None}
-    values = {**run.config["data"], **moved}
+    values = {**_data_of(run), **moved}
 
     @cache
     def opened(split: Split) -> Dataset:
@@ -126,7 +146,7 @@ def _sides(
         word = getattr(asked, key)
         given[key] = None if word is None else open_images(Path(word).expanduser(), channels)
     fake, real, held_out = given["fake"], given["real"], given["held_out"]
-    name = "" if run is None else str(run.config["data"]["name"])
+    name = "" if run is None else str(_data_of(run)["name"])
     if fake is not None and asked.n is not None:
         fake = First(fake, asked.n)
     size = len(real) if real is not None else 0
@@ -156,7 +176,10 @@ def _other_split(split: Split, opened: Callable[[Split], Dataset], name: str, n:
             continue
         try:
             dataset = opened(other)
-        except AigcError:  # a dataset without such a split
+        except ConfigError:  # a dataset without such a split
+            continue
+        except DataError as error:
+            print(f"aigc: warning: no floor on the {other} split: {error.message}", file=sys.stderr)
             continue
         if len(dataset):
             return DatasetImages(dataset, other, name, n)

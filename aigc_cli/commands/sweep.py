@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra._internal.callbacks import Callbacks
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -64,7 +65,7 @@ def main(overrides: Sequence[str], options: Options) -> int:
     first = _first_job(words)
     master = compose_raw("train", first)
     grid = _expand(words, master)
-    configs = [_checked(job, common_words(grid or ())) for job in grid or [first]]
+    configs = _check_all(grid or [first])
     _refuse_shared_run_dir(configs)
     folder = _make_folder(master, configs[0])
     plan = Plan(replace(options, sweep_dir=str(folder)), len(grid) if grid is not None else None, grid is None)
@@ -137,17 +138,22 @@ def _continuous(override: Override) -> bool:
     return override.is_sweep_override() and not override.is_discrete_sweep()
 
 
-def _checked(job: Sequence[str], common: set[str]) -> dict[str, Any]:
-    """A job's configuration, fully checked."""
+def _check_all(jobs: Sequence[Sequence[str]]) -> list[dict[str, Any]]:
+    """The configuration of every job, fully checked."""
     from aigc_cli.commands.train import check_config  # torch
 
-    try:
-        config = plain("train", compose_raw("train", job))
-        check_config(config)
-    except ConfigError as error:
-        own = " ".join(word for word in job if word not in common)
-        raise ConfigError(f"in the job {own}: {error.message}" if common else error.message, error.mend) from error
-    return config
+    common = common_words(jobs)
+    configs = []
+    for job in jobs:
+        try:
+            config = plain("train", compose_raw("train", job))
+            check_config(config)
+        except ConfigError as error:
+            own = " ".join(word for word in job if word not in common)
+            where = f"in the job {own}: " if len(jobs) > 1 else ""
+            raise ConfigError(f"{where}{error.message}", error.mend) from error
+        configs.append(config)
+    return configs
 
 
 def _refuse_shared_run_dir(configs: Sequence[Mapping[str, Any]]) -> None:
@@ -181,6 +187,15 @@ def _stamp() -> str:
 # running them
 
 
+class _AuditingLoader(ConfigLoaderImpl):
+    """Looks at every job's configuration before Hydra acts on its own part of it, also where an optimizer chose."""
+
+    def load_sweep_config(self, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
+        config = super().load_sweep_config(master_config, sweep_overrides)
+        audit(config)
+        return config
+
+
 def _launch(words: Sequence[str], first: Sequence[str], folder: Path, plan: Plan) -> None:
     """Hands the sweep to Hydra's sweeper and launcher."""
     own = [f"hydra.sweep.dir={quote(str(folder))}", "hydra.sweep.subdir=."]
@@ -193,7 +208,7 @@ def _launch(words: Sequence[str], first: Sequence[str], folder: Path, plan: Plan
             master.hydra.overrides.task = task
             if "max_failure_rate" in master.hydra.sweeper and not _gives(words, "hydra.sweeper.max_failure_rate"):
                 master.hydra.sweeper.max_failure_rate = 1.0  # a job that fails does not keep the others from running
-        context = HydraContext(config_loader=loader, callbacks=Callbacks(None))
+        context = HydraContext(_AuditingLoader(loader.get_search_path()), Callbacks(None))
         try:
             sweeper = Plugins.instance().instantiate_sweeper(
                 config=master, hydra_context=context, task_function=functools.partial(_job, plan)
@@ -223,11 +238,10 @@ def _job(plan: Plan, config: DictConfig) -> float | None:
     try:
         for module in plan.options.plugins:
             import_plugin(module)
-        audit(config)
         values = plain("train", config)
         options = replace(plan.options, overrides=tuple(words), job=number)
         result = run_training(values, options)
-        row |= {"status": result.status, "run": str(result.run.path), "figures": result.figures}
+        row |= {"status": result.status, "run": str(result.run.path.absolute()), "figures": result.figures}
         return result.objective
     except (KeyboardInterrupt, Interrupted, Terminated) as error:
         code = EXIT_TERMINATED if isinstance(error, Terminated) else EXIT_INTERRUPTED
@@ -242,7 +256,7 @@ def _job(plan: Plan, config: DictConfig) -> float | None:
         return None
     finally:
         if values and not row["run"] and (left := find_by_identity(values)) is not None:
-            row["run"] = str(left.path)
+            row["run"] = str(left.path.absolute())
         write_json(Path(str(plan.options.sweep_dir), "jobs", f"{number}.json"), row)
 
 

@@ -21,7 +21,7 @@ from aigc_cli.files import resource_errors, write_atomically
 from aigc_cli.metrics.features import Extractor, Sources, check_finite
 from aigc_cli.metrics.images import Images, same_shape
 from aigc_cli.progress import progress
-from aigc_cli.registry import find
+from aigc_cli.registry import Component, find
 
 if TYPE_CHECKING:  # torchmetrics takes seconds to import
     from aigc_cli.metrics.base import FeatureMetric
@@ -100,13 +100,21 @@ class Evaluator:
         self.batch_size = batch_size
         self.real, self.held_out = real, held_out
         self._device = sources.device
-        self._primed: dict[str, FeatureMetric] = {
-            name: component.build(self._configs[name], self._extractor_of(name).widths[component.build.layer])  # type: ignore[attr-defined]
-            for name, component in components.items()
-        }
+        self._primed = {name: self._built(component) for name, component in components.items()}
         needed = {name: metric for name, metric in self._primed.items() if metric.needs_real}
         self._take(needed, self._kept_features(real, "reference", needed), True)
         self._floors = self._measure_floors()
+
+    def _built(self, component: Component) -> FeatureMetric:
+        extractor = self._extractor_of(component.name)
+        metric: FeatureMetric = component.build(
+            self._configs[component.name],
+            extractor.widths[component.build.layer],  # type: ignore[attr-defined]
+        )
+        # Every process that evaluates here sees all images; joining theirs would count them twice, or wait for one
+        # that does not evaluate.
+        metric.distributed_available_fn = _alone
+        return metric
 
     def _extractor_of(self, name: str) -> Extractor:
         return self._extractors[self._configs[name].extractor]
@@ -216,6 +224,10 @@ def build_extractor(name: str, sources: Sources) -> Extractor:
     with torch.random.fork_rng(devices=[]):
         extractor: Extractor = component.build(config, sources)
     return extractor
+
+
+def _alone() -> bool:
+    return False
 
 
 def _key(extractor: str, layer: str) -> str:

@@ -13,6 +13,8 @@ from aigc_cli.metrics.base import MomentMetric, require
 from aigc_cli.metrics.features import FeatureStatistics
 from aigc_cli.registry import register
 
+PUBLISHED = 50_000  # generated images behind the FID figures of papers since Heusel et al.
+
 
 def frechet_distance(a: FeatureStatistics, b: FeatureStatistics) -> Tensor:
     """The squared 2-Wasserstein distance of two Gaussians, a float64 scalar of at least 0.
@@ -88,3 +90,9 @@ class FrechetInceptionDistance(_Frechet):
     figure = "fid"
     native = "inception"
     figures: ClassVar[dict[str, str]] = {"fid": "lower"}
+
+    def notes(self) -> list[str]:
+        """Says so where fewer images were generated than published figures are of."""
+        n = self.statistics()[1].n
+        few = f"FID of {n:,} images does not compare with published figures, which are of {PUBLISHED:,}"
+        return [*super().notes(), *([few] if n < PUBLISHED else [])]

@@ -78,7 +78,10 @@ def write(record: Mapping[str, Any], folder: Path) -> Path:
 def describe(results: Sequence[Result], sides: Sides, run: str | None, files: Sequence[Path]) -> str:
     """The figures as a table, with the floor beside them, and what they were measured with."""
     lines = [_headline(sides, run), "", *_table(_rows(results, len(sides.fake))), ""]
-    lines += [f"note: {note}" for note in dict.fromkeys(note for result in results for note in result.notes)]
+    notes = [note for result in results for note in result.notes]
+    if sides.held_out is None:
+        notes.append("there are no held-out real images to show a floor for; name some with held_out=")
+    lines += [f"note: {note}" for note in dict.fromkeys(notes)]
     for extractor in {result.extractor.name: result.extractor for result in results}.values():
         known = f", accuracy {extractor.facts['accuracy']:.1%}" if "accuracy" in extractor.facts else ""
         lines.append(f"extractor: {extractor.name}{known}, sha256 {extractor.checksum[:12]}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -41,11 +41,10 @@ class Pixels:
 
 
 @pytest.fixture
-def pixels(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def pixels(monkeypatch: pytest.MonkeyPatch) -> None:
     """Registers the extractor for one test."""
     component = registry.Component("extractor", "pixels", Pixels, PixelsConfig)
     monkeypatch.setitem(registry._components, ("extractor", "pixels"), component)
-    yield
 
 
 def noise_images(n: int, shape: tuple[int, int, int] = (1, 4, 4), seed: int = 0, low: int = 0) -> Tensor:

@@ -84,7 +84,9 @@ def test_labels_that_mean_nothing_give_no_features(blobs: Blobs) -> None:
         Classifier(ClassifierConfig(), Sources(data="x", open_split={"train": noise, "test": test}.__getitem__))  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(("channels", "height", "width"), [(1, 8, 8), (3, 32, 32), (1, 28, 28), (3, 96, 64), (3, 5, 9), (1, 1, 1)])
+@pytest.mark.parametrize(
+    ("channels", "height", "width"), [(1, 8, 8), (3, 32, 32), (1, 28, 28), (3, 96, 64), (3, 5, 9), (1, 1, 1)]
+)
 def test_images_of_any_size(channels: int, height: int, width: int) -> None:
     network = ClassifierNet(channels, min(height, width), 7).eval()
     features, logits = network(torch.zeros(2, channels, height, width))

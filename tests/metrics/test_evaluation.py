@@ -55,7 +55,9 @@ def test_the_same_images_are_at_the_end_of_the_scale(images: Make) -> None:
 def test_batches_do_not_matter(images: Make) -> None:
     real, fake = images(50), images(41, seed=1, low=60)
     a, b = (
-        Evaluator(ALL, Sources(), side(real), side(images(20, seed=2), "test"), batch_size=size).evaluate(generated(fake))
+        Evaluator(ALL, Sources(), side(real), side(images(20, seed=2), "test"), batch_size=size).evaluate(
+            generated(fake)
+        )
         for size in (7, 100)
     )
     for x, y in zip(a, b, strict=True):

@@ -1,5 +1,7 @@
 """Statistics that accumulate and merge, and the check that features are finite."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -24,7 +26,7 @@ def test_statistics_are_numpys() -> None:
 def test_merging_parts_gives_the_whole(cuts: tuple[int, ...]) -> None:
     rows = features(50)
     edges = [0, *cuts, 50]
-    parts = [FeatureStatistics.of(rows[a:b]) for a, b in zip(edges, edges[1:], strict=False)]
+    parts = [FeatureStatistics.of(rows[a:b]) for a, b in pairwise(edges)]
     merged = parts[0]
     for part in parts[1:]:
         merged = merged.merge(part)

@@ -19,7 +19,9 @@ def rotation(d: int, seed: int) -> np.ndarray:
 
 
 def test_one_dimension() -> None:
-    distance = frechet_distance(gaussian(np.array([1.0]), np.array([[4.0]])), gaussian(np.array([3.0]), np.array([[9.0]])))
+    distance = frechet_distance(
+        gaussian(np.array([1.0]), np.array([[4.0]])), gaussian(np.array([3.0]), np.array([[9.0]]))
+    )
     assert float(distance) == pytest.approx((1 - 3) ** 2 + (2 - 3) ** 2, abs=1e-12)
 
 
@@ -41,7 +43,9 @@ def test_general_covariances_against_the_matrix_root() -> None:
     values, vectors = np.linalg.eigh(a)
     root = vectors @ np.diag(np.sqrt(values)) @ vectors.T
     wanted = np.trace(a) + np.trace(b) - 2 * np.sqrt(np.linalg.eigvalsh(root @ b @ root)).sum()
-    assert float(frechet_distance(gaussian(np.zeros(5), a), gaussian(np.zeros(5), b))) == pytest.approx(wanted, abs=1e-9)
+    assert float(frechet_distance(gaussian(np.zeros(5), a), gaussian(np.zeros(5), b))) == pytest.approx(
+        wanted, abs=1e-9
+    )
 
 
 @pytest.mark.parametrize("n", [10, 500])  # fewer and more than dimensions

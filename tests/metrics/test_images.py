@@ -24,7 +24,9 @@ def save_npz(path: Path, array: np.ndarray) -> Path:
     return path
 
 
-@pytest.mark.parametrize(("stored", "shape"), [((5, 6, 4), (1, 6, 4)), ((5, 6, 4, 3), (3, 6, 4)), ((5, 3, 6, 4), (3, 6, 4))])
+@pytest.mark.parametrize(
+    ("stored", "shape"), [((5, 6, 4), (1, 6, 4)), ((5, 6, 4, 3), (3, 6, 4)), ((5, 3, 6, 4), (3, 6, 4))]
+)
 def test_npz_layouts(tmp_path: Path, stored: tuple[int, ...], shape: tuple[int, ...]) -> None:
     array = np.random.default_rng(0).integers(0, 256, stored, dtype=np.uint8)
     images = open_images(save_npz(tmp_path / "a.npz", array))
@@ -108,7 +110,9 @@ def test_a_part_of_a_dataset_is_always_the_same_part() -> None:
 
 
 def test_the_first_images_of_others(tmp_path: Path) -> None:
-    images = open_images(save_npz(tmp_path / "a.npz", np.arange(10, dtype=np.uint8)[:, None, None].repeat(2, 1).repeat(2, 2)))
+    images = open_images(
+        save_npz(tmp_path / "a.npz", np.arange(10, dtype=np.uint8)[:, None, None].repeat(2, 1).repeat(2, 2))
+    )
     assert all_of(First(images, 7), 4)[:, 0, 0, 0].tolist() == list(range(7))
     with pytest.raises(DataError, match="n=11"):
         First(images, 11)

@@ -34,7 +34,9 @@ def test_it_is_torch_fidelitys() -> None:
 
 def test_it_is_centred_whatever_the_number_of_items() -> None:
     for m in (5, 50):
-        values = [float(polynomial_mmd(normal(m, 0, 2 * i).double(), normal(m, 0, 2 * i + 1).double())) for i in range(300)]
+        values = [
+            float(polynomial_mmd(normal(m, 0, 2 * i).double(), normal(m, 0, 2 * i + 1).double())) for i in range(300)
+        ]
         assert abs(np.mean(values)) < 4 * np.std(values) / np.sqrt(len(values))
 
 

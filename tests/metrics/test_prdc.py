@@ -19,7 +19,9 @@ def measured(real: np.ndarray, fake: np.ndarray, k: int = 5, memory_mb: int = 64
 
 @pytest.mark.parametrize(("n_real", "n_fake", "k"), [(200, 200, 5), (300, 120, 3), (90, 250, 1)])
 @pytest.mark.parametrize("offset", [0.0, 100.0])
-def test_they_are_the_packages(n_real: int, n_fake: int, k: int, offset: float, capsys: pytest.CaptureFixture[str]) -> None:
+def test_they_are_the_packages(
+    n_real: int, n_fake: int, k: int, offset: float, capsys: pytest.CaptureFixture[str]
+) -> None:
     from prdc import compute_prdc
 
     rng = np.random.default_rng(n_real)

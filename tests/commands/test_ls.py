@@ -1,0 +1,86 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from aigc_cli.cli import main
+from aigc_cli.commands.ls import age, headline, table
+from aigc_cli.runs import Run
+
+
+def test_models_with_their_first_comment(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["ls", "models"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert any(line.startswith("gan ") and "adversarial" in line for line in lines)
+
+
+@pytest.mark.parametrize(("name", "member"), [("models", "gan"), ("data", "digits"), ("metrics", "fd")])
+def test_json(name: str, member: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["ls", name, "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    row = next(row for row in rows if row["name"] == member)
+    assert row["description"]
+    assert Path(row["file"]).is_file()
+
+
+def test_every_packaged_option_says_what_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    assert main(["ls", "--json"]) == 0
+    for rows in json.loads(capsys.readouterr().out).values():
+        assert all(row["description"] for row in rows)
+
+
+def test_the_users_own_are_listed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "configs/model").mkdir(parents=True)
+    (tmp_path / "configs/model/mine.yaml").write_text("# @package _global_\n# A model of my own\nname: mine\n")
+    assert main(["ls", "models"]) == 0
+    assert "mine  A model of my own" in capsys.readouterr().out
+
+
+def test_runs(tiny_run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [{"step": 5, "generator/loss": 0.5, "generator/lr": 1e-4, "seconds": 1.0}]
+    (tiny_run.path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    broken = tiny_run.path.parent / "broken"
+    broken.mkdir()
+    (broken / "config.yaml").write_text("- not\n- a mapping\n")
+    assert main(["ls", "runs"]) == 0
+    out = capsys.readouterr().out
+    line = next(line for line in out.splitlines() if tiny_run.name in line)
+    assert "complete" in line
+    assert f"5/{tiny_run.config['trainer']['steps']}" in line
+    assert "generator/loss 0.5" in line
+    assert "broken" in next(line for line in out.splitlines() if "gan-digits/broken" in line)
+    assert main(["ls", "runs", "--json"]) == 0
+    row = next(row for row in json.loads(capsys.readouterr().out) if row["name"] == tiny_run.name)
+    assert (row["model"], row["data"], row["status"], row["step"]) == ("gan", "digits", "complete", 5)
+    assert row["figures"]["generator/loss"] == 0.5
+    assert row["age"] >= 0
+
+
+def test_runs_elsewhere_and_nowhere(
+    tiny_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "other").mkdir()
+    monkeypatch.chdir(tmp_path / "other")
+    assert main(["ls", "runs"]) == 0
+    assert "aigc train" in capsys.readouterr().out
+    assert main(["ls", "runs", f"outputs={tmp_path / 'outputs'}"]) == 0
+    assert tiny_run.name in capsys.readouterr().out
+    assert main(["ls", "runs", "model=gan"]) == 2
+
+
+def test_headline_prefers_what_is_held_out() -> None:
+    assert headline(["step", "a/loss", "val/fd", "val/recall"]) == ["val/fd", "val/recall"]
+    assert headline(["step", "a/loss", "b/loss", "lr"]) == ["a/loss", "b/loss"]
+
+
+def test_age_and_table() -> None:
+    assert [age(seconds) for seconds in (0.5, 61, 7300, 200_000)] == ["0 s", "1 min", "2 h", "2 d"]
+    assert table([{"a": 1, "b": "xx"}, {"a": 22, "b": "y"}], header=True).splitlines() == ["a   b", "1   xx", "22  y"]
+    assert table([]) == ""
