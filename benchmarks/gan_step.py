@@ -8,17 +8,20 @@
 - trainer: all that `aigc train` does in a step: order, gathering, augmentation, seeding, averaging, watching for NaN,
   logging and progress.
 
-The three train the same networks from the same weights with the same losses, and take turns; each turn gives one ratio.
+The three train the same networks from the same weights with the same losses, each in a process of its own, and take
+turns; each turn gives one ratio.
 Without --root, random pixels stand in for the images.
 """
 
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +40,7 @@ from aigc_cli.data.loader import Loader
 from aigc_cli.models.base import Model
 from aigc_cli.runs import Run
 from aigc_cli.training.checkpoint import build_model
+from aigc_cli.training.memory import keep_freed_memory
 from aigc_cli.training.optimizers import build_optimizers
 from aigc_cli.training.trainer import Hooks, Trainer
 
@@ -119,7 +123,7 @@ def whole(trained: Trainer) -> Turn:
 
 
 def bare(config: dict[str, Any], model: Model, loader: Loader, device: torch.device) -> Turn:
-    model = model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model = model.to(device).to(memory_format=torch.channels_last)
     optimizers = build_optimizers(check_config(config).optimizer, model, ("generator", "discriminator"))
     batch = loader.batch(0)
 
@@ -135,12 +139,37 @@ def bare(config: dict[str, Any], model: Model, loader: Loader, device: torch.dev
     return turn
 
 
-def seconds(turn: Turn, steps: int, device: torch.device) -> float:
-    start = time.perf_counter()
-    turn(steps)
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
+def worker(role: str, options: argparse.Namespace, pipe: Connection) -> None:
+    """Builds one contestant in a process of its own, and runs a turn for each number of steps that comes in."""
+    device = torch.device(options.device)
+    words = ["model=gan", "data=cifar10", "model.penalty=none", "model.augment=[]", "model.loss=non_saturating"]
+    words += ["model.network=dcgan", "model.discriminator_norm=none", "model.minibatch_stddev=false"]
+    words += [f"trainer.batch_size={BATCH}", "trainer.checkpoint_every=1000000000", f"trainer.device={options.device}"]
+    words += options.words
+    config = compose("train", [*words, f"data.root={options.root}"] if options.root else words)
+    if options.root:
+        dataset: Any = open_dataset(config["data"], "train")
+    else:
+        dataset = ImageDataset(torch.randint(0, 256, (10_000, 3, 32, 32), dtype=torch.uint8), None, flip=True)
+    torch.manual_seed(0)
+    model = build_model(config["model"], dataset.spec)
+    with tempfile.TemporaryDirectory() as folder:
+        if role == "plain":
+            pixels = dataset.resident().content.permute(0, 2, 3, 1).contiguous().numpy()
+            turn = plain(model, pixels, device, config["optimizer"]["lr"])
+        else:
+            keep_freed_memory()
+            loader = Loader(dataset, batch_size=BATCH, seed=0, device=device)
+            if role == "bare":
+                turn = bare(config, model, loader, device)
+            else:
+                turn = whole(trainer(config, model, loader, Path(folder) / "run", device))
+        while (steps := pipe.recv()) > 0:
+            start = time.perf_counter()
+            turn(steps)
+            if device.type == "cuda":
+                torch.cuda.synchronize()
+            pipe.send(time.perf_counter() - start)
 
 
 def main() -> None:
@@ -151,37 +180,27 @@ def main() -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("words", nargs="*", help="further key=value words, such as model.width=32")
     options = parser.parse_args()
-    device = torch.device(options.device)
-    words = ["model=gan", "data=cifar10", "model.penalty=none", "model.augment=[]", "model.loss=non_saturating"]
-    words += ["model.discriminator_norm=none", "model.minibatch_stddev=false", f"trainer.batch_size={BATCH}"]
-    words += ["trainer.checkpoint_every=1000000000", f"trainer.device={options.device}", *options.words]
-    config = compose("train", [*words, f"data.root={options.root}"] if options.root else words)
-    if options.root:
-        dataset: Any = open_dataset(config["data"], "train")
-    else:
-        dataset = ImageDataset(torch.randint(0, 256, (10_000, 3, 32, 32), dtype=torch.uint8), None, flip=True)
-    pixels = dataset.resident().content.permute(0, 2, 3, 1).contiguous().numpy()
-    loader = Loader(dataset, batch_size=BATCH, seed=0, device=device)
+    context = multiprocessing.get_context("spawn")
+    pipes = {}
+    for role in ("plain", "bare", "trainer"):
+        pipes[role], far = context.Pipe()
+        context.Process(target=worker, args=(role, options, far)).start()
 
-    def fresh() -> Model:
-        torch.manual_seed(0)
-        return build_model(config["model"], dataset.spec)
+    def seconds(role: str, steps: int) -> float:
+        pipes[role].send(steps)
+        return float(pipes[role].recv())
 
-    with tempfile.TemporaryDirectory() as folder:
-        turns = {
-            "plain": plain(fresh(), pixels, device, config["optimizer"]["lr"]),
-            "bare": bare(config, fresh(), loader, device),
-            "trainer": whole(trainer(config, fresh(), loader, Path(folder) / "run", device)),
-        }
-        for turn in turns.values():
-            seconds(turn, 3, device)
-        times: dict[str, list[float]] = {name: [] for name in turns}
-        for _ in range(options.turns):
-            for name, turn in turns.items():
-                times[name].append(seconds(turn, options.steps, device) / options.steps)
-    for name, measured in times.items():
+    for role in pipes:
+        seconds(role, 3)
+    times: dict[str, list[float]] = {role: [] for role in pipes}
+    for _ in range(options.turns):
+        for role in pipes:
+            times[role].append(seconds(role, options.steps) / options.steps)
+    for pipe in pipes.values():
+        pipe.send(0)
+    for role, measured in times.items():
         rate = BATCH / statistics.median(measured)
-        print(f"{name:8} {1000 * statistics.median(measured):8.1f} ms a step (median), {rate:8.0f} images/s")
+        print(f"{role:8} {1000 * statistics.median(measured):8.1f} ms a step (median), {rate:8.0f} images/s")
     for left, right, meaning in (("plain", "trainer", "speed-up"), ("trainer", "bare", "cost of the loop")):
         ratios = [a / b for a, b in zip(times[left], times[right], strict=True)]
         print(f"{left}/{right}: {statistics.median(ratios):.3f} ({meaning}; {min(ratios):.3f} to {max(ratios):.3f})")

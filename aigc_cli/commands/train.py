@@ -24,6 +24,7 @@ from aigc_cli.models.base import Model
 from aigc_cli.registry import find
 from aigc_cli.runs import OUTPUTS, Run, create_run, find_by_identity, find_run
 from aigc_cli.training.checkpoint import build_model
+from aigc_cli.training.memory import keep_freed_memory
 from aigc_cli.training.optimizers import OptimizerConfig
 from aigc_cli.training.precision import resolve_device, resolve_precision
 from aigc_cli.training.trainer import Hooks, Trainer, TrainerConfig
@@ -166,6 +167,7 @@ def _prepare(trainer: TrainerConfig, options: Options) -> torch.device:
     device = resolve_device(trainer.device)
     if device.type == "cuda" and trainer.device in ("auto", "cuda") and options.job is not None:
         device = torch.device("cuda", options.job % torch.cuda.device_count())  # a sweep's jobs spread over the GPUs
+    keep_freed_memory()
     if trainer.threads is not None:
         torch.set_num_threads(trainer.threads)
     if device.type == "cuda":

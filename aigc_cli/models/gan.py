@@ -30,6 +30,7 @@ class GANConfig:
     network: Literal["dcgan", "mlp"]
     loss: Literal["minimax", "non_saturating", "hinge", "lsgan", "wgan"]
     latent: Annotated[int, Field(ge=1)]
+    hidden: Annotated[int, Field(ge=0)]
     width: Annotated[int, Field(ge=1)]
     max_width: Annotated[int, Field(ge=1)]
     generator_norm: Literal["batch", "group", "pixel", "none"]
@@ -46,6 +47,8 @@ class GANConfig:
 
     @model_validator(mode="after")
     def _consistent(self) -> GANConfig:
+        if self.network == "mlp" and not self.hidden:
+            raise ValueError("the mlp needs hidden units: hidden must be at least 1")
         if self.regularizer == "gradient" and self.discriminator_norm == "batch":
             # Gulrajani et al. 2017, section 4: the penalty is on each item's gradient, batch norm mixes items.
             raise ValueError(
@@ -90,11 +93,18 @@ class GAN(Model):
             add_spectral_norm(self.discriminator)
         self.adversarial = LOSSES[config.loss]
         self._step = 0
+        self._made: list[Tensor] = []  # by the generator in this step, a batch each, not yet judged
 
     def phases(self, step: int) -> Sequence[Phase]:
-        """``discriminator_steps`` of the discriminator, then one of the generator on as many images."""
+        """One step of the generator, then ``discriminator_steps`` of the discriminator.
+
+        In this order the discriminator's first step can judge the images that the generator's step made, which saves
+        a pass through the generator; over a run the two alternate all the same.
+        """
         self._step = step  # a lazy penalty has to know whether this is its turn
-        return (*[Phase("discriminator")] * self.config.discriminator_steps, Phase("generator", new_batch=False))
+        self._made.clear()
+        more = [Phase("discriminator")] * (self.config.discriminator_steps - 1)
+        return (Phase("generator"), Phase("discriminator", new_batch=False), *more)
 
     def network(self, phase: str) -> nn.Module:
         """The generator or the discriminator."""
@@ -111,12 +121,13 @@ class GAN(Model):
             return losses(batch.content)
 
     def _generator_losses(self, real: Tensor) -> Losses:
-        fake = self.discriminator(self._augment(self._fake(len(real)))).float()
-        return {"loss": self.adversarial.generator(fake)}
+        fake = self._fake(len(real))
+        self._made.append(fake.detach())
+        return {"loss": self.adversarial.generator(self.discriminator(self._augment(fake)).float())}
 
     def _discriminator_losses(self, real: Tensor) -> Losses:
         with torch.no_grad():
-            fake = self._fake(len(real))
+            fake = self._made.pop(0) if self._made else self._fake(len(real))
         real, fake = self._augment(real), self._augment(fake).to(real.dtype)
         real_score, fake_score = self._scores(real, fake)
         losses = {

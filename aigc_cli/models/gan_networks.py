@@ -5,8 +5,8 @@ Every generator maps (n, latent) to images in [-1, 1], every discriminator maps 
 
 from __future__ import annotations
 
-import itertools
 import math
+from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 from torch import nn
@@ -25,15 +25,10 @@ class MLPGenerator(nn.Sequential):
     """Two hidden layers (Goodfellow et al. 2014, with leaky ReLUs)."""
 
     def __init__(self, config: GANConfig, shape: tuple[int, ...]) -> None:
-        hidden = 8 * config.width
         super().__init__(
-            nn.Linear(config.latent, hidden),
-            FLAT_NORMS[config.generator_norm](hidden),
-            nn.LeakyReLU(LEAK),
-            nn.Linear(hidden, hidden),
-            FLAT_NORMS[config.generator_norm](hidden),
-            nn.LeakyReLU(LEAK),
-            nn.Linear(hidden, math.prod(shape)),
+            *_hidden(config.latent, config.hidden, config.generator_norm),
+            *_hidden(config.hidden, config.hidden, config.generator_norm),
+            nn.Linear(config.hidden, math.prod(shape)),
             nn.Tanh(),
             nn.Unflatten(1, shape),
         )
@@ -44,34 +39,32 @@ class MLPDiscriminator(nn.Sequential):
     """Two hidden layers with dropout (Goodfellow et al. 2014, with leaky ReLUs for its maxout)."""
 
     def __init__(self, config: GANConfig, shape: tuple[int, ...]) -> None:
-        hidden = 8 * config.width
         super().__init__(
             nn.Flatten(),
-            nn.Linear(math.prod(shape), hidden),
-            FLAT_NORMS[config.discriminator_norm](hidden),
-            nn.LeakyReLU(LEAK),
-            nn.Dropout(config.dropout),
-            nn.Linear(hidden, hidden),
-            FLAT_NORMS[config.discriminator_norm](hidden),
-            nn.LeakyReLU(LEAK),
-            nn.Dropout(config.dropout),
-            nn.Linear(hidden, 1),
+            *_hidden(math.prod(shape), config.hidden, config.discriminator_norm, config.dropout),
+            *_hidden(config.hidden, config.hidden, config.discriminator_norm, config.dropout),
+            nn.Linear(config.hidden, 1),
             nn.Flatten(0),
         )
         init_variance(self)
 
 
 class DCGANGenerator(nn.Sequential):
-    """Transposed convolutions from 4x4 up to the image (Radford et al. 2016)."""
+    """Transposed convolutions from 4x4 up to the image (Radford et al. 2016).
+
+    With `hidden`, a fully connected layer before them: cheap, and it decides the image as a whole.
+    """
 
     def __init__(self, config: GANConfig, shape: tuple[int, ...]) -> None:
         widths = _widths(config, shape)[::-1]  # the widest is the smallest
+        norm = config.generator_norm
         super().__init__(
-            nn.Linear(config.latent, widths[0] * BASE * BASE),
+            *(_hidden(config.latent, config.hidden, norm) if config.hidden else ()),
+            nn.Linear(config.hidden or config.latent, BASE * BASE * widths[0]),
             ToMap(BASE),
-            NORMS[config.generator_norm](widths[0]),
+            NORMS[norm](widths[0]),
             nn.LeakyReLU(LEAK),
-            *(up(*pair, config.generator_norm) for pair in itertools.pairwise(widths)),
+            *(up(inputs, outputs, norm) for inputs, outputs in pairwise(widths)),
             nn.ConvTranspose2d(widths[-1], shape[0], 4, stride=2, padding=1),
             nn.Tanh(),
         )
@@ -79,25 +72,30 @@ class DCGANGenerator(nn.Sequential):
 
 
 class DCGANDiscriminator(nn.Sequential):
-    """Strided convolutions from the image down to 4x4 (Radford et al. 2016)."""
+    """Strided convolutions from the image down to 4x4 (Radford et al. 2016).
+
+    With `hidden`, a fully connected layer after them, so that the score is more than a sum over places.
+    """
 
     def __init__(self, config: GANConfig, shape: tuple[int, ...]) -> None:
         widths = _widths(config, shape)
-        stddev = config.minibatch_stddev
-        # No normalisation next to the image, as in the paper.
-        first = down(shape[0], widths[0], "none", config.dropout)
+        norm, dropout = config.discriminator_norm, config.dropout
+        features = BASE * BASE * (widths[-1] + config.minibatch_stddev)
         super().__init__(
-            first,
-            *(
-                down(*pair, config.discriminator_norm, config.dropout)
-                for pair in itertools.pairwise(widths)
-            ),
-            MinibatchStddev() if stddev else nn.Identity(),
+            down(shape[0], widths[0], "none", dropout),  # the paper has no normalisation next to the image
+            *(down(inputs, outputs, norm, dropout) for inputs, outputs in pairwise(widths)),
+            MinibatchStddev() if config.minibatch_stddev else nn.Identity(),
             FromMap(),
-            nn.Linear((widths[-1] + stddev) * BASE * BASE, 1),
+            *(_hidden(features, config.hidden, norm) if config.hidden else ()),
+            nn.Linear(config.hidden or features, 1),
             nn.Flatten(0),
         )
         init_variance(self)
+
+
+def _hidden(inputs: int, outputs: int, norm: str, dropout: float = 0.0) -> tuple[nn.Module, ...]:
+    """A fully connected layer, its normalisation, activation and dropout."""
+    return nn.Linear(inputs, outputs), FLAT_NORMS[norm](outputs), nn.LeakyReLU(LEAK), nn.Dropout(dropout)
 
 
 def _widths(config: GANConfig, shape: tuple[int, ...]) -> list[int]:
