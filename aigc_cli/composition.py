@@ -7,6 +7,7 @@ checked here, before anything in it is built: components go by their registered 
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -31,12 +32,13 @@ from aigc_cli.folders import config_folders, packaged_configs, top_level_keys
 from aigc_cli.grammar import prepare
 from aigc_cli.translate import SECTIONS, explain
 
-_LAUNCHERS = ("hydra._internal.core_plugins.", "hydra_plugins.")
-#: The only places where Hydra itself needs the name of a class, with what the name may begin with.
+_PLUGIN = re.compile(r"(hydra\._internal\.core_plugins|hydra_plugins)\.[\w.]+")
+#: The only places where Hydra itself needs the name of a class, with what the name must match: a plugin's is looked up
+#: among those that Hydra found, but any other is followed through modules to whatever they import.
 _TARGETS = {
-    "hydra.launcher._target_": _LAUNCHERS,
-    "hydra.sweeper._target_": _LAUNCHERS,
-    "hydra.sweeper.sampler._target_": ("optuna.samplers.",),
+    "hydra.launcher._target_": _PLUGIN,
+    "hydra.sweeper._target_": _PLUGIN,
+    "hydra.sweeper.sampler._target_": re.compile(r"optuna\.samplers\.\w+Sampler"),
 }
 #: Hydra's own settings that name code or files by other means than ``_target_``, with the only value each may have.
 _CLOSED = {
@@ -158,8 +160,8 @@ def audit(config: DictConfig) -> None:
     container = OmegaConf.to_container(config, resolve=False)
     for key, value in walk(container):
         if key.rsplit(".", 1)[-1] in ("_target_", "()"):
-            allowed = _TARGETS.get(key, ())
-            if not (allowed and isinstance(value, str) and value.startswith(allowed)):
+            allowed = _TARGETS.get(key)
+            if allowed is None or not isinstance(value, str) or not allowed.fullmatch(value):
                 raise ConfigError(f"the configuration names code to run: {key}={value}", _NO_CODE)
         elif key in _CLOSED and value != _CLOSED[key] and value != {}:
             raise ConfigError(f"{key} cannot be set: it can name code to run", "remove it")

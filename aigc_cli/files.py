@@ -14,13 +14,10 @@ from typing import Any
 from aigc_cli.errors import ResourceError
 
 
-def sha256_of(path: Path) -> str:
-    """The SHA-256 of a file's content, in hex."""
-    digest = hashlib.sha256()
+def checksum(path: Path, algorithm: str = "sha256") -> str:
+    """The sum of a file's content, in hex."""
     with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, lambda: hashlib.new(algorithm, usedforsecurity=False)).hexdigest()
 
 
 def sync(path: Path) -> None:
@@ -35,15 +32,22 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path` that takes its place at the end; after an error it is removed."""
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        yield part
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
 def write_atomically(path: Path, content: str | bytes) -> None:
     """Replaces `path` by `content`: a reader, or a kill, sees the old or the new, never a part."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
-        sync(temporary)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path) as part:
+        part.write_bytes(content.encode() if isinstance(content, str) else content)
+        sync(part)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -52,18 +56,21 @@ def write_json(path: Path, value: Any) -> None:
 
 
 @contextmanager
-def resource_errors(path: Path) -> Iterator[None]:
-    """Turns a full disk, a read-only folder or a file too large into a :class:`ResourceError` that names `path`."""
+def resource_errors(path: Path, elsewhere: str = "with run_dir= or outputs=") -> Iterator[None]:
+    """Turns a full disk, a read-only folder or a file too large into a :class:`ResourceError` that names `path`.
+
+    `elsewhere` says how the user chooses another place for it.
+    """
     try:
         yield
     except OSError as error:
         mends = {
-            errno.ENOSPC: "free some space on that disk, or choose another folder with run_dir= or outputs=",
-            errno.EDQUOT: "free some of your quota, or choose another folder with run_dir= or outputs=",
-            errno.EFBIG: "raise the limit on file sizes (ulimit -f), or choose another folder with run_dir=",
-            errno.EROFS: "choose a folder that can be written, with run_dir= or outputs=",
-            errno.EACCES: "choose a folder that can be written, with run_dir= or outputs=",
-            errno.EPERM: "choose a folder that can be written, with run_dir= or outputs=",
+            errno.ENOSPC: f"free some space on that disk, or choose another folder {elsewhere}",
+            errno.EDQUOT: f"free some of your quota, or choose another folder {elsewhere}",
+            errno.EFBIG: f"raise the limit on file sizes (ulimit -f), or choose another folder {elsewhere}",
+            errno.EROFS: f"choose a folder that can be written, {elsewhere}",
+            errno.EACCES: f"choose a folder that can be written, {elsewhere}",
+            errno.EPERM: f"choose a folder that can be written, {elsewhere}",
         }
         if error.errno not in mends:
             raise

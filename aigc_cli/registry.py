@@ -82,7 +82,7 @@ def load(kind: str) -> None:
             importlib.import_module(f"{home}.{module.name}")
         _loaded.add(home)
     for point in plugin_entry_points():
-        import_plugin(point.value.split(":")[0])
+        _import(point.value.split(":")[0])
 
 
 def names(kind: str) -> list[str]:
@@ -110,15 +110,19 @@ def plugin_entry_points() -> list[importlib.metadata.EntryPoint]:
 
 
 def import_plugin(module: str) -> None:
-    """Imports a module that registers components of the user's own.
+    """Imports a module, of the current folder too, that registers components of the user's own.
 
     Raises:
         ConfigError: the module is not there, or fails while it is imported.
     """
-    if module in _plugins:
-        return
     if "" not in sys.path:
         sys.path.insert(0, "")  # `aigc` is a script: the folder it is called from is not on the path by itself
+    _import(module)
+
+
+def _import(module: str) -> None:
+    if module in _plugins:
+        return
     try:
         imported = importlib.import_module(module)
     except ConfigError:

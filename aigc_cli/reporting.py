@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import sys
 import traceback
+from pathlib import Path
 
 from aigc_cli import __version__
 from aigc_cli.errors import EXIT_BUG, AigcError, ResourceError
@@ -17,6 +18,12 @@ _SPENT_WORDS = ("no space left on device", "can't allocate memory", "not enough 
 def say(text: str) -> None:
     """One message to the user, on stderr."""
     print(f"aigc: {text}", file=sys.stderr, flush=True)
+
+
+def shown(path: Path) -> Path:
+    """The path as it is shortest: relative where it lies under the current folder."""
+    path, here = path.absolute(), Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path
 
 
 def report(error: Exception, *, debug: bool = False, prefix: str = "") -> int:

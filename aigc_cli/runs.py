@@ -28,7 +28,9 @@ from aigc_cli.errors import ConfigError, DataError, suggest
 from aigc_cli.files import resource_errors, write_atomically, write_json
 
 OUTPUTS = Path("outputs")
-_RECORDED = ("aigc-cli", "torch", "torchvision", "torchmetrics", "hydra-core", "numpy", "safetensors", "pillow")
+_RECORDED = (
+    "aigc-cli", "torch", "torchvision", "torchmetrics", "torch-fidelity", "hydra-core", "numpy", "safetensors", "pillow"
+)  # fmt: skip
 
 
 class Run:
@@ -43,6 +45,12 @@ class Run:
         return f"{self.path.parent.name}/{self.path.name}"
 
     @property
+    def word(self) -> str:
+        """What a user types here to name it: its name where ``outputs`` holds it, else its directory; quoted."""
+        usual = OUTPUTS / self.name
+        return shlex.quote(self.name if usual.is_dir() and usual.samefile(self.path) else str(self.path))
+
+    @property
     def checkpoints(self) -> Path:
         """The folder of its checkpoints."""
         return self.path / "checkpoints"
@@ -50,7 +58,12 @@ class Run:
     @cached_property
     def config(self) -> dict[str, Any]:
         """Its resolved configuration; a :class:`DataError` where that cannot be read."""
-        return load_yaml(self.path / "config.yaml")
+        path = self.path / "config.yaml"
+        config = load_yaml(path)
+        for section in ("model", "data"):
+            if not isinstance(config.get(section), dict) or not isinstance(config[section].get("name"), str):
+                raise DataError(f"{path} names no {section}", "restore the file, or train the run again")
+        return config
 
     @cached_property
     def spec(self) -> DataSpec:
@@ -122,7 +135,9 @@ class Run:
         Raises:
             ConfigError: another process holds it.
         """
-        with resource_errors(self.path), (self.path / "lock").open("a+") as file:
+        with resource_errors(self.path):
+            file = (self.path / "lock").open("a+")
+        with file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -159,14 +174,19 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
+def versions() -> dict[str, str]:
+    """The versions of the packages that figures may depend on."""
+    found = {}
+    for package in _RECORDED:
+        with suppress(PackageNotFoundError):
+            found[package] = version(package)
+    return found
+
+
 def environment() -> dict[str, Any]:
     """Versions, machine and git state, for ``env.json``."""
     import torch
 
-    versions = {}
-    for package in _RECORDED:
-        with suppress(PackageNotFoundError):
-            versions[package] = version(package)
     git = None
     with suppress(OSError, subprocess.SubprocessError):
         described = subprocess.run(
@@ -180,7 +200,7 @@ def environment() -> dict[str, Any]:
         "cpus": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
-        "versions": versions,
+        "versions": versions(),
         "git": git,
     }
 
@@ -224,7 +244,7 @@ def _stamped(parent: Path) -> Path:
 def _point_latest(link: Path, target: Path) -> None:
     temporary = link.with_name(f".latest-{os.getpid()}")
     temporary.unlink(missing_ok=True)
-    temporary.symlink_to(os.path.relpath(target, link.parent.absolute()), target_is_directory=True)
+    temporary.symlink_to(os.path.relpath(target.resolve(), link.parent.resolve()), target_is_directory=True)
     temporary.replace(link)
 
 

@@ -199,6 +199,7 @@ def test_an_experiment_that_names_nothing_there_is(user: Path) -> None:
         ["+hydra.hydra_logging.handlers.mine={'()':os.system}"],
         ["hydra/sweeper=optuna", "+hydra.sweeper.sampler.independent_sampler._target_=os.system"],
         ["hydra/sweeper=optuna", "hydra.sweeper.sampler._target_=os.system"],
+        ["hydra/sweeper=optuna", "hydra.sweeper.sampler._target_=optuna.samplers._base.os.system"],
         ["hydra/sweeper=optuna", "hydra.sweeper.custom_search_space=os.system"],
     ],
     ids=str,

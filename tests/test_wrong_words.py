@@ -42,6 +42,7 @@ WRONG = [
     ("train seed=-1 trainer.steps=0", 2, ["seed=-1"]),
     ("train model=null", 2, ["model"]),
     ("sample n=0", 2, ["n=0"]),
+    ("train data.val_fraction=0.0 trainer.validate_every=1", 2, ["val split", "data.val_fraction"]),
     # code in a configuration
     ("train +model._target_=os.system", 2, ["model._target_=os.system"]),
     ("train +hydra.callbacks.mine._target_=os.system", 2, ["hydra.callbacks"]),
@@ -52,6 +53,8 @@ WRONG = [
     ("train --resume nothing", 2, ["nothing"]),
     ("sample run=empty", 2, ["empty", "config.yaml"]),
     ("sample run=broken", 3, ["broken", "config.yaml"]),
+    ("sample run=torn", 3, ["torn", "names no data"]),
+    ("eval run=torn", 3, ["torn", "names no data"]),
     ("sample run=evil", 3, ["evil", "_target_"]),
     ("train data=image_folder data.root=absent", 3, ["absent"]),
     ("train data=image_folder data.root=empty", 3, ["empty"]),
@@ -64,9 +67,10 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty folder but for things that are wrong in one way each."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "home"))
-    for name in ("empty", "broken", "evil", "fakes"):
+    for name in ("empty", "broken", "torn", "evil", "fakes"):
         (tmp_path / name).mkdir()
     (tmp_path / "broken" / "config.yaml").write_text("model: [gan\n  - :")
+    (tmp_path / "torn" / "config.yaml").write_text("model:\n  name: gan\n")
     (tmp_path / "evil" / "config.yaml").write_text("model:\n  name: gan\n  _target_: os.system\n")
     for number in range(3):
         (tmp_path / "fakes" / f"not_a_picture.png{'' if not number else f'.{number}.png'}").write_text("only text")

@@ -70,7 +70,7 @@ def main(config: dict[str, Any], options: Options) -> int:
     sources = Sources(
         device=device,
         weights=None if asked.weights is None else Path(asked.weights).expanduser(),
-        data=None if run is None else str(_data_of(run)["name"]),
+        data=None if run is None else run.config["data"]["name"],
         open_split=opened,
     )
     sides = _sides(asked, run, opened, device)
@@ -84,7 +84,7 @@ def main(config: dict[str, Any], options: Options) -> int:
     else:
         source = None if run is None else run.name
         print(describe(results, sides, source, files))
-        print("next: " + ("aigc sample" if run is None else f"aigc sample run={run.name}"))
+        print("next: " + ("aigc sample" if run is None else f"aigc sample run={run.word}"))
     return 0
 
 
@@ -110,19 +110,12 @@ def _run_of(asked: EvalConfig, options: Options) -> Run | None:
     return find_run(asked.run)
 
 
-def _data_of(run: Run) -> dict[str, Any]:
-    data = run.config.get("data")
-    if not isinstance(data, dict) or "name" not in data:
-        raise DataError(f"{run.path}/config.yaml names no dataset", "restore the file, or name another run with run=")
-    return data
-
-
 def _opener(asked: EvalConfig, run: Run) -> Callable[[Split], Dataset]:
     """Opens a split of the run's data once, where the configuration says it lies now."""
     from aigc_cli.data import open_dataset
 
     moved = {key: value for key, value in asked.data.items() if value is not None}
-    values = {**_data_of(run), **moved}
+    values = {**run.config["data"], **moved}
 
     @cache
     def opened(split: Split) -> Dataset:
@@ -146,7 +139,7 @@ def _sides(
         word = getattr(asked, key)
         given[key] = None if word is None else open_images(Path(word).expanduser(), channels)
     fake, real, held_out = given["fake"], given["real"], given["held_out"]
-    name = "" if run is None else str(_data_of(run)["name"])
+    name = "" if run is None else run.config["data"]["name"]
     if fake is not None and asked.n is not None:
         fake = First(fake, asked.n)
     size = len(real) if real is not None else 0

@@ -18,6 +18,7 @@ from pydantic.dataclasses import dataclass
 from aigc_cli.config import STRICT, Options, check
 from aigc_cli.errors import ConfigError, suggest
 from aigc_cli.progress import progress
+from aigc_cli.reporting import shown
 
 if TYPE_CHECKING:
     from aigc_cli.runs import Run
@@ -191,21 +192,13 @@ def _provenance(
 def _report(out: Path, files: list[str], overview: list[str], provenance: Provenance, settings: SampleConfig) -> None:
     from aigc_cli.sampling.provenance import RECORD
 
-    shown = shown_path(out)
+    folder = shown(out)
     print(f"{settings.n} {'sample' if settings.n == 1 else 'samples'}, {provenance.sentence()}")
     for name in overview:
-        print(f"  {shown / name}")
-    print(f"  {shown / files[0]}" + (f" ... {files[-1]}" if len(files) > 1 else ""))
-    print(f"  {shown / RECORD}")
+        print(f"  {folder / name}")
+    print(f"  {folder / files[0]}" + (f" ... {files[-1]}" if len(files) > 1 else ""))
+    print(f"  {folder / RECORD}")
     words = ["aigc", "eval"]
     words += [f"run={settings.run}"] if settings.run != "latest" else []
     words += [f"step={settings.step}"] if settings.step is not None else []
     print(f"next: {shlex.join(words)}")
-
-
-def shown_path(path: Path) -> Path:
-    """The path as it is shortest: relative where it lies under the current folder."""
-    try:
-        return path.absolute().relative_to(Path.cwd())
-    except ValueError:
-        return path

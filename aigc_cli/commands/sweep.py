@@ -227,7 +227,7 @@ def _gives(words: Sequence[str], key: str) -> bool:
 
 def _job(plan: Plan, config: DictConfig) -> float | None:
     """One job; its row says how it went. Hydra calls it in this process or in another."""
-    from aigc_cli.commands.train import run_training
+    from aigc_cli.commands.train import run_training, with_absolute_paths
     from aigc_cli.runs import find_by_identity
 
     hydra = HydraConfig.get()
@@ -238,7 +238,7 @@ def _job(plan: Plan, config: DictConfig) -> float | None:
     try:
         for module in plan.options.plugins:
             import_plugin(module)
-        values = plain("train", config)
+        values = with_absolute_paths(plain("train", config))
         options = replace(plan.options, overrides=tuple(words), job=number)
         result = run_training(values, options)
         row |= {"status": result.status, "run": str(result.run.path.absolute()), "figures": result.figures}

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -22,6 +23,7 @@ from aigc_cli.data.loader import Loader
 from aigc_cli.errors import ConfigError, ResourceError
 from aigc_cli.models.base import Model
 from aigc_cli.registry import find
+from aigc_cli.reporting import shown
 from aigc_cli.runs import OUTPUTS, Run, create_run, find_by_identity, find_run
 from aigc_cli.training.checkpoint import build_model
 from aigc_cli.training.memory import keep_freed_memory
@@ -61,6 +63,15 @@ class Settings:
 
 
 @dataclass(frozen=True)
+class Parts:
+    """What a configuration describes, built before a run directory is: until then anything may turn out not to fit."""
+
+    dataset: Dataset
+    model: Model
+    validate: Callable[[], dict[str, float]] | None
+
+
+@dataclass(frozen=True)
 class TrainResult:
     """How a run ended."""
 
@@ -76,15 +87,13 @@ def main(config: dict[str, Any], options: Options) -> int:
     run = result.run
     if result.status == "skipped":
         print(f"{run.name} is complete: {run.step} steps of {run.config['trainer']['steps']}")
-        print(f"to go on:    aigc train --resume {shlex.quote(run.name)} trainer.steps={2 * run.step}")
+        print(f"to go on:    aigc train --resume {run.word} trainer.steps={2 * run.step}")
         return 0
-    print(f"run:         {_short(run.path)}")
+    print(f"run:         {shown(run.path)}")
     grid = run.path / "samples" / f"step-{run.step}.png"
-    print(
-        f"samples:     {_short(grid)}" if grid.exists() else f"checkpoint:  {_short(run.checkpoints)}/step-{run.step}"
-    )
-    print(f"curves:      {_short(run.path / 'curves.png')}")
-    word = "" if _is_latest(run) else f" run={shlex.quote(_short(run.path))}"
+    print(f"samples:     {shown(grid)}" if grid.exists() else f"checkpoint:  {shown(run.checkpoints)}/step-{run.step}")
+    print(f"curves:      {shown(run.path / 'curves.png')}")
+    word = "" if _is_latest(run) else f" run={shlex.quote(str(shown(run.path)))}"
     print(f"next:        aigc sample{word}    or    aigc eval{word}")
     return 0
 
@@ -101,8 +110,8 @@ def run_training(config: dict[str, Any], options: Options) -> TrainResult:
     """
     if options.resume is not None:
         run = find_run(options.resume, Path(config["outputs"]))
-        return _resume(run, changed_config(run.config, options.overrides), options)
-    config = _with_absolute_paths(config)
+        return _resume(run, with_absolute_paths(changed_config(run.config, options.overrides)), options)
+    config = with_absolute_paths(config)
     checked = check_config(config)
     if options.job is not None:
         earlier = find_by_identity(config)
@@ -111,11 +120,11 @@ def run_training(config: dict[str, Any], options: Options) -> TrainResult:
         if earlier is not None and earlier.status() == "stopped":
             return _resume(earlier, earlier.config, options)
     device = _prepare(checked.trainer, options)
-    dataset, model = _build(config)
+    parts = _build(config, checked.trainer, device)
     run = create_run(config)
     with run.lock():
-        run.save_config(config, dataset.spec)
-        return _fit(run, config, checked, dataset, model, device)
+        run.save_config(config, parts.dataset.spec)
+        return _fit(run, config, checked, parts, device)
 
 
 def _resume(run: Run, config: dict[str, Any], options: Options) -> TrainResult:
@@ -124,8 +133,8 @@ def _resume(run: Run, config: dict[str, Any], options: Options) -> TrainResult:
         if run.status() == "complete" and run.step >= checked.trainer.steps:
             return _skipped(run, config)
         device = _prepare(checked.trainer, options)
-        dataset, model = _build(config)
-        return _fit(run, config, checked, dataset, model, device, resume=True)
+        parts = _build(config, checked.trainer, device)
+        return _fit(run, config, checked, parts, device, resume=True)
 
 
 def check_config(config: Mapping[str, Any]) -> Settings:
@@ -156,7 +165,8 @@ def _name(config: Mapping[str, Any], kind: str) -> str:
     return name
 
 
-def _with_absolute_paths(config: dict[str, Any]) -> dict[str, Any]:
+def with_absolute_paths(config: dict[str, Any]) -> dict[str, Any]:
+    """The configuration with ``data.root`` as it is from any folder."""
     root = config["data"].get("root")
     if root is None:
         return config
@@ -171,6 +181,10 @@ def _prepare(trainer: TrainerConfig, options: Options) -> torch.device:
     if trainer.threads is not None:
         torch.set_num_threads(trainer.threads)
     if device.type == "cuda":
+        if device.index is not None:
+            torch.cuda.set_device(device)  # what asks for no GPU in particular, such as pinned memory, means this one
+        if trainer.deterministic:
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # else cuBLAS may not repeat itself
         torch.backends.cuda.matmul.allow_tf32 = not trainer.deterministic
         torch.backends.cudnn.allow_tf32 = not trainer.deterministic
         torch.backends.cudnn.benchmark = not trainer.deterministic
@@ -178,20 +192,21 @@ def _prepare(trainer: TrainerConfig, options: Options) -> torch.device:
     return device
 
 
-def _build(config: dict[str, Any]) -> tuple[Dataset, Model]:
+def _build(config: dict[str, Any], settings: TrainerConfig, device: torch.device) -> Parts:
     dataset = open_dataset(config["data"], "train")
     for problem in dataset.problems()[:5]:
         print(f"aigc: warning: {problem}", file=sys.stderr)
     # Fresh weights depend on the seed alone, whatever was drawn before.
     torch.manual_seed(config["seed"])
-    return dataset, build_model(config["model"], dataset.spec)
+    model = build_model(config["model"], dataset.spec)
+    validate = validator(config, settings, model, dataset, device) if settings.validate_every else None
+    return Parts(dataset, model, validate)
 
 
 def _fit(
-    run: Run, config: dict[str, Any], checked: Settings, dataset: Dataset, model: Model, device: torch.device,
-    *, resume: bool = False,
-) -> TrainResult:  # fmt: skip
-    settings = checked.trainer
+    run: Run, config: dict[str, Any], checked: Settings, parts: Parts, device: torch.device, *, resume: bool = False
+) -> TrainResult:
+    settings, dataset, model = checked.trainer, parts.dataset, parts.model
     loader = Loader(dataset, batch_size=settings.batch_size, seed=checked.seed, device=device, workers=settings.workers)
     trainer = Trainer(
         model=model, loader=loader, optimizer=checked.optimizer, config=settings, seed=checked.seed, run=run,
@@ -204,8 +219,9 @@ def _fit(
     run.record_command()
     _write_problems(run, dataset)
     _describe(run, model, dataset, settings, device)
+    draw = preview(run, model, dataset, settings, device) if settings.sample_every else None
     try:
-        figures = trainer.fit(_hooks(run, config, settings, dataset, trainer))
+        figures = trainer.fit(Hooks(preview=draw, validate=parts.validate))
     except torch.OutOfMemoryError as error:
         raise ResourceError(
             f"out of memory on {device} with trainer.batch_size={settings.batch_size}",
@@ -213,15 +229,6 @@ def _fit(
             "or trainer.precision=bf16",
         ) from error
     return TrainResult(run, figures, "complete", _objective(figures, config))
-
-
-def _hooks(run: Run, config: dict[str, Any], settings: TrainerConfig, dataset: Dataset, trainer: Trainer) -> Hooks:
-    return Hooks(
-        preview=preview(run, trainer.model, dataset, settings, trainer.device) if settings.sample_every else None,
-        validate=validator(config, settings, trainer.model, dataset, trainer.device)
-        if settings.validate_every
-        else None,
-    )
 
 
 def _describe(run: Run, model: Model, dataset: Dataset, settings: TrainerConfig, device: torch.device) -> None:
@@ -235,7 +242,7 @@ def _describe(run: Run, model: Model, dataset: Dataset, settings: TrainerConfig,
     print(f"data:        {len(dataset)} items of {shape} {spec.modality}{classes}", file=sys.stderr)
     print(f"training:    {settings.steps} steps of {settings.batch_size * settings.accumulate} items on {device}, "
           f"{precision}", file=sys.stderr)  # fmt: skip
-    print(f"run:         {_short(run.path)}", file=sys.stderr, flush=True)
+    print(f"run:         {shown(run.path)}", file=sys.stderr, flush=True)
 
 
 def _count(module: torch.nn.Module) -> str:
@@ -269,9 +276,3 @@ def _objective(figures: Mapping[str, float], config: Mapping[str, Any]) -> float
     held_out = [value for name, value in figures.items() if name.startswith("val/")]
     losses = [value for name, value in figures.items() if name.endswith("/loss")]
     return next(iter([*held_out, *reversed(losses)]), None)
-
-
-def _short(path: Path) -> str:
-    """A path relative to where the user stands, if it is below."""
-    here = Path.cwd()
-    return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)

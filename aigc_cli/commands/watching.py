@@ -69,7 +69,7 @@ def _distance(
 
     n = trainer.validate_items or min(len(dataset), MOST_SAMPLES)
     metric = {"name": "fd", "extractor": "classifier"}
-    return validator({"fd": metric}, config["data"], samples, n, device=device)
+    return validator({"fd": metric}, config["data"], samples, n, device=device, train=dataset)
 
 
 def _mean_score(model: Model, dataset: Dataset, config: TrainerConfig, device: torch.device) -> dict[str, float]:

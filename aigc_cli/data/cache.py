@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from aigc_cli.errors import DataError, ResourceError
@@ -58,14 +56,3 @@ def find_root(root: str) -> Path:
     if not path.exists():
         raise DataError(f"data.root={root}: there is nothing at {path}", "check the path, or put the data there")
     return path
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` that takes its place at the end; after an error it is removed."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        yield part
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)

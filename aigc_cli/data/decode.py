@@ -46,7 +46,7 @@ def decode_image(source: bytes | Path, size: int, channels: int) -> np.ndarray:
             image.load()
             tagged = any(key in image.info for key in ORIENTED)  # asking is cheap, transposing parses
             upright = ImageOps.exif_transpose(image) if tagged else image
-        pixels = np.asarray(_square(_plain(upright, MODES[channels]), size))
+        pixels = np.asarray(_square(plain(upright, MODES[channels]), size))
     except MemoryError:
         raise
     except Exception as error:  # Pillow's decoders raise whatever a broken file makes them trip over
@@ -64,7 +64,7 @@ def _reason(error: Exception) -> str:
     return str(error) or type(error).__name__
 
 
-def _plain(image: Image, mode: str) -> Image:
+def plain(image: Image, mode: str) -> Image:
     """Any mode to L or RGB, 8 bits, opaque."""
     from PIL import Image
 

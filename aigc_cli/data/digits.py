@@ -2,33 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Literal
 
 import numpy as np
-from pydantic import model_validator
 from pydantic.dataclasses import dataclass
 
 from aigc_cli.config import STRICT
 from aigc_cli.data.base import Split
-from aigc_cli.data.images import Fraction, ImageDataset, Size, cut, rescale
+from aigc_cli.data.images import CutConfig, ImageDataset, Size, cut, rescale
 from aigc_cli.registry import register
 
 
 @dataclass(config=STRICT, frozen=True, kw_only=True)
-class DigitsConfig:
+class DigitsConfig(CutConfig):
     """See ``configs/data/digits.yaml``."""
 
     name: Literal["digits"]
     size: Size
     flip: bool
-    val_fraction: Fraction
-    test_fraction: Fraction
-
-    @model_validator(mode="after")
-    def _leave_some(self) -> Self:
-        if self.val_fraction + self.test_fraction >= 1:
-            raise ValueError("val_fraction and test_fraction leave nothing to train on")
-        return self
 
 
 @register("data", "digits", DigitsConfig)

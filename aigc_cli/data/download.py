@@ -16,8 +16,8 @@ from typing import IO, Any
 from tqdm import tqdm
 
 from aigc_cli import __version__
-from aigc_cli.data.cache import replacing
 from aigc_cli.errors import DataError, ResourceError
+from aigc_cli.files import checksum, replacing
 
 CHUNK = 1 << 20
 MARKUP = (b"<!doctype html", b"<html", b"<?xml", b"<head")
@@ -25,12 +25,6 @@ MARKUP = (b"<!doctype html", b"<html", b"<?xml", b"<head")
 
 class Refused(Exception):
     """Why one address did not give the file."""
-
-
-def checksum(path: Path, algorithm: str) -> str:
-    """The sum of a file's content, in hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, algorithm).hexdigest()
 
 
 def download(

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from aigc_cli.data.base import Batch, Codec, Dataset, DataSpec
-from aigc_cli.data.cache import cache_dir, replacing
+from aigc_cli.data.cache import cache_dir
 from aigc_cli.data.codecs import ImageCodec
 from aigc_cli.data.decode import Unreadable, decode_all, pillow_errors
 from aigc_cli.data.images import ImageDataset, fingerprint, mirror
 from aigc_cli.errors import DataError
+from aigc_cli.files import replacing, write_atomically
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -175,6 +176,5 @@ def _failures(files: Encoded) -> dict[int, str]:
     failed = decode_all(files.decode, len(files), lambda index, pixels: None, "checking")
     with suppress(OSError):
         memory.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(memory) as part:
-            part.write_text(json.dumps(failed))
+        write_atomically(memory, json.dumps(failed))
     return failed

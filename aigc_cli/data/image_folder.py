@@ -10,10 +10,10 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass as plain_dataclass
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, Literal, Protocol, Self
+from typing import Annotated, Any, Literal, Protocol
 
 import numpy as np
-from pydantic import Field, model_validator
+from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from aigc_cli.config import STRICT
@@ -22,7 +22,7 @@ from aigc_cli.data.base import Dataset, Split
 from aigc_cli.data.cache import find_root
 from aigc_cli.data.decode import Unreadable, decode_image
 from aigc_cli.data.encoded import Encoded, open_encoded
-from aigc_cli.data.images import Channels, Fraction, Size
+from aigc_cli.data.images import Channels, CutConfig, Size
 from aigc_cli.data.parquet import SPLIT_WORDS
 from aigc_cli.errors import ConfigError, DataError
 from aigc_cli.registry import register
@@ -33,7 +33,7 @@ KINDS = "png, jpeg, webp or bmp pictures, flat or in a folder for each class, or
 
 
 @dataclass(config=STRICT, frozen=True, kw_only=True)
-class ImageFolderConfig:
+class ImageFolderConfig(CutConfig):
     """See ``configs/data/image_folder.yaml``."""
 
     name: Literal["image_folder"]
@@ -42,16 +42,8 @@ class ImageFolderConfig:
     channels: Channels
     labels: bool
     flip: bool
-    val_fraction: Fraction
-    test_fraction: Fraction
     max_bad: Annotated[int, Field(ge=0)]
     memory_gb: Annotated[float, Field(gt=0)]
-
-    @model_validator(mode="after")
-    def _leave_some(self) -> Self:
-        if self.val_fraction + self.test_fraction >= 1:
-            raise ValueError("val_fraction and test_fraction leave nothing to train on")
-        return self
 
 
 @register("data", "image_folder", ImageFolderConfig)
@@ -162,7 +154,7 @@ class _Zip:
         single = len(top) == 1 and all("/" in name for name in names) and not top & set(SPLIT_WORDS)
         self.prefix = f"{top.pop()}/" if single else ""  # the folder that was packed is no class
         self._files = {
-            info.filename.removeprefix(self.prefix): info.file_size for info in shown if info.filename in names
+            info.filename.removeprefix(self.prefix): info.file_size for info in shown if _is_picture(info.filename)
         }
         self.splits = _are_splits(self._files)
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
+from pydantic.dataclasses import dataclass
 
+from aigc_cli.config import STRICT
 from aigc_cli.data.base import Batch, Codec, Dataset, DataSpec, Split
 from aigc_cli.data.codecs import ImageCodec
 from aigc_cli.errors import ConfigError
@@ -21,6 +23,20 @@ if TYPE_CHECKING:
 Size = Annotated[int, Field(gt=0, le=4096)]
 Channels = Literal[1, 3]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
+
+
+@dataclass(config=STRICT, frozen=True, kw_only=True)
+class CutConfig:
+    """How much is held out where a source has no splits of its own."""
+
+    val_fraction: Fraction
+    test_fraction: Fraction
+
+    @model_validator(mode="after")
+    def _leave_some(self) -> Self:
+        if self.val_fraction + self.test_fraction >= 1:
+            raise ValueError("val_fraction and test_fraction leave nothing to train on")
+        return self
 
 
 class ImageDataset(Dataset):

@@ -7,10 +7,10 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass as plain_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
-from pydantic import Field, model_validator
+from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from aigc_cli.config import STRICT
@@ -18,7 +18,7 @@ from aigc_cli.data.base import Dataset, Split
 from aigc_cli.data.cache import find_root
 from aigc_cli.data.decode import Unreadable, decode_image
 from aigc_cli.data.encoded import Encoded, open_encoded
-from aigc_cli.data.images import Channels, Fraction, Size, cut
+from aigc_cli.data.images import Channels, CutConfig, Size, cut
 from aigc_cli.errors import ConfigError, DataError, ResourceError, suggest
 from aigc_cli.registry import register
 
@@ -39,7 +39,7 @@ LABEL_NAMES = ("label", "labels", "class", "target", "fine_label", "coarse_label
 
 
 @dataclass(config=STRICT, frozen=True, kw_only=True)
-class ParquetConfig:
+class ParquetConfig(CutConfig):
     """See ``configs/data/parquet.yaml``."""
 
     name: Literal["parquet"]
@@ -49,16 +49,8 @@ class ParquetConfig:
     size: Size
     channels: Channels
     flip: bool
-    val_fraction: Fraction
-    test_fraction: Fraction
     max_bad: Annotated[int, Field(ge=0)]
     memory_gb: Annotated[float, Field(gt=0)]
-
-    @model_validator(mode="after")
-    def _leave_some(self) -> Self:
-        if self.val_fraction + self.test_fraction >= 1:
-            raise ValueError("val_fraction and test_fraction leave nothing to train on")
-        return self
 
 
 @register("data", "parquet", ParquetConfig)

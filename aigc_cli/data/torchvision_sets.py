@@ -17,12 +17,13 @@ from pydantic.dataclasses import dataclass
 from aigc_cli.config import STRICT
 from aigc_cli.data.archives import unpack
 from aigc_cli.data.base import Dataset, Split
-from aigc_cli.data.cache import cache_dir, find_root, replacing
-from aigc_cli.data.download import checksum, download
+from aigc_cli.data.cache import cache_dir, find_root
+from aigc_cli.data.download import download
 from aigc_cli.data.encoded import decode_once
 from aigc_cli.data.images import Fraction, ImageDataset, Size, cut, rescale
 from aigc_cli.data.parquet import read_parquet, split_files
 from aigc_cli.errors import DataError
+from aigc_cli.files import checksum, write_atomically
 from aigc_cli.registry import register
 
 if TYPE_CHECKING:
@@ -120,6 +121,8 @@ def _cifar10_home(root: Path | None) -> Path:
             )
         if checksum(packed, "md5") != CIFAR10.tgz_md5:
             raise DataError(f"{packed} has the wrong sum: it is damaged, or another file", f"get {expected} again")
+    if (unpacked / batches).is_dir():  # torchvision looks at the sum of each of its files
+        return unpacked
     return unpack(packed, unpacked, max_bytes=10**9)
 
 
@@ -208,8 +211,7 @@ def _gunzip(packed: Path, plain: Path) -> Path:
     if len(content) > LARGEST_IDX:
         raise DataError(f"{packed} unpacks to more than {LARGEST_IDX} bytes", "get it again from a source you trust")
     plain.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(plain) as part:
-        part.write_bytes(content)
+    write_atomically(plain, content)
     return plain
 
 

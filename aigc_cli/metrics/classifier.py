@@ -23,7 +23,7 @@ from aigc_cli.config import STRICT
 from aigc_cli.data.base import Codec, Dataset, Split
 from aigc_cli.data.loader import Loader, batches_in_order
 from aigc_cli.errors import AigcError, ConfigError, DataError
-from aigc_cli.files import resource_errors, sha256_of, write_atomically
+from aigc_cli.files import checksum, resource_errors, write_atomically
 from aigc_cli.metrics.features import Sources
 from aigc_cli.nn.augment import translation
 from aigc_cli.progress import progress
@@ -100,19 +100,29 @@ class Classifier:
         path = _cache_path(name, train.spec.fingerprint)
         kept = _read(path, train)
         if kept is None:
-            with resource_errors(path):
+            with resource_errors(path, "with AIGC_CACHE"):
                 path.parent.mkdir(parents=True, exist_ok=True)
                 write_atomically(path, _trained(train, sources, self.name))
             kept = _read(path, train)
             assert kept is not None
         self.checksum = kept.checksum
         self._network = _placed(kept.network, sources.device).eval()
-        self._codec, self._device = train.codec, sources.device
+        self._codec, self._device, self._shape = train.codec, sources.device, train.spec.shape
         self.widths: Mapping[str, int] = {"features": WIDTH, "logits": len(train.spec.classes)}
         self.facts: Mapping[str, Any] = {"preprocessing": "uint8 to [-1, 1], not resized", **kept.facts}
 
     def __call__(self, images: Tensor) -> dict[str, Tensor]:
-        """Features of raw uint8 images (n, C, H, W) of the dataset's size, in float32."""
+        """Features of raw uint8 images (n, C, H, W), in float32.
+
+        Raises:
+            DataError: they are not of the dataset's own size, so that features would mean nothing.
+        """
+        if tuple(images.shape[1:]) != self._shape:
+            found, wanted = ("x".join(map(str, shape)) for shape in (images.shape[1:], self._shape))
+            raise DataError(
+                f"{self.name} knows images of {wanted} (channels x height x width), and these are {found}",
+                "bring them to that size, or use --metric fid",
+            )
         with torch.inference_mode():
             features, logits = self._network(self._codec.encode(images.to(self._device)))
         return {"features": features.cpu(), "logits": logits.cpu()}
@@ -172,7 +182,7 @@ def _read(path: Path, train: Dataset) -> _Kept | None:
     except (SafetensorError, RuntimeError, OSError, KeyError, TypeError, ValueError) as error:
         print(f"aigc: warning: {path} is broken ({str(error).splitlines()[0]}); training it again", file=sys.stderr)
         return None
-    return _Kept(network, sha256_of(path), facts)
+    return _Kept(network, checksum(path), facts)
 
 
 def _trained(train: Dataset, sources: Sources, name: str) -> bytes:

@@ -7,6 +7,7 @@ import hashlib
 import math
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from aigc_cli.config import check
 from aigc_cli.errors import DataError
-from aigc_cli.files import resource_errors, write_atomically
+from aigc_cli.files import write_atomically
 from aigc_cli.metrics.features import Extractor, Sources, check_finite
 from aigc_cli.metrics.images import Images, same_shape
 from aigc_cli.progress import progress
@@ -264,6 +265,6 @@ def _save(digest: str, features: Layers) -> None:
     if sum(rows.nbytes for rows in features.values()) > _KEPT_BYTES:
         return
     path = cache_dir() / "features" / f"{digest}.safetensors"
-    with resource_errors(path):
+    with suppress(OSError):  # a full disk costs time at the next evaluation, nothing else
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, save({key: rows.contiguous() for key, rows in features.items()}))

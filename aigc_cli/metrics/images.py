@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 
 from aigc_cli.data.base import Dataset
+from aigc_cli.data.decode import plain
+from aigc_cli.data.image_folder import SUFFIXES
 from aigc_cli.errors import ConfigError, DataError, NonFiniteError
-from aigc_cli.files import sha256_of
+from aigc_cli.files import checksum
 from aigc_cli.randomness import permutation
-
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 
 
 class Images(ABC):
@@ -155,7 +155,7 @@ class ArrayImages(Images):
             raise DataError(f"{path} holds {array.dtype} values, and images are uint8", "save them as uint8, 0 to 255")
         self._array = array
         self.shape = (array.shape[1], array.shape[2], array.shape[3])
-        self.key = f"npz/{sha256_of(path)}"
+        self.key = f"npz/{checksum(path)}"
         self.facts = {"file": str(path), "sha256": self.key.removeprefix("npz/")}
 
     def __len__(self) -> int:
@@ -225,8 +225,9 @@ class FolderImages(Images):
 
         try:
             with Image.open(path) as picture:
-                grey = picture.mode in ("1", "L") if self._channels is None else self._channels == 1
-                pixels = np.array(picture.convert("L" if grey else "RGB"))
+                own = picture.mode in ("1", "L") or picture.mode.startswith("I")  # I is grey of 16 bits
+                grey = own if self._channels is None else self._channels == 1
+                pixels = np.array(plain(picture, "L" if grey else "RGB"))
         except (OSError, ValueError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError) as error:
             raise DataError(f"{path} cannot be read as a picture: {error}", "remove or replace it") from None
         return torch.from_numpy(pixels[None] if grey else np.ascontiguousarray(pixels.transpose(2, 0, 1)))

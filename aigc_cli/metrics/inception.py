@@ -15,9 +15,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from aigc_cli import files
 from aigc_cli.config import STRICT
 from aigc_cli.errors import DataError
-from aigc_cli.files import sha256_of
 from aigc_cli.metrics.features import Sources
 from aigc_cli.registry import register
 
@@ -86,7 +86,7 @@ def load_weights(path: Path) -> tuple[str, dict[str, Tensor]]:
     """
     if not path.is_file():
         raise DataError(f"there is no file of weights at {path}", _mend())
-    checksum = sha256_of(path)
+    checksum = files.checksum(path)
     promised = path.stem.rsplit("-", 1)[-1]
     if len(promised) == 8 and all(c in "0123456789abcdef" for c in promised) and not checksum.startswith(promised):
         raise DataError(f"{path} is corrupt: its SHA-256 begins with {checksum[:8]}, not {promised}", _mend())

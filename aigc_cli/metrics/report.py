@@ -9,15 +9,13 @@ import platform
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from aigc_cli.files import resource_errors, write_json
 from aigc_cli.metrics.evaluation import Result, Score
 from aigc_cli.metrics.images import Images
-
-PACKAGES = ("aigc-cli", "torch", "torchvision", "torchmetrics", "torch-fidelity", "numpy")
+from aigc_cli.runs import versions
 
 
 @dataclass(frozen=True)
@@ -47,19 +45,9 @@ def record(result: Result, sides: Sides, device: str) -> dict[str, Any]:
         "config": dict(result.config),
         "notes": list(result.notes),
         "device": device,
-        "versions": {"python": platform.python_version(), **_versions()},
+        "versions": {"python": platform.python_version(), **versions()},
         "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
 
 
 def write(record: Mapping[str, Any], folder: Path) -> Path:

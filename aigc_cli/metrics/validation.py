@@ -23,6 +23,7 @@ def validator(
     n: int,
     *,
     device: torch.device,
+    train: Dataset | None = None,
     split: Split = "val",
     batch_size: int = 128,
 ) -> Callable[[], dict[str, float]]:
@@ -35,6 +36,7 @@ def validator(
         stream: Maps a batch size to batches of generated raw uint8 images, `n` in all; called at each validation.
         n: The number of samples.
         device: Where features are computed.
+        train: The training split, where it is open already.
         split: The reference.
         batch_size: Images at a time.
 
@@ -48,7 +50,7 @@ def validator(
 
     @cache
     def opened(which: Split) -> Dataset:
-        return open_dataset(data, which)
+        return train if train is not None and which == "train" else open_dataset(data, which)
 
     name = str(data["name"])
     sources = Sources(device=device, data=name, open_split=opened)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from aigc_cli import __version__
+from aigc_cli.files import replacing
 from aigc_cli.sampling.grid import grid
 from aigc_cli.sampling.provenance import LABEL
 
@@ -23,9 +23,5 @@ def write_preview(path: Path, raw: Tensor, title: str | None = None) -> None:
     info.add_text("Source", LABEL)
     info.add_text("Software", f"aigc {__version__}")
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
-    try:
-        grid(raw.cpu(), title=title).save(partial, format="PNG", pnginfo=info)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with replacing(path) as part:
+        grid(raw.cpu(), title=title).save(part, format="PNG", pnginfo=info)

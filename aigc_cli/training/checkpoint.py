@@ -24,7 +24,7 @@ from aigc_cli.config import check
 from aigc_cli.data.base import Codec, DataSpec
 from aigc_cli.data.codecs import codec_for
 from aigc_cli.errors import ConfigError, DataError, NonFiniteError, suggest
-from aigc_cli.files import resource_errors, sha256_of, sync, write_json
+from aigc_cli.files import checksum, resource_errors, sync, write_json
 from aigc_cli.models.base import Model
 from aigc_cli.registry import find
 from aigc_cli.runs import Run
@@ -102,7 +102,7 @@ class CheckpointFolder:
                 raise _as_os_error(error) from error
             sync(path)
         write_json(folder / "state.json", dict(state))
-        write_json(folder / "manifest.json", {path.name: sha256_of(path) for path in sorted(folder.iterdir())})
+        write_json(folder / "manifest.json", {path.name: checksum(path) for path in sorted(folder.iterdir())})
         sync(folder)
 
     def _publish(self, temporary: Path, final: Path) -> None:
@@ -116,9 +116,12 @@ class CheckpointFolder:
             temporary.rename(final)
         sync(self.path)
 
-    def prune(self, keep: int, best: int | None) -> None:
-        """Deletes all but the newest `keep` and the best; the newest has just been written, so it is valid."""
-        for step in self.steps()[:-keep]:
+    def prune(self, newest: int, keep: int, best: int | None) -> None:
+        """Deletes all but the best and the last `keep` up to `newest`, which has just been written, so it is valid.
+
+        What lies beyond `newest` is broken, or the run would have gone on from there: it counts for nothing.
+        """
+        for step in [step for step in self.steps() if step <= newest][:-keep]:
             if step != best:
                 shutil.rmtree(self.folder(step), ignore_errors=True)
 
@@ -171,7 +174,7 @@ def _verify(folder: Path, manifest: Any) -> None:
         path = folder / name
         if not path.is_file():
             raise ValueError(f"{name} is missing")
-        if sha256_of(path) != wanted:
+        if checksum(path) != wanted:
             raise ValueError(f"{name} does not match its sum")
 
 
@@ -239,8 +242,8 @@ def restore_model(run: Run, *, step: int | str | None = None, device: str = "aut
         ) from None
     model.requires_grad_(False).eval().to(where)
     weights = "ema" if "ema" in checkpoint.tensors else "model"
-    checksum = checkpoint.sums[f"{weights}.safetensors"]
-    return Restored(run, model, checkpoint.step, checksum, run.spec, codec_for(run.spec), where)
+    used = checkpoint.sums[f"{weights}.safetensors"]
+    return Restored(run, model, checkpoint.step, used, run.spec, codec_for(run.spec), where)
 
 
 def _choose(run: Run, step: int | str | None) -> Checkpoint:

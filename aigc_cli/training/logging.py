@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from aigc_cli.errors import ConfigError, NonFiniteError
-from aigc_cli.files import resource_errors, write_atomically
+from aigc_cli.files import replacing, resource_errors, write_atomically
 from aigc_cli.runs import read_rows
 
 
@@ -121,11 +121,13 @@ def _open_board(folder: Path, resume_step: int) -> Any:
 
 #: Bookkeeping that is a figure but no curve.
 _NOT_DRAWN = ("step", "epoch", "seconds")
+_DRAWN_FIRST, _DRAWN_LAST = ("loss",), ("gradient_norm", "lr", "items_per_second")
 
 
 def draw_curves(rows: list[dict[str, Any]], path: Path) -> None:
     """Draws the rows' curves as a PNG: a panel for each term, its phases together, held-out values as dots."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     panels: dict[str, list[str]] = {}
     for row in rows:
@@ -134,6 +136,7 @@ def draw_curves(rows: list[dict[str, Any]], path: Path) -> None:
                 panels[_term(key)].append(key)
     if not panels:
         return
+    panels = dict(sorted(panels.items(), key=_place))
     columns = min(3, len(panels))
     lines = math.ceil(len(panels) / columns)
     figure = Figure(figsize=(4.2 * columns, 2.8 * lines), layout="constrained")
@@ -144,13 +147,18 @@ def draw_curves(rows: list[dict[str, Any]], path: Path) -> None:
             axes.plot(*zip(*points, strict=True), label=key, marker="o" if len(points) < 20 else None, markersize=3)
         axes.set_title(term, fontsize=10)
         axes.set_xlabel("step", fontsize=8)
+        axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
         axes.tick_params(labelsize=8)
         axes.grid(alpha=0.3)
         if len(keys) > 1:
             axes.legend(fontsize=7)
-    temporary = path.with_name(f".{path.name}.tmp.png")
-    figure.savefig(temporary, dpi=110)
-    temporary.replace(path)
+    with replacing(path) as part:
+        figure.savefig(part, format="png", dpi=110)
+
+
+def _place(panel: tuple[str, list[str]]) -> tuple[bool, bool]:
+    """The losses come first, what is the same for all models last, and the rest as it was first seen."""
+    return panel[0] in _DRAWN_LAST, panel[0] not in _DRAWN_FIRST
 
 
 def _term(key: str) -> str:

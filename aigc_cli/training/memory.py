@@ -17,5 +17,6 @@ def keep_freed_memory() -> None:
     if sys.platform.startswith("linux"):
         with suppress(OSError, AttributeError):  # musl has no mallopt
             mallopt = ctypes.CDLL(None).mallopt
-            mallopt(_M_MMAP_THRESHOLD, 1 << 30)
+            if not mallopt(_M_MMAP_THRESHOLD, 1 << 30):
+                mallopt(_M_MMAP_THRESHOLD, 1 << 25)  # the most that older versions take
             mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)

@@ -264,7 +264,7 @@ class Trainer:
         kinds: dict[int | None, type[AigcError]] = {signal.SIGINT: Interrupted, signal.SIGTERM: Terminated}
         raise kinds[number](
             f"stopped at step {self.state.step} of {self.config.steps}, saved in {self.run.path}",
-            f"go on with `aigc train --resume {self.run.name}`",
+            f"go on with `aigc train --resume {self.run.word}`",
         )
 
     # saving and restoring
@@ -277,7 +277,7 @@ class Trainer:
         self.checkpoints.save(state.step, self._tensors(), asdict(state))
         if state.best_step == state.step:
             write_json(self.run.path / "best.json", {"step": state.step, "value": state.best})
-        self.checkpoints.prune(self.config.keep, state.best_step)
+        self.checkpoints.prune(state.step, self.config.keep, state.best_step)
         self.run.set_status("running", state.step)
 
     def _tensors(self) -> dict[str, Tensors]:

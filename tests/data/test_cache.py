@@ -1,9 +1,8 @@
 import os
-from pathlib import Path
 
 import pytest
 
-from aigc_cli.data.cache import cache_dir, find_root, replacing
+from aigc_cli.data.cache import cache_dir, find_root
 from aigc_cli.errors import DataError, ResourceError
 
 
@@ -44,17 +43,3 @@ def test_roots(tmp_path, monkeypatch):
     assert find_root("~/data") == find_root("data") == tmp_path / "data"
     with pytest.raises(DataError, match=r"there is nothing at .*nowhere"):
         find_root("nowhere")
-
-
-def test_a_replacement_that_fails_leaves_the_old(tmp_path):
-    path = tmp_path / "file"
-    path.write_text("old")
-
-    def fail(part: Path) -> None:
-        part.write_text("half")
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt), replacing(path) as part:
-        fail(part)
-    assert [p.name for p in tmp_path.iterdir()] == ["file"]
-    assert path.read_text() == "old"

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from aigc_cli.files import sha256_of
+from aigc_cli.files import checksum
 
 WORDS = [
     "trainer.steps=90",
@@ -38,7 +38,7 @@ def train(folder, run, *words):
 
 
 def hashes(run):
-    return {path.name: sha256_of(path) for path in (run / "checkpoints" / "step-90").glob("*.safetensors")}
+    return {path.name: checksum(path) for path in (run / "checkpoints" / "step-90").glob("*.safetensors")}
 
 
 def wait_for_training(process, run, timeout=120):

@@ -118,6 +118,11 @@ def test_the_first_images_of_others(tmp_path: Path) -> None:
         First(images, 11)
 
 
+def test_sixteen_bits_become_eight(tmp_path: Path) -> None:
+    Image.fromarray(np.full((4, 4), 128 * 257, dtype=np.uint16)).save(tmp_path / "a.png")
+    assert all_of(open_images(tmp_path)).unique().tolist() == [128]
+
+
 def test_sizes_must_agree(tmp_path: Path) -> None:
     a = open_images(save_npz(tmp_path / "a.npz", np.zeros((2, 4, 4), np.uint8)))
     b = open_images(save_npz(tmp_path / "b.npz", np.zeros((2, 8, 8), np.uint8)))

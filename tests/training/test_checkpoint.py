@@ -45,8 +45,14 @@ def test_saving_again_replaces(folder):
 
 
 def test_prune_keeps_the_newest_and_the_best(folder):
-    folder.prune(1, best=10)
+    folder.prune(30, 1, best=10)
     assert folder.steps() == [10, 30]
+
+
+def test_prune_does_not_count_a_broken_one_that_the_run_went_back_from(folder):
+    truncate(folder.folder(30) / "model.safetensors")
+    folder.prune(20, 1, best=None)
+    assert folder.load_newest().step == 20
 
 
 def truncate(path):

@@ -236,7 +236,7 @@ def test_other_data_is_refused(tmp_path):
 def test_another_network_is_refused(tmp_path):
     make(tmp_path / "run").fit(Hooks())
     with pytest.raises(DataError, match="does not fit this configuration"):
-        make(tmp_path / "run", "model.width=3").restore()
+        make(tmp_path / "run", "model.hidden=3").restore()
 
 
 def test_a_model_refuses_what_it_cannot_serve():
