@@ -51,7 +51,7 @@ keys (`aigc train --cfg job` prints them all with their values)
   data.root=FOLDER             data already on disk
   optimizer.lr=                the learning rate
   trainer.steps= trainer.batch_size= trainer.device=auto|cpu|cuda
-  trainer.precision=auto|fp32|bf16|fp16 trainer.compile= trainer.devices= trainer.ema=
+  trainer.precision=auto|fp32|bf16|fp16 trainer.compile= trainer.ema=
   trainer.checkpoint_every= trainer.keep= trainer.validate_every= trainer.accumulate=
   seed=0 run_dir=FOLDER        every random draw follows from the seed
 

@@ -71,9 +71,12 @@ class Run:
         path = self.path / "data.json"
         try:
             saved = json.loads(path.read_text())
+            modality, shape = str(saved["modality"]), tuple(int(size) for size in saved["shape"])
+            if min(shape, default=0) < 1 or (modality == "image" and len(shape) != 3):
+                raise ValueError(f"shape {list(shape)} is not that of {modality} data")
             return DataSpec(
-                modality=str(saved["modality"]),
-                shape=tuple(int(size) for size in saved["shape"]),
+                modality=modality,
+                shape=shape,
                 classes=tuple(str(name) for name in saved["classes"]),
                 vocab_size=None if saved["vocab_size"] is None else int(saved["vocab_size"]),
                 fingerprint=str(saved["fingerprint"]),
@@ -120,10 +123,10 @@ class Run:
         return step if isinstance(step, int) else 0
 
     def figures(self) -> dict[str, float]:
-        """The last value of every curve."""
+        """The last value of every curve, but for bookkeeping such as the learning rate."""
         last: dict[str, float] = {}
         for row in read_rows(self.path / "metrics.jsonl"):
-            last.update({key: value for key, value in row.items() if isinstance(value, int | float)})
+            last.update({key: value for key, value in row.items() if "/" in key and not key.endswith("/lr")})
         return last
 
     # the lock
@@ -289,7 +292,11 @@ def _literal(word: str) -> str:
 def list_runs(root: Path = OUTPUTS) -> list[Run]:
     """All runs under `root`, the oldest first."""
     found = [path.parent for path in root.glob("*/*/config.yaml") if path.parent.parent.name != "latest"]
-    return [Run(path) for path in sorted(found, key=lambda path: (path / "config.yaml").stat().st_mtime)]
+    ages = {}
+    for path in found:
+        with suppress(OSError):  # deleted meanwhile
+            ages[path] = (path / "config.yaml").stat().st_mtime
+    return [Run(path) for path in sorted(ages, key=ages.__getitem__)]
 
 
 def find_by_identity(config: dict[str, Any]) -> Run | None:

@@ -16,7 +16,7 @@ MAY_CHANGE = frozenset(
         "steps", "device", "devices", "compile", "log_every", "checkpoint_every", "keep", "sample_every", "samples",
         "validate_every", "validate_items", "validate_metric", "workers", "threads", "tensorboard",
     )
-) | {"data.root", "data.memory_gb", "outputs", "run_dir", "sweep.objective"}  # fmt: skip
+) | {"data.root", "outputs", "run_dir", "sweep.objective"}  # fmt: skip
 
 
 def changed_config(saved: dict[str, Any], words: Sequence[str]) -> dict[str, Any]:
@@ -42,11 +42,10 @@ def changed_config(saved: dict[str, Any], words: Sequence[str]) -> dict[str, Any
 
 def _apply(config: dict[str, Any], word: str) -> None:
     from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.core.override_parser.types import QuotedString
 
     override = OverridesParser.create().parse_override(word)
     key, value = override.key_or_group, override.value()
-    value = value.text if isinstance(value, QuotedString) else value
+    value = _unquoted(value)
     *sections, last = key.split(".")
     node: Any = config
     for section in sections:
@@ -56,3 +55,12 @@ def _apply(config: dict[str, Any], word: str) -> None:
     if isinstance(node[last], dict):  # a group: model=gan names the component that the section was made of
         value = {**node[last], "name": value}
     node[last] = value
+
+
+def _unquoted(value: Any) -> Any:
+    """A value of Hydra's grammar as plain data."""
+    if isinstance(value, list):
+        return [_unquoted(item) for item in value]
+    if isinstance(value, dict):
+        return {str(_unquoted(key)): _unquoted(item) for key, item in value.items()}
+    return getattr(value, "text", value)  # a quoted string holds its text

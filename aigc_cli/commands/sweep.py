@@ -176,6 +176,8 @@ def _make_folder(master: DictConfig, config: Mapping[str, Any]) -> Path:
             with suppress(FileExistsError):
                 unique.mkdir(parents=True, exist_ok=bool(given))
                 (unique / "jobs").mkdir(exist_ok=True)
+                for row in (unique / "jobs").glob("*.json"):
+                    row.unlink()  # of an earlier sweep in the same folder
                 return unique
     raise AssertionError("ten thousand sweeps in one second")
 

@@ -7,6 +7,7 @@ import shlex
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -27,7 +28,7 @@ from aigc_cli.reporting import shown
 from aigc_cli.runs import OUTPUTS, Run, create_run, find_by_identity, find_run
 from aigc_cli.training.checkpoint import build_model
 from aigc_cli.training.memory import keep_freed_memory
-from aigc_cli.training.optimizers import OptimizerConfig
+from aigc_cli.training.optimizers import OptimizerConfig, check_networks
 from aigc_cli.training.precision import resolve_device, resolve_precision
 from aigc_cli.training.trainer import Hooks, Trainer, TrainerConfig
 
@@ -120,7 +121,7 @@ def run_training(config: dict[str, Any], options: Options) -> TrainResult:
         if earlier is not None and earlier.status() == "stopped":
             return _resume(earlier, earlier.config, options)
     device = _prepare(checked.trainer, options)
-    parts = _build(config, checked.trainer, device)
+    parts = _build(config, checked, device)
     run = create_run(config)
     with run.lock():
         run.save_config(config, parts.dataset.spec)
@@ -133,7 +134,7 @@ def _resume(run: Run, config: dict[str, Any], options: Options) -> TrainResult:
         if run.status() == "complete" and run.step >= checked.trainer.steps:
             return _skipped(run, config)
         device = _prepare(checked.trainer, options)
-        parts = _build(config, checked.trainer, device)
+        parts = _build(config, checked, device)
         return _fit(run, config, checked, parts, device, resume=True)
 
 
@@ -155,6 +156,11 @@ def check_config(config: Mapping[str, Any]) -> Settings:
         mends = [error.mend for error in problems if error.mend]
         raise ConfigError("; ".join(error.message for error in problems), "; ".join(mends))
     resolve_device(checked["trainer"].device)
+    if checked["trainer"].tensorboard and find_spec("tensorboard") is None:
+        raise ConfigError(
+            "trainer.tensorboard=true needs TensorBoard, which is not installed",
+            "pip install 'aigc-cli[tensorboard]'",
+        )
     return Settings(checked["optimizer"], checked["trainer"], top.seed)
 
 
@@ -192,14 +198,16 @@ def _prepare(trainer: TrainerConfig, options: Options) -> torch.device:
     return device
 
 
-def _build(config: dict[str, Any], settings: TrainerConfig, device: torch.device) -> Parts:
+def _build(config: dict[str, Any], checked: Settings, device: torch.device) -> Parts:
     dataset = open_dataset(config["data"], "train")
     for problem in dataset.problems()[:5]:
         print(f"aigc: warning: {problem}", file=sys.stderr)
     # Fresh weights depend on the seed alone, whatever was drawn before.
     torch.manual_seed(config["seed"])
     model = build_model(config["model"], dataset.spec)
-    validate = validator(config, settings, model, dataset, device) if settings.validate_every else None
+    check_networks(checked.optimizer, [phase.name for phase in model.phases(0)])
+    watched = checked.trainer.validate_every is not None
+    validate = validator(config, checked.trainer, model, dataset, device) if watched else None
     return Parts(dataset, model, validate)
 
 

@@ -16,7 +16,6 @@ from aigc_cli.models.base import Model
 from aigc_cli.runs import Run
 from aigc_cli.sampling.generate import generate
 from aigc_cli.sampling.preview import write_preview
-from aigc_cli.training.precision import Precision
 from aigc_cli.training.trainer import TrainerConfig
 
 #: Samples that a Fréchet distance is measured on, if `trainer.validate_items` does not say.
@@ -29,8 +28,7 @@ def preview(
     """Draws ``samples/step-N.png`` from the same noise each time."""
 
     def draw(step: int) -> None:
-        with Precision(config.precision, device).autocast():
-            drawn = torch.cat(list(generate(model, dataset.codec, range(config.samples), seed=0, device=device)))
+        drawn = torch.cat(list(generate(model, dataset.codec, range(config.samples), seed=0, device=device)))
         path = run.path / "samples" / f"step-{step}.png"
         with resource_errors(path):
             write_preview(path, drawn, title=f"step {step}")

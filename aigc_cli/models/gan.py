@@ -167,8 +167,11 @@ class GAN(Model):
     def _fake_for_both(self, n: int) -> Tensor:
         """Images that the generator's phase takes over with their graph, which saves it a pass.
 
-        It comes right after this one and finds the generator as it was.
+        It comes right after this one and finds the generator as it was. Of accumulated batches only the first is
+        handed over, so that accumulation holds one graph, not all.
         """
+        if self._made:
+            return self._fake_for_one(n)
         self.generator.requires_grad_(True)  # the trainer leaves gradients on for the current phase's network alone
         fake = self._fake(n)
         self._made.append(fake)

@@ -90,8 +90,9 @@ LOSSES: dict[str, AdversarialLoss] = {
 def squared_gradient_norm(discriminator: nn.Module, x: Tensor) -> Tensor:
     """||grad_x D(x)||^2 per item, (n,), with a graph of its own; computed in float32 whatever the autocast."""
     with torch.autocast(x.device.type, enabled=False), torch.enable_grad():
+        # `forward` passes by what torch.compile made of the module, which has no double backward.
         x = x.detach().float().requires_grad_(True)
-        (gradient,) = torch.autograd.grad(discriminator(x).sum(), x, create_graph=True)
+        (gradient,) = torch.autograd.grad(discriminator.forward(x).sum(), x, create_graph=True)
     return gradient.square().flatten(1).sum(1)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from aigc_cli.errors import ConfigError, NonFiniteError
+from aigc_cli.errors import NonFiniteError
 from aigc_cli.files import replacing, resource_errors, write_atomically
 from aigc_cli.runs import read_rows
 
@@ -109,13 +109,8 @@ class MetricLog:
 
 
 def _open_board(folder: Path, resume_step: int) -> Any:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        raise ConfigError(
-            "trainer.tensorboard=true needs TensorBoard, which is not installed",
-            "pip install 'aigc-cli[tensorboard]'",
-        ) from None
+    from torch.utils.tensorboard import SummaryWriter
+
     return SummaryWriter(str(folder), purge_step=resume_step + 1)
 
 

@@ -111,15 +111,25 @@ def build_optimizers(config: OptimizerConfig, model: Model, phases: Iterable[str
         ConfigError: a setting for a network that the model does not have.
     """
     phases = tuple(phases)
-    for network in ("generator", "discriminator"):
-        if network not in phases and getattr(config, network) != NetworkOverrides():
-            raise ConfigError(
-                f"optimizer.{network} is set, but this model trains {', '.join(phases)}",
-                "leave it null and set optimizer.lr instead",
-            )
+    check_networks(config, phases)
     name: str = config.name  # type: ignore[attr-defined]
     build = cast(Callable[[ParamGroups, OptimizerConfig], Optimizer], find("optimizer", name).build)
     return {phase: build(_groups(config, phase, model.network(phase)), config) for phase in phases}
+
+
+def check_networks(config: OptimizerConfig, phases: Iterable[str]) -> None:
+    """Refuses settings for a network that the model does not train.
+
+    Raises:
+        ConfigError: there are some.
+    """
+    known = tuple(phases)
+    for network in ("generator", "discriminator"):
+        if network not in known and getattr(config, network) != NetworkOverrides():
+            raise ConfigError(
+                f"optimizer.{network} is set, but this model trains {', '.join(known)}",
+                "leave it null and set optimizer.lr instead",
+            )
 
 
 def _groups(config: OptimizerConfig, phase: str, network: nn.Module) -> ParamGroups:

@@ -11,7 +11,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass, field
 from typing import Annotated, Any, Literal
 
@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from aigc_cli.config import STRICT
 from aigc_cli.data.base import Batch
 from aigc_cli.data.loader import Loader
-from aigc_cli.errors import AigcError, ConfigError, DataError, Interrupted, Terminated
+from aigc_cli.errors import AigcError, ConfigError, DataError, Interrupted, ResourceError, Terminated
 from aigc_cli.files import write_json
 from aigc_cli.models.base import Model
 from aigc_cli.progress import Progress, progress
@@ -133,7 +133,7 @@ class Trainer:
             self.model.compile_networks()
         board = self.run.path / "tensorboard" if self.config.tensorboard else None
         self.log = MetricLog(self.run.path / "metrics.jsonl", self.state.step, board)
-        self.hooks, self.figures = hooks, dict[str, float]()
+        self.hooks, self.figures = hooks, self.run.figures()
         self._reported = time.monotonic(), self.state.step
         self.run.set_status("running", self.state.step)
         try:
@@ -150,7 +150,8 @@ class Trainer:
             raise
         finally:
             self.log.close()
-            self.log.draw(self.run.path / "curves.png")
+            with suppress(ResourceError):  # a full disk has been told of already
+                self.log.draw(self.run.path / "curves.png")
         return self.figures
 
     def _progress(self) -> Progress[int]:

@@ -242,3 +242,18 @@ def test_another_network_is_refused(tmp_path):
 def test_a_model_refuses_what_it_cannot_serve():
     with pytest.raises(ConfigError, match="Two cannot model text data; it serves image"):
         Two(DataSpec("text", (16,), vocab_size=65))
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # dynamo's own
+@pytest.mark.parametrize("loss", ["non_saturating", "wgan"])
+def test_compiled_networks_train_with_a_double_backward(tmp_path, monkeypatch, loss):
+    compiled = []
+
+    def compile_lightly(module, **_):
+        compiled.append(module)
+        module._compiled_call_impl = torch.compile(module._call_impl, backend="aot_eager")  # needs no C++ compiler
+
+    monkeypatch.setattr(nn.Module, "compile", compile_lightly)
+    trainer = make(tmp_path / "run", f"model.loss={loss}", "trainer.compile=true", "trainer.steps=2")
+    trainer.fit(Hooks())
+    assert compiled == [trainer.model.generator, trainer.model.discriminator]
