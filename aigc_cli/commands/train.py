@@ -87,7 +87,7 @@ def main(config: dict[str, Any], options: Options) -> int:
     result = run_training(config, options)
     run = result.run
     if result.status == "skipped":
-        print(f"{run.name} is complete: {run.step} steps of {run.config['trainer']['steps']}")
+        print(f"{run.name} is complete: it has done {run.step} steps")
         print(f"to go on:    aigc train --resume {run.word} trainer.steps={2 * run.step}")
         return 0
     print(f"run:         {shown(run.path)}")
@@ -223,6 +223,9 @@ def _fit(
     if resume:
         if not trainer.restore():
             print(f"aigc: {run.name} has no checkpoint yet; it starts from step 0", file=sys.stderr)
+        if trainer.state.step >= settings.steps:
+            run.set_status("complete", trainer.state.step)
+            return _skipped(run, config)
         run.save_config(config, run.spec)
     run.record_command()
     _write_problems(run, dataset)
