@@ -18,9 +18,7 @@ from aigc_cli.training.trainer import Hooks, Trainer
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 GROUPS = {"model", "data", "optimizer", "trainer", "experiment"}
-CHOICES = [
-    (path.parent.name, path.stem) for path in sorted(CONFIGS.glob("*/*.yaml")) if path.parent.name in GROUPS
-]
+CHOICES = [(path.parent.name, path.stem) for path in sorted(CONFIGS.glob("*/*.yaml")) if path.parent.name in GROUPS]
 
 
 def images(channels, size, classes):

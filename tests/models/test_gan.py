@@ -112,7 +112,9 @@ def test_every_loss_trains_both_networks(defaults: dict[str, Any], network: str,
         figures = step(model, images(8), optimizers, number)
         assert all(math.isfinite(value) for value in figures.values())
         assert all(value.ndim == 0 for value in figures.values())
-    assert {"discriminator/loss", "discriminator/real_score", "discriminator/fake_score", "generator/loss"} <= set(figures)
+    assert {"discriminator/loss", "discriminator/real_score", "discriminator/fake_score", "generator/loss"} <= set(
+        figures
+    )
     changed = [name for name, value in model.state_dict().items() if not torch.equal(value, before[name])]
     assert any(name.startswith("generator") for name in changed)
     assert any(name.startswith("discriminator") for name in changed)

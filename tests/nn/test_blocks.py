@@ -49,7 +49,9 @@ def test_minibatch_stddev_takes_any_batch() -> None:
     assert MinibatchStddev()(torch.randn(5, 2, 4, 4)).shape == (5, 3, 4, 4)
 
 
-@pytest.mark.parametrize("layer", [nn.Linear(256, 512), nn.Conv2d(32, 64, 4, 2, 1), nn.ConvTranspose2d(64, 32, 4, 2, 1)])
+@pytest.mark.parametrize(
+    "layer", [nn.Linear(256, 512), nn.Conv2d(32, 64, 4, 2, 1), nn.ConvTranspose2d(64, 32, 4, 2, 1)]
+)
 def test_init_keeps_the_variance(layer: nn.Module) -> None:
     torch.manual_seed(0)
     init_variance(layer)
