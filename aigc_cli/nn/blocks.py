@@ -46,7 +46,7 @@ def down(inputs: int, outputs: int, norm: str = "none", dropout: float = 0.0) ->
 
 
 def up(inputs: int, outputs: int, norm: str = "batch", dropout: float = 0.0) -> nn.Sequential:
-    """Doubles height and width: transposed 4x4 convolution, normalisation, ReLU, dropout of whole channels."""
+    """Doubles height and width: transposed 4x4 convolution, normalisation, leaky ReLU, dropout of whole channels."""
     return nn.Sequential(
         nn.ConvTranspose2d(inputs, outputs, 4, stride=2, padding=1, bias=norm != "batch"),
         NORMS[norm](outputs),
@@ -92,18 +92,6 @@ class MinibatchStddev(nn.Module):
         deviation = (grouped.var(dim=1, unbiased=False) + 1e-8).sqrt().mean(dim=(1, 2, 3))
         channel = deviation.to(x.dtype).repeat_interleave(group).view(n, 1, 1, 1).expand(n, 1, h, w)
         return torch.cat([x, channel], dim=1)
-
-
-def init_normal(module: nn.Module, std: float = 0.02) -> None:
-    """DCGAN's start: weights from N(0, std), normalisation scales from N(1, std), biases 0 (Radford et al. 2016)."""
-    for layer in module.modules():
-        if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
-            nn.init.normal_(layer.weight, 0.0, std)
-        elif isinstance(layer, (nn.BatchNorm1d, nn.BatchNorm2d, nn.GroupNorm)):
-            nn.init.normal_(layer.weight, 1.0, std)
-        bias = getattr(layer, "bias", None)
-        if isinstance(bias, nn.Parameter):
-            nn.init.zeros_(bias)
 
 
 def init_variance(module: nn.Module) -> None:
