@@ -21,6 +21,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -114,12 +115,19 @@ def trainer(config: dict[str, Any], model: Model, loader: Loader, folder: Path, 
     )
 
 
-def whole(trained: Trainer) -> Turn:
-    def turn(steps: int) -> None:
-        object.__setattr__(trained.config, "steps", trained.state.step + steps)
-        trained.fit(Hooks())
+class Enough(Exception):
+    """Ends a training that has no end of its own."""
 
-    return turn
+
+def whole(trained: Trainer, report: Callable[[], int]) -> None:
+    """Trains without end; the place where sample grids are drawn reports a turn and waits for the next."""
+
+    def pause(step: int) -> None:
+        if report() == 0:
+            raise Enough
+
+    with suppress(Enough):
+        trained.fit(Hooks(preview=pause))
 
 
 def bare(config: dict[str, Any], model: Model, loader: Loader, device: torch.device) -> Turn:
@@ -140,11 +148,12 @@ def bare(config: dict[str, Any], model: Model, loader: Loader, device: torch.dev
 
 
 def worker(role: str, options: argparse.Namespace, pipe: Connection) -> None:
-    """Builds one contestant in a process of its own, and runs a turn for each number of steps that comes in."""
+    """Builds one contestant in a process of its own, which takes a turn whenever it is told to."""
     device = torch.device(options.device)
     words = ["model=gan", "data=cifar10", "model.penalty=none", "model.augment=[]", "model.loss=non_saturating"]
     words += ["model.network=dcgan", "model.discriminator_norm=none", "model.minibatch_stddev=false"]
     words += [f"trainer.batch_size={BATCH}", "trainer.checkpoint_every=1000000000", f"trainer.device={options.device}"]
+    words += ["trainer.steps=1000000000", f"trainer.sample_every={options.steps}"]
     words += options.words
     config = compose("train", [*words, f"data.root={options.root}"] if options.root else words)
     if options.root:
@@ -154,22 +163,30 @@ def worker(role: str, options: argparse.Namespace, pipe: Connection) -> None:
     torch.manual_seed(0)
     model = build_model(config["model"], dataset.spec)
     with tempfile.TemporaryDirectory() as folder:
-        if role == "plain":
-            pixels = dataset.resident().content.permute(0, 2, 3, 1).contiguous().numpy()
-            turn = plain(model, pixels, device, config["optimizer"]["lr"])
-        else:
-            keep_freed_memory()
-            loader = Loader(dataset, batch_size=BATCH, seed=0, device=device)
-            if role == "bare":
-                turn = bare(config, model, loader, device)
-            else:
-                turn = whole(trainer(config, model, loader, Path(folder) / "run", device))
-        while (steps := pipe.recv()) > 0:
-            start = time.perf_counter()
-            turn(steps)
+
+        def report() -> int:
+            """Tells how long the turn took and waits for the next; 0 is the end."""
+            nonlocal start
             if device.type == "cuda":
                 torch.cuda.synchronize()
             pipe.send(time.perf_counter() - start)
+            more = int(pipe.recv())
+            start = time.perf_counter()
+            return more
+
+        start = time.perf_counter()
+        if role != "plain":
+            keep_freed_memory()
+        loader = Loader(dataset, batch_size=BATCH, seed=0, device=device)
+        if role == "trainer":
+            whole(trainer(config, model, loader, Path(folder) / "run", device), report)
+            return
+        pixels = dataset.resident().content.permute(0, 2, 3, 1).contiguous().numpy()
+        lr = config["optimizer"]["lr"]
+        turn = plain(model, pixels, device, lr) if role == "plain" else bare(config, model, loader, device)
+        turn(options.steps)
+        while report():
+            turn(options.steps)
 
 
 def main() -> None:
@@ -186,16 +203,13 @@ def main() -> None:
         pipes[role], far = context.Pipe()
         context.Process(target=worker, args=(role, options, far)).start()
 
-    def seconds(role: str, steps: int) -> float:
-        pipes[role].send(steps)
-        return float(pipes[role].recv())
-
-    for role in pipes:
-        seconds(role, 3)
+    for pipe in pipes.values():
+        pipe.recv()  # each has warmed up with a turn of its own
     times: dict[str, list[float]] = {role: [] for role in pipes}
     for _ in range(options.turns):
-        for role in pipes:
-            times[role].append(seconds(role, options.steps) / options.steps)
+        for role, pipe in pipes.items():
+            pipe.send(1)
+            times[role].append(float(pipe.recv()) / options.steps)
     for pipe in pipes.values():
         pipe.send(0)
     for role, measured in times.items():
