@@ -35,7 +35,7 @@ flags
   --version
 
 start here
-  aigc train         a GAN on the digits that come with the install, about a minute on a CPU
+  aigc train         a GAN on the digits that come with the install, a minute and a half on a CPU
   aigc sample        its digits, as pictures
   aigc eval          how good they are
 """
