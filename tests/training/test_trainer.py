@@ -244,7 +244,7 @@ def test_a_model_refuses_what_it_cannot_serve():
         Two(DataSpec("text", (16,), vocab_size=65))
 
 
-@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # dynamo's own
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor", "ignore:Guards may run slower")  # dynamo's own
 @pytest.mark.parametrize("loss", ["non_saturating", "wgan"])
 def test_compiled_networks_train_with_a_double_backward(tmp_path, monkeypatch, loss):
     compiled = []
