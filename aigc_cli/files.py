@@ -55,23 +55,31 @@ def write_json(path: Path, value: Any) -> None:
     write_atomically(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
+def mend_for(error: OSError, elsewhere: str) -> str:
+    """How to mend a failure to write; `elsewhere` says how the user names another place, such as ``with out=``."""
+    return _FIRST.get(error.errno or 0, "") + f"choose another folder {elsewhere}"
+
+
+#: What else can be done, or is the matter, by the system's number for it.
+_FIRST = {
+    errno.ENOSPC: "free some space on that disk, or ",
+    errno.EDQUOT: "free some of your quota, or ",
+    errno.EFBIG: "raise the limit on file sizes (ulimit -f), or ",
+    errno.EROFS: "it is read-only: ",
+    errno.EACCES: "you may not write there: ",
+    errno.EPERM: "you may not write there: ",
+}
+
+
 @contextmanager
 def resource_errors(path: Path, elsewhere: str = "with run_dir= or outputs=") -> Iterator[None]:
     """Turns a full disk, a read-only folder or a file too large into a :class:`ResourceError` that names `path`.
 
-    `elsewhere` says how the user chooses another place for it.
+    `elsewhere` is as in :func:`mend_for`.
     """
     try:
         yield
     except OSError as error:
-        mends = {
-            errno.ENOSPC: f"free some space on that disk, or choose another folder {elsewhere}",
-            errno.EDQUOT: f"free some of your quota, or choose another folder {elsewhere}",
-            errno.EFBIG: f"raise the limit on file sizes (ulimit -f), or choose another folder {elsewhere}",
-            errno.EROFS: f"choose a folder that can be written, {elsewhere}",
-            errno.EACCES: f"choose a folder that can be written, {elsewhere}",
-            errno.EPERM: f"choose a folder that can be written, {elsewhere}",
-        }
-        if error.errno not in mends:
+        if error.errno not in _FIRST:
             raise
-        raise ResourceError(f"cannot write {path}: {error.strerror}", mends[error.errno]) from error
+        raise ResourceError(f"cannot write {path}: {error.strerror}", mend_for(error, elsewhere)) from error

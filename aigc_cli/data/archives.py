@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import shutil
 import stat
 import tarfile
@@ -14,6 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from aigc_cli.errors import DataError, ResourceError
+from aigc_cli.files import mend_for
 
 CHUNK = 1 << 20
 BROKEN = (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, ValueError, NotImplementedError, RuntimeError)
@@ -49,7 +49,7 @@ def unpack(
     except OSError as error:
         if error.errno is None:  # gzip, lzma and bz2 say so of broken content
             raise _refuse(archive, f"it is broken: {error}") from error
-        mend = "free some space" if error.errno == errno.ENOSPC else "choose a folder that can be written to"
+        mend = mend_for(error, "with AIGC_CACHE or data.root=")
         raise ResourceError(f"cannot unpack {archive} into {folder}: {error.strerror}", mend) from error
     finally:
         if temporary is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import http.client
 import os
@@ -17,7 +16,7 @@ from tqdm import tqdm
 
 from aigc_cli import __version__
 from aigc_cli.errors import DataError, ResourceError
-from aigc_cli.files import checksum, replacing
+from aigc_cli.files import checksum, mend_for, replacing
 
 CHUNK = 1 << 20
 MARKUP = (b"<!doctype html", b"<html", b"<?xml", b"<head")
@@ -70,7 +69,7 @@ def _fetch(url: str, path: Path, sums: dict[str, str], timeout: float, max_bytes
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
-        mend = "free some space" if error.errno == errno.ENOSPC else "set AIGC_CACHE to a folder that can be written to"
+        mend = mend_for(error, "with AIGC_CACHE")
         raise ResourceError(f"cannot write {path}: {error.strerror or error}", mend) from error
 
 

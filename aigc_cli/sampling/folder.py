@@ -11,17 +11,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from aigc_cli.errors import AigcError, ConfigError, ResourceError
+from aigc_cli.files import mend_for
 from aigc_cli.sampling.provenance import RECORD, Provenance, read_record, recorded_files
 
 _ELSEWHERE = "choose another folder with out="
-_MENDS = {
-    errno.ENOSPC: f"free some space, sample fewer with n=, or {_ELSEWHERE}",
-    errno.EDQUOT: f"your quota is used up: free some space, or {_ELSEWHERE}",
-    errno.EACCES: f"you may not write there: {_ELSEWHERE}",
-    errno.EPERM: f"you may not write there: {_ELSEWHERE}",
-    errno.EFBIG: f"raise the limit on file sizes (ulimit -f), or {_ELSEWHERE}",
-    errno.EROFS: f"it is read-only: {_ELSEWHERE}",
-}
 _TAKEN = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR, errno.EISDIR)
 
 
@@ -132,4 +125,4 @@ def _translated(error: OSError, out: Path) -> AigcError:
     why = error.strerror or str(error)
     if error.errno in _TAKEN:
         return ConfigError(f"out={out} cannot be made: {why}", _ELSEWHERE)
-    return ResourceError(f"the samples cannot be written to {out}: {why}", _MENDS.get(error.errno or 0, _ELSEWHERE))
+    return ResourceError(f"the samples cannot be written to {out}: {why}", mend_for(error, "with out="))
