@@ -6,7 +6,7 @@ trainer asks for its phases, calls it once a phase, and steps the phase's optimi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 from pydantic.dataclasses import dataclass
@@ -72,12 +72,39 @@ class Model(nn.Module):
         """Encoded items, ``(len(noise), *spec.shape)``; `controls` are the fields of :attr:`controls`."""
         raise NotImplementedError
 
-    def score(self, batch: Batch) -> dict[str, Tensor] | None:
-        """Per-item held-out figures, each ``(n,)``; the first is what the best checkpoint minimises.
+    def score(self, batch: Batch, noise: Noise, samples: int = 1) -> dict[str, Tensor] | None:
+        """Held-out figures of encoded items, each ``(n,)``; the first is what the best checkpoint minimises.
 
         None where the model has no likelihood, nor a bound on one.
+
+        Args:
+            batch: Encoded items.
+            noise: What is drawn on the way, a stream for each item, so that figures do not depend on the batch.
+            samples: Draws of the latent for each item; above 1 the figures are of the importance-weighted bound.
         """
         return None
+
+    def prepare(self, items: Iterable[Batch], **controls: Any) -> None:
+        """Gets ready to :meth:`sample` with `controls` that need to see the encoded training set, such as a prior that
+        is fitted on its latents. Most need not; `items` is read only if they do."""
+
+    def examine(self, train: Batch, held_out: Batch | None) -> Losses:
+        """Further curves, looked at now and then in evaluation mode: what is too dear for every step.
+
+        Args:
+            train: Encoded training items.
+            held_out: As many encoded items that it does not train on; None where there are none.
+        """
+        return {}
+
+    def warnings(self, figures: Mapping[str, float]) -> Iterator[tuple[str, str]]:
+        """What the newest curves say is going wrong: a name for it, and one line for a person, with advice.
+
+        Args:
+            figures: Means since the last look by their full names, such as ``"discriminator/loss"``; those of
+                :meth:`examine` begin with ``"examine/"``.
+        """
+        return iter(())
 
     def compile_networks(self) -> None:
         """Compiles, in place, the networks for which it pays."""

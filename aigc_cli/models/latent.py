@@ -1,0 +1,125 @@
+"""Models whose samples are a function of a latent vector, so that one can walk from sample to sample."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Annotated, Any, ClassVar, Literal
+
+import torch
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+from torch import Tensor
+
+from aigc_cli.config import STRICT
+from aigc_cli.data.base import Batch, DataSpec
+from aigc_cli.errors import ConfigError, suggest
+from aigc_cli.models.base import Model
+from aigc_cli.randomness import Noise
+
+#: How samples may be arranged; see :attr:`LatentModel.modes`.
+Mode = Literal["sample", "reconstruct", "interpolate", "traverse"]
+
+
+@dataclass(config=STRICT, frozen=True, kw_only=True)
+class LatentControls:
+    """What ``sample`` of every latent model takes."""
+
+    #: How samples are arranged: each by itself; held-out items above their reconstructions; a walk between two a row;
+    #: one latent dimension moved along each row.
+    mode: Mode = "sample"
+    #: The class, or several separated by commas, of a model that was trained on labels; None is all of them, in turn.
+    class_: Annotated[str | None, Field(alias="class")] = None
+
+
+class LatentModel(Model):
+    """Base of the models with ``latents`` (drawn) and ``decode`` (from latents to encoded items).
+
+    Sample ``i`` of a conditional model is of class ``i mod k`` of the k that are asked for.
+    """
+
+    controls: ClassVar[type] = LatentControls
+    #: The modes it can be sampled in, its usual one first; "reconstruct" and "traverse" need :meth:`encode`.
+    modes: ClassVar[tuple[Mode, ...]] = ("sample", "interpolate")
+    #: Whether it was built to be told the class.
+    conditional: bool = False
+
+    @abstractmethod
+    def latents(self, noise: Noise, **controls: Any) -> Tensor:
+        """Latents (n, d) from the prior that `controls` name."""
+
+    @abstractmethod
+    def decode(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Encoded items (n, *spec.shape), float32, from latents (n, d) and, if conditional, labels (n,)."""
+
+    def encode(self, batch: Batch) -> Tensor:
+        """The latents (n, d), without noise, from which :meth:`decode` reconstructs encoded items."""
+        raise NotImplementedError
+
+    def sample(self, noise: Noise, **controls: Any) -> Tensor:
+        """Encoded items (len(noise), *spec.shape), of the classes asked for."""
+        labels = self.labels(noise.indices, controls.get("class_"), noise.device)
+        return self.decode(self.latents(noise, **controls), labels)
+
+    def labels(self, indices: Sequence[int], word: str | None, device: torch.device | str) -> Tensor | None:
+        """The classes (n,) of samples `indices`, int64; None where the model does not know classes.
+
+        Raises:
+            ConfigError: a class that the data does not have, or a model that does not know classes.
+        """
+        classes = chosen_classes(self.spec, word, self.conditional)
+        if not classes:
+            return None
+        return torch.tensor([classes[index % len(classes)] for index in indices], device=device)
+
+
+def chosen_classes(spec: DataSpec, word: str | None, conditional: bool) -> list[int]:
+    """The classes that a word such as ``cat,dog`` names, all for None; none for a model that is not conditional.
+
+    Raises:
+        ConfigError: there is no such class, or the model does not know classes.
+    """
+    if not conditional:
+        if word is not None:
+            raise ConfigError(
+                f"class={word}: this model was trained without classes",
+                "train one with model.conditional=true, on data with labels",
+            )
+        return []
+    if word is None:
+        return list(range(len(spec.classes)))
+    names = [name.strip() for name in word.split(",")]
+    for name in names:
+        if name not in spec.classes:
+            raise ConfigError(f"class={name}: the data has no such class", suggest(name, spec.classes, limit=20))
+    return [spec.classes.index(name) for name in names]
+
+
+def check_conditional(conditional: bool, spec: DataSpec) -> bool:
+    """Whether a model is told the class.
+
+    Raises:
+        ConfigError: it should be, and the data has no classes.
+    """
+    if conditional and len(spec.classes) < 2:
+        raise ConfigError(
+            "model.conditional=true needs labels, and this data has none",
+            "set model.conditional=false, or use data with classes, such as an image_folder with a folder each",
+        )
+    return conditional
+
+
+def slerp(start: Tensor, end: Tensor, share: Tensor) -> Tensor:
+    """Spherical interpolation of latents (n, d) at shares (k,) in [0, 1], as (n, k, d) (White 2016, section 2.1).
+
+    Where two latents point the same way, or one is 0, it is linear.
+    """
+    cosine = torch.nn.functional.cosine_similarity(start, end, dim=1)[:, None, None]
+    angle = torch.acos(cosine.clamp(-1, 1))
+    share = share[None, :, None]
+    sine = torch.sin(angle)
+    straight = sine.abs() < 1e-4
+    safe = torch.where(straight, 1.0, sine)
+    first = torch.where(straight, 1 - share, torch.sin((1 - share) * angle) / safe)
+    second = torch.where(straight, share, torch.sin(share * angle) / safe)
+    return first * start[:, None] + second * end[:, None]
