@@ -79,6 +79,7 @@ class Run:
                 shape=shape,
                 classes=tuple(str(name) for name in saved["classes"]),
                 vocab_size=None if saved["vocab_size"] is None else int(saved["vocab_size"]),
+                specials=tuple((str(name), int(token)) for name, token in saved.get("specials", ())),
                 fingerprint=str(saved["fingerprint"]),
             )
         except (OSError, ValueError, KeyError, TypeError) as error:

@@ -24,30 +24,40 @@ class DataSpec:
     """All that a model may know about the data."""
 
     modality: str  # "image" | "text" | "pairs" | "audio" | "video"
-    shape: tuple[int, ...]  # of one encoded item; (channels, height, width) for images
+    shape: tuple[int, ...]  # of one encoded item; (channels, height, width) for images, (tokens,) for text
     classes: tuple[str, ...] = ()  # () if unlabelled
-    vocab_size: int | None = None
+    vocab_size: int | None = None  # of tokens, the special ones included
+    specials: tuple[tuple[str, int], ...] = ()  # tokens that are no text: "pad", "bos", "eos", "unk"
     fingerprint: str = ""  # of the content, so that a resumed run can tell when the data changed
+
+    def special(self, name: str) -> int | None:
+        """The id of a special token; None where the vocabulary has none of that name."""
+        return dict(self.specials).get(name)
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Some items, raw or encoded: (n, ...) content, (n,) int64 labels where there are any."""
+    """Some items, raw or encoded: (n, ...) content, (n,) int64 labels where there are any.
+
+    Of pairs, `content` is the target and `source` what it is made from, each padded to its longest.
+    """
 
     content: Tensor
     labels: Tensor | None = None
+    source: Tensor | None = None
 
     def __len__(self) -> int:
         return self.content.shape[0]
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on a device."""
-        labels = None if self.labels is None else self.labels.to(device, non_blocking=True)
-        return Batch(self.content.to(device, non_blocking=True), labels)
+        moved = [None if part is None else part.to(device, non_blocking=True) for part in (self.labels, self.source)]
+        return Batch(self.content.to(device, non_blocking=True), *moved)
 
     def take(self, index: Tensor) -> Batch:
         """The rows at `index` (int64, on the batch's device)."""
-        return Batch(self.content[index], None if self.labels is None else self.labels[index])
+        taken = [None if part is None else part[index] for part in (self.labels, self.source)]
+        return Batch(self.content[index], *taken)
 
     def with_content(self, content: Tensor) -> Batch:
         """The same labels with other content."""
