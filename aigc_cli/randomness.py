@@ -33,6 +33,44 @@ def permutation(n: int, *key: int | str) -> np.ndarray:
     return generator(*key).permutation(n)
 
 
+def scattered(places: np.ndarray, n: int, *key: int | str) -> np.ndarray:
+    """Where a permutation of ``range(n)``, that depends on the key alone, takes `places`, int64 (m,).
+
+    It is worked out for those places only, for an `n` whose permutation would not fit in memory: a Feistel network
+    (Luby and Rackoff, How to Construct Pseudorandom Permutations, 1988) over the next power of four, walked until it
+    comes back into the range.
+    """
+    half = np.uint64(max(1, ((n - 1).bit_length() + 1) // 2))
+    mask = (np.uint64(1) << half) - np.uint64(1)
+    rounds = generator(*key).integers(2**64, size=6, dtype=np.uint64)
+    found = places.astype(np.uint64)
+    outside = np.ones(len(found), dtype=bool)
+    while outside.any():
+        left, right = found[outside] >> half, found[outside] & mask
+        for secret in rounds:
+            left, right = right, left ^ (_mixed(right ^ secret) & mask)
+        found[outside] = left << half | right
+        outside = found >= n
+    return found.astype(np.int64)
+
+
+def uniform_at(items: np.ndarray, *key: int | str) -> np.ndarray:
+    """A uniform draw in [0, 1), float32 (m,), for each of `items`, int64 (m,), that depends on it and the key alone."""
+    secret = np.uint64(derive(*key))
+    bits = _mixed(_mixed(items.astype(np.uint64) ^ secret) + secret) >> np.uint64(40)
+    draws: np.ndarray = bits.astype(np.float32) / np.float32(2**24)
+    return draws
+
+
+def _mixed(values: np.ndarray) -> np.ndarray:
+    """The finaliser of SplitMix64 (Steele, Lea and Flood, Fast Splittable Pseudorandom Number Generators, 2014)."""
+    values = values + np.uint64(0x9E3779B97F4A7C15)
+    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    mixed: np.ndarray = values ^ (values >> np.uint64(31))
+    return mixed
+
+
 def seed_step(seed: int, rank: int, step: int) -> None:
     """Seeds torch, on every device, for one training step."""
     import torch

@@ -14,12 +14,13 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from aigc_cli.config import identity, load_yaml, save_yaml
@@ -29,7 +30,8 @@ from aigc_cli.files import resource_errors, write_atomically, write_json
 
 OUTPUTS = Path("outputs")
 _RECORDED = (
-    "aigc-cli", "torch", "torchvision", "torchmetrics", "torch-fidelity", "hydra-core", "numpy", "safetensors", "pillow"
+    "aigc-cli", "torch", "torchvision", "torchmetrics", "torch-fidelity", "hydra-core", "numpy", "safetensors",
+    "tokenizers", "pillow",
 )  # fmt: skip
 
 
@@ -72,7 +74,8 @@ class Run:
         try:
             saved = json.loads(path.read_text())
             modality, shape = str(saved["modality"]), tuple(int(size) for size in saved["shape"])
-            if min(shape, default=0) < 1 or (modality == "image" and len(shape) != 3):
+            dimensions = {"image": 3, "text": 1, "pairs": 1}.get(modality, len(shape))
+            if min(shape, default=0) < 1 or len(shape) != dimensions:
                 raise ValueError(f"shape {list(shape)} is not that of {modality} data")
             return DataSpec(
                 modality=modality,
@@ -85,8 +88,12 @@ class Run:
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise DataError(f"{path} cannot be read: {error}", "restore the file, or train the run again") from None
 
-    def save_config(self, config: dict[str, Any], spec: DataSpec) -> None:
-        """Writes the configuration, its identity, and what the model may know about the data."""
+    def save_config(
+        self, config: dict[str, Any], spec: DataSpec, files: Mapping[str, str] = MappingProxyType({})
+    ) -> None:
+        """Writes the configuration, its identity, what the model may know about the data, and a codec's `files`."""
+        for name, content in files.items():
+            write_atomically(self.path / name, content)
         save_yaml(self.path / "config.yaml", config)
         write_atomically(self.path / "identity", identity(config) + "\n")
         write_json(self.path / "data.json", asdict(spec))

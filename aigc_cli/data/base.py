@@ -2,14 +2,16 @@
 
 A dataset yields raw items (for images: uint8 pixels and a label). Its codec maps a batch of them to what a model sees
 and a batch of a model's samples back. A dataset that fits in memory hands itself over whole, so that batches can be
-gathered by index on the device; one that does not is read item by item.
+gathered by index on the device; one that does not is read item by item. A dataset whose batches are made otherwise,
+such as windows of a text, brings its own :class:`Gatherer` and :class:`Order`.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Literal, Protocol
 
 if TYPE_CHECKING:
     import torch
@@ -75,12 +77,66 @@ class Codec(ABC):
     def decode(self, encoded: Tensor) -> Tensor:
         """Encoded (n, ...) to raw content (n, ...)."""
 
+    def files(self) -> Mapping[str, str]:
+        """What a run must keep to make the same codec without the data: the text of each file by its name."""
+        return {}
+
+
+class Gatherer(Protocol):
+    """Makes raw batches out of item numbers, where a dataset has a way of its own."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where it takes item numbers, and where its batches are."""
+
+    def __call__(self, index: Tensor, uniform: Tensor | None = None) -> Batch:
+        """The items at `index`, int64 (n,).
+
+        With `uniform`, float32 (n, d) in [0, 1), each item's own draws of the epoch, they are a training view; without
+        it, together and in order, they are the whole split.
+        """
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that decides which items a micro-batch holds."""
+
+    batch_size: int
+    seed: int
+    rank: int = 0
+    world_size: int = 1
+    draws: bool = True  # whether items come with draws for their training view
+
+
+@dataclass(frozen=True)
+class Extent:
+    """How much text a split is: what its likelihood is divided by."""
+
+    tokens: int  # all of them, the special ones included
+    targets: int  # those that are predicted
+    characters: int  # of the text that the targets stand for
+    bytes: int  # of that text in UTF-8
+    documents: int
+
+
+class Order(Protocol):
+    """Which items each micro-batch of a rank holds: a pure function of a :class:`Plan` and its number."""
+
+    def entries(self, k: int) -> tuple[Tensor, Tensor | None]:
+        """The item numbers (n,) of micro-batch `k`, int64, and their draws (n, d), float32 in [0, 1), where it has any,
+        on the device that it was made for."""
+
+    def epoch(self, k: int) -> float:
+        """How many passes over the data lie before micro-batch `k`."""
+
 
 class Dataset(ABC):
     """The items of one split. A subclass is built as ``build(config, split)`` with its own typed config."""
 
     spec: DataSpec
-    codec: ClassVar[Codec]
+    codec: Codec
+    extent: Extent | None = None  # of text
+    original: bool = False  # whether the publisher's own sums say that it is what published figures are of
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -93,10 +149,22 @@ class Dataset(ABC):
     def read(self, index: int) -> tuple[Tensor, int | None]:
         """One raw item, with its label where there is one."""
 
+    def gatherer(self, device: torch.device | str) -> Gatherer | None:
+        """Its own way to make batches, for training on `device`; None where items are taken one by one."""
+        return None
+
+    def order(self, plan: Plan, device: torch.device | str) -> Order | None:
+        """Its own order of items, with entries on `device`; None for a permutation an epoch."""
+        return None
+
     def augment(self, content: Tensor, uniform: Tensor) -> Tensor:
         """A training view of raw content (n, ...); `uniform` is (n, 8), float32 in [0, 1), each item's own draws."""
         return content
 
     def problems(self) -> list[str]:
         """What was left out while reading, a line each, such as files that cannot be read."""
+        return []
+
+    def describe(self) -> list[str]:
+        """What else a person should know at the start, a line each, such as the size of a vocabulary."""
         return []

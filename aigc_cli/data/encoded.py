@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -63,7 +63,7 @@ class _Some:
 class StreamedImages(Dataset):
     """Images that do not fit in memory: `files`, decoded each time they are asked for."""
 
-    codec: ClassVar[Codec] = ImageCodec()
+    codec: Codec = ImageCodec()
 
     def __init__(self, files: Encoded, *, flip: bool = False, problems: Sequence[str] = ()) -> None:
         self._files = files

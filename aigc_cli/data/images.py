@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -42,7 +42,7 @@ class CutConfig:
 class ImageDataset(Dataset):
     """Images that are held in memory: `content` is uint8 (n, c, h, w), `labels` int64 (n,) or None."""
 
-    codec: ClassVar[Codec] = ImageCodec()
+    codec: Codec = ImageCodec()
 
     def __init__(
         self,

@@ -2,7 +2,8 @@
 
 The order of items is the endless concatenation of one permutation per epoch; micro-batch `k` of all ranks together is
 the k-th run of ``batch_size * world_size`` entries of it, and each rank takes its contiguous share. So a resumed run
-asks for the next `k` and needs no saved loader state.
+asks for the next `k` and needs no saved loader state. A dataset may bring another order and another way to gather
+items, under the same rule.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from aigc_cli.data.base import Batch, Dataset
+from aigc_cli.data.base import Batch, Dataset, Order, Plan
 from aigc_cli.errors import AigcError, DataError
 from aigc_cli.randomness import generator, permutation
 
@@ -31,8 +32,8 @@ DRAWS = 8  # uniform draws for the augmentation of an item, per epoch
 class Loader:
     """The encoded micro-batches of one rank.
 
-    Resident data moves to the device once, and batches are gathered and augmented there without a host sync. Other
-    data streams, in the same order, through `workers` processes.
+    Resident data moves to the device once, and batches are gathered and augmented there without a host sync. Data with
+    a gatherer of its own is left to it. Other data streams, in the same order, through `workers` processes.
     """
 
     def __init__(
@@ -54,12 +55,14 @@ class Loader:
         self.dataset = dataset
         self.device = device
         self.workers = workers
-        resident = dataset.resident()
+        plan = Plan(batch_size, seed, rank, world_size, draws=augment)
+        self._gatherer = dataset.gatherer(device)
+        resident = dataset.resident() if self._gatherer is None else None
         self._resident = None if resident is None else resident.to(device)
-        draws = augment and type(dataset).augment is not Dataset.augment
-        self._order = _Order(
-            len(dataset), batch_size, seed, rank, world_size, draws, "cpu" if resident is None else device
-        )
+        where: Device = "cpu" if resident is None else device
+        if self._gatherer is not None:
+            where = self._gatherer.device
+        self._order: Order = dataset.order(plan, where) or _Permuted(dataset, plan, where)
         self._stream: Iterator[Batch] | None = None
         self._next = -1
 
@@ -70,6 +73,9 @@ class Loader:
             DataError: an item cannot be read, or a worker process died.
         """
         index, uniform = self._order.entries(k)
+        if self._gatherer is not None:
+            raw = _moved(self._gatherer(index, uniform), self.device)
+            return raw.with_content(self.dataset.codec.encode(raw.content))
         if self._resident is not None:
             raw = _gather(self._resident, index)
         else:
@@ -80,38 +86,36 @@ class Loader:
 
     def epoch(self, k: int) -> float:
         """How many passes over the data lie before micro-batch `k`."""
-        return k * self._order.batch_size * self._order.world_size / len(self.dataset)
+        return self._order.epoch(k)
 
     def _streamed(self, k: int) -> Batch:
         if self._stream is None or k != self._next:
             self._stream = None  # ends its workers
-            self._stream = _stream(self.dataset, self._order.indices_from(k), self.workers, self.device)
+            self._stream = _stream(self.dataset, _indices_from(self._order, k), self.workers, self.device)
         self._next = k + 1
         return next(self._stream)
 
 
-class _Order:
-    """Which items a micro-batch holds, and their augmentation draws; apart, so that a stream needs no loader."""
+class _Permuted:
+    """One permutation of the items after the other; apart, so that a stream needs no loader."""
 
-    def __init__(
-        self, n: int, batch_size: int, seed: int, rank: int, world_size: int, draws: bool, device: Device
-    ) -> None:
-        self.n = n
-        self.batch_size = batch_size
-        self.seed = seed
-        self.rank = rank
-        self.world_size = world_size
-        self.draws = draws
+    def __init__(self, dataset: Dataset, plan: Plan, device: Device) -> None:
+        self.n = len(dataset)
+        self.plan = plan
         self.device = device
+        kind = type(dataset)
+        uses_draws = kind.augment is not Dataset.augment or kind.gatherer is not Dataset.gatherer
+        self.draws = plan.draws and uses_draws
         self._tables: dict[int, tuple[Tensor, Tensor | None]] = {}
 
     def entries(self, k: int) -> tuple[Tensor, Tensor | None]:
         """Item numbers (batch_size,) and augmentation draws (batch_size, 8) of micro-batch `k`."""
         import torch
 
-        first = (k * self.world_size + self.rank) * self.batch_size
+        plan = self.plan
+        first = (k * plan.world_size + plan.rank) * plan.batch_size
         indices, uniforms = [], []
-        for epoch, start, stop in _spans(first, first + self.batch_size, self.n):
+        for epoch, start, stop in _spans(first, first + plan.batch_size, self.n):
             order, draws = self._table(epoch)
             indices.append(order[start:stop])
             if draws is not None:
@@ -120,24 +124,29 @@ class _Order:
             return indices[0], uniforms[0] if uniforms else None
         return torch.cat(indices), torch.cat(uniforms) if uniforms else None
 
-    def indices_from(self, k: int) -> Iterator[list[int]]:
-        """The item numbers of micro-batch `k` and of all that follow."""
-        return (self.entries(position)[0].tolist() for position in count(k))
+    def epoch(self, k: int) -> float:
+        """How many passes over the data lie before micro-batch `k`."""
+        return k * self.plan.batch_size * self.plan.world_size / self.n
 
     def _table(self, epoch: int) -> tuple[Tensor, Tensor | None]:
         """An epoch's order, and the draws of its entries; kept while they are in use."""
         import torch
 
         if epoch not in self._tables:
-            order = permutation(self.n, "order", self.seed, epoch)
+            order = permutation(self.n, "order", self.plan.seed, epoch)
             draws = None
             if self.draws:
-                uniform = generator("augment", self.seed, epoch).random((self.n, DRAWS), dtype=np.float32)
+                uniform = generator("augment", self.plan.seed, epoch).random((self.n, DRAWS), dtype=np.float32)
                 draws = torch.from_numpy(uniform[order]).to(self.device)  # an item's draws do not depend on its place
             while len(self._tables) > 1:
                 del self._tables[min(self._tables)]
             self._tables[epoch] = torch.from_numpy(order).to(self.device), draws
         return self._tables[epoch]
+
+
+def _indices_from(order: Order, k: int) -> Iterator[list[int]]:
+    """The item numbers of micro-batch `k` and of all that follow."""
+    return (order.entries(position)[0].tolist() for position in count(k))
 
 
 def batches_in_order(dataset: Dataset, batch_size: int, device: Device, *, workers: int = 0) -> Iterator[Batch]:
@@ -147,6 +156,14 @@ def batches_in_order(dataset: Dataset, batch_size: int, device: Device, *, worke
         DataError: an item cannot be read, or a worker process died.
     """
     starts = range(0, len(dataset), batch_size)
+    gatherer = dataset.gatherer(device)
+    if gatherer is not None:
+        import torch
+
+        for start in starts:
+            stop = min(start + batch_size, len(dataset))
+            yield _moved(gatherer(torch.arange(start, stop, device=gatherer.device)), device)
+        return
     resident = dataset.resident()
     if resident is not None:
         for start in starts:
@@ -157,6 +174,14 @@ def batches_in_order(dataset: Dataset, batch_size: int, device: Device, *, worke
     indices = (list(range(start, min(start + batch_size, len(dataset)))) for start in starts)
     for batch in _stream(dataset, indices, workers, device):
         yield batch.to(device)
+
+
+def _moved(batch: Batch, device: Device) -> Batch:
+    import torch
+
+    if torch.device(device).type == "cuda" and batch.content.device.type == "cpu":
+        batch = _pinned(batch)  # else the copy waits for all that the device has yet to do
+    return batch.to(device)
 
 
 def _gather(data: Batch, index: Tensor) -> Batch:
@@ -239,7 +264,8 @@ def _same(batch: Any) -> Any:
 
 
 def _pinned(batch: Batch) -> Batch:
-    return Batch(batch.content.pin_memory(), None if batch.labels is None else batch.labels.pin_memory())
+    others = (None if part is None else part.pin_memory() for part in (batch.labels, batch.source))
+    return Batch(batch.content.pin_memory(), *others)
 
 
 def _in_worker(_: int) -> None:

@@ -70,11 +70,14 @@ def cifar10(config: CIFAR10Config, split: Split) -> Dataset:
     unpickles its batches only after their sums were found right.
     """
     root = None if config.root is None else find_root(config.root)
-    if root is not None and (root.suffix == ".parquet" or any(root.rglob("*.parquet"))):
+    copied = root is not None and (root.suffix == ".parquet" or any(root.rglob("*.parquet")))
+    if root is not None and copied:
         content, labels = _cifar10_parquet(root, train=split != "test")
     else:
         content, labels = _cifar10_batches(_cifar10_home(root), train=split != "test")
-    return _split_of(config, split, content, labels, CIFAR10_CLASSES)
+    dataset = _split_of(config, split, content, labels, CIFAR10_CLASSES)
+    dataset.original = not copied and config.size == 32  # parquet may hold lossy copies
+    return dataset
 
 
 def _cifar10_parquet(root: Path, *, train: bool) -> tuple[Tensor, np.ndarray]:

@@ -1,4 +1,4 @@
-"""Checkpoints: ``step-N/{model,ema,optimizer}.safetensors + state.json + manifest.json``.
+"""Checkpoints: ``step-N/{model,ema,optimizer}.safetensors + state.json + manifest.json``, and what a codec needs.
 
 A checkpoint is written to a temporary folder, flushed, and renamed, so it is there whole or not at all. The manifest
 holds the SHA-256 of each file; what does not match it is skipped with a warning. Nothing is pickled.
@@ -13,6 +13,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -22,9 +23,9 @@ from torch import Tensor
 
 from aigc_cli.config import check
 from aigc_cli.data.base import Codec, DataSpec
-from aigc_cli.data.codecs import codec_for
+from aigc_cli.data.codecs import TOKENIZER_FILE, codec_for
 from aigc_cli.errors import ConfigError, DataError, NonFiniteError, suggest
-from aigc_cli.files import checksum, resource_errors, sync, write_json
+from aigc_cli.files import checksum, resource_errors, sync, write_atomically, write_json
 from aigc_cli.models.base import Model
 from aigc_cli.registry import find
 from aigc_cli.runs import Run
@@ -67,8 +68,14 @@ class CheckpointFolder:
         for leftover in self.path.glob(".tmp-*"):
             shutil.rmtree(leftover, ignore_errors=True)
 
-    def save(self, step: int, tensors: Mapping[str, Tensors], state: Mapping[str, Any]) -> None:
-        """Writes the checkpoint of `step`, replacing one that is there.
+    def save(
+        self,
+        step: int,
+        tensors: Mapping[str, Tensors],
+        state: Mapping[str, Any],
+        files: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
+        """Writes the checkpoint of `step`, replacing one that is there; `files` are further ones, of text, by name.
 
         Raises:
             NonFiniteError: a tensor holds NaN or Inf; nothing is written.
@@ -84,12 +91,14 @@ class CheckpointFolder:
         temporary = self.path / f".tmp-step-{step}"
         with resource_errors(self.path):
             try:
-                self._write(temporary, tensors, state)
+                self._write(temporary, tensors, state, files)
                 self._publish(temporary, self.folder(step))
             finally:
                 shutil.rmtree(temporary, ignore_errors=True)
 
-    def _write(self, folder: Path, tensors: Mapping[str, Tensors], state: Mapping[str, Any]) -> None:
+    def _write(
+        self, folder: Path, tensors: Mapping[str, Tensors], state: Mapping[str, Any], files: Mapping[str, str]
+    ) -> None:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         for file, group in tensors.items():
@@ -101,6 +110,8 @@ class CheckpointFolder:
             except SafetensorError as error:
                 raise _as_os_error(error) from error
             sync(path)
+        for file, content in files.items():
+            write_atomically(folder / file, content)
         write_json(folder / "state.json", dict(state))
         write_json(folder / "manifest.json", {path.name: checksum(path) for path in sorted(folder.iterdir())})
         sync(folder)
@@ -243,7 +254,8 @@ def restore_model(run: Run, *, step: int | str | None = None, device: str = "aut
     model.requires_grad_(False).eval().to(where)
     weights = "ema" if "ema" in checkpoint.tensors else "model"
     used = checkpoint.sums[f"{weights}.safetensors"]
-    return Restored(run, model, checkpoint.step, used, run.spec, codec_for(run.spec), where)
+    codec = codec_for(run.spec, checkpoint.path if TOKENIZER_FILE in checkpoint.sums else run.path)
+    return Restored(run, model, checkpoint.step, used, run.spec, codec, where)
 
 
 def _choose(run: Run, step: int | str | None) -> Checkpoint:

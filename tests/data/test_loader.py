@@ -146,3 +146,46 @@ def test_batches_draw_nothing_from_the_random_state_of_the_step(dataset):
     torch.manual_seed(0)
     it.batch(4)
     assert torch.equal(torch.rand(3), expected)
+
+
+class Own(ImageDataset):
+    """Hands its items out by a gatherer of its own, in an order of its own."""
+
+    def gatherer(self, device):
+        data = self._data
+
+        class Gatherer:
+            device = torch.device("cpu")
+
+            def __call__(self, index, uniform=None):
+                asked.append(None if uniform is None else uniform.shape)
+                return data.take(index)
+
+        asked = self.asked = []
+        return Gatherer()
+
+
+def test_a_dataset_may_gather_its_own_batches():
+    data = Own(torch.from_numpy(pixels()), torch.arange(N))
+    expected, it = loader(held(flip=False)), loader(data)
+    for k in (0, 7, 3):
+        assert same(it.batch(k), expected.batch(k))
+    assert data.asked == [(5, 8)] * 3
+    batches = list(batches_in_order(data, 10, "cpu"))
+    assert torch.cat([batch.labels for batch in batches]).tolist() == list(range(N))
+    assert data.asked == [None] * 3
+
+
+def test_a_dataset_may_have_an_order_of_its_own():
+    class Backwards:
+        def entries(self, k):
+            return torch.tensor([N - 1 - k]), None
+
+        def epoch(self, k):
+            return k / N
+
+    data = Own(torch.from_numpy(pixels()), torch.arange(N))
+    data.order = lambda plan, device: Backwards()
+    it = loader(data)
+    assert [it.batch(k).labels.tolist() for k in (0, 4)] == [[N - 1], [N - 5]]
+    assert it.epoch(N) == 1

@@ -107,3 +107,13 @@ def test_clean_removes_what_a_kill_left(folder):
     folder.clean()
     assert folder.steps() == [10, 20, 30]
     assert not list(folder.path.glob(".tmp*"))
+
+
+def test_further_files_are_kept_and_verified(folder, capsys):
+    folder.save(40, tensors(), {"step": 40}, {"tokenizer.json": "é\n"})
+    loaded = folder.load(40)
+    assert (loaded.path / "tokenizer.json").read_text() == "é\n"
+    assert "tokenizer.json" in loaded.sums
+    (loaded.path / "tokenizer.json").write_text("other")
+    assert folder.load_newest().step == 30
+    assert "tokenizer.json does not match its sum" in capsys.readouterr().err

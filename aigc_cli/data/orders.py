@@ -1,0 +1,122 @@
+"""Orders of items other than one permutation an epoch: of windows of a long text, and of sequences by their length."""
+
+from __future__ import annotations
+
+from functools import cached_property, lru_cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from aigc_cli.data.base import Plan
+from aigc_cli.randomness import permutation, scattered, uniform_at
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+AHEAD = 4096  # entries that are worked out at a time
+
+
+class WindowOrder:
+    """One permutation an epoch, with a draw for each item, in memory that does not grow with the number of items.
+
+    Entries are placed as those of images are: micro-batch `k` of all ranks together is the k-th run of
+    ``batch_size * world_size`` of them.
+    """
+
+    def __init__(self, n: int, plan: Plan, device: torch.device | str) -> None:
+        self.n = n
+        self.plan = plan
+        self.device = device
+        self._block: tuple[int, Tensor, Tensor] | None = None
+
+    def entries(self, k: int) -> tuple[Tensor, Tensor | None]:
+        """The item numbers (batch_size,) of micro-batch `k`, and a draw (batch_size, 1) of each where there are any."""
+        size = max(1, AHEAD // self.plan.batch_size)
+        block, place = divmod(k, size)
+        if self._block is None or self._block[0] != block:
+            self._block = block, *self._work_out(block * size, size)
+        _, index, uniform = self._block
+        return index[place], uniform[place] if self.plan.draws else None
+
+    def epoch(self, k: int) -> float:
+        """How many passes over the data lie before micro-batch `k`."""
+        return k * self.plan.batch_size * self.plan.world_size / self.n
+
+    def _work_out(self, first: int, count: int) -> tuple[Tensor, Tensor]:
+        import torch
+
+        plan = self.plan
+        starts = (np.arange(first, first + count) * plan.world_size + plan.rank) * plan.batch_size
+        entries = (starts[:, None] + np.arange(plan.batch_size)).ravel()
+        epochs, places = np.divmod(entries, self.n)
+        index, uniform = np.empty_like(places), np.empty(len(places), dtype=np.float32)
+        for epoch in np.unique(epochs).tolist():
+            here = epochs == epoch
+            index[here] = scattered(places[here], self.n, "order", plan.seed, epoch)
+            uniform[here] = uniform_at(index[here], "augment", plan.seed, epoch)
+        shape = (count, plan.batch_size)
+        return (
+            torch.from_numpy(index.reshape(shape)).to(self.device),
+            torch.from_numpy(uniform.reshape(*shape, 1)).to(self.device),
+        )
+
+
+class BucketOrder:
+    """Sequences of like length together, so that little is padding.
+
+    Each epoch permutes the items, deals them out to `buckets` by their length, cuts every bucket into batches, and
+    permutes those. What is left over in a bucket joins the next longer one, so that but one batch an epoch is short.
+    An epoch has as many batches as every other, and ranks share each of them.
+    """
+
+    def __init__(self, lengths: np.ndarray, plan: Plan, *, batch_tokens: int | None, buckets: int = 16) -> None:
+        """`lengths` (n,) are of the longer side of each item.
+
+        `batch_tokens` bounds the tokens of a rank's batch on that side, padding counted; it takes the place of the
+        batch size, which is what bounds batches where it is None.
+        """
+        self.plan = plan
+        self.n = len(lengths)
+        # Each is as many tokens, but for lengths that many items share.
+        shares = np.cumsum(np.sort(lengths)) / max(1, int(lengths.sum()))
+        edges = np.sort(lengths)[np.minimum(np.searchsorted(shares, np.arange(1, buckets + 1) / buckets), self.n - 1)]
+        self._edges = np.unique(edges)
+        self._bucket = np.searchsorted(self._edges, lengths)
+        per_rank = [plan.batch_size if batch_tokens is None else max(1, batch_tokens // int(e)) for e in self._edges]
+        self._sizes = [size * plan.world_size for size in per_rank]
+        self._planned = lru_cache(maxsize=2)(self._plan_epoch)
+
+    def entries(self, k: int) -> tuple[Tensor, None]:
+        """The item numbers (n,) of micro-batch `k`; n depends on their lengths."""
+        import torch
+
+        epoch, place = divmod(k, self.batches)
+        items = self._planned(epoch)[place]
+        first, stop = (len(items) * rank // self.plan.world_size for rank in (self.plan.rank, self.plan.rank + 1))
+        return torch.from_numpy(items[first:stop]), None
+
+    def epoch(self, k: int) -> float:
+        """How many passes over the data lie before micro-batch `k`."""
+        epoch, place = divmod(k, self.batches)
+        return epoch + sum(map(len, self._planned(epoch)[:place])) / sum(map(len, self._planned(epoch)))
+
+    @cached_property
+    def batches(self) -> int:
+        """Micro-batches an epoch."""
+        return len(self._planned(0))
+
+    def _plan_epoch(self, epoch: int) -> list[np.ndarray]:
+        order = permutation(self.n, "order", self.plan.seed, epoch)
+        bucket = self._bucket[order]
+        batches: list[np.ndarray] = []
+        left = order[:0]
+        for number, size in enumerate(self._sizes):
+            items = np.concatenate([left, order[bucket == number]])
+            whole = len(items) // size * size
+            batches += np.split(items[:whole], whole // size) if whole else []
+            left = items[whole:]
+        if len(left):
+            # Every rank gets one item at least, if some come twice.
+            batches.append(np.resize(left, max(len(left), self.plan.world_size)))
+        return [batches[place] for place in permutation(len(batches), "batches", self.plan.seed, epoch)]

@@ -1,0 +1,221 @@
+"""Pairs of texts, such as sentences and their translations: a person's own, and Multi30k."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator
+from pydantic.dataclasses import dataclass
+
+from aigc_cli.config import STRICT
+from aigc_cli.data.base import Dataset, Split
+from aigc_cli.data.cache import cache_dir, find_root
+from aigc_cli.data.download import download
+from aigc_cli.data.images import CutConfig
+from aigc_cli.data.sequences import open_sequences
+from aigc_cli.data.text import Broken, Gigabytes, own_splits
+from aigc_cli.data.text_cache import Corpus, share_of, take_stock
+from aigc_cli.data.text_files import Reading, kind_of, known_encoding, printable, text_files
+from aigc_cli.data.text_sources import FileSource, PairSource, Source
+from aigc_cli.data.tokenizers import TokenizerConfig
+from aigc_cli.errors import ConfigError, DataError
+from aigc_cli.files import checksum
+from aigc_cli.registry import register
+
+Length = Annotated[int, Field(ge=4, le=1 << 16)]
+BatchTokens = Annotated[int, Field(ge=1)] | None
+HOW = (
+    "give two files with data.source= and data.target=; or data.root= as a folder of such as train.en and train.de, or "
+    "as a .jsonl, .csv or .tsv, and with data.source= and data.target= the endings of the names, or the fields"
+)
+
+
+@dataclass(config=STRICT, frozen=True, kw_only=True)
+class PairsConfig(CutConfig):
+    """See ``configs/data/pairs.yaml``."""
+
+    name: Literal["pairs"]
+    root: str | None
+    source: str | None
+    target: str | None
+    encoding: str
+    max_broken: Broken
+    max_length: Length
+    batch_tokens: BatchTokens
+    tokenizer: TokenizerConfig
+    memory_gb: Gigabytes
+
+    @field_validator("encoding")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        return known_encoding(name)
+
+
+@register("data", "pairs", PairsConfig)
+def pairs(config: PairsConfig, split: Split) -> Dataset:
+    """Pairs of texts, in two files of as many lines, or in one with two fields; one tokenizer serves both sides.
+
+    Where there are no files for a split, a hash of each pair says which it is in.
+
+    Raises:
+        ConfigError: it is not said where they are, or the fractions leave the split empty.
+        DataError: they are missing or broken, or the two files have not as many lines.
+    """
+    if config.source is None or config.target is None:
+        raise ConfigError("data=pairs needs data.source= and data.target=", HOW)
+    own = _sources(config.root, config.source, config.target)
+    reading = Reading(config.encoding, config.max_broken)
+
+    def corpus_of(wanted: Split) -> Corpus:
+        source = own.get(wanted, own["train"])
+        val_fraction = 0.0 if "val" in own else config.val_fraction
+        test_fraction = 0.0 if "test" in own else config.test_fraction
+        if wanted in own and (wanted != "train" or not val_fraction + test_fraction):
+            return Corpus(source, take_stock(source, reading), reading)
+        return share_of(
+            wanted, source, reading, by="document", whole=True, val_fraction=val_fraction, test_fraction=test_fraction
+        )
+
+    return open_sequences(
+        split, corpus_of, config.tokenizer, sides=2, longest=config.max_length, batch_tokens=config.batch_tokens,
+        memory_gb=config.memory_gb,
+    )  # fmt: skip
+
+
+def _sources(root: str | None, source: str, target: str) -> dict[Split, PairSource]:
+    """Where the pairs of each split are; of "train" alone, where nothing says otherwise."""
+    if root is None:
+        files = [_file(key, name) for key, name in (("source", source), ("target", target))]
+        return {"train": PairSource(" and ".join(map(printable, files)), [files], ())}
+    folder = find_root(root)
+    if folder.is_file():
+        return {"train": PairSource(printable(folder), [[folder]], (source, target))}
+    sides = [_with_suffix(folder, suffix) for suffix in (source, target)]
+    names = sorted(set(sides[0]) & set(sides[1]))
+    parts = [[side[name] for side in sides] for name in names]
+    if not parts:
+        rows = [(name, path) for name, path in text_files(folder) if kind_of(path) != ".txt"]
+        names, parts = [name for name, _ in rows], [[path] for _, path in rows]
+    if not parts:
+        raise DataError(f"there are no pairs in {printable(folder)}: no NAME.{source} beside NAME.{target}", HOW)
+    own = own_splits(names) or {"train": list(range(len(parts)))}
+    fields = (source, target)
+    return {
+        split: PairSource(f"the {split} files of {printable(folder)}", [parts[place] for place in places], fields)
+        for split, places in own.items()
+    }
+
+
+def _file(key: str, name: str) -> Path:
+    path = Path(name).expanduser().absolute()
+    if not path.is_file():
+        raise DataError(f"data.{key}={name}: there is no file {printable(path)}", HOW)
+    return path
+
+
+def _with_suffix(folder: Path, suffix: str) -> dict[str, Path]:
+    """The files NAME.suffix and NAME.suffix.gz in a folder, by NAME."""
+    found = {}
+    for path in sorted(folder.iterdir()):
+        name = path.name.removesuffix(".gz")
+        if name.endswith(f".{suffix}") and not name.startswith(".") and path.is_file():
+            found[name.removesuffix(f".{suffix}")] = path
+    return found
+
+
+Language = Literal["en", "de", "fr", "cs"]
+MULTI30K_URL = "https://raw.githubusercontent.com/multi30k/dataset/master/data/task1/raw/"
+#: The SHA-256 of each official file.
+MULTI30K_SHA256 = {
+    "test_2016_flickr.cs.gz": "200a4a74cc9560f051924abb9803be008d1908d77f747e9141aeb86dfd2797f1",
+    "test_2016_flickr.de.gz": "9204244e408ccb38d2a55cfcd344df15005fc42a07a6e55ca6c52b6ababb8cc8",
+    "test_2016_flickr.en.gz": "611d361c6334bc7246101d48097c13cf5c4413c5befc793cc629934359d532d9",
+    "test_2016_flickr.fr.gz": "6d326e188d259fb1d04ac19eae3af956559b3a0b93d7635e56c90987c40c8b90",
+    "test_2017_flickr.de.gz": "a2c89666db00c495cd8513b9d708d5a3acc205d7de312ef2bf5fb7ebc1540aee",
+    "test_2017_flickr.en.gz": "76a444ee25172e72695cddb13ae4a3bda59430617be88e0bb46b60504f054074",
+    "test_2017_flickr.fr.gz": "3ba671ceb2299f3304ffafefea7a833d08632fbaf0ba18546f8a2ec2391af496",
+    "test_2017_mscoco.de.gz": "799e4854c25d601cb6cb6be29eabe5667734c61ace2f495e03e429031a0bc338",
+    "test_2017_mscoco.en.gz": "aab300bfb4427697987e02cd0aacd44bfe8aa50456231b6474c08038bbed2b58",
+    "test_2017_mscoco.fr.gz": "754f3072ba9f124569ba5258b32730fc1d214bbf8e0c6dfb2b74401676220db0",
+    "test_2018_flickr.cs.gz": "7d0a9db904f94c554a8c58049a9f3a5357c27f46cc3d710d70cb0b4a2585b8c2",
+    "test_2018_flickr.de.gz": "ddd0130c7d97482dc5197a02141dae8dd79f20f03586c480d675c09a32daf608",
+    "test_2018_flickr.en.gz": "ef4f4844037d4c5dea75c9a8ed5fd78905967a26f67c255e230cc9780032654d",
+    "test_2018_flickr.fr.gz": "fb2b83fcceb937a4f7e3e93c1c51c22aba92f1e342391e6b5ba392b16a920501",
+    "train.cs.gz": "a65adb8b32e3bc664f21ecba7a6e7f6950fd1f405e135f7c312faabdb6255077",
+    "train.de.gz": "726e39b2fa9eb9ffb6dc763fb35a179f80fae06ffc5d28b6ace5faa883de28a6",
+    "train.en.gz": "d79cfa999dd4c51d2cb42499b6796d5a882c3a8a961923c25a898c90f8bbd56f",
+    "train.fr.gz": "622e75069e9f4c577425c4f277116ce66e63a2401c0a2312d90073cb12379a3c",
+    "val.cs.gz": "b63226e05c4bd5dd6a42897d74b86a1b9d2c31498252c572b1ea7f7996927fcc",
+    "val.de.gz": "f0cba2f995189cf5770f29a8a9a537a3ad3f51657ad873405082ff6863a5e75a",
+    "val.en.gz": "14f7d25ddd868909a9213e361768460edcacdd6ab9d1e77b92560dc10c10dc28",
+    "val.fr.gz": "ca3106f1a72390591d25f6c45cb4cd39dec4cd3f123e099748a3ce5256c160e9",
+}
+
+
+@dataclass(config=STRICT, frozen=True, kw_only=True)
+class Multi30kConfig:
+    """See ``configs/data/multi30k.yaml``."""
+
+    name: Literal["multi30k"]
+    root: str | None
+    source: Language
+    target: Language
+    only: Language | None
+    test: Literal["test_2016_flickr", "test_2017_flickr", "test_2017_mscoco", "test_2018_flickr"]
+    max_length: Length
+    batch_tokens: BatchTokens
+    tokenizer: TokenizerConfig
+    memory_gb: Gigabytes
+
+
+@register("data", "multi30k", Multi30kConfig)
+def multi30k(config: Multi30kConfig, split: Split) -> Dataset:
+    """Multi30k task 1 (Elliott et al. 2016): 29,000 captions of photographs and their translations; or one language.
+
+    Raises:
+        ConfigError: a test part that there is not in these languages.
+        DataError: a file is missing or damaged, or cannot be downloaded.
+    """
+    languages = [config.source, config.target] if config.only is None else [config.only]
+
+    def corpus_of(wanted: Split) -> Corpus:
+        part = config.test if wanted == "test" else wanted
+        files = [_multi30k_file(config.root, f"{part}.{language}.gz") for language in languages]
+        where = f"the {part} part of Multi30k"
+        source: Source = PairSource(where, [files], ())
+        if config.only is not None:
+            source = FileSource(where, [(path.name, path) for path in files], field="text", lines=True)
+        return Corpus(source, take_stock(source, Reading()), Reading())
+
+    sequences = open_sequences(
+        split, corpus_of, config.tokenizer, sides=len(languages), longest=config.max_length,
+        batch_tokens=config.batch_tokens, memory_gb=config.memory_gb,
+    )  # fmt: skip
+    part = config.test if split == "test" else split
+    files = [_multi30k_file(config.root, f"{part}.{language}.gz") for language in languages]
+    sequences.original = all(path.suffix == ".gz" for path in files)  # whose sums were found right
+    return sequences
+
+
+def _multi30k_file(root: str | None, name: str) -> Path:
+    if name not in MULTI30K_SHA256:
+        raise ConfigError(
+            f"Multi30k has no {name.removesuffix('.gz')}", "choose another data.test=, or other languages"
+        )
+    url, sum = MULTI30K_URL + name, MULTI30K_SHA256[name]
+    if root is None:
+        return download([url], cache_dir() / "data" / "multi30k" / name, sha256=sum)
+    folder = find_root(root)
+    for path in (folder / name, folder / name.removesuffix(".gz")):
+        if path.is_file():
+            if path.suffix == ".gz" and checksum(path) != sum:
+                raise DataError(
+                    f"{printable(path)} has the wrong sum: it is damaged, or another file",
+                    f"get {url} (sha256 {sum}) again; for other pairs use data=pairs",
+                )
+            return path
+    raise DataError(
+        f"there is no {name}, packed or not, in {printable(folder)}",
+        f"put {url} (sha256 {sum}) there, or leave data.root= out to have it downloaded",
+    )

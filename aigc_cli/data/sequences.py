@@ -1,0 +1,153 @@
+"""Texts of which each is an item of its own, padded to the longest beside it: documents, or pairs of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from aigc_cli.data.base import Batch, Dataset, DataSpec, Gatherer, Order, Plan, Split
+from aigc_cli.data.codecs import TextCodec
+from aigc_cli.data.orders import BucketOrder
+from aigc_cli.data.text_cache import Corpus, digest_of, tokenizer_for
+from aigc_cli.data.text_report import Lines, lines_about, too_little
+from aigc_cli.data.token_files import Tokens, sequence_tokens
+from aigc_cli.data.tokenizers import PAD, SPECIALS, TokenizerConfig
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+
+class Sequences(Dataset):
+    """Sequences of `bos`, text and `eos`, int64 (n, t), filled up with `pad` to the longest of a batch.
+
+    Of pairs, `content` is the target and `source` the source, padded apart from each other. In training, a batch holds
+    items of like length. A sequence that was cut, because it has more than `longest` tokens, has no `eos`.
+    """
+
+    def __init__(
+        self, tokens: Tokens, codec: TextCodec, longest: int, *, resident: bool, batch_tokens: int | None, lines: Lines
+    ) -> None:
+        self.codec = codec
+        self.extent = tokens.extent
+        self._lines = lines
+        self._batch_tokens = batch_tokens
+        self._sides = [
+            _Side(tokens.load(side, resident=resident), tokens.offsets(side)) for side in range(tokens.sides)
+        ]
+        modality = "pairs" if tokens.sides == 2 else "text"
+        fingerprint = digest_of(["sequences", longest, tokens.key])
+        self.spec = DataSpec(modality, (longest,), (), codec.tokenizer.vocab_size, SPECIALS, fingerprint)
+
+    def __len__(self) -> int:
+        return len(self._sides[0])
+
+    def resident(self) -> Batch | None:
+        """None: items have no length in common."""
+        return None
+
+    def read(self, index: int) -> tuple[Tensor, int | None]:
+        """One target, or text, filled up to the longest that is allowed."""
+        import torch
+
+        return torch.from_numpy(self._sides[-1].padded(np.array([index]), self.spec.shape[0])[0]), None
+
+    def gatherer(self, device: torch.device | str) -> Gatherer:
+        """Pads on the CPU, whatever `device` the batches go to."""
+        return _Padder(self._sides)
+
+    def order(self, plan: Plan, device: torch.device | str) -> Order:
+        """Items of like length together: see :class:`BucketOrder`."""
+        return BucketOrder(self._longer_side(), plan, batch_tokens=self._batch_tokens)
+
+    def padding(self, plan: Plan) -> float:
+        """The share of the tokens in an epoch's batches that is `pad`."""
+        order = BucketOrder(self._longer_side(), plan, batch_tokens=self._batch_tokens)
+        full = real = 0
+        for k in range(order.batches):
+            items = order.entries(k)[0].numpy()
+            for side in self._sides:
+                lengths = side.lengths[items]
+                full += len(items) * int(lengths.max())
+                real += int(lengths.sum())
+        return 1 - real / full
+
+    def problems(self) -> list[str]:
+        """What was wrong with the text, and what was cut or left out."""
+        return self._lines.problems
+
+    def describe(self) -> list[str]:
+        """How much text there is, in what tokens, and how much of a batch is padding."""
+        if self._batch_tokens is None:
+            return self._lines.notes
+        share = self.padding(Plan(1, 0))
+        said = f"batches of up to {self._batch_tokens:,} tokens (data.batch_tokens, not trainer.batch_size)"
+        return [*self._lines.notes, f"{said}, of which {share:.1%} are padding"]
+
+    def _longer_side(self) -> np.ndarray:
+        longer: np.ndarray = np.maximum.reduce([side.lengths for side in self._sides])
+        return longer
+
+
+class _Side:
+    """The sequences on one side, end to end."""
+
+    def __init__(self, stream: np.ndarray, offsets: np.ndarray) -> None:
+        self.stream, self.offsets = stream, offsets
+        self.lengths = np.diff(offsets)
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def padded(self, index: np.ndarray, width: int | None = None) -> np.ndarray:
+        """The sequences at `index`, int64 (n, width), where width is that of the longest if it is not given."""
+        lengths = self.lengths[index][:, None]
+        columns = np.arange(int(lengths.max()) if width is None else width)
+        places = np.minimum(self.offsets[index][:, None] + columns, len(self.stream) - 1)
+        padded: np.ndarray = np.where(columns < lengths, self.stream[places], PAD).astype(np.int64)
+        return padded
+
+
+class _Padder:
+    def __init__(self, sides: list[_Side]) -> None:
+        import torch
+
+        self._sides = sides
+        self.device = torch.device("cpu")
+
+    def __call__(self, index: Tensor, uniform: Tensor | None = None) -> Batch:
+        import torch
+
+        *source, target = (torch.from_numpy(side.padded(index.numpy())) for side in self._sides)
+        return Batch(target, source=source[0] if source else None)
+
+
+def open_sequences(
+    split: Split,
+    corpus_of: Callable[[Split], Corpus],
+    tokenizer: TokenizerConfig,
+    *,
+    sides: int,
+    longest: int,
+    batch_tokens: int | None = None,
+    memory_gb: float,
+) -> Sequences:
+    """The documents or pairs of a split, in the tokens of a tokenizer that is made for the training split.
+
+    Training pairs of more than `longest` tokens on a side are left out, and all other sequences cut.
+
+    Raises:
+        ConfigError: there is nothing in the split.
+    """
+    train = corpus_of("train")
+    made = tokenizer_for(tokenizer, train)
+    corpus = train if split == "train" else corpus_of(split)
+    leave_out = sides == 2 and split == "train"
+    tokens = sequence_tokens(corpus, made, sides=sides, longest=longest, leave_out=leave_out)
+    if not tokens.extent.documents:
+        raise too_little(split, corpus, f"nothing in it, and {tokens.left_out} pairs that are too long or empty")
+    lines = lines_about(split, corpus, tokens, made, tokenizer)
+    resident = tokens.nbytes() <= memory_gb * 1e9
+    return Sequences(tokens, TextCodec(made), longest, resident=resident, batch_tokens=batch_tokens, lines=lines)

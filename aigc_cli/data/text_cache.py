@@ -1,0 +1,142 @@
+"""What is worked out about a text once and kept in the cache: what there is of it, and its tokenizer."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from typing import Any
+
+from aigc_cli.data.base import Split
+from aigc_cli.data.cache import cache_dir, find_root
+from aigc_cli.data.codecs import read_codec
+from aigc_cli.data.text_files import Reading
+from aigc_cli.data.text_sources import EVERYTHING, By, Piece, Share, Source, cut_text, selected
+from aigc_cli.data.tokenizers import Tokenizer, TokenizerConfig, restore_tokenizer, train_tokenizer
+from aigc_cli.errors import DataError
+from aigc_cli.files import write_atomically
+from aigc_cli.progress import Progress, progress
+
+
+@dataclass(frozen=True)
+class Stock:
+    """What there is in a source."""
+
+    digest: str  # of the text and of where documents end
+    places: str  # of the places of documents
+    characters: int
+    documents: int
+    problems: list[str]
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """The text of a split: a share of a source."""
+
+    source: Source
+    stock: Stock
+    reading: Reading
+    share: Share = EVERYTHING
+
+    def pieces(self) -> Iterator[Piece]:
+        """Its text."""
+        # What is wrong was told when stock was taken.
+        again = Reading(self.reading.encoding, self.reading.max_broken)
+        return selected(self.source.pieces(again), self.share)
+
+    def identity(self) -> list[Any]:
+        """What changes if and only if its content does."""
+        by_place = self.share.of == "places" and self.share != EVERYTHING
+        return [self.stock.digest, self.share, self.stock.places if by_place else ""]
+
+
+def take_stock(source: Source, reading: Reading) -> Stock:
+    """Reads all of a source once, and remembers what was found until it changes.
+
+    Raises:
+        DataError: it cannot be read, or has no text at all.
+    """
+    key = digest_of([source.identity, reading.encoding, reading.max_broken])
+    memory = cache_dir() / "stock" / f"{key}.json"
+    with suppress(OSError, ValueError, TypeError):
+        return Stock(**json.loads(memory.read_text()))
+    content, places = hashlib.sha256(), hashlib.sha256()
+    characters = documents = 0
+    with progress(None, f"reading {source.where}", "B") as bar:
+        for piece in source.pieces(reading):
+            for text in piece.texts:
+                content.update(text.encode() + b"\xff")  # a byte that is in no text
+                characters += len(text)
+                bar.advance(len(text))
+            if piece.ends:
+                content.update(b"\xfe")
+                places.update(str(piece.place).encode() + b"\n")
+                documents += 1
+    problems = reading.problems()
+    if not characters:
+        what = f": {'; '.join(problems[:3])}" if problems else ""
+        raise DataError(f"there is no text in {source.where}{what}", "point data.root= at files with text in them")
+    stock = Stock(content.hexdigest(), places.hexdigest(), characters, documents, problems)
+    with suppress(OSError):
+        memory.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(memory, json.dumps(asdict(stock)))
+    return stock
+
+
+def share_of(
+    split: Split, source: Source, reading: Reading, *, by: By, whole: bool, val_fraction: float, test_fraction: float
+) -> Corpus:
+    """What `split` takes of a source that has no splits of its own; with `whole`, it cuts no document.
+
+    Raises:
+        ConfigError: the fractions leave it nothing.
+        DataError: as :func:`take_stock`.
+    """
+    stock = take_stock(source, reading)
+    share = cut_text(
+        split,
+        source.where,
+        by=by,
+        unit="documents" if whole else "characters",
+        total=stock.documents if whole else stock.characters,
+        val_fraction=val_fraction,
+        test_fraction=test_fraction,
+    )
+    return Corpus(source, stock, reading, share)
+
+
+def tokenizer_for(config: TokenizerConfig, train: Corpus) -> Tokenizer:
+    """The tokenizer that `config` names, or one made for the training text, which is remembered.
+
+    Raises:
+        DataError: the one that `config` names is missing or broken.
+    """
+    if config.path is not None:
+        return read_codec(find_root(config.path)).tokenizer
+    made_by = version("tokenizers") if config.kind == "bpe" else ""
+    key = digest_of([train.identity(), config.kind, config.vocab_size if config.kind == "bpe" else 0, made_by])
+    memory = cache_dir() / "tokenizers" / f"{key}.json"
+    with suppress(OSError, ValueError, DataError):
+        return restore_tokenizer(json.loads(memory.read_text()))
+    characters = train.stock.characters
+    pieces = (text for piece in train.pieces() for text in piece.texts)
+    with progress(None, f"making a tokenizer ({config.kind})", "B") as bar:
+        tokenizer = train_tokenizer(config, _counted(pieces, bar), characters)
+    with suppress(OSError):
+        memory.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(memory, json.dumps(tokenizer.state()))
+    return tokenizer
+
+
+def _counted(pieces: Iterable[str], bar: Progress[int]) -> Iterator[str]:
+    for piece in pieces:
+        yield piece
+        bar.advance(len(piece))
+
+
+def digest_of(value: Any) -> str:
+    """A SHA-256 of plain data."""
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()

@@ -1,0 +1,125 @@
+"""Texts that come with the install, or download themselves: the language reference of Python, and Shakespeare."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic.dataclasses import dataclass
+
+from aigc_cli.config import STRICT
+from aigc_cli.data.base import Dataset, Split
+from aigc_cli.data.cache import cache_dir, find_root
+from aigc_cli.data.download import download
+from aigc_cli.data.images import CutConfig, Fraction
+from aigc_cli.data.text import Context, Gigabytes
+from aigc_cli.data.text_cache import Corpus, share_of
+from aigc_cli.data.text_files import Reading, printable
+from aigc_cli.data.text_sources import FileSource, TextSource
+from aigc_cli.data.tokenizers import TokenizerConfig
+from aigc_cli.data.windows import open_windows
+from aigc_cli.errors import DataError
+from aigc_cli.files import checksum
+from aigc_cli.registry import register
+
+SHAKESPEARE_URL = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
+SHAKESPEARE_SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
+LONG = 80  # characters of a paragraph that two topics do not share by chance
+
+
+@dataclass(config=STRICT, frozen=True, kw_only=True)
+class PydocsConfig(CutConfig):
+    """See ``configs/data/pydocs.yaml``."""
+
+    name: Literal["pydocs"]
+    context: Context
+    tokenizer: TokenizerConfig
+    memory_gb: Gigabytes
+
+
+@register("data", "pydocs", PydocsConfig)
+def pydocs(config: PydocsConfig, split: Split) -> Dataset:
+    """The text of the language reference that ships inside Python, for ``help()``: a document for each topic.
+
+    Every version of Python has its own, so figures compare within one version only. Topics that mostly repeat others
+    are left out, since they would show in training what is held out.
+    """
+    from pydoc_data.topics import topics
+
+    source = TextSource("pydoc_data.topics", unrepeated(topics))
+
+    def corpus_of(wanted: Split) -> Corpus:
+        return share_of(
+            wanted, source, Reading(), by="position", whole=False, val_fraction=config.val_fraction,
+            test_fraction=config.test_fraction,
+        )  # fmt: skip
+
+    return open_windows(split, corpus_of, config.tokenizer, context=config.context, memory_gb=config.memory_gb)
+
+
+def unrepeated(topics: dict[str, str]) -> list[str]:
+    """The texts, in order of their names, less those of whose long paragraphs half are in a longer text."""
+    seen: set[str] = set()
+    kept = {}
+    for name in sorted(topics, key=lambda name: (-len(topics[name]), name)):
+        paragraphs = [paragraph for paragraph in topics[name].split("\n\n") if len(paragraph) >= LONG]
+        repeated = sum(len(paragraph) for paragraph in paragraphs if paragraph in seen)
+        if 2 * repeated < sum(map(len, paragraphs)) or not paragraphs:
+            kept[name] = topics[name]
+        seen.update(paragraphs)
+    return [kept[name] for name in sorted(kept)]
+
+
+@dataclass(config=STRICT, frozen=True, kw_only=True)
+class ShakespeareConfig:
+    """See ``configs/data/shakespeare.yaml``."""
+
+    name: Literal["shakespeare"]
+    root: str | None
+    context: Context
+    val_fraction: Fraction
+    tokenizer: TokenizerConfig
+    memory_gb: Gigabytes
+
+
+@register("data", "shakespeare", ShakespeareConfig)
+def shakespeare(config: ShakespeareConfig, split: Split) -> Dataset:
+    """Tiny Shakespeare (Karpathy 2015), 1,115,394 characters.
+
+    By custom the first 90 % are trained on and the last 10 % held out; there is no third part, so the test split is
+    the validation split.
+
+    Raises:
+        DataError: there is no such file at `root`, or it cannot be downloaded.
+    """
+    path = _shakespeare_file(config.root)
+    source = FileSource(printable(path), [(path.name, path)], field="text", lines=False)
+
+    def corpus_of(wanted: Split) -> Corpus:
+        part: Split = "val" if wanted == "test" else wanted
+        return share_of(
+            part, source, Reading(), by="position", whole=False, val_fraction=config.val_fraction, test_fraction=0.0
+        )
+
+    original = checksum(path) == SHAKESPEARE_SHA256
+    windows = open_windows(
+        split, corpus_of, config.tokenizer, context=config.context, memory_gb=config.memory_gb,
+        notes=[] if original else [f"{printable(path)} is not the usual Tiny Shakespeare: its figures do not compare"],
+    )  # fmt: skip
+    windows.original = original
+    return windows
+
+
+def _shakespeare_file(root: str | None) -> Path:
+    if root is None:
+        return download(
+            [SHAKESPEARE_URL], cache_dir() / "data" / "shakespeare" / "input.txt", sha256=SHAKESPEARE_SHA256
+        )
+    path = find_root(root)
+    file = path / "input.txt" if path.is_dir() else path
+    if not file.is_file():
+        raise DataError(
+            f"there is no input.txt in {printable(path)}",
+            f"put {SHAKESPEARE_URL} (sha256 {SHAKESPEARE_SHA256}) there, or leave data.root= out to have it downloaded",
+        )
+    return file

@@ -1,0 +1,200 @@
+"""Where text comes from, as a stream of pieces, and which share of it a split takes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import zip_longest
+from pathlib import Path
+from typing import Literal, NamedTuple, Protocol
+
+from pydantic.dataclasses import dataclass
+
+from aigc_cli.config import STRICT
+from aigc_cli.data.base import Split
+from aigc_cli.data.images import CutConfig
+from aigc_cli.data.text_files import Reading, identity_of, kind_of, lines_of, printable, rows_of, text_of
+from aigc_cli.errors import ConfigError, DataError
+
+PIECE = 1 << 16  # characters; what tokenizers are handed at a time
+By = Literal["position", "document"]
+
+
+class Piece(NamedTuple):
+    """A part of a document: a row whole, a file in pieces."""
+
+    texts: tuple[str, ...]  # one; of a pair, source and target
+    ends: bool  # whether its document ends with it
+    place: float  # of its document, uniform in [0, 1): a hash of what it holds, or of the name of its file
+
+
+class Source(Protocol):
+    """Documents, one after the other."""
+
+    where: str  # for messages
+    identity: str  # changes when the content may have
+
+    def pieces(self, reading: Reading) -> Iterator[Piece]:
+        """Everything, in order; what is wrong with it is told to `reading`."""
+
+
+class FileSource:
+    """The text of files, in order; each is a document, or each of its rows or lines."""
+
+    def __init__(self, where: str, files: Sequence[tuple[str, Path]], *, field: str, lines: bool) -> None:
+        self.where = where
+        self.files = files
+        self.field, self.lines = field, lines
+        self.identity = json.dumps(["files", identity_of(files), field, lines])
+
+    def pieces(self, reading: Reading) -> Iterator[Piece]:
+        """See :class:`Source`; rows and lines without a character but white space are left out."""
+        for name, path in self.files:
+            if kind_of(path) in (".jsonl", ".csv", ".tsv"):
+                yield from _whole(rows_of(path, [self.field], reading))
+            elif self.lines:
+                yield from _whole((line,) for line in lines_of(path, reading))
+            else:
+                yield from in_pieces(text_of(path, reading), place_of(printable(name)))
+
+
+class TextSource:
+    """Documents that are at hand."""
+
+    def __init__(self, where: str, documents: Sequence[str]) -> None:
+        self.where = where
+        self.documents = documents
+        self.identity = hashlib.sha256("\0".join(documents).encode()).hexdigest()
+
+    def pieces(self, reading: Reading) -> Iterator[Piece]:
+        """See :class:`Source`."""
+        for document in self.documents:
+            yield from in_pieces([document], place_of(document))
+
+
+class PairSource:
+    """Pairs of texts: the lines of two files, or two fields of the rows of one; or several such, one after another."""
+
+    def __init__(self, where: str, parts: Sequence[Sequence[Path]], fields: Sequence[str]) -> None:
+        """Each of `parts` is two files, or one of rows with the two `fields`."""
+        self.where = where
+        self.parts, self.fields = parts, fields
+        files = [identity_of([(path.name, path) for path in part]) for part in parts]
+        self.identity = json.dumps(["pairs", files, list(fields)])
+
+    def pieces(self, reading: Reading) -> Iterator[Piece]:
+        """See :class:`Source`; each piece is a pair.
+
+        Raises:
+            DataError: two files have not as many lines.
+        """
+        for part in self.parts:
+            rows = _lines(part, reading) if len(part) == 2 else rows_of(part[0], self.fields, reading)
+            yield from (Piece(row, True, place_of(*row)) for row in rows)
+
+
+def _lines(part: Sequence[Path], reading: Reading) -> Iterator[tuple[str, ...]]:
+    counts = [0, 0]
+    for pair in zip_longest(*(lines_of(path, reading) for path in part)):
+        for side, line in enumerate(pair):
+            counts[side] += line is not None
+        if counts[0] == counts[1]:  # else they are only counted
+            yield pair
+    if counts[0] != counts[1]:
+        named = " and ".join(f"{printable(path)} has {n} lines" for path, n in zip(part, counts, strict=True))
+        raise DataError(f"the files do not match: {named}", "line n of one must belong to line n of the other")
+
+
+def _whole(rows: Iterable[tuple[str, ...]]) -> Iterator[Piece]:
+    return (Piece(row, True, place_of(*row)) for row in rows if not row[0].isspace() and row[0])
+
+
+def in_pieces(blocks: Iterable[str], place: float) -> Iterator[Piece]:
+    """One document, cut at ends of lines as near to every :data:`PIECE` characters as there are any.
+
+    Where it is cut depends on the text alone, not on the blocks in which it comes.
+    """
+    rest = ""
+    for block in blocks:
+        rest += block
+        start = 0
+        while len(rest) - start > PIECE:
+            cut = rest.rfind("\n", start, start + PIECE) + 1 or start + PIECE
+            yield Piece((rest[start:cut],), False, place)
+            start = cut
+        rest = rest[start:]
+    if rest:
+        yield Piece((rest,), True, place)
+
+
+def place_of(*parts: str) -> float:
+    """A hash of some text, uniform in [0, 1)."""
+    digest = hashlib.sha256("\0".join(parts).encode("utf-8", "surrogatepass")).digest()
+    return int.from_bytes(digest[:6], "big") / 2**48
+
+
+class Share(NamedTuple):
+    """Which of a source's pieces a split takes: those between two bounds of what `of` counts."""
+
+    of: Literal["characters", "documents", "places"]
+    first: float
+    stop: float
+
+
+EVERYTHING = Share("places", 0.0, 1.0)
+
+
+def selected(pieces: Iterable[Piece], share: Share) -> Iterator[Piece]:
+    """The pieces in a share; by characters, one may be cut off at either end."""
+    at = 0
+    for piece in pieces:
+        if share.of == "characters":
+            text = piece.texts[0]
+            first, stop = (min(max(int(bound) - at, 0), len(text)) for bound in (share.first, share.stop))
+            at += len(text)
+            if first < stop:
+                yield Piece((text[first:stop],), piece.ends and stop == len(text), piece.place)
+            if at >= share.stop:
+                return
+        elif share.of == "documents":
+            if share.first <= at < share.stop:
+                yield piece
+            at += piece.ends
+            if at >= share.stop:
+                return
+        elif share.first <= piece.place < share.stop:
+            yield piece
+
+
+@dataclass(config=STRICT, frozen=True, kw_only=True)
+class SplitConfig(CutConfig):
+    """How a source is split that has no splits of its own."""
+
+    split_by: By
+
+
+def cut_text(
+    split: Split, where: str, *, by: By, unit: Literal["characters", "documents"], total: int, val_fraction: float,
+    test_fraction: float,
+) -> Share:  # fmt: skip
+    """The share of `split`: training comes first, then validation, then test; or as a hash of each document says.
+
+    Raises:
+        ConfigError: the fractions leave nothing for `split`.
+    """
+    if by == "document":  # the test part does not depend on `val_fraction`
+        edges = {"test": (0.0, test_fraction), "val": (test_fraction, test_fraction + val_fraction)}
+        first, stop = edges.get(split, (test_fraction + val_fraction, 1.0))
+        share = Share("places", first, stop)
+    else:
+        train, val = int(total * (1 - val_fraction - test_fraction)), int(total * (1 - test_fraction))
+        bounds = {"train": (0, train), "val": (train, val), "test": (val, total)}
+        share = Share(unit, *bounds[split])
+    if share.first >= share.stop:
+        raise ConfigError(
+            f"the {split} split of {where} is empty: data.val_fraction={val_fraction:g} and "
+            f"data.test_fraction={test_fraction:g} of {total} {unit} leave it nothing",
+            "change the fractions, or use more text",
+        )
+    return share

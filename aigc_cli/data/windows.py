@@ -1,0 +1,153 @@
+"""A long text, of which an item is a window of tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from aigc_cli.data.base import Batch, Dataset, DataSpec, Extent, Gatherer, Order, Plan, Split
+from aigc_cli.data.codecs import TextCodec
+from aigc_cli.data.orders import WindowOrder
+from aigc_cli.data.text_cache import Corpus, digest_of, tokenizer_for
+from aigc_cli.data.text_report import Lines, lines_about, too_little
+from aigc_cli.data.token_files import Tokens, stream_tokens
+from aigc_cli.data.tokenizers import EOS, FIRST, PAD, SPECIALS, UNK, Tokenizer, TokenizerConfig
+from aigc_cli.errors import ConfigError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+
+class Windows(Dataset):
+    """Windows of one long stream of tokens: an item is `context` + 1 of them, int64; the last is only predicted.
+
+    In training, item i of an epoch begins at a place of its own draw among the `context` from ``i * context`` on. In
+    order, it begins at ``i * context``, so that all items together have each token but the first as a target once; the
+    last is filled up with `pad`, which is no target.
+    """
+
+    codec: TextCodec
+    extent: Extent
+
+    def __init__(self, tokens: Tokens, codec: TextCodec, context: int, *, resident: bool, lines: Lines) -> None:
+        import torch
+
+        self.codec = codec
+        self.extent = tokens.extent
+        self.context = context
+        self._lines = lines
+        stream = torch.from_numpy(tokens.load(resident=resident))
+        short = context + 1 - len(stream)
+        self._stream = torch.nn.functional.pad(stream.int(), (0, short), value=PAD) if short > 0 else stream
+        self._resident = resident
+        self._on = lru_cache(maxsize=2)(self._move)
+        fingerprint = digest_of(["windows", context, tokens.key])
+        self.spec = DataSpec("text", (context + 1,), (), codec.tokenizer.vocab_size, SPECIALS, fingerprint)
+
+    def __len__(self) -> int:
+        return max(1, -(-(self.extent.tokens - 1) // self.context))
+
+    def resident(self) -> Batch | None:
+        """None: windows are not held, but cut out of the stream."""
+        return None
+
+    def read(self, index: int) -> tuple[Tensor, int | None]:
+        """One window, in its place in order."""
+        import torch
+
+        return self._on("cpu")(torch.tensor([index])).content[0], None
+
+    def gatherer(self, device: torch.device | str) -> Gatherer:
+        """Cuts windows out of the stream, on `device` where it fits in memory."""
+        return self._on(str(device) if self._resident else "cpu")
+
+    def order(self, plan: Plan, device: torch.device | str) -> Order:
+        """A permutation an epoch, and a draw for each window."""
+        return WindowOrder(len(self), plan, device)
+
+    def problems(self) -> list[str]:
+        """What was wrong with the text."""
+        return self._lines.problems
+
+    def describe(self) -> list[str]:
+        """How much text there is, in what tokens."""
+        return self._lines.notes
+
+    def _move(self, device: str) -> _WindowGatherer:
+        import torch
+
+        stream = self._stream
+        if device != "cpu" and stream.dtype == torch.uint16:  # which only the CPU can index
+            stream = stream.view(torch.int16) if self.codec.tokenizer.vocab_size <= 1 << 15 else stream.int()
+        return _WindowGatherer(stream.to(device), len(self), self.context)
+
+
+class _WindowGatherer:
+    def __init__(self, stream: Tensor, n: int, context: int) -> None:
+        import torch
+
+        self.device = stream.device
+        self._windows = stream.unfold(0, context + 1, 1)  # a view: one row for each place where a window can begin
+        self._context = context
+        self._columns = torch.arange(context + 1, device=stream.device)
+
+    def __call__(self, index: Tensor, uniform: Tensor | None = None) -> Batch:
+        starts = index * self._context
+        if uniform is not None:
+            starts = starts + (uniform[:, 0] * self._context).long()
+        last = len(self._windows) - 1
+        windows = self._windows.index_select(0, starts.clamp(max=last)).long()
+        if uniform is None:
+            # The last window would reach over the end: what of the window before the end it shares moves to its left.
+            columns = self._columns + (starts - last).clamp(min=0)[:, None]
+            windows = windows.gather(1, columns.clamp(max=self._context))
+            windows = windows.masked_fill(columns > self._context, PAD)
+        return Batch(windows)
+
+
+def open_windows(
+    split: Split,
+    corpus_of: Callable[[Split], Corpus],
+    tokenizer: TokenizerConfig,
+    *,
+    context: int,
+    memory_gb: float,
+    notes: Sequence[str] = (),
+) -> Windows:
+    """The windows of a split, over the tokens of a tokenizer that is made for the training split.
+
+    Raises:
+        ConfigError: the training split is shorter than a window.
+        DataError: there is next to no text.
+    """
+    train = corpus_of("train")
+    made = tokenizer_for(tokenizer, train)
+    joined = train.stock.documents > 1
+    corpus = train if split == "train" else corpus_of(split)
+    tokens = stream_tokens(corpus, made, joined=joined)
+    count = tokens.extent.tokens
+    if count < 2:
+        raise too_little(split, corpus, f"{count} tokens")
+    if split == "train" and count <= context:
+        raise ConfigError(
+            f"the training split of {corpus.source.where} has {count} tokens, and a window data.context={context} + 1",
+            f"use more text, or data.context={count - 1} or less",
+        )
+    resident = tokens.nbytes() <= memory_gb * 1e9
+    lines = lines_about(split, corpus, tokens, made, tokenizer)
+    lines.notes.extend(notes)
+    if not resident:
+        lines.notes.append(
+            f"the tokens stay on disk: {tokens.nbytes() / 1e9:.1f} GB, above data.memory_gb={memory_gb:g}"
+        )
+    return Windows(tokens, TextCodec(made, _start(made, joined)), context, resident=resident, lines=lines)
+
+
+def _start(tokenizer: Tokenizer, joined: bool) -> int:
+    """What writing from nothing begins after: the end of a document, or of a line; see :class:`TextCodec`."""
+    if joined:
+        return EOS
+    found = (int(tokenizer.encode(text)[0]) for text in "\n ")
+    return next((token for token in found if token != UNK), FIRST)
