@@ -175,7 +175,7 @@ def _check_sections(command: str, config: Mapping[Any, Any]) -> None:
     for key in config:
         if key not in known:
             mend = suggest(str(key), known)
-            if key in ("experiment", "recipe"):
+            if key in ("experiment", "paper", "recipe"):
                 mend = f"begin the file in {key}/ with the line `# @package _global_`"
             raise ConfigError(f"there is no key {key}", mend)
     if command == "train":

@@ -84,4 +84,4 @@ def groups(command: str) -> tuple[str, ...]:
 @functools.cache
 def top_level_keys(command: str) -> frozenset[str]:
     """The keys that a command's composed configuration has at the top."""
-    return frozenset({*defaults(command), *groups(command)} - {"defaults", "experiment", "recipe"})
+    return frozenset({*defaults(command), *groups(command)} - {"defaults", "experiment", "paper", "recipe"})

@@ -18,15 +18,29 @@ from aigc_cli.folders import top_level_keys
 from aigc_cli.words import split_key
 
 #: Keys whose value is text, whatever it looks like.
-TEXT_KEYS = {"run", "out", "fake", "real", "held_out", "weights", "run_dir", "outputs", "prompt"}
+TEXT_KEYS = {"run", "reference", "out", "fake", "real", "held_out", "weights", "run_dir", "outputs", "prompt"}
 #: The same for the last part of a dotted key.
 TEXT_TAILS = {"root", "path", "file", "dir", "folder", "weights", "prompt"}
+#: The same for a model's controls: a class may be called 7, and cat,dog are two that are drawn together.
+TEXT_CONTROLS = {"controls.class"}
+#: Figures that people ask for by name, with the metric that gives each among others.
+FIGURES = {
+    **dict.fromkeys(("precision", "recall", "density", "coverage"), "prdc"),
+    **dict.fromkeys(("mse", "psnr", "ssim"), "reconstruction"),
+    **dict.fromkeys(("elbo", "nelbo", "kl", "bits_per_dim", "iw_bound"), "likelihood"),
+    **dict.fromkeys(("authenticity", "copies"), "memorization"),
+    **dict.fromkeys(("rouge1", "rouge2", "rougeL"), "rouge"),
+    **dict.fromkeys(("distinct1", "distinct2", "distinct3"), "distinct"),
+    "longest_copied_run": "copied",
+}
+#: The commands that draw samples: keys that are none of their own are controls of the model.
+SAMPLING = ("sample", "eval")
 
 
 def prepare(command: str, overrides: Sequence[str], *, multirun: bool = False) -> list[str]:
     """The words in Hydra's grammar, each quoted where it must be.
 
-    For ``sample``, keys that are none of its own become ``controls.<key>``; for ``eval``, ``metric=a,b`` is a list.
+    For ``sample`` and ``eval``, keys that are none of their own become ``controls.<key>``; ``metric=a,b`` is a list.
 
     Raises:
         ConfigError: a word that is not key=value, or a value that is broken.
@@ -71,11 +85,13 @@ def _prepare(command: str, word: str, multirun: bool) -> str:
         return word
     root = key.split(".")[0].split("@")[0].split("/")[0]
     literal = False
-    if command == "sample" and root != "hydra":
-        if root == "controls" or root not in top_level_keys("sample"):
-            sign, key, literal = "++", f"controls.{key.removeprefix('controls.')}", True
-    elif command == "eval" and key == "metric" and not value.startswith("["):
-        value = f"[{value}]"
+    if command == "eval" and key == "model":  # the network of extractor=torchvision; a run has its own model
+        root = key = "backbone"
+    if command in SAMPLING and root != "hydra" and (root == "controls" or root not in top_level_keys(command)):
+        sign, key, literal = "++", f"controls.{key.removeprefix('controls.')}", True
+    elif command == "eval" and key == "metric":
+        names = (name.strip() for name in value.removeprefix("[").removesuffix("]").split(","))
+        value = f"[{','.join(dict.fromkeys(FIGURES.get(name, name) for name in names))}]"
     return f"{sign}{key}={_value(key, value, literal=literal, multirun=multirun)}"
 
 
@@ -103,4 +119,4 @@ def _is_quoted(value: str, parsed: Override) -> bool:
 
 
 def _is_text(key: str) -> bool:
-    return key in TEXT_KEYS or key.rsplit(".", 1)[-1] in TEXT_TAILS
+    return key in TEXT_KEYS or key in TEXT_CONTROLS or key.rsplit(".", 1)[-1] in TEXT_TAILS

@@ -73,10 +73,22 @@ usage: aigc sample [key=value ...] [flags]
 
 keys
   run=latest         a directory, a run's name, or latest
-  n=64 seed=0        how many; sample i of a seed is always the same
+  n= seed=0          how many (64; 32 reconstructions, 8 rows); sample i of a seed stays the same
   out=FOLDER         where they go
   batch_size= step=  of the drawing, and of the checkpoint
-  and the model's own controls, such as temperature= top_k= truncation= class= prompt=
+  format=png|npz     a file each, or one NumPy array with the labels
+  data.root=FOLDER   where the run's data lies now, for what needs it
+
+controls: a model's own words; a wrong one is answered with those that its model has
+  mode=sample        samples by themselves
+  mode=reconstruct   held-out items above their reconstructions (VAEs)
+  mode=interpolate   rows that walk from one latent to another, of frames=8 samples each
+  mode=traverse      rows that move one latent from -3 to 3, the most active one first (VAEs)
+  class=cat,dog      the classes to draw, in turn, of a model trained with model.conditional=true
+  temperature=0.8    spread of what is drawn: below 1, more typical samples of less variety (VAEs)
+  truncation=1.5     the same for GANs: latents within so many standard deviations
+  prior=gmm          latents from a Gaussian mixture fitted on the encoded training set (VAEs)
+  top_k= top_p= prompt=    of models that write text
 
 flags
   --cfg job          print the configuration and stop
@@ -84,30 +96,35 @@ flags
 
 examples
   aigc sample
-  aigc sample run=gan-cifar10/2026-01-31_12-00-00 n=1000 out=pictures
-  aigc sample seed=7 step=4000
+  aigc sample run=gan-cifar10/2026-01-31_12-00-00 n=1000 out=pictures class=cat,dog
+  aigc sample seed=7 step=4000 mode=interpolate
 """
 
 _EVAL = """
 aigc eval: measure how good a run's samples are
 
 usage: aigc eval [key=value ...] [flags]
+       aigc eval compare run=A,B [key=value ...]
+       aigc eval stats data=NAME out=FILE.npz
 
 keys
   run=latest         a directory, a run's name, or latest
   metric=fd,prdc     which figures (`aigc ls metrics`); the same as --metric fd,prdc
-  n= seed=0 split=   how many samples, their seed, and the real items they are held against
-  weights=FILE       of the feature extractor, where it needs any
-  fake=FOLDER real=FOLDER    pictures on disk instead of a run and its data
+  n= seed=0 seeds=   how many samples, their seed, and how many independent sets of them
+  split= data=       the real items they are held against, and another dataset than the run's
+  reference=RUN      another run's samples in their place
+  extractor= weights=FILE resize=tf_bilinear|clean    what looks at the images
+  fake=FOLDER real=FOLDER    images on disk (or .npz, statistics) instead; for text metrics, files
+  and the model's own controls, such as truncation= prior= class= mode=reconstruct
 
 flags
   --metric NAME[,NAME]
   --json             print one JSON object and nothing else on stdout
 
 examples
-  aigc eval
   aigc eval --metric fid,kid n=50000 split=train
   aigc eval fake=pictures real=photographs --metric fid
+  aigc eval compare run=gan-digits/first,gan-digits/second --metric kd
 """
 
 _LS = """

@@ -33,6 +33,9 @@ CFG_KINDS = ("job", "all", "hydra")
 #: The flags that only some commands have.
 FLAG_COMMANDS = {"--multirun": ("train",), "--resume": ("train",), "--metric": ("eval",)}
 
+#: The words that may follow a command alone, each short for ``task=WORD``.
+TASKS = {"eval": ("compare", "stats")}
+
 _KEY = re.compile(r"(\+{0,2}|~)[A-Za-z_$][\w.$-]*(/[\w-]+)*(@[\w.:$-]*)?")
 
 
@@ -186,7 +189,12 @@ def _place_strays(words: Words, strays: list[tuple[str, str | None]]) -> None:
     if words.command in ("ls", "completion", "help", None):
         words.names = [word for word, _ in strays]
         return
+    tasks = TASKS.get(str(words.command), ())
+    if strays and strays[0][0] in tasks:
+        words.overrides.insert(0, f"task={strays.pop(0)[0]}")
     for word, following in strays:
+        if nearest(word, tasks):
+            raise ConfigError(f"aigc {words.command}: there is no {word!r}", suggest(word, tasks))
         mend = "write for example optimizer.lr=1e-4, without spaces around the ="
         if is_key_value(f"{word}=") and following and not following.startswith("=") and not is_key_value(following):
             mend = f"write {word}={following}"

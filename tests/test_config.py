@@ -183,7 +183,7 @@ def test_a_broken_yaml_is_named_with_its_line(user: Path) -> None:
 
 def test_an_experiment_that_names_nothing_there_is(user: Path) -> None:
     write(user / "configs/experiment/off.yaml", "# @package _global_\ndefaults:\n  - override /model: gann\n")
-    with pytest.raises(ConfigError, match=r"model=gann, which does not exist\n  did you mean gan\?"):
+    with pytest.raises(ConfigError, match=r"model=gann, which does not exist\n  did you mean gan"):
         compose("train", ["experiment=off"])
 
 

@@ -16,7 +16,7 @@ WRONG = [
     ("train --multirn", 2, ["--multirn", "--multirun"]),
     ("train --model gan", 2, ["write model=gan"]),
     ("train modell=gan", 2, ["modell", "did you mean model?"]),
-    ("train model=gann", 2, ["gann", "did you mean gan?"]),
+    ("train model=gann", 2, ["gann", "did you mean gan"]),
     ("train optimizer.lrr=1 trainer.stepz=3", 2, ["lrr", "optimizer.lr", "stepz", "trainer.steps"]),
     ("train lr=1e-4", 2, ["did you mean optimizer.lr?"]),
     ("train optimizer.generator.lrr=1", 2, ["did you mean optimizer.generator.lr?"]),
@@ -42,6 +42,16 @@ WRONG = [
     ("train seed=-1 trainer.steps=0", 2, ["seed=-1"]),
     ("train model=null", 2, ["model"]),
     ("sample n=0", 2, ["n=0"]),
+    ("train trainer.ema_start=-1", 2, ["trainer.ema_start=-1", "greater than or equal to 0"]),
+    # controls of a model
+    ("sample run=vae mode=foo", 2, ["mode=foo", "model=vae", "interpolate, reconstruct, sample, traverse"]),
+    ("sample run=gan mode=reconstrct", 2, ["mode=reconstrct", "model=gan", "choose from: interpolate, sample"]),
+    ("sample run=vae mod=sample", 2, ["mod: neither a key of sample nor a control of model=vae", "mode"]),
+    ("sample run=vae prior=gm", 2, ["prior=gm", "did you mean gmm?"]),
+    ("sample run=vae temperature=hot", 2, ["temperature=hot", "a number"]),
+    ("sample run=vae frames=0", 2, ["frames=0", "greater than or equal to 2"]),
+    ("sample run=vae clas=cat", 2, ["clas: neither", "class"]),
+    ("sample run=vae data.rot=there", 2, ["data.rot", "did you mean data.root?"]),
     ("train data.val_fraction=0.0 trainer.validate_every=1", 2, ["val split", "data.val_fraction"]),
     # code in a configuration
     ("train +model._target_=os.system", 2, ["model._target_=os.system"]),
@@ -67,8 +77,10 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty folder but for things that are wrong in one way each."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "home"))
-    for name in ("empty", "broken", "torn", "evil", "fakes"):
+    for name in ("empty", "broken", "torn", "evil", "fakes", "gan", "vae"):
         (tmp_path / name).mkdir()
+    for name in ("gan", "vae"):
+        (tmp_path / name / "config.yaml").write_text(f"model: {{name: {name}}}\ndata: {{name: digits}}\n")
     (tmp_path / "broken" / "config.yaml").write_text("model: [gan\n  - :")
     (tmp_path / "torn" / "config.yaml").write_text("model:\n  name: gan\n")
     (tmp_path / "evil" / "config.yaml").write_text("model:\n  name: gan\n  _target_: os.system\n")

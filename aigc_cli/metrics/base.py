@@ -21,10 +21,15 @@ class FeatureMetric(Metric):
 
     is_differentiable = False
     full_state_update = False
-    #: The extractor's layer that it is computed on.
-    layer: ClassVar[str] = "features"
+    #: The extractor's layers that it is computed on, handed to :meth:`update` in this order; "pixels" is the images
+    #: themselves, averaged to at most 32x32, uint8. Its width is that of the first.
+    layers: ClassVar[tuple[str, ...]] = ("features",)
     #: Whether it compares with real features at all.
     needs_real: ClassVar[bool] = True
+    #: The sides, "real" and "fake", of which it needs the mean and covariance only, through :meth:`take`.
+    moments_of: ClassVar[tuple[str, ...]] = ()
+    #: Whether it takes held-out real features too, through :meth:`hold_out`.
+    needs_held_out: ClassVar[bool] = False
     #: The extractor that its plain name stands for in the literature; on any other its name takes a bracket.
     native: ClassVar[str | None] = None
     #: Its figures, and which way is better: "lower", "higher" or "" for a spread.
@@ -35,8 +40,16 @@ class FeatureMetric(Metric):
         self.width = width
 
     @abstractmethod
-    def update(self, features: Tensor, real: bool) -> None:
+    def update(self, *layers: Tensor, real: bool) -> None:
         """Adds features (n, d), real or generated."""
+
+    def take(self, statistics: FeatureStatistics, real: bool) -> None:
+        """Adds the statistics of features, for the sides in :attr:`moments_of`."""
+        raise NotImplementedError
+
+    def hold_out(self, *layers: Tensor) -> None:
+        """Takes the features (n, d) of real items that neither model nor reference has seen."""
+        raise NotImplementedError
 
     @abstractmethod
     def compute(self) -> dict[str, Tensor]:
@@ -45,6 +58,10 @@ class FeatureMetric(Metric):
         Raises:
             DataError: too few features for the figure to mean anything.
         """
+
+    def gallery(self) -> Tensor | None:
+        """Images worth a look after :meth:`compute`, (rows, columns, C, h, w) uint8; None for most."""
+        return None
 
     def notes(self) -> list[str]:
         """What a reader of the figures must know about how they came about, a sentence each."""
@@ -64,6 +81,7 @@ def require(count: int, least: int, whose: str, why: str, mend: str) -> None:
 class MomentMetric(FeatureMetric):
     """A metric that needs only the mean and covariance of either side; memory is O(d^2)."""
 
+    moments_of = ("real", "fake")
     real: Tensor
     fake: Tensor
 
@@ -73,13 +91,18 @@ class MomentMetric(FeatureMetric):
             empty = torch.zeros(width + 2, width, dtype=torch.float64)
             self.add_state(side, default=empty, dist_reduce_fx=merge_packed)
 
-    def update(self, features: Tensor, real: bool) -> None:
+    def update(self, features: Tensor, real: bool) -> None:  # type: ignore[override]
         """Merges the statistics of features (n, d)."""
-        if not len(features):
-            return
+        if len(features):
+            self.take(FeatureStatistics.of(features.to(self.real.device)), real)
+
+    def take(self, statistics: FeatureStatistics, real: bool) -> None:
+        """Merges statistics that were gathered elsewhere."""
         side = "real" if real else "fake"
         known = FeatureStatistics.unpacked(getattr(self, side))
-        setattr(self, side, known.merge(FeatureStatistics.of(features.to(known.mean.device))).packed())
+        setattr(self, side, known.merge(statistics).packed())
+        self._computed = None
+        self._update_count = max(1, self._update_count)  # torchmetrics warns of a metric that was never updated
 
     def statistics(self) -> tuple[FeatureStatistics, FeatureStatistics]:
         """What was gathered: real, generated."""
@@ -100,16 +123,18 @@ class SampleMetric(FeatureMetric):
         self.add_state("real", default=[], dist_reduce_fx="cat")
         self.add_state("fake", default=[], dist_reduce_fx="cat")
 
-    def update(self, features: Tensor, real: bool) -> None:
+    def update(self, features: Tensor, real: bool) -> None:  # type: ignore[override]
         """Keeps features (n, d) as float32."""
         if len(features) and (self.needs_real or not real):
             getattr(self, "real" if real else "fake").append(features.detach().to(torch.float32))
 
     def gathered(self) -> tuple[Tensor, Tensor]:
-        """What was gathered, in float64: real (n, d), generated (m, d)."""
-        return self._joined(self.real), self._joined(self.fake)
+        """What was gathered, in float32: real (n, d), generated (m, d)."""
+        return joined(self.real, self.width), joined(self.fake, self.width)
 
-    def _joined(self, parts: Tensor | list[Tensor]) -> Tensor:
-        if isinstance(parts, Tensor):  # torchmetrics joined the lists of several processes
-            return parts.to(torch.float64)
-        return torch.cat(parts).to(torch.float64) if parts else torch.zeros(0, self.width, dtype=torch.float64)
+
+def joined(parts: Tensor | list[Tensor], width: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    """A state that is a list of (n, width) tensors as one tensor, whether or not torchmetrics has joined it."""
+    if isinstance(parts, Tensor):  # of several processes
+        return parts
+    return torch.cat(parts) if parts else torch.zeros(0, width, dtype=dtype)

@@ -29,7 +29,8 @@ class Extractor(Protocol):
     canonical: bool
     #: The width d of each layer it gives; ``"features"`` always, ``"logits"`` where it classifies.
     widths: Mapping[str, int]
-    #: What else a reader must know: preprocessing, held-out accuracy, ...
+    #: What else a reader must know: preprocessing, held-out accuracy, ...; features kept on disk are told apart by
+    #: its "preprocessing".
     facts: Mapping[str, Any]
 
     def __call__(self, images: Tensor) -> dict[str, Tensor]:
@@ -47,6 +48,10 @@ class Sources:
     #: The dataset's name and how to open its splits; None where images come from folders alone.
     data: str | None = None
     open_split: Callable[[Split], Dataset] | None = None
+    #: How images are brought to the Inception network's size; None is as FID's reference does it.
+    resize: str | None = None
+    #: Which of torchvision's networks, for the extractor of that name.
+    backbone: str | None = None
 
 
 def check_finite(features: Tensor, what: str) -> Tensor:

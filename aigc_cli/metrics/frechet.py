@@ -25,12 +25,12 @@ def frechet_distance(a: FeatureStatistics, b: FeatureStatistics) -> Tensor:
     items than dimensions, and between equal sets.
     """
     s1, s2 = a.covariance, b.covariance
-    root: Tensor = torch.linalg.svdvals(_factor(s1).T @ _factor(s2)).sum()
+    root: Tensor = torch.linalg.svdvals(factor(s1).T @ factor(s2)).sum()
     distance: Tensor = (a.mean - b.mean).square().sum() + s1.trace() + s2.trace() - 2 * root
     return distance.clamp_min(0)
 
 
-def _factor(covariance: Tensor) -> Tensor:
+def factor(covariance: Tensor) -> Tensor:
     """L (d, r) with ``L L^T`` the covariance; directions that are zero but for rounding are left out."""
     values: Tensor
     vectors: Tensor

@@ -57,10 +57,15 @@ class DatasetImages(Images):
             self._rows = sorted(permutation(total, "reference", split, count)[:count].tolist())
         self._count = total if self._rows is None else len(self._rows)
         self.key = f"{dataset.spec.fingerprint}/{split}/{self._count}"
-        self.facts = {"data": name, "split": split, "fingerprint": dataset.spec.fingerprint}
+        fingerprint, original = dataset.spec.fingerprint, dataset.original
+        self.facts = {"data": name, "split": split, "fingerprint": fingerprint, "original": original}
 
     def __len__(self) -> int:
         return self._count
+
+    def rows(self) -> list[int]:
+        """Which items of the dataset they are."""
+        return list(range(self._count)) if self._rows is None else list(self._rows)
 
     def batches(self, batch_size: int) -> Iterator[Tensor]:
         """Gathered from memory where the dataset is there, else read one by one."""

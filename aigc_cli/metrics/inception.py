@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import os
-import pickle
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from pydantic.dataclasses import dataclass
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from aigc_cli import files
 from aigc_cli.config import STRICT
-from aigc_cli.errors import DataError
+from aigc_cli.errors import ConfigError, DataError, suggest
 from aigc_cli.metrics.features import Sources
+from aigc_cli.metrics.weights import load_weights, short_path, weight_folders
 from aigc_cli.registry import register
 
 FILE = "pt_inception-2015-12-05-6726825d.pth"
@@ -27,6 +22,12 @@ URLS = (
     f"https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/{FILE}",
     "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth",
 )
+SIDE = 299
+#: How images are brought to that size, with what is said of it.
+RESIZES = {
+    "tf_bilinear": "uint8, resized to 299x299 by TensorFlow 1 bilinear interpolation (torch-fidelity)",
+    "clean": "uint8, resized to 299x299 by PIL bicubic with antialiasing in float32 (clean-fid)",
+}
 
 
 @dataclass(config=STRICT, frozen=True, kw_only=True)
@@ -40,26 +41,58 @@ class InceptionConfig:
 class Inception:
     """The 2048 pooled features and the 1008 logits without bias; images of any size, grey ones repeated to RGB."""
 
-    name = "inception-v3-compat"
     widths: Mapping[str, int] = {"features": 2048, "logits": 1008}
 
     def __init__(self, config: InceptionConfig, sources: Sources) -> None:
-        self.checksum, state = load_weights(sources.weights or find_weights())
-        self.canonical = self.checksum == SHA256
-        if not self.canonical:
-            self.name = f"inception-v3-compat-{self.checksum[:8]}"
-        self.facts: Mapping[str, Any] = {
-            "preprocessing": "uint8, resized to 299x299 by TensorFlow 1 bilinear interpolation (torch-fidelity)",
-        }
+        resize = sources.resize or "tf_bilinear"
+        if resize not in RESIZES:
+            raise ConfigError(f"resize={resize}: there is no such way to resize", suggest(resize, RESIZES))
+        self.checksum, state = load_weights(sources.weights or find_weights(), _mend())
+        self.canonical = self.checksum == SHA256 and resize == "tf_bilinear"
+        self.name = "inception-v3-compat"
+        if self.checksum != SHA256:
+            self.name += f"-{self.checksum[:8]}"
+        if resize != "tf_bilinear":
+            self.name += f"-{resize}"
+        self.facts: Mapping[str, Any] = {"preprocessing": RESIZES[resize], "resize": resize}
         self._device = sources.device
+        self.batch_size = 32 if sources.device.type == "cpu" else 128  # a larger one is no faster, and leaves the cache
         self._network = _network(state).to(sources.device)
+        self._clean = _Substitute(self._network) if resize == "clean" else None
 
     def __call__(self, images: Tensor) -> dict[str, Tensor]:
         """Features of raw uint8 images (n, C, H, W), C 1 or 3, in float32."""
         rgb = images.expand(-1, 3, -1, -1) if images.shape[1] == 1 else images
         with torch.inference_mode():
+            if self._clean is not None:
+                self._clean.input = ((clean(rgb) - 128) / 128).to(self._device)
             features, logits = self._network(rgb.to(self._device))
         return {"features": features.cpu(), "logits": logits.cpu()}
+
+
+class _Substitute:
+    """Puts an input of ours in the place of what the network would resize by itself, which it cannot leave out."""
+
+    def __init__(self, network: nn.Module) -> None:
+        self.input: Tensor | None = None
+        first: Any = network.Conv2d_1a_3x3
+        first.register_forward_pre_hook(lambda module, inputs: (self.input,))
+
+
+def clean(images: Tensor) -> Tensor:
+    """uint8 images (n, C, H, W) at 299x299, float32 in about [0, 255]: PIL's bicubic filter, with antialiasing, on
+    floating point channels (Parmar, Zhang and Zhu, On Aliased Resizing and Surprising Subtleties in GAN Evaluation,
+    2022, section 3)."""
+    import numpy as np
+    from PIL import Image
+
+    channels = images.float().cpu().flatten(0, 1).numpy()
+    resized = [
+        np.asarray(Image.fromarray(channel, mode="F").resize((SIDE, SIDE), Image.Resampling.BICUBIC))
+        for channel in channels
+    ]
+    whole = torch.from_numpy(np.stack(resized))
+    return whole.reshape(len(images), images.shape[1], SIDE, SIDE).clamp(0, 255)
 
 
 def _network(state: Mapping[str, Tensor]) -> nn.Module:
@@ -76,44 +109,6 @@ def _network(state: Mapping[str, Tensor]) -> nn.Module:
         raise DataError(f"the weights do not fit the Inception network: {first[:300]}", _mend()) from None
     finally:
         module.load_state_dict_from_url = original
-
-
-def load_weights(path: Path) -> tuple[str, dict[str, Tensor]]:
-    """SHA-256 and tensors of a file of weights, ``.pth`` or ``.safetensors``; nothing in it is executed.
-
-    Raises:
-        DataError: it is missing, cut short, corrupt, or holds no tensors by name.
-    """
-    if not path.is_file():
-        raise DataError(f"there is no file of weights at {path}", _mend())
-    checksum = files.checksum(path)
-    promised = path.stem.rsplit("-", 1)[-1]
-    if len(promised) == 8 and all(c in "0123456789abcdef" for c in promised) and not checksum.startswith(promised):
-        raise DataError(f"{path} is corrupt: its SHA-256 begins with {checksum[:8]}, not {promised}", _mend())
-    try:
-        state: Any
-        if path.suffix == ".safetensors":
-            state = load_file(path)
-        else:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # about odd pickles, which are refused anyway
-                state = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, ValueError, OSError, EOFError, LookupError, pickle.UnpicklingError, SafetensorError) as error:
-        reason = " ".join(str(error).split())[:120] or type(error).__name__
-        raise DataError(f"{path} cannot be read as weights: {reason}", _mend()) from None
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise DataError(f"{path} holds no weights by name", _mend())
-    bad = [name for name, value in state.items() if value.is_floating_point() and not torch.isfinite(value).all()]
-    if bad:
-        raise DataError(f"{path} holds NaN or infinite weights in {bad[0]}", _mend())
-    return checksum, state
-
-
-def weight_folders() -> list[Path]:
-    """Where the weights are looked for, best first: our cache, then torch hub's."""
-    from aigc_cli.data.cache import cache_dir
-
-    return [cache_dir() / "weights", Path(torch.hub.get_dir()) / "checkpoints"]
 
 
 def find_weights() -> Path:
@@ -136,7 +131,7 @@ def find_weights() -> Path:
 
 
 def _mend(source: str = f", from {URLS[0]}") -> str:
-    place = str(weight_folders()[0]).replace(os.path.expanduser("~"), "~", 1)
+    place = short_path(weight_folders()[0])
     return (
         f"put {FILE} (SHA-256 {SHA256}{source}) into {place}, or name it with weights=FILE; "
         "`aigc eval --metric fd,prdc` needs no such file"

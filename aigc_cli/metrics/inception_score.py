@@ -1,4 +1,4 @@
-"""The Inception score: sure of each item, and sure of different things over all."""
+"""The Inception score ``is`` and the classifier score ``cs``: sure of each item, and of different things over all."""
 
 from __future__ import annotations
 
@@ -20,20 +20,16 @@ from aigc_cli.registry import register
 class ISConfig:
     """How the Inception score is sliced."""
 
-    name: Literal["is"]
+    name: Literal["is", "cs"]
     extractor: str
     splits: Annotated[int, Field(ge=1)]
     seed: Annotated[int, Field(ge=0, lt=2**32)]
 
 
-@register("metric", "is", ISConfig)
-class InceptionScore(SampleMetric):
-    """``is``: Salimans et al., Improved Techniques for Training GANs, 2016, section 4. Looks at no real image."""
-
-    layer = "logits"
+class _Score(SampleMetric):
+    layers = ("logits",)
     needs_real = False
-    native = "inception"
-    figures: ClassVar[dict[str, str]] = {"is": "higher", "is_std": ""}
+    figure: ClassVar[str]
 
     def __init__(self, config: ISConfig, width: int) -> None:
         super().__init__(width)
@@ -43,10 +39,10 @@ class InceptionScore(SampleMetric):
         """Mean and spread over the slices of a seeded permutation; 1 is worst, the number of classes best."""
         _, logits = self.gathered()
         splits = self.config.splits
-        require(len(logits), splits, "generated", f"is with {splits} splits", "give more images with n=")
+        require(len(logits), splits, "generated", f"{self.figure} with {splits} splits", "give more images with n=")
         # The permutation and the slices are torch-fidelity's, so that figures agree.
         order = np.random.RandomState(self.config.seed).permutation(len(logits))
-        log_p = logits[torch.from_numpy(order).to(logits.device)].log_softmax(dim=1)
+        log_p = logits[torch.from_numpy(order).to(logits.device)].double().log_softmax(dim=1)
         edges = [i * len(logits) // splits for i in range(splits + 1)]
         scores = []
         for start, stop in pairwise(edges):
@@ -54,4 +50,21 @@ class InceptionScore(SampleMetric):
             marginal = part.exp().mean(dim=0, keepdim=True)
             scores.append((part.exp() * (part - marginal.log())).sum(dim=1).mean().exp())
         values = torch.stack(scores)
-        return {"is": values.mean(), "is_std": values.std(correction=0)}
+        return {self.figure: values.mean(), f"{self.figure}_std": values.std(correction=0)}
+
+
+@register("metric", "is", ISConfig)
+class InceptionScore(_Score):
+    """``is``: Salimans et al., Improved Techniques for Training GANs, 2016, section 4. Looks at no real image."""
+
+    figure = "is"
+    native = "inception"
+    figures: ClassVar[dict[str, str]] = {"is": "higher", "is_std": ""}
+
+
+@register("metric", "cs", ISConfig)
+class ClassifierScore(_Score):
+    """``cs``: the same on the data's own classifier, always shown with it and never called the Inception score."""
+
+    figure = "cs"
+    figures: ClassVar[dict[str, str]] = {"cs": "higher", "cs_std": ""}

@@ -1,4 +1,4 @@
-"""The kernel distance: the squared maximum mean discrepancy under a cubic kernel, unbiased in n."""
+"""The kernel distance, ``kid`` and ``kd``: squared maximum mean discrepancy under a cubic kernel, unbiased in n."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from aigc_cli.registry import register
 class KIDConfig:
     """How the kernel distance is drawn."""
 
-    name: Literal["kid"]
+    name: Literal["kid", "kd"]
     extractor: str
     subsets: Annotated[int, Field(ge=1)]
     subset_size: Annotated[int, Field(ge=2)]
@@ -42,12 +42,8 @@ def polynomial_mmd(x: Tensor, y: Tensor) -> Tensor:
     return within / (m * (m - 1)) - 2 * kernel(x, y).mean()
 
 
-@register("metric", "kid", KIDConfig)
-class KernelDistance(SampleMetric):
-    """``kid``: mean and standard deviation over seeded subsets, drawn in torch-fidelity's order."""
-
-    native = "inception"
-    figures: ClassVar[dict[str, str]] = {"kid": "lower", "kid_std": ""}
+class _KernelDistance(SampleMetric):
+    figure: ClassVar[str]
 
     def __init__(self, config: KIDConfig, width: int) -> None:
         super().__init__(width)
@@ -57,16 +53,17 @@ class KernelDistance(SampleMetric):
         """Mean and spread of the distance over the subsets; 0 is best, and chance puts it a little to either side."""
         real, fake = self.gathered()
         for features, whose in ((real, "real"), (fake, "generated")):
-            require(len(features), 2, whose, "kid", "give more images, n= for generated ones")
+            require(len(features), 2, whose, self.figure, "give more images, n= for generated ones")
         size = self._size(real, fake)
         # NumPy's legacy generator, because the reference implementation draws its subsets from it.
         draws = np.random.RandomState(self.config.seed)
 
         def subset(features: Tensor) -> Tensor:
-            return features[torch.from_numpy(draws.choice(len(features), size, replace=False)).to(features.device)]
+            chosen = torch.from_numpy(draws.choice(len(features), size, replace=False))
+            return features[chosen.to(features.device)].double()
 
         values = torch.stack([polynomial_mmd(subset(fake), subset(real)) for _ in range(self.config.subsets)])
-        return {"kid": values.mean(), "kid_std": values.std(correction=0)}
+        return {self.figure: values.mean(), f"{self.figure}_std": values.std(correction=0)}
 
     def _size(self, real: Tensor, fake: Tensor) -> int:
         # The estimate is unbiased for any size, so that smaller sets may serve whole; only its spread changes.
@@ -76,3 +73,20 @@ class KernelDistance(SampleMetric):
         """Says so where the subsets had to be smaller than asked."""
         size = self._size(*self.gathered())
         return [f"subsets of {size}, because there are no more images"] if size < self.config.subset_size else []
+
+
+@register("metric", "kid", KIDConfig)
+class KernelInceptionDistance(_KernelDistance):
+    """``kid``: mean and standard deviation over seeded subsets, drawn in torch-fidelity's order."""
+
+    figure = "kid"
+    native = "inception"
+    figures: ClassVar[dict[str, str]] = {"kid": "lower", "kid_std": ""}
+
+
+@register("metric", "kd", KIDConfig)
+class KernelDistance(_KernelDistance):
+    """``kd``: the same on the features of any extractor, always shown with it and never called KID."""
+
+    figure = "kd"
+    figures: ClassVar[dict[str, str]] = {"kd": "lower", "kd_std": ""}

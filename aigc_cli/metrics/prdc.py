@@ -67,7 +67,7 @@ class PRDC(SampleMetric):
         k, memory = self.config.k, self.config.memory_mb
         for features, whose in ((real, "real"), (fake, "generated")):
             require(len(features), k + 1, whose, f"prdc with k={k}", "give more images, or a smaller metric.prdc.k")
-        centre = real.mean(dim=0)  # distances from inner products lose digits far from the origin
+        centre = real.double().mean(dim=0)  # distances from inner products lose digits far from the origin
         real, fake = real - centre, fake - centre
         real_radii, fake_radii = radii(real, k, memory), radii(fake, k, memory)
         neighbours, recalled, covered = torch.zeros(len(fake), dtype=torch.int64, device=fake.device), 0, 0

@@ -124,6 +124,15 @@ def test_an_evaluator_serves_many_times(images: Make) -> None:
     assert [result.generated for result in first] == [result.generated for result in again]
 
 
+def test_sample_sets_share_the_features_of_the_reference(images: Make) -> None:
+    evaluator = Evaluator({"prdc": PRDC}, Sources(), side(images(30)))
+    (copied,) = evaluation._fresh(evaluator._primed).values()
+    primed = evaluator._primed["prdc"]
+    assert copied.real[0] is primed.real[0]
+    copied.update(torch.zeros(2, 16), real=False)
+    assert (len(primed.fake), len(copied.fake)) == (0, 1)
+
+
 def test_features_that_are_not_finite_give_no_number(images: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     evaluator = Evaluator({"fd": FD}, Sources(), side(images(30)))
     broken = {"features": torch.full((30, 16), float("nan"))}

@@ -1,15 +1,18 @@
 """FID, KID and IS on the Inception network: parity with torch-fidelity, and weights that cannot be trusted."""
 
+import json
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 
 from aigc_cli.errors import DataError
-from aigc_cli.metrics import inception
 from aigc_cli.metrics.features import Sources
-from aigc_cli.metrics.inception import FILE, SHA256, Inception, InceptionConfig, load_weights
+from aigc_cli.metrics.inception import FILE, SHA256, Inception, InceptionConfig
+from aigc_cli.metrics.weights import load_weights
 
 
 @pytest.fixture(autouse=True)
@@ -71,15 +74,15 @@ def _nan(path: Path) -> None:
 def test_a_file_that_cannot_be_trusted_is_refused(tmp_path: Path, break_it) -> None:  # type: ignore[no-untyped-def]
     break_it(tmp_path / "w.pth")
     with pytest.raises(DataError, match=r"w\.pth"):
-        load_weights(tmp_path / "w.pth")
+        load_weights(tmp_path / "w.pth", "mend")
 
 
 def test_a_broken_safetensors_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "w.safetensors").write_bytes(b"hello")
     with pytest.raises(DataError, match="cannot be read as weights"):
-        load_weights(tmp_path / "w.safetensors")
+        load_weights(tmp_path / "w.safetensors", "mend")
     with pytest.raises(DataError, match="no file of weights"):
-        load_weights(tmp_path / "none.pth")
+        load_weights(tmp_path / "none.pth", "mend")
 
 
 def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
@@ -115,62 +118,95 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-class Tensors(torch.utils.data.Dataset):
-    def __init__(self, content: torch.Tensor) -> None:
-        self.content = content
+@pytest.fixture(scope="module")
+def sides(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Two folders of pictures, 32 in all, of which the real ones have structure."""
+    import numpy as np
+    from PIL import Image
 
-    def __len__(self) -> int:
-        return len(self.content)
+    rng = np.random.default_rng(0)
+    ramps = np.arange(32, dtype=np.uint8) * np.arange(1, 17, dtype=np.uint8)[:, None, None, None]
+    pixels = {
+        "fake": rng.integers(0, 256, (16, 32, 32, 3), dtype=np.uint8),
+        "real": ramps.transpose(0, 1, 3, 2) // 2 + rng.integers(0, 256, (16, 32, 32, 3), dtype=np.uint8) // 2,
+    }
+    folder = tmp_path_factory.mktemp("sides")
+    for name, images in pixels.items():
+        (folder / name).mkdir()
+        for i, image in enumerate(images):
+            Image.fromarray(image).save(folder / name / f"{i:02d}.png")
+    return {name: folder / name for name in pixels}
 
-    def __getitem__(self, index: int) -> torch.Tensor:
-        return self.content[index]
+
+@pytest.fixture(scope="module")
+def reference(weights: Path, sides: dict[str, Path]) -> dict[str, float]:
+    """What torch-fidelity's own command line says."""
+    words = [sys.executable, "-m", "torch_fidelity.fidelity", "--fid", "--kid", "--isc", "--cpu", "--json", "--silent"]
+    words += ["--kid-subset-size", "12", "--kid-subsets", "10", "--isc-splits", "2", "--batch-size", "8", "--no-cache"]
+    words += ["--feature-extractor-weights-path", str(weights), "--save-cpu-ram", "--samples-find-deep"]
+    words += ["--input1", str(sides["fake"]), "--input2", str(sides["real"])]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return {key: float(value) for key, value in json.loads(done.stdout[done.stdout.index("{") :]).items()}
+
+
+def told(weights: Path, sides: dict[str, Path], capsys: pytest.CaptureFixture[str], *words: str) -> dict[str, float]:
+    """What our own command line says."""
+    from aigc_cli.cli import main
+
+    small = ["metric.kid.subsets=10", "metric.kid.subset_size=12", "metric.is.splits=2", f"weights={weights}", "--json"]
+    files = [f"{side}={path}" for side, path in sides.items()]
+    assert main(["eval", "--metric", "fid,kid,is", *files, *small, *words]) == 0
+    records = json.loads(capsys.readouterr().out)["results"]
+    return {label.split("[")[0]: value for record in records for label, value in record["figures"].items()}
 
 
 @pytest.mark.slow
-def test_parity_with_torch_fidelity(weights: Path, images) -> None:  # type: ignore[no-untyped-def]
-    from torch_fidelity import calculate_metrics
+def test_parity_with_torch_fidelitys_command(
+    weights: Path, sides: dict[str, Path], reference: dict[str, float], capsys: pytest.CaptureFixture[str]
+) -> None:
+    got = told(weights, sides, capsys)
+    assert got["fid"] > 0.1  # else agreement would prove nothing
+    assert got["fid"] == pytest.approx(reference["frechet_inception_distance"], rel=1e-6)
+    assert got["kid"] == pytest.approx(reference["kernel_inception_distance_mean"], rel=1e-5)
+    assert got["kid_std"] == pytest.approx(reference["kernel_inception_distance_std"], rel=1e-4)
+    assert got["is"] == pytest.approx(reference["inception_score_mean"], rel=1e-6)
+    assert got["is_std"] == pytest.approx(reference["inception_score_std"], rel=1e-5)
+    clean = told(weights, sides, capsys, "resize=clean")
+    assert abs(clean["fid"] / got["fid"] - 1) > 1e-4  # another way to resize is another figure
 
-    from aigc_cli.data.images import ImageDataset
-    from aigc_cli.metrics.evaluation import Evaluator
-    from aigc_cli.metrics.images import DatasetImages
 
-    fake = images(16, (3, 32, 32), 0)
-    ramps = torch.arange(32, dtype=torch.uint8) * torch.arange(1, 8, dtype=torch.uint8)[:, None]
-    real = ramps.repeat(3, 1)[:20, None, None, :].expand(20, 3, 32, 32) // 2 + images(20, (3, 32, 32), 1) // 2
-    wanted = calculate_metrics(
-        input1=Tensors(fake),
-        input2=Tensors(real),
-        fid=True,
-        kid=True,
-        isc=True,
-        kid_subset_size=12,
-        kid_subsets=10,
-        isc_splits=2,
-        feature_extractor_weights_path=str(weights),
-        cuda=False,
-        verbose=False,
-        batch_size=8,
-        cache=False,
-        save_cpu_ram=True,
-    )
-    seeded = {"extractor": "inception", "seed": 2020}
-    metrics = {
-        "fid": {"name": "fid", "extractor": "inception"},
-        "kid": {"name": "kid", "subsets": 10, "subset_size": 12, **seeded},
-        "is": {"name": "is", "splits": 2, **seeded},
-    }
-    sides = [DatasetImages(ImageDataset(content, None), "train", "x") for content in (real, fake)]
-    evaluator = Evaluator(metrics, Sources(weights=weights), sides[0], batch_size=8)
-    got = {key: value for result in evaluator.evaluate(sides[1]) for key, value in result.labelled().items()}
-    bracket = f"[{evaluator._extractors['inception'].name}]"  # these are not the weights that FID means
-    assert bracket.startswith("[inception-v3-compat-")
-    assert got[f"fid{bracket}"] > 0.1  # else agreement would prove nothing
-    assert got[f"fid{bracket}"] == pytest.approx(wanted["frechet_inception_distance"], rel=1e-6)
-    assert got[f"kid{bracket}"] == pytest.approx(wanted["kernel_inception_distance_mean"], rel=1e-5)
-    assert got[f"kid_std{bracket}"] == pytest.approx(wanted["kernel_inception_distance_std"], rel=1e-4)
-    assert got[f"is{bracket}"] == pytest.approx(wanted["inception_score_mean"], rel=1e-6)
-    assert got[f"is_std{bracket}"] == pytest.approx(wanted["inception_score_std"], rel=1e-5)
-    assert evaluator._extractors["inception"].checksum != inception.SHA256
+@pytest.mark.slow
+def test_torchmetrics_own_default_fails_the_same_check(
+    weights: Path, sides: dict[str, Path], reference: dict[str, float]
+) -> None:
+    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+    from torchmetrics.image.fid import FrechetInceptionDistance
+
+    from aigc_cli.metrics.images import open_images
+
+    fid = {}
+    for antialias in (True, False):
+        metric = FrechetInceptionDistance(feature_extractor_weights_path=str(weights), antialias=antialias)
+        assert isinstance(metric.inception, FeatureExtractorInceptionV3)
+        metric.set_dtype(torch.float64)
+        for side, path in sides.items():
+            for batch in open_images(path).batches(8):
+                metric.update(batch, real=side == "real")
+        fid[antialias] = float(metric.compute())
+    wanted = reference["frechet_inception_distance"]
+    assert fid[True] != pytest.approx(wanted, rel=1e-4)
+
+
+def test_clean_is_pils_bicubic_filter_on_each_channel(images) -> None:  # type: ignore[no-untyped-def]
+    import numpy as np
+    from PIL import Image
+
+    from aigc_cli.metrics.inception import clean
+
+    content = images(2, (3, 40, 40))
+    wanted = Image.fromarray(content[1, 2].numpy().astype(np.float32), mode="F").resize((299, 299), Image.BICUBIC)
+    assert np.array_equal(clean(content)[1, 2].numpy(), np.asarray(wanted).clip(0, 255))
 
 
 @pytest.mark.slow

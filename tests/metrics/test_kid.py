@@ -5,16 +5,16 @@ import pytest
 import torch
 
 from aigc_cli.errors import DataError
-from aigc_cli.metrics.kid import KernelDistance, KIDConfig, polynomial_mmd
+from aigc_cli.metrics.kid import KernelInceptionDistance, KIDConfig, polynomial_mmd
 
 
 def normal(n: int, shift: float, seed: int, d: int = 16) -> torch.Tensor:
     return torch.from_numpy(np.random.default_rng(seed).normal(shift, 1, (n, d))).float()
 
 
-def kid(real: torch.Tensor, fake: torch.Tensor, subsets: int = 20, subset_size: int = 50) -> KernelDistance:
+def kid(real: torch.Tensor, fake: torch.Tensor, subsets: int = 20, subset_size: int = 50) -> KernelInceptionDistance:
     config = KIDConfig(name="kid", extractor="pixels", subsets=subsets, subset_size=subset_size, seed=2020)
-    metric = KernelDistance(config, real.shape[1])
+    metric = KernelInceptionDistance(config, real.shape[1])
     for part in real.split(33):
         metric.update(part, True)
     for part in fake.split(17):

@@ -1,0 +1,50 @@
+"""What each metric looks at: features of images, reconstructions, a model's own scores, or text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from aigc_cli.registry import find
+
+Configs = dict[str, dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Kinds:
+    """The configurations of metrics by their names, apart by what they look at."""
+
+    features: Configs = field(default_factory=dict)
+    pairs: Configs = field(default_factory=dict)
+    scores: Configs = field(default_factory=dict)
+    text: Configs = field(default_factory=dict)
+
+    @property
+    def others(self) -> list[str]:
+        """The metrics that are not of text."""
+        return [*self.features, *self.pairs, *self.scores]
+
+
+def by_kind(metrics: Mapping[str, Mapping[str, Any]]) -> Kinds:
+    """The metrics apart by what they look at.
+
+    Raises:
+        ConfigError: there is no such metric.
+    """
+    from aigc_cli.metrics.likelihood import HeldOutLikelihood
+    from aigc_cli.metrics.reconstruction import PairMetric
+    from aigc_cli.metrics.text import TextMetric
+
+    kinds = Kinds()
+    for name, values in metrics.items():
+        build: Any = find("metric", name).build
+        if issubclass(build, TextMetric):
+            kinds.text[name] = dict(values)
+        elif issubclass(build, PairMetric):
+            kinds.pairs[name] = dict(values)
+        elif issubclass(build, HeldOutLikelihood):
+            kinds.scores[name] = dict(values)
+        else:
+            kinds.features[name] = dict(values)
+    return kinds

@@ -1,0 +1,92 @@
+"""The part of ``aigc eval`` that asks a model itself: its reconstructions, and its likelihood, of held-out items."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+from aigc_cli.commands.drawing import facts_of
+from aigc_cli.config import check
+from aigc_cli.errors import ConfigError
+from aigc_cli.metrics.likelihood import measure_likelihood
+from aigc_cli.metrics.reconstruction import measure_pairs
+from aigc_cli.metrics.report import Items, Sides
+from aigc_cli.metrics.result import Result
+from aigc_cli.progress import progress
+from aigc_cli.randomness import permutation
+from aigc_cli.registry import find
+from aigc_cli.sampling.generate import reconstruct
+from aigc_cli.training.checkpoint import Restored, restore_model
+
+if TYPE_CHECKING:
+    from aigc_cli.commands.eval_kinds import Kinds
+    from aigc_cli.commands.evaluating import Setting
+    from aigc_cli.data.base import Dataset, Split
+
+_BATCH = 128
+
+
+def measure_model(setting: Setting, kinds: Kinds) -> list[tuple[list[Result], Sides]]:
+    """Reconstruction and likelihood over the split that the user names, or else the held-out one.
+
+    Raises:
+        ConfigError: there is no run, no such data, or the model cannot do it.
+        DataError: weights or data that are missing or cannot be trusted.
+    """
+    asked, run = setting.asked, setting.run
+    if run is None or asked.fake is not None:
+        what = next(iter({**kinds.pairs, **kinds.scores}))
+        raise ConfigError(f"{what} asks a model itself, and images from files have none", "name a run with run=")
+    if asked.seeds is not None:
+        print("aigc: warning: seeds= changes nothing for reconstruction and likelihood", file=sys.stderr)
+    metrics = {
+        name: find("metric", name).build(check(f"metric.{name}", find("metric", name).config, values))
+        for name, values in kinds.pairs.items()
+    }
+    for metric in metrics.values():
+        metric.distributed_available_fn = lambda: False
+    restored = restore_model(run, step=asked.step, device=asked.device)
+    split, dataset = _items(setting)
+    n = min(asked.n or len(dataset), len(dataset))
+    rows = sorted(permutation(len(dataset), "reference", split, n)[:n].tolist()) if n < len(dataset) else list(range(n))
+    results = _reconstruction(setting, restored, dataset, rows, kinds, metrics) if metrics else []
+    results += [
+        measure_likelihood(
+            restored.model,
+            dataset,
+            rows,
+            vars(check(f"metric.{name}", find("metric", name).config, values)),
+            seed=asked.seed,
+            device=restored.device,
+            batch_size=asked.batch_size or _BATCH,
+        )
+        for name, values in kinds.scores.items()
+    ]
+    model_facts = {**facts_of(restored), "seed": asked.seed, "controls": {}, "reconstructed": split}
+    facts = {"data": setting.data, "split": split, "fingerprint": dataset.spec.fingerprint}
+    return [(results, Sides(Items(n, model_facts), Items(n, facts)))]
+
+
+def _items(setting: Setting) -> tuple[Split, Dataset]:
+    from aigc_cli.commands.evaluating import other_splits
+
+    if setting.named_split:
+        return setting.asked.split, setting.split(setting.asked.split)
+    for split, dataset in other_splits(setting):
+        return split, dataset
+    raise ConfigError("there are no held-out items to measure on", "name a split, such as split=train")
+
+
+def _reconstruction(
+    setting: Setting, restored: Restored, dataset: Dataset, rows: list[int], kinds: Kinds, metrics: dict[str, Any]
+) -> list[Result]:
+    model: Any = restored.model
+    pairs = reconstruct(model, dataset, rows, device=restored.device, batch_size=setting.asked.batch_size)
+    with progress(len(rows), "reconstructing", "images") as bar:
+
+        def counted() -> Any:
+            for images, made in pairs:
+                yield images, made
+                bar.advance(len(images))
+
+        return measure_pairs(metrics, kinds.pairs, counted())

@@ -1,0 +1,87 @@
+"""``aigc eval stats``: writes the mean and covariance of a dataset's features, to be compared with later."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from aigc_cli.commands.eval_kinds import by_kind
+from aigc_cli.commands.evaluating import open_setting, open_side, sources_of, warn_of_ignored, with_extractor
+from aigc_cli.config import Options, compose
+from aigc_cli.errors import ConfigError
+from aigc_cli.files import resource_errors
+from aigc_cli.metrics.extraction import Extraction, Key, build_extractor
+from aigc_cli.metrics.features import FeatureStatistics
+from aigc_cli.metrics.images import DatasetImages, First, Images
+from aigc_cli.metrics.statistics_file import write_statistics
+from aigc_cli.runs import versions
+
+if TYPE_CHECKING:
+    from aigc_cli.commands.eval import EvalConfig
+
+_EXAMPLE = "for example aigc eval stats data=cifar10 out=cifar10.npz"
+
+
+def write_stats(asked: EvalConfig, options: Options) -> int:
+    """Writes the statistics of the reference, all of it unless ``n=`` says otherwise.
+
+    Raises:
+        ConfigError: ``out=`` names no file, or there is no data, or the metrics look at several extractors.
+        DataError: weights or images that are missing or cannot be trusted.
+    """
+    if asked.out is None or not asked.out.endswith(".npz"):
+        raise ConfigError("aigc eval stats needs out=, a file that ends with .npz", _EXAMPLE)
+    name = _extractor(asked, options)
+    setting = open_setting(asked, options) if asked.real is None else None
+    images: Images
+    if setting is None:
+        side = open_side(asked.real, None)
+        if not isinstance(side, Images):
+            raise ConfigError(f"real={asked.real} holds statistics already", "name a folder or .npz of images")
+        images = side if asked.n is None else First(side, asked.n)
+        sources = sources_of(asked)
+    else:
+        images = DatasetImages(setting.split(asked.split), asked.split, setting.data or "", asked.n)
+        sources = setting.sources()
+    extractor = build_extractor(name, sources)
+    extraction = Extraction({name: extractor}, sources.device, asked.batch_size, asked.dtype)
+    key = Key(name, "features")
+    statistics = extraction.reference(images, "reference", {key: False})[key]
+    if not isinstance(statistics, FeatureStatistics):
+        statistics = FeatureStatistics.of(statistics)
+    stamp: dict[str, Any] = {
+        "extractor": extractor.name,
+        "extractor_sha256": extractor.checksum,
+        "preprocessing": extractor.facts.get("preprocessing"),
+        "dtype": asked.dtype,
+        "images": images.facts,
+        "n": statistics.n,
+        "versions": versions(),
+    }
+    path = Path(asked.out).expanduser()
+    with resource_errors(path, "with out="):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_statistics(path, statistics, stamp)
+    if options.json:
+        print(json.dumps({"file": str(path), **stamp}, ensure_ascii=False))
+        return 0
+    print(f"statistics of {statistics.n:,} images, {extractor.name}: {os.path.relpath(path)}")
+    print(f"next: aigc eval real={os.path.relpath(path)} --metric {'fid' if name == 'inception' else 'fd'}")
+    return 0
+
+
+def _extractor(asked: EvalConfig, options: Options) -> str:
+    """The one extractor of the metrics that were asked for; Inception where none were."""
+    metrics = asked.metric
+    if not any(word.lstrip("+").startswith("metric=") for word in options.overrides):
+        metrics = compose("eval", ["metric=fid"])["metric"]
+    features = with_extractor(asked, by_kind(metrics).features)
+    warn_of_ignored(asked, features)
+    names = {str(values["extractor"]) for values in features.values()}
+    if len(names) != 1:
+        raise ConfigError(
+            f"statistics are of one extractor, and {', '.join(metrics)} name {len(names)}", "ask for metric=fid, or fd"
+        )
+    return names.pop()

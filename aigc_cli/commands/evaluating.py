@@ -1,0 +1,261 @@
+"""What ``aigc eval`` compares: the run, its data, and both sides with their floor."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from aigc_cli.commands.drawing import Drawer
+from aigc_cli.commands.opening import opener
+from aigc_cli.config import Options
+from aigc_cli.data import open_dataset
+from aigc_cli.data.base import Dataset, Split
+from aigc_cli.errors import ConfigError, DataError
+from aigc_cli.metrics.evaluation import Evaluator, Side
+from aigc_cli.metrics.features import Sources
+from aigc_cli.metrics.images import DatasetImages, First, Images, open_images
+from aigc_cli.metrics.report import Sides
+from aigc_cli.metrics.result import Result, averaged
+from aigc_cli.metrics.statistics_file import StatisticsFile, is_statistics
+from aigc_cli.registry import find
+from aigc_cli.runs import Run, find_run
+from aigc_cli.training.precision import resolve_device
+
+if TYPE_CHECKING:
+    import torch
+
+    from aigc_cli.commands.eval import EvalConfig
+
+#: The reference is cut to so many images, unless more are generated, and so is what is generated if n= is not given.
+MOST = 10_000
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What all of one evaluation shares."""
+
+    asked: EvalConfig
+    device: torch.device
+    #: The run that is evaluated, or whose data is the reference; None where files alone are compared.
+    run: Run | None
+    #: The name of the data, and how its splits are opened.
+    data: str | None
+    opened: Callable[[Split], Dataset] | None
+    #: Whether the user named a split.
+    named_split: bool
+
+    def sources(self) -> Sources:
+        """What extractors may build themselves from."""
+        return replace(sources_of(self.asked), data=self.data, open_split=self.opened)
+
+    def split(self, which: Split) -> Dataset:
+        """A split of the data.
+
+        Raises:
+            ConfigError: there is no data.
+        """
+        if self.opened is None:
+            raise ConfigError(
+                "there is no data to compare with", "name a run with run=, a dataset with data=, or real="
+            )
+        return self.opened(which)
+
+
+def sources_of(asked: EvalConfig) -> Sources:
+    """What extractors may build themselves from where there is no data."""
+    return Sources(
+        device=resolve_device(asked.device),
+        weights=None if asked.weights is None else Path(asked.weights).expanduser(),
+        resize=asked.resize,
+        backbone=asked.backbone,
+    )
+
+
+def open_setting(asked: EvalConfig, options: Options, run: Run | None = None) -> Setting:
+    """Finds the run and the data.
+
+    Raises:
+        ConfigError: there is no such run or dataset.
+    """
+    words = {word.lstrip("+").partition("=")[0] for word in options.overrides}
+    named_data = isinstance(asked.data.get("name"), str)
+    reference = None if asked.reference is None else find_run(asked.reference)
+    if run is None:
+        referred = asked.real is not None or reference is not None or named_data
+        alone = referred and (asked.fake is not None or asked.task == "stats")
+        run = None if alone and "run" not in words else find_run(asked.run)
+    if run is None and asked.controls:
+        from aigc_cli.errors import suggest
+        from aigc_cli.folders import top_level_keys
+
+        word = next(iter(asked.controls))
+        raise ConfigError(f"there is no key {word}", suggest(word, top_level_keys("eval") - {"controls"}))
+    owner = run or reference
+    data, opened = None, None
+    if named_data:
+        data, opened = asked.data["name"], _by_name(asked.data)
+    elif owner is not None:
+        data, opened = owner.config["data"]["name"], opener(owner, asked.data)
+    return Setting(asked, resolve_device(asked.device), run, data, opened, "split" in words)
+
+
+def _by_name(values: Mapping[str, Any]) -> Callable[[Split], Dataset]:
+    # The keys that stand in eval.yaml for every dataset are null where nobody set them, and not every dataset has them.
+    fields = getattr(find("data", values["name"]).config, "__dataclass_fields__", {})
+    own = {key: value for key, value in values.items() if value is not None or key in fields}
+    return cache(lambda split: open_dataset(own, split))
+
+
+def measure_features(setting: Setting, metrics: Mapping[str, Mapping[str, Any]]) -> tuple[list[Result], Sides]:
+    """The figures of metrics on features, over one sample set or several."""
+    asked = setting.asked
+    metrics = with_extractor(asked, metrics)
+    warn_of_ignored(asked, metrics)
+    seeds = asked.seeds or 1
+    if asked.fake is not None and seeds > 1:
+        raise ConfigError(f"seeds={seeds}: fake= is one set", "leave seeds= out, or evaluate a run")
+    fakes, sides = open_sides(setting, seeds)
+    evaluator = make_evaluator(setting, metrics, sides)
+    return averaged([evaluator.evaluate(fake) for fake in fakes]), sides
+
+
+def make_evaluator(setting: Setting, metrics: Mapping[str, Mapping[str, Any]], sides: Sides) -> Evaluator:
+    """The evaluator of one reference; its extractors are built and the reference's features are there."""
+    asked = setting.asked
+    return Evaluator(
+        metrics, setting.sources(), sides.real, sides.held_out, batch_size=asked.batch_size, dtype=asked.dtype
+    )
+
+
+def with_extractor(asked: EvalConfig, metrics: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The metrics' configurations with ``extractor=`` in each, where it is given."""
+    changed = {} if asked.extractor is None else {"extractor": asked.extractor}
+    return {name: {**values, **changed} for name, values in metrics.items()}
+
+
+def warn_of_ignored(asked: EvalConfig, metrics: Mapping[str, Mapping[str, Any]]) -> None:
+    """Warns of keys that change nothing."""
+    extractors = {values.get("extractor") for values in metrics.values()}
+    ignored = {
+        "weights": asked.weights is not None and extractors == {"classifier"},
+        "resize": asked.resize is not None and "inception" not in extractors,
+        "backbone": asked.backbone is not None and "torchvision" not in extractors,
+        "step": asked.step is not None and asked.fake is not None,
+        "seed": asked.seed != 0 and asked.fake is not None,
+        "split": asked.split != "train" and (asked.real is not None or asked.reference is not None),
+    }
+    for key in (key for key, is_so in ignored.items() if is_so):
+        print(f"aigc: warning: {key}= changes nothing here", file=sys.stderr)
+
+
+def open_sides(setting: Setting, seeds: int) -> tuple[list[Side], Sides]:
+    """The sample sets, and both sides with the floor.
+
+    Raises:
+        ConfigError: words that contradict each other, or name nothing.
+        DataError: files that cannot be trusted.
+    """
+    asked, run = setting.asked, setting.run
+    channels = run.spec.shape[0] if run is not None and run.spec.modality == "image" else None
+    if run is None and setting.data is not None and asked.real is None and asked.reference is None:
+        channels = setting.split(asked.split).spec.shape[0]
+    fake, real, held_out = (open_side(word, channels) for word in (asked.fake, asked.real, asked.held_out))
+    if isinstance(held_out, StatisticsFile):
+        raise ConfigError(f"held_out={asked.held_out} holds statistics", "name a folder or .npz of images")
+    if isinstance(fake, Images) and asked.n is not None:
+        fake = First(fake, asked.n)
+    if real is not None and asked.reference is not None:
+        raise ConfigError("real= and reference= are two references", "leave one of them out")
+    drawer = None
+    if fake is None:
+        if run is None:
+            raise ConfigError("there is nothing to evaluate", "name a run with run=, or images with fake=")
+        drawer = Drawer(setting, run)
+    n = _number(setting, fake, real, drawer)
+    if real is None:
+        real = _reference(setting, n, seeds)
+    own = asked.real is None or (isinstance(real, StatisticsFile) and _of_own_data(setting, real))
+    if held_out is None and own and asked.reference is None:
+        held_out = _other_split(setting, n)
+    if held_out is not None:
+        held_out = First(held_out, min(n or len(held_out), len(held_out)))
+    fakes: list[Side] = [fake] if fake is not None else []
+    if drawer is not None:
+        fakes = [drawer.images(n, asked.seed + k) for k in range(seeds)]
+        if seeds > 1:
+            fakes[0].facts["seeds"] = seeds
+    return fakes, Sides(fakes[0], real, held_out)
+
+
+def open_side(word: str | None, channels: int | None) -> Side | None:
+    """The images or statistics that a user named; None for None."""
+    if word is None:
+        return None
+    path = Path(word).expanduser()
+    return StatisticsFile(path) if is_statistics(path) else open_images(path, channels)
+
+
+def _number(setting: Setting, fake: Side | None, real: Side | None, drawer: Drawer | None) -> int:
+    """How many images are generated."""
+    asked = setting.asked
+    if fake is not None:
+        return len(fake)
+    assert drawer is not None
+    if real is not None or asked.reference is None:
+        size = len(real) if real is not None else len(setting.split(asked.split))
+    else:
+        size = MOST
+    most = min(drawer.most(), asked.n or min(size or MOST, MOST))
+    if asked.n is not None and most < asked.n:
+        raise ConfigError(f"n={asked.n}: there are {most} held-out images to reconstruct", f"use n={most}, or no n=")
+    return most
+
+
+def _reference(setting: Setting, n: int, seeds: int) -> Images:
+    asked = setting.asked
+    if asked.reference is not None:
+        run = find_run(asked.reference)
+        # Its noise follows that of the sample sets, so that a run against itself is not compared with the same samples.
+        images = Drawer(setting, run, controls={}).images(n, asked.seed + seeds)
+        images.facts["called"] = run.name
+        return images
+    return DatasetImages(setting.split(asked.split), asked.split, setting.data or "", max(n, MOST))
+
+
+def _of_own_data(setting: Setting, statistics: StatisticsFile) -> bool:
+    """Whether a stamp says that statistics are of the very split that is the reference without them."""
+    images = statistics.stamp.get("images")
+    if not isinstance(images, dict):
+        return False
+    fingerprint = images.get("fingerprint")
+    if fingerprint is None or setting.opened is None or images.get("split") != setting.asked.split:
+        return False
+    return bool(setting.split(setting.asked.split).spec.fingerprint == fingerprint)
+
+
+def _other_split(setting: Setting, n: int) -> Images | None:
+    """At most `n` images of the first split that is not the reference and is not empty."""
+    for other, dataset in other_splits(setting):
+        return DatasetImages(dataset, other, setting.data or "", n or MOST)
+    return None
+
+
+def other_splits(setting: Setting) -> Iterator[tuple[Split, Dataset]]:
+    """The splits that are not the reference and hold something, best first."""
+    others: tuple[Split, ...] = ("test", "val", "train")
+    for other in others:
+        if other == setting.asked.split:
+            continue
+        try:
+            dataset = setting.split(other)
+        except ConfigError:  # a dataset without such a split
+            continue
+        except DataError as error:
+            print(f"aigc: warning: no floor on the {other} split: {error.message}", file=sys.stderr)
+            continue
+        if len(dataset):
+            yield other, dataset

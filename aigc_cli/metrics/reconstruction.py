@@ -1,0 +1,196 @@
+"""What an autoencoder loses of an image: ``reconstruction`` (mean squared error, PSNR, SSIM) and ``lpips``."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterable
+from typing import Any, ClassVar, Literal
+
+import torch
+from pydantic.dataclasses import dataclass
+from torch import Tensor, nn
+from torchmetrics import Metric
+from torchmetrics.functional.image import structural_similarity_index_measure
+
+from aigc_cli.config import STRICT
+from aigc_cli.errors import ConfigError, DataError
+from aigc_cli.metrics.result import Result, Score, finite
+from aigc_cli.metrics.weights import load_weights, short_path, weight_folders
+from aigc_cli.registry import register
+
+_SSIM_SIDE = 11  # of its Gaussian window
+_LEAST_ERROR = 1e-10  # 100 dB; a PSNR of infinity cannot be written down
+LPIPS_FILE = "alexnet-owt-7be5be79.pth"
+_LPIPS_URL = f"https://download.pytorch.org/models/{LPIPS_FILE}"
+_LPIPS_SIDE = 32  # below which AlexNet has nothing left to pool
+
+
+class PairMetric(Metric):
+    """A metric over images and their reconstructions, both raw uint8 (n, C, H, W)."""
+
+    is_differentiable = False
+    full_state_update = False
+    #: Its figures, and which way is better.
+    figures: ClassVar[dict[str, str]]
+    total: Tensor
+    count: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("total", default=torch.zeros(len(self.figures), dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("count", default=torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+
+    def update(self, images: Tensor, made: Tensor) -> None:
+        """Adds images and what the model made of them."""
+        if len(images):
+            self.total = self.total + torch.stack([each.double().sum() for each in self.measured(images, made)])
+            self.count = self.count + len(images)
+
+    @abstractmethod
+    def measured(self, images: Tensor, made: Tensor) -> list[Tensor]:
+        """What is averaged, (n,) each, in the order of :attr:`figures`."""
+
+    def compute(self) -> dict[str, Tensor]:
+        """The figures, float64 scalars by name.
+
+        Raises:
+            DataError: there were no images.
+        """
+        if not int(self.count):
+            raise DataError("there are no images to reconstruct", "give at least one with n=")
+        return dict(zip(self.figures, self.total / self.count, strict=True))
+
+    def facts(self) -> dict[str, Any]:
+        """What a reader of the figures must know."""
+        return {"scale": "uint8 as [0, 1]"}
+
+
+@dataclass(config=STRICT, frozen=True, kw_only=True)
+class ReconstructionConfig:
+    """It has no choices."""
+
+    name: Literal["reconstruction"]
+
+
+@register("metric", "reconstruction", ReconstructionConfig)
+class Reconstruction(PairMetric):
+    """``reconstruction``: mean squared error over pixels in [0, 1], the PSNR of that mean in dB, and the mean SSIM.
+
+    SSIM: Wang et al., Image Quality Assessment: From Error Visibility to Structural Similarity, 2004, with its window
+    of 11x11; images smaller than that have none.
+    """
+
+    figures: ClassVar[dict[str, str]] = {"mse": "lower", "psnr": "higher", "ssim": "higher"}
+
+    def __init__(self, config: ReconstructionConfig) -> None:
+        super().__init__()
+        self._has_ssim = True
+
+    def measured(self, images: Tensor, made: Tensor) -> list[Tensor]:
+        """Squared error, the same again for the PSNR, and SSIM of each image."""
+        made = made.to(images.device)
+        error = (images.double() - made.double()).square().flatten(1).mean(dim=1) / 255**2
+        x, y = images.float() / 255, made.float() / 255
+        self._has_ssim = self._has_ssim and min(x.shape[-2:]) >= _SSIM_SIDE
+        if not self._has_ssim:
+            return [error, error, torch.zeros_like(error)]
+        similar: Any = structural_similarity_index_measure(y, x, data_range=1.0, reduction="none")
+        return [error, error, similar]
+
+    def compute(self) -> dict[str, Tensor]:
+        """See :meth:`PairMetric.compute`."""
+        values = super().compute()
+        values["psnr"] = -10 * values["psnr"].clamp_min(_LEAST_ERROR).log10()
+        if not self._has_ssim:
+            del values["ssim"]
+        return values
+
+
+@dataclass(config=STRICT, frozen=True, kw_only=True)
+class LPIPSConfig:
+    """It has no choices: any would make the figure another one."""
+
+    name: Literal["lpips"]
+
+
+@register("metric", "lpips", LPIPSConfig)
+class LPIPS(PairMetric):
+    """``lpips``: Zhang et al., The Unreasonable Effectiveness of Deep Features as a Perceptual Metric, 2018.
+
+    AlexNet with the linear layers of version 0.1, which torchmetrics brings along; AlexNet's own weights must be there.
+    """
+
+    figures: ClassVar[dict[str, str]] = {"lpips": "lower"}
+
+    def __init__(self, config: LPIPSConfig) -> None:
+        super().__init__()
+        path = next((folder / LPIPS_FILE for folder in weight_folders() if (folder / LPIPS_FILE).is_file()), None)
+        mend = (
+            f"put {LPIPS_FILE} (SHA-256 begins with 7be5be79, from {_LPIPS_URL}) into {short_path(weight_folders()[0])}"
+        )
+        if path is None:
+            raise DataError("the AlexNet weights of lpips are not here", mend)
+        self.checksum, state = load_weights(path, mend)
+        self._network = _lpips(state, mend)
+
+    def measured(self, images: Tensor, made: Tensor) -> list[Tensor]:
+        """The distance of each pair; grey images are repeated to RGB."""
+        if min(images.shape[-2:]) < _LPIPS_SIDE:
+            raise ConfigError(f"lpips needs images of at least {_LPIPS_SIDE}x{_LPIPS_SIDE}", "leave it out")
+        x, y = (part.expand(-1, 3, -1, -1).float() / 127.5 - 1 for part in (images, made.to(images.device)))
+        with torch.inference_mode():
+            return [self._network.to(x.device)(x, y).flatten()]
+
+    def facts(self) -> dict[str, Any]:
+        """The weights' sum, too."""
+        return {"network": "alexnet, LPIPS 0.1", "sha256": self.checksum, "scale": "uint8 as [-1, 1]"}
+
+
+def _lpips(state: dict[str, Tensor], mend: str) -> nn.Module:
+    from torchmetrics.functional.image.lpips import _LPIPS
+
+    network = _LPIPS(net="alex", pnet_rand=True)  # random for now: it would load, or fetch, a file of its own choice
+    slices = [child for child in network.net.children() if isinstance(child, nn.Sequential)]
+    try:
+        for name, layer in (pair for part in slices for pair in part.named_children()):
+            own = {key: state[f"features.{name}.{key}"] for key in layer.state_dict()}
+            layer.load_state_dict(own)
+    except (KeyError, RuntimeError) as error:
+        raise DataError(f"the weights do not fit AlexNet: {error}", mend) from None
+    return network.eval()
+
+
+def measure_pairs(
+    metrics: dict[str, PairMetric], configs: dict[str, dict[str, Any]], pairs: Iterable[tuple[Tensor, Tensor]]
+) -> list[Result]:
+    """The figures of images and their reconstructions, from one pass over them.
+
+    Args:
+        metrics: By name.
+        configs: The configuration of each, for the stamp.
+        pairs: Raw uint8 images and their reconstructions, a batch at a time.
+
+    Raises:
+        ConfigError: a metric cannot serve images of this size.
+        DataError: there are none, or a figure is not finite.
+    """
+    for images, made in pairs:
+        for metric in metrics.values():
+            metric.update(images, made)
+    results = []
+    for name, metric in metrics.items():
+        figures = finite(name, metric.compute())
+        results.append(
+            Result(
+                metric=name,
+                extractor=None,
+                plain=True,
+                better={figure: way for figure, way in metric.figures.items() if figure in figures},
+                config=configs[name],
+                n_real=int(metric.count),
+                generated=Score(figures, int(metric.count)),
+                facts=metric.facts(),
+                notes=() if len(figures) == len(metric.figures) else ("ssim needs images of at least 11x11",),
+            )
+        )
+    return results

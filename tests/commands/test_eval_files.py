@@ -1,0 +1,267 @@
+"""``aigc eval`` of files: images, statistics and text on either side, without a run or beside one."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from aigc_cli.cli import main
+from aigc_cli.metrics import classifier
+from aigc_cli.runs import Run
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(classifier, "_FEWEST", 4_000)
+
+
+def told(capsys: pytest.CaptureFixture[str], *words: str) -> dict[str, Any]:
+    capsys.readouterr()
+    assert main(["eval", *words, "--json"]) == 0, capsys.readouterr().err
+    return json.loads(capsys.readouterr().out)  # type: ignore[no-any-return]
+
+
+def figure(capsys: pytest.CaptureFixture[str], *words: str) -> float:
+    ((value),) = told(capsys, *words)["results"][0]["figures"].values()
+    return float(value)
+
+
+def pictures(path: Path, n: int, seed: int, shape: tuple[int, ...] = (8, 8)) -> str:
+    np.savez(path, images=np.random.default_rng(seed).integers(0, 256, (n, *shape), dtype=np.uint8))
+    return str(path)
+
+
+# statistics
+
+
+def test_statistics_of_the_reference_give_the_figure_of_the_reference(
+    tiny_run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = told(capsys, "stats", "out=s.npz", "metric=fd")
+    assert made["n"] == 1258
+    assert made["images"]["split"] == "train"
+    wanted = figure(capsys, "--metric", "fd", "n=50")
+    record = told(capsys, "--metric", "fd", "n=50", "real=s.npz")["results"][0]
+    assert record["figures"]["fd[digits-cnn]"] == pytest.approx(wanted, abs=1e-9)
+    assert (record["floor"]["split"], record["floor"]["n"]) == ("test", 50)
+    assert main(["eval", "--metric", "prdc", "n=50", "real=s.npz"]) == 2
+    assert "prdc needs the reference images" in capsys.readouterr().err
+
+
+def test_statistics_need_no_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    made = told(capsys, "stats", "data=digits", "data.size=8", "data.test_fraction=0.2", "metric=fd", "out=d.npz")
+    assert made["extractor"] == "digits-cnn"
+    words = ["--metric", "fd", "data=digits", "data.size=8"]
+    own = told(capsys, *words, f"fake={pictures(tmp_path / 'i.npz', 30, 0)}")["results"][0]
+    assert own["real"]["data"] == "digits"
+    assert own["floor"]["n"] == 30
+    again = told(capsys, *words, f"fake={tmp_path / 'i.npz'}", "real=d.npz")["results"][0]
+    assert again["figures"] == pytest.approx(own["figures"], rel=1e-9)
+    swapped = told(capsys, *words, "fake=d.npz", f"real={tmp_path / 'i.npz'}")["results"][0]["figures"]
+    assert swapped["fd[digits-cnn]"] == pytest.approx(own["figures"]["fd[digits-cnn]"], rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["stats", "data=digits"], "out="),
+        (["stats", "data=digits", "out=s.txt"], ".npz"),
+        (["stats", "data=digits", "metric=fd,fid", "out=s.npz"], "one extractor"),
+        (["statz", "data=digits"], "did you mean stats?"),
+        (["comapre", "run=a,b"], "did you mean compare?"),
+        (["compare", "run=latest"], "several runs"),
+        (["compare", "run=a.json,b"], "records and runs"),
+        (["reference=nothing", "fake=x"], "nothing"),
+        (["resize=lanczos"], "lanczos"),
+        (["extractor=clasifier"], "clasifier"),
+        (["--metric", "bleu"], "fake="),
+        (["--metric", "bleu", "fake=none.txt", "real=none.txt"], "none.txt"),
+        (["--metric", "bleu,fd"], "one of them at a time"),
+        (["seeds=0"], "seeds=0"),
+        (["fake=i.npz", "seeds=2"], "fake= is one set"),
+    ],
+    ids=str,
+)
+def test_wrong_words(tiny_run: Run, words: list[str], named: str, capsys: pytest.CaptureFixture[str]) -> None:
+    pictures(Path("i.npz"), 4, 0)
+    assert main(["eval", *words]) == 2
+    message = capsys.readouterr().err
+    assert named in message
+    assert len(message.strip().splitlines()) <= 3
+
+
+def test_a_torn_file_of_statistics_gives_no_number(tiny_run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    np.savez("s.npz", mu=np.full(128, np.nan), sigma=np.eye(128))
+    assert main(["eval", "--metric", "fd", "n=50", "real=s.npz", "--json"]) == 3
+    shown = capsys.readouterr()
+    assert not shown.out
+    assert "NaN" in shown.err
+
+
+# runs
+
+
+def test_another_run_as_the_reference(tiny_run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    record = told(capsys, "--metric", "fd", "n=200", f"reference={tiny_run.name}")["results"][0]
+    assert record["real"]["seed"] == 1  # not the very samples that it is compared with
+    assert record["real"]["n"] == record["generated"]["n"] == 200
+    assert record["floor"] is None
+    against_data = told(capsys, "--metric", "fd", "n=200")["results"][0]
+    assert 0 < record["figures"]["fd[digits-cnn]"] < against_data["figures"]["fd[digits-cnn]"] / 5
+
+
+def test_several_sample_sets_have_a_mean_and_a_spread(tiny_run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    each = [figure(capsys, "--metric", "fd", "n=60", f"seed={seed}") for seed in (4, 5, 6)]
+    record = told(capsys, "--metric", "fd", "n=60", "seed=4", "seeds=3")["results"][0]
+    assert record["figures"]["fd[digits-cnn]"] == pytest.approx(np.mean(each), rel=1e-9)
+    assert record["spread"]["fd[digits-cnn]"] == pytest.approx(np.std(each, ddof=1), rel=1e-6)
+    assert main(["eval", "--metric", "fd", "n=60", "seeds=2"]) == 0
+    assert "±" in capsys.readouterr().out
+
+
+def test_a_run_against_itself_at_another_step(
+    tiny_run: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import shutil
+
+    other = tiny_run.path.with_name("other")
+    shutil.copytree(tiny_run.path, other)
+    shutil.rmtree(other / "checkpoints" / "step-5")
+    words = ["compare", f"run={tiny_run.name},gan-digits/other", "--metric", "fd,vendi", "n=60"]
+    first = told(capsys, *words)
+    assert [one["name"] for one in first["compared"]] == [tiny_run.name, "gan-digits/other"]
+    assert all(record["generated"]["seeds"] == 3 for one in first["compared"] for record in one["records"])
+    assert {row["figure"] for row in first["differences"]} == {"fd[digits-cnn]", "vendi[digits-cnn]"}
+    assert all(row["exceeds"] in (True, False) for row in first["differences"])
+    from aigc_cli.metrics.evaluation import Evaluator
+
+    drawn = []
+    original = Evaluator.evaluate
+    monkeypatch.setattr(Evaluator, "evaluate", lambda self, fake: drawn.append(fake) or original(self, fake))
+    assert told(capsys, *words)["differences"] == first["differences"]
+    assert not drawn  # the saved records were measured under these very conditions
+    told(capsys, *words, "seed=9")
+    assert drawn
+    files = [next(run.glob("eval/fd-*-n60-*.json")) for run in (tiny_run.path, other)]
+    saved = told(capsys, "compare", f"run={files[0]},{files[1]}")
+    assert {row["figure"] for row in saved["differences"]} == {"fd[digits-cnn]"}
+
+
+def test_records_under_other_conditions_are_not_compared(tiny_run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    made = [
+        told(capsys, "--metric", "fd", *words)["files"][0] for words in (["n=40"], ["n=41"], ["n=40", "split=test"])
+    ]
+    for other, named in ((made[1], "n is 40 and 41"), (made[2], "split is train and test")):
+        assert main(["eval", "compare", f"run={made[0]},{other}"]) == 2
+        message = capsys.readouterr().err
+        assert "do not compare" in message
+        if named.startswith("n "):
+            assert named in message
+    Path("no.json").write_text("{}")
+    assert main(["eval", "compare", f"run={made[0]},no.json"]) == 3
+
+
+# extractors
+
+
+PLUGIN = '''
+from typing import Literal
+from pydantic.dataclasses import dataclass
+from aigc_cli.config import STRICT
+from aigc_cli.registry import register
+
+@dataclass(config=STRICT, frozen=True, kw_only=True)
+class RowsConfig:
+    name: Literal["rows"] = "rows"
+
+@register("extractor", "rows", RowsConfig)
+class Rows:
+    """The mean of each row of pixels."""
+    name, checksum, canonical = "rows", "0" * 64, False
+    widths = {"features": 8}
+    facts = {"preprocessing": "none"}
+    def __init__(self, config, sources): ...
+    def __call__(self, images):
+        return {"features": images.float().mean(dim=(1, 3))}
+'''
+
+
+def test_an_extractor_of_ones_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    Path("my_rows.py").write_text(PLUGIN)
+    sides = [f"fake={pictures(Path('a.npz'), 40, 0)}", f"real={pictures(Path('b.npz'), 40, 1)}"]
+    words = ["--metric", "fd,prdc", *sides, "extractor=rows", "--plugin", "my_rows"]
+    records = {record["metric"]: record for record in told(capsys, *words)["results"]}
+    assert set(records["prdc"]["figures"]) == {
+        f"{name}[rows]" for name in ("precision", "recall", "density", "coverage")
+    }
+    assert records["fd"]["extractor"]["name"] == "rows"
+    assert main(["eval", "--metric", "cs", *sides, "extractor=rows"]) == 2
+    assert "needs logits" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_network_of_torchvisions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import torchvision
+
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(0)
+    torch.save(torchvision.models.resnet18(weights=None).state_dict(), "w.pth")
+    sides = [f"fake={pictures(Path('a.npz'), 6, 0)}", f"real={pictures(Path('b.npz'), 6, 1)}"]
+    words = ["--metric", "fd", *sides, "extractor=torchvision", "model=resnet18", "weights=w.pth"]
+    record = told(capsys, *words)["results"][0]
+    assert record["extractor"]["name"].startswith("resnet18-")
+    assert "ImageNet" in record["extractor"]["preprocessing"]
+    lower = told(capsys, *words, "dtype=bfloat16")["results"][0]
+    assert lower["dtype"] == "bfloat16"
+    assert lower["figures"] != record["figures"]
+
+
+# text
+
+
+@pytest.fixture
+def texts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    Path("hyp.txt").write_text("the cat sat on the mat\r\na dog barks at the moon\r\n")
+    Path("ref.txt").write_text("the cat sat on a mat\nthe dog barked at the moon\n")
+    return tmp_path
+
+
+def test_text_files_with_a_line_an_item(texts: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from sacrebleu.metrics import BLEU
+
+    names = "bleu,chrf,rouge,distinct,self_bleu,repetition,copied"
+    shown = told(capsys, "--metric", names, "fake=hyp.txt", "real=ref.txt", "out=figures", "metric.repetition.n=2")
+    records = {record["metric"]: record for record in shown["results"]}
+    assert set(records) == set(names.split(","))
+    lines = [(texts / name).read_text().splitlines() for name in ("hyp.txt", "ref.txt")]
+    assert records["bleu"]["figures"]["bleu"] == BLEU().corpus_score(lines[0], [lines[1]]).score
+    assert "version:2" in records["bleu"]["facts"]["signature"]
+    assert records["bleu"]["generated"]["n"] == records["bleu"]["real"]["n"] == 2
+    assert len(list((texts / "figures").iterdir())) == len(names.split(","))
+    assert main(["eval", "--metric", "bleu", "fake=hyp.txt", "real=ref.txt"]) == 0
+    out = capsys.readouterr().out
+    assert "2 lines of hyp.txt, against 2 lines of ref.txt" in out
+    assert "bleu: nrefs:1" in out
+
+
+def test_text_that_does_not_fit_gives_no_number(texts: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("one.txt").write_text("one line\n")
+    Path("empty.txt").write_text("")
+    Path("latin.txt").write_bytes("naïve\n".encode("latin-1"))
+    for fake in ("one.txt", "empty.txt", "latin.txt"):
+        assert main(["eval", "--metric", "bleu", f"fake={fake}", "real=ref.txt", "--json"]) == 3
+        assert not capsys.readouterr().out
+    assert main(["eval", "--metric", "bleu", "fake=hyp.txt"]) == 2

@@ -1,0 +1,120 @@
+"""``aigc eval`` of what a model itself says of held-out items, and of what its controls change."""
+
+import json
+from typing import Any
+
+import pytest
+
+from aigc_cli.cli import main
+from aigc_cli.metrics import classifier
+from aigc_cli.runs import Run
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(classifier, "_FEWEST", 4_000)
+
+
+def told(capsys: pytest.CaptureFixture[str], *words: str) -> dict[str, dict[str, Any]]:
+    capsys.readouterr()
+    assert main(["eval", *words, "--json"]) == 0
+    return {record["metric"]: record for record in json.loads(capsys.readouterr().out)["results"]}
+
+
+def test_reconstruction_is_of_held_out_images(auto_run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    record = told(capsys, "--metric", "reconstruction")["reconstruction"]
+    assert set(record["figures"]) == {"mse", "psnr", "ssim"}
+    assert 0 < record["figures"]["mse"] < 0.2
+    assert (record["real"]["split"], record["real"]["n"]) == ("test", 359)
+    assert (record["generated"]["weights"], record["generated"]["step"]) == ("raw", 7)
+    assert told(capsys, "--metric", "reconstruction", "split=train")["reconstruction"]["real"]["n"] == 1258
+
+
+def test_the_names_of_figures_lead_to_their_metric(auto_run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    for words, wanted in (
+        ("psnr,ssim,mse", {"reconstruction"}),
+        ("elbo,kl", {"likelihood"}),
+        ("bits_per_dim,mse", {"likelihood", "reconstruction"}),
+        ("precision,recall", {"prdc"}),
+    ):
+        assert set(told(capsys, "--metric", words, "n=60")) == wanted
+
+
+def test_likelihood_is_deterministic_and_a_bound(auto_run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    first = told(capsys, "--metric", "likelihood", "metric.likelihood.samples=4")["likelihood"]
+    again = told(capsys, "--metric", "likelihood", "metric.likelihood.samples=4", "batch_size=50")["likelihood"]
+    assert first["figures"] == pytest.approx(again["figures"], rel=1e-6)
+    assert first["figures"]["elbo"] == -first["figures"]["nelbo"]
+    assert first["figures"]["iw_bound"] < first["figures"]["nelbo"]
+    assert first["bounds"]["nelbo"] == "<="
+    assert first["facts"]["unit"].startswith("nats")
+    assert main(["eval", "--metric", "likelihood"]) == 0
+    shown = capsys.readouterr().out
+    assert "bits_per_dim" in shown
+    assert "<= " in shown
+    assert ">= -" in shown
+
+
+def test_controls_change_what_is_drawn_and_are_stamped(auto_run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    usual = told(capsys, "--metric", "fd", "n=100")["fd"]
+    cold = told(capsys, "--metric", "fd", "n=100", "temperature=0.1")["fd"]
+    assert usual["figures"] != cold["figures"]
+    assert cold["generated"]["controls"]["temperature"] == 0.1
+    assert len(list((auto_run.path / "eval").glob("*.json"))) == 2
+    assert main(["eval", "temprature=0.1"]) == 2
+    assert "did you mean temperature?" in capsys.readouterr().err
+    assert main(["eval", "mode=interpolate"]) == 2
+    assert "no set of samples" in capsys.readouterr().err
+
+
+def test_reconstructions_stand_beside_their_originals(auto_run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    record = told(capsys, "--metric", "fd", "mode=reconstruct", "n=200")["fd"]
+    assert record["generated"]["reconstructed"] == record["floor"]["split"] == "test"
+    assert record["generated"]["n"] == record["floor"]["n"] == 200
+    assert record["figures"]["fd[digits-cnn]"] > record["floor"]["figures"]["fd"]
+    assert main(["eval", "--metric", "fd", "mode=reconstruct", "n=400"]) == 2
+    assert "359 held-out images" in capsys.readouterr().err
+
+
+def test_a_model_without_any_of_it_says_so(tiny_run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["eval", "--metric", "elbo"]) == 2
+    assert "no likelihood" in capsys.readouterr().err
+    assert main(["eval", "--metric", "psnr"]) == 2
+    assert "reconstruct" in capsys.readouterr().err
+
+
+def test_lpips_without_its_weights(
+    auto_run: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(auto_run.path))
+    assert main(["eval", "--metric", "lpips"]) == 3
+    message = capsys.readouterr().err
+    assert "alexnet-owt-7be5be79.pth" in message
+    assert "weights" in message
+
+
+def test_files_have_no_model(auto_run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    (auto_run.path / "pictures").mkdir()
+    assert main(["eval", "--metric", "psnr", f"fake={auto_run.path / 'pictures'}"]) == 2
+    assert "asks a model itself" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_every_metric_of_images_holds_its_stamp(auto_run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    names = "fd,kd,cs,prdc,fd_infinity,vendi,memorization,kid,is,reconstruction,likelihood"
+    records = told(capsys, "--metric", names, "n=200", "seeds=2", "extractor=classifier")
+    assert set(records) == set(names.split(","))
+    for name, record in records.items():
+        assert record["figures"], name
+        assert record["comparable_to_literature"] is False
+        assert record["comparable_because"]
+        for key in ("device", "versions", "dtype", "time", "config"):
+            assert record[key], (name, key)
+        assert len(record["generated"]["checkpoint"]) == 64
+        if record["extractor"] is not None:
+            assert len(record["extractor"]["sha256"]) == 64
+            assert record["extractor"]["preprocessing"]
+            assert record["generated"]["seeds"] == 2
+            assert set(record["spread"]) == set(record["figures"])
+            assert record["floor"]["n"] == 200
+    assert len(list((auto_run.path / "eval").glob("memorization*.png"))) == 1

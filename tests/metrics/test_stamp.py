@@ -1,0 +1,136 @@
+"""The stamp: which figures compare with published ones, and which with each other."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from aigc_cli.errors import ConfigError
+from aigc_cli.metrics.comparison import check_comparable, describe_comparison, differences
+from aigc_cli.metrics.report import Items, Sides
+from aigc_cli.metrics.result import Result, Score, averaged
+from aigc_cli.metrics.stamp import comparable_to_literature, difference, file_name, record
+
+
+class Extractor:
+    name = "inception-v3-compat"
+    checksum = "0" * 64
+    canonical = True
+    widths = {"features": 2048}  # noqa: RUF012
+    facts: dict[str, Any] = {"preprocessing": "theirs"}  # noqa: RUF012
+
+    def __call__(self, images: Any) -> Any:
+        raise NotImplementedError
+
+
+def result(figure: float = 3.0, **changed: Any) -> Result:
+    values: dict[str, Any] = {
+        "metric": "fid",
+        "extractor": Extractor(),
+        "plain": True,
+        "better": {"fid": "lower"},
+        "config": {},
+        "n_real": 50_000,
+        "generated": Score({"fid": figure}, 50_000),
+    }
+    return Result(**{**values, **changed})
+
+
+def sides(n: int = 50_000, **facts: Any) -> Sides:
+    known = {"data": "cifar10", "split": "train", "fingerprint": "f", "original": True}
+    return Sides(Items(n, {"step": 5, "seed": 0}), Items(50_000, {**known, **facts}))
+
+
+def test_figures_under_the_published_protocol_compare_with_published_ones() -> None:
+    known, reason = comparable_to_literature(result(), sides())
+    assert known
+    assert "50,000" in reason
+
+
+@pytest.mark.parametrize(
+    ("changed", "facts", "reason"),
+    [
+        ({"metric": "fd"}, {}, "no published protocol"),
+        ({"plain": False}, {}, "weights and preprocessing"),
+        ({"generated": Score({"fid": 1.0}, 10_000)}, {}, "50,000 generated"),
+        ({}, {"original": False}, "lost detail"),
+        ({}, {"split": "test"}, "50,000 train"),
+        ({"n_real": 10_000}, {}, "against 50,000"),
+        ({}, {"data": "digits"}, "digits"),
+        ({"metric": "kid", "config": {"subsets": 10, "subset_size": 1000}}, {}, "metric.kid.subsets"),
+    ],
+    ids=str,
+)
+def test_other_figures_say_why_they_do_not(changed: dict[str, Any], facts: dict[str, Any], reason: str) -> None:
+    known, why = comparable_to_literature(result(**changed), sides(**facts))
+    assert not known
+    assert reason in why
+
+
+def records(figure: float, **changed: Any) -> dict[str, dict[str, Any]]:
+    return {"fid": record(result(figure), sides(), "cpu") | changed}
+
+
+@pytest.mark.parametrize(
+    ("changed", "field"),
+    [
+        ({"extractor": {"sha256": "1", "preprocessing": "theirs"}}, "extractor"),
+        ({"extractor": {"sha256": "0" * 64, "preprocessing": "clean"}}, "preprocessing"),
+        ({"dtype": "bfloat16"}, "dtype"),
+        ({"real": {"n": 9, "data": "cifar10", "split": "train", "fingerprint": "f"}}, "n of the reference"),
+        ({"real": {"n": 50_000, "data": "cifar10", "split": "test", "fingerprint": "f"}}, "split"),
+        ({"real": {"n": 50_000, "data": "cifar10", "split": "train", "fingerprint": "g"}}, "fingerprint"),
+        ({"generated": {"n": 10}}, "n is 50000 and 10"),
+        ({"config": {"k": 3}}, "settings"),
+    ],
+    ids=str,
+)
+def test_figures_under_other_conditions_are_not_compared(changed: dict[str, Any], field: str) -> None:
+    with pytest.raises(ConfigError, match=field):
+        check_comparable([("a", records(1.0)), ("b", records(2.0, **changed))])
+
+
+def test_other_models_seeds_and_controls_are_compared() -> None:
+    made = {"n": 50_000, "step": 9, "seed": 4, "controls": {"truncation": 0.7}}
+    check_comparable([("a", records(1.0)), ("b", records(2.0, generated=made))])
+    assert difference(records(1.0)["fid"], records(2.0)["fid"]) is None
+
+
+def test_a_metric_that_one_lacks_is_named() -> None:
+    with pytest.raises(ConfigError, match="b has no record of fid"):
+        check_comparable([("a", records(1.0)), ("b", {})])
+
+
+def sets(*figures: float) -> list[list[Result]]:
+    return [[replace(result(figure), notes=("the same",))] for figure in figures]
+
+
+def test_several_sets_give_mean_and_spread() -> None:
+    (merged,) = averaged(sets(1.0, 2.0, 6.0))
+    assert merged.generated.figures["fid"] == 3
+    assert merged.spread() == {"fid": pytest.approx(7**0.5)}  # (4 + 1 + 9) / 2
+    assert merged.notes == ("the same",)
+    assert result().spread() is None
+
+
+def test_a_difference_is_held_against_the_spread() -> None:
+    first, near, far = (
+        {"fid": record(averaged(sets(base - 1, base, base + 1))[0], sides(), "cpu")} for base in (10.0, 12.0, 20.0)
+    )
+    rows = differences([("a", first), ("b", near), ("c", far)])
+    assert [row["exceeds"] for row in rows] == [False, True]
+    assert rows[0]["spread"] == pytest.approx(2**0.5)
+    assert rows[1]["difference"] == 10
+    shown = describe_comparison([("a", first), ("b", near), ("c", far)], rows)
+    for part in ("10 ± 1", "20 ± 1", "+10", "yes", "no", "lower is better"):
+        assert part in shown
+    alone = differences([("a", records(1.0)), ("b", records(2.0))])
+    assert alone[0]["exceeds"] is None
+
+
+def test_the_name_of_a_record_tells_its_conditions_apart() -> None:
+    base = record(result(), sides(), "cpu")
+    assert file_name(base) == file_name(record(result(9.0), sides(), "cpu"))
+    others = [{**base, "dtype": "bfloat16"}, {**base, "generated": {"n": 50_000, "controls": {"truncation": 0.5}}}]
+    assert len({file_name(one) for one in (base, *others)}) == 3
+    assert file_name(base).startswith("fid-step5-seed0-n50000-")
