@@ -68,3 +68,13 @@ def tiny_run(tmp_path: Path, tiny_config: dict[str, Any], monkeypatch: pytest.Mo
         CheckpointFolder(run.checkpoints).save(step, {"model": model.state_dict()}, {"step": step})
     run.set_status("complete", 5)
     return run
+
+
+@pytest.fixture
+def registered_toy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Makes the model of tests/toy.py known as model=toy."""
+    from toy import TOY
+
+    from aigc_cli import registry
+
+    monkeypatch.setitem(registry._components, ("model", "toy"), TOY)

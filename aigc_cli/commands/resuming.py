@@ -13,10 +13,11 @@ from aigc_cli.errors import ConfigError, suggest
 MAY_CHANGE = frozenset(
     f"trainer.{key}"
     for key in (
-        "steps", "device", "devices", "compile", "log_every", "checkpoint_every", "keep", "sample_every", "samples",
-        "validate_every", "validate_items", "validate_metric", "workers", "threads", "tensorboard",
+        "steps", "device", "devices", "compile", "log_every", "examine_every", "checkpoint_every", "keep",
+        "sample_every", "samples", "validate_every", "validate_items", "validate_metric", "workers", "threads",
+        "tensorboard",
     )
-) | {"data.root", "outputs", "run_dir", "sweep.objective"}  # fmt: skip
+) | {"data.root", "data.source", "data.target", "outputs", "run_dir", "sweep.objective"}  # fmt: skip
 
 
 def changed_config(saved: dict[str, Any], words: Sequence[str]) -> dict[str, Any]:

@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
 import json
-import re
 import shlex
 import sys
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
-from pydantic.dataclasses import dataclass
+from pydantic.dataclasses import dataclass as typed
 
 from aigc_cli.config import STRICT, Options, check
-from aigc_cli.errors import ConfigError, suggest
 from aigc_cli.progress import progress
 from aigc_cli.reporting import shown
 
 if TYPE_CHECKING:
     from aigc_cli.runs import Run
+    from aigc_cli.sampling.modes import Plan
     from aigc_cli.sampling.provenance import Provenance
     from aigc_cli.sampling.writers import Writer
     from aigc_cli.training.checkpoint import Restored
@@ -30,12 +28,12 @@ if TYPE_CHECKING:
 GENERATED = "generated"
 
 
-@dataclass(config=STRICT, frozen=True, kw_only=True)
+@typed(config=STRICT, frozen=True, kw_only=True)
 class SampleConfig:
     """The keys of ``configs/sample.yaml``."""
 
     run: str
-    n: Annotated[int, Field(ge=1)]
+    n: Annotated[int, Field(ge=1)] | None
     seed: Annotated[int, Field(ge=0)]
     out: str | None
     batch_size: Annotated[int, Field(ge=1, le=2**16)] | None
@@ -43,12 +41,23 @@ class SampleConfig:
     format: str
     device: str
     overwrite: bool
+    data: dict[str, Any]
     controls: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Written:
+    """What a sampling left behind: the names of the files with samples, and of those that show some of them."""
+
+    out: Path
+    files: list[str]
+    overview: list[str]
 
 
 def main(config: dict[str, Any], options: Options) -> int:
     """Samples as `config` says; the exit code."""
     from aigc_cli.runs import find_run
+    from aigc_cli.sampling.controls import check_controls, field_values, named_values
     from aigc_cli.sampling.writers import find_writer
     from aigc_cli.training.checkpoint import restore_model
 
@@ -57,112 +66,69 @@ def main(config: dict[str, Any], options: Options) -> int:
     controls = check_controls(run, settings.controls)
     format, writer = find_writer(run.spec.modality, settings.format)
     restored = restore_model(run, step=settings.step, device=settings.device)
-    provenance = _provenance(run, restored, settings, format, named_values(controls))
-    usual = format == find_writer(run.spec.modality)[0]
-    out = Path(settings.out).expanduser() if settings.out else default_out(run, provenance, controls, usual)
     print(f"sampling {run.name}, step {restored.step}, on {restored.device}", file=sys.stderr)
-    files, overview = write_samples(restored, settings, writer, provenance, field_values(controls), out)
+    plan = _plan(restored, settings, field_values(controls))
+    provenance = _provenance(restored, settings, format, named_values(controls), plan.source)
+    usual = format == find_writer(run.spec.modality)[0]
+    out = Path(settings.out).expanduser() if settings.out else default_out(run, provenance, usual)
+    written = _write(plan, settings, writer, provenance, out)
     if options.json:
-        print(json.dumps({"out": str(out), "files": files, "overview": overview, **provenance.of_set(settings.n)}))
+        print(json.dumps({**asdict(written), "out": str(out), **provenance.of_set(plan.arrangement)}))
     else:
-        _report(out, files, overview, provenance, settings)
+        _report(written, plan, provenance, settings)
     return 0
 
 
-def write_samples(
-    restored: Restored,
-    settings: SampleConfig,
-    writer: type[Writer],
-    provenance: Provenance,
-    controls: Mapping[str, Any],
-    out: Path,
-) -> tuple[list[str], list[str]]:
-    """Draws and writes; the names of the files that hold the samples, and of those that show some of them."""
-    from aigc_cli.sampling.folder import check_replaceable, filling
-    from aigc_cli.sampling.generate import generate
-    from aigc_cli.sampling.provenance import write_record
+def _plan(restored: Restored, settings: SampleConfig, controls: Mapping[str, Any]) -> Plan:
+    """What is drawn, from a model that has seen what it needs for it."""
+    from aigc_cli.commands.opening import opener
+    from aigc_cli.data.selection import held_out_split
+    from aigc_cli.sampling.modes import Request, plan
+    from aigc_cli.sampling.preparing import prepare
 
-    check_replaceable(out, provenance, settings.n, settings.overwrite)
-    batches = generate(
-        restored.model,
-        restored.codec,
-        range(settings.n),
+    opened = opener(restored.run, settings.data)
+    if controls.get("mode") != "reconstruct":
+        prepare(restored.model, lambda: opened("train"), controls, device=restored.device)
+    request = Request(
+        model=restored.model,
+        codec=restored.codec,
+        controls=controls,
+        n=settings.n,
         seed=settings.seed,
         device=restored.device,
-        batch_size=settings.batch_size,
-        controls=controls,
+        held_out=lambda: held_out_split(opened),
     )
+    return plan(request)
+
+
+def _write(plan: Plan, settings: SampleConfig, writer: type[Writer], provenance: Provenance, out: Path) -> Written:
+    from aigc_cli.sampling.folder import check_replaceable, filling
+    from aigc_cli.sampling.provenance import write_record
+
+    arrangement = plan.arrangement
+    check_replaceable(out, provenance, arrangement.n, settings.overwrite)
     with filling(out) as folder:
-        with writer(folder, settings.n, provenance) as files, progress(settings.n, "sampling", "samples") as bar:
-            for raw in batches:
+        with writer(folder, arrangement, provenance) as files, progress(arrangement.n, "sampling", "samples") as bar:
+            for raw in plan.batches(settings.batch_size):
                 files.write(raw)
                 bar.advance(len(raw))
             names, overview = files.finish()
-        write_record(folder, provenance.record(settings.n, names, overview))
-    return names, overview
+        write_record(folder, provenance.record(arrangement, names, overview))
+    return Written(out, names, overview)
 
 
-def check_controls(run: Run, values: Mapping[str, Any]) -> Any:
-    """The controls of a run's model, typed and complete, from the words the user gave.
-
-    Raises:
-        ConfigError: a word is neither a control of the model nor a key of sample; a control has a wrong value.
-    """
-    from aigc_cli.models.base import NoControls
-    from aigc_cli.registry import find
-
-    name = run.config["model"]["name"]
-    schema: type = getattr(find("model", name).build, "controls", NoControls)
-    known = list(_names(schema).values())
-    unknown = [word for word in values if word not in known]
-    if unknown:
-        keys = [key for key in SampleConfig.__dataclass_fields__ if key != "controls"]
-        what = f"{' and '.join(unknown)}: neither a key of sample nor a control of model={name}"
-        raise ConfigError(what, "; ".join(dict.fromkeys(suggest(word, [*known, *keys], limit=20) for word in unknown)))
-    return check("", schema, values)
-
-
-def _names(schema: type) -> dict[str, str]:
-    """The words of a controls dataclass by field: the same, but where an alias stands for a keyword such as class."""
-    fields = getattr(schema, "__pydantic_fields__", {})
-    return {field.name: getattr(fields.get(field.name), "alias", None) or field.name for field in _fields(schema)}
-
-
-def _fields(schema: Any) -> tuple[dataclasses.Field[Any], ...]:
-    return dataclasses.fields(schema)
-
-
-def field_values(controls: Any) -> dict[str, Any]:
-    """Controls by field, as :meth:`Model.sample` takes them."""
-    return {field.name: getattr(controls, field.name) for field in _fields(controls)}
-
-
-def named_values(controls: Any) -> dict[str, Any]:
-    """Controls by the words that users know them by."""
-    return {word: getattr(controls, name) for name, word in _names(type(controls)).items()}
-
-
-def default_out(run: Run, provenance: Provenance, controls: Any, usual_format: bool) -> Path:
+def default_out(run: Run, provenance: Provenance, usual_format: bool) -> Path:
     """``<run>/generated/step-N-seed-S``, with the controls that are not at their defaults and an unusual format."""
-    defaults = {_names(type(controls))[field.name]: field.default for field in _fields(controls)}
-    chosen = {word: value for word, value in provenance.controls.items() if value != _plain_default(defaults[word])}
+    from aigc_cli.sampling.arrangement import slug
+    from aigc_cli.sampling.controls import check_controls, named_values
+
+    usual = named_values(check_controls(run, {}))
+    chosen = {word: value for word, value in provenance.controls.items() if value != usual[word]}
     parts = [f"step-{provenance.step}", f"seed-{provenance.seed}"]
-    parts += [_slug(f"{word}-{value}") for word, value in sorted(chosen.items())]
+    parts += [slug(f"{word}-{value}") for word, value in sorted(chosen.items())]
     if not usual_format:
         parts.append(provenance.format)
     return run.path / GENERATED / "-".join(parts)
-
-
-def _plain_default(default: Any) -> Any:
-    return getattr(default, "default", default)  # a default given through pydantic's Field arrives wrapped
-
-
-def _slug(text: str, longest: int = 40) -> str:
-    """A name that a shell and Hydra take as it is, and that differs where the texts differ."""
-    plain = re.sub(r"[^A-Za-z0-9.+_-]+", "_", text)
-    if plain == text and len(plain) <= longest:
-        return plain
-    return f"{plain[:longest]}-{hashlib.blake2b(text.encode(), digest_size=3).hexdigest()}"
 
 
 def _as_words(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -172,10 +138,11 @@ def _as_words(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _provenance(
-    run: Run, restored: Restored, settings: SampleConfig, format: str, controls: Mapping[str, Any]
+    restored: Restored, settings: SampleConfig, format: str, controls: Mapping[str, Any], source: Mapping[str, Any]
 ) -> Provenance:
     from aigc_cli.sampling.provenance import Provenance
 
+    run = restored.run
     return Provenance(
         modality=run.spec.modality,
         format=format,
@@ -186,15 +153,16 @@ def _provenance(
         model_checksum=restored.checksum,
         seed=settings.seed,
         controls=controls,
+        source=source,
     )
 
 
-def _report(out: Path, files: list[str], overview: list[str], provenance: Provenance, settings: SampleConfig) -> None:
+def _report(written: Written, plan: Plan, provenance: Provenance, settings: SampleConfig) -> None:
     from aigc_cli.sampling.provenance import RECORD
 
-    folder = shown(out)
-    print(f"{settings.n} {'sample' if settings.n == 1 else 'samples'}, {provenance.sentence()}")
-    for name in overview:
+    folder, files = shown(written.out), written.files
+    print(f"{plan.arrangement.described()}, {provenance.sentence()}")
+    for name in written.overview:
         print(f"  {folder / name}")
     print(f"  {folder / files[0]}" + (f" ... {files[-1]}" if len(files) > 1 else ""))
     print(f"  {folder / RECORD}")

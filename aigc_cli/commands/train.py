@@ -16,9 +16,9 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass as typed
 
 from aigc_cli.commands.resuming import changed_config
-from aigc_cli.commands.watching import preview, validator
+from aigc_cli.commands.watching import Watched, examiner, preview, validator, watch
 from aigc_cli.config import STRICT, Options, check
-from aigc_cli.data import open_dataset
+from aigc_cli.data import absolute_paths, open_dataset
 from aigc_cli.data.base import Dataset
 from aigc_cli.data.loader import Loader
 from aigc_cli.errors import ConfigError, ResourceError
@@ -26,11 +26,13 @@ from aigc_cli.models.base import Model
 from aigc_cli.registry import find
 from aigc_cli.reporting import shown
 from aigc_cli.runs import OUTPUTS, Run, create_run, find_by_identity, find_run
+from aigc_cli.sampling.controls import model_class, modes_of
 from aigc_cli.training.checkpoint import build_model
 from aigc_cli.training.memory import keep_freed_memory
 from aigc_cli.training.optimizers import OptimizerConfig, check_networks
 from aigc_cli.training.precision import resolve_device, resolve_precision
-from aigc_cli.training.trainer import Hooks, Trainer, TrainerConfig
+from aigc_cli.training.settings import Hooks, TrainerConfig
+from aigc_cli.training.trainer import Trainer
 
 
 @typed(config=STRICT, frozen=True, kw_only=True)
@@ -69,7 +71,9 @@ class Parts:
 
     dataset: Dataset
     model: Model
+    watched: Watched
     validate: Callable[[], dict[str, float]] | None
+    examine: Callable[[], dict[str, float]] | None
 
 
 @dataclass(frozen=True)
@@ -91,12 +95,27 @@ def main(config: dict[str, Any], options: Options) -> int:
         print(f"to go on:    aigc train --resume {run.word} trainer.steps={2 * run.step}")
         return 0
     print(f"run:         {shown(run.path)}")
-    grid = run.path / "samples" / f"step-{run.step}.png"
-    print(f"samples:     {shown(grid)}" if grid.exists() else f"checkpoint:  {shown(run.checkpoints)}/step-{run.step}")
+    grids = [run.path / "samples" / f"step-{run.step}{part}.png" for part in ("", "-reconstructions")]
+    found = [shown(grid) for grid in grids if grid.exists()]
+    for place, grid in enumerate(found):
+        print(f"{'' if place else 'samples:':<13}{grid}")
+    if not found:
+        print(f"checkpoint:  {shown(run.checkpoints)}/step-{run.step}")
     print(f"curves:      {shown(run.path / 'curves.png')}")
     word = "" if _is_latest(run) else f" run={shlex.quote(str(shown(run.path)))}"
-    print(f"next:        aigc sample{word}    or    aigc eval{word}")
+    print(f"next:        {'    or    '.join(f'{line}{word}' for line in _next(run))}")
     return 0
+
+
+def _next(run: Run) -> list[str]:
+    """What to type next, by what the model can be asked for."""
+    model = run.config["model"]
+    lines = ["aigc sample"]
+    if "reconstruct" in modes_of(model_class(model["name"]))[1:]:
+        lines.append("aigc sample mode=reconstruct")
+    if model.get("conditional") and run.spec.classes:
+        lines.append(f"aigc sample {shlex.quote(f'class={run.spec.classes[0]}')}")
+    return [*lines, "aigc eval"]
 
 
 def _is_latest(run: Run) -> bool:
@@ -124,7 +143,7 @@ def run_training(config: dict[str, Any], options: Options) -> TrainResult:
     parts = _build(config, checked, device)
     run = create_run(config)
     with run.lock():
-        run.save_config(config, parts.dataset.spec)
+        run.save_config(config, parts.dataset.spec, parts.dataset.codec.files())
         return _fit(run, config, checked, parts, device)
 
 
@@ -134,7 +153,7 @@ def _resume(run: Run, config: dict[str, Any], options: Options) -> TrainResult:
         if run.status() == "complete" and run.step >= checked.trainer.steps:
             return _skipped(run, config)
         device = _prepare(checked.trainer, options)
-        parts = _build(config, checked, device)
+        parts = _build(config, checked, device, run.path)
         return _fit(run, config, checked, parts, device, resume=True)
 
 
@@ -172,11 +191,8 @@ def _name(config: Mapping[str, Any], kind: str) -> str:
 
 
 def with_absolute_paths(config: dict[str, Any]) -> dict[str, Any]:
-    """The configuration with ``data.root`` as it is from any folder."""
-    root = config["data"].get("root")
-    if root is None:
-        return config
-    return {**config, "data": {**config["data"], "root": str(Path(root).expanduser().absolute())}}
+    """The configuration with the paths under ``data`` as they are from any folder."""
+    return {**config, "data": absolute_paths(config["data"])}
 
 
 def _prepare(trainer: TrainerConfig, options: Options) -> torch.device:
@@ -198,17 +214,20 @@ def _prepare(trainer: TrainerConfig, options: Options) -> torch.device:
     return device
 
 
-def _build(config: dict[str, Any], checked: Settings, device: torch.device) -> Parts:
-    dataset = open_dataset(config["data"], "train")
+def _build(config: dict[str, Any], checked: Settings, device: torch.device, folder: Path | None = None) -> Parts:
+    """Opens the data and builds the model; `folder` is that of a run which has a tokenizer already."""
+    dataset = open_dataset(config["data"], "train", folder)
     for problem in dataset.problems()[:5]:
         print(f"aigc: warning: {problem}", file=sys.stderr)
     # Fresh weights depend on the seed alone, whatever was drawn before.
     torch.manual_seed(config["seed"])
     model = build_model(config["model"], dataset.spec)
     check_networks(checked.optimizer, [phase.name for phase in model.phases(0)])
-    watched = checked.trainer.validate_every is not None
-    validate = validator(config, checked.trainer, model, dataset, device) if watched else None
-    return Parts(dataset, model, validate)
+    settings = checked.trainer
+    watched = watch(model, dataset, config["data"], settings, device, folder)
+    validate = validator(watched) if settings.validate_every is not None else None
+    examine = examiner(watched) if settings.examine_every is not None else None
+    return Parts(dataset, model, watched, validate, examine)
 
 
 def _fit(
@@ -230,9 +249,9 @@ def _fit(
     run.record_command()
     _write_problems(run, dataset)
     _describe(run, model, dataset, settings, device)
-    draw = preview(run, model, dataset, settings, device) if settings.sample_every else None
+    draw = preview(parts.watched, run) if settings.sample_every else None
     try:
-        figures = trainer.fit(Hooks(preview=draw, validate=parts.validate))
+        figures = trainer.fit(Hooks(preview=draw, validate=parts.validate, examine=parts.examine))
     except torch.OutOfMemoryError as error:
         raise ResourceError(
             f"out of memory on {device} with trainer.batch_size={settings.batch_size}",
@@ -251,6 +270,8 @@ def _describe(run: Run, model: Model, dataset: Dataset, settings: TrainerConfig,
     precision = resolve_precision(settings.precision, device)
     print(f"model:       {type(model).__name__}, {_count(model)} parameters ({', '.join(parts)})", file=sys.stderr)
     print(f"data:        {len(dataset)} items of {shape} {spec.modality}{classes}", file=sys.stderr)
+    for line in dataset.describe():
+        print(f"             {line}", file=sys.stderr)
     print(f"training:    {settings.steps} steps of {settings.batch_size * settings.accumulate} items on {device}, "
           f"{precision}", file=sys.stderr)  # fmt: skip
     print(f"run:         {shown(run.path)}", file=sys.stderr, flush=True)
@@ -266,7 +287,8 @@ def _write_problems(run: Run, dataset: Dataset) -> None:
     if problems:
         (run.path / "bad_files.txt").write_text("\n".join(problems) + "\n")
         print(
-            f"aigc: warning: {len(problems)} items were left out, listed in {run.path}/bad_files.txt", file=sys.stderr
+            f"aigc: warning: {len(problems)} problems with the data, listed in {run.path}/bad_files.txt",
+            file=sys.stderr,
         )
 
 

@@ -1,86 +1,194 @@
-"""What the trainer looks at while it trains: sample grids from fixed noise, and held-out figures."""
+"""What the trainer looks at while it trains: samples from fixed noise, held-out figures, and the model's own curves."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import cache, partial
+from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from aigc_cli.data import open_dataset
-from aigc_cli.data.base import Dataset
+from aigc_cli.data.base import Batch, Dataset, Split
 from aigc_cli.data.loader import batches_in_order
+from aigc_cli.data.selection import Opener, chosen_rows, encoded, held_out_split, items_at
 from aigc_cli.errors import ConfigError
 from aigc_cli.files import resource_errors
 from aigc_cli.models.base import Model
+from aigc_cli.models.latent import LatentModel
+from aigc_cli.randomness import Noise
 from aigc_cli.runs import Run
-from aigc_cli.sampling.generate import generate
+from aigc_cli.sampling.classes import balanced
+from aigc_cli.sampling.controls import modes_of, usual_controls
+from aigc_cli.sampling.generate import generate, reconstruct
+from aigc_cli.sampling.grid import Layout
+from aigc_cli.sampling.modes import Request, pair_layout, plan
+from aigc_cli.sampling.preparing import prepare
 from aigc_cli.sampling.preview import write_preview
-from aigc_cli.training.trainer import TrainerConfig
+from aigc_cli.training.settings import TrainerConfig
 
+PER_TOKEN = "_per_token"
 #: Samples that a Fréchet distance is measured on, if `trainer.validate_items` does not say.
 MOST_SAMPLES = 2048
+#: Items that a model's own curves are looked at on, of the training set and as many held out.
+EXAMINED = 256
 
 
-def preview(
-    run: Run, model: Model, dataset: Dataset, config: TrainerConfig, device: torch.device
-) -> Callable[[int], None]:
-    """Draws ``samples/step-N.png`` from the same noise each time."""
+@dataclass(frozen=True)
+class Watched:
+    """A model in training, and the data it may be watched on."""
+
+    model: Model
+    dataset: Dataset  # that it trains on
+    data: dict[str, Any]  # the section `data` of the configuration
+    split: Opener
+    config: TrainerConfig
+    device: torch.device
+
+    def controls(self) -> dict[str, Any]:
+        """What the model is sampled with, once it is ready for it."""
+        controls = usual_controls(self.model, "sample")
+        prepare(self.model, lambda: self.dataset, controls, device=self.device)
+        return controls
+
+
+def watch(
+    model: Model, dataset: Dataset, data: dict[str, Any], config: TrainerConfig, device: torch.device,
+    folder: Path | None = None,
+) -> Watched:  # fmt: skip
+    """A model that trains on `dataset`, the training split of `data`, whose other splits are opened when needed."""
+
+    @cache
+    def opened(split: Split) -> Dataset:
+        return dataset if split == "train" else open_dataset(data, split, folder)
+
+    return Watched(model, dataset, data, opened, config, device)
+
+
+def preview(watched: Watched, run: Run) -> Callable[[int], None]:
+    """Draws ``samples/step-N.png`` from the same noise each time, and reconstructions of the same held-out items."""
+    modes = modes_of(watched.model)
 
     def draw(step: int) -> None:
-        drawn = torch.cat(list(generate(model, dataset.codec, range(config.samples), seed=0, device=device)))
-        path = run.path / "samples" / f"step-{step}.png"
-        with resource_errors(path):
-            write_preview(path, drawn, title=f"step {step}")
+        if "sample" in modes:
+            _draw_samples(watched, run.path / "samples" / f"step-{step}.png", f"step {step}")
+        if "reconstruct" in modes:
+            _draw_reconstructions(watched, run.path / "samples" / f"step-{step}-reconstructions.png", f"step {step}")
 
     return draw
 
 
-def validator(
-    config: dict[str, Any], trainer: TrainerConfig, model: Model, dataset: Dataset, device: torch.device
-) -> Callable[[], dict[str, float]]:
+def _draw_samples(watched: Watched, path: Path, title: str) -> None:
+    request = Request(
+        model=watched.model,
+        codec=watched.dataset.codec,
+        controls=watched.controls(),
+        n=balanced(watched.config.samples, watched.model),
+        seed=0,
+        device=watched.device,
+        held_out=partial(held_out_split, watched.split, ("val", "train")),
+    )
+    drawn = plan(request)
+    _write(path, torch.cat(list(drawn.batches(None))), replace(drawn.arrangement.layout, title=title))
+
+
+def _draw_reconstructions(watched: Watched, path: Path, title: str) -> None:
+    assert isinstance(watched.model, LatentModel)
+    split, dataset = held_out_split(watched.split, ("val", "train"))
+    n = max(1, min(watched.config.samples // 2, len(dataset)))
+    pairs = reconstruct(watched.model, dataset, chosen_rows(dataset, "watched")[:n], device=watched.device)
+    raw = torch.cat([torch.stack(pair, dim=1).flatten(0, 1) for pair in pairs])
+    _write(path, raw, pair_layout(n, dataset.spec.shape, f"{title}, {split} split"))
+
+
+def _write(path: Path, raw: Tensor, layout: Layout) -> None:
+    with resource_errors(path):
+        write_preview(path, raw, layout)
+
+
+def validator(watched: Watched) -> Callable[[], dict[str, float]]:
     """Held-out figures: the model's own score where it has one, else the Fréchet distance of its samples.
 
     Raises:
-        ConfigError: a score is asked for that the model does not have.
+        ConfigError: a score is asked for that the model does not have, or samples of one that cannot be sampled.
     """
-    has_score = type(model).score is not Model.score
-    wanted = trainer.validate_metric
+    has_score = type(watched.model).score is not Model.score
+    wanted = watched.config.validate_metric
+    name = type(watched.model).__name__
     if wanted == "score" and not has_score:
         raise ConfigError(
-            f"trainer.validate_metric=score: model={config['model']['name']} has no held-out score",
-            "use trainer.validate_metric=fd, or auto",
+            f"trainer.validate_metric=score: {name} has no held-out score", "use trainer.validate_metric=fd, or auto"
         )
     if wanted == "fd" or not has_score:
-        return _distance(config, trainer, model, dataset, device)
-    held_out = open_dataset(config["data"], "val")
-    return lambda: _mean_score(model, held_out, trainer, device)
+        if "sample" not in modes_of(watched.model):
+            raise ConfigError(
+                f"trainer.validate_metric={wanted}: {name} has no samples to judge",
+                "use trainer.validate_metric=score" if has_score else "leave trainer.validate_every=null",
+            )
+        return _distance(watched)
+    return partial(_mean_score, watched, watched.split("val"))
 
 
-def _distance(
-    config: dict[str, Any], trainer: TrainerConfig, model: Model, dataset: Dataset, device: torch.device
-) -> Callable[[], dict[str, float]]:
+def _distance(watched: Watched) -> Callable[[], dict[str, float]]:
     from aigc_cli.metrics.validation import validator  # torchmetrics takes seconds to import
 
-    def samples(batch_size: int) -> Iterator[torch.Tensor]:
-        return generate(model, dataset.codec, range(n), seed=0, device=device, batch_size=batch_size)
+    def samples(batch_size: int) -> Iterator[Tensor]:
+        return generate(
+            watched.model, watched.dataset.codec, range(n), seed=0, device=watched.device, batch_size=batch_size,
+            controls=watched.controls(),
+        )  # fmt: skip
 
-    n = trainer.validate_items or min(len(dataset), MOST_SAMPLES)
+    n = watched.config.validate_items or min(len(watched.dataset), MOST_SAMPLES)
     metric = {"name": "fd", "extractor": "classifier"}
-    return validator({"fd": metric}, config["data"], samples, n, device=device, train=dataset)
+    return validator({"fd": metric}, watched.data, samples, n, device=watched.device, train=watched.dataset)
 
 
-def _mean_score(model: Model, dataset: Dataset, config: TrainerConfig, device: torch.device) -> dict[str, float]:
-    totals: dict[str, torch.Tensor] = {}
+def _mean_score(watched: Watched, dataset: Dataset) -> dict[str, float]:
+    """The means of the model's score; what it draws on the way is each item's own, so that figures are comparable.
+
+    A mean per token is over the tokens of the split, not over its items, which may differ in length.
+    """
+    config, device = watched.config, watched.device
+    totals: dict[str, Tensor] = {}
     count = 0
     for batch in batches_in_order(dataset, config.batch_size, device):
         if config.validate_items is not None:
             batch = batch.take(torch.arange(min(len(batch), config.validate_items - count), device=device))
-        scores = model.score(batch.with_content(dataset.codec.encode(batch.content)))
+        noise = Noise(0, range(count, count + len(batch)), device)
+        scores = watched.model.score(encoded(batch, dataset.codec), noise)
         assert scores is not None, "the model has a score"
         for name, values in scores.items():
             totals[name] = totals.get(name, torch.zeros((), dtype=torch.float64, device=device)) + values.double().sum()
         count += len(batch)
         if count == config.validate_items:
             break
-    return {name: float(total) / count for name, total in totals.items()}
+    means = {name: float(total) / count for name, total in totals.items()}
+    if "tokens" not in totals:
+        return means
+    tokens = float(totals["tokens"])
+    return {name: float(totals[name.removesuffix(PER_TOKEN)]) / tokens for name in means if name.endswith(PER_TOKEN)}
+
+
+def examiner(watched: Watched) -> Callable[[], dict[str, float]] | None:
+    """The model's own curves on a few items that are always the same; None where it has none."""
+    if type(watched.model).examine is Model.examine:
+        return None
+    try:
+        held_out = watched.split("val")
+    except ConfigError:
+        held_out = None
+    n = min(EXAMINED, len(watched.dataset), len(held_out) if held_out is not None else EXAMINED)
+    train = _few(watched, watched.dataset, n)
+    others = None if held_out is None else _few(watched, held_out, n)
+
+    def examine() -> dict[str, float]:
+        return {name: float(value) for name, value in watched.model.examine(train, others).items()}
+
+    return examine
+
+
+def _few(watched: Watched, dataset: Dataset, n: int) -> Batch:
+    return encoded(items_at(dataset, chosen_rows(dataset, "watched")[:n]).to(watched.device), dataset.codec)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
-from pydantic import Field
+from pydantic import AliasChoices, Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
@@ -26,10 +26,12 @@ class LatentControls:
     """What ``sample`` of every latent model takes."""
 
     #: How samples are arranged: each by itself; held-out items above their reconstructions; a walk between two a row;
-    #: one latent dimension moved along each row.
-    mode: Mode = "sample"
+    #: one latent dimension moved along each row. None is the model's usual mode.
+    mode: Mode | None = None
     #: The class, or several separated by commas, of a model that was trained on labels; None is all of them, in turn.
-    class_: Annotated[str | None, Field(alias="class")] = None
+    class_: Annotated[str | None, Field(alias="class", validation_alias=AliasChoices("class", "class_"))] = None
+    #: The samples of a row, where a row is a walk or moves a dimension; None is 8 for a walk, 9 for a dimension.
+    frames: Annotated[int, Field(ge=2, le=1000)] | None = None
 
 
 class LatentModel(Model):
@@ -88,7 +90,7 @@ def chosen_classes(spec: DataSpec, word: str | None, conditional: bool) -> list[
         return []
     if word is None:
         return list(range(len(spec.classes)))
-    names = [name.strip() for name in word.split(",")]
+    names = [word] if word in spec.classes else [name.strip() for name in word.split(",")]
     for name in names:
         if name not in spec.classes:
             raise ConfigError(f"class={name}: the data has no such class", suggest(name, spec.classes, limit=20))

@@ -1,23 +1,28 @@
-"""Draws from a model, a batch at a time."""
+"""Draws from a model, a batch at a time, as raw content."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
-from aigc_cli.data.base import Codec
+from aigc_cli.data.base import Codec, Dataset
+from aigc_cli.data.selection import encoded, items_at
 from aigc_cli.errors import ConfigError, NonFiniteError, ResourceError
 from aigc_cli.models.base import Model
+from aigc_cli.models.latent import LatentModel
 from aigc_cli.randomness import Noise
+from aigc_cli.sampling.controls import modes_of
 
 # Values of encoded items in one batch: enough to keep the device busy, few enough for the activations of a deep
 # network to fit beside them. A first guess only: a batch that does not fit is halved.
 _BUDGET = {"cpu": 2**19, "cuda": 2**22}
 _LARGEST = 1024
+
+T = TypeVar("T")
 
 
 def auto_batch_size(shape: Sequence[int], device: torch.device | str) -> int:
@@ -48,21 +53,103 @@ def generate(
         seed: of all of them.
         device: where the model is.
         batch_size: None chooses one, and halves it where memory runs out.
-        controls: the fields of ``model.controls``.
+        controls: the fields of ``model.controls``; None is the usual ones.
 
     Raises:
         ConfigError: the model cannot be sampled.
         NonFiniteError: a sample is not finite.
         ResourceError: a batch does not fit in memory.
     """
-    if type(model).sample is Model.sample:
-        raise ConfigError(f"{type(model).__name__} is not a model that can be sampled", "choose another run=")
-    size = batch_size or auto_batch_size(model.spec.shape, device)
+    able = modes_of(model)
+    if "sample" not in able:
+        mend = f"it can: mode={', mode='.join(able)}" if able else "choose another run="
+        raise ConfigError(f"{type(model).__name__} is not a model that can be sampled", mend)
+    values = controls or {}
+
+    def draw(some: Sequence[int]) -> Tensor:
+        drawn = model.sample(Noise(seed, some, device), **values)
+        return decoded(drawn, codec, f"samples {some[0]} to {some[-1]} of seed {seed}")
+
+    return in_batches(draw, indices, model.spec.shape, device, batch_size)
+
+
+def reconstruct(
+    model: LatentModel,
+    dataset: Dataset,
+    rows: Sequence[int],
+    *,
+    device: torch.device | str,
+    batch_size: int | None = None,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yields items and what the model makes of them, raw content (b, ...) on the CPU, in the order of `rows`.
+
+    Args:
+        model: in evaluation mode, on `device`, with the mode "reconstruct".
+        dataset: what is reconstructed.
+        rows: which of its items.
+        device: where the model is.
+        batch_size: as in :func:`generate`.
+
+    Raises:
+        ConfigError: the model has no reconstructions, or the data is not what it is made for.
+        DataError: an item cannot be read.
+        NonFiniteError: a reconstruction is not finite.
+        ResourceError: a batch does not fit in memory.
+    """
+    if "reconstruct" not in modes_of(model):
+        raise ConfigError(
+            f"{type(model).__name__} cannot reconstruct", f"it can: mode={', mode='.join(modes_of(model))}"
+        )
+    _check_same_kind(dataset, model)
+
+    def draw(some: Sequence[int]) -> tuple[Tensor, Tensor]:
+        raw = items_at(dataset, some)
+        batch = encoded(raw.to(device), dataset.codec)
+        labels = batch.labels if model.conditional else None
+        made = model.decode(model.encode(batch), labels)
+        return raw.content, decoded(made, dataset.codec, "its reconstructions")
+
+    return in_batches(draw, rows, model.spec.shape, device, batch_size)
+
+
+def _check_same_kind(dataset: Dataset, model: LatentModel) -> None:
+    theirs, own = dataset.spec, model.spec
+    if theirs.shape != own.shape:
+        shapes = ["x".join(map(str, spec.shape)) for spec in (theirs, own)]
+        raise ConfigError(f"items are {shapes[0]}, and the model is made for {shapes[1]}", _OWN_DATA)
+    if model.conditional and theirs.classes != own.classes:
+        raise ConfigError("the classes of the data are not those that the model was trained on", _OWN_DATA)
+
+
+_OWN_DATA = "say with data.root= where the data of the run lies"
+
+
+def in_batches(
+    draw: Callable[[Sequence[int]], T],
+    indices: Sequence[int],
+    shape: Sequence[int],
+    device: torch.device | str,
+    batch_size: int | None = None,
+) -> Iterator[T]:
+    """Yields what `draw` makes of `indices`, a run of them at a time, without gradients.
+
+    Args:
+        draw: called with some of the indices, in order.
+        indices: all of them.
+        shape: of an encoded item.
+        device: where it works.
+        batch_size: None chooses one, and halves it where memory runs out.
+
+    Raises:
+        ResourceError: a batch does not fit in memory.
+    """
+    size = batch_size or auto_batch_size(shape, device)
     start = 0
     while start < len(indices):
         some = indices[start : start + size]
         try:
-            raw = _draw(model, codec, Noise(seed, some, device), controls or {})
+            with torch.inference_mode():
+                drawn = draw(some)
         except (MemoryError, RuntimeError) as error:
             if not _out_of_memory(error):
                 raise
@@ -71,20 +158,22 @@ def generate(
                 raise ResourceError(f"a batch of {size} samples does not fit in the memory of {device}", mend) from None
             size //= 2
             continue
-        yield raw
+        yield drawn
         start += len(some)
 
 
-@torch.inference_mode()
-def _draw(model: Model, codec: Codec, noise: Noise, controls: Mapping[str, Any]) -> Tensor:
-    encoded = model.sample(noise, **controls)
-    if encoded.is_floating_point() and not bool(torch.isfinite(encoded).all()):
-        some = f"samples {noise.indices[0]} to {noise.indices[-1]} of seed {noise.seed}"
+def decoded(items: Tensor, codec: Codec, what: str) -> Tensor:
+    """Encoded items as raw content on the CPU.
+
+    Raises:
+        NonFiniteError: some are not finite; `what` says which they are.
+    """
+    if items.is_floating_point() and not bool(torch.isfinite(items).all()):
         raise NonFiniteError(
-            f"the model drew values that are not finite among {some}",
+            f"the model drew values that are not finite among {what}",
             "choose an earlier checkpoint with step=, or milder controls",
         )
-    return codec.decode(encoded).cpu()
+    return codec.decode(items).cpu()
 
 
 def _out_of_memory(error: Exception) -> bool:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
@@ -11,10 +13,36 @@ from aigc_cli.errors import ConfigError
 
 _MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 _TILE = 64  # pixels that a tile has at least, so that an 8x8 digit can be read
-_SIDE = 2048  # pixels that a grid has at most, unless it shows a single image
+_SIDE = 2048  # pixels that a grid has at most, unless it shows a single image, or its columns are given
 _GAP = 2
 _TITLE = 22
+_MARGIN = 160  # pixels that the titles of rows take at most
+_FONTS = (12, 11, 10, 9)  # sizes: a title takes the first in which it fits
 _BACKGROUND, _INK = (255, 255, 255), (40, 40, 40)
+
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """Where images stand in a grid, and what is written beside them."""
+
+    #: None is as square as can be.
+    columns: int | None = None
+    #: So many consecutive images stand above one another, such as an original and its reconstruction.
+    stack: int = 1
+    #: Images that are shown at most, but for the rest of the last row.
+    limit: int = 64
+    title: str | None = None
+    #: Above each column.
+    column_titles: Sequence[str] = ()
+    #: Before the rows; where there are more rows, they begin again.
+    row_titles: Sequence[str] = ()
+
+    def place(self, index: int, columns: int) -> tuple[int, int]:
+        """The row and the column of an image in a grid of `columns`."""
+        group, within = divmod(index, self.stack)
+        return group // columns * self.stack + within, group % columns
 
 
 def to_image(raw: Tensor) -> Image.Image:
@@ -37,49 +65,91 @@ def columns_of(n: int) -> int:
     return exact[0] if exact else side
 
 
-def shown_of(raw: Tensor, limit: int = 64) -> int:
-    """How many images of `raw`, (n, C, H, W), a grid shows: at most `limit`, and no more than fit well."""
-    height, width = raw.shape[2:]
+def fitting_columns(shape: Sequence[int]) -> int:
+    """The columns of images of a `shape` (C, H, W) that a grid has room for."""
+    _, height, width = shape
+    return max(1, (_SIDE - _GAP) // (_scale(height, width) * width + _GAP))
+
+
+def shown_of(n: int, shape: Sequence[int], layout: Layout | None = None) -> int:
+    """How many of `n` images of a `shape` (C, H, W) a grid shows: no more than its layout allows, or than fit well."""
+    layout = layout or Layout()
+    _, height, width = shape
     tile = _scale(height, width) * max(height, width) + _GAP
-    return min(len(raw), limit, max(1, (_SIDE - _GAP) // tile) ** 2)
+    if layout.columns is None:
+        return min(n, layout.limit, max(1, (_SIDE - _GAP) // tile) ** 2)
+    line = layout.columns * layout.stack  # columns are not cut, so that a large image makes a wide grid of few rows
+    lines = max(1, min(math.ceil(layout.limit / line), 4 * _SIDE**2 // (line * tile**2)))
+    return min(n, lines * line)
 
 
 def _scale(height: int, width: int) -> int:
     return max(1, math.ceil(_TILE / max(height, width)))
 
 
-def grid(raw: Tensor, *, limit: int = 64, title: str | None = None) -> Image.Image:
+def grid(raw: Tensor, layout: Layout | None = None) -> Image.Image:
     """A grid of the first images of `raw`, uint8 (n, C, H, W) on the CPU: :func:`shown_of` of them.
 
     Tiny images are enlarged by a whole factor without smoothing, so that what is seen is what was generated.
     """
+    layout = layout or Layout()
     height, width = raw.shape[2:]
     scale = _scale(height, width)
-    n = shown_of(raw, limit)
-    columns = columns_of(n)
-    rows = math.ceil(n / columns)
-    top = _TITLE if title else 0
-    size = (columns * (scale * width + _GAP) + _GAP, rows * (scale * height + _GAP) + _GAP + top)
-    sheet = Image.new("RGB", size, _BACKGROUND)
+    n = shown_of(len(raw), raw.shape[1:], layout)
+    columns = layout.columns or columns_of(n)
+    across, down = scale * width + _GAP, scale * height + _GAP
+    rows = layout.place(n - 1, columns)[0] + 1
+    sheet = _Sheet(layout, across, down, columns, rows)
     for index in range(n):
         image = to_image(_drawable(raw[index])).convert("RGBA")
-        image = image.resize((scale * width, scale * height), Image.Resampling.NEAREST)
-        row, column = divmod(index, columns)
-        at = (_GAP + column * (scale * width + _GAP), top + _GAP + row * (scale * height + _GAP))
-        sheet.paste(image, at, image)
-    if title:
-        _write_title(sheet, title)
-    return sheet
+        sheet.put(image.resize((scale * width, scale * height), Image.Resampling.NEAREST), index)
+    return sheet.image
 
 
 def _drawable(raw: Tensor) -> Tensor:
     return raw if raw.shape[0] in _MODES else raw[:1]  # of many channels, such as a stack of slices, the first
 
 
-def _write_title(sheet: Image.Image, title: str) -> None:
-    plain = title.encode("latin-1", "replace").decode("latin-1")  # all that every build of Pillow's own font has
-    font = ImageFont.load_default(size=12)
-    draw = ImageDraw.Draw(sheet)
-    while plain and draw.textlength(plain, font=font) > sheet.width - 2 * _GAP:
-        plain = plain[:-1]
-    draw.text((_GAP + 1, 3), plain, fill=_INK, font=font)
+class _Sheet:
+    """The picture with its titles: the columns' above, the rows' to the left, its own on top of all."""
+
+    def __init__(self, layout: Layout, across: int, down: int, columns: int, rows: int) -> None:
+        self.layout, self.across, self.down, self.columns = layout, across, down, columns
+        self.top = _TITLE * (bool(layout.title) + bool(layout.column_titles))
+        wanted = [_length(_plain(text), _font(_FONTS[0])) for text in layout.row_titles[:rows]]
+        self.left = min(_MARGIN, math.ceil(max(wanted)) + 3 * _GAP) if wanted else 0
+        size = (self.left + columns * across + _GAP, self.top + rows * down + _GAP)
+        self.image = Image.new("RGB", size, _BACKGROUND)
+        self._pen = ImageDraw.Draw(self.image)
+        if layout.title:
+            self._write(layout.title, (_GAP + 1, 3), self.image.width - 2 * _GAP)
+        for column, text in enumerate(layout.column_titles[:columns]):
+            self._write(text, (self.left + _GAP + column * across, self.top - _TITLE + 3), across - _GAP, centred=True)
+        for row in range(rows if layout.row_titles else 0):
+            text = layout.row_titles[row % len(layout.row_titles)]
+            self._write(text, (_GAP + 1, self.top + _GAP + row * down + (down - _GAP) // 2 - 7), self.left - 2 * _GAP)
+
+    def put(self, image: Image.Image, index: int) -> None:
+        """Pastes the image of an index."""
+        row, column = self.layout.place(index, self.columns)
+        self.image.paste(image, (self.left + _GAP + column * self.across, self.top + _GAP + row * self.down), image)
+
+    def _write(self, text: str, at: tuple[int, int], room: int, *, centred: bool = False) -> None:
+        plain = _plain(text)
+        font = next((font for font in map(_font, _FONTS) if _length(plain, font) <= room), _font(_FONTS[-1]))
+        while plain and _length(plain, font) > room:
+            plain = plain[:-1]
+        shift = (room - _length(plain, font)) / 2 if centred else 0
+        self._pen.text((at[0] + shift, at[1]), plain, fill=_INK, font=font)
+
+
+def _plain(text: str) -> str:
+    return text.encode("latin-1", "replace").decode("latin-1")  # all that every build of Pillow's own font has
+
+
+def _font(size: int) -> Font:
+    return ImageFont.load_default(size=size)
+
+
+def _length(text: str, font: Font) -> float:
+    return font.getlength(text)

@@ -9,11 +9,11 @@ from torch import Tensor
 
 from aigc_cli import __version__
 from aigc_cli.files import replacing
-from aigc_cli.sampling.grid import grid
+from aigc_cli.sampling.grid import Layout, grid
 from aigc_cli.sampling.provenance import LABEL
 
 
-def write_preview(path: Path, raw: Tensor, title: str | None = None) -> None:
+def write_preview(path: Path, raw: Tensor, layout: Layout) -> None:
     """Writes a grid of `raw`, uint8 (n, C, H, W), as the PNG `path`, which appears whole or not at all.
 
     Raises:
@@ -24,4 +24,4 @@ def write_preview(path: Path, raw: Tensor, title: str | None = None) -> None:
     info.add_text("Software", f"aigc {__version__}")
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as part:
-        grid(raw.cpu(), title=title).save(part, format="PNG", pnginfo=info)
+        grid(raw.cpu(), layout).save(part, format="PNG", pnginfo=info)

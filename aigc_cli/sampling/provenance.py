@@ -11,11 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from aigc_cli import __version__
+from aigc_cli.sampling.arrangement import Arrangement
 
 #: The words that mark generated content wherever it goes.
 LABEL = "AI-generated"
-#: The IPTC's term for content made by a trained model (https://cv.iptc.org/newscodes/digitalsourcetype/).
+#: The IPTC's terms for content made by a trained model, and for such content beside other content
+#: (https://cv.iptc.org/newscodes/digitalsourcetype/).
 DIGITAL_SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
+COMPOSITE_SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/compositeWithTrainedAlgorithmicMedia"
 #: The file beside the samples that says all this; written last, so that samples without one are incomplete.
 RECORD = "samples.json"
 
@@ -39,34 +42,47 @@ class Provenance:
     model_checksum: str  # sha256 of the weights
     seed: int
     controls: Mapping[str, Any]
+    source: Mapping[str, Any] = field(default_factory=dict)  # the items of the data that the samples were made from
     versions: Mapping[str, str] = field(default_factory=_versions)
 
     @cached_property
     def _plain(self) -> dict[str, Any]:
         # Through JSON, so that what was written and what is compared agree.
-        return dict(json.loads(json.dumps(asdict(self))))
+        values = dict(json.loads(json.dumps(asdict(self))))
+        return values if self.source else {key: value for key, value in values.items() if key != "source"}
 
     def identity(self) -> dict[str, Any]:
         """What two sets of samples share exactly where one may replace the other."""
-        keys = ("modality", "format", "step", "model_checksum", "seed", "controls")
+        keys = ("modality", "format", "step", "model_checksum", "seed", "controls", "source")
         return {key: value for key, value in self._plain.items() if key in keys}
 
-    def of_samples(self, indices: range) -> dict[str, Any]:
-        """The provenance of one sample, or of the few that a grid shows, for metadata of their own."""
-        which = {"index": indices[0]} if len(indices) == 1 else {"indices": list(indices)}
-        return {"label": LABEL, **self._plain, **which}
+    def of_sample(self, arrangement: Arrangement, index: int) -> dict[str, Any]:
+        """The provenance of one sample, for metadata of its own; an item of the data itself has no label."""
+        label = {"label": LABEL} if arrangement.generated(index) else {}
+        return {**label, **self._plain, "index": index, **arrangement.about(index)}
+
+    def of_grid(self, shown: int) -> dict[str, Any]:
+        """The provenance of the first few, for the metadata of what shows them together."""
+        return {"label": LABEL, **self._plain, "indices": list(range(shown))}
 
     def sentence(self) -> str:
         """The provenance as a person reads it."""
         return f"{LABEL} by {self.model} trained on {self.data}: run {self.run}, step {self.step}, seed {self.seed}"
 
-    def of_set(self, n: int) -> dict[str, Any]:
-        """The provenance of samples 0 to n - 1."""
-        return {"label": LABEL, "digital_source_type": DIGITAL_SOURCE_TYPE, **self._plain, "n": n}
+    def of_set(self, arrangement: Arrangement) -> dict[str, Any]:
+        """The provenance of a whole set."""
+        mixed = not all(map(arrangement.generated, range(min(arrangement.n, arrangement.group))))
+        kind = COMPOSITE_SOURCE_TYPE if mixed else DIGITAL_SOURCE_TYPE
+        return {"label": LABEL, "digital_source_type": kind, **self._plain, "n": arrangement.n}
 
-    def record(self, n: int, files: list[str], overview: list[str]) -> dict[str, Any]:
-        """The content of :data:`RECORD`: `files` hold samples 0 to n - 1 in order, `overview` shows some of them."""
-        return {**self.of_set(n), "overview": overview, "indices": list(range(n)), "files": files}
+    def record(self, arrangement: Arrangement, files: list[str], overview: list[str]) -> dict[str, Any]:
+        """The content of :data:`RECORD`: `files` hold the samples in order, `overview` shows some of them.
+
+        Under ``samples`` it has a list for each kind of fact, such as the class, an entry a sample.
+        """
+        facts = {name: list(values) for name, values in arrangement.facts.items()}
+        which = {"indices": list(range(arrangement.n)), "files": files}
+        return {**self.of_set(arrangement), "overview": overview, **which, **({"samples": facts} if facts else {})}
 
 
 def write_record(folder: Path, record: Mapping[str, Any]) -> None:

@@ -21,6 +21,7 @@ from typing import TypeVar
 from torch import Tensor
 
 from aigc_cli.errors import ConfigError, suggest
+from aigc_cli.sampling.arrangement import Arrangement
 from aigc_cli.sampling.provenance import Provenance
 
 #: The format that stands for the usual one of a modality.
@@ -28,10 +29,10 @@ AUTO = "auto"
 
 
 class Writer(ABC):
-    """Writes samples 0 to n - 1 into `folder`, in order, a batch at a time, in memory that does not grow with n."""
+    """Writes a set of samples into `folder`, in order, a batch at a time, in memory that hardly grows with the set."""
 
-    def __init__(self, folder: Path, n: int, provenance: Provenance) -> None:
-        self.folder, self.n, self.provenance = folder, n, provenance
+    def __init__(self, folder: Path, arrangement: Arrangement, provenance: Provenance) -> None:
+        self.folder, self.arrangement, self.provenance = folder, arrangement, provenance
 
     def __enter__(self) -> Writer:
         return self

@@ -10,15 +10,17 @@ from torch import Tensor, nn
 
 
 class EMA:
-    """Follows a module's floating-point state with a decay that warms up as ``(1 + t) / (10 + t)``.
+    """Follows a module's floating-point state with a decay.
 
-    Without the warm-up the average of a short run would still hold its initial weights. What is not floating point,
-    such as a batch norm's counter, is copied.
+    Without a warm-up the average of a short run would still hold its initial weights: the decay grows as
+    ``(1 + t) / (10 + t)``. With a `start` after the first update, the average is a copy until then, and has its full
+    decay at once (Brock et al., Large Scale GAN Training for High Fidelity Natural Image Synthesis, 2019, appendix C).
+    What is not floating point, such as a batch norm's counter, is copied.
     """
 
-    def __init__(self, module: nn.Module, decay: float) -> None:
+    def __init__(self, module: nn.Module, decay: float, start: int = 0) -> None:
         self.module = module
-        self.decay = decay
+        self.decay, self.start = decay, start
         self.shadow = {name: tensor.detach().clone() for name, tensor in module.state_dict().items()}
         live = module.state_dict()  # tensors that share memory with the module for as long as it lives
         floating = [name for name, tensor in live.items() if tensor.is_floating_point()]
@@ -29,10 +31,15 @@ class EMA:
     @torch.no_grad()
     def update(self, updates_done: int) -> None:
         """Moves the average towards the module, after `updates_done` earlier updates."""
-        decay = min(self.decay, (1 + updates_done) / (10 + updates_done))
+        decay = self._decay(updates_done)
         torch._foreach_lerp_(self._shadow_floating, self._floating, 1 - decay)
         for shadow, tensor in self._copied:
             shadow.copy_(tensor)
+
+    def _decay(self, updates_done: int) -> float:
+        if self.start:
+            return self.decay if updates_done >= self.start else 0.0
+        return min(self.decay, (1 + updates_done) / (10 + updates_done))
 
     @torch.no_grad()
     def load(self, state: Mapping[str, Tensor]) -> None:

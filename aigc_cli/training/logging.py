@@ -102,10 +102,10 @@ class MetricLog:
         if self._board is not None:
             self._board.close()
 
-    def draw(self, path: Path) -> None:
-        """Draws every curve, one panel for each term."""
+    def draw(self, path: Path, marks: Mapping[str, int] | None = None) -> None:
+        """Draws every curve, one panel for each term, with a line at the step of each mark."""
         with resource_errors(path):
-            draw_curves(self._rows, path)
+            draw_curves(self._rows, path, marks)
 
 
 def _open_board(folder: Path, resume_step: int) -> Any:
@@ -119,8 +119,11 @@ _NOT_DRAWN = ("step", "epoch", "seconds")
 _DRAWN_FIRST, _DRAWN_LAST = ("loss",), ("gradient_norm", "lr", "items_per_second")
 
 
-def draw_curves(rows: list[dict[str, Any]], path: Path) -> None:
-    """Draws the rows' curves as a PNG: a panel for each term, its phases together, held-out values as dots."""
+def draw_curves(rows: list[dict[str, Any]], path: Path, marks: Mapping[str, int] | None = None) -> None:
+    """Draws the rows' curves as a PNG: a panel for each term, its phases together, held-out values as dots.
+
+    A thin line stands at the step of each mark, whose name the first panel shows.
+    """
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
@@ -140,6 +143,7 @@ def draw_curves(rows: list[dict[str, Any]], path: Path) -> None:
         for key in keys:
             points = [(row["step"], row[key]) for row in rows if key in row]
             axes.plot(*zip(*points, strict=True), label=key, marker="o" if len(points) < 20 else None, markersize=3)
+        _draw_marks(axes, marks or {}, named=place == 0)
         axes.set_title(term, fontsize=10)
         axes.set_xlabel("step", fontsize=8)
         axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
@@ -149,6 +153,14 @@ def draw_curves(rows: list[dict[str, Any]], path: Path) -> None:
             axes.legend(fontsize=7)
     with replacing(path) as part:
         figure.savefig(part, format="png", dpi=110)
+
+
+def _draw_marks(axes: Any, marks: Mapping[str, int], *, named: bool) -> None:
+    for name, step in marks.items():
+        axes.axvline(step, color="firebrick", linewidth=0.8, linestyle="--")
+        if named:
+            at = {"xy": (step, 1), "xycoords": ("data", "axes fraction"), "xytext": (2, -3)}
+            axes.annotate(name, **at, textcoords="offset points", rotation=90, va="top", fontsize=7, color="firebrick")
 
 
 def _place(panel: tuple[str, list[str]]) -> tuple[bool, bool]:

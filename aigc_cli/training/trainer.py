@@ -12,15 +12,12 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
-from dataclasses import asdict, dataclass, field
-from typing import Annotated, Any, Literal
+from dataclasses import asdict
 
 import torch
-from pydantic import Field, TypeAdapter
-from pydantic.dataclasses import dataclass as typed
+from pydantic import TypeAdapter
 from torch import Tensor, nn
 
-from aigc_cli.config import STRICT
 from aigc_cli.data.base import Batch
 from aigc_cli.data.loader import Loader
 from aigc_cli.errors import AigcError, ConfigError, DataError, Interrupted, ResourceError, Terminated
@@ -31,7 +28,8 @@ from aigc_cli.randomness import seed_step
 from aigc_cli.runs import Run
 from aigc_cli.training.checkpoint import Checkpoint, CheckpointFolder, Tensors
 from aigc_cli.training.ema import EMA
-from aigc_cli.training.logging import MetricLog, Tally
+from aigc_cli.training.journal import Journal
+from aigc_cli.training.logging import Tally
 from aigc_cli.training.optimizers import (
     OptimizerConfig,
     build_optimizers,
@@ -40,64 +38,9 @@ from aigc_cli.training.optimizers import (
     optimizer_state,
     set_lr,
 )
-from aigc_cli.training.precision import Precision, PrecisionName
+from aigc_cli.training.precision import Precision
+from aigc_cli.training.settings import Hooks, State, TrainerConfig
 from aigc_cli.training.signals import Signals
-
-Count = Annotated[int, Field(ge=1)]
-
-
-@typed(config=STRICT, frozen=True, kw_only=True)
-class TrainerConfig:
-    """The section `trainer` of a configuration; ``configs/trainer/default.yaml`` says what each key means."""
-
-    steps: Count
-    batch_size: Count
-    accumulate: Count
-    device: str
-    devices: Count
-    precision: PrecisionName
-    compile: bool
-    deterministic: bool
-    clip_grad_norm: Annotated[float, Field(gt=0)] | None
-    ema: Annotated[float, Field(ge=0, lt=1)] | None
-    log_every: Count
-    checkpoint_every: Count
-    keep: Count
-    sample_every: Count | None
-    samples: Count
-    validate_every: Count | None
-    validate_items: Count | None
-    validate_metric: Literal["auto", "score", "fd"]
-    workers: Annotated[int, Field(ge=0)]
-    threads: Count | None
-    tensorboard: bool
-
-    def __post_init__(self) -> None:
-        if self.devices > 1:
-            raise ValueError("one process is what this version trains with: set trainer.devices=1")
-
-
-@dataclass
-class State:
-    """What a run must remember beside its tensors."""
-
-    step: int = 0  # training steps done
-    batches: int = 0  # micro-batches taken from the loader
-    updates: int = 0  # steps done that were not skipped for an fp16 overflow
-    seconds: float = 0.0  # spent in training, over all its processes
-    best: float | None = None  # lowest validation figure
-    best_step: int | None = None
-    fingerprint: str = ""  # of the training data
-    scalers: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Hooks:
-    """What the loop calls out for, so that it need not know how samples are drawn or judged."""
-
-    preview: Callable[[int], None] | None = None
-    #: Held-out figures; the first is what the best checkpoint minimises.
-    validate: Callable[[], dict[str, float]] | None = None
 
 
 class Trainer:
@@ -115,7 +58,7 @@ class Trainer:
         phases = dict.fromkeys(phase.name for phase in model.phases(0))
         self.precision = Precision(config.precision, device, phases)
         self.optimizers = build_optimizers(optimizer, model, phases)
-        self.ema = EMA(model.averaged(), config.ema) if config.ema is not None else None
+        self.ema = EMA(model.averaged(), config.ema, config.ema_start) if config.ema is not None else None
         self.checkpoints = CheckpointFolder(run.checkpoints)
         self.state = State(fingerprint=loader.dataset.spec.fingerprint)
         self.tally = Tally()
@@ -131,10 +74,9 @@ class Trainer:
         """
         if self.config.compile:
             self.model.compile_networks()
-        board = self.run.path / "tensorboard" if self.config.tensorboard else None
-        self.log = MetricLog(self.run.path / "metrics.jsonl", self.state.step, board)
-        self.hooks, self.figures = hooks, self.run.figures()
-        self._reported = time.monotonic(), self.state.step
+        self.journal = Journal(self.run, self.state.step, tensorboard=self.config.tensorboard)
+        self.hooks = hooks
+        self._reported = time.monotonic(), self.loader.epoch(self.state.batches)
         self.run.set_status("running", self.state.step)
         try:
             with Signals() as signals, self._progress() as self.bar:
@@ -149,10 +91,10 @@ class Trainer:
             self.run.set_status("stopped" if stopped else "failed", self.state.step)
             raise
         finally:
-            self.log.close()
+            self.journal.close()
             with suppress(ResourceError):  # a full disk has been told of already
-                self.log.draw(self.run.path / "curves.png")
-        return self.figures
+                self.journal.draw()
+        return self.journal.figures
 
     def _progress(self) -> Progress[int]:
         return progress(self.config.steps, "training", "steps", initial=self.state.step)
@@ -169,7 +111,7 @@ class Trainer:
                 batches = [self.loader.batch(first + k) for k in range(self.config.accumulate)]
                 self.state.batches += self.config.accumulate
             stepped &= self._run_phase(step, phase.name, batches, factor)
-        if stepped:  # else an fp16 overflow left out an update, and neither average nor schedule moves on
+        if stepped:  # else an update was left out, and neither average nor schedule moves on
             if self.ema is not None:
                 self.ema.update(self.state.updates)
             self.state.updates += 1
@@ -190,7 +132,18 @@ class Trainer:
         if self.device.type == "cpu":
             self.tally.check()
         set_lr(optimizer, factor)
+        if self._skips(phase, step, norm):
+            scaler.update()  # it unscaled this gradient, and waits for the step's end
+            return False
         return self.precision.step(phase, optimizer)
+
+    def _skips(self, phase: str, step: int, norm: Tensor) -> bool:
+        """Whether the gradient is so large that its update is left out, as in VDVAE (Child 2021); a host sync."""
+        if self.config.skip_grad_norm is None:
+            return False
+        large = norm > self.config.skip_grad_norm
+        self.tally.add(phase, step, {"skipped": large})
+        return bool(large)
 
     def _train_only(self, phase: str) -> None:
         """Leaves gradients on for this phase's network alone: the others run without a graph of their weights."""
@@ -211,8 +164,14 @@ class Trainer:
         done, config = self.state.step, self.config
         last = done == config.steps
         stopping = signals.stop is not None
-        if last or stopping or done % config.log_every == 0:
+        reports = last or stopping or done % config.log_every == 0
+        examines = self.hooks.examine and config.examine_every and (last or done % config.examine_every == 0)
+        if reports:
             self._report()
+        if examines:
+            self._examine()
+        if reports or examines:
+            self.journal.warn(done, self.model, self.bar.write)
         self.bar.advance()
         if self.hooks.preview and config.sample_every and (last or done % config.sample_every == 0):
             self._sampling(lambda: self.hooks.preview(done))  # type: ignore[misc]
@@ -224,18 +183,24 @@ class Trainer:
             self._stop(signals.stop)
 
     def _report(self) -> None:
-        now, (before, step) = time.monotonic(), self._reported
-        self._reported = now, self.state.step
-        self.state.seconds += now - before
-        rate = (self.state.step - step) * self.config.batch_size * self.config.accumulate / (now - before)
+        now, (before, last_epoch) = time.monotonic(), self._reported
         epoch = self.loader.epoch(self.state.batches)
+        self._reported = now, epoch
+        self.state.seconds += now - before
+        rate = (epoch - last_epoch) * len(self.loader.dataset) / (now - before)
         means = self.tally.read()
         lr = {f"{phase}/lr": optimizer.param_groups[0]["lr"] for phase, optimizer in self.optimizers.items()}
         row = {"epoch": epoch, "seconds": round(self.state.seconds, 3), "items_per_second": round(rate, 2)}
-        self.log.write(self.state.step, {**row, **means, **lr})
-        self.figures.update(means)
+        self.journal.write(self.state.step, means, {**row, **lr})
         shown = {name: f"{value:.3g}" for name, value in means.items() if name.endswith("/loss")}
         self.bar.notes.update(shown | {"items/s": f"{rate:.0f}"})
+
+    def _examine(self) -> None:
+        """Looks at the weights as they are: a discriminator has learnt from them, not from their average."""
+        self.model.eval()
+        with torch.no_grad():
+            figures = self.hooks.examine()  # type: ignore[misc]
+        self.journal.write(self.state.step, {f"examine/{name}": value for name, value in figures.items()})
 
     def _validates(self, done: int) -> bool:
         every = self.config.validate_every
@@ -247,8 +212,7 @@ class Trainer:
         """Looks at held-out data; whether this is the best so far."""
         figures: dict[str, float] = {}
         self._sampling(lambda: figures.update(self.hooks.validate()))  # type: ignore[misc]
-        self.log.write(self.state.step, {f"val/{name}": value for name, value in figures.items()})
-        self.figures.update({f"val/{name}": value for name, value in figures.items()})
+        self.journal.write(self.state.step, {f"val/{name}": value for name, value in figures.items()})
         value = next(iter(figures.values()))
         if not math.isfinite(value) or (self.state.best is not None and value >= self.state.best):
             return False
@@ -275,7 +239,7 @@ class Trainer:
         self.tally.check()
         state = self.state
         state.scalers = self.precision.state_dict()
-        self.checkpoints.save(state.step, self._tensors(), asdict(state))
+        self.checkpoints.save(state.step, self._tensors(), asdict(state), self.loader.dataset.codec.files())
         if state.best_step == state.step:
             write_json(self.run.path / "best.json", {"step": state.step, "value": state.best})
         self.checkpoints.prune(state.step, self.config.keep, state.best_step)

@@ -1,4 +1,3 @@
-import dataclasses
 import errno
 import json
 import os
@@ -6,7 +5,7 @@ import subprocess
 import sys
 import zlib
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import numpy as np
 import pytest
@@ -14,13 +13,16 @@ import torch
 from PIL import Image
 from pydantic import Field
 from pydantic.dataclasses import dataclass
+from toy import toy_run
 
+from aigc_cli.cli import main
 from aigc_cli.commands import sample
 from aigc_cli.config import STRICT, Options, compose
 from aigc_cli.errors import ConfigError, ResourceError
-from aigc_cli.models.base import NoControls
 from aigc_cli.models.gan import GAN
 from aigc_cli.runs import Run
+from aigc_cli.sampling.controls import check_controls, named_values
+from aigc_cli.sampling.provenance import Provenance
 
 
 def run_sample(*words: str, **controls: Any) -> int:
@@ -43,7 +45,8 @@ def test_no_words_at_all(tiny_run: Run, capsys: pytest.CaptureFixture[str]) -> N
     assert (record["model"], record["data"], record["modality"], record["format"]) == ("gan", "digits", "image", "png")
     assert record["indices"] == list(range(64))
     assert record["files"] == [f"{i:06d}.png" for i in range(64)]
-    assert record["controls"] == {"truncation": 1.0}
+    assert record["controls"]["mode"] == "sample"
+    assert "source" not in record
     assert len(record["model_checksum"]) == 64
     assert record["versions"]["torch"] == torch.__version__
     assert images_in(out).shape == (64, 8, 8)
@@ -87,13 +90,13 @@ def test_controls_and_formats_have_folders_of_their_own(tiny_run: Run) -> None:
     run_sample("n=2")
     run_sample("n=2", truncation=0.25)
     run_sample("n=2", "format=npz")
-    run_sample("n=2", "step=3", "seed=9", truncation=1.0)
+    run_sample("n=2", "step=3", "seed=9", truncation=None)
     folders = {path.name for path in (tiny_run.path / "generated").iterdir()}
     assert folders == {
         "step-5-seed-0", "step-5-seed-0-truncation-0.25", "step-5-seed-0-npz", "step-3-seed-9",
     }  # fmt: skip
     mild = tiny_run.path / "generated" / "step-5-seed-0-truncation-0.25"
-    assert json.loads((mild / "samples.json").read_text())["controls"] == {"truncation": 0.25}
+    assert json.loads((mild / "samples.json").read_text())["controls"]["truncation"] == 0.25
     assert not np.array_equal(images_in(mild), images_in(tiny_run.path / "generated" / "step-5-seed-0"))
 
 
@@ -127,7 +130,10 @@ def test_json(tiny_run: Run, capsys: pytest.CaptureFixture[str]) -> None:
         ([], {"trunkation": 0.5}, "trunkation: neither a key of sample nor a control of model=gan", "truncation"),
         ([], {"batchsize": 3}, "batchsize", "batch_size"),
         ([], {"zzz": 3}, "zzz", "truncation"),
-        ([], {"truncation": 1.5}, "truncation=1.5", ""),
+        ([], {"truncation": -1.5}, "truncation=-1.5", ""),
+        ([], {"mode": "top"}, "mode=top: model=gan has no such mode", "sample"),
+        ([], {"mode": "reconstruct"}, "mode=reconstruct: model=gan has no such mode", "interpolate"),
+        ([], {"class": "3"}, "class=3: this model was trained without classes", "conditional"),
         ([], {"truncation": "high"}, "truncation=high", ""),
     ],
 )
@@ -201,41 +207,140 @@ def test_words_that_look_like_numbers_name_runs_and_folders(tiny_run: Run) -> No
 
 @dataclass(config=STRICT, frozen=True, kw_only=True)
 class Controls:
-    class_: Annotated[int | None, Field(alias="class")] = None
+    class_: Annotated[str | None, Field(alias="class")] = None
     prompt: str = ""
-    mode: Literal["top", "all"] = "all"
-
-
-def test_controls_named_by_python_keywords(tiny_run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(GAN, "controls", Controls)
-    checked = sample.check_controls(tiny_run, {"class": 3, "prompt": "To be, or not"})
-    assert sample.field_values(checked) == {"class_": 3, "prompt": "To be, or not", "mode": "all"}
-    assert sample.named_values(checked) == {"class": 3, "prompt": "To be, or not", "mode": "all"}
-    with pytest.raises(ConfigError) as caught:
-        sample.check_controls(tiny_run, {"clas": 3})
-    assert "class" in caught.value.mend
-    with pytest.raises(ConfigError, match="mode=bottom"):
-        sample.check_controls(tiny_run, {"mode": "bottom"})
-    monkeypatch.setattr(GAN, "controls", NoControls)
-    assert sample.named_values(sample.check_controls(tiny_run, {})) == {}
 
 
 def test_the_folder_of_long_and_odd_controls(tiny_run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(GAN, "controls", Controls)
 
     def name(**values: Any) -> str:
-        checked = sample.check_controls(tiny_run, values)
-        settings = sample.SampleConfig(**compose("sample", []))
-        restored = dataclasses.make_dataclass("Fake", ["step", "checksum"])(5, "ab")
-        provenance = sample._provenance(tiny_run, restored, settings, "png", sample.named_values(checked))
-        return sample.default_out(tiny_run, provenance, checked, True).name
+        controls = named_values(check_controls(tiny_run, values))
+        provenance = Provenance(
+            modality="image", format="png", run="a/b", model="gan", data="digits", step=5, model_checksum="ab", seed=0,
+            controls=controls,
+        )  # fmt: skip
+        return sample.default_out(tiny_run, provenance, True).name
 
     assert name() == "step-5-seed-0"
-    assert name(**{"class": 3}) == "step-5-seed-0-class-3"
+    assert name(**{"class": "3"}) == "step-5-seed-0-class-3"
+    assert name(**{"class": "cat,dog"}) != name(**{"class": "cat_dog"})
     long = name(prompt="To be, or not to be / that = the question " * 9)
     assert len(long) < 80
     assert not set(" =/,") & set(long)
     assert long != name(prompt="To be, or not to be / that = the question " * 8)
+
+
+@pytest.fixture
+def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, registered_toy: None) -> Run:
+    """A run of the toy in the current folder."""
+    monkeypatch.chdir(tmp_path)
+    return toy_run(tmp_path)
+
+
+@pytest.fixture
+def conditional_toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, registered_toy: None) -> Run:
+    """A run of the toy that knows classes, in the current folder."""
+    monkeypatch.chdir(tmp_path)
+    return toy_run(tmp_path, conditional=True)
+
+
+def record_of(run: Run, folder: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((run.path / "generated" / folder / "samples.json").read_text())
+    return found
+
+
+@pytest.mark.parametrize(
+    ("word", "tail", "classes"),
+    [
+        ("class=7", "-class-7", ["7", "7", "7"]),
+        ("class=7,0", "-class-7_0-*", ["7", "0", "7"]),
+        ("class=null", "", ["0", "1", "2"]),
+    ],
+)
+def test_classes_on_the_command_line(conditional_toy: Run, word: str, tail: str, classes: list[str]) -> None:
+    assert main(["sample", "n=3", word]) == 0
+    (out,) = (conditional_toy.path / "generated").glob(f"step-7-seed-0{tail}")
+    record = record_of(conditional_toy, out.name)
+    assert record["samples"]["class"] == classes
+    assert record["files"] == [f"{index:06d}-{name}.png" for index, name in enumerate(classes)]
+    assert json.loads(Image.open(out / record["files"][1]).text["aigc"])["class"] == classes[1]
+    assert {path.name for path in out.iterdir()} == {*record["files"], "grid.png", "samples.json"}
+
+
+def test_every_mode_on_the_command_line(toy: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    for words, folder, n, said in (
+        (["mode=reconstruct", "n=4"], "mode-reconstruct", 8, "4 items of the test split and their reconstructions"),
+        (["mode=interpolate", "n=2"], "mode-interpolate", 16, "2 walks of 8 samples"),
+        (["mode=interpolate", "n=1", "frames=3"], "frames-3-mode-interpolate", 3, "1 walk of 3 samples"),
+        (["mode=traverse"], "mode-traverse", 36, "4 latent dimensions, 9 samples each"),
+        (["mode=sample", "prior=fitted", "n=5"], "prior-fitted", 5, "5 samples"),
+    ):
+        assert main(["sample", *words]) == 0
+        assert capsys.readouterr().out.startswith(f"{said}, AI-generated by toy")
+        record = record_of(toy, f"step-7-seed-0-{folder}")
+        assert (record["n"], len(record["files"])) == (n, n)
+        assert all((toy.path / "generated" / f"step-7-seed-0-{folder}" / name).exists() for name in record["files"])
+    record = record_of(toy, "step-7-seed-0-mode-reconstruct")
+    assert record["controls"]["mode"] == "reconstruct"
+    assert (record["source"]["split"], len(record["samples"]["item"])) == ("test", 8)
+
+
+def test_a_mode_as_one_array(conditional_toy: Run) -> None:
+    assert main(["sample", "mode=interpolate", "n=2", "frames=3", "format=npz", "out=a"]) == 0
+    with np.load("a/samples.npz") as archive:
+        assert archive["images"].shape == (6, 8, 8, 1)
+        assert archive["labels"].tolist() == [0, 0, 0, 1, 1, 1]
+
+
+def test_more_rows_and_other_modes_in_the_same_folder(toy: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["sample", "out=a", "mode=interpolate"]
+    assert main([*words, "n=1"]) == 0
+    before = Path("a/000000-frame000.png").read_bytes()
+    assert main([*words, "n=2"]) == 0
+    assert Path("a/000000-frame000.png").read_bytes() == before
+    assert main([*words, "n=1"]) == 2
+    assert "holds 16 samples, of which these 8 are the first" in capsys.readouterr().err
+    assert main(["sample", "out=a", "n=4"]) == 2
+    assert "samples of another controls" in capsys.readouterr().err
+    assert main(["sample", "out=a", "n=4", "overwrite=true"]) == 0
+    assert {path.name for path in Path("a").glob("0*")} == {f"00000{index}.png" for index in range(4)}
+
+
+@pytest.mark.parametrize(
+    ("words", "message", "mend"),
+    [
+        (["mode=foo"], "mode=foo: model=toy has no such mode", "interpolate"),
+        (["mode=interpolte"], "mode=interpolte", "did you mean interpolate?"),
+        (["prior=gm"], "prior=gm", "fitted"),
+        (["class=77"], "class=77: the data has no such class", "7"),
+        (["class=1,x"], "class=x: the data has no such class", "0, 1"),
+        (["frames=1"], "frames=1", "2"),
+        (["mode=reconstruct", "n=400"], "n=400: there are 359 items in the test split", "n=359"),
+        (["mode=traverse", "n=5"], "n=5: there are 4 latent dimensions", "n=4"),
+        (["mode=reconstruct", "data.root=elsewhere"], "data.root", ""),
+        (["data.size=8"], "there is no key data.size", ""),
+        (["tempratur=1"], "tempratur", "temperature"),
+    ],
+    ids=str,
+)
+def test_wrong_controls(
+    conditional_toy: Run, words: list[str], message: str, mend: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["sample", *words]) == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert message in lines[-2] + lines[-1]
+    assert mend in lines[-1]
+    assert not (conditional_toy.path / "generated").exists()
+
+
+def test_data_that_is_not_what_the_run_was_trained_on(toy: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    saved = json.loads((toy.path / "data.json").read_text())
+    (toy.path / "data.json").write_text(json.dumps({**saved, "fingerprint": "0" * 64}))
+    assert main(["sample", "n=2"]) == 0
+    assert "differs" not in capsys.readouterr().err
+    assert main(["sample", "n=2", "mode=reconstruct"]) == 0
+    assert f"the data differs from what {toy.name} was trained on" in capsys.readouterr().err
 
 
 def test_ctrl_c_leaves_nothing(tiny_run: Run) -> None:

@@ -72,8 +72,10 @@ def test_killed_runs_end_where_the_uninterrupted_one_ends(tmp_path):
     assert killed >= 1, "no kill came before the end"
     assert re.search(r"resuming .* from step \d+", said) or "is complete" in said
     assert hashes(run) == expected
-    steps = [line.split(",")[0] for line in (run / "metrics.jsonl").read_text().splitlines()]
+    lines = (run / "metrics.jsonl").read_text().splitlines()
+    steps = [line.split(",")[0] for line in lines if "/loss" in line]
     assert len(steps) == len(set(steps)) == 18
+    assert len([line for line in lines if '"examine/' in line]) == 1
 
 
 def test_a_second_trainer_is_kept_out(tmp_path):

@@ -3,36 +3,40 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from aigc_cli.errors import ConfigError, ResourceError
 from aigc_cli.sampling import folder
+from aigc_cli.sampling.arrangement import Arrangement
 from aigc_cli.sampling.folder import check_replaceable, filling
 from aigc_cli.sampling.provenance import RECORD, Provenance, read_record, recorded_files, write_record
 
-
-def provenance(**changes: object) -> Provenance:
-    values = {
-        "modality": "image", "format": "png", "run": "gan-digits/a", "model": "gan", "data": "digits", "step": 7,
-        "model_checksum": "ab" * 32, "seed": 3, "controls": {"truncation": 0.5},
-    }  # fmt: skip
-    return Provenance(**{**values, **changes})  # type: ignore[arg-type]
+MakeProvenance = Callable[..., Provenance]
+Fill = Callable[..., None]
 
 
-def fill(out: Path, names: list[str], text: str = "new", made_by: Provenance | None = None) -> None:
-    with filling(out) as staging:
-        for name in names:
-            (staging / name).write_text(text)
-        write_record(staging, (made_by or provenance()).record(len(names), names, []))
+@pytest.fixture
+def fill(provenance: MakeProvenance) -> Fill:
+    """Fills a folder with files of some names."""
+
+    def write(out: Path, names: list[str], text: str = "new", made_by: Provenance | None = None) -> None:
+        with filling(out) as staging:
+            for name in names:
+                (staging / name).write_text(text)
+            record = (made_by or provenance()).record(Arrangement(n=len(names)), names, [])
+            write_record(staging, record)
+
+    return write
 
 
 def content(out: Path) -> dict[str, str]:
     return {path.name: path.read_text() for path in out.iterdir() if path.name != RECORD}
 
 
-def test_a_new_folder_appears_whole(tmp_path: Path) -> None:
+def test_a_new_folder_appears_whole(tmp_path: Path, fill: Fill) -> None:
     out = tmp_path / "deep" / "er" / "out"
     fill(out, ["a", "b"])
     assert content(out) == {"a": "new", "b": "new"}
@@ -46,7 +50,7 @@ def test_a_new_folder_appears_whole(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("error", [ValueError("bug"), KeyboardInterrupt()])
-def test_whatever_ends_the_block_nothing_is_left(tmp_path: Path, error: BaseException) -> None:
+def test_whatever_ends_the_block_nothing_is_left(tmp_path: Path, error: BaseException, fill: Fill) -> None:
     def interrupted(out: Path) -> None:
         with filling(out) as staging:
             (staging / "a").write_text("half")
@@ -79,7 +83,7 @@ def test_a_disk_that_takes_no_more(tmp_path: Path, code: int, mend: str) -> None
     assert list(tmp_path.iterdir()) == []
 
 
-def test_out_that_is_a_file(tmp_path: Path) -> None:
+def test_out_that_is_a_file(tmp_path: Path, fill: Fill, provenance: MakeProvenance) -> None:
     (tmp_path / "out").write_text("mine")
     for out in (tmp_path / "out", tmp_path / "out" / "below"):
         with pytest.raises(ConfigError, match="out="):
@@ -90,14 +94,14 @@ def test_out_that_is_a_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may write anywhere")
-def test_out_that_may_not_be_written(tmp_path: Path) -> None:
+def test_out_that_may_not_be_written(tmp_path: Path, fill: Fill) -> None:
     tmp_path.chmod(0o500)
     with pytest.raises(ResourceError):
         fill(tmp_path / "out", ["a"])
     tmp_path.chmod(0o700)
 
 
-def test_an_existing_folder_keeps_what_is_not_ours(tmp_path: Path) -> None:
+def test_an_existing_folder_keeps_what_is_not_ours(tmp_path: Path, fill: Fill, provenance: MakeProvenance) -> None:
     out = tmp_path / "out"
     fill(out, ["a", "b", "c"], "old")
     (out / "notes.txt").write_text("mine")
@@ -108,7 +112,7 @@ def test_an_existing_folder_keeps_what_is_not_ours(tmp_path: Path) -> None:
     assert record["model_checksum"] == "cd" * 32
 
 
-def test_a_record_from_a_stranger_deletes_nothing_elsewhere(tmp_path: Path) -> None:
+def test_a_record_from_a_stranger_deletes_nothing_elsewhere(tmp_path: Path, fill: Fill) -> None:
     (tmp_path / "precious").write_text("mine")
     out = tmp_path / "out"
     out.mkdir()
@@ -120,7 +124,7 @@ def test_a_record_from_a_stranger_deletes_nothing_elsewhere(tmp_path: Path) -> N
     assert read_record(out) is None
 
 
-def test_what_a_killed_process_left_is_swept(tmp_path: Path) -> None:
+def test_what_a_killed_process_left_is_swept(tmp_path: Path, fill: Fill) -> None:
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
     leftover = tmp_path / f".out.partial-{platform.node()}-{dead.pid}"
@@ -135,7 +139,7 @@ def test_what_a_killed_process_left_is_swept(tmp_path: Path) -> None:
     assert not folder._alive(dead.pid)
 
 
-def test_what_may_be_replaced(tmp_path: Path) -> None:
+def test_what_may_be_replaced(tmp_path: Path, fill: Fill, provenance: MakeProvenance) -> None:
     out = tmp_path / "out"
     check_replaceable(out, provenance(), 2, overwrite=False)
     out.mkdir()
@@ -156,7 +160,9 @@ def test_what_may_be_replaced(tmp_path: Path) -> None:
         ({}, 1, "holds 2 samples, of which these 1 are the first"),
     ],
 )
-def test_what_may_not(tmp_path: Path, changes: dict[str, object], n: int, message: str) -> None:
+def test_what_may_not(
+    tmp_path: Path, changes: dict[str, object], n: int, message: str, fill: Fill, provenance: MakeProvenance
+) -> None:
     out = tmp_path / "out"
     fill(out, ["a", "b"])
     with pytest.raises(ConfigError, match=message) as caught:
@@ -165,7 +171,7 @@ def test_what_may_not(tmp_path: Path, changes: dict[str, object], n: int, messag
     check_replaceable(out, provenance(**changes), n, overwrite=True)
 
 
-def test_what_a_person_put_there_may_not(tmp_path: Path) -> None:
+def test_what_a_person_put_there_may_not(tmp_path: Path, fill: Fill, provenance: MakeProvenance) -> None:
     out = tmp_path / "out"
     out.mkdir()
     (out / "photo.jpg").write_text("mine")

@@ -1,6 +1,7 @@
 import json
 import tracemalloc
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -9,17 +10,13 @@ import torch
 from PIL import Image
 
 from aigc_cli.errors import ConfigError
+from aigc_cli.sampling.arrangement import Arrangement
+from aigc_cli.sampling.grid import Layout
 from aigc_cli.sampling.images import NPZWriter, PNGWriter
 from aigc_cli.sampling.provenance import LABEL, Provenance
 from aigc_cli.sampling.writers import find_writer
 
-
-def provenance(**changes: object) -> Provenance:
-    values = {
-        "modality": "image", "format": "png", "run": "gan-digits/a", "model": "gan", "data": "digits", "step": 7,
-        "model_checksum": "ab" * 32, "seed": 3, "controls": {"truncation": 0.5},
-    }  # fmt: skip
-    return Provenance(**{**values, **changes})  # type: ignore[arg-type]
+MakeProvenance = Callable[..., Provenance]
 
 
 def images(n: int, channels: int = 3, size: int = 8) -> torch.Tensor:
@@ -27,9 +24,9 @@ def images(n: int, channels: int = 3, size: int = 8) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
-def test_each_png_holds_its_own_pixels(tmp_path: Path, channels: int) -> None:
+def test_each_png_holds_its_own_pixels(tmp_path: Path, channels: int, provenance: MakeProvenance) -> None:
     raw = images(5, channels)
-    writer = PNGWriter(tmp_path, 5, provenance())
+    writer = PNGWriter(tmp_path, Arrangement(n=5), provenance())
     writer.write(raw[:2])
     writer.write(raw[2:])
     files, overview = writer.finish()
@@ -40,14 +37,14 @@ def test_each_png_holds_its_own_pixels(tmp_path: Path, channels: int) -> None:
         assert np.array_equal(pixels, raw[i].permute(1, 2, 0).numpy())
 
 
-def test_names_have_as_many_digits_as_the_last_needs(tmp_path: Path) -> None:
-    writer = PNGWriter(tmp_path, 1_000_001, provenance())
+def test_names_have_as_many_digits_as_the_last_needs(tmp_path: Path, provenance: MakeProvenance) -> None:
+    writer = PNGWriter(tmp_path, Arrangement(n=1_000_001), provenance())
     assert writer._name(0) == "0000000.png"
     assert writer._name(1_000_000) == "1000000.png"
 
 
-def test_each_png_says_where_it_comes_from(tmp_path: Path) -> None:
-    writer = PNGWriter(tmp_path, 2, provenance())
+def test_each_png_says_where_it_comes_from(tmp_path: Path, provenance: MakeProvenance) -> None:
+    writer = PNGWriter(tmp_path, Arrangement(n=2), provenance())
     writer.write(images(2))
     writer.finish()
     for name in ("000001.png", "grid.png"):
@@ -63,8 +60,61 @@ def test_each_png_says_where_it_comes_from(tmp_path: Path) -> None:
     assert json.loads(Image.open(tmp_path / "grid.png").text["aigc"])["indices"] == [0, 1]
 
 
-def test_the_label_is_plain_text_in_the_file(tmp_path: Path) -> None:
-    writer = PNGWriter(tmp_path, 1, provenance())
+CLASSES = ("cat", "sea horse/..", "dog")
+
+
+@pytest.fixture
+def labelled() -> Arrangement:
+    """Five samples of two classes of three."""
+    labels = [0, 1, 0, 1, 0]
+    names = [CLASSES[label] for label in labels]
+    return Arrangement(n=5, facts={"class": names}, named=("class",), labels=labels, classes=CLASSES)
+
+
+def test_files_and_metadata_tell_the_class(tmp_path: Path, labelled: Arrangement, provenance: MakeProvenance) -> None:
+    writer = PNGWriter(tmp_path, labelled, provenance())
+    writer.write(images(5))
+    files, _ = writer.finish()
+    assert files[:3] == ["000000-cat.png", "000001-sea_horse_...png", "000002-cat.png"]
+    assert {path.name for path in tmp_path.iterdir()} == {*files, "grid.png"}
+    about = json.loads(Image.open(tmp_path / files[1]).text["aigc"])
+    assert (about["index"], about["class"]) == (1, "sea horse/..")
+    record = provenance().record(labelled, files, ["grid.png"])
+    assert record["samples"] == {"class": ["cat", "sea horse/..", "cat", "sea horse/..", "cat"]}
+    assert "samples" not in provenance().record(Arrangement(n=1), ["a"], [])
+
+
+def test_npz_has_the_labels(tmp_path: Path, labelled: Arrangement, provenance: MakeProvenance) -> None:
+    with NPZWriter(tmp_path, labelled, provenance(format="npz")) as writer:
+        writer.write(images(5))
+        writer.finish()
+    with np.load(tmp_path / "samples.npz", allow_pickle=False) as archive:
+        assert archive["images"].shape == (5, 8, 8, 3)
+        assert archive["labels"].dtype == np.int64
+        assert archive["labels"].tolist() == [0, 1, 0, 1, 0]
+        assert archive["classes"].tolist() == list(CLASSES)
+
+
+def test_what_no_model_made_is_not_said_to_be(tmp_path: Path, provenance: MakeProvenance) -> None:
+    roles = ["original", "reconstruction"]
+    pair = Arrangement(n=2, facts={"role": roles}, named=("role",), group=2, layout=Layout(columns=1, stack=2))
+    with PNGWriter(tmp_path, pair, provenance(source={"split": "test"})) as writer:
+        writer.write(images(2))
+        files, _ = writer.finish()
+    assert files == ["000000-original.png", "000000-reconstruction.png"]
+    original, made, both = (Image.open(tmp_path / name).text for name in (*files, "grid.png"))
+    assert "AI-generated" not in original["Description"]
+    assert "label" not in json.loads(original["aigc"])
+    assert "XML:com.adobe.xmp" not in original
+    assert "/trainedAlgorithmicMedia" in made["XML:com.adobe.xmp"]
+    assert json.loads(made["aigc"])["source"] == {"split": "test"}
+    assert "/compositeWithTrainedAlgorithmicMedia" in both["XML:com.adobe.xmp"]
+    assert provenance().record(pair, files, [])["digital_source_type"].endswith("compositeWithTrainedAlgorithmicMedia")
+    assert provenance().record(Arrangement(n=2), files, [])["digital_source_type"].endswith("/trainedAlgorithmicMedia")
+
+
+def test_the_label_is_plain_text_in_the_file(tmp_path: Path, provenance: MakeProvenance) -> None:
+    writer = PNGWriter(tmp_path, Arrangement(n=1), provenance())
     writer.write(images(1))
     writer.finish()
     content = (tmp_path / "000000.png").read_bytes()
@@ -73,9 +123,9 @@ def test_the_label_is_plain_text_in_the_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_npz_is_one_array(tmp_path: Path, channels: int) -> None:
+def test_npz_is_one_array(tmp_path: Path, channels: int, provenance: MakeProvenance) -> None:
     raw = images(7, channels)
-    with NPZWriter(tmp_path, 7, provenance(format="npz")) as writer:
+    with NPZWriter(tmp_path, Arrangement(n=7), provenance(format="npz")) as writer:
         for start in range(0, 7, 3):
             writer.write(raw[start : start + 3])
         assert writer.finish() == (["samples.npz"], ["grid.png"])
@@ -88,11 +138,11 @@ def test_npz_is_one_array(tmp_path: Path, channels: int) -> None:
         assert LABEL in archive.comment.decode()
 
 
-def test_the_same_samples_are_the_same_bytes(tmp_path: Path) -> None:
+def test_the_same_samples_are_the_same_bytes(tmp_path: Path, provenance: MakeProvenance) -> None:
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()
         for kind in (NPZWriter, PNGWriter):
-            with kind(tmp_path / folder, 3, provenance()) as writer:
+            with kind(tmp_path / folder, Arrangement(n=3), provenance()) as writer:
                 writer.write(images(3))
                 writer.finish()
     for path in (tmp_path / "a").iterdir():
@@ -100,13 +150,15 @@ def test_the_same_samples_are_the_same_bytes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", [PNGWriter, NPZWriter])
-def test_memory_does_not_grow_with_n(tmp_path: Path, kind: type[PNGWriter] | type[NPZWriter]) -> None:
+def test_memory_does_not_grow_with_n(
+    tmp_path: Path, kind: type[PNGWriter] | type[NPZWriter], provenance: MakeProvenance
+) -> None:
     peaks = []
     for n in (200, 1000):
         (tmp_path / str(n)).mkdir()
         batch = images(100, 3, 16)
         tracemalloc.start()
-        with kind(tmp_path / str(n), n, provenance()) as writer:
+        with kind(tmp_path / str(n), Arrangement(n=n), provenance()) as writer:
             for _ in range(n // 100):
                 writer.write(batch)
             peaks.append(tracemalloc.get_traced_memory()[1])
@@ -114,18 +166,18 @@ def test_memory_does_not_grow_with_n(tmp_path: Path, kind: type[PNGWriter] | typ
     assert peaks[1] < peaks[0] + 64 * 1024  # 800 images of 16x16 are 600 KiB
 
 
-def test_a_set_that_is_not_complete_is_not_finished(tmp_path: Path) -> None:
-    with NPZWriter(tmp_path, 3, provenance()) as writer:
+def test_a_set_that_is_not_complete_is_not_finished(tmp_path: Path, provenance: MakeProvenance) -> None:
+    with NPZWriter(tmp_path, Arrangement(n=3), provenance()) as writer:
         writer.write(images(2))
         with pytest.raises(RuntimeError, match="2 samples were written, not 3"):
             writer.finish()
 
 
-def test_channels_that_no_png_holds(tmp_path: Path) -> None:
+def test_channels_that_no_png_holds(tmp_path: Path, provenance: MakeProvenance) -> None:
     with pytest.raises(ConfigError, match="5 channels") as caught:
-        PNGWriter(tmp_path, 1, provenance()).write(images(1, 5))
+        PNGWriter(tmp_path, Arrangement(n=1), provenance()).write(images(1, 5))
     assert "format=npz" in caught.value.mend
-    with NPZWriter(tmp_path, 1, provenance()) as writer:
+    with NPZWriter(tmp_path, Arrangement(n=1), provenance()) as writer:
         writer.write(images(1, 5))
         writer.finish()
     assert np.load(tmp_path / "samples.npz")["images"].shape == (1, 8, 8, 5)

@@ -46,3 +46,16 @@ def test_goes_on_following_after_loading():
     ema.load(module.state_dict())
     ema.update(1000)
     assert torch.equal(ema.shadow["weight"], module.weight)
+
+
+def test_copies_until_it_starts_and_then_has_its_full_decay():
+    module = nn.Linear(1, 1, bias=False)
+    ema = EMA(module, decay=0.9, start=3)
+    for t in range(3):
+        nn.init.constant_(module.weight, t + 0.1)
+        ema.update(t)
+        assert torch.equal(ema.shadow["weight"], module.weight)
+    before = ema.shadow["weight"].clone()
+    nn.init.constant_(module.weight, 9.0)
+    ema.update(3)
+    torch.testing.assert_close(ema.shadow["weight"], 0.9 * before + 0.1 * module.weight.detach())

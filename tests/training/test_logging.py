@@ -1,6 +1,7 @@
 import json
 import math
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -56,6 +57,23 @@ def test_curves_are_drawn(tmp_path):
     with Image.open(tmp_path / "curves.png") as drawn:
         assert drawn.width > 600
     assert not list(tmp_path.glob(".*"))
+
+
+def test_marks_are_drawn_in_every_panel(tmp_path):
+    log = MetricLog(tmp_path / "metrics.jsonl", resume_step=0)
+    for step in (10, 20, 30):
+        log.write(step, {"main/loss": 1.0, "main/kl": 2.0})
+    log.close()
+    red = []
+    for marks in ({}, {"a name": 20}):
+        log.draw(tmp_path / "curves.png", marks)
+        with Image.open(tmp_path / "curves.png") as drawn:
+            pixels = np.asarray(drawn.convert("RGB")).astype(int)
+        reddish = (pixels[:, :, 0] > 150) & (pixels[:, :, 1] < 90) & (pixels[:, :, 2] < 90)
+        halves = np.array_split(reddish, 2, axis=1)
+        red.append([int(half.any(axis=1).sum()) for half in halves])
+    assert red[0] == [0, 0]
+    assert min(red[1]) > 50  # dashes over the height of each panel
 
 
 def test_tensorboard_events_are_written(tmp_path):

@@ -17,7 +17,8 @@ from aigc_cli.errors import ConfigError, DataError, Interrupted, NonFiniteError,
 from aigc_cli.models.base import Model, Phase
 from aigc_cli.runs import Run, read_rows
 from aigc_cli.training.checkpoint import build_model
-from aigc_cli.training.trainer import Hooks, Trainer
+from aigc_cli.training.settings import Hooks
+from aigc_cli.training.trainer import Trainer
 
 
 class Two(Model):
@@ -71,6 +72,13 @@ def make(folder, *words, model=None, dataset=None, build=None):
 
 def final(trainer):
     return {file: dict(group) for file, group in trainer.checkpoints.load(trainer.config.steps).tensors.items()}
+
+
+def weigh(trainer):
+    """A look at a model: what its weights sum up to, and something drawn at random."""
+    return lambda: {
+        "weight": float(sum(p.sum() for p in trainer.model.parameters())), "noise": float(torch.rand(3)[0] * 0)
+    }  # fmt: skip
 
 
 def assert_equal(left, right):
@@ -135,22 +143,26 @@ def test_clipping_bounds_the_step(tmp_path):
         ("optimizer=sgd", "optimizer.schedule=cosine", "optimizer.warmup_steps=3"),
         ("optimizer=adamw", "trainer.ema=null", "model.spectral_norm=true"),
         ("model.network=dcgan", "model.dropout=0.3", "model.augment=[translation]"),
+        ("model.augment=[ada,cutout]", "model.ada_length=200", "model.lecam=0.3", "model.consistency=1.0"),
+        ("model.loss=relativistic", "model.r1_every=3", "model.augment=[translation,color,flip]"),
+        ("model=biggan", "model.network=biggan", "model.conditional=false", "model.discriminator_steps=2"),
         ("trainer.precision=bf16",),
+        ("trainer.ema_start=7", "trainer.examine_every=3"),
     ],
     ids=" ".join,
 )
 def test_a_run_in_two_parts_equals_the_whole_bit_for_bit(tmp_path, words):
     whole = make(tmp_path / "whole", *words)
-    whole.fit(Hooks())
+    whole.fit(Hooks(examine=weigh(whole)))
     first = make(tmp_path / "parts", *words)
-    hooks = Hooks(preview=lambda step: os.kill(os.getpid(), signal.SIGINT) if step == 5 else None)
+    hooks = Hooks(preview=lambda step: os.kill(os.getpid(), signal.SIGINT) if step == 5 else None, examine=weigh(first))
     object.__setattr__(first.config, "sample_every", 5)
     with pytest.raises(Interrupted, match="stopped at step 6 of 8"):
         first.fit(hooks)  # the signal comes after the fifth step's work, and the sixth ends before it is answered
     second = make(tmp_path / "parts", *words)
     assert second.restore()
     assert second.state.step == 6
-    second.fit(Hooks())
+    second.fit(Hooks(examine=weigh(second)))
     assert_equal(final(whole), final(second))
     rows = [[{k: v for k, v in row.items() if "second" not in k} for row in read_rows(tmp_path / run / "metrics.jsonl")]
             for run in ("whole", "parts")]  # fmt: skip
@@ -158,10 +170,67 @@ def test_a_run_in_two_parts_equals_the_whole_bit_for_bit(tmp_path, words):
 
 
 def test_watching_changes_nothing(tmp_path):
-    plain, watched = make(tmp_path / "a"), make(tmp_path / "b", "trainer.sample_every=1", "trainer.validate_every=1")
+    batch_norm = ("model.network=dcgan", "model.generator_norm=batch", "model.discriminator_norm=batch")
+    every = ("trainer.sample_every=1", "trainer.validate_every=1", "trainer.examine_every=1")
+    plain, watched = make(tmp_path / "a", *batch_norm), make(tmp_path / "b", *batch_norm, *every)
+
+    def examine():
+        drawn = watched.model.generator(torch.randn(5, watched.model.config.latent))
+        return {"score": float(watched.model.discriminator(drawn).mean())}
+
     plain.fit(Hooks())
-    watched.fit(Hooks(preview=lambda step: torch.randn(5), validate=lambda: {"fd": float(torch.rand(()))}))
+    watched.fit(
+        Hooks(preview=lambda step: torch.randn(5), validate=lambda: {"fd": float(torch.rand(()))}, examine=examine)
+    )
     assert_equal(final(plain), final(watched))
+
+
+def test_the_model_is_examined_as_it_is_in_evaluation_mode(tmp_path):
+    trainer = make(tmp_path / "run", "trainer.examine_every=3", "trainer.ema=0.9999", build=Two)
+    seen = []
+
+    def examine():
+        weight = trainer.model.generator.weight
+        assert not trainer.model.training
+        assert not torch.is_grad_enabled()
+        assert not torch.equal(weight, trainer.ema.shadow["weight"])
+        seen.append(trainer.state.step)
+        return {"weight": weight.item()}
+
+    figures = trainer.fit(Hooks(examine=examine))
+    assert seen == [3, 6, 8]
+    rows = [row for row in read_rows(tmp_path / "run" / "metrics.jsonl") if "examine/weight" in row]
+    assert [row["step"] for row in rows] == seen
+    assert figures["examine/weight"] == trainer.model.generator.weight.item()
+
+
+def test_nothing_is_examined_where_nobody_asks(tmp_path):
+    make(tmp_path / "run", "trainer.examine_every=null").fit(Hooks(examine=pytest.fail))
+
+
+def test_a_models_warnings_reach_the_person(tmp_path, capsys):
+    class Worried(Two):
+        def warnings(self, figures):
+            if figures.get("examine/score", 0.0) > 0.5:
+                yield "worry", f"the score is {figures['examine/score']}"
+
+    scores = iter([0.0, 1.0, 2.0, 3.0])
+    trainer = make(tmp_path / "run", "trainer.examine_every=2", build=Worried)
+    trainer.fit(Hooks(examine=lambda: {"score": next(scores)}))
+    assert [line for line in capsys.readouterr().err.splitlines() if "worry" in line or "score" in line] == [
+        "aigc: warning: step 4: the score is 1.0"
+    ]
+    assert (tmp_path / "run" / "warnings.txt").read_text() == "step 4: worry: the score is 1.0\n"
+
+
+def test_the_average_is_a_copy_until_it_starts(tmp_path):
+    trainer = make(tmp_path / "run", "trainer.ema=0.9", "trainer.ema_start=4", "trainer.checkpoint_every=1",
+                   "trainer.keep=9", build=Two)  # fmt: skip
+    trainer.fit(Hooks())
+    for step in range(1, 9):
+        tensors = trainer.checkpoints.load(step).tensors
+        copied = torch.equal(tensors["ema"]["weight"], tensors["model"]["generator.weight"])
+        assert copied == (step <= 4)
 
 
 def test_sigterm_saves_and_says_how_to_go_on(tmp_path):

@@ -1,0 +1,90 @@
+"""The words that steer how a model is sampled, such as ``truncation=0.7`` or ``class=cat``: each model has its own."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from aigc_cli.config import check
+from aigc_cli.errors import ConfigError, suggest
+from aigc_cli.folders import top_level_keys
+from aigc_cli.models.base import Model
+from aigc_cli.registry import find
+from aigc_cli.runs import Run
+
+
+def check_controls(run: Run, values: Mapping[str, Any], command: str = "sample") -> Any:
+    """The controls of a run's model, typed and complete, from the words the user gave.
+
+    A mode that is not named becomes the model's usual one.
+
+    Args:
+        run: the run whose model is sampled.
+        values: the user's words, such as ``{"class": "cat"}``.
+        command: whose words they are; a misspelt key of its own is among them.
+
+    Raises:
+        ConfigError: a word is neither a control of the model nor a key of the command; a control has a wrong value; a
+            mode that the model does not have.
+    """
+    name = run.config["model"]["name"]
+    kind = model_class(name)
+    schema: type = kind.controls
+    known = list(_words(schema).values())
+    unknown = [word for word in values if word not in known]
+    if unknown:
+        choices = [*known, *(top_level_keys(command) - {"controls"})]
+        what = f"{' and '.join(unknown)}: neither a key of {command} nor a control of model={name}"
+        raise ConfigError(what, "; ".join(dict.fromkeys(suggest(word, choices, limit=20) for word in unknown)))
+    modes = modes_of(kind)
+    if "mode" in known and values.get("mode") not in (None, *modes):
+        raise ConfigError(f"mode={values['mode']}: model={name} has no such mode", suggest(str(values["mode"]), modes))
+    return _with_usual_mode(check("", schema, values), modes)
+
+
+def model_class(name: str) -> type[Model]:
+    """The class behind a registered model's name."""
+    kind = find("model", name).build
+    assert isinstance(kind, type)
+    assert issubclass(kind, Model)
+    return kind
+
+
+def modes_of(model: Model | type[Model]) -> tuple[str, ...]:
+    """How a model can be sampled, its usual mode first; none for one that cannot be."""
+    kind = model if isinstance(model, type) else type(model)
+    plain = () if kind.sample is Model.sample else ("sample",)
+    return tuple(getattr(model, "modes", plain))
+
+
+def usual_controls(model: Model, mode: str | None = None) -> dict[str, Any]:
+    """The controls of a model as they are where nobody sets any, by field; `mode`, if it has modes, in the usual one's
+    place."""
+    modes = modes_of(model) if mode is None else (mode,)
+    return field_values(_with_usual_mode(type(model).controls(), modes))
+
+
+def _with_usual_mode(controls: Any, modes: tuple[str, ...]) -> Any:
+    missing = modes and getattr(controls, "mode", modes) is None
+    return dataclasses.replace(controls, mode=modes[0]) if missing else controls
+
+
+def field_values(controls: Any) -> dict[str, Any]:
+    """Controls by field, as :meth:`Model.sample` takes them."""
+    return {field.name: getattr(controls, field.name) for field in _fields(controls)}
+
+
+def named_values(controls: Any) -> dict[str, Any]:
+    """Controls by the words that users know them by."""
+    return {word: getattr(controls, name) for name, word in _words(type(controls)).items()}
+
+
+def _words(schema: type) -> dict[str, str]:
+    """The words of a controls dataclass by field: the same, but where an alias stands for a keyword such as class."""
+    fields = getattr(schema, "__pydantic_fields__", {})
+    return {field.name: getattr(fields.get(field.name), "alias", None) or field.name for field in _fields(schema)}
+
+
+def _fields(schema: Any) -> tuple[dataclasses.Field[Any], ...]:
+    return dataclasses.fields(schema)

@@ -1,0 +1,40 @@
+"""What a model may need to see before it is sampled with some controls: the training set, encoded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+
+from aigc_cli.data.base import Batch, Dataset
+from aigc_cli.data.loader import batches_in_order
+from aigc_cli.data.selection import encoded
+from aigc_cli.models.base import Model
+
+_BATCH = 128
+
+
+def prepare(
+    model: Model, open_train: Callable[[], Dataset], controls: Mapping[str, Any], *, device: torch.device | str
+) -> None:
+    """Gets a model ready to be sampled with `controls`.
+
+    Args:
+        model: in evaluation mode, on `device`.
+        open_train: opens the training split; called only if the model wants to see it.
+        controls: the fields of ``model.controls``.
+        device: where the model is, and where its items go.
+
+    Raises:
+        ConfigError: the model cannot serve `controls`.
+        DataError: the data is missing or cannot be trusted.
+    """
+    with torch.no_grad():  # not in inference mode: what a model keeps of this, it may train with
+        model.prepare(_items(open_train, device), **controls)
+
+
+def _items(open_train: Callable[[], Dataset], device: torch.device | str) -> Iterator[Batch]:
+    dataset = open_train()
+    for batch in batches_in_order(dataset, _BATCH, device):
+        yield encoded(batch, dataset.codec)

@@ -1,0 +1,74 @@
+"""What a trainer is told, what it must remember, and what it calls out for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass as typed
+
+from aigc_cli.config import STRICT
+from aigc_cli.training.precision import PrecisionName
+
+Count = Annotated[int, Field(ge=1)]
+
+
+@typed(config=STRICT, frozen=True, kw_only=True)
+class TrainerConfig:
+    """The section `trainer` of a configuration; ``configs/trainer/default.yaml`` says what each key means."""
+
+    steps: Count
+    batch_size: Count
+    accumulate: Count
+    device: str
+    devices: Count
+    precision: PrecisionName
+    compile: bool
+    deterministic: bool
+    clip_grad_norm: Annotated[float, Field(gt=0)] | None
+    skip_grad_norm: Annotated[float, Field(gt=0)] | None
+    ema: Annotated[float, Field(ge=0, lt=1)] | None
+    ema_start: Annotated[int, Field(ge=0)]
+    log_every: Count
+    examine_every: Count | None
+    checkpoint_every: Count
+    keep: Count
+    sample_every: Count | None
+    samples: Count
+    validate_every: Count | None
+    validate_items: Count | None
+    validate_metric: Literal["auto", "score", "fd"]
+    workers: Annotated[int, Field(ge=0)]
+    threads: Count | None
+    tensorboard: bool
+
+    def __post_init__(self) -> None:
+        if self.devices > 1:
+            raise ValueError("one process is what this version trains with: set trainer.devices=1")
+
+
+@dataclass
+class State:
+    """What a run must remember beside its tensors."""
+
+    step: int = 0  # training steps done
+    batches: int = 0  # micro-batches taken from the loader
+    updates: int = 0  # steps done that were not skipped, for an fp16 overflow or too large a gradient
+    seconds: float = 0.0  # spent in training, over all its processes
+    best: float | None = None  # lowest validation figure
+    best_step: int | None = None
+    fingerprint: str = ""  # of the training data
+    scalers: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """What the loop calls out for, so that it need not know how samples are drawn or judged."""
+
+    preview: Callable[[int], None] | None = None
+    #: Held-out figures; the first is what the best checkpoint minimises.
+    validate: Callable[[], dict[str, float]] | None = None
+    #: The model's own further curves, of its weights as they are.
+    examine: Callable[[], dict[str, float]] | None = None

@@ -1,0 +1,102 @@
+from typing import Annotated, Any, ClassVar, Literal
+
+import pytest
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+from toy import Toy, ToyControls
+
+from aigc_cli.config import STRICT, compose
+from aigc_cli.data.base import DataSpec
+from aigc_cli.errors import ConfigError
+from aigc_cli.models.base import Model, NoControls
+from aigc_cli.models.gan import GAN
+from aigc_cli.models.latent import LatentModel, Mode
+from aigc_cli.runs import Run
+from aigc_cli.sampling.controls import check_controls, field_values, modes_of, named_values, usual_controls
+
+SPEC = DataSpec("image", (1, 8, 8), tuple("0123456789"))
+
+
+@dataclass(config=STRICT, frozen=True, kw_only=True)
+class Controls:
+    class_: Annotated[int | None, Field(alias="class")] = None
+    prompt: str = ""
+    mode: Literal["top", "all"] = "all"
+
+
+def test_controls_named_by_python_keywords(tiny_run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(GAN, "controls", Controls)
+    monkeypatch.setattr(GAN, "modes", ("top", "all"))
+    checked = check_controls(tiny_run, {"class": 3, "prompt": "To be, or not"})
+    assert field_values(checked) == {"class_": 3, "prompt": "To be, or not", "mode": "all"}
+    assert named_values(checked) == {"class": 3, "prompt": "To be, or not", "mode": "all"}
+    for word in ("clas", "class_"):
+        with pytest.raises(ConfigError, match=f"{word}: neither") as caught:
+            check_controls(tiny_run, {word: 3})
+        assert "class" in caught.value.mend
+    with pytest.raises(ConfigError, match="mode=bottom"):
+        check_controls(tiny_run, {"mode": "bottom"})
+    monkeypatch.setattr(GAN, "controls", NoControls)
+    assert named_values(check_controls(tiny_run, {})) == {}
+
+
+@pytest.mark.parametrize(("command", "key"), [("sample", "overwrite"), ("eval", "held_out")])
+def test_a_misspelt_key_of_the_command_is_told_from_a_control(tiny_run: Run, command: str, key: str) -> None:
+    with pytest.raises(ConfigError, match=f"neither a key of {command} nor a control of model=gan") as caught:
+        check_controls(tiny_run, {f"{key}x": 1}, command)
+    assert caught.value.mend == f"did you mean {key}?"
+
+
+def test_the_mode_is_the_models_usual_one(monkeypatch: pytest.MonkeyPatch, tiny_run: Run) -> None:
+    monkeypatch.setattr(GAN, "controls", ToyControls)
+    monkeypatch.setattr(GAN, "modes", ("reconstruct",))
+    assert check_controls(tiny_run, {}).mode == "reconstruct"
+    with pytest.raises(ConfigError, match="mode=sample: model=gan has no such mode") as caught:
+        check_controls(tiny_run, {"mode": "sample"})
+    assert caught.value.mend == "choose from: reconstruct"
+
+
+def test_modes_of_models() -> None:
+    class Scorer(Model):
+        modalities = ("image",)
+
+    class Plain(Scorer):
+        def sample(self, noise: Any, **controls: Any) -> Any: ...
+
+    assert modes_of(Scorer) == ()
+    assert modes_of(Plain(SPEC)) == ("sample",)
+    assert modes_of(LatentModel) == ("sample", "interpolate")
+    assert usual_controls(Plain(SPEC)) == {}
+
+
+def test_usual_controls_name_their_mode() -> None:
+    class Reversed(Toy):
+        modes: ClassVar[tuple[Mode, ...]] = ("reconstruct", "sample")
+
+        def __init__(self) -> None:
+            Model.__init__(self, SPEC)
+
+    usual = {"class_": None, "frames": None, "prior": "normal", "temperature": 1.0}
+    assert usual_controls(Reversed()) == {**usual, "mode": "reconstruct"}
+    assert usual_controls(Reversed(), "sample") == {**usual, "mode": "sample"}
+
+
+@pytest.mark.parametrize(
+    ("word", "value"),
+    [
+        ("class=7", "7"),
+        ("class=cat,dog", "cat,dog"),
+        ("class=[a]", "[a]"),
+        ("class='a b'", "a b"),
+        ("class=null", None),
+    ],
+)
+@pytest.mark.parametrize("command", ["sample", "eval"])
+def test_classes_are_text_without_quotes(command: str, word: str, value: str | None) -> None:
+    assert compose(command, [word])["controls"] == {"class": value}
+
+
+def test_the_controls_of_eval_are_those_of_sample() -> None:
+    config = compose("eval", ["truncation=0.5", "prior=gmm", "n=3", "metric=fd,kid", "data.root=a b"])
+    assert config["controls"] == {"truncation": 0.5, "prior": "gmm"}
+    assert (config["n"], list(config["metric"]), config["data"]["root"]) == (3, ["fd", "kid"], "a b")
