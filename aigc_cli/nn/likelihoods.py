@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Sequence
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import binary_cross_entropy_with_logits, log_softmax, logsigmoid, softplus
+from torch.nn.functional import binary_cross_entropy_with_logits, log_softmax, softplus
 
 HALF_LEVEL = 1 / 255  # half the distance between neighbouring levels of 256 in [-1, 1]
 _LOG_SCALES = (-7.0, 7.0)  # from a seventh of a level to far beyond the image
+_BEGIN = -2.0  # the log scales of an untrained decoder
+_FAR = 1e6  # beyond any tail, and finite: the gradient of an infinity times 0 would be NaN
 
 
 class Likelihood(nn.Module):
@@ -30,6 +33,10 @@ class Likelihood(nn.Module):
         super().__init__()
         self.channels = channels
 
+    def forward(self, outputs: Tensor, x: Tensor) -> Tensor:
+        """:meth:`log_prob`, so that the module can be compiled: it is one long chain of small operations."""
+        return self.log_prob(outputs, x)
+
     @abstractmethod
     def log_prob(self, outputs: Tensor, x: Tensor) -> Tensor:
         """Nats per image (n,), at most 0, of x (n, c, h, w) under outputs (n, width, h, w); computed in float32."""
@@ -41,6 +48,13 @@ class Likelihood(nn.Module):
     def target(self, x: Tensor) -> Tensor:
         """The image that the probability is of: x itself, but for what reduces its levels."""
         return x
+
+    def begin(self, bias: Tensor) -> None:
+        """Sets the bias (..., width) of a decoder's last layer to outputs that suit images before anything is learned.
+
+        From deviations as wide as the image, Adam takes hundreds of steps to those that tell shades apart.
+        """
+        bias.zero_()
 
 
 class Bernoulli(Likelihood):
@@ -83,22 +97,32 @@ class Gaussian(Likelihood):
 
     def log_prob(self, outputs: Tensor, x: Tensor) -> Tensor:
         """See :meth:`Likelihood.log_prob`."""
-        x = x.float()
-        inverse = torch.exp(-self.log_scale.clamp(*_LOG_SCALES))
-        # By symmetry both ends may lie below the mean, where the tail's logarithm is exact.
-        distance = (x - outputs.float()).abs()
-        upper, lower = inverse * (HALF_LEVEL - distance), inverse * (-HALF_LEVEL - distance)
-        inside = torch.special.log_ndtr(upper)
-        beyond = torch.special.log_ndtr(lower)
-        difference = inside + torch.log(-torch.expm1((beyond - inside).clamp(max=-1e-6)))
-        # The outermost levels take all that is beyond them.
-        outward = (x - outputs.float()) * x.sign()
-        tail = torch.special.log_ndtr(inverse * (HALF_LEVEL - outward))
-        return _sum(torch.where(x.abs() > 1 - HALF_LEVEL, tail, difference))
+        return _sum(_gaussian_share(outputs.float(), self.log_scale.clamp(*_LOG_SCALES), x.float()))
 
     def mean(self, outputs: Tensor) -> Tensor:
         """See :meth:`Likelihood.mean`."""
         return outputs.float().clamp(-1, 1)
+
+
+class PixelGaussian(Likelihood):
+    """A Gaussian's share of each level, with a standard deviation of its own for every pixel and channel."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels)
+        self.width = 2 * channels
+
+    def log_prob(self, outputs: Tensor, x: Tensor) -> Tensor:
+        """See :meth:`Likelihood.log_prob`."""
+        means, log_scales = outputs.float().chunk(2, dim=1)
+        return _sum(_gaussian_share(means, log_scales.clamp(*_LOG_SCALES), x.float()))
+
+    def begin(self, bias: Tensor) -> None:
+        """See :meth:`Likelihood.begin`."""
+        bias.zero_()[..., self.channels :] = _BEGIN
+
+    def mean(self, outputs: Tensor) -> Tensor:
+        """See :meth:`Likelihood.mean`."""
+        return outputs[:, : self.channels].float().clamp(-1, 1)
 
 
 class LogisticMixture(Likelihood):
@@ -114,27 +138,28 @@ class LogisticMixture(Likelihood):
         self.couplings = channels * (channels - 1) // 2
         self.width = components * (1 + 2 * channels + self.couplings)
 
-    def _parts(self, outputs: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Logits (n, k, h, w), means and log scales (n, k, c, h, w), couplings (n, k, c (c - 1) / 2, h, w)."""
+    def begin(self, bias: Tensor) -> None:
+        """See :meth:`Likelihood.begin`; the components lie apart, because those that begin alike stay so for long."""
         k, c = self.components, self.channels
-        logits, rest = outputs.float().split([k, outputs.shape[1] - k], dim=1)
-        rest = rest.unflatten(1, (k, 2 * c + self.couplings))
-        means, log_scales, couplings = rest.split([c, c, self.couplings], dim=2)
-        return log_softmax(logits, 1), means, log_scales.clamp(*_LOG_SCALES), couplings.tanh()
+        bias.zero_()
+        bias[..., k : k + k * c] = torch.linspace(-1, 1, k + 2)[1:-1].repeat(c)
+        bias[..., k + k * c : k + 2 * k * c] = _BEGIN
+
+    def _parts(self, outputs: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Log weights (n, k, h, w), means and log scales (n, c, k, h, w), couplings (n, c (c - 1) / 2, k, h, w)."""
+        n, _, *places = outputs.shape
+        # Plane after plane: what follows is elementwise on some of them, and twice as fast for the copy.
+        rows = outputs.float().contiguous().view(n, -1, self.components, *places)
+        kinds = [1, self.channels, self.channels, self.couplings]
+        logits, means, log_scales, couplings = torch.split(rows, kinds, 1)
+        return log_softmax(logits.squeeze(1), 1), means, log_scales.clamp(*_LOG_SCALES), couplings.tanh()
 
     def log_prob(self, outputs: Tensor, x: Tensor) -> Tensor:
         """See :meth:`Likelihood.log_prob`."""
         weights, means, log_scales, couplings = self._parts(outputs)
-        x = x.float().unsqueeze(1)
-        inverse = torch.exp(-log_scales)
-        centred = x - self._moved(means, couplings, x)
-        # s(b) - s(a) = (1 - exp(a - b)) s(b) s(-a) for the logistic sigmoid s: exact in every tail.
-        below = logsigmoid(inverse * (centred + HALF_LEVEL))
-        above = logsigmoid(inverse * (HALF_LEVEL - centred))
-        between = torch.log(-torch.expm1(-2 * HALF_LEVEL * inverse))
-        top, bottom = x > 1 - HALF_LEVEL, x < HALF_LEVEL - 1  # which take all that is beyond them
-        each = torch.where(top, 0, below) + torch.where(bottom, 0, above) + torch.where(top | bottom, 0, between)
-        return _sum(torch.logsumexp(weights + each.sum(2), dim=1))
+        x = x.float().contiguous()
+        shares = _logistic_share(self._moved(means, couplings, x), log_scales, x.unsqueeze(2))
+        return _sum(torch.logsumexp(weights + shares.sum(1), dim=1))
 
     def mean(self, outputs: Tensor) -> Tensor:
         """See :meth:`Likelihood.mean`; each channel given the means of those before it."""
@@ -142,40 +167,97 @@ class LogisticMixture(Likelihood):
         shares = weights.exp()
         image: list[Tensor] = []
         for channel in range(self.channels):
-            moved = means[:, :, channel]
-            for earlier in range(channel):
-                moved = moved + couplings[:, :, _place(channel, earlier)] * image[earlier].unsqueeze(1)
+            moved = self._move(means, couplings, image, channel)
             image.append((shares * moved).sum(1).clamp(-1, 1))
         return torch.stack(image, 1)
 
     def _moved(self, means: Tensor, couplings: Tensor, x: Tensor) -> Tensor:
-        """Each channel's means given the true channels before it."""
+        """Each channel's means (n, c, k, h, w) given the true channels before it."""
         if not self.couplings:
             return means
-        moved = [means[:, :, 0]]
-        for channel in range(1, self.channels):
-            mean = means[:, :, channel]
-            for earlier in range(channel):
-                mean = mean + couplings[:, :, _place(channel, earlier)] * x[:, :, earlier]
-            moved.append(mean)
-        return torch.stack(moved, 2)
+        return torch.stack([self._move(means, couplings, x.unbind(1), c) for c in range(self.channels)], dim=1)
+
+    def _move(self, means: Tensor, couplings: Tensor, image: Sequence[Tensor], channel: int) -> Tensor:
+        """One channel's means (n, k, h, w), given the values (n, h, w) of the channels before it."""
+        moved = means[:, channel]
+        first = channel * (channel - 1) // 2
+        for earlier in range(channel):
+            moved = torch.addcmul(moved, couplings[:, first + earlier], image[earlier].unsqueeze(1))
+        return moved
 
 
-def _place(channel: int, earlier: int) -> int:
-    return channel * (channel - 1) // 2 + earlier
+def _edges(x: Tensor) -> tuple[Tensor, Tensor]:
+    """The upper and lower ends of each level; the outermost levels take all that is beyond them."""
+    return torch.where(x > 1 - HALF_LEVEL, _FAR, x + HALF_LEVEL), torch.where(x < HALF_LEVEL - 1, -_FAR, x - HALF_LEVEL)
+
+
+class _LogNormalCDF(torch.autograd.Function):
+    """The logarithm of the normal distribution function, with a gradient that is finite thousands of deviations out.
+
+    PyTorch's own gradient is the exponential of a difference of squares, which float32 loses there.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        """Elementwise."""
+        ctx.save_for_backward(x)
+        logarithm: Tensor = torch.special.log_ndtr(x)
+        return logarithm
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        """The density over the distribution function, by the scaled complementary error function."""
+        (x,) = ctx.saved_tensors
+        scaled: Tensor = torch.special.erfcx(x * -math.sqrt(0.5))
+        return gradient * math.sqrt(2 / math.pi) / scaled
+
+
+def _gaussian_share(means: Tensor, log_scales: Tensor, x: Tensor) -> Tensor:
+    """The logarithm of a Gaussian's share of the level of `x`, elementwise."""
+    upper, lower = _edges(x)
+    inverse = torch.exp(-log_scales)
+    mirrored = x > means  # so that the level lies below the mean, where the logarithm of both its ends is exact
+    high: Tensor = _LogNormalCDF.apply(inverse * torch.where(mirrored, means - lower, upper - means))
+    low = _LogNormalCDF.apply(inverse * torch.where(mirrored, means - upper, lower - means))
+    return high + torch.log(-torch.expm1((low - high).clamp(max=-1e-6)))
+
+
+def _logistic_share(means: Tensor, log_scales: Tensor, x: Tensor) -> Tensor:
+    """The logarithm of a logistic's share of the level of `x`, elementwise.
+
+    For its sigmoid s, s(b) - s(a) = (1 - exp(a - b)) s(b) s(-a), which is exact in both tails.
+    """
+    upper, lower = _edges(x)
+    inverse = torch.exp(-log_scales)
+    within = torch.log(-torch.expm1(inverse * (lower - upper)))
+    return within - softplus(inverse * (means - upper)) - softplus(inverse * (lower - means))
 
 
 def _sum(terms: Tensor) -> Tensor:
     return terms.flatten(1).sum(1)
 
 
+class LikelihoodBuilder(Protocol):
+    """How a likelihood is built: every one takes the settings of all, and minds its own."""
+
+    def __call__(self, channels: int, *, deviation: float = ..., components: int = ...) -> Likelihood:
+        """For images of so many channels.
+
+        Args:
+            channels: of the image.
+            deviation: of ``gaussian_fixed``, in units of [-1, 1].
+            components: of ``logistic_mixture``.
+        """
+
+
 #: name -> a likelihood for so many channels.
-LIKELIHOODS: dict[str, Callable[[int], Likelihood]] = {
-    "bernoulli": Bernoulli,
-    "gaussian": lambda channels: Gaussian(channels),
-    "gaussian_fixed": lambda channels: Gaussian(channels, deviation=0.5),
-    "logistic": lambda channels: LogisticMixture(channels, 1),
-    "logistic_mixture": lambda channels: LogisticMixture(channels, 5),
+LIKELIHOODS: dict[str, LikelihoodBuilder] = {
+    "bernoulli": lambda channels, deviation=0.5, components=5: Bernoulli(channels),
+    "gaussian": lambda channels, deviation=0.5, components=5: Gaussian(channels),
+    "gaussian_fixed": lambda channels, deviation=0.5, components=5: Gaussian(channels, deviation),
+    "gaussian_pixel": lambda channels, deviation=0.5, components=5: PixelGaussian(channels),
+    "logistic": lambda channels, deviation=0.5, components=5: LogisticMixture(channels, 1),
+    "logistic_mixture": lambda channels, deviation=0.5, components=5: LogisticMixture(channels, components),
 }
 
 
