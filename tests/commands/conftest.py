@@ -1,19 +1,16 @@
 """A model with everything that the commands can ask of one."""
 
-from __future__ import annotations
-
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from aigc_cli.runs import Run
 
 
 @pytest.fixture
-def auto_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+def auto_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> "Run":
     """An autoencoder on 16x16 digits that averages pixels in blocks, with a likelihood and a temperature; no training
     made it, and its one checkpoint is of step 7."""
     import torch

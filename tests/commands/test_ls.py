@@ -14,6 +14,15 @@ def test_models_with_their_first_comment(capsys: pytest.CaptureFixture[str]) -> 
     assert any(line.startswith("gan ") and "adversarial" in line for line in lines)
 
 
+def test_presets_are_models_too(capsys: pytest.CaptureFixture[str]) -> None:
+    """They share a component, and are named on the command line like any other."""
+    assert main(["ls", "models", "--json"]) == 0
+    listed = {row["name"] for row in json.loads(capsys.readouterr().out)}
+    assert {"dcgan", "sngan", "wgan_gp", "biggan", "r3gan_small"} <= listed
+    assert main(["train", "model=biggn"]) == 2
+    assert "did you mean biggan?" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(("name", "member"), [("models", "gan"), ("data", "digits"), ("metrics", "fd")])
 def test_json(name: str, member: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["ls", name, "--json"]) == 0
@@ -40,7 +49,7 @@ def test_the_users_own_are_listed(
     (tmp_path / "configs/model").mkdir(parents=True)
     (tmp_path / "configs/model/mine.yaml").write_text("# @package _global_\n# A model of my own\nname: mine\n")
     assert main(["ls", "models"]) == 0
-    assert "mine  A model of my own" in capsys.readouterr().out
+    assert any(line.split(maxsplit=1) == ["mine", "A model of my own"] for line in capsys.readouterr().out.splitlines())
 
 
 def test_runs(tiny_run: Run, capsys: pytest.CaptureFixture[str]) -> None:
