@@ -1,9 +1,12 @@
-"""Our DCGAN step on CIFAR-10 (32x32, batch 64), side by side with a plain loop and with the bare step.
+"""Our GAN step on CIFAR-10 (32x32, batch 64), side by side with a plain loop and with the bare step.
 
     python benchmarks/gan_step.py --root ../shared/data/cifar10
+    python benchmarks/gan_step.py --root ../shared/data/cifar10 --preset dcgan
+    python benchmarks/gan_step.py --preset sngan --steps 2 model.width=64 model.max_width=64
 
 - plain: a PyTorch loop written the usual way. A DataLoader with two workers over PIL transforms, a discriminator pass
-  over the reals and one over the fakes, fakes detached, losses read with `.item()` every step, stock Adam.
+  over the reals and one over the fakes, fakes detached, losses read with `.item()` every step, stock Adam. Each
+  preset's loss, penalty and number of discriminator steps are the same.
 - bare: forward, backward and optimizer steps of our model on one batch that never changes, and nothing else.
 - trainer: all that `aigc train` does in a step: order, gathering, augmentation, seeding, averaging, watching for NaN,
   logging and progress.
@@ -29,7 +32,9 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits as bce
+from torch.nn.functional import relu, softplus
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
@@ -43,7 +48,8 @@ from aigc_cli.runs import Run
 from aigc_cli.training.checkpoint import build_model
 from aigc_cli.training.memory import keep_freed_memory
 from aigc_cli.training.optimizers import build_optimizers
-from aigc_cli.training.trainer import Hooks, Trainer
+from aigc_cli.training.settings import Hooks
+from aigc_cli.training.trainer import Trainer
 
 BATCH = 64
 Turn = Callable[[int], None]
@@ -52,8 +58,8 @@ Turn = Callable[[int], None]
 class Pictures(Dataset[tuple[Any, int]]):
     """The usual dataset: an array to a PIL image to a tensor, an item at a time."""
 
-    def __init__(self, pixels: np.ndarray) -> None:
-        self.pixels = pixels
+    def __init__(self, pixels: np.ndarray, labels: np.ndarray) -> None:
+        self.pixels, self.labels = pixels, labels
         self.transform = transforms.Compose(
             [
                 transforms.RandomHorizontalFlip(),
@@ -66,42 +72,81 @@ class Pictures(Dataset[tuple[Any, int]]):
         return len(self.pixels)
 
     def __getitem__(self, index: int) -> tuple[Any, int]:
-        return self.transform(Image.fromarray(self.pixels[index])), 0
+        return self.transform(Image.fromarray(self.pixels[index])), int(self.labels[index])
 
 
-def plain(model: Any, pixels: np.ndarray, device: torch.device, lr: float) -> Turn:
+#: What the discriminator and the generator minimise, from scores of reals and of fakes.
+PLAIN_LOSSES: dict[str, tuple[Callable[[Tensor, Tensor], Tensor], Callable[[Tensor, Tensor], Tensor]]] = {
+    "non_saturating": (
+        lambda real, fake: bce(real, torch.ones_like(real)) + bce(fake, torch.zeros_like(fake)),
+        lambda real, fake: bce(fake, torch.ones_like(fake)),
+    ),
+    "hinge": (lambda real, fake: relu(1 - real).mean() + relu(1 + fake).mean(), lambda real, fake: -fake.mean()),
+    "wgan": (lambda real, fake: fake.mean() - real.mean(), lambda real, fake: -fake.mean()),
+    "relativistic": (
+        lambda real, fake: softplus(fake - real).mean(),
+        lambda real, fake: softplus(real - fake).mean(),
+    ),
+}
+
+
+def slope(discriminator: nn.Module, x: Tensor, labels: Tensor | None) -> Tensor:
+    """The squared norm of each item's gradient."""
+    x = x.detach().requires_grad_(True)
+    (gradient,) = torch.autograd.grad(discriminator(x, labels).sum(), x, create_graph=True)
+    return gradient.flatten(1).pow(2).sum(1)
+
+
+def plain_penalty(model: Any, real: Tensor, fake: Tensor, labels: Tensor | None, step: int) -> Tensor | float:
+    config, discriminator = model.config, model.discriminator
+    if config.regularizer == "gradient":
+        mix = torch.rand(len(real), 1, 1, 1, device=real.device)
+        norm = slope(discriminator, mix * real + (1 - mix) * fake, labels).sqrt()
+        return config.gradient_penalty * ((norm - 1) ** 2).mean()
+    if config.regularizer == "none" or step % config.r1_every:
+        return 0.0
+    penalty = slope(discriminator, real, labels).mean()
+    if config.regularizer == "r1r2":
+        penalty = penalty + slope(discriminator, fake, labels).mean()
+    return 0.5 * config.r1_gamma * config.r1_every * penalty
+
+
+def plain(model: Any, pixels: np.ndarray, labels: np.ndarray, device: torch.device, adam: dict[str, Any]) -> Turn:
+    config = model.config
     generator, discriminator = model.generator.to(device), model.discriminator.to(device)
     loader = DataLoader(
-        Pictures(pixels), BATCH, shuffle=True, num_workers=2, drop_last=True, pin_memory=device.type == "cuda"
+        Pictures(pixels, labels), BATCH, shuffle=True, num_workers=2, drop_last=True, pin_memory=device.type == "cuda"
     )
-    g_optimizer = torch.optim.Adam(generator.parameters(), lr=lr, betas=(0.0, 0.99))
-    d_optimizer = torch.optim.Adam(discriminator.parameters(), lr=lr, betas=(0.0, 0.99))
-    criterion = nn.BCEWithLogitsLoss()
-    ones, zeros = torch.ones(BATCH, device=device), torch.zeros(BATCH, device=device)
+    g_optimizer = torch.optim.Adam(generator.parameters(), lr=adam["lr"], betas=adam["betas"])
+    d_optimizer = torch.optim.Adam(discriminator.parameters(), lr=adam["lr"], betas=adam["betas"])
+    d_loss_of, g_loss_of = PLAIN_LOSSES[config.loss]
 
-    def endless() -> Iterator[torch.Tensor]:
+    def endless() -> Iterator[tuple[Tensor, Tensor]]:
         while True:
-            for images, _ in loader:
-                yield images
+            yield from loader
 
     batches = endless()
     losses = []
 
     def turn(steps: int) -> None:
-        for _ in range(steps):
-            real = next(batches).to(device)
-            d_optimizer.zero_grad()
-            real_loss = criterion(discriminator(real).flatten(), ones)
-            real_loss.backward()
-            fake = generator(torch.randn(BATCH, model.config.latent, device=device))
-            fake_loss = criterion(discriminator(fake.detach()).flatten(), zeros)
-            fake_loss.backward()
-            d_optimizer.step()
+        for step in range(steps):
+            for _ in range(config.discriminator_steps):
+                real, classes = (part.to(device) for part in next(batches))
+                told = classes if config.conditional else None
+                fake = generator(torch.randn(BATCH, config.latent, device=device), told)
+                d_optimizer.zero_grad()
+                d_loss = d_loss_of(discriminator(real, told), discriminator(fake.detach(), told))
+                (d_loss + plain_penalty(model, real, fake.detach(), told, step)).backward()
+                d_optimizer.step()
+                losses.append(d_loss.item())
             g_optimizer.zero_grad()
-            g_loss = criterion(discriminator(fake).flatten(), ones)
+            if config.discriminator_steps > 1:
+                fake = generator(torch.randn(BATCH, config.latent, device=device), told)
+            real_score = discriminator(real, told).detach() if config.loss == "relativistic" else torch.zeros(())
+            g_loss = g_loss_of(real_score, discriminator(fake, told))
             g_loss.backward()
             g_optimizer.step()
-            losses.append((real_loss.item() + fake_loss.item(), g_loss.item()))
+            losses.append(g_loss.item())
 
     return turn
 
@@ -150,8 +195,8 @@ def bare(config: dict[str, Any], model: Model, loader: Loader, device: torch.dev
 def worker(role: str, options: argparse.Namespace, pipe: Connection) -> None:
     """Builds one contestant in a process of its own, which takes a turn whenever it is told to."""
     device = torch.device(options.device)
-    words = ["model=gan", "data=cifar10", "model.penalty=none", "model.augment=[]", "model.loss=non_saturating"]
-    words += ["model.network=dcgan", "model.discriminator_norm=none", "model.minibatch_stddev=false"]
+    words = [f"model={options.preset}", "data=cifar10"]
+    words += ["model.penalty=none"] if options.preset == "gan" else []
     words += [f"trainer.batch_size={BATCH}", "trainer.checkpoint_every=1000000000", f"trainer.device={options.device}"]
     words += ["trainer.steps=1000000000", f"trainer.sample_every={options.steps}"]
     words += options.words
@@ -159,7 +204,8 @@ def worker(role: str, options: argparse.Namespace, pipe: Connection) -> None:
     if options.root:
         dataset: Any = open_dataset(config["data"], "train")
     else:
-        dataset = ImageDataset(torch.randint(0, 256, (10_000, 3, 32, 32), dtype=torch.uint8), None, flip=True)
+        pixels, labels = torch.randint(0, 256, (10_000, 3, 32, 32), dtype=torch.uint8), torch.arange(10_000) % 10
+        dataset = ImageDataset(pixels, labels, [str(label) for label in range(10)], flip=True)
     torch.manual_seed(0)
     model = build_model(config["model"], dataset.spec)
     with tempfile.TemporaryDirectory() as folder:
@@ -181,9 +227,12 @@ def worker(role: str, options: argparse.Namespace, pipe: Connection) -> None:
         if role == "trainer":
             whole(trainer(config, model, loader, Path(folder) / "run", device), report)
             return
-        pixels = dataset.resident().content.permute(0, 2, 3, 1).contiguous().numpy()
-        lr = config["optimizer"]["lr"]
-        turn = plain(model, pixels, device, lr) if role == "plain" else bare(config, model, loader, device)
+        held = dataset.resident()
+        pixels, labels = held.content.permute(0, 2, 3, 1).contiguous().numpy(), held.labels.numpy()
+        if role == "plain":
+            turn = plain(model, pixels, labels, device, config["optimizer"])
+        else:
+            turn = bare(config, model, loader, device)
         turn(options.steps)
         while report():
             turn(options.steps)
@@ -192,6 +241,9 @@ def worker(role: str, options: argparse.Namespace, pipe: Connection) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--root", help="folder of CIFAR-10")
+    parser.add_argument(
+        "--preset", default="gan", help="which model: gan, dcgan, sngan, wgan_gp, biggan or r3gan_small"
+    )
     parser.add_argument("--steps", type=int, default=15, help="steps in a turn")
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")

@@ -1,24 +1,28 @@
 """What must hold for all that is registered: it composes, it is checked, and models train on all that they serve."""
 
+import itertools
 from pathlib import Path
 
 import pytest
 import torch
 from omegaconf import OmegaConf
+from toy_text import ToyText, documents, windows
 
 from aigc_cli.commands.train import check_config
-from aigc_cli.config import check, compose
+from aigc_cli.config import check, compose, walk
 from aigc_cli.data.images import ImageDataset
 from aigc_cli.data.loader import Loader
 from aigc_cli.randomness import Noise
 from aigc_cli.registry import find, names
 from aigc_cli.runs import Run
 from aigc_cli.training.checkpoint import build_model
-from aigc_cli.training.trainer import Hooks, Trainer
+from aigc_cli.training.settings import Hooks
+from aigc_cli.training.trainer import Trainer
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 GROUPS = {"model", "data", "optimizer", "trainer", "experiment"}
 CHOICES = [(path.parent.name, path.stem) for path in sorted(CONFIGS.glob("*/*.yaml")) if path.parent.name in GROUPS]
+MODELS = [name for group, name in CHOICES if group == "model"]  # presets too, which share a component
 
 
 def images(channels, size, classes):
@@ -31,6 +35,8 @@ def images(channels, size, classes):
 #: Datasets of each kind, by modality.
 KINDS = {
     "image": [images(1, 8, 10), images(1, 16, 0), images(3, 32, 10), images(3, 64, 0)],
+    "text": [ToyText(rows) for rows in (windows(24, 2), windows(24, 17), documents(24, 9), documents(24, 33))],
+    "pairs": [ToyText(documents(24, n), documents(24, m, seed=5)) for n, m in ((4, 4), (9, 9), (6, 12), (12, 6))],
 }
 
 
@@ -39,14 +45,28 @@ def test_every_choice_composes_and_is_checked(group, name):
     check_config(compose("train", [f"{group}={name}"]))
 
 
-@pytest.mark.parametrize("path", sorted(CONFIGS.glob("recipe/*.yaml")), ids=lambda path: path.stem)
+def choices_of(stem, *groups):
+    """A recipe's name taken apart: choices of these groups, the last of them optional, whose names may hold a _."""
+    names = {group: {name for other, name in CHOICES if other == group} for group in groups}
+    for cuts in itertools.product(*([*names[group], ""] if group == groups[-1] else names[group] for group in groups)):
+        if "_".join(filter(None, cuts)) == stem:
+            return {group: name for group, name in zip(groups, cuts, strict=True) if name}
+    raise AssertionError(f"{stem} names no {', '.join(groups)}")
+
+
+@pytest.mark.parametrize(
+    "path", sorted([*CONFIGS.glob("recipe/*.yaml"), *CONFIGS.glob("paper/*.yaml")]), ids=lambda path: path.stem
+)
 def test_every_recipe_is_applied(path):
-    model, data, *optimizer = path.stem.split("_")
-    composed = compose("train", [f"model={model}", f"data={data}", *(f"optimizer={name}" for name in optimizer)])
-    own = OmegaConf.to_container(OmegaConf.load(path))
-    for section, keys in own.items():
-        for key, value in keys.items():
-            assert composed[section][key] == value, f"{section}.{key}"
+    if path.parent.name == "recipe":
+        chosen = choices_of(path.stem, "model", "data", "optimizer")
+    else:
+        chosen = choices_of(path.stem, "model", "optimizer") | {"data": "image_folder"}  # which has no recipes to win
+        assert not list(CONFIGS.glob("recipe/*_image_folder*.yaml"))
+    composed = compose("train", [f"{group}={name}" for group, name in chosen.items()])
+    applied = dict(walk(composed))
+    for key, value in walk(OmegaConf.to_container(OmegaConf.load(path))):
+        assert isinstance(value, dict) or applied[key] == value, key
 
 
 @pytest.mark.parametrize(("kind", "name"), [(kind, name) for kind in ("model", "data") for name in names(kind)])
@@ -54,8 +74,12 @@ def test_every_component_has_its_yaml(kind, name):
     component = find(kind, name)
     values = compose("train", [f"{kind}={name}"])[kind]
     assert check(kind, component.config, values).name == name
-    first = (CONFIGS / kind / f"{name}.yaml").read_text().splitlines()[0]
-    assert first.startswith("# "), "the first line describes it"
+
+
+@pytest.mark.parametrize(("group", "name"), CHOICES)
+def test_every_choice_is_described(group, name):
+    lines = (CONFIGS / group / f"{name}.yaml").read_text().splitlines()
+    assert next(line for line in lines if "@package" not in line).startswith("# "), "the first line describes it"
 
 
 @pytest.mark.parametrize("name", names("metric"))
@@ -64,13 +88,28 @@ def test_every_metric_has_its_yaml(name):
     assert check(f"metric.{name}", find("metric", name).config, values).name == name
 
 
-@pytest.mark.parametrize("name", names("model"))
+#: What makes a model small, where it has such a key and it says more.
+SMALL = {"width": 8, "max_width": 32, "discriminator_width": 8}
+
+
+def small(name, dataset, everything):
+    """Words for a model that trains fast on `dataset`, and conditional on labels if it always is or `everything`."""
+    keys = compose("train", [f"model={name}", "data=image_folder"])["model"]
+    large = {key: most for key, most in SMALL.items() if isinstance(keys.get(key), int) and keys[key] > most}
+    words = [f"model.{key}={most}" for key, most in large.items()]
+    if "conditional" in keys:
+        conditional = bool(dataset.spec.classes) and (keys["conditional"] or everything)
+        words.append(f"model.conditional={str(conditional).lower()}")
+    return [f"model={name}", "data=image_folder", *words]
+
+
+@pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("place", range(4))
 def test_every_model_trains_three_steps_on_all_that_it_serves(name, place, tmp_path):
-    for modality in find("model", name).build.modalities:
+    for modality in find("model", compose("train", [f"model={name}"])["model"]["name"]).build.modalities:
         dataset = KINDS[modality][place]
-        words = [f"model={name}", "data=mnist", "trainer.steps=3", "trainer.batch_size=6", "trainer.device=cpu"]
-        config = compose("train", words)
+        words = ["trainer.steps=3", "trainer.batch_size=6", "trainer.device=cpu"]
+        config = compose("train", [*small(name, dataset, everything=place == 2), *words])
         checked = check_config(config)
         torch.manual_seed(0)
         model = build_model(config["model"], dataset.spec)

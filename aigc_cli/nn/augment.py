@@ -55,11 +55,18 @@ def _outside(n: int, side: int, fraction: float, device: torch.device) -> Tensor
     return (position < start) | (position >= start + hole)
 
 
+def flip(x: Tensor) -> Tensor:
+    """Exchanges left and right in half of the images."""
+    mirrored = torch.rand(x.shape[0], 1, 1, 1, device=x.device) < 0.5
+    return torch.where(mirrored, x.flip(-1), x)
+
+
 #: name -> an augmentation of (n, c, h, w) in [-1, 1].
 AUGMENTATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "translation": translation,
     "color": color,
     "cutout": cutout,
+    "flip": flip,
 }
 
 

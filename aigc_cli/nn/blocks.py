@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parametrizations
+from torch.nn.functional import avg_pool2d, conv2d, conv_transpose2d, max_pool2d, normalize
+from torch.nn.utils import parametrize
 
 LEAK = 0.2  # slope of every leaky ReLU, as in DCGAN (Radford et al. 2016)
+WEIGHTED = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
 
 
 class PixelNorm(nn.Module):
@@ -55,6 +58,92 @@ def up(inputs: int, outputs: int, norm: str = "batch", dropout: float = 0.0) -> 
     )
 
 
+class Modulation(nn.Linear):
+    """The linear layer that gives gains and biases from a condition."""
+
+
+class ConditionalNorm(nn.Module):
+    """A normalisation whose gains and biases a condition moves (de Vries et al. 2017); without one, a plain one.
+
+    The condition is a class as one-hot, which gives gains and biases for each class (Dumoulin et al. 2017), or any
+    other vector, as in BigGAN (Brock et al. 2019, appendix B).
+    """
+
+    def __init__(self, norm: str, channels: int, condition: int) -> None:
+        super().__init__()
+        self.norm = NORMS[norm](channels)
+        self.modulation = Modulation(condition, 2 * channels, bias=False) if condition else None
+
+    def forward(self, x: Tensor, condition: Tensor | None) -> Tensor:
+        """(n, c, h, w) and (n, condition) to (n, c, h, w)."""
+        x = self.norm(x)
+        if self.modulation is None:
+            return x
+        gain, bias = self.modulation(condition)[:, :, None, None].chunk(2, dim=1)
+        return torch.addcmul(bias, x, 1 + gain)
+
+
+class SelfAttention(nn.Module):
+    """Attention between the places of a map, added to it with a gain that begins at 0 (Zhang et al. 2019, section 3).
+
+    Keys and values are pooled to half the map's size, as in BigGAN.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.inner = max(1, channels // 8)
+        self.outer = max(1, channels // 2)
+        self.query = nn.Conv2d(channels, self.inner, 1, bias=False)
+        self.key_value = nn.Conv2d(channels, self.inner + self.outer, 1, bias=False)
+        self.out = nn.Conv2d(self.outer, channels, 1, bias=False)
+        self.gain = nn.Parameter(torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, c, h, w) to the same shape."""
+        n, _, h, w = x.shape
+        query = self.query(x).flatten(2)
+        key, value = torch.split(max_pool2d(self.key_value(x), 2).flatten(2), [self.inner, self.outer], dim=1)
+        # Written out, because the fused kernels have no double backward, which R1 needs.
+        weight = (query.transpose(1, 2) @ key).softmax(dim=2)
+        attended = (value @ weight.transpose(1, 2)).view(n, self.outer, h, w)
+        out: Tensor = x + self.gain * self.out(attended)
+        return out
+
+
+class UpConv2d(nn.Conv2d):
+    """Repeats every pixel 2x2, then convolves 3x3: (n, c, h, w) to (n, outputs, 2h, 2w).
+
+    As one transposed convolution with a 4x4 kernel, which multiplies 2.25 times less.
+    """
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(inputs, outputs, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """See the class."""
+        kernel = _sum_of_shifts(self.weight).flip(2, 3).transpose(0, 1)
+        return conv_transpose2d(x, kernel, self.bias, stride=2, padding=1)
+
+
+class DownConv2d(nn.Conv2d):
+    """Convolves 3x3, then takes the mean of every 2x2: (n, c, h, w) to (n, outputs, h/2, w/2).
+
+    As one convolution with a 4x4 kernel and stride 2, which multiplies 2.25 times less.
+    """
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(inputs, outputs, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """See the class."""
+        return conv2d(x, _sum_of_shifts(self.weight) / 4, self.bias, stride=2, padding=1)
+
+
+def _sum_of_shifts(kernel: Tensor) -> Tensor:
+    """The kernels (o, i, 4, 4) of kernels (o, i, 3, 3) convolved with 2x2 ones."""
+    return 4 * avg_pool2d(kernel, 2, stride=1, padding=1)
+
+
 class ToMap(nn.Module):
     """Features (n, side * side * channels) as a map (n, channels, side, side) in channels_last, without a copy."""
 
@@ -97,7 +186,7 @@ class MinibatchStddev(nn.Module):
 def init_variance(module: nn.Module) -> None:
     """Weights that keep the variance of activations through leaky ReLUs (He et al. 2015, equation 14); biases 0."""
     for layer in module.modules():
-        if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
+        if isinstance(layer, WEIGHTED):
             nn.init.normal_(layer.weight, 0.0, nn.init.calculate_gain("leaky_relu", LEAK) / math.sqrt(_fan_in(layer)))
         bias = getattr(layer, "bias", None)
         if isinstance(bias, nn.Parameter):
@@ -111,11 +200,69 @@ def _fan_in(layer: nn.Conv2d | nn.ConvTranspose2d | nn.Linear) -> float:
     area = math.prod(layer.kernel_size)
     if isinstance(layer, nn.ConvTranspose2d):
         return layer.in_channels * area / math.prod(layer.stride)  # each output sees one kernel tap in stride^2
-    return layer.in_channels * area
+    return layer.in_channels // layer.groups * area
+
+
+def init_weights(module: nn.Module, how: str) -> None:
+    """Fresh weights for convolutions, linear layers and embeddings; biases 0.
+
+    ``variance`` is :func:`init_variance`; ``normal`` has deviation 0.02 (Radford et al. 2016); ``xavier`` keeps the
+    variance both ways (Glorot and Bengio 2010), twice it where a kernel sees more than a point, as in SNGAN;
+    ``orthogonal`` as in BigGAN (Saxe et al. 2014). A class's gains and biases begin at 1 and 0, but for orthogonal.
+    """
+    init_variance(module)
+    for layer in module.modules():
+        if isinstance(layer, Modulation) and how != "orthogonal":
+            nn.init.zeros_(layer.weight)
+        elif isinstance(layer, WEIGHTED) and how != "variance":
+            _INITS[how](layer.weight)
+        elif isinstance(layer, nn.Embedding) and how == "orthogonal":
+            nn.init.orthogonal_(layer.weight)
+
+
+def _xavier(weight: Tensor) -> None:
+    nn.init.xavier_uniform_(weight, gain=math.sqrt(2) if weight[0, 0].numel() > 1 else 1.0)
+
+
+_INITS: dict[str, Callable[[Tensor], Any]] = {
+    "normal": lambda weight: nn.init.normal_(weight, 0.0, 0.02),
+    "xavier": _xavier,
+    "orthogonal": nn.init.orthogonal_,
+}
+
+
+class SpectralNorm(nn.Module):
+    """A weight divided by its largest singular value, which a power iteration follows (Miyato et al. 2018, section 3).
+
+    In evaluation mode the iteration goes one step from where training left it and keeps nothing. So averaged weights
+    with averaged vectors, which are no longer of unit length, are normalised as they should be.
+    """
+
+    left: Tensor
+
+    def __init__(self, weight: Tensor, dim: int) -> None:
+        super().__init__()
+        self.dim = dim  # of the outputs
+        self.register_buffer("left", normalize(torch.randn(weight.shape[dim]).to(weight), dim=0))
+        for _ in range(15):
+            self(weight.detach())
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """The normalised weight, of the same shape."""
+        with torch.autocast(weight.device.type, enabled=False):
+            matrix = weight.movedim(self.dim, 0).flatten(1)
+            with torch.no_grad():
+                right = normalize(matrix.T @ self.left, dim=0)
+                left = normalize(matrix @ right, dim=0)
+                if self.training:
+                    self.left.copy_(left)
+            largest = left @ (matrix @ right)
+            return weight / largest.clamp_min(1e-4)  # a weight of zeros, as gains of classes begin, stays one
 
 
 def add_spectral_norm(module: nn.Module) -> None:
-    """Divides every convolution's and linear layer's weight by its largest singular value (Miyato et al. 2018)."""
+    """Gives every convolution and linear layer a :class:`SpectralNorm`."""
     for layer in list(module.modules()):
-        if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
-            parametrizations.spectral_norm(layer)
+        if isinstance(layer, WEIGHTED):
+            dim = 1 if isinstance(layer, nn.ConvTranspose2d) else 0
+            parametrize.register_parametrization(layer, "weight", SpectralNorm(layer.weight, dim))

@@ -8,16 +8,21 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from aigc_cli.config import check, compose
 from aigc_cli.data.base import Batch, DataSpec
 from aigc_cli.errors import ConfigError
-from aigc_cli.models.gan import GAN, GANConfig
-from aigc_cli.models.gan_losses import LOSSES, gradient_penalty, r1_penalty
+from aigc_cli.models.gan import GAN, NETWORKS, Controls
+from aigc_cli.models.gan_config import GANConfig
+from aigc_cli.models.gan_losses import LOSSES
 from aigc_cli.randomness import Noise
+from aigc_cli.training.ema import EMA
 
-SMALL = {"latent": 8, "hidden": 16, "width": 8, "max_width": 16}
+SMALL = {"latent": 8, "embedding": 4, "hidden": 16, "width": 8, "max_width": 16}
+CLASSES = ("zero", "one", "two")
+#: What each network needs beside.
+OWN: dict[str, dict[str, Any]] = {"r3gan": {"generator_norm": "none"}, "biggan": {"attention": 8}}
 
 
 @pytest.fixture(scope="module")
@@ -28,12 +33,14 @@ def defaults() -> dict[str, Any]:
 
 def build(defaults: dict[str, Any], shape: tuple[int, int, int] = (1, 16, 16), **changes: Any) -> GAN:
     torch.manual_seed(0)
-    config = check("model", GANConfig, {**defaults, **SMALL, **changes})
-    return GAN(config, DataSpec("image", shape))
+    own = OWN.get(changes.get("network", ""), {})
+    config = check("model", GANConfig, {**defaults, **SMALL, **own, **changes})
+    return GAN(config, DataSpec("image", shape, CLASSES))
 
 
 def images(n: int, shape: tuple[int, ...] = (1, 16, 16)) -> Batch:
-    return Batch(torch.rand(n, *shape, generator=torch.Generator().manual_seed(1)) * 2 - 1)
+    content = torch.rand(n, *shape, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    return Batch(content, torch.arange(n) % len(CLASSES))
 
 
 def step(model: GAN, batch: Batch, optimizers: dict[str, torch.optim.Optimizer], number: int = 0) -> dict[str, Tensor]:
@@ -57,23 +64,6 @@ def adam(model: GAN, lr: float = 1e-3) -> dict[str, torch.optim.Optimizer]:
     }
 
 
-@pytest.mark.parametrize("size", [8, 16, 32, 64, 128, 256])
-@pytest.mark.parametrize("channels", [1, 2, 3])
-def test_dcgan_makes_every_size_and_any_channels(defaults: dict[str, Any], size: int, channels: int) -> None:
-    model = build(defaults, (channels, size, size), width=2, max_width=4)
-    fake = model.sample(Noise(0, range(2)))
-    assert fake.shape == (2, channels, size, size)
-    assert fake.abs().max() <= 1
-    assert model.discriminator(fake).shape == (2,)
-
-
-@pytest.mark.parametrize("shape", [(1, 12, 12), (3, 16, 32), (1, 4, 4), (1, 512, 512)])
-def test_dcgan_names_the_sizes_it_makes(defaults: dict[str, Any], shape: tuple[int, int, int]) -> None:
-    with pytest.raises(ConfigError, match=r"8, 16, 32, 64, 128, 256.*not") as error:
-        build(defaults, shape)
-    assert "data.size=" in error.value.mend
-
-
 def test_mlp_makes_any_shape(defaults: dict[str, Any]) -> None:
     model = build(defaults, (3, 5, 7), network="mlp")
     assert model.sample(Noise(0, range(2))).shape == (2, 3, 5, 7)
@@ -94,6 +84,12 @@ def test_only_images(defaults: dict[str, Any]) -> None:
         ({"loss": "wasserstein"}, "loss"),
         ({"discriminator_steps": 0}, "discriminator_steps"),
         ({"augment": ["mirror"]}, "augment"),
+        ({"network": "r3gan"}, "r3gan has no normalisation"),
+        ({"network": "resnet", "minibatch_stddev": True}, "minibatch_stddev belongs to network=dcgan"),
+        ({"network": "biggan", "dropout": 0.1}, "dropout belongs to"),
+        ({"attention": 16}, "attention belongs to"),
+        ({"consistency": 1.0, "consistency_augment": []}, "consistency_augment is empty"),
+        ({"augment": ["ada"], "ada_transforms": []}, "ada_transforms is empty"),
         ({"widht": 8}, "widht"),
     ],
 )
@@ -102,31 +98,35 @@ def test_wrong_keys_and_contradictions(defaults: dict[str, Any], changes: dict[s
         check("model", GANConfig, {**defaults, **changes})
 
 
-@pytest.mark.parametrize("network", ["mlp", "dcgan"])
+@pytest.mark.parametrize("network", sorted(NETWORKS))
 @pytest.mark.parametrize("loss", sorted(LOSSES))
-def test_every_loss_trains_both_networks(defaults: dict[str, Any], network: str, loss: str) -> None:
-    model = build(defaults, network=network, loss=loss)
+@pytest.mark.parametrize("conditional", [False, True])
+def test_every_loss_trains_all_networks(defaults: dict[str, Any], network: str, loss: str, conditional: bool) -> None:
+    model = build(defaults, network=network, loss=loss, conditional=conditional)
     before = copy.deepcopy(model.state_dict())
     optimizers = adam(model)
     for number in range(3):
         figures = step(model, images(8), optimizers, number)
         assert all(math.isfinite(value) for value in figures.values())
         assert all(value.ndim == 0 for value in figures.values())
-    assert {"discriminator/loss", "discriminator/real_score", "discriminator/fake_score", "generator/loss"} <= set(
-        figures
-    )
+    curves = {"loss", "real_score", "fake_score", "accuracy"}
+    assert {"generator/loss", *(f"discriminator/{name}" for name in curves)} <= set(figures)
     changed = [name for name, value in model.state_dict().items() if not torch.equal(value, before[name])]
     assert any(name.startswith("generator") for name in changed)
     assert any(name.startswith("discriminator") for name in changed)
 
 
 def test_the_penalty_goes_with_the_loss(defaults: dict[str, Any]) -> None:
-    figures = {loss: step(m := build(defaults, loss=loss), images(8), adam(m)) for loss in ("wgan", "hinge")}
-    assert "discriminator/gradient_penalty" in figures["wgan"]
-    assert "discriminator/r1" not in figures["wgan"]
-    assert "discriminator/r1" in figures["hinge"]
+    penalties = {"discriminator/r1", "discriminator/r2", "discriminator/gradient_penalty"}
+    found = {}
+    for loss in ("wgan", "hinge", "relativistic"):
+        model = build(defaults, loss=loss)
+        found[loss] = {
+            name.removeprefix("discriminator/") for name in penalties & set(step(model, images(8), adam(model)))
+        }
+    assert found == {"wgan": {"gradient_penalty"}, "hinge": {"r1"}, "relativistic": {"r1", "r2"}}
     model = build(defaults, penalty="none")
-    assert set(step(model, images(8), adam(model))) & {"discriminator/r1", "discriminator/gradient_penalty"} == set()
+    assert not penalties & set(step(model, images(8), adam(model)))
 
 
 def test_r1_is_lazy(defaults: dict[str, Any]) -> None:
@@ -140,6 +140,113 @@ def test_phases_alternate_and_the_generator_sees_no_new_data(defaults: dict[str,
     phases = build(defaults, discriminator_steps=3).phases(0)
     assert [phase.name for phase in phases] == ["discriminator"] * 3 + ["generator"]
     assert [phase.new_batch for phase in phases] == [True, True, True, False]
+
+
+@pytest.mark.parametrize(
+    ("term", "changes"),
+    [
+        ("consistency", {"consistency": 10.0}),
+        ("consistency", {"consistency": 10.0, "minibatch_stddev": True, "consistency_augment": ["cutout"]}),
+        ("lecam", {"lecam": 0.3}),
+    ],
+)
+def test_a_regulariser_is_in_the_loss(defaults: dict[str, Any], term: str, changes: dict[str, Any]) -> None:
+    losses = []
+    for weights in (changes, {**changes, term: 2 * changes[term]}):
+        model = build(defaults, **weights)
+        model.phases(1)
+        torch.manual_seed(0)
+        losses.append(model("discriminator", images(6)))
+    once, twice = losses
+    assert once[term] > 0
+    torch.testing.assert_close(twice["loss"] - once["loss"], changes[term] * once[term])
+
+
+def test_lecam_pulls_scores_towards_the_other_sides_mean(defaults: dict[str, Any]) -> None:
+    model = build(defaults, lecam=0.3)
+    figures = step(model, images(8), adam(model))
+    means = torch.stack([figures["discriminator/real_score"], figures["discriminator/fake_score"]])
+    torch.testing.assert_close(model.lecam_anchors, means)  # the first step's means are all there is yet
+    step(model, images(8), adam(model), 200)
+    assert (model.lecam_anchors - means).abs().max() < 0.1 * (means[0] - means[1]).abs().clamp_min(0.1)
+
+
+def test_ada_grows_where_the_discriminator_is_sure_and_falls_where_it_is_not(defaults: dict[str, Any]) -> None:
+    model = build(defaults, augment=["ada"], ada_length=400, generator_norm="group", penalty="none")
+    optimizers = adam(model, 5e-3)
+    strengths = []
+    for number in range(60):  # the discriminator alone, on images that it can learn by heart
+        model.phases(number)
+        model.requires_grad_(False)
+        model.discriminator.requires_grad_(True)
+        optimizers["discriminator"].zero_grad()
+        losses = model("discriminator", images(16))
+        losses["loss"].backward()
+        optimizers["discriminator"].step()
+        strengths.append(losses["ada_strength"].item())
+    assert strengths[-1] > 0.3
+    assert strengths[-1] == model.ada_strength.item()
+    changes = [number for number in range(1, 60) if strengths[number] != strengths[number - 1]]
+    assert all(number % 4 == 0 for number in changes)
+    for parameter in model.discriminator.parameters():
+        parameter.data.zero_()
+    for number in range(60, 100):
+        model.phases(number)
+        model("discriminator", images(16))
+    assert model.ada_strength < strengths[-1]
+
+
+@pytest.mark.parametrize("augment", [["ada"], ["translation", "color", "cutout", "flip"], ["ada", "cutout"]])
+def test_augmentation_lets_gradients_through_to_the_generator(defaults: dict[str, Any], augment: list[str]) -> None:
+    model = build(defaults, augment=augment)
+    if "ada" in augment:
+        model.ada_strength.fill_(1.0)
+    gradients = []
+    for seed in (0, 0, 1):
+        model.phases(1)
+        model.zero_grad()
+        torch.manual_seed(seed)
+        model("generator", images(8))["loss"].backward()
+        gradients.append(torch.cat([p.grad.flatten() for p in model.generator.parameters() if p.grad is not None]))
+    assert gradients[0].abs().sum() > 0
+    assert torch.equal(gradients[0], gradients[1])
+    assert not torch.allclose(gradients[0], gradients[2])
+
+
+def test_a_paired_loss_shows_the_generator_real_scores(defaults: dict[str, Any]) -> None:
+    gradients = []
+    for shift in (0.0, 3.0):
+        model = build(defaults, loss="relativistic", generator_norm="group")
+        model.phases(1)
+        torch.manual_seed(1)
+        batch = images(8)
+        model("generator", batch.with_content(batch.content * 0.1 + shift))["loss"].backward()
+        gradients.append(torch.cat([p.grad.flatten() for p in model.generator.parameters() if p.grad is not None]))
+    assert not torch.allclose(*gradients)
+
+
+@pytest.mark.parametrize("network", sorted(NETWORKS))
+def test_the_class_steers_samples_and_scores(defaults: dict[str, Any], network: str) -> None:
+    model = build(defaults, network=network, conditional=True, loss="hinge")
+    optimizers = adam(model, 1e-2)
+    for number in range(3):  # what tells classes apart may begin as 0
+        step(model, images(9), optimizers, number)
+    model.eval()
+    with torch.no_grad():
+        latents = model.latents(Noise(0, range(4)))
+        ones, twos = model.decode(latents, torch.full((4,), 1)), model.decode(latents, torch.full((4,), 2))
+        real = images(4).content
+        scores = [model.discriminator(real, torch.full((4,), label)) for label in range(3)]
+    assert not torch.allclose(ones, twos)
+    assert not torch.allclose(scores[0], scores[1])
+    asked = model.sample(Noise(0, range(4)), class_="one")
+    torch.testing.assert_close(asked, ones)
+
+
+def test_conditional_needs_labels(defaults: dict[str, Any]) -> None:
+    config = check("model", GANConfig, {**defaults, "conditional": True})
+    with pytest.raises(ConfigError, match="needs labels"):
+        GAN(config, DataSpec("image", (1, 16, 16)))
 
 
 @pytest.mark.parametrize("steps", [1, 2])
@@ -178,15 +285,28 @@ def test_sharing_a_pass_changes_no_gradient(defaults: dict[str, Any]) -> None:
 def test_one_pass_scores_as_two(defaults: dict[str, Any], n: int, changes: dict[str, Any]) -> None:
     model = build(defaults, **changes)
     real, fake = images(n).content, torch.randn(n, 1, 16, 16)
-    joint = model._scores(real, fake)
-    torch.testing.assert_close(joint, (model.discriminator(real), model.discriminator(fake)))
+    joint = model._scores([real, fake], None)
+    torch.testing.assert_close(joint, [model.discriminator(real), model.discriminator(fake)])
 
 
 def test_batch_norm_sees_reals_and_fakes_apart(defaults: dict[str, Any]) -> None:
     model = build(defaults, discriminator_norm="batch")
     real, fake = images(8).content, torch.randn(8, 1, 16, 16)
-    apart = (copy.deepcopy(model.discriminator)(real), copy.deepcopy(model.discriminator)(fake))
-    torch.testing.assert_close(model._scores(real, fake), apart)
+    apart = [copy.deepcopy(model.discriminator)(real), copy.deepcopy(model.discriminator)(fake)]
+    torch.testing.assert_close(model._scores([real, fake], None), apart)
+
+
+def test_averaging_weights_keeps_spectral_norms_at_one(defaults: dict[str, Any]) -> None:
+    model = build(defaults, network="biggan", generator_spectral_norm=True, generator_norm="none", init="orthogonal")
+    average = EMA(model.generator, 0.9)
+    optimizers = adam(model, 1e-2)
+    for number in range(12):
+        step(model, images(8), optimizers, number)
+        average.update(100)
+    model.eval()
+    with average.in_place():
+        weight = model.generator.blocks[0].conv1.weight
+        assert torch.linalg.matrix_norm(weight.flatten(1), 2).item() == pytest.approx(1, abs=0.05)
 
 
 def test_spectral_norm_leaves_checkpoint_and_generator_alone(defaults: dict[str, Any]) -> None:
@@ -211,54 +331,29 @@ def test_samples_depend_on_their_own_noise_alone(defaults: dict[str, Any]) -> No
     assert not torch.equal(together[0], together[1])
 
 
-def test_truncation_narrows_the_latent(defaults: dict[str, Any]) -> None:
+def test_truncated_latents_are_those_drawn_again_until_they_are_inside(defaults: dict[str, Any]) -> None:
+    model = build(defaults, latent=64)
+    noise = lambda: Noise(0, range(500))  # noqa: E731
+    whole, truncated = model.latents(noise()), model.latents(noise(), truncation=0.8)
+    assert truncated.abs().max() <= 0.8
+    redrawn = whole[whole.abs() <= 0.8]
+    levels = torch.linspace(0.05, 0.95, 19)
+    torch.testing.assert_close(truncated.flatten().quantile(levels), redrawn.quantile(levels), atol=0.02, rtol=0)
+    assert torch.equal(truncated.argsort(), whole.argsort())  # the same sample, nearer to the typical
+    torch.testing.assert_close(model.latents(noise(), truncation=30.0), whole, atol=1e-5, rtol=1e-5)
+
+
+def test_truncation_narrows_what_is_sampled(defaults: dict[str, Any]) -> None:
     model = build(defaults, network="mlp", generator_norm="none").eval()
     with torch.no_grad():
-        spreads = [model.sample(Noise(0, range(64)), truncation=t).std(dim=0).mean().item() for t in (1.0, 0.5, 0.1)]
+        spreads = [model.sample(Noise(0, range(64)), truncation=t).std(dim=0).mean() for t in (None, 1.0, 0.1)]
     assert spreads[0] > spreads[1] > spreads[2]
-    for wrong in (0.0, 1.5, "much"):
-        with pytest.raises(ValueError, match="truncation"):
-            model.sample(Noise(0, range(2)), truncation=wrong)
 
 
-def test_losses_are_their_equations() -> None:
-    real, fake = torch.tensor([0.5, -1.0, 2.0]), torch.tensor([-0.3, 1.2, 0.0])
-    d_real, d_fake = real.sigmoid(), fake.sigmoid()
-    cross_entropy = -(d_real.log().mean() + (1 - d_fake).log().mean())
-    expected = {
-        "minimax": (cross_entropy, (1 - d_fake).log().mean()),
-        "non_saturating": (cross_entropy, -d_fake.log().mean()),
-        "hinge": ((1 - real).clamp_min(0).mean() + (1 + fake).clamp_min(0).mean(), -fake.mean()),
-        "lsgan": (((real - 1) ** 2).mean() / 2 + (fake**2).mean() / 2, ((fake - 1) ** 2).mean() / 2),
-        "wgan": (fake.mean() - real.mean(), -fake.mean()),
-    }
-    assert set(expected) == set(LOSSES)
-    for name, (discriminator, generator) in expected.items():
-        torch.testing.assert_close(LOSSES[name].discriminator(real, fake), discriminator)
-        torch.testing.assert_close(LOSSES[name].generator(fake), generator)
-
-
-def test_minimax_saturates_where_non_saturating_does_not() -> None:
-    gradients = {}
-    for name in ("minimax", "non_saturating"):
-        score = torch.tensor([-10.0], requires_grad=True)  # the discriminator is sure
-        LOSSES[name].generator(score).backward()
-        gradients[name] = score.grad.item()
-    assert abs(gradients["minimax"]) < 1e-4
-    assert gradients["non_saturating"] == pytest.approx(-1, abs=1e-3)
-
-
-def test_penalties_of_a_linear_critic() -> None:
-    """The gradient of w.x is w, whatever x."""
-    weight = torch.tensor([[3.0, 4.0]])
-    critic = nn.Sequential(nn.Linear(2, 1, bias=False), nn.Flatten(0))
-    critic[0].weight.data = weight.clone()
-    real, fake = torch.randn(5, 2), torch.randn(5, 2)
-    assert r1_penalty(critic, real).item() == pytest.approx(25 / 2)
-    penalty = gradient_penalty(critic, real, fake)
-    assert penalty.item() == pytest.approx((5 - 1) ** 2)
-    penalty.backward()
-    torch.testing.assert_close(critic[0].weight.grad, 2 * (5 - 1) * weight / 5)
+@pytest.mark.parametrize("wrong", [0.0, -1.0, "much"])
+def test_truncation_must_be_a_positive_number(wrong: object) -> None:
+    with pytest.raises(ConfigError, match="truncation"):
+        check("", Controls, {"truncation": wrong})
 
 
 def test_a_gan_learns_the_mean_of_its_data(defaults: dict[str, Any]) -> None:

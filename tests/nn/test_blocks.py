@@ -4,13 +4,18 @@ from torch import nn
 
 from aigc_cli.nn.blocks import (
     NORMS,
+    ConditionalNorm,
+    DownConv2d,
     FromMap,
     MinibatchStddev,
     PixelNorm,
+    SelfAttention,
     ToMap,
+    UpConv2d,
     add_spectral_norm,
     down,
     init_variance,
+    init_weights,
     up,
 )
 
@@ -72,3 +77,71 @@ def test_spectral_norm_bounds_the_largest_singular_value() -> None:
     for _ in range(30):
         net(torch.randn(2, 20))
     assert torch.linalg.matrix_norm(net[0].weight, 2).item() == pytest.approx(1, abs=0.02)
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_fused_resampling_is_resampling_and_convolution(memory_format: torch.memory_format) -> None:
+    x = torch.randn(2, 5, 6, 4).to(memory_format=memory_format)
+    up_conv, down_conv = UpConv2d(5, 3), DownConv2d(5, 3)
+    repeated = nn.functional.interpolate(x, scale_factor=2.0, mode="nearest")
+    expected = nn.functional.conv2d(repeated, up_conv.weight, up_conv.bias, padding=1)
+    torch.testing.assert_close(up_conv(x), expected, atol=1e-5, rtol=1e-5)
+    expected = nn.functional.avg_pool2d(nn.functional.conv2d(x, down_conv.weight, down_conv.bias, padding=1), 2)
+    torch.testing.assert_close(down_conv(x), expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("layer", [nn.Linear(20, 30), nn.Conv2d(4, 6, 3), nn.ConvTranspose2d(6, 4, 4), UpConv2d(4, 6)])
+def test_spectral_norm_is_of_the_matrix_from_inputs_to_outputs(layer: nn.Module) -> None:
+    torch.manual_seed(0)
+    weight = layer.weight.detach().clone()
+    dim = 1 if isinstance(layer, nn.ConvTranspose2d) else 0
+    add_spectral_norm(layer)
+    for _ in range(60):
+        normed = layer.weight.detach()
+    largest = torch.linalg.matrix_norm(weight.movedim(dim, 0).flatten(1), 2)
+    torch.testing.assert_close(normed, weight / largest, rtol=1e-3, atol=1e-4)
+
+
+def test_spectral_norm_stands_still_in_evaluation_and_leaves_zeros() -> None:
+    layer = nn.Linear(8, 8, bias=False)
+    add_spectral_norm(layer)
+    layer.eval()
+    state = {name: value.clone() for name, value in layer.state_dict().items()}
+    assert torch.equal(layer.weight, layer.weight)
+    assert all(torch.equal(value, state[name]) for name, value in layer.state_dict().items())
+    nn.init.zeros_(layer.parametrizations.weight.original)
+    assert torch.equal(layer.weight, torch.zeros(8, 8))
+
+
+@pytest.mark.parametrize("norm", sorted(NORMS))
+def test_conditional_norm_begins_as_the_norm_itself_and_moves_with_its_condition(norm: str) -> None:
+    torch.manual_seed(0)
+    layer, x = ConditionalNorm(norm, 6, 3), torch.randn(4, 6, 5, 5)
+    init_weights(layer, "xavier")
+    condition = torch.eye(3)[[0, 1, 2, 0]]
+    torch.testing.assert_close(layer(x, condition), NORMS[norm](6)(x))
+    nn.init.normal_(layer.modulation.weight)
+    gain, bias = (condition @ layer.modulation.weight.T)[:, :, None, None].chunk(2, dim=1)
+    torch.testing.assert_close(layer(x, condition), NORMS[norm](6)(x) * (1 + gain) + bias)
+    torch.testing.assert_close(ConditionalNorm(norm, 6, 0)(x, None), NORMS[norm](6)(x))
+
+
+def test_attention_begins_as_nothing_and_mixes_places() -> None:
+    torch.manual_seed(0)
+    layer, x = SelfAttention(16), torch.randn(2, 16, 4, 4)
+    assert torch.equal(layer(x), x)
+    layer.gain.data.fill_(1.0)
+    moved = x.clone()
+    moved[0, :, 0, 0] += 1
+    change = (layer(moved) - layer(x)).abs().amax(dim=1)
+    assert (change[0] > 1e-6).all()
+    assert change[1].max() == 0
+
+
+@pytest.mark.parametrize(("how", "deviation"), [("normal", 0.02), ("xavier", (2 * 2 / (9 * (32 + 64))) ** 0.5)])
+def test_init_by_name(how: str, deviation: float) -> None:
+    torch.manual_seed(0)
+    layer = nn.Conv2d(32, 64, 3)
+    init_weights(layer, how)
+    assert layer.weight.std().item() == pytest.approx(deviation, rel=0.03)
+    assert layer.bias.abs().max() == 0

@@ -1,0 +1,215 @@
+"""Adaptive augmentation (Karras et al., Training Generative Adversarial Networks with Limited Data, 2020).
+
+Each change happens to each image with a probability, the strength, that follows how sure the discriminator is of the
+images it trains on. While the strength is below about 0.8 the changes do not leak into samples. Of the paper's changes
+these are the pixel, geometric and colour ones, without sub-pixel translation, in one resampling and one matrix.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+#: As the paper applies them (its appendix B): a stretch between two rotations may be along any axis.
+GEOMETRY = ("flip", "quarter_turns", "translation", "scale", "rotation", "stretch", "rotation")
+COLOR = ("brightness", "contrast", "luma_flip", "hue", "saturation")
+ADJUST_EVERY = 4  # training steps between adjustments of the strength
+
+
+def adaptive(x: Tensor, strength: Tensor, transforms: Sequence[str]) -> Tensor:
+    """Images (n, c, h, w), each changed in its own way, float32; differentiable in x.
+
+    Args:
+        x: Images in [-1, 1].
+        strength: The probability of each change, a scalar on the same device.
+        transforms: Of :data:`GEOMETRY` and :data:`COLOR`. Hue needs three channels; with one, a luma flip is a
+            negative and saturation does nothing.
+    """
+    geometry = [name for name in GEOMETRY if name in transforms]
+    color = [name for name in COLOR if name in transforms]
+    with torch.autocast(x.device.type, enabled=False):
+        x = x.float()
+        if geometry:
+            x = _resample(x, _geometry(x, strength, geometry))
+        return _recolor(x, strength, color) if color else x
+
+
+def adapt(strength: Tensor, signs: Tensor, margins: Tensor, *, target: float, length: int, due: bool) -> None:
+    """Moves the strength up where the discriminator is surer than it should be, else down (the paper's section 3.1).
+
+    Args:
+        strength: A scalar in [0, 1], changed in place.
+        signs: The sum of the signs since the last adjustment, and their number, (2,), changed in place.
+        margins: How far the scores of this batch's reals are on the right side of the boundary, (n,).
+        target: The mean sign to hold, the paper's r_t.
+        length: Images in which the strength may go from 0 to 1.
+        due: Whether to adjust now.
+    """
+    signs[0] += margins.detach().sign().sum()
+    signs[1] += len(margins)
+    if due:
+        surer = (signs[0] / signs[1] - target).sign()
+        strength.add_(surer * signs[1] / length).clamp_(0.0, 1.0)
+        signs.zero_()
+
+
+def _happens(n: int, strength: Tensor) -> Tensor:
+    """For each image whether a change happens, (n, 1, 1)."""
+    return torch.rand(n, 1, 1, device=strength.device) < strength
+
+
+# geometry: matrices (n, 3, 3) from a place in the changed image to its place in the original, in pixels from the centre
+
+
+def _geometry(x: Tensor, strength: Tensor, names: Sequence[str]) -> Tensor:
+    n, _, height, width = x.shape
+    once_of_two = 1 - (1 - strength).sqrt()  # with which two rotations together happen as often as one change
+    same = torch.eye(3, device=x.device)
+    matrix = same.expand(n, 3, 3)
+    for name in names:
+        happens = _happens(n, once_of_two if name == "rotation" else strength)
+        matrix = matrix @ torch.where(happens, _PLACES[name](n, height, width, x.device), same)
+    return matrix
+
+
+def _affine(entries: Sequence[Tensor], n: int, device: torch.device) -> Tensor:
+    """The matrices (n, 3, 3) whose first two rows are `entries`, scalars or (n,)."""
+    rows = torch.stack([entry.to(device).expand(n) for entry in entries], dim=1).view(n, 2, 3)
+    last = torch.tensor([0.0, 0.0, 1.0], device=device).expand(n, 1, 3)
+    return torch.cat([rows, last], dim=1)
+
+
+def _scaling(x: Tensor, y: Tensor) -> Tensor:
+    zero = torch.zeros_like(x)
+    return _affine([x, zero, zero, zero, y, zero], len(x), x.device)
+
+
+def _turning(angle: Tensor) -> Tensor:
+    cos, sin, zero = angle.cos(), angle.sin(), torch.zeros_like(angle)
+    return _affine([cos, -sin, zero, sin, cos, zero], len(angle), angle.device)
+
+
+def _flip(n: int, height: int, width: int, device: torch.device) -> Tensor:
+    sides = 1.0 - 2.0 * torch.randint(2, (n,), device=device)
+    return _scaling(sides, torch.ones_like(sides))
+
+
+def _quarter_turns(n: int, height: int, width: int, device: torch.device) -> Tensor:
+    return _turning(torch.randint(4, (n,), device=device) * (math.pi / 2)).round()
+
+
+def _translation(n: int, height: int, width: int, device: torch.device) -> Tensor:
+    x, y = ((torch.rand(2, n, device=device) * 2 - 1) * 0.125).unbind()
+    one, zero = torch.ones_like(x), torch.zeros_like(x)
+    return _affine([one, zero, (x * width).round(), zero, one, (y * height).round()], n, device)
+
+
+def _scale(n: int, height: int, width: int, device: torch.device) -> Tensor:
+    scale = torch.exp2(0.2 * torch.randn(n, device=device))
+    return _scaling(scale, scale)
+
+
+def _rotation(n: int, height: int, width: int, device: torch.device) -> Tensor:
+    return _turning((torch.rand(n, device=device) * 2 - 1) * math.pi)
+
+
+def _stretch(n: int, height: int, width: int, device: torch.device) -> Tensor:
+    stretch = torch.exp2(0.2 * torch.randn(n, device=device))
+    return _scaling(stretch, 1 / stretch)
+
+
+_PLACES: dict[str, Callable[[int, int, int, torch.device], Tensor]] = {
+    "flip": _flip,
+    "quarter_turns": _quarter_turns,
+    "translation": _translation,
+    "scale": _scale,
+    "rotation": _rotation,
+    "stretch": _stretch,
+}
+
+
+def _resample(x: Tensor, matrix: Tensor) -> Tensor:
+    """Bilinear samples of x (n, c, h, w) at the places that `matrix` gives; beyond its edges it is mirrored.
+
+    By gathering, because the backward pass of grid_sample on a GPU does not repeat bit for bit.
+    """
+    n, _, height, width = x.shape
+    columns = torch.arange(width, device=x.device) - (width - 1) / 2
+    rows = torch.arange(height, device=x.device) - (height - 1) / 2
+    entries = matrix[:, :2, :, None, None]
+    places = entries[:, :, 0] * columns + entries[:, :, 1] * rows[:, None] + entries[:, :, 2]
+    left, right, across = _neighbours(places[:, 0], width)
+    top, bottom, down = _neighbours(places[:, 1], height)
+    flat = x.flatten(2)
+
+    def at(row: Tensor, column: Tensor) -> Tensor:
+        return flat.gather(2, (row * width + column).view(n, 1, -1).expand(-1, x.shape[1], -1)).view_as(x)
+
+    upper = torch.lerp(at(top, left), at(top, right), across)
+    lower = torch.lerp(at(bottom, left), at(bottom, right), across)
+    return torch.lerp(upper, lower, down)
+
+
+def _neighbours(place: Tensor, side: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The pixels before and after a place (n, h, w) from the centre, and its share of the way between, (n, 1, h, w)."""
+    far = max(1, side - 1)
+    place = far - ((place + (side - 1) / 2) % (2 * far) - far).abs()
+    before = place.floor()
+    share = (place - before)[:, None]
+    first = before.long().clamp(0, side - 1)
+    return first, (first + 1).clamp_max(side - 1), share
+
+
+# colour: matrices (n, c, c) and offsets (n, c, 1) on the channels of every pixel
+
+
+def _recolor(x: Tensor, strength: Tensor, names: Sequence[str]) -> Tensor:
+    n, channels = x.shape[:2]
+    same = torch.eye(channels, device=x.device)
+    matrix, offset = same.expand(n, channels, channels), torch.zeros(n, channels, 1, device=x.device)
+    for name in names:
+        if name == "hue" and channels != 3:
+            continue
+        happens = _happens(n, strength)
+        if name == "brightness":
+            offset = offset + torch.where(happens, 0.2 * torch.randn(n, 1, 1, device=x.device), 0.0)
+            continue
+        change = torch.where(happens, _MIXES[name](n, same), same)
+        matrix, offset = change @ matrix, change @ offset
+    return torch.baddbmm(offset, matrix, x.flatten(2)).view_as(x)
+
+
+def _luma(same: Tensor) -> Tensor:
+    """The projection on grey."""
+    return torch.full_like(same, 1 / len(same))
+
+
+def _contrast(n: int, same: Tensor) -> Tensor:
+    return same * torch.exp2(0.5 * torch.randn(n, 1, 1, device=same.device))
+
+
+def _luma_flip(n: int, same: Tensor) -> Tensor:
+    return same - 2 * _luma(same) * torch.randint(2, (n, 1, 1), device=same.device)
+
+
+def _hue(n: int, same: Tensor) -> Tensor:
+    """A rotation about the axis of greys (Rodrigues' formula)."""
+    angle = (torch.rand(n, 1, 1, device=same.device) * 2 - 1) * math.pi
+    third = 1 / math.sqrt(3)
+    cross = third * torch.tensor([[0.0, -1.0, 1.0], [1.0, 0.0, -1.0], [-1.0, 1.0, 0.0]], device=same.device)
+    return same * angle.cos() + cross * angle.sin() + _luma(same) * (1 - angle.cos())
+
+
+def _saturation(n: int, same: Tensor) -> Tensor:
+    return _luma(same) + (same - _luma(same)) * torch.exp2(torch.randn(n, 1, 1, device=same.device))
+
+
+_MIXES: dict[str, Callable[[int, Tensor], Tensor]] = {
+    "contrast": _contrast,
+    "luma_flip": _luma_flip,
+    "hue": _hue,
+    "saturation": _saturation,
+}
