@@ -1,0 +1,214 @@
+"""Transformers that see both sides of a token: they guess what is masked, and write by filling masks.
+
+Two objectives: ``mlm``, a fixed share of tokens is masked (Devlin et al., BERT, 2019); ``diffusion``, any number of
+them is, which bounds the likelihood (Sahoo et al., Simple and Effective Masked Diffusion Language Models, 2024; Nie et
+al., Large Language Diffusion Models, 2025).
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal
+
+import torch
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from aigc_cli.config import STRICT
+from aigc_cli.data.base import Batch, DataSpec
+from aigc_cli.errors import ConfigError
+from aigc_cli.models.base import Losses
+from aigc_cli.models.language import LanguageModel, Prompts, padded, per_token, unless_all
+from aigc_cli.nn.decoding import Choice
+from aigc_cli.nn.language import TokenTransformer
+from aigc_cli.nn.masking import Filling, Masks, ancestral, by_confidence, gibbs, masks_at
+from aigc_cli.nn.transformer import TransformerConfig
+from aigc_cli.randomness import Noise
+from aigc_cli.registry import register
+
+SCORED_RATE = 0.15  # of tokens that a model with a fixed mask rate is scored on, whatever it was trained on
+STRATA = 8  # numbers of masks that an item's bound is averaged over, spread evenly
+
+
+@dataclass(config=STRICT, frozen=True, kw_only=True)
+class BertConfig(TransformerConfig):
+    """The keys of ``model=bert``; configs/model/bert.yaml explains them."""
+
+    name: Literal["bert"]
+    tie_embeddings: bool
+    objective: Literal["diffusion", "mlm"]
+    mask_rate: Annotated[float, Field(gt=0, le=1)]
+    mixed_masks: bool
+
+
+@dataclass(config=STRICT, frozen=True, kw_only=True)
+class FillingControls:
+    """What ``sample`` takes; in place of the text of `prompt` it takes token ids, with masks for gaps."""
+
+    #: Text of its own, after `prompt` if there is one; or `prompt` with its gaps filled.
+    mode: Literal["sample", "infill"] | None = None
+    #: What the text begins with; or the text with gaps.
+    prompt: str | None = None
+    #: In a random order; all at once, then the least likely again; or one by one, over and over.
+    sampler: Literal["ancestral", "confidence", "gibbs"] = "ancestral"
+    #: Passes (of gibbs: over all tokens); None is one a token for ancestral, 10 for confidence and 4 for gibbs.
+    steps: Annotated[int, Field(ge=1)] | None = None
+    #: Divides scores: below 1, more of what is likely anyway; 0 always takes the likeliest token.
+    temperature: Annotated[float, Field(ge=0)] = 1.0
+    #: Draws from so many of the likeliest tokens.
+    top_k: Annotated[int, Field(ge=1)] | None = None
+    #: Draws from the fewest tokens that have this probability together (Holtzman et al. 2020).
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    #: Draws from tokens with at least this share of the likeliest one's probability (Nguyen et al. 2024).
+    min_p: Annotated[float, Field(ge=0, le=1)] | None = None
+    #: Tokens written after the prompt; None is as many as still fit.
+    max_tokens: Annotated[int, Field(ge=1)] | None = None
+
+
+@register("model", "bert", BertConfig)
+class MaskedLanguageModel(LanguageModel):
+    """Guesses masked tokens from all others. An item (n, t) is looked at whole."""
+
+    modalities = ("text",)
+    controls: ClassVar[type] = FillingControls
+    modes: ClassVar[tuple[str, ...]] = ("sample", "infill")
+
+    def __init__(self, config: BertConfig, spec: DataSpec) -> None:
+        super().__init__(spec)
+        self.config = config
+        self.length = spec.shape[0]
+        #: The token that stands for what is to be guessed; beyond the vocabulary, so that it is never a guess.
+        self.mask = self.vocab_size
+        self.encoder = TokenTransformer(
+            config, self.vocab_size, self.length, causal=False, tied=config.tie_embeddings, extra=1
+        )
+
+    def compile_networks(self) -> None:
+        """Compiles the stack: which features the head runs on changes from step to step."""
+        self.encoder.stack.compile()
+
+    def forward(self, phase: str, batch: Batch) -> Losses:
+        """The objective on token ids (n, t), in nats per token: of those that are masked, or of the bound."""
+        tokens, n = batch.content, len(batch)
+        there = tokens != self.pad
+        shares = [self.config.mask_rate] * n
+        if self.config.objective == "diffusion":
+            first = float(torch.rand(()))  # on the host, which has to know how many are masked
+            shares = [(row + first) / n for row in range(n)]
+        masks = masks_at(shares, there, torch.rand(tokens.shape, device=tokens.device))
+        shown = masks.apply(tokens, self.mask)
+        if self.config.objective == "mlm" and self.config.mixed_masks:
+            shown = self._mixed(shown, tokens, masks)
+        nats, _ = self._guessed(tokens, shown, there, masks)
+        if self.config.objective == "mlm":
+            return {"loss": nats.sum() / masks.counts.sum()}
+        return {"loss": (nats * self._weights(masks)).sum() / masks.lengths.sum()}
+
+    def _mixed(self, shown: Tensor, tokens: Tensor, masks: Masks) -> Tensor:
+        """Of masked tokens, a tenth shows a random one, not the mask, and a tenth itself (Devlin et al. 2019)."""
+        draw = torch.rand(masks.rows.shape, device=tokens.device)
+        other = torch.randint(self.vocab_size, masks.rows.shape, device=tokens.device)
+        own, seen = tokens[masks.rows, masks.places], shown[masks.rows, masks.places]
+        other = torch.where(masks.counts, other, own)
+        mixed = torch.where(draw < 0.8, seen, torch.where(draw < 0.9, other, own))
+        return shown.index_put((masks.rows, masks.places), mixed)
+
+    def _guessed(self, tokens: Tensor, shown: Tensor, there: Tensor, masks: Masks) -> tuple[Tensor, Tensor]:
+        """The nats of each masked token (m,), 0 where it does not count, and whether it is the likeliest, (m,)."""
+        hidden = self.encoder.hidden(shown, mask=unless_all(there))
+        logits = self.encoder.logits(hidden[masks.rows, masks.places]).float()
+        targets = tokens[masks.rows, masks.places]
+        nats = cross_entropy(logits, targets, reduction="none")
+        return torch.where(masks.counts, nats, 0), (logits.argmax(-1) == targets) & masks.counts
+
+    def _weights(self, masks: Masks) -> Tensor:
+        """T / k for each masked token (m,) of a row of T, of which k are masked: so the sum over a row, with k uniform
+        in 1 to T, bounds its negative log-likelihood on average (Nie et al. 2025, appendix A)."""
+        return (masks.lengths / masks.of_row)[masks.rows]
+
+    def score(self, batch: Batch, noise: Noise, samples: int = 1) -> dict[str, Tensor]:
+        """Held-out figures of each item, (n,) float64.
+
+        Of ``diffusion``: ``nelbo_per_token``, ``nelbo`` and ``tokens``, a bound on the negative log-likelihood in nats,
+        averaged over 8 numbers of masks for each of `samples`, which are spread evenly from 1 to all. Of ``mlm``:
+        ``masked_nll_per_token``, ``masked_nll``, ``tokens`` and ``masked_accuracy`` of a random 15 % of the tokens.
+        """
+        tokens = batch.content
+        there = tokens != self.pad
+        strata = STRATA * samples if self.config.objective == "diffusion" else samples
+        first = noise.uniform()[:, None].double()
+        keys = noise.uniform(strata, self.length)  # as wide whatever the batch
+        totals, right, masked = (torch.zeros(len(tokens), dtype=torch.float64, device=tokens.device) for _ in range(3))
+        for stratum in range(strata):
+            shares = [SCORED_RATE] * len(tokens)
+            if self.config.objective == "diffusion":
+                shares = ((stratum + first[:, 0]) / strata).tolist()
+            masks = masks_at(shares, there, keys[:, stratum, : tokens.shape[1]])
+            nats, hits = self._guessed(tokens, masks.apply(tokens, self.mask), there, masks)
+            if self.config.objective == "diffusion":
+                nats = nats * self._weights(masks) / strata
+            totals.index_add_(0, masks.rows, nats.double())
+            right.index_add_(0, masks.rows, hits.double())
+            masked += masks.of_row
+        if self.config.objective == "diffusion":
+            return per_token(totals, there.sum(1), "nelbo")
+        return {**per_token(totals, masked, "masked_nll"), "masked_accuracy": right / masked}
+
+    def encode(self, batch: Batch) -> Tensor:
+        """The mean of the features of each item's tokens, (n, width)."""
+        there = batch.content != self.pad
+        hidden = self.encoder.hidden(batch.content, mask=unless_all(there))
+        return (hidden * there[..., None]).sum(1) / there.sum(1, keepdim=True)
+
+    def sample(self, noise: Noise, prompt: Prompts | None = None, **controls: Any) -> Tensor:
+        """Token ids (n, t), int64: with `mode` "sample", a prompt and what follows it; with "infill", prompts with
+        their gaps filled. Rows that are shorter than others end in ``pad``.
+
+        Args:
+            noise: A stream for each sample.
+            prompt: Token ids, with :attr:`mask` for gaps.
+            controls: The other fields of :class:`FillingControls`.
+
+        Raises:
+            ConfigError: a prompt that does not fit, that is empty, or that has no gaps to fill.
+        """
+        asked = FillingControls(**controls)
+        canvas = self._canvas(noise, prompt, asked)
+        there = unless_all(canvas != self.pad)
+        filling = Filling(
+            read=lambda tokens: self.encoder.hidden(tokens, mask=there),
+            score=self.encoder.logits,
+            mask=self.mask,
+            canvas=canvas,
+            choice=Choice(asked.temperature, asked.top_k, asked.top_p, asked.min_p),
+        )
+        width = canvas.shape[1]
+
+        def draws(*count: int) -> Tensor:
+            return noise.uniform(*count, self.length)[..., :width]  # as wide whatever the batch
+
+        if asked.sampler == "confidence":
+            return by_confidence(filling, draws(asked.steps or 10), asked.steps or 10)
+        if asked.sampler == "gibbs":
+            return gibbs(filling, draws(asked.steps or 4), draws(asked.steps or 4))
+        return ancestral(filling, draws(), draws(), asked.steps)
+
+    def _canvas(self, noise: Noise, prompt: Prompts | None, asked: FillingControls) -> Tensor:
+        """What is to be filled, (n, t)."""
+        if prompt is None:
+            if asked.mode == "infill":
+                raise ConfigError("mode=infill needs a text with gaps", 'give it one, such as prompt="to be, or ____"')
+            rows: list[list[int]] = [[] for _ in noise.indices]
+        else:
+            rows = self.given(prompt, noise, most=self.vocab_size + 1)
+        longest = max(map(len, rows))
+        if longest > self.length:
+            raise ConfigError(f"a prompt has {longest} tokens, and this model looks at {self.length}", "shorten it")
+        if asked.mode == "infill":
+            if any(self.mask not in row for row in rows):
+                raise ConfigError("mode=infill: a prompt has no gaps", "write ____ for what is to be filled")
+        else:
+            more = self.length if asked.max_tokens is None else asked.max_tokens
+            rows = [row + [self.mask] * min(more, self.length - len(row)) for row in rows]
+        return padded(rows, self.pad, noise.device)

@@ -1,0 +1,130 @@
+"""What the models of text share: special tokens, prompts, the words that steer writing, and held-out scores."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated
+
+import torch
+from pydantic import Field, model_validator
+from pydantic.dataclasses import dataclass
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from aigc_cli.config import STRICT
+from aigc_cli.data.base import DataSpec
+from aigc_cli.errors import ConfigError
+from aigc_cli.models.base import Model
+from aigc_cli.nn.beam import beam_search
+from aigc_cli.nn.decoding import Choice, Session, write
+from aigc_cli.randomness import Noise
+
+#: Token ids, for each prompt; sample i is written from prompt ``i mod k`` of the k that there are.
+Prompts = Sequence[Sequence[int]]
+
+
+@dataclass(config=STRICT, frozen=True, kw_only=True)
+class WritingControls:
+    """What ``sample`` of a model takes that writes from left to right.
+
+    A model knows no strings: its ``sample`` takes token ids, :data:`Prompts`, in place of the text of `prompt`.
+    """
+
+    #: What the text begins with, or what it is made from.
+    prompt: str | None = None
+    #: Divides scores: below 1, more of what is likely anyway; 0 always takes the likeliest token.
+    temperature: Annotated[float, Field(ge=0)] = 1.0
+    #: Draws from so many of the likeliest tokens.
+    top_k: Annotated[int, Field(ge=1)] | None = None
+    #: Draws from the fewest tokens that have this probability together (Holtzman et al. 2020).
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    #: Draws from tokens with at least this share of the likeliest one's probability (Nguyen et al. 2024).
+    min_p: Annotated[float, Field(ge=0, le=1)] | None = None
+    #: Above 1, tokens that the text has already become less likely (Keskar et al. 2019).
+    repetition_penalty: Annotated[float, Field(ge=1)] = 1.0
+    #: Tokens written at most; None is as many as the model looks at.
+    max_tokens: Annotated[int, Field(ge=1)] | None = None
+    #: Above 1, searches for the likeliest text with so many candidates at a time.
+    beam: Annotated[int, Field(ge=1)] = 1
+    #: For beam search: the exponent of the length that divides log-probabilities; more prefers long texts.
+    length_penalty: Annotated[float, Field(ge=0)] = 1.0
+
+    @model_validator(mode="after")
+    def _search_or_draw(self) -> WritingControls:
+        if self.beam > 1:
+            drawing = {"top_k": None, "top_p": None, "min_p": None, "repetition_penalty": 1.0}
+            named = [name for name, usual in drawing.items() if getattr(self, name) != usual]
+            named += ["temperature"] if self.temperature not in (0.0, 1.0) else []
+            if named:
+                raise ValueError(f"beam={self.beam} searches and does not draw: leave out {' and '.join(named)}")
+        return self
+
+    @property
+    def draws(self) -> bool:
+        """Whether tokens are drawn, not just taken."""
+        return self.beam == 1 and self.temperature > 0
+
+    def choice(self) -> Choice:
+        """How a token is chosen."""
+        return Choice(self.temperature, self.top_k, self.top_p, self.min_p, self.repetition_penalty)
+
+
+class LanguageModel(Model):
+    """Base of the models of tokens."""
+
+    def __init__(self, spec: DataSpec) -> None:
+        super().__init__(spec)
+        assert spec.vocab_size is not None, "text has a vocabulary"
+        self.vocab_size = spec.vocab_size
+        specials = dict(spec.specials)
+        self.pad, self.bos, self.eos = specials["pad"], specials["bos"], specials["eos"]
+
+    def given(self, prompt: Prompts, noise: Noise, *, most: int | None = None) -> list[list[int]]:
+        """The prompt of each sample.
+
+        Raises:
+            ConfigError: a prompt is empty, or holds tokens beyond `most`, by default those of the vocabulary.
+        """
+        limit = self.vocab_size if most is None else most
+        for tokens in prompt:
+            if not tokens or not all(0 <= token < limit for token in tokens):
+                what = f"holds a token beyond the {limit} that the model reads" if tokens else "is empty"
+                raise ConfigError(f"a prompt {what}", "give it at least one token of the vocabulary")
+        return [list(prompt[index % len(prompt)]) for index in noise.indices]
+
+    def written(self, session: Session, controls: WritingControls, noise: Noise, count: int) -> Tensor:
+        """Token ids (n, prompt + count): a session's rows, written on as `controls` say, each until it ends."""
+        if controls.beam > 1:
+            rows, _ = beam_search(
+                session, controls.beam, count, length_penalty=controls.length_penalty, stop=self.eos, pad=self.pad
+            )
+            return rows
+        uniform = noise.uniform(count) if controls.draws else None
+        return write(session, controls.choice(), uniform, count, stop=self.eos, pad=self.pad)
+
+
+def token_scores(logits: Tensor, targets: Tensor, pad: int, name: str = "nll") -> dict[str, Tensor]:
+    """Held-out figures of each item, (n,) float64, from scores (n, t, vocab) of targets (n, t), of which `pad` is none.
+
+    ``<name>_per_token`` in nats, first; ``<name>``, the sum of an item's nats; and ``tokens``, how many those are, so
+    that sums over a split may be divided.
+    """
+    nats = cross_entropy(logits.float().transpose(1, 2), targets, ignore_index=pad, reduction="none")
+    return per_token(nats.double().sum(1), (targets != pad).sum(1), name)
+
+
+def per_token(nats: Tensor, tokens: Tensor, name: str) -> dict[str, Tensor]:
+    """The figures of :func:`token_scores`, of items with so many nats (n,) over so many tokens (n,)."""
+    counts = tokens.to(torch.float64)
+    return {f"{name}_per_token": nats.double() / counts.clamp(min=1), name: nats.double(), "tokens": counts}
+
+
+def unless_all(there: Tensor) -> Tensor | None:
+    """A mask of what is there; None on a CPU where that is all, but a GPU is not waited for to know."""
+    return None if there.device.type == "cpu" and bool(there.all()) else there
+
+
+def padded(rows: Sequence[Sequence[int]], pad: int, device: torch.device | str) -> Tensor:
+    """Rows of token ids as int64 (n, longest), filled up with `pad`."""
+    width = max(map(len, rows))
+    return torch.tensor([[*row, *[pad] * (width - len(row))] for row in rows], device=device)

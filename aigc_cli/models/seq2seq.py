@@ -1,0 +1,131 @@
+"""A transformer from one sequence to another (Vaswani et al., Attention Is All You Need, 2017)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+from torch import Tensor
+
+from aigc_cli.config import STRICT
+from aigc_cli.data.base import Batch, DataSpec
+from aigc_cli.errors import ConfigError
+from aigc_cli.models.base import Losses
+from aigc_cli.models.language import LanguageModel, Prompts, WritingControls, padded, token_scores, unless_all
+from aigc_cli.nn.decoding import Session
+from aigc_cli.nn.language import TokenTransformer
+from aigc_cli.nn.transformer import Transformer, TransformerConfig
+from aigc_cli.randomness import Noise
+from aigc_cli.registry import register
+
+
+@dataclass(config=STRICT, frozen=True, kw_only=True)
+class Seq2SeqConfig(TransformerConfig):
+    """The keys of ``model=seq2seq``; configs/model/seq2seq.yaml explains them."""
+
+    name: Literal["seq2seq"]
+    tie_embeddings: bool
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)]
+
+
+@dataclass(config=STRICT, frozen=True, kw_only=True)
+class TranslationControls(WritingControls):
+    """What ``sample`` takes: `prompt` is what is translated, and what is likeliest is usually wanted."""
+
+    temperature: Annotated[float, Field(ge=0)] = 0.0
+
+
+@register("model", "seq2seq", Seq2SeqConfig)
+class Seq2SeqModel(LanguageModel):
+    """p(target | source): an encoder that sees all of the source, and a causal decoder that attends to it.
+
+    Both sides share their vocabulary and its embedding. The loss is the mean cross-entropy in nats per target token,
+    with its label smoothing.
+    """
+
+    modalities = ("pairs",)
+    controls: ClassVar[type] = TranslationControls
+
+    def __init__(self, config: Seq2SeqConfig, spec: DataSpec) -> None:
+        super().__init__(spec)
+        self.config = config
+        self.longest = spec.shape[0]
+        self.decoder = TokenTransformer(
+            config, self.vocab_size, self.longest - 1, causal=True, cross=True, tied=config.tie_embeddings
+        )
+        self.encoder = Transformer(config, self.longest, causal=False)
+        self._examples: list[list[int]] | None = None
+
+    def read(self, source: Tensor) -> tuple[Tensor, Tensor | None]:
+        """What the decoder attends to, (n, s, width), of sources (n, s), and which of it is there, (n, s)."""
+        there = unless_all(source != self.pad)
+        return self.encoder(self.decoder.embedding(source), mask=there), there
+
+    def forward(self, phase: str, batch: Batch) -> Losses:
+        """The mean cross-entropy of targets (n, t) but their first token, given sources (n, s)."""
+        memory, there = self.read(_source(batch))
+        tokens, smoothing = batch.content, self.config.label_smoothing
+        loss = self.decoder(
+            tokens[:, :-1], tokens[:, 1:], self.pad, smoothing, memory=memory, memory_mask=there
+        )  # fmt: skip
+        return {"loss": loss}
+
+    def score(self, batch: Batch, noise: Noise, samples: int = 1) -> dict[str, Tensor]:
+        """Exact negative log-likelihoods of targets; see :func:`token_scores`. Nothing is drawn."""
+        memory, there = self.read(_source(batch))
+        hidden = self.decoder.hidden(batch.content[:, :-1], memory=memory, memory_mask=there)
+        return token_scores(self.decoder.logits(hidden), batch.content[:, 1:], self.pad)
+
+    def prepare(self, items: Iterable[Batch], **controls: Any) -> None:
+        """Keeps a few sources of the training set, which are translated where there is no prompt."""
+        if controls.get("prompt") is None:
+            rows = _source(next(iter(items))).tolist()
+            self._examples = [[token for token in row if token != self.pad] for row in rows]
+
+    def sample(self, noise: Noise, prompt: Prompts | None = None, **controls: Any) -> Tensor:
+        """Targets (n, t), int64, from ``bos`` to ``eos``, then ``pad``.
+
+        Args:
+            noise: A stream for each sample.
+            prompt: Token ids of the sources, ``bos`` and ``eos`` where they have none. None is those of
+                :meth:`prepare`, or else empty ones.
+            controls: The other fields of :class:`TranslationControls`.
+
+        Raises:
+            ConfigError: an empty prompt or a longer one than the model reads, or more tokens than it writes.
+        """
+        given = prompt if prompt is not None else self._examples or [[self.bos]]
+        sources = [self._whole(row) for row in self.given(given, noise)]
+        longest = max(map(len, sources))
+        if longest > self.longest:
+            raise ConfigError(
+                f"a prompt has {longest} tokens, its ends included, and this model reads {self.longest}",
+                "shorten it, or train with a larger data.max_length",
+            )
+        return self.translate(padded(sources, self.pad, noise.device), noise, **controls)
+
+    def _whole(self, row: list[int]) -> list[int]:
+        start = [] if row[0] == self.bos else [self.bos]
+        return [*start, *row, *([] if row[-1] == self.eos else [self.eos])]
+
+    def translate(self, source: Tensor, noise: Noise, **controls: Any) -> Tensor:
+        """Targets (n, t), as :meth:`sample`, of sources (n, s) as the data has them."""
+        asked = TranslationControls(**controls)
+        most = self.longest - 1
+        count = asked.max_tokens or most
+        if count > most:
+            raise ConfigError(
+                f"max_tokens={count}: this model writes up to {most}", f"choose max_tokens={most} or less"
+            )
+        memory, there = self.read(source)
+        session = Session(
+            self.decoder, [[self.bos]] * len(source), count, self.pad, memory=memory, memory_mask=there
+        )  # fmt: skip
+        return self.written(session, asked, noise, count)
+
+
+def _source(batch: Batch) -> Tensor:
+    assert batch.source is not None, "pairs have sources"
+    return batch.source

@@ -1,0 +1,85 @@
+"""A language model that writes from left to right (Radford et al., Improving Language Understanding, 2018)."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+import torch
+from pydantic.dataclasses import dataclass
+from torch import Tensor
+
+from aigc_cli.config import STRICT
+from aigc_cli.data.base import Batch, DataSpec
+from aigc_cli.models.base import Losses
+from aigc_cli.models.language import LanguageModel, Prompts, WritingControls, token_scores
+from aigc_cli.nn.decoding import Session, invert
+from aigc_cli.nn.language import TokenTransformer
+from aigc_cli.nn.transformer import TransformerConfig
+from aigc_cli.randomness import Noise
+from aigc_cli.registry import register
+
+
+@dataclass(config=STRICT, frozen=True, kw_only=True)
+class DecoderConfig(TransformerConfig):
+    """The keys of ``model=transformer``; configs/model/transformer.yaml explains them."""
+
+    name: Literal["transformer"]
+    tie_embeddings: bool
+
+
+@register("model", "transformer", DecoderConfig)
+class DecoderLanguageModel(LanguageModel):
+    """p(text) as a product over tokens, each given those before it within the window.
+
+    An item (n, t) gives t - 1 targets. The loss is their mean negative log-likelihood in nats, whose exponential is the
+    perplexity.
+    """
+
+    modalities = ("text",)
+    controls: ClassVar[type] = WritingControls
+    begins: Tensor
+
+    def __init__(self, config: DecoderConfig, spec: DataSpec) -> None:
+        super().__init__(spec)
+        self.config = config
+        self.context = spec.shape[0] - 1
+        self.decoder = TokenTransformer(config, self.vocab_size, self.context, causal=True, tied=config.tie_embeddings)
+        # What training items begin with: the one token that nothing before it predicts.
+        self.register_buffer("begins", torch.zeros(self.vocab_size, dtype=torch.int64))
+
+    def forward(self, phase: str, batch: Batch) -> Losses:
+        """The mean cross-entropy of token ids (n, t) but the first, in nats per token."""
+        tokens = batch.content
+        if self.training:
+            first = tokens[:, 0]
+            self.begins.index_add_(0, first, torch.ones_like(first))
+        return {"loss": self.decoder(tokens[:, :-1], tokens[:, 1:], self.pad)}
+
+    def score(self, batch: Batch, noise: Noise, samples: int = 1) -> dict[str, Tensor]:
+        """Exact negative log-likelihoods; see :func:`token_scores`. Nothing is drawn."""
+        logits = self.decoder.logits(self.decoder.hidden(batch.content[:, :-1]))
+        return token_scores(logits, batch.content[:, 1:], self.pad)
+
+    def sample(self, noise: Noise, prompt: Prompts | None = None, **controls: Any) -> Tensor:
+        """Token ids (n, prompt + max_tokens), int64: prompts and what follows, up to ``eos``, then ``pad``.
+
+        Without a prompt a row begins with a token as training items do, and has (n, \\*spec.shape). A window that is
+        full moves on; of a prompt that is longer, the last tokens are read.
+
+        Args:
+            noise: A stream for each sample.
+            prompt: Token ids.
+            controls: The other fields of :class:`WritingControls`.
+
+        Raises:
+            ConfigError: an empty prompt, or one with tokens that are none.
+        """
+        asked = WritingControls(**controls)
+        count = asked.max_tokens or self.context
+        rows = self._beginnings(noise) if prompt is None else self.given(prompt, noise)
+        return self.written(Session(self.decoder, rows, count, self.pad), asked, noise, count)
+
+    def _beginnings(self, noise: Noise) -> list[list[int]]:
+        seen = self.begins + (self.begins.sum() == 0)  # before training, any
+        tokens: list[int] = invert(seen.expand(len(noise), -1), noise.uniform()).tolist()
+        return [[token] for token in tokens]

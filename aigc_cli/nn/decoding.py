@@ -1,0 +1,202 @@
+"""Writing with a causal transformer: rows of tokens that grow, and how the next token is chosen.
+
+Everything stays on the device: how long rows are is known beforehand, and whether all have ended is looked at only now
+and then. A window that is full moves on: the newest half of it is read anew from position 0 on, so that a token is
+always drawn from a plain pass over the last ``length // 2 + 1`` to ``length`` tokens, whatever the style of positions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from aigc_cli.nn.language import TokenTransformer
+
+LOOK_EVERY = 16  # tokens between looks at whether all rows have ended, each of which waits for the device
+
+
+@dataclass(frozen=True)
+class Choice:
+    """How a token is chosen from its scores; by default as the model would have it."""
+
+    temperature: float = 1.0  # divides scores; 0 takes the best
+    top_k: int | None = None  # of so many best tokens
+    top_p: float | None = None  # of the fewest tokens that have this probability together (Holtzman et al. 2020)
+    min_p: float | None = None  # of those with at least this share of the best one's probability (Nguyen et al. 2024)
+    repetition_penalty: float = 1.0  # makes tokens that a row has already less likely (Keskar et al. 2019)
+
+
+class Session:
+    """Rows of tokens, each from a prompt on, and what the network has read of them.
+
+    Args:
+        network: Causal, in evaluation mode.
+        prompts: Token ids, at least one a row. Of a prompt longer than the network's length the last tokens are read.
+        room: Tokens that will be added to each row.
+        pad: What fills rows that are shorter than others.
+        memory: (n, s, width), where the network attends to one, and `memory_mask` (n, s).
+    """
+
+    def __init__(
+        self, network: TokenTransformer, prompts: Sequence[Sequence[int]], room: int, pad: int,
+        memory: Tensor | None = None, memory_mask: Tensor | None = None,
+    ) -> None:  # fmt: skip
+        assert all(prompts), "a row begins with a token"
+        self.network, self.memory, self.memory_mask = network, memory, memory_mask
+        self.device = network.embedding.weight.device
+        lengths = [len(prompt) for prompt in prompts]
+        self.tokens = _padded(prompts, max(lengths) + room, pad).to(self.device)
+        self.ends = torch.tensor(lengths, device=self.device)
+        windows = [prompt[-network.length :] for prompt in prompts]
+        self._unread: Tensor | None = _padded(windows, max(map(len, windows)), 0).to(self.device)
+        self._window_lengths = [len(window) for window in windows]
+        self.cache = network.stack.cache(len(prompts), min(network.length, max(self._window_lengths) + room))
+
+    def logits(self) -> Tensor:
+        """Scores (n, vocab) of each row's next token, float32; reads what was not read yet."""
+        hidden = self._read_prompts() if self._unread is not None else self._read_newest()
+        return self.network.logits(hidden).float()
+
+    def _read_prompts(self) -> Tensor:
+        assert self._unread is not None
+        hidden = self._hidden(self._unread)
+        self._unread = None
+        lengths = self._window_lengths
+        self.cache.read(lengths)
+        if len(set(lengths)) == 1:
+            return hidden[:, -1]
+        last = torch.tensor(lengths, device=self.device) - 1
+        return hidden[torch.arange(len(lengths), device=self.device), last]
+
+    def _read_newest(self) -> Tensor:
+        full = [row for row, length in enumerate(self.cache.lengths) if length == self.network.length]
+        if full:
+            self._move_on(full)
+        hidden = self._hidden(self.tokens.gather(1, self.ends[:, None] - 1))
+        self.cache.read([length + 1 for length in self.cache.lengths])
+        return hidden[:, -1]
+
+    def _move_on(self, rows: list[int]) -> None:
+        """Reads the newest half of full windows anew, but for the newest token, which comes next."""
+        assert self.memory is None, "a row that attends to a memory fits in the window"
+        kept = self.network.length // 2
+        part = self.network.stack.cache(len(rows), max(kept, 1))
+        if kept:
+            index = torch.tensor(rows, device=self.device)
+            columns = (self.ends[index] - 1 - kept)[:, None] + torch.arange(kept, device=self.device)
+            self.network.hidden(self.tokens[index].gather(1, columns), cache=part)
+        part.read([kept] * len(rows))
+        self.cache.replace(rows, part)
+
+    def _hidden(self, tokens: Tensor) -> Tensor:
+        return self.network.hidden(tokens, cache=self.cache, memory=self.memory, memory_mask=self.memory_mask)
+
+    def append(self, tokens: Tensor) -> None:
+        """Adds a token (n,) to each row."""
+        self.tokens.scatter_(1, self.ends[:, None], tokens[:, None])
+        self.ends = self.ends + 1
+
+    def repeat(self, count: int) -> None:
+        """Each row becomes `count` rows next to each other."""
+        self.tokens, self.ends = (part.repeat_interleave(count, 0) for part in (self.tokens, self.ends))
+        self.memory, self.memory_mask = (
+            None if part is None else part.repeat_interleave(count, 0) for part in (self.memory, self.memory_mask)
+        )
+        self.cache.repeat(count)
+
+    def reorder(self, rows: Tensor) -> None:
+        """Row i becomes a copy of row ``rows[i]``, which must be as long and have the same memory."""
+        self.tokens = self.tokens[rows]
+        self.cache.reorder(rows)
+
+
+@torch.no_grad()
+def write(
+    session: Session, choice: Choice, uniform: Tensor | None, count: int, *, stop: int | None, pad: int
+) -> Tensor:
+    """Adds up to `count` tokens to each row of a session, and returns all rows, (n, prompt + count).
+
+    Args:
+        session: With room for `count` tokens.
+        choice: How tokens are chosen.
+        uniform: Draws in [0, 1), (n, count), one for each token; None where the temperature is 0.
+        count: Tokens a row gets at most.
+        stop: The token that ends a row, and is kept; None where there is none.
+        pad: What comes after it.
+    """
+    done = torch.zeros(len(session.ends), dtype=torch.bool, device=session.device)
+    seen = _seen(session) if choice.repetition_penalty != 1 else None
+    for step in range(count):
+        draws = None if uniform is None else uniform[:, step]
+        token = choose(session.logits(), choice, draws, seen)
+        if stop is not None:
+            token = torch.where(done, pad, token)
+            done = done | (token == stop)
+        session.append(token)
+        if seen is not None:
+            seen.scatter_(1, token[:, None], True)
+        if stop is not None and step % LOOK_EVERY == LOOK_EVERY - 1 and bool(done.all()):
+            break
+    return session.tokens
+
+
+def choose(logits: Tensor, choice: Choice, uniform: Tensor | None, seen: Tensor | None = None) -> Tensor:
+    """One token for each row, (n,), from scores (n, vocab).
+
+    Args:
+        logits: float32.
+        choice: Repetition first, then temperature, top_k, top_p of what that leaves, min_p.
+        uniform: Draws in [0, 1), (n,); a token is drawn by inverting the distribution, so that a row takes the same
+            token for the same draw whatever the others do.
+        seen: (n, vocab), True for tokens that a row has.
+    """
+    if seen is not None:
+        logits = penalized(logits, seen, choice.repetition_penalty)
+    if choice.temperature == 0:
+        return logits.argmax(-1)
+    assert uniform is not None, "drawing needs draws"
+    logits = logits / choice.temperature
+    order = None
+    if choice.top_k is not None:
+        logits, order = logits.topk(min(choice.top_k, logits.shape[-1]))
+    elif choice.top_p is not None:
+        logits, order = logits.sort(descending=True, stable=True)
+    shares = logits.softmax(-1)
+    if choice.top_p is not None:
+        before = shares.cumsum(-1) - shares
+        shares = torch.where(before < choice.top_p, shares, 0)
+    if choice.min_p is not None:
+        shares = torch.where(shares >= choice.min_p * shares.amax(-1, keepdim=True), shares, 0)
+    place = invert(shares, uniform)
+    return place if order is None else order.gather(1, place[:, None])[:, 0]
+
+
+def invert(shares: Tensor, uniform: Tensor) -> Tensor:
+    """The place (n,) in each row of shares (n, k), none negative, at which their running sum passes a draw (n,).
+
+    In float64, so that a place with no share is never taken.
+    """
+    running = shares.double().cumsum(-1)
+    passed = (running > uniform.double()[:, None] * running[:, -1:]) & (shares > 0)
+    return passed.int().argmax(-1)
+
+
+def penalized(logits: Tensor, seen: Tensor, penalty: float) -> Tensor:
+    """Scores (n, vocab) with those of `seen` tokens lowered (Keskar et al., CTRL, 2019, section 4.1)."""
+    return torch.where(seen, torch.where(logits > 0, logits / penalty, logits * penalty), logits)
+
+
+def _seen(session: Session) -> Tensor:
+    """(n, vocab), True for the tokens that rows have."""
+    n, width = session.tokens.shape
+    seen = torch.zeros(n, session.network.vocab_size + 1, dtype=torch.bool, device=session.device)
+    there = torch.arange(width, device=session.device) < session.ends[:, None]
+    seen.scatter_(1, torch.where(there, session.tokens, session.network.vocab_size), True)
+    return seen[:, :-1]
+
+
+def _padded(rows: Sequence[Sequence[int]], width: int, pad: int) -> Tensor:
+    return torch.tensor([[*row, *[pad] * (width - len(row))] for row in rows])

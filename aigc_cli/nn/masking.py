@@ -1,0 +1,162 @@
+"""Tokens to be guessed: which are masked, and how a row of masks is filled, in an order of its own or over and over."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from aigc_cli.nn.decoding import Choice, choose
+
+
+@dataclass(frozen=True)
+class Masks:
+    """Places (m,) in rows (m,) of a batch, row by row, some of which may not count.
+
+    How many there may be is known on the host, so that a vocabulary head can run on them alone and nothing waits for
+    the device.
+    """
+
+    rows: Tensor
+    places: Tensor
+    counts: Tensor  # bool; False for the surplus where a row is shorter than the batch is wide
+    of_row: Tensor  # (n,), how many count in each row
+    lengths: Tensor  # (n,), tokens in each row
+
+    def apply(self, tokens: Tensor, mask: int) -> Tensor:
+        """`tokens` (n, t) with the mask where one counts."""
+        own = tokens[self.rows, self.places]
+        return tokens.index_put((self.rows, self.places), torch.where(self.counts, mask, own))
+
+
+def masks_at(shares: Sequence[float], there: Tensor, keys: Tensor) -> Masks:
+    """Masks for a share of each row's tokens, rounded up, where the keys are least.
+
+    Args:
+        shares: in (0, 1], one for each row, known on the host.
+        there: (n, t), True for tokens, False for padding.
+        keys: (n, t), random.
+    """
+    width, device = there.shape[1], there.device
+    order = keys.masked_fill(~there, torch.inf).argsort(1)
+    most = torch.tensor([_rounded_up(share * width) for share in shares])
+    rows = torch.repeat_interleave(torch.arange(len(most)), most)
+    ranks = torch.arange(len(rows)) - (most.cumsum(0) - most)[rows]
+    rows, ranks = rows.to(device, non_blocking=True), ranks.to(device, non_blocking=True)
+    lengths = there.sum(1)
+    exact = torch.tensor(shares, dtype=torch.float64).to(device, non_blocking=True) * lengths
+    of_row = torch.minimum((exact - 1e-9).ceil().clamp(min=1).long(), lengths)
+    return Masks(rows, order[rows, ranks], ranks < of_row[rows], of_row, lengths)
+
+
+def _rounded_up(count: float) -> int:
+    return max(1, math.ceil(count - 1e-9))
+
+
+#: Maps tokens (n, t) to features of theirs (n, t, width), and features (..., width) to scores (..., vocab).
+Read = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Filling:
+    """What is needed to fill the gaps of a canvas: tokens (n, t) with the token `mask` where there is one."""
+
+    read: Read
+    score: Read
+    mask: int
+    canvas: Tensor
+    choice: Choice
+
+    @property
+    def gaps(self) -> Tensor:
+        """(n, t), True for what is to be filled."""
+        return self.canvas == self.mask
+
+    def guess(self, tokens: Tensor, places: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
+        """Tokens for places (n, m) of a partly filled canvas, and their log-probabilities, (n, m) each."""
+        features = self.read(tokens)
+        wanted = features.gather(1, places[..., None].expand(-1, -1, features.shape[2]))
+        logits = self.score(wanted).float().flatten(0, 1)
+        chosen = choose(logits, self.choice, uniform.flatten())
+        sure = logits.log_softmax(-1).gather(1, chosen[:, None])[:, 0]
+        return chosen.view_as(places), sure.view_as(places)
+
+
+@torch.no_grad()
+def ancestral(filling: Filling, keys: Tensor, uniform: Tensor, steps: int | None) -> Tensor:
+    """Fills gaps in a random order, each given all that were filled before it (Uria, Murray and Larochelle 2014).
+
+    Args:
+        filling: of n rows of t tokens.
+        keys: (n, t), random; the order.
+        uniform: Draws in [0, 1), (n, t), one for each place.
+        steps: Passes; None is as many as a row has gaps, which makes it exact. With fewer, neighbours in the order are
+            drawn apart from each other.
+    """
+    tokens, gaps = filling.canvas, filling.gaps
+    order = keys.masked_fill(~gaps, torch.inf).argsort(1)
+    each, most = gaps.sum(1), int(gaps.sum(1).max())
+    steps = most if steps is None else min(steps, most)
+    for step in range(steps):
+        first, stop = each * step // steps, each * (step + 1) // steps
+        ranks = first[:, None] + torch.arange(-(-most // steps), device=tokens.device)
+        places = order.gather(1, ranks.clamp(max=tokens.shape[1] - 1))
+        guesses, _ = filling.guess(tokens, places, uniform.gather(1, places))
+        tokens = _put(tokens, places, guesses, ranks < stop[:, None])
+    return tokens
+
+
+@torch.no_grad()
+def by_confidence(filling: Filling, uniform: Tensor, steps: int) -> Tensor:
+    """Fills all gaps at once, then masks the least likely again, fewer each time (Ghazvininejad et al., Mask-Predict:
+    Parallel Decoding of Conditional Masked Language Models, 2019).
+
+    Args:
+        filling: of n rows of t tokens.
+        uniform: Draws in [0, 1), (n, steps, t).
+        steps: Passes.
+    """
+    tokens, gaps = filling.canvas, filling.gaps
+    sure = torch.full(tokens.shape, torch.inf, device=tokens.device)
+    places = torch.arange(tokens.shape[1], device=tokens.device).expand_as(tokens)
+    each = gaps.sum(1)
+    for step in range(steps):
+        open_ = tokens == filling.mask
+        guesses, likely = filling.guess(tokens, places, uniform[:, step])
+        tokens = torch.where(open_, guesses, tokens)
+        sure = torch.where(open_, likely, sure)
+        again = each * (steps - 1 - step) // steps
+        tokens = torch.where(sure.argsort(1).argsort(1) < again[:, None], filling.mask, tokens)
+    return tokens
+
+
+@torch.no_grad()
+def gibbs(filling: Filling, keys: Tensor, uniform: Tensor) -> Tensor:
+    """Fills gaps one by one, then draws each anew given all others, over and over (Wang and Cho, BERT has a Mouth, and
+    It Must Speak, 2019).
+
+    Args:
+        filling: of n rows of t tokens.
+        keys: (n, sweeps, t), random; the order of each sweep, of which the first fills the gaps.
+        uniform: Draws in [0, 1), (n, sweeps, t), one for each place.
+    """
+    tokens, gaps = filling.canvas, filling.gaps
+    each = gaps.sum(1)
+    for sweep in range(keys.shape[1]):
+        order = keys[:, sweep].masked_fill(~gaps, torch.inf).argsort(1)
+        for rank in range(int(each.max())):
+            places, there = order[:, rank : rank + 1], (rank < each)[:, None]
+            masked = _put(tokens, places, torch.full_like(places, filling.mask), there)
+            guesses, _ = filling.guess(masked, places, uniform[:, sweep].gather(1, places))
+            tokens = _put(tokens, places, guesses, there)
+    return tokens
+
+
+def _put(tokens: Tensor, places: Tensor, values: Tensor, where: Tensor) -> Tensor:
+    """`tokens` (n, t) with `values` (n, m) at those of the places (n, m) that are `where`."""
+    spare = tokens.shape[1]  # a column beyond the row, for what is to go nowhere
+    wide = torch.cat([tokens, tokens[:, :1]], 1)
+    return wide.scatter(1, torch.where(where, places, spare), values)[:, :spare]
