@@ -106,17 +106,22 @@ def test_a_kill_while_it_writes_leaves_the_old_or_the_new(cache: Path, capsys: p
     path = cache / "a.safetensors"
     store(path, torch.full((300_000, 8), -1.0))
     left_behind = 0
-    for attempt in range(6):
+    for _ in range(40):
         writer = subprocess.Popen([sys.executable, "-c", WRITER, str(path)], stdout=subprocess.PIPE)
         assert writer.stdout is not None
         writer.stdout.readline()
-        time.sleep(0.03 + 0.017 * attempt)
+        part = cache / f".{path.name}.{writer.pid}.part"
+        deadline = time.monotonic() + 60
+        while not part.exists() and time.monotonic() < deadline:
+            time.sleep(0.0005)
         writer.send_signal(signal.SIGKILL)
         writer.wait()
         writer.stdout.close()
         kept = load_features(path, 300_000)
         assert kept is not None
         assert float(kept.min()) == float(kept.max())
-        left_behind += len(list(cache.glob(".*.part")))
+        left_behind += part.exists()
+        if left_behind == 3:
+            break
     assert not capsys.readouterr().err
     assert left_behind, "no kill fell into a write: the test shows nothing"
