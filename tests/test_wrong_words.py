@@ -73,10 +73,11 @@ WRONG = [
 
 
 @pytest.fixture
-def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def workplace(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty folder but for things that are wrong in one way each."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("MPLCONFIGDIR", str(tmp_path_factory.mktemp("matplotlib")))  # else it makes one there
     for name in ("empty", "broken", "torn", "evil", "fakes", "gan", "vae"):
         (tmp_path / name).mkdir()
     for name in ("gan", "vae"):
