@@ -20,6 +20,12 @@ def say(text: str) -> None:
     print(f"aigc: {text}", file=sys.stderr, flush=True)
 
 
+def say_plainly(text: str) -> None:
+    """Text that may hold anything on stdout, with ``?`` for what its encoding lacks."""
+    encoding = sys.stdout.encoding or "utf-8"
+    print(text.encode(encoding, "replace").decode(encoding))
+
+
 def shown(path: Path) -> Path:
     """The path as it is shortest: relative where it lies under the current folder."""
     path, here = path.absolute(), Path.cwd()

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -14,12 +15,15 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass as typed
 
 from aigc_cli.config import STRICT, Options, check
+from aigc_cli.errors import ConfigError
+from aigc_cli.files import checksum
 from aigc_cli.progress import progress
-from aigc_cli.reporting import shown
+from aigc_cli.reporting import say_plainly, shown
 
 if TYPE_CHECKING:
     from aigc_cli.runs import Run
-    from aigc_cli.sampling.modes import Plan
+    from aigc_cli.sampling.plans import Plan
+    from aigc_cli.sampling.prompts import Prompt
     from aigc_cli.sampling.provenance import Provenance
     from aigc_cli.sampling.writers import Writer
     from aigc_cli.training.checkpoint import Restored
@@ -43,6 +47,7 @@ class SampleConfig:
     overwrite: bool
     data: dict[str, Any]
     controls: dict[str, Any]
+    prompt_file: str | None
 
 
 @dataclass(frozen=True)
@@ -52,6 +57,8 @@ class Written:
     out: Path
     files: list[str]
     overview: list[str]
+    #: What a terminal shows of the samples themselves.
+    shown: str
 
 
 def main(config: dict[str, Any], options: Options) -> int:
@@ -68,12 +75,13 @@ def main(config: dict[str, Any], options: Options) -> int:
     restored = restore_model(run, step=settings.step, device=settings.device)
     print(f"sampling {run.name}, step {restored.step}, on {restored.device}", file=sys.stderr)
     plan = _plan(restored, settings, field_values(controls))
-    provenance = _provenance(restored, settings, format, named_values(controls), plan.source)
+    provenance = _provenance(restored, settings, format, named_values(controls), plan)
     usual = format == find_writer(run.spec.modality)[0]
     out = Path(settings.out).expanduser() if settings.out else default_out(run, provenance, usual)
-    written = _write(plan, settings, writer, provenance, out)
+    written = _write(plan, settings, partial(writer, codec=restored.codec), provenance, out)
     if options.json:
-        print(json.dumps({**asdict(written), "out": str(out), **provenance.of_set(plan.arrangement)}))
+        named = {"out": str(out), "files": written.files, "overview": written.overview}
+        print(json.dumps({**named, **provenance.of_set(plan.arrangement)}))
     else:
         _report(written, plan, provenance, settings)
     return 0
@@ -83,25 +91,43 @@ def _plan(restored: Restored, settings: SampleConfig, controls: Mapping[str, Any
     """What is drawn, from a model that has seen what it needs for it."""
     from aigc_cli.commands.opening import opener
     from aigc_cli.data.selection import held_out_split
-    from aigc_cli.sampling.modes import Request, plan
+    from aigc_cli.sampling.plans import Request, plan
     from aigc_cli.sampling.preparing import prepare
 
     opened = opener(restored.run, settings.data)
     if controls.get("mode") != "reconstruct":
         prepare(restored.model, lambda: opened("train"), controls, device=restored.device)
+    prompts = _prompts(settings, controls)
     request = Request(
         model=restored.model,
         codec=restored.codec,
         controls=controls,
-        n=settings.n,
+        n=1 if settings.prompt_file and settings.n is None else settings.n,
         seed=settings.seed,
         device=restored.device,
         held_out=lambda: held_out_split(opened),
+        prompts=prompts,
     )
     return plan(request)
 
 
-def _write(plan: Plan, settings: SampleConfig, writer: type[Writer], provenance: Provenance, out: Path) -> Written:
+def _prompts(settings: SampleConfig, controls: Mapping[str, Any]) -> list[Prompt]:
+    """What texts are to begin from: the words of the command line, or the lines of a file."""
+    from aigc_cli.sampling.prompts import Prompt, read_prompts
+
+    typed = controls.get("prompt")
+    if settings.prompt_file is None:
+        return [] if typed is None else [Prompt(typed, "prompt=")]
+    if "prompt" not in controls:
+        raise ConfigError(f"prompt_file={settings.prompt_file}: this model takes no prompts", "leave prompt_file= out")
+    if typed is not None:
+        raise ConfigError("prompt= and prompt_file= both say what to begin from", "leave one of them out")
+    return read_prompts(Path(settings.prompt_file).expanduser())
+
+
+def _write(
+    plan: Plan, settings: SampleConfig, writer: Callable[..., Writer], provenance: Provenance, out: Path
+) -> Written:
     from aigc_cli.sampling.folder import check_replaceable, filling
     from aigc_cli.sampling.provenance import write_record
 
@@ -113,8 +139,9 @@ def _write(plan: Plan, settings: SampleConfig, writer: type[Writer], provenance:
                 files.write(raw)
                 bar.advance(len(raw))
             names, overview = files.finish()
+            said = files.shown()
         write_record(folder, provenance.record(arrangement, names, overview))
-    return Written(out, names, overview)
+    return Written(out, names, overview, said)
 
 
 def default_out(run: Run, provenance: Provenance, usual_format: bool) -> Path:
@@ -126,6 +153,8 @@ def default_out(run: Run, provenance: Provenance, usual_format: bool) -> Path:
     chosen = {word: value for word, value in provenance.controls.items() if value != usual[word]}
     parts = [f"step-{provenance.step}", f"seed-{provenance.seed}"]
     parts += [slug(f"{word}-{value}") for word, value in sorted(chosen.items())]
+    if "prompt_file" in provenance.source:
+        parts.append(slug(f"prompt_file-{provenance.source['prompt_file']}"))
     if not usual_format:
         parts.append(provenance.format)
     return run.path / GENERATED / "-".join(parts)
@@ -133,16 +162,22 @@ def default_out(run: Run, provenance: Provenance, usual_format: bool) -> Path:
 
 def _as_words(config: Mapping[str, Any]) -> dict[str, Any]:
     """The configuration with names as text: a run may be called 7, which the command line reads as a number."""
-    named = {key: config[key] for key in ("run", "out", "format", "device") if isinstance(config.get(key), int | float)}
+    named = {
+        key: config[key]
+        for key in ("run", "out", "format", "device", "prompt_file")
+        if isinstance(config.get(key), int | float)
+    }
     return {**config, **{key: str(value) for key, value in named.items()}}
 
 
 def _provenance(
-    restored: Restored, settings: SampleConfig, format: str, controls: Mapping[str, Any], source: Mapping[str, Any]
+    restored: Restored, settings: SampleConfig, format: str, controls: Mapping[str, Any], plan: Plan
 ) -> Provenance:
     from aigc_cli.sampling.provenance import Provenance
 
     run = restored.run
+    file = settings.prompt_file
+    prompts = {} if file is None else {"prompt_file": file, "sha256": checksum(Path(file).expanduser())}
     return Provenance(
         modality=run.spec.modality,
         format=format,
@@ -153,7 +188,7 @@ def _provenance(
         model_checksum=restored.checksum,
         seed=settings.seed,
         controls=controls,
-        source=source,
+        source={**plan.source, **prompts},
     )
 
 
@@ -161,6 +196,8 @@ def _report(written: Written, plan: Plan, provenance: Provenance, settings: Samp
     from aigc_cli.sampling.provenance import RECORD
 
     folder, files = shown(written.out), written.files
+    if written.shown:
+        say_plainly(written.shown)
     print(f"{plan.arrangement.described()}, {provenance.sentence()}")
     for name in written.overview:
         print(f"  {folder / name}")

@@ -95,10 +95,9 @@ def main(config: dict[str, Any], options: Options) -> int:
         print(f"to go on:    aigc train --resume {run.word} trainer.steps={2 * run.step}")
         return 0
     print(f"run:         {shown(run.path)}")
-    grids = [run.path / "samples" / f"step-{run.step}{part}.png" for part in ("", "-reconstructions")]
-    found = [shown(grid) for grid in grids if grid.exists()]
-    for place, grid in enumerate(found):
-        print(f"{'' if place else 'samples:':<13}{grid}")
+    found = sorted((run.path / "samples").glob(f"step-{run.step}[.-]*"), key=lambda path: (len(path.stem), path.name))
+    for place, path in enumerate(found):
+        print(f"{'' if place else 'samples:':<13}{shown(path)}")
     if not found:
         print(f"checkpoint:  {shown(run.checkpoints)}/step-{run.step}")
     print(f"curves:      {shown(run.path / 'curves.png')}")

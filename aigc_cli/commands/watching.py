@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -18,21 +18,21 @@ from aigc_cli.data.selection import Opener, chosen_rows, encoded, held_out_split
 from aigc_cli.errors import ConfigError
 from aigc_cli.files import resource_errors
 from aigc_cli.models.base import Model
-from aigc_cli.models.latent import LatentModel
 from aigc_cli.randomness import Noise
 from aigc_cli.runs import Run
 from aigc_cli.sampling.classes import balanced
 from aigc_cli.sampling.controls import modes_of, usual_controls
-from aigc_cli.sampling.generate import generate, reconstruct
-from aigc_cli.sampling.grid import Layout
-from aigc_cli.sampling.modes import Request, pair_layout, plan
+from aigc_cli.sampling.generate import generate
+from aigc_cli.sampling.plans import Request, plan
 from aigc_cli.sampling.preparing import prepare
-from aigc_cli.sampling.preview import write_preview
+from aigc_cli.sampling.writers import find_writer
 from aigc_cli.training.settings import TrainerConfig
 
 PER_TOKEN = "_per_token"
 #: Samples that a Fréchet distance is measured on, if `trainer.validate_items` does not say.
 MOST_SAMPLES = 2048
+#: The modes that are looked at, with what the names of their files end in.
+_PREVIEWS = {"sample": "", "reconstruct": "-reconstructions", "infill": "-infilled"}
 #: Items that a model's own curves are looked at on, of the training set and as many held out.
 EXAMINED = 256
 
@@ -69,44 +69,34 @@ def watch(
 
 
 def preview(watched: Watched, run: Run) -> Callable[[int], None]:
-    """Draws ``samples/step-N.png`` from the same noise each time, and reconstructions of the same held-out items."""
-    modes = modes_of(watched.model)
+    """Draws ``samples/step-N.*`` from the same noise each time, and what becomes of the same held-out items."""
+    modes = [mode for mode in _PREVIEWS if mode in modes_of(watched.model)]
 
     def draw(step: int) -> None:
-        if "sample" in modes:
-            _draw_samples(watched, run.path / "samples" / f"step-{step}.png", f"step {step}")
-        if "reconstruct" in modes:
-            _draw_reconstructions(watched, run.path / "samples" / f"step-{step}-reconstructions.png", f"step {step}")
+        for mode in modes:
+            _draw(watched, mode, run.path / "samples" / f"step-{step}{_PREVIEWS[mode]}", f"step {step}")
 
     return draw
 
 
-def _draw_samples(watched: Watched, path: Path, title: str) -> None:
+def _draw(watched: Watched, mode: str, path: Path, title: str) -> None:
+    _, writer = find_writer(watched.model.spec.modality)
+    n = watched.config.samples or writer.usual
     request = Request(
         model=watched.model,
         codec=watched.dataset.codec,
-        controls=watched.controls(),
-        n=balanced(watched.config.samples, watched.model),
+        controls=watched.controls() if mode == "sample" else usual_controls(watched.model, mode),
+        n=balanced(n, watched.model) if mode == "sample" else max(1, n // 2),  # of items shown twice, half as many
         seed=0,
         device=watched.device,
         held_out=partial(held_out_split, watched.split, ("val", "train")),
+        at_most=True,
     )
     drawn = plan(request)
-    _write(path, torch.cat(list(drawn.batches(None))), replace(drawn.arrangement.layout, title=title))
-
-
-def _draw_reconstructions(watched: Watched, path: Path, title: str) -> None:
-    assert isinstance(watched.model, LatentModel)
-    split, dataset = held_out_split(watched.split, ("val", "train"))
-    n = max(1, min(watched.config.samples // 2, len(dataset)))
-    pairs = reconstruct(watched.model, dataset, chosen_rows(dataset, "watched")[:n], device=watched.device)
-    raw = torch.cat([torch.stack(pair, dim=1).flatten(0, 1) for pair in pairs])
-    _write(path, raw, pair_layout(n, dataset.spec.shape, f"{title}, {split} split"))
-
-
-def _write(path: Path, raw: Tensor, layout: Layout) -> None:
+    title = ", ".join(filter(None, [title, drawn.arrangement.summary]))
+    path = path.with_name(path.name + writer.preview_suffix)
     with resource_errors(path):
-        write_preview(path, raw, layout)
+        writer.preview(path, drawn.batches(None), drawn.arrangement, request.codec, title)
 
 
 def validator(watched: Watched) -> Callable[[], dict[str, float]]:

@@ -64,6 +64,8 @@ class FillingControls:
     min_p: Annotated[float, Field(ge=0, le=1)] | None = None
     #: Tokens written after the prompt; None is as many as still fit.
     max_tokens: Annotated[int, Field(ge=1)] | None = None
+    #: Tokens that each gap in the text of `prompt` stands for; None is one for each underscore of it.
+    gap: Annotated[int, Field(ge=1)] | None = None
 
 
 @register("model", "bert", BertConfig)
@@ -79,7 +81,7 @@ class MaskedLanguageModel(LanguageModel):
         self.config = config
         self.length = spec.shape[0]
         #: The token that stands for what is to be guessed; beyond the vocabulary, so that it is never a guess.
-        self.mask = self.vocab_size
+        self.mask: int = self.vocab_size
         self.encoder = TokenTransformer(
             config, self.vocab_size, self.length, causal=False, tied=config.tie_embeddings, extra=1
         )

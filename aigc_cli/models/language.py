@@ -72,6 +72,9 @@ class WritingControls:
 class LanguageModel(Model):
     """Base of the models of tokens."""
 
+    #: The token that stands for a gap in a prompt; None where the model fills none.
+    mask: int | None = None
+
     def __init__(self, spec: DataSpec) -> None:
         super().__init__(spec)
         assert spec.vocab_size is not None, "text has a vocabulary"

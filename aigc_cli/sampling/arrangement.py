@@ -23,8 +23,11 @@ class Arrangement:
     layout: Layout = field(default_factory=Layout)
     #: What is known of each sample, a list of `n` for each kind of fact: ``{"class": ["cat", "dog", ...]}``.
     facts: Mapping[str, Sequence[Any]] = field(default_factory=dict)
-    #: The facts that the names of files show.
+    #: The facts that the names of files show, or the headings of texts.
     named: tuple[str, ...] = ()
+    #: Of texts, the facts that stand beside each, and what it is called there.
+    beside: tuple[str, ...] = ()
+    text: str = "text"
     #: The number of each sample's class, and the names that the numbers stand for.
     labels: Sequence[int] | None = None
     classes: tuple[str, ...] = ()

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -15,8 +16,10 @@ from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from aigc_cli import __version__
+from aigc_cli.data.base import Codec
 from aigc_cli.sampling.arrangement import Arrangement
 from aigc_cli.sampling.grid import grid, shown_of, to_image
+from aigc_cli.sampling.preview import write_preview
 from aigc_cli.sampling.provenance import DIGITAL_SOURCE_TYPE, Provenance
 from aigc_cli.sampling.writers import Writer, register_writer
 
@@ -45,8 +48,11 @@ def png_info(sentence: str, about: Mapping[str, Any], kind: str | None) -> PngIn
 class _ImageWriter(Writer):
     """Keeps the first images for the grid."""
 
-    def __init__(self, folder: Path, arrangement: Arrangement, provenance: Provenance) -> None:
-        super().__init__(folder, arrangement, provenance)
+    usual = 64
+    preview_suffix = ".png"
+
+    def __init__(self, folder: Path, arrangement: Arrangement, provenance: Provenance, codec: Codec) -> None:
+        super().__init__(folder, arrangement, provenance, codec)
         self.written = 0
         self._first: list[Tensor] = []
         self._kept = 0
@@ -78,6 +84,11 @@ class _ImageWriter(Writer):
     def _names(self) -> list[str]:
         raise NotImplementedError
 
+    @classmethod
+    def preview(cls, path: Path, batches: Iterable[Tensor], arrangement: Arrangement, codec: Codec, title: str) -> None:
+        """Writes a grid of the images."""
+        write_preview(path, torch.cat(list(batches)), replace(arrangement.layout, title=title))
+
 
 @register_writer("image", "png")
 class PNGWriter(_ImageWriter):
@@ -107,8 +118,8 @@ class NPZWriter(_ImageWriter):
     images' header and rows go straight into the archive, so memory holds one batch. Nothing in it is pickled.
     """
 
-    def __init__(self, folder: Path, arrangement: Arrangement, provenance: Provenance) -> None:
-        super().__init__(folder, arrangement, provenance)
+    def __init__(self, folder: Path, arrangement: Arrangement, provenance: Provenance, codec: Codec) -> None:
+        super().__init__(folder, arrangement, provenance, codec)
         self._open = ExitStack()
         self._rows: IO[bytes] | None = None
 

@@ -1,30 +1,21 @@
-"""The ways to sample a model: each sample by itself, reconstructions, walks between latents, a latent at a time.
-
-Each mode turns a request into a plan: what the samples are and where they stand, and how they are drawn. Sample ``i``
-of a plan depends on the seed and ``i`` alone, so that a plan of more samples begins with those of one of fewer.
-"""
+"""The ways to sample images: each by itself, reconstructions, walks between latents, a latent at a time."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from aigc_cli.data.base import Codec, Dataset, Split
 from aigc_cli.data.selection import chosen_rows, encoded, items_at
-from aigc_cli.errors import ConfigError
-from aigc_cli.models.base import Model
 from aigc_cli.models.latent import LatentModel, slerp
 from aigc_cli.randomness import Noise
 from aigc_cli.sampling.arrangement import ORIGINAL, RECONSTRUCTION, ROLE, Arrangement
 from aigc_cli.sampling.classes import balanced, class_layout, turns
-from aigc_cli.sampling.controls import modes_of, usual_controls
 from aigc_cli.sampling.generate import decoded, generate, in_batches, reconstruct
 from aigc_cli.sampling.grid import Layout, fitting_columns
+from aigc_cli.sampling.plans import Plan, Request, register_mode, source_of
 
 _WHOLE = 1024  # images in a grid that would mean little in part
 _WALK, _MOVE = 8, 9  # frames in a row, unless the control says
@@ -32,72 +23,7 @@ _REACH = 3.0  # standard deviations that a latent is moved either way
 _RANKED = 512  # held-out items that the activity of latents is measured on
 
 
-@dataclass(frozen=True, kw_only=True)
-class Request:
-    """What is to be sampled, and what with."""
-
-    model: Model
-    codec: Codec
-    #: The fields of ``model.controls``.
-    controls: Mapping[str, Any]
-    #: Samples, or what a mode counts in their place; None is as many as suit it.
-    n: int | None
-    seed: int
-    device: torch.device
-    #: Opens the items that the model was not trained on; called only where they are needed.
-    held_out: Callable[[], tuple[Split, Dataset]]
-
-    @property
-    def latent_model(self) -> LatentModel:
-        """The model, of which the modes beside "sample" take it that it has latents."""
-        assert isinstance(self.model, LatentModel)
-        return self.model
-
-    def counted(self, usual: int, most: int, what: str) -> int:
-        """How many are asked for.
-
-        Raises:
-            ConfigError: more than there are.
-        """
-        if self.n is not None and self.n > most:
-            raise ConfigError(f"n={self.n}: there are {most} {what}", f"choose n={most} or fewer")
-        return min(usual, most) if self.n is None else self.n
-
-
-@dataclass(frozen=True, kw_only=True)
-class Plan:
-    """A set of samples, and how it is drawn."""
-
-    arrangement: Arrangement
-    #: Maps a batch size, None for one that suits, to all samples in order, raw content (b, ...) on the CPU.
-    batches: Callable[[int | None], Iterator[Tensor]]
-    #: What of the data the samples show.
-    source: Mapping[str, Any] = field(default_factory=dict)
-
-
-def plan(request: Request) -> Plan:
-    """How the samples that are asked for are drawn and arranged.
-
-    Raises:
-        ConfigError: the model has no such mode or class, or there are fewer than `n`.
-        DataError: held-out items are needed, and cannot be read.
-    """
-    modes = modes_of(request.model)
-    mode = request.controls.get("mode") or next(iter(modes), "sample")
-    if modes and mode not in modes:
-        raise ConfigError(f"mode={mode}: this model has no such mode", f"choose from: {', '.join(modes)}")
-    _warn_of_ignored(request, mode)
-    return _MODES[mode](request)
-
-
-def _warn_of_ignored(request: Request, mode: str) -> None:
-    usual = usual_controls(request.model)
-    heard = {"sample": {*usual} - {"frames"}, "reconstruct": {"mode"}}.get(mode, {*usual})
-    for name, value in request.controls.items():
-        if name not in heard and value != usual.get(name, value):
-            print(f"aigc: warning: {name.rstrip('_')}= changes nothing with mode={mode}", file=sys.stderr)
-
-
+@register_mode("image", "sample")
 def _samples(request: Request) -> Plan:
     """Each by itself; those of a model that knows classes stand below the names of theirs."""
     model = request.model
@@ -128,6 +54,7 @@ def _classes(request: Request) -> list[int]:
     return turns(request.model, request.controls.get("class_"))
 
 
+@register_mode("image", "reconstruct")
 def _reconstructions(request: Request) -> Plan:
     """Held-out items above what the model makes of them; the seed decides which items."""
     split, dataset = request.held_out()
@@ -144,7 +71,7 @@ def _reconstructions(request: Request) -> Plan:
         facts["class"] = [classes[label] for label in labels]
     arrangement = Arrangement(
         n=2 * n,
-        layout=pair_layout(n, dataset.spec.shape),
+        layout=_pair_layout(n, dataset.spec.shape),
         facts=facts,
         named=("class", ROLE) if "class" in facts else (ROLE,),
         labels=labels,
@@ -161,12 +88,13 @@ def _reconstructions(request: Request) -> Plan:
     return Plan(arrangement=arrangement, batches=batches, source=source_of(split, dataset))
 
 
-def pair_layout(n: int, shape: Sequence[int], title: str | None = None) -> Layout:
+def _pair_layout(n: int, shape: Sequence[int]) -> Layout:
     """Originals above their reconstructions, `n` of each."""
     columns = max(1, min(n, 8, fitting_columns(shape)))
-    return Layout(columns=columns, stack=2, limit=_WHOLE, row_titles=(ORIGINAL, RECONSTRUCTION), title=title)
+    return Layout(columns=columns, stack=2, limit=_WHOLE, row_titles=(ORIGINAL, RECONSTRUCTION))
 
 
+@register_mode("image", "interpolate")
 def _walks(request: Request) -> Plan:
     """Each row goes from the latent of one sample to that of the next of its class."""
     model = request.latent_model
@@ -200,6 +128,7 @@ def _walks(request: Request) -> Plan:
     return Plan(arrangement=arrangement, batches=_drawn_in_rows(request, arrangement, latents))
 
 
+@register_mode("image", "traverse")
 def _moves(request: Request) -> Plan:
     """Each row moves one dimension of the latent of sample 0 from -3 to 3, the most active dimension first."""
     model = request.latent_model
@@ -261,11 +190,6 @@ def _by_activity(request: Request, size: int) -> tuple[list[int], dict[str, Any]
     return order, source_of(split, dataset)
 
 
-def source_of(split: Split, dataset: Dataset) -> dict[str, Any]:
-    """Which items samples were made from."""
-    return {"split": split, "fingerprint": dataset.spec.fingerprint}
-
-
 def _labels(request: Request, indices: Sequence[int]) -> list[int] | None:
     labels = request.latent_model.labels(indices, request.controls.get("class_"), request.device)
     return None if labels is None else [int(label) for label in labels]
@@ -291,8 +215,3 @@ def _drawn_in_rows(
         return in_batches(draw, range(arrangement.n), model.spec.shape, request.device, batch_size)
 
     return batches
-
-
-_MODES: dict[str, Callable[[Request], Plan]] = {
-    "sample": _samples, "reconstruct": _reconstructions, "interpolate": _walks, "traverse": _moves
-}  # fmt: skip

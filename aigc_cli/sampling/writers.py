@@ -13,13 +13,14 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import TracebackType
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 from torch import Tensor
 
+from aigc_cli.data.base import Codec
 from aigc_cli.errors import ConfigError, suggest
 from aigc_cli.sampling.arrangement import Arrangement
 from aigc_cli.sampling.provenance import Provenance
@@ -31,8 +32,12 @@ AUTO = "auto"
 class Writer(ABC):
     """Writes a set of samples into `folder`, in order, a batch at a time, in memory that hardly grows with the set."""
 
-    def __init__(self, folder: Path, arrangement: Arrangement, provenance: Provenance) -> None:
-        self.folder, self.arrangement, self.provenance = folder, arrangement, provenance
+    #: How many samples a person looks at together, and the ending of the file of a :meth:`preview` of them.
+    usual: ClassVar[int]
+    preview_suffix: ClassVar[str]
+
+    def __init__(self, folder: Path, arrangement: Arrangement, provenance: Provenance, codec: Codec) -> None:
+        self.folder, self.arrangement, self.provenance, self.codec = folder, arrangement, provenance, codec
 
     def __enter__(self) -> Writer:
         return self
@@ -47,6 +52,19 @@ class Writer(ABC):
     @abstractmethod
     def finish(self) -> tuple[list[str], list[str]]:
         """Ends the files. The names of those that hold the samples, in order; and of those that show some of them."""
+
+    def shown(self) -> str:
+        """What a terminal can show of the samples, once they are written; "" where that is nothing."""
+        return ""
+
+    @classmethod
+    @abstractmethod
+    def preview(cls, path: Path, batches: Iterable[Tensor], arrangement: Arrangement, codec: Codec, title: str) -> None:
+        """Writes one file that shows all samples, with a title; `path` appears whole or not at all.
+
+        Raises:
+            OSError: it cannot be written; nothing is left behind.
+        """
 
     def release(self) -> None:  # noqa: B027 - most writers hold nothing
         """Lets go of what is open, whether or not all was written."""
@@ -72,9 +90,7 @@ def find_writer(modality: str, format: str = AUTO) -> tuple[str, type[Writer]]:
     Raises:
         ConfigError: the modality has no such format.
     """
-    package = importlib.import_module("aigc_cli.sampling")
-    for module in pkgutil.iter_modules(package.__path__):
-        importlib.import_module(f"aigc_cli.sampling.{module.name}")
+    import_siblings()
     formats = _writers.get(modality, {})
     if not formats:
         raise ConfigError(f"there is no writer for {modality}", f"modalities with one: {', '.join(sorted(_writers))}")
@@ -82,3 +98,10 @@ def find_writer(modality: str, format: str = AUTO) -> tuple[str, type[Writer]]:
     if name not in formats:
         raise ConfigError(f"format={format}: {modality} samples cannot be written so", suggest(format, formats))
     return name, formats[name]
+
+
+def import_siblings() -> None:
+    """Imports every module of this folder, so that what they register is known."""
+    package = importlib.import_module("aigc_cli.sampling")
+    for module in pkgutil.iter_modules(package.__path__):
+        importlib.import_module(f"aigc_cli.sampling.{module.name}")

@@ -36,7 +36,7 @@ class TrainerConfig:
     checkpoint_every: Count
     keep: Count
     sample_every: Count | None
-    samples: Count
+    samples: Count | None
     validate_every: Count | None
     validate_items: Count | None
     validate_metric: Literal["auto", "score", "fd"]

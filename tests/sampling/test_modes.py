@@ -16,7 +16,7 @@ from aigc_cli.randomness import Noise
 from aigc_cli.sampling.arrangement import Arrangement
 from aigc_cli.sampling.classes import balanced
 from aigc_cli.sampling.controls import usual_controls
-from aigc_cli.sampling.modes import Plan, Request, plan
+from aigc_cli.sampling.plans import Plan, Request, plan
 from aigc_cli.sampling.preparing import prepare
 
 CLASSES = ("cat", "dog", "owl")

@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from aigc_cli.data.codecs import ImageCodec
 from aigc_cli.errors import ConfigError
 from aigc_cli.sampling.arrangement import Arrangement
 from aigc_cli.sampling.grid import Layout
@@ -26,7 +27,7 @@ def images(n: int, channels: int = 3, size: int = 8) -> torch.Tensor:
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
 def test_each_png_holds_its_own_pixels(tmp_path: Path, channels: int, provenance: MakeProvenance) -> None:
     raw = images(5, channels)
-    writer = PNGWriter(tmp_path, Arrangement(n=5), provenance())
+    writer = PNGWriter(tmp_path, Arrangement(n=5), provenance(), ImageCodec())
     writer.write(raw[:2])
     writer.write(raw[2:])
     files, overview = writer.finish()
@@ -38,13 +39,13 @@ def test_each_png_holds_its_own_pixels(tmp_path: Path, channels: int, provenance
 
 
 def test_names_have_as_many_digits_as_the_last_needs(tmp_path: Path, provenance: MakeProvenance) -> None:
-    writer = PNGWriter(tmp_path, Arrangement(n=1_000_001), provenance())
+    writer = PNGWriter(tmp_path, Arrangement(n=1_000_001), provenance(), ImageCodec())
     assert writer._name(0) == "0000000.png"
     assert writer._name(1_000_000) == "1000000.png"
 
 
 def test_each_png_says_where_it_comes_from(tmp_path: Path, provenance: MakeProvenance) -> None:
-    writer = PNGWriter(tmp_path, Arrangement(n=2), provenance())
+    writer = PNGWriter(tmp_path, Arrangement(n=2), provenance(), ImageCodec())
     writer.write(images(2))
     writer.finish()
     for name in ("000001.png", "grid.png"):
@@ -72,7 +73,7 @@ def labelled() -> Arrangement:
 
 
 def test_files_and_metadata_tell_the_class(tmp_path: Path, labelled: Arrangement, provenance: MakeProvenance) -> None:
-    writer = PNGWriter(tmp_path, labelled, provenance())
+    writer = PNGWriter(tmp_path, labelled, provenance(), ImageCodec())
     writer.write(images(5))
     files, _ = writer.finish()
     assert files[:3] == ["000000-cat.png", "000001-sea_horse_...png", "000002-cat.png"]
@@ -85,7 +86,7 @@ def test_files_and_metadata_tell_the_class(tmp_path: Path, labelled: Arrangement
 
 
 def test_npz_has_the_labels(tmp_path: Path, labelled: Arrangement, provenance: MakeProvenance) -> None:
-    with NPZWriter(tmp_path, labelled, provenance(format="npz")) as writer:
+    with NPZWriter(tmp_path, labelled, provenance(format="npz"), ImageCodec()) as writer:
         writer.write(images(5))
         writer.finish()
     with np.load(tmp_path / "samples.npz", allow_pickle=False) as archive:
@@ -98,7 +99,7 @@ def test_npz_has_the_labels(tmp_path: Path, labelled: Arrangement, provenance: M
 def test_what_no_model_made_is_not_said_to_be(tmp_path: Path, provenance: MakeProvenance) -> None:
     roles = ["original", "reconstruction"]
     pair = Arrangement(n=2, facts={"role": roles}, named=("role",), group=2, layout=Layout(columns=1, stack=2))
-    with PNGWriter(tmp_path, pair, provenance(source={"split": "test"})) as writer:
+    with PNGWriter(tmp_path, pair, provenance(source={"split": "test"}), ImageCodec()) as writer:
         writer.write(images(2))
         files, _ = writer.finish()
     assert files == ["000000-original.png", "000000-reconstruction.png"]
@@ -114,7 +115,7 @@ def test_what_no_model_made_is_not_said_to_be(tmp_path: Path, provenance: MakePr
 
 
 def test_the_label_is_plain_text_in_the_file(tmp_path: Path, provenance: MakeProvenance) -> None:
-    writer = PNGWriter(tmp_path, Arrangement(n=1), provenance())
+    writer = PNGWriter(tmp_path, Arrangement(n=1), provenance(), ImageCodec())
     writer.write(images(1))
     writer.finish()
     content = (tmp_path / "000000.png").read_bytes()
@@ -125,7 +126,7 @@ def test_the_label_is_plain_text_in_the_file(tmp_path: Path, provenance: MakePro
 @pytest.mark.parametrize("channels", [1, 3])
 def test_npz_is_one_array(tmp_path: Path, channels: int, provenance: MakeProvenance) -> None:
     raw = images(7, channels)
-    with NPZWriter(tmp_path, Arrangement(n=7), provenance(format="npz")) as writer:
+    with NPZWriter(tmp_path, Arrangement(n=7), provenance(format="npz"), ImageCodec()) as writer:
         for start in range(0, 7, 3):
             writer.write(raw[start : start + 3])
         assert writer.finish() == (["samples.npz"], ["grid.png"])
@@ -142,7 +143,7 @@ def test_the_same_samples_are_the_same_bytes(tmp_path: Path, provenance: MakePro
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()
         for kind in (NPZWriter, PNGWriter):
-            with kind(tmp_path / folder, Arrangement(n=3), provenance()) as writer:
+            with kind(tmp_path / folder, Arrangement(n=3), provenance(), ImageCodec()) as writer:
                 writer.write(images(3))
                 writer.finish()
     for path in (tmp_path / "a").iterdir():
@@ -158,7 +159,7 @@ def test_memory_does_not_grow_with_n(
         (tmp_path / str(n)).mkdir()
         batch = images(100, 3, 16)
         tracemalloc.start()
-        with kind(tmp_path / str(n), Arrangement(n=n), provenance()) as writer:
+        with kind(tmp_path / str(n), Arrangement(n=n), provenance(), ImageCodec()) as writer:
             for _ in range(n // 100):
                 writer.write(batch)
             peaks.append(tracemalloc.get_traced_memory()[1])
@@ -167,7 +168,7 @@ def test_memory_does_not_grow_with_n(
 
 
 def test_a_set_that_is_not_complete_is_not_finished(tmp_path: Path, provenance: MakeProvenance) -> None:
-    with NPZWriter(tmp_path, Arrangement(n=3), provenance()) as writer:
+    with NPZWriter(tmp_path, Arrangement(n=3), provenance(), ImageCodec()) as writer:
         writer.write(images(2))
         with pytest.raises(RuntimeError, match="2 samples were written, not 3"):
             writer.finish()
@@ -175,9 +176,9 @@ def test_a_set_that_is_not_complete_is_not_finished(tmp_path: Path, provenance: 
 
 def test_channels_that_no_png_holds(tmp_path: Path, provenance: MakeProvenance) -> None:
     with pytest.raises(ConfigError, match="5 channels") as caught:
-        PNGWriter(tmp_path, Arrangement(n=1), provenance()).write(images(1, 5))
+        PNGWriter(tmp_path, Arrangement(n=1), provenance(), ImageCodec()).write(images(1, 5))
     assert "format=npz" in caught.value.mend
-    with NPZWriter(tmp_path, Arrangement(n=1), provenance()) as writer:
+    with NPZWriter(tmp_path, Arrangement(n=1), provenance(), ImageCodec()) as writer:
         writer.write(images(1, 5))
         writer.finish()
     assert np.load(tmp_path / "samples.npz")["images"].shape == (1, 8, 8, 5)

@@ -1,0 +1,125 @@
+"""What is asked for when a model is sampled, and how that becomes a set of samples.
+
+The ways to sample are functions from a :class:`Request` to a :class:`Plan`, registered beside their code by what they
+are sampled from and the word that users type::
+
+    @register_mode("text", "infill")
+    def infilled(request: Request) -> Plan: ...
+
+Every module of this folder is imported before one is looked up, so a new mode is one new function. Sample ``i`` of a
+plan depends on the seed and ``i`` alone, so that a plan of more samples begins with those of one of fewer.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from aigc_cli.data.base import Codec, Dataset, Split
+from aigc_cli.errors import ConfigError
+from aigc_cli.models.base import Model
+from aigc_cli.models.latent import LatentModel
+from aigc_cli.sampling.arrangement import Arrangement
+from aigc_cli.sampling.controls import modes_of, usual_controls
+from aigc_cli.sampling.prompts import Prompt
+from aigc_cli.sampling.writers import import_siblings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What is to be sampled, and what with."""
+
+    model: Model
+    codec: Codec
+    #: The fields of ``model.controls``.
+    controls: Mapping[str, Any]
+    #: Samples, or what a mode counts in their place; None is as many as suit it.
+    n: int | None
+    seed: int
+    device: torch.device
+    #: Opens the items that the model was not trained on; called only where they are needed.
+    held_out: Callable[[], tuple[Split, Dataset]]
+    #: Texts to begin from, which samples take turns in.
+    prompts: Sequence[Prompt] = ()
+    #: Whether fewer will do, where there are not `n`.
+    at_most: bool = False
+
+    @property
+    def latent_model(self) -> LatentModel:
+        """The model, of which the modes beside "sample" take it that it has latents."""
+        assert isinstance(self.model, LatentModel)
+        return self.model
+
+    def counted(self, usual: int, most: int, what: str) -> int:
+        """How many are asked for.
+
+        Raises:
+            ConfigError: more than there are.
+        """
+        if self.n is not None and self.n > most and not self.at_most:
+            raise ConfigError(f"n={self.n}: there are {most} {what}", f"choose n={most} or fewer")
+        return min(usual if self.n is None else self.n, most)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A set of samples, and how it is drawn."""
+
+    arrangement: Arrangement
+    #: Maps a batch size, None for one that suits, to all samples in order, raw content (b, ...) on the CPU.
+    batches: Callable[[int | None], Iterator[Tensor]]
+    #: What of the data the samples show.
+    source: Mapping[str, Any] = field(default_factory=dict)
+
+
+def source_of(split: Split, dataset: Dataset) -> dict[str, Any]:
+    """Which items samples were made from."""
+    return {"split": split, "fingerprint": dataset.spec.fingerprint}
+
+
+Mode = Callable[[Request], Plan]
+_modes: dict[tuple[str, str], Mode] = {}
+
+
+def register_mode(modality: str, mode: str) -> Callable[[Mode], Mode]:
+    """Registers a way to sample."""
+
+    def add(make: Mode) -> Mode:
+        _modes[modality, mode] = make
+        return make
+
+    return add
+
+
+def plan(request: Request) -> Plan:
+    """How the samples that are asked for are drawn and arranged.
+
+    Raises:
+        ConfigError: the model has no such mode or class, a prompt that it cannot read, or there are fewer than `n`.
+        DataError: held-out items are needed, and cannot be read.
+    """
+    modes = modes_of(request.model)
+    mode = request.controls.get("mode") or next(iter(modes), "sample")
+    if modes and mode not in modes:
+        raise ConfigError(f"mode={mode}: this model has no such mode", f"choose from: {', '.join(modes)}")
+    _warn_of_ignored(request, mode)
+    import_siblings()
+    modality = request.model.spec.modality
+    if (modality, mode) not in _modes:
+        raise ConfigError(f"mode={mode} is not for models of {modality}", f"choose from: {', '.join(modes)}")
+    return _modes[modality, mode](request)
+
+
+def _warn_of_ignored(request: Request, mode: str) -> None:
+    usual = usual_controls(request.model)
+    heard = {
+        "sample": {*usual} - {"frames", "gap"}, "infill": {*usual} - {"max_tokens"}, "reconstruct": {"mode"}
+    }.get(mode, {*usual})  # fmt: skip
+    for name, value in request.controls.items():
+        if name not in heard and value != usual.get(name, value):
+            print(f"aigc: warning: {name.rstrip('_')}= changes nothing with mode={mode}", file=sys.stderr)

@@ -1,0 +1,89 @@
+"""Prompts: what a person writes for a model of text to go on from, as the token ids that it reads."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+from aigc_cli.data.codecs import TextCodec
+from aigc_cli.data.text_files import printable
+from aigc_cli.data.tokenizers import BOS, EOS
+from aigc_cli.errors import ConfigError, DataError
+
+#: Two or more underscores stand for one gap.
+GAP = re.compile(r"(_{2,})")
+
+
+class Prompt(NamedTuple):
+    """A text, and what it is called in a complaint."""
+
+    text: str
+    where: str
+
+
+def read_prompts(path: Path) -> list[Prompt]:
+    """The prompts in a UTF-8 file, one a line; only a line feed ends a line, with or without a carriage return.
+
+    Raises:
+        ConfigError: there is no such file, it is empty, or one of its lines is.
+        DataError: it is not UTF-8.
+    """
+    name = printable(path)
+    if not path.is_file():
+        raise ConfigError(f"prompt_file={name}: there is no such file", "name a file of text with a prompt a line")
+    try:
+        lines = path.read_bytes().decode("utf-8-sig").removesuffix("\n").split("\n")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{name} is not UTF-8 text: {error}", "save it as UTF-8, a prompt a line") from None
+    if lines == [""]:
+        raise ConfigError(f"prompt_file={name} is empty", "write a prompt a line")
+    prompts = [Prompt(line.removesuffix("\r"), f"line {place} of {name}") for place, line in enumerate(lines, start=1)]
+    for prompt in prompts:
+        if not prompt.text.strip():
+            raise ConfigError(f"{prompt.where} is empty", "write a prompt there, or remove the line")
+    return prompts
+
+
+def tokens_of(prompt: Prompt, codec: TextCodec) -> list[int]:
+    """The token ids of a prompt, after what the items of its data begin with.
+
+    Raises:
+        ConfigError: it is empty, or holds characters that the vocabulary lacks.
+    """
+    if not prompt.text:
+        raise ConfigError(f"{prompt.where} is empty", "leave it out to have a text without one, or write how it begins")
+    return [*_opening(codec), *_encoded(prompt.text, prompt, codec)]
+
+
+def tokens_with_gaps(prompt: Prompt, codec: TextCodec, mask: int, gap: int | None = None) -> list[int]:
+    """The token ids of a prompt with `mask` for its gaps, which are two or more underscores each.
+
+    A gap has `gap` tokens, or without that one for each underscore. Where tokens are parts of words, the space before
+    a gap belongs to it, as it does to the token of a word.
+
+    Raises:
+        ConfigError: it has no gaps, or holds characters that the vocabulary lacks.
+    """
+    pieces = GAP.split(prompt.text)  # texts and gaps in turn
+    if len(pieces) == 1:
+        raise ConfigError(
+            f"{prompt.where} has no gap to fill", 'write ____ for one, as in prompt="to be, or ____ to be"'
+        )
+    tokens = _opening(codec)
+    for text, following in zip(pieces[::2], [*pieces[1::2], ""], strict=True):
+        kept = text.removesuffix(" ") if following and codec.tokenizer.kind == "bpe" else text
+        tokens += _encoded(kept, prompt, codec) if kept else []
+        tokens += [mask] * (gap or len(following) if following else 0)
+    return [*tokens, *([EOS] if codec.start == BOS else [])]
+
+
+def _opening(codec: TextCodec) -> list[int]:
+    return [BOS] if codec.start == BOS else []
+
+
+def _encoded(text: str, prompt: Prompt, codec: TextCodec) -> list[int]:
+    try:
+        return codec.tokens(text)
+    except ConfigError as error:
+        raise ConfigError(f"{prompt.where}: {error.message}", error.mend) from None
