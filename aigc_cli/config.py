@@ -187,6 +187,7 @@ _TYPES = {
     "bool_type": "true or false",
     "bool_parsing": "true or false",
     "string_type": "text (quote it to keep a number as text)",
+    "string_too_short": "a word, not nothing",
     "list_type": "a list, written [a,b]",
     "tuple_type": "a list, written [a,b]",
     "dict_type": "a mapping, written {a:1,b:2}",

@@ -18,28 +18,32 @@ if TYPE_CHECKING:
     from aigc_cli.metrics.result import Result
 
 
+#: A word that is left empty names the current folder to Python, which nobody means.
+Named = Annotated[str, Field(min_length=1)]
+
+
 @dataclass(config=STRICT, frozen=True, kw_only=True)
 class EvalConfig:
     """See ``configs/eval.yaml``."""
 
     task: Literal["measure", "compare", "stats"]
-    run: str
+    run: Named
     metric: dict[str, dict[str, Any]]
     n: Annotated[int, Field(ge=1)] | None
     seed: Annotated[int, Field(ge=0)]
     seeds: Annotated[int, Field(ge=1)] | None
     split: Split
     step: Annotated[int, Field(ge=0)] | Literal["best"] | None
-    reference: str | None
-    extractor: str | None
-    backbone: str | None
-    weights: str | None
+    reference: Named | None
+    extractor: Named | None
+    backbone: Named | None
+    weights: Named | None
     resize: Literal["tf_bilinear", "clean"] | None
     dtype: Literal["float32", "bfloat16"]
-    fake: str | None
-    real: str | None
-    held_out: str | None
-    out: str | None
+    fake: Named | None
+    real: Named | None
+    held_out: Named | None
+    out: Named | None
     batch_size: Annotated[int, Field(ge=1)] | None
     device: str
     data: dict[str, Any]

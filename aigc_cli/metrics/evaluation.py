@@ -90,6 +90,10 @@ class Evaluator:
         metric.distributed_available_fn = _alone
         return metric
 
+    @property
+    def _n_real(self) -> int | None:
+        return self.real.n if isinstance(self.real, StatisticsFile) else len(self.real)
+
     def _extractor_of(self, name: str) -> Extractor:
         return self._extractors[self._configs[name].extractor]
 
@@ -169,7 +173,7 @@ class Evaluator:
                 what = f"{name} needs the generated images, and {fake.path} holds their statistics only"
                 raise ConfigError(what, "name the images with fake=, or ask for fid or fd")
             metric.take(fake.statistics_for(self._extractor_of(name), self.dtype), False)
-            results.append(self._result(name, metric, Score(finite(name, metric.compute()), len(fake)), None))
+            results.append(self._result(name, metric, Score(finite(name, metric.compute()), fake.n), None))
         return results
 
     def announced(self, n: int) -> list[Result]:
@@ -190,7 +194,7 @@ class Evaluator:
             plain=extractor.canonical and wanted == metric.native and self.dtype == "float32",
             better=metric.figures,
             config=self._values[name],
-            n_real=len(self.real) if metric.needs_real else 0,
+            n_real=self._n_real if metric.needs_real else 0,
             generated=score,
             floor=self._floors.get(name),
             at_floor_n=at_floor_n,

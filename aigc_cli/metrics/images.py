@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import zipfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from aigc_cli.data.decode import plain
 from aigc_cli.data.image_folder import SUFFIXES
 from aigc_cli.errors import ConfigError, DataError, NonFiniteError
 from aigc_cli.files import checksum
+from aigc_cli.metrics.npz import array_names, read_arrays
 from aigc_cli.randomness import permutation
 
 
@@ -173,16 +173,14 @@ class ArrayImages(Images):
 
 
 def _array_of(path: Path) -> np.ndarray:
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            if not isinstance(file, np.lib.npyio.NpzFile):
-                raise ValueError("it is no .npz archive")
-            names = [name for name in ("images", "samples", "arr_0") if name in file.files] or file.files
-            if "mu" in names:
-                raise ValueError("it holds statistics, not images")
-            return np.asarray(file[names[0]])
-    except (OSError, ValueError, EOFError, IndexError, zipfile.BadZipFile) as error:
-        raise DataError(f"{path} cannot be read as images: {error}", "give an .npz with one uint8 array") from None
+    names, mend = array_names(path), "give an .npz with one uint8 array"
+    if {"mu", "sigma"} <= set(names):
+        raise DataError(f"{path} holds statistics, not images", mend)
+    name = next((name for name in ("images", "samples", "arr_0") if name in names), names[0] if names else "images")
+    found = read_arrays(path, [name], "images", mend)
+    if name not in found:
+        raise DataError(f"{path} holds no array", mend)
+    return found[name]
 
 
 class FolderImages(Images):

@@ -125,7 +125,8 @@ def _rows(results: Sequence[Result], n: int) -> list[list[str]]:
     matched = next((result.at_floor_n for result in results if result.at_floor_n is not None), None)
     held_out = next((result.floor for result in results if result.floor is not None), None)
     sets = next((len(result.each) for result in results if result.each), 1)
-    header = ["", f"n={n:,}" if not any(result.extractor for result in results) else f"generated (n={n:,})"]
+    number_told = f"n={n:,}" if n else "n unknown"
+    header = ["", number_told if not any(result.extractor for result in results) else f"generated ({number_told})"]
     header[1] += f", {sets} sets" if sets > 1 else ""
     header += [] if matched is None else [f"generated (n={matched.n:,})"]
     header += [] if held_out is None else [f"held-out real (n={held_out.n:,})"]

@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Score:
-    """The figures of one set of items, and how many those were."""
+    """The figures of one set of items, and how many those were; None where a file of statistics does not say it."""
 
     figures: dict[str, float]
-    n: int
+    n: int | None
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,8 @@ class Result:
     #: For each figure which way is better: "lower", "higher" or "" where neither is.
     better: Mapping[str, str]
     config: Mapping[str, Any]
-    n_real: int
+    #: 0 where it looks at none; None where a file of statistics does not say it.
+    n_real: int | None
     #: The figures; their means where there are several sample sets.
     generated: Score
     #: Held-out real items in the place of generated ones; None where there are none.

@@ -99,7 +99,8 @@ def comparable_to_literature(result: Result, sides: Any) -> tuple[bool, str]:
         return False, f"no protocol is known here for a reference of {data or 'images from files'}"
     wanted_split, n_real, n = PROTOCOLS[data]
     if result.generated.n != n:
-        return False, f"published figures are of {n:,} generated images, and these are {result.generated.n:,}"
+        made = "an unknown number" if result.generated.n is None else f"{result.generated.n:,}"
+        return False, f"published figures are of {n:,} generated images, and these are {made}"
     if not reference.get("original"):
         return False, f"this copy of {data} was not found equal to the published one: it may have lost detail"
     if result.n_real and (split != wanted_split or result.n_real != n_real):

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import io
 import json
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ import torch
 from aigc_cli.errors import DataError
 from aigc_cli.files import checksum, write_atomically
 from aigc_cli.metrics.features import Extractor, FeatureStatistics
+from aigc_cli.metrics.npz import array_names, read_arrays
 
 #: Stands for the number of images where a file does not say it; only a covariance's divisor depends on it, and that is
 #: taken out again.
@@ -33,9 +33,11 @@ class StatisticsFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        entries = _read(path)
-        mean, covariance = (np.asarray(entries[name], dtype=np.float64) for name in ("mu", "sigma"))
-        _check(path, mean, covariance)
+        entries = read_arrays(path, ("mu", "sigma", "n", "stamp"), "statistics", "give an .npz with mu and sigma")
+        reason = _wrong(entries)
+        if reason is not None:
+            raise DataError(f"{path} holds no mean and covariance: {reason}", "write it again, or name the images")
+        mean, covariance = (entries[name].astype(np.float64) for name in ("mu", "sigma"))
         self.n = int(entries["n"]) if "n" in entries else None
         self.stamp: dict[str, Any] = _stamp(path, entries)
         used = self.n if self.n is not None else _UNKNOWN_N
@@ -69,13 +71,7 @@ _MEND = "make statistics that fit with `aigc eval stats data=NAME out=FILE.npz`,
 
 def is_statistics(path: Path) -> bool:
     """Whether a file is a ``.npz`` with ``mu`` and ``sigma``."""
-    if path.suffix != ".npz" or not path.is_file():
-        return False
-    try:
-        with zipfile.ZipFile(path) as file:
-            return {"mu.npy", "sigma.npy"} <= set(file.namelist())
-    except (OSError, zipfile.BadZipFile):
-        return False
+    return path.suffix == ".npz" and path.is_file() and {"mu", "sigma"} <= set(array_names(path))
 
 
 def write_statistics(path: Path, statistics: FeatureStatistics, stamp: Mapping[str, Any]) -> None:
@@ -88,26 +84,32 @@ def write_statistics(path: Path, statistics: FeatureStatistics, stamp: Mapping[s
     write_atomically(path, buffer.getvalue())
 
 
-def _read(path: Path) -> dict[str, np.ndarray]:
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            return {name: np.asarray(file[name]) for name in ("mu", "sigma", "n", "stamp") if name in file.files}
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zipfile.LargeZipFile) as error:
-        raise DataError(f"{path} cannot be read as statistics: {error}", "give an .npz with mu and sigma") from None
-
-
-def _check(path: Path, mean: np.ndarray, covariance: np.ndarray) -> None:
-    reason = None
+def _wrong(entries: Mapping[str, np.ndarray]) -> str | None:
+    """Why arrays are no mean and covariance, with or without a number of images; None where they are."""
+    if not {"mu", "sigma"} <= set(entries):
+        return "it has no mu and sigma"
+    mean, covariance, n = entries["mu"], entries["sigma"], entries.get("n", np.array(_UNKNOWN_N))
     if mean.ndim != 1 or covariance.shape != (len(mean), len(mean)) or not len(mean):
-        reason = f"mu is {mean.shape} and sigma {covariance.shape}, not (d,) and (d, d)"
-    elif not (np.isfinite(mean).all() and np.isfinite(covariance).all()):
-        reason = "some of it is NaN or infinite"
-    elif not np.allclose(covariance, covariance.T, rtol=1e-4, atol=1e-6 * float(np.abs(covariance).max())):
-        reason = "sigma is not symmetric"
-    elif (np.diagonal(covariance) < 0).any():
-        reason = "sigma has negative variances"
-    if reason is not None:
-        raise DataError(f"{path} holds no mean and covariance: {reason}", "write it again, or name the images")
+        return f"mu is {mean.shape} and sigma {covariance.shape}, not (d,) and (d, d)"
+    if not {mean.dtype.kind, covariance.dtype.kind} <= set("fiu"):
+        return f"mu is of {mean.dtype} and sigma of {covariance.dtype}, not of numbers"
+    if n.ndim or n.dtype.kind not in "iu" or n < 0:
+        return "n is no number of images"
+    if not (np.isfinite(mean).all() and np.isfinite(covariance).all()):
+        return "some of it is NaN or infinite"
+    return _wrong_covariance(covariance.astype(np.float64))
+
+
+def _wrong_covariance(matrix: np.ndarray) -> str | None:
+    largest = float(np.abs(matrix).max())
+    if not np.allclose(matrix, matrix.T, rtol=1e-4, atol=1e-6 * largest):
+        return "sigma is not symmetric"
+    slack = max(1e-4 * largest, np.finfo(np.float64).tiny)  # more than what rounding leaves below zero
+    try:
+        np.linalg.cholesky((matrix + matrix.T) / 2 + slack * np.eye(len(matrix)))
+    except np.linalg.LinAlgError:
+        return "sigma has negative variances"
+    return None
 
 
 def _stamp(path: Path, entries: Mapping[str, np.ndarray]) -> dict[str, Any]:

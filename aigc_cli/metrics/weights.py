@@ -42,7 +42,8 @@ def load_weights(path: Path, mend: str) -> tuple[str, dict[str, Tensor]]:
                 warnings.simplefilter("ignore")  # about odd pickles, which are refused anyway
                 state = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, ValueError, OSError, EOFError, LookupError, pickle.UnpicklingError, SafetensorError) as error:
-        reason = " ".join(str(error).split())[:120] or type(error).__name__
+        told = "" if isinstance(error, LookupError) else " ".join(str(error).split())[:120]  # a bare key tells nobody
+        reason = told or "it is no file of tensors"
         raise DataError(f"{path} cannot be read as weights: {reason}", mend) from None
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise DataError(f"{path} holds no weights by name", mend)

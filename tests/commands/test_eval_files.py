@@ -85,6 +85,7 @@ def test_statistics_need_no_run(
         (["--metric", "bleu,fd"], "one of them at a time"),
         (["seeds=0"], "seeds=0"),
         (["fake=i.npz", "seeds=2"], "fake= is one set"),
+        (["fake="], "fake="),
     ],
     ids=str,
 )
@@ -102,6 +103,16 @@ def test_a_torn_file_of_statistics_gives_no_number(tiny_run: Run, capsys: pytest
     shown = capsys.readouterr()
     assert not shown.out
     assert "NaN" in shown.err
+
+
+def test_statistics_that_do_not_say_of_how_many_images(tiny_run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    np.savez("s.npz", mu=np.zeros(128), sigma=np.eye(128))
+    record = told(capsys, "--metric", "fd", "n=50", "real=s.npz")["results"][0]
+    assert record["real"]["n"] is None
+    record = told(capsys, "--metric", "fd", "fake=s.npz", "out=figures")["results"][0]
+    assert record["generated"]["n"] is None
+    assert main(["eval", "--metric", "fd", "fake=s.npz", "out=figures"]) == 0
+    assert "n unknown" in capsys.readouterr().out
 
 
 # runs

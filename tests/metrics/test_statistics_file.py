@@ -81,6 +81,13 @@ BROKEN = {
     "negative": {"mu": np.zeros(2), "sigma": -np.eye(2)},
     "objects": {"mu": np.array([None, print]), "sigma": np.eye(2)},
     "stamp": {"mu": np.zeros(2), "sigma": np.eye(2), "stamp": np.array("{")},
+    "no sigma": {"mu": np.zeros(2)},
+    "indefinite": {"mu": np.zeros(2), "sigma": np.array([[1.0, 5.0], [5.0, 1.0]])},
+    "words": {"mu": np.array(["a", "b"]), "sigma": np.eye(2)},
+    "complex": {"mu": np.zeros(2), "sigma": np.eye(2) * 1j},
+    "many n": {"mu": np.zeros(2), "sigma": np.eye(2), "n": np.array([2, 3])},
+    "negative n": {"mu": np.zeros(2), "sigma": np.eye(2), "n": -5},
+    "nan n": {"mu": np.zeros(2), "sigma": np.eye(2), "n": np.nan},
 }
 
 
@@ -89,6 +96,14 @@ def test_what_is_no_mean_and_covariance_is_refused(tmp_path: Path, name: str) ->
     np.savez(tmp_path / "s.npz", **BROKEN[name])  # type: ignore[arg-type]
     with pytest.raises(DataError, match=r"s\.npz"):
         StatisticsFile(tmp_path / "s.npz")
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.longdouble])
+def test_rounded_and_singular_covariances_are_taken(tmp_path: Path, dtype: Any) -> None:
+    rows = np.random.default_rng(0).normal(size=(6, 3)) @ np.random.default_rng(1).normal(size=(3, 12))
+    for name, sigma in (("a", np.cov(rows, rowvar=False)), ("b", np.zeros((12, 12)))):
+        np.savez(tmp_path / name, mu=rows.mean(axis=0).astype(dtype), sigma=sigma.astype(dtype))
+        assert len(StatisticsFile(tmp_path / f"{name}.npz")) == 0
 
 
 def test_images_are_no_statistics(tmp_path: Path) -> None:
