@@ -100,22 +100,6 @@ def test_two_folders_need_no_run(folders: Path, capsys: pytest.CaptureFixture[st
     assert len(list((folders / "figures").iterdir())) == 1
 
 
-@pytest.fixture
-def random_inception(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """The extractor with a network that takes no time; the real one is compared with its reference elsewhere."""
-    from aigc_cli.metrics import inception
-
-    class Small(torch.nn.Module):
-        def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-            means = images.float().mean(dim=(2, 3)) / 255
-            return means.repeat(1, 4), means
-
-    monkeypatch.setattr(inception, "_network", lambda state: Small())
-    monkeypatch.setattr(inception.Inception, "widths", {"features": 12, "logits": 3})
-    torch.save({"a": torch.zeros(1)}, tmp_path / "w.pth")
-    return tmp_path / "w.pth"
-
-
 def test_folders_have_no_labels(folders: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["eval", "fake=fake", "real=real"]) == 2
     assert "--metric fid" in capsys.readouterr().err

@@ -97,24 +97,3 @@ def test_files_have_no_model(auto_run: Run, capsys: pytest.CaptureFixture[str]) 
     (auto_run.path / "pictures").mkdir()
     assert main(["eval", "--metric", "psnr", f"fake={auto_run.path / 'pictures'}"]) == 2
     assert "asks a model itself" in capsys.readouterr().err
-
-
-@pytest.mark.slow
-def test_every_metric_of_images_holds_its_stamp(auto_run: Run, capsys: pytest.CaptureFixture[str]) -> None:
-    names = "fd,kd,cs,prdc,fd_infinity,vendi,memorization,kid,is,reconstruction,likelihood"
-    records = told(capsys, "--metric", names, "n=200", "seeds=2", "extractor=classifier")
-    assert set(records) == set(names.split(","))
-    for name, record in records.items():
-        assert record["figures"], name
-        assert record["comparable_to_literature"] is False
-        assert record["comparable_because"]
-        for key in ("device", "versions", "dtype", "time", "config"):
-            assert record[key], (name, key)
-        assert len(record["generated"]["checkpoint"]) == 64
-        if record["extractor"] is not None:
-            assert len(record["extractor"]["sha256"]) == 64
-            assert record["extractor"]["preprocessing"]
-            assert record["generated"]["seeds"] == 2
-            assert set(record["spread"]) == set(record["figures"])
-            assert record["floor"]["n"] == 200
-    assert len(list((auto_run.path / "eval").glob("memorization*.png"))) == 1
