@@ -31,6 +31,7 @@ from aigc_cli.errors import ConfigError, suggest
 from aigc_cli.folders import config_folders, packaged_configs, top_level_keys
 from aigc_cli.grammar import prepare
 from aigc_cli.translate import SECTIONS, explain
+from aigc_cli.variants import VariantLoader
 
 _PLUGIN = re.compile(r"(hydra\._internal\.core_plugins|hydra_plugins)\.[\w.]+")
 #: The only places where Hydra itself needs the name of a class, with what the name must match: a plugin's is looked up
@@ -102,7 +103,7 @@ def config_loader() -> Iterator[ConfigLoader]:
     with initialize_config_dir(str(packaged_configs()), job_name="aigc", version_base="1.3"):
         hydra = GlobalHydra.instance().hydra
         assert hydra is not None
-        yield hydra.config_loader
+        yield VariantLoader(hydra.config_loader.get_search_path())
 
 
 def compose(command: str, overrides: Sequence[str] = ()) -> dict[str, Any]:

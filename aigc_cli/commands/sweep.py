@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from hydra._internal.callbacks import Callbacks
-from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -34,6 +33,7 @@ from aigc_cli.files import resource_errors, write_json
 from aigc_cli.grammar import prepare, quote
 from aigc_cli.registry import import_plugin
 from aigc_cli.reporting import report, say
+from aigc_cli.variants import VariantLoader
 
 _BASIC = f"{BasicSweeper.__module__}.{BasicSweeper.__qualname__}"
 
@@ -189,7 +189,7 @@ def _stamp() -> str:
 # running them
 
 
-class _AuditingLoader(ConfigLoaderImpl):
+class _AuditingLoader(VariantLoader):
     """Looks at every job's configuration before Hydra acts on its own part of it, also where an optimizer chose."""
 
     def load_sweep_config(self, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:

@@ -17,7 +17,7 @@ from aigc_cli.data.base import Batch, DataSpec
 from aigc_cli.models.base import Losses, Phase
 from aigc_cli.models.hvae_networks import BottomUp, Latent, TopDown, from_patches, levels, to_patches
 from aigc_cli.models.latent import LatentControls, LatentModel, check_conditional
-from aigc_cli.models.vae import ACTIVE, SETTLED, importance_bound
+from aigc_cli.models.variational import ACTIVE, SETTLED, importance_bound
 from aigc_cli.nn.likelihoods import LIKELIHOODS, LogisticMixture, bits_per_dim
 from aigc_cli.randomness import Noise
 from aigc_cli.registry import register

@@ -112,8 +112,13 @@ def token_scores(logits: Tensor, targets: Tensor, pad: int, name: str = "nll") -
     ``<name>_per_token`` in nats, first; ``<name>``, the sum of an item's nats; and ``tokens``, how many those are, so
     that sums over a split may be divided.
     """
-    nats = cross_entropy(logits.float().transpose(1, 2), targets, ignore_index=pad, reduction="none")
-    return per_token(nats.double().sum(1), (targets != pad).sum(1), name)
+    return per_token(token_nats(logits, targets, pad).double().sum(1), (targets != pad).sum(1), name)
+
+
+def token_nats(logits: Tensor, targets: Tensor, pad: int) -> Tensor:
+    """The cross-entropy of each token, nats, (n, t), from scores (n, t, vocab) of targets (n, t); 0 for `pad`."""
+    nats = cross_entropy(logits.float().flatten(0, 1), targets.flatten(), ignore_index=pad, reduction="none")
+    return nats.view_as(targets)
 
 
 def per_token(nats: Tensor, tokens: Tensor, name: str) -> dict[str, Tensor]:

@@ -38,14 +38,15 @@ class Session:
         room: Tokens that will be added to each row.
         pad: What fills rows that are shorter than others.
         memory: (n, s, width), where the network attends to one, and `memory_mask` (n, s).
+        offset: (n, width), added to every embedding of a row.
     """
 
     def __init__(
         self, network: TokenTransformer, prompts: Sequence[Sequence[int]], room: int, pad: int,
-        memory: Tensor | None = None, memory_mask: Tensor | None = None,
+        memory: Tensor | None = None, memory_mask: Tensor | None = None, offset: Tensor | None = None,
     ) -> None:  # fmt: skip
         assert all(prompts), "a row begins with a token"
-        self.network, self.memory, self.memory_mask = network, memory, memory_mask
+        self.network, self.memory, self.memory_mask, self.offset = network, memory, memory_mask, offset
         self.device = network.embedding.weight.device
         lengths = [len(prompt) for prompt in prompts]
         self.tokens = _padded(prompts, max(lengths) + room, pad).to(self.device)
@@ -87,12 +88,15 @@ class Session:
         if kept:
             index = torch.tensor(rows, device=self.device)
             columns = (self.ends[index] - 1 - kept)[:, None] + torch.arange(kept, device=self.device)
-            self.network.hidden(self.tokens[index].gather(1, columns), cache=part)
+            offset = None if self.offset is None else self.offset[index]
+            self.network.hidden(self.tokens[index].gather(1, columns), offset=offset, cache=part)
         part.read([kept] * len(rows))
         self.cache.replace(rows, part)
 
     def _hidden(self, tokens: Tensor) -> Tensor:
-        return self.network.hidden(tokens, cache=self.cache, memory=self.memory, memory_mask=self.memory_mask)
+        return self.network.hidden(
+            tokens, offset=self.offset, cache=self.cache, memory=self.memory, memory_mask=self.memory_mask
+        )
 
     def append(self, tokens: Tensor) -> None:
         """Adds a token (n,) to each row."""
@@ -102,13 +106,14 @@ class Session:
     def repeat(self, count: int) -> None:
         """Each row becomes `count` rows next to each other."""
         self.tokens, self.ends = (part.repeat_interleave(count, 0) for part in (self.tokens, self.ends))
-        self.memory, self.memory_mask = (
-            None if part is None else part.repeat_interleave(count, 0) for part in (self.memory, self.memory_mask)
+        self.memory, self.memory_mask, self.offset = (
+            None if part is None else part.repeat_interleave(count, 0)
+            for part in (self.memory, self.memory_mask, self.offset)
         )
         self.cache.repeat(count)
 
     def reorder(self, rows: Tensor) -> None:
-        """Row i becomes a copy of row ``rows[i]``, which must be as long and have the same memory."""
+        """Row i becomes a copy of row ``rows[i]``, which must be as long and have the same memory and offset."""
         self.tokens = self.tokens[rows]
         self.cache.reorder(rows)
 

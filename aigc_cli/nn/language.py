@@ -36,9 +36,16 @@ class TokenTransformer(nn.Module):
         if self.head is not None:
             fresh(self.head)
 
-    def hidden(self, tokens: Tensor, **kwargs: Any) -> Tensor:
-        """Features (n, t, width) of tokens (n, t); keywords as of :meth:`Transformer.forward`."""
-        features: Tensor = self.stack(self.embedding(tokens), **kwargs)
+    def hidden(self, tokens: Tensor, *, offset: Tensor | None = None, **kwargs: Any) -> Tensor:
+        """Features (n, t, width) of tokens (n, t).
+
+        Args:
+            tokens: Token ids.
+            offset: (n, width), added to every embedding of a row.
+            kwargs: As of :meth:`Transformer.forward`.
+        """
+        embedded = self.embedding(tokens)
+        features: Tensor = self.stack(embedded if offset is None else embedded + offset[:, None], **kwargs)
         return features
 
     def logits(self, hidden: Tensor) -> Tensor:

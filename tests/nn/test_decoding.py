@@ -47,7 +47,7 @@ def continued(rows: Tensor, prompts: Sequence[Sequence[int]], count: int) -> lis
     return [row[len(prompt) : len(prompt) + count] for row, prompt in zip(rows.tolist(), prompts, strict=True)]
 
 
-def recomputed(model: TokenTransformer, prompt: Sequence[int], count: int) -> list[int]:
+def recomputed(model: TokenTransformer, prompt: Sequence[int], count: int, offset: Tensor | None = None) -> list[int]:
     """The likeliest tokens, each from a whole pass over its window, with no cache and no batch."""
     tokens = list(prompt)
     start = max(0, len(tokens) - model.length)
@@ -55,7 +55,7 @@ def recomputed(model: TokenTransformer, prompt: Sequence[int], count: int) -> li
         for _ in range(count):
             if len(tokens) - start > model.length:
                 start = len(tokens) - 1 - model.length // 2
-            hidden = model.hidden(torch.tensor([tokens[start:]]))
+            hidden = model.hidden(torch.tensor([tokens[start:]]), offset=None if offset is None else offset[None])
             tokens.append(int(model.logits(hidden)[0, -1].argmax()))
     return tokens[len(prompt) :]
 
@@ -252,4 +252,28 @@ def test_beams_attend_to_the_memory_of_their_own_row() -> None:
     together = rows(slice(0, 3), 5)
     alone = torch.cat([rows(slice(0, 1), 5), rows(slice(1, 2), 2), rows(slice(2, 3), 4)])
     assert torch.equal(together, alone)
+    assert len({tuple(row) for row in together.tolist()}) == 3
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_an_offset_is_added_wherever_a_row_is_read(style: str) -> None:
+    """In prompts, in single tokens, and in windows that move on."""
+    model, count = network(style), 14
+    offset = torch.randn(len(PROMPTS), 16, generator=torch.Generator().manual_seed(1))
+    rows = write(session(model, PROMPTS, count, offset=offset), GREEDY, None, count, stop=None, pad=PAD)
+    expected = [recomputed(model, prompt, count, own) for prompt, own in zip(PROMPTS, offset, strict=True)]
+    assert continued(rows, PROMPTS, count) == expected
+    assert expected != [recomputed(model, prompt, count) for prompt in PROMPTS]
+
+
+def test_beams_keep_the_offset_of_their_own_row() -> None:
+    model = network(length=40)
+    offset = torch.randn(3, 16, generator=torch.Generator().manual_seed(1))
+
+    def rows(which: slice) -> Tensor:
+        own = session(model, [[1]] * len(offset[which]), 10, offset=offset[which])
+        return beam_search(own, 3, 10, length_penalty=1.0, stop=STOP, pad=PAD)[0]
+
+    together = rows(slice(0, 3))
+    assert torch.equal(together, torch.cat([rows(slice(row, row + 1)) for row in range(3)]))
     assert len({tuple(row) for row in together.tolist()}) == 3

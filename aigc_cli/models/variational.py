@@ -1,0 +1,161 @@
+"""What variational autoencoders share, whatever they encode: the posterior, the bound's terms, curves and warnings."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
+
+import torch
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+from torch import Tensor
+
+from aigc_cli.config import STRICT
+from aigc_cli.data.base import Batch, DataSpec
+from aigc_cli.models.base import Losses, Phase
+from aigc_cli.models.latent import LatentModel
+from aigc_cli.nn.likelihoods import gaussian_kl
+from aigc_cli.nn.mixture import LatentMixture
+from aigc_cli.randomness import Noise
+
+SETTLED = 500  # steps after which a posterior that says nothing has collapsed, and is not just young
+ACTIVE = 0.01  # variance of a latent's posterior mean from which it is in use (Burda et al. 2016, section 5.2)
+MIXTURE_ITEMS = 20_000  # encoded items, at most, that prior=gmm is fitted on
+
+
+@dataclass(config=STRICT, frozen=True, kw_only=True)
+class VariationalConfig:
+    """The keys of every variational autoencoder with one latent vector."""
+
+    latent: Annotated[int, Field(ge=1)]
+    beta: Annotated[float, Field(ge=0)]
+    kl_warmup: Annotated[int, Field(ge=0)]
+    free_bits: Annotated[float, Field(ge=0)]
+
+
+class Posterior(NamedTuple):
+    """The diagonal Gaussian q(z|x), each (n, d)."""
+
+    mean: Tensor
+    log_variance: Tensor
+
+    def at(self, normal: Tensor) -> Tensor:
+        """The latents (..., n, d) that standard normal draws (..., n, d) stand for (equation 10's z)."""
+        return self.mean + torch.exp(0.5 * self.log_variance) * normal
+
+    def kl(self) -> Tensor:
+        """KL(q(z|x) || N(0, 1)), nats, (n, d)."""
+        return gaussian_kl(self.mean, self.log_variance)
+
+    def log_ratio(self, normal: Tensor) -> Tensor:
+        """log p(z) - log q(z|x), nats, (..., n), at the latents that `normal` stands for."""
+        return 0.5 * (normal.square() - self.at(normal).square() + self.log_variance).sum(-1)
+
+
+class VariationalModel(LatentModel):
+    """Base of the models with a diagonal Gaussian posterior over one latent vector, whose prior is N(0, 1)."""
+
+    config: VariationalConfig
+    #: Of one latent.
+    dimensions: int
+    #: What to do where the decoder does without the latent.
+    advice: ClassVar[str] = (
+        "lower model.beta, set model.kl_warmup= to a tenth of the steps, or set model.free_bits=0.05"
+    )
+
+    def __init__(self, spec: DataSpec) -> None:
+        super().__init__(spec)
+        self.mixture: LatentMixture | None = None
+        self._step = 0
+
+    @abstractmethod
+    def posterior(self, batch: Batch) -> Posterior:
+        """q(z|x) of encoded items, (n, d)."""
+
+    def encode(self, batch: Batch) -> Tensor:
+        """The posterior's means (n, d)."""
+        return self.posterior(batch).mean
+
+    # training
+
+    def phases(self, step: int) -> Sequence[Phase]:
+        """One, whose KL weight depends on the step."""
+        self._step = step
+        return super().phases(step)
+
+    @property
+    def kl_weight(self) -> float:
+        """`beta`, reached linearly over `kl_warmup` steps (Bowman et al. 2016; Sonderby et al. 2016)."""
+        warmup = self.config.kl_warmup
+        return self.config.beta * (min(1.0, self._step / warmup) if warmup else 1.0)
+
+    def paid(self, kl: Tensor) -> Tensor:
+        """The objective's term, nats, of the KL of each dimension (d,), a mean over the batch.
+
+        Each counts as `free_bits` at least, so that less gains nothing (Kingma et al., Improved Variational Inference
+        with Inverse Autoregressive Flow, 2016, appendix C.8).
+        """
+        free = self.config.free_bits
+        return self.kl_weight * (kl.clamp(min=free) if free else kl).sum()
+
+    # sampling
+
+    def latents(
+        self, noise: Noise, *, temperature: float = 1.0, prior: Literal["normal", "gmm"] = "normal", **controls: Any
+    ) -> Tensor:
+        """Latents (n, d): from N(0, 1), or the mixture of :meth:`prepare`; `temperature` scales their deviations."""
+        if prior == "normal":
+            return temperature * noise.normal(self.dimensions)
+        if self.mixture is None:
+            raise RuntimeError("prior=gmm is fitted by prepare() first")
+        labels = self.labels(noise.indices, controls.get("class_"), noise.device)
+        return self.mixture.sample(noise, temperature, labels)
+
+    def prepare(self, items: Iterable[Batch], **controls: Any) -> None:
+        """Fits the mixture on the encoded `items` if ``prior="gmm"``; a mixture for each class if conditional."""
+        if controls.get("prior", "normal") != "gmm":
+            return
+        means: list[Tensor] = []
+        labels: list[Tensor] = []
+        count = 0
+        with torch.no_grad():
+            for batch in items:
+                means.append(self.encode(batch))
+                if self.conditional and batch.labels is not None:
+                    labels.append(batch.labels)
+                count += len(batch)
+                if count >= MIXTURE_ITEMS:
+                    break
+        classes = len(self.spec.classes) if self.conditional else 0
+        self.mixture = LatentMixture(torch.cat(means), torch.cat(labels) if labels else None, classes)
+
+    # figures
+
+    def examine(self, train: Batch, held_out: Batch | None) -> Losses:
+        """How many latent dimensions are in use, and how the KL, nats per item, is spread over them."""
+        posterior = self.posterior(train)
+        kl = posterior.kl().mean(0).double()
+        quantiles = kl.quantile(torch.tensor([0.0, 0.25, 0.5, 0.75, 1.0], device=kl.device, dtype=kl.dtype))
+        names = [f"kl_dim_{name}" for name in ("min", "lower_quartile", "median", "upper_quartile", "max")]
+        active = (posterior.mean.var(0) > ACTIVE).sum()
+        return {"active_units": active.double(), **dict(zip(names, quantiles, strict=True))}
+
+    def warnings(self, figures: Mapping[str, float]) -> Iterator[tuple[str, str]]:
+        """Of posterior collapse: a decoder that does without the latent."""
+        if self._step < max(SETTLED, self.config.kl_warmup):
+            return
+        active = figures.get("examine/active_units")
+        if active is not None and active < 0.05 * self.dimensions:
+            says = f"only {active:.0f} of {self.dimensions} latent dimensions are in use"
+        elif figures.get("main/kl", math.inf) < 0.5:
+            says = f"the latent tells {figures['main/kl']:.2g} nats about an item"
+        else:
+            return
+        yield "posterior collapse", f"{says}: the decoder does without the latent; {self.advice}"
+
+
+def importance_bound(log_weights: Tensor) -> Tensor:
+    """The negative importance-weighted bound (n,) of k draws' log weights (k, n) (Burda et al. 2016, equation 8)."""
+    return math.log(len(log_weights)) - log_weights.logsumexp(0)
