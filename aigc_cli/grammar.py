@@ -20,7 +20,7 @@ from aigc_cli.words import split_key
 #: Keys whose value is text, whatever it looks like.
 TEXT_KEYS = {"run", "reference", "out", "fake", "real", "held_out", "weights", "run_dir", "outputs", "prompt"}
 #: The same for the last part of a dotted key.
-TEXT_TAILS = {"root", "path", "file", "dir", "folder", "weights", "prompt", "prompt_file"}
+TEXT_TAILS = {"root", "path", "file", "dir", "folder", "weights", "prompt", "prompt_file", "init_from"}
 #: The same for a model's controls: a class may be called 7, and cat,dog are two that are drawn together.
 TEXT_CONTROLS = {"controls.class"}
 #: Figures that people ask for by name, with the metric that gives each among others.

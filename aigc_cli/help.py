@@ -49,6 +49,7 @@ keys (`aigc train --cfg job` prints them all with their values)
   model= data= optimizer=      what to train, on what, with what (`aigc ls models`, `aigc ls data`)
   experiment=                  a whole recipe, from configs/experiment
   data.root=FOLDER             data already on disk
+  model.init_from=RUN          start from another run's weights
   optimizer.lr=                the learning rate
   trainer.steps= trainer.batch_size= trainer.device=auto|cpu|cuda
   trainer.precision=auto|fp32|bf16|fp16 trainer.compile= trainer.ema=

@@ -73,4 +73,5 @@ def test_a_variant_of_the_users_own(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     folder.mkdir(parents=True)
     (folder / "gan_text.yaml").write_text("# Mine\nname: gan_text\nown: 1\n")
     monkeypatch.chdir(tmp_path)
-    assert compose("train", ["model=gan", "data=text"])["model"] == {"name": "gan_text", "own": 1}
+    model = compose("train", ["model=gan", "data=text"])["model"]
+    assert (model["name"], model["own"]) == ("gan_text", 1)

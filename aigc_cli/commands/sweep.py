@@ -148,12 +148,18 @@ def _check_all(jobs: Sequence[Sequence[str]]) -> list[dict[str, Any]]:
         try:
             config = plain("train", compose_raw("train", job))
             check_config(config)
+            _refuse_latest(config)
         except ConfigError as error:
             own = " ".join(word for word in job if word not in common)
             where = f"in the job {own}: " if len(jobs) > 1 else ""
             raise ConfigError(f"{where}{error.message}", error.mend) from error
         configs.append(config)
     return configs
+
+
+def _refuse_latest(config: Mapping[str, Any]) -> None:
+    if config["model"]["init_from"] == "latest":
+        raise ConfigError("model.init_from=latest is another run after every job", "name the run; see `aigc ls runs`")
 
 
 def _refuse_shared_run_dir(configs: Sequence[Mapping[str, Any]]) -> None:
@@ -229,7 +235,7 @@ def _gives(words: Sequence[str], key: str) -> bool:
 
 def _job(plan: Plan, config: DictConfig) -> float | None:
     """One job; its row says how it went. Hydra calls it in this process or in another."""
-    from aigc_cli.commands.train import run_training, with_absolute_paths
+    from aigc_cli.commands.train import run_training, settled
     from aigc_cli.runs import find_by_identity
 
     hydra = HydraConfig.get()
@@ -240,7 +246,7 @@ def _job(plan: Plan, config: DictConfig) -> float | None:
     try:
         for module in plan.options.plugins:
             import_plugin(module)
-        values = with_absolute_paths(plain("train", config))
+        values = settled(plain("train", config))
         options = replace(plan.options, overrides=tuple(words), job=number)
         result = run_training(values, options)
         row |= {"status": result.status, "run": str(result.run.path.absolute()), "figures": result.figures}

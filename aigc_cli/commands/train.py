@@ -16,23 +16,25 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass as typed
 
 from aigc_cli.commands.resuming import changed_config
+from aigc_cli.commands.train_report import describe, write_problems
 from aigc_cli.commands.watching import Watched, examiner, preview, validator, watch
 from aigc_cli.config import STRICT, Options, check
 from aigc_cli.data import absolute_paths, open_dataset
 from aigc_cli.data.base import Dataset
 from aigc_cli.data.loader import Loader
 from aigc_cli.errors import ConfigError, ResourceError
-from aigc_cli.models.base import Model
+from aigc_cli.models.base import Model, keys_of
 from aigc_cli.registry import find
 from aigc_cli.reporting import shown
 from aigc_cli.runs import OUTPUTS, Run, create_run, find_by_identity, find_run
 from aigc_cli.sampling.controls import model_class, modes_of
-from aigc_cli.training.checkpoint import build_model
+from aigc_cli.training.checkpoint import CheckpointFolder, build_model
 from aigc_cli.training.memory import keep_freed_memory
 from aigc_cli.training.optimizers import OptimizerConfig, check_networks
-from aigc_cli.training.precision import resolve_device, resolve_precision
+from aigc_cli.training.precision import resolve_device
 from aigc_cli.training.settings import Hooks, TrainerConfig
 from aigc_cli.training.trainer import Trainer
+from aigc_cli.training.warm_start import Taken, warm_start, with_source
 
 
 @typed(config=STRICT, frozen=True, kw_only=True)
@@ -71,6 +73,7 @@ class Parts:
 
     dataset: Dataset
     model: Model
+    taken: Taken | None  # of another run's weights
     watched: Watched
     validate: Callable[[], dict[str, float]] | None
     examine: Callable[[], dict[str, float]] | None
@@ -129,8 +132,8 @@ def run_training(config: dict[str, Any], options: Options) -> TrainResult:
     """
     if options.resume is not None:
         run = find_run(options.resume, Path(config["outputs"]))
-        return _resume(run, with_absolute_paths(changed_config(run.config, options.overrides)), options)
-    config = with_absolute_paths(config)
+        return _resume(run, settled(changed_config(run.config, options.overrides)), options)
+    config = settled(config)
     checked = check_config(config)
     if options.job is not None:
         earlier = find_by_identity(config)
@@ -167,7 +170,8 @@ def check_config(config: Mapping[str, Any]) -> Settings:
     checked, problems = {}, []
     for section, schema in {**schemas, "trainer": TrainerConfig}.items():
         try:
-            checked[section] = check(section, schema, config[section])
+            values = keys_of(schema, config[section]) if section == "model" else config[section]
+            checked[section] = check(section, schema, values)
         except ConfigError as error:
             problems.append(error)
     if problems:
@@ -189,9 +193,9 @@ def _name(config: Mapping[str, Any], kind: str) -> str:
     return name
 
 
-def with_absolute_paths(config: dict[str, Any]) -> dict[str, Any]:
-    """The configuration with the paths under ``data`` as they are from any folder."""
-    return {**config, "data": absolute_paths(config["data"])}
+def settled(config: dict[str, Any]) -> dict[str, Any]:
+    """The configuration with the paths under ``data``, and the run that it starts from, as they are from any folder."""
+    return with_source({**config, "data": absolute_paths(config["data"])})
 
 
 def _prepare(trainer: TrainerConfig, options: Options) -> torch.device:
@@ -221,12 +225,14 @@ def _build(config: dict[str, Any], checked: Settings, device: torch.device, fold
     # Fresh weights depend on the seed alone, whatever was drawn before.
     torch.manual_seed(config["seed"])
     model = build_model(config["model"], dataset.spec)
+    begun = folder is not None and CheckpointFolder(folder / "checkpoints").steps()
+    taken = None if begun else warm_start(model, dataset.codec, config)
     check_networks(checked.optimizer, [phase.name for phase in model.phases(0)])
     settings = checked.trainer
     watched = watch(model, dataset, config["data"], settings, device, folder)
     validate = validator(watched) if settings.validate_every is not None else None
     examine = examiner(watched) if settings.examine_every is not None else None
-    return Parts(dataset, model, watched, validate, examine)
+    return Parts(dataset, model, taken, watched, validate, examine)
 
 
 def _fit(
@@ -246,8 +252,10 @@ def _fit(
             return _skipped(run, config)
         run.save_config(config, run.spec)
     run.record_command()
-    _write_problems(run, dataset)
-    _describe(run, model, dataset, settings, device)
+    write_problems(run, dataset)
+    describe(run, model, dataset, settings, device)
+    if parts.taken is not None:
+        print(f"start:       {parts.taken.sentence()}", file=sys.stderr, flush=True)
     draw = preview(parts.watched, run) if settings.sample_every else None
     try:
         figures = trainer.fit(Hooks(preview=draw, validate=parts.validate, examine=parts.examine))
@@ -258,37 +266,6 @@ def _fit(
             "or trainer.precision=bf16",
         ) from error
     return TrainResult(run, figures, "complete", _objective(figures, config))
-
-
-def _describe(run: Run, model: Model, dataset: Dataset, settings: TrainerConfig, device: torch.device) -> None:
-    """A summary at the start: what trains on what, where."""
-    spec = dataset.spec
-    shape = "x".join(map(str, spec.shape))
-    parts = [f"{name} {_count(part)}" for name, part in model.named_children()]
-    classes = f", {len(spec.classes)} classes" if spec.classes else ""
-    precision = resolve_precision(settings.precision, device)
-    print(f"model:       {type(model).__name__}, {_count(model)} parameters ({', '.join(parts)})", file=sys.stderr)
-    print(f"data:        {len(dataset)} items of {shape} {spec.modality}{classes}", file=sys.stderr)
-    for line in dataset.describe():
-        print(f"             {line}", file=sys.stderr)
-    print(f"training:    {settings.steps} steps of {settings.batch_size * settings.accumulate} items on {device}, "
-          f"{precision}", file=sys.stderr)  # fmt: skip
-    print(f"run:         {shown(run.path)}", file=sys.stderr, flush=True)
-
-
-def _count(module: torch.nn.Module) -> str:
-    count = sum(parameter.numel() for parameter in module.parameters())
-    return f"{count / 1e6:.2f}M" if count >= 100_000 else f"{count:,}"
-
-
-def _write_problems(run: Run, dataset: Dataset) -> None:
-    problems = dataset.problems()
-    if problems:
-        (run.path / "bad_files.txt").write_text("\n".join(problems) + "\n")
-        print(
-            f"aigc: warning: {len(problems)} problems with the data, listed in {run.path}/bad_files.txt",
-            file=sys.stderr,
-        )
 
 
 def _skipped(run: Run, config: Mapping[str, Any]) -> TrainResult:

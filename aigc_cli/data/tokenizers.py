@@ -72,6 +72,10 @@ class Tokenizer(ABC):
         """The characters that begin in a token that stands for text, and its bytes in UTF-8."""
 
     @abstractmethod
+    def spellings(self) -> list[bytes]:
+        """What each token that stands for text stands for, in UTF-8, in the order of their ids."""
+
+    @abstractmethod
     def state(self) -> dict[str, Any]:
         """What :func:`restore_tokenizer` makes the same tokenizer of, as plain data."""
 
@@ -114,6 +118,10 @@ class CharTokenizer(Tokenizer):
         """See :meth:`Tokenizer.unknown`."""
         return sorted(set(text).difference(self.characters))
 
+    def spellings(self) -> list[bytes]:
+        """See :meth:`Tokenizer.spellings`."""
+        return [character.encode() for character in self.characters]
+
     def state(self) -> dict[str, Any]:
         """The characters, in order."""
         return {"kind": self.kind, "characters": "".join(self.characters)}
@@ -137,6 +145,10 @@ class ByteTokenizer(Tokenizer):
     def size_of(self, token: int) -> tuple[int, int]:
         """See :meth:`Tokenizer.size_of`."""
         return _characters_in(bytes([token - FIRST])), 1
+
+    def spellings(self) -> list[bytes]:
+        """See :meth:`Tokenizer.spellings`."""
+        return [bytes([byte]) for byte in range(256)]
 
     def state(self) -> dict[str, Any]:
         """Nothing but its kind."""
@@ -180,6 +192,10 @@ class BPETokenizer(Tokenizer):
     def size_of(self, token: int) -> tuple[int, int]:
         """See :meth:`Tokenizer.size_of`."""
         return _characters_in(self._texts[token]), len(self._texts[token])
+
+    def spellings(self) -> list[bytes]:
+        """See :meth:`Tokenizer.spellings`."""
+        return self._texts[FIRST:]
 
     def state(self) -> dict[str, Any]:
         """The merges, as pairs of ids; all else follows from them."""

@@ -7,8 +7,10 @@ trainer asks for its phases, calls it once a phase, and steps the phase's optimi
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple
+from types import MappingProxyType
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
 
+from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
@@ -32,6 +34,41 @@ class Phase(NamedTuple):
 @dataclass(config=STRICT, frozen=True, kw_only=True)
 class NoControls:
     """The sampling controls of a model that has none."""
+
+
+@dataclass(config=STRICT, frozen=True, kw_only=True)
+class ModelConfig:
+    """What the section `model` of every configuration has; configs/train.yaml explains it."""
+
+    init_from: str | None = None
+    init_step: Annotated[int, Field(ge=0)] | Literal["best"] | None = None
+    init_sha256: str | None = None
+    init_tokenizer: Literal["keep", "new"] = "keep"
+
+    @model_validator(mode="after")
+    def _of_a_run(self) -> Self:
+        if self.init_from is None and (self.init_step is not None or self.init_sha256 is not None):
+            raise ValueError("init_step and init_sha256 are of the run that init_from names: add model.init_from=RUN")
+        return self
+
+
+def keys_of(schema: type, section: Mapping[str, Any]) -> dict[str, Any]:
+    """The keys of a section `model` for a `schema`, which need not be a :class:`ModelConfig` if it is a plugin's."""
+    known = set() if issubclass(schema, ModelConfig) else set(ModelConfig.__dataclass_fields__)
+    return {key: value for key, value in section.items() if key not in known}
+
+
+class Transfer(NamedTuple):
+    """What there is to know of a model's tensors, by their names, where it starts from the weights of another."""
+
+    #: What begins the names of a part that other models have too, by the name that it has among them.
+    parts: Mapping[str, str] = MappingProxyType({})
+    #: Those with a row for each token.
+    rows: tuple[str, ...] = ()
+    #: Those that only some have, each with what takes its place where the other model has none.
+    stand_ins: Mapping[str, str] = MappingProxyType({})
+    #: Those that belong to the data or to this training, and are never taken.
+    own: tuple[str, ...] = ()
 
 
 class Model(nn.Module):
@@ -67,6 +104,10 @@ class Model(nn.Module):
     def averaged(self) -> nn.Module:
         """The module that the exponential moving average follows and that sampling uses."""
         return self
+
+    def transfer(self) -> Transfer:
+        """How its tensors go with those of another model; by default, by their names and shapes alone."""
+        return Transfer()
 
     def sample(self, noise: Noise, **controls: Any) -> Tensor:
         """Encoded items, ``(len(noise), *spec.shape)``; `controls` are the fields of :attr:`controls`."""

@@ -19,11 +19,10 @@ from aigc_cli.config import STRICT
 from aigc_cli.data.base import Batch, DataSpec
 from aigc_cli.errors import ConfigError
 from aigc_cli.models.base import Losses
-from aigc_cli.models.language import LanguageModel, Prompts, padded, per_token, unless_all
+from aigc_cli.models.language import LanguageModel, LanguageModelConfig, Prompts, padded, per_token, unless_all
 from aigc_cli.nn.decoding import Choice
 from aigc_cli.nn.language import TokenTransformer
 from aigc_cli.nn.masking import Filling, Masks, ancestral, by_confidence, gibbs, masks_at
-from aigc_cli.nn.transformer import TransformerConfig
 from aigc_cli.randomness import Noise
 from aigc_cli.registry import register
 
@@ -32,11 +31,10 @@ STRATA = 8  # numbers of masks that an item's bound is averaged over, spread eve
 
 
 @dataclass(config=STRICT, frozen=True, kw_only=True)
-class BertConfig(TransformerConfig):
+class BertConfig(LanguageModelConfig):
     """The keys of ``model=bert``; configs/model/bert.yaml explains them."""
 
     name: Literal["bert"]
-    tie_embeddings: bool
     objective: Literal["diffusion", "mlm"]
     mask_rate: Annotated[float, Field(gt=0, le=1)]
     mixed_masks: bool
@@ -75,6 +73,7 @@ class MaskedLanguageModel(LanguageModel):
     modalities = ("text",)
     controls: ClassVar[type] = FillingControls
     modes: ClassVar[tuple[str, ...]] = ("sample", "infill")
+    tokens = "encoder"
 
     def __init__(self, config: BertConfig, spec: DataSpec) -> None:
         super().__init__(spec)

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
 
 from aigc_cli.config import STRICT
+from aigc_cli.models.base import ModelConfig
 
 Count = Annotated[int, Field(ge=1)]
 Weight = Annotated[float, Field(ge=0)]
@@ -20,7 +21,7 @@ AdaptiveChange = Literal[
 
 
 @dataclass(config=STRICT, frozen=True, kw_only=True)
-class GANConfig:
+class GANConfig(ModelConfig):
     """What makes a GAN."""
 
     name: Literal["gan"]

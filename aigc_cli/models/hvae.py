@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from aigc_cli.config import STRICT
 from aigc_cli.data.base import Batch, DataSpec
-from aigc_cli.models.base import Losses, Phase
+from aigc_cli.models.base import Losses, ModelConfig, Phase
 from aigc_cli.models.hvae_networks import BottomUp, Latent, TopDown, from_patches, levels, to_patches
 from aigc_cli.models.latent import LatentControls, LatentModel, check_conditional
 from aigc_cli.models.variational import ACTIVE, SETTLED, importance_bound
@@ -27,7 +27,7 @@ LevelWord = Annotated[str, Field(pattern=r"^[1-9][0-9]*x[1-9][0-9]*$")]
 
 
 @dataclass(config=STRICT, frozen=True, kw_only=True)
-class HVAEConfig:
+class HVAEConfig(ModelConfig):
     """The keys of ``model=hvae``; configs/model/hvae.yaml explains them."""
 
     name: Literal["hvae"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, ClassVar, Self
 
 import torch
 from pydantic import Field, model_validator
@@ -14,13 +14,31 @@ from torch.nn.functional import cross_entropy
 from aigc_cli.config import STRICT
 from aigc_cli.data.base import DataSpec
 from aigc_cli.errors import ConfigError
-from aigc_cli.models.base import Model
+from aigc_cli.models.base import Model, ModelConfig, Transfer
 from aigc_cli.nn.beam import beam_search
 from aigc_cli.nn.decoding import Choice, Session, write
+from aigc_cli.nn.lora import adapters
+from aigc_cli.nn.transformer import TransformerConfig
 from aigc_cli.randomness import Noise
 
 #: Token ids, for each prompt; sample i is written from prompt ``i mod k`` of the k that there are.
 Prompts = Sequence[Sequence[int]]
+
+
+@dataclass(config=STRICT, frozen=True, kw_only=True)
+class LanguageModelConfig(ModelConfig, TransformerConfig):
+    """The keys of every model of tokens."""
+
+    tie_embeddings: bool
+
+    @model_validator(mode="after")
+    def _adapts_something(self) -> Self:
+        if self.lora.rank is not None and self.init_from is None:
+            raise ValueError(
+                f"lora.rank={self.lora.rank} trains adapters beside weights that were trained before, and init_from "
+                "names none: add model.init_from=RUN"
+            )
+        return self
 
 
 @dataclass(config=STRICT, frozen=True, kw_only=True)
@@ -72,6 +90,8 @@ class WritingControls:
 class LanguageModel(Model):
     """Base of the models of tokens."""
 
+    #: The name of the :class:`TokenTransformer` in it.
+    tokens: ClassVar[str]
     #: The token that stands for a gap in a prompt; None where the model fills none.
     mask: int | None = None
 
@@ -81,6 +101,16 @@ class LanguageModel(Model):
         self.vocab_size = spec.vocab_size
         specials = dict(spec.specials)
         self.pad, self.bos, self.eos = specials["pad"], specials["bos"], specials["eos"]
+
+    def transfer(self) -> Transfer:
+        """One family's transformer of tokens may start from another's; a head from the embedding it was tied to."""
+        embedding, head = f"{self.tokens}.embedding.weight", f"{self.tokens}.head.weight"
+        return Transfer(
+            parts={"tokens": self.tokens},
+            rows=(embedding, head),
+            stand_ins={head: embedding},
+            own=tuple(name for name, _ in adapters(self)),
+        )
 
     def given(self, prompt: Prompts, noise: Noise, *, most: int | None = None) -> list[list[int]]:
         """The prompt of each sample.

@@ -13,20 +13,27 @@ from aigc_cli.config import STRICT
 from aigc_cli.data.base import Batch, DataSpec
 from aigc_cli.errors import ConfigError
 from aigc_cli.models.base import Losses
-from aigc_cli.models.language import LanguageModel, Prompts, WritingControls, padded, token_scores, unless_all
+from aigc_cli.models.language import (
+    LanguageModel,
+    LanguageModelConfig,
+    Prompts,
+    WritingControls,
+    padded,
+    token_scores,
+    unless_all,
+)
 from aigc_cli.nn.decoding import Session
 from aigc_cli.nn.language import TokenTransformer
-from aigc_cli.nn.transformer import Transformer, TransformerConfig
+from aigc_cli.nn.transformer import Transformer
 from aigc_cli.randomness import Noise
 from aigc_cli.registry import register
 
 
 @dataclass(config=STRICT, frozen=True, kw_only=True)
-class Seq2SeqConfig(TransformerConfig):
+class Seq2SeqConfig(LanguageModelConfig):
     """The keys of ``model=seq2seq``; configs/model/seq2seq.yaml explains them."""
 
     name: Literal["seq2seq"]
-    tie_embeddings: bool
     label_smoothing: Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -47,6 +54,7 @@ class Seq2SeqModel(LanguageModel):
 
     modalities = ("pairs",)
     controls: ClassVar[type] = TranslationControls
+    tokens = "decoder"
 
     def __init__(self, config: Seq2SeqConfig, spec: DataSpec) -> None:
         super().__init__(spec)

@@ -10,21 +10,19 @@ from torch import Tensor
 
 from aigc_cli.config import STRICT
 from aigc_cli.data.base import Batch, DataSpec
-from aigc_cli.models.base import Losses
-from aigc_cli.models.language import LanguageModel, Prompts, WritingControls, token_scores
+from aigc_cli.models.base import Losses, Transfer
+from aigc_cli.models.language import LanguageModel, LanguageModelConfig, Prompts, WritingControls, token_scores
 from aigc_cli.nn.decoding import Session, invert
 from aigc_cli.nn.language import TokenTransformer
-from aigc_cli.nn.transformer import TransformerConfig
 from aigc_cli.randomness import Noise
 from aigc_cli.registry import register
 
 
 @dataclass(config=STRICT, frozen=True, kw_only=True)
-class DecoderConfig(TransformerConfig):
+class DecoderConfig(LanguageModelConfig):
     """The keys of ``model=transformer``; configs/model/transformer.yaml explains them."""
 
     name: Literal["transformer"]
-    tie_embeddings: bool
 
 
 @register("model", "transformer", DecoderConfig)
@@ -37,6 +35,7 @@ class DecoderLanguageModel(LanguageModel):
 
     modalities = ("text",)
     controls: ClassVar[type] = WritingControls
+    tokens = "decoder"
     begins: Tensor
 
     def __init__(self, config: DecoderConfig, spec: DataSpec) -> None:
@@ -59,6 +58,11 @@ class DecoderLanguageModel(LanguageModel):
         """Exact negative log-likelihoods; see :func:`token_scores`. Nothing is drawn."""
         logits = self.decoder.logits(self.decoder.hidden(batch.content[:, :-1]))
         return token_scores(logits, batch.content[:, 1:], self.pad)
+
+    def transfer(self) -> Transfer:
+        """As of every model of tokens; what items begin with is of its own data."""
+        found = super().transfer()
+        return found._replace(own=(*found.own, "begins"))
 
     def sample(self, noise: Noise, prompt: Prompts | None = None, **controls: Any) -> Tensor:
         """Token ids (n, prompt + max_tokens), int64: prompts and what follows, up to ``eos``, then ``pad``.

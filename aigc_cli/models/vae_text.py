@@ -86,6 +86,7 @@ class TextVAE(LanguageModel, VariationalModel):
     modalities = ("text",)
     controls: ClassVar[type] = TextVAEControls
     modes: ClassVar[tuple[Mode, ...]] = ("sample", "reconstruct", "interpolate")
+    tokens = "decoder"
     advice = "raise model.free_bits, model.word_dropout or model.kl_warmup, or make the decoder smaller"
 
     def __init__(self, config: TextVAEConfig, spec: DataSpec) -> None:

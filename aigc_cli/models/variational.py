@@ -14,7 +14,7 @@ from torch import Tensor
 
 from aigc_cli.config import STRICT
 from aigc_cli.data.base import Batch, DataSpec
-from aigc_cli.models.base import Losses, Phase
+from aigc_cli.models.base import Losses, ModelConfig, Phase
 from aigc_cli.models.latent import LatentModel
 from aigc_cli.nn.likelihoods import gaussian_kl
 from aigc_cli.nn.mixture import LatentMixture
@@ -26,7 +26,7 @@ MIXTURE_ITEMS = 20_000  # encoded items, at most, that prior=gmm is fitted on
 
 
 @dataclass(config=STRICT, frozen=True, kw_only=True)
-class VariationalConfig:
+class VariationalConfig(ModelConfig):
     """The keys of every variational autoencoder with one latent vector."""
 
     latent: Annotated[int, Field(ge=1)]

@@ -17,7 +17,7 @@ from torch.nn.functional import mse_loss
 from aigc_cli.config import STRICT
 from aigc_cli.data.base import Batch, DataSpec
 from aigc_cli.errors import ConfigError
-from aigc_cli.models.base import Losses, Phase
+from aigc_cli.models.base import Losses, ModelConfig, Phase
 from aigc_cli.models.latent import LatentModel
 from aigc_cli.nn.blocks import init_variance
 from aigc_cli.nn.likelihoods import LIKELIHOODS, bits_per_dim
@@ -30,7 +30,7 @@ DEAD = 0.1  # share of the codes in use below which it has
 
 
 @dataclass(config=STRICT, frozen=True, kw_only=True)
-class VQVAEConfig:
+class VQVAEConfig(ModelConfig):
     """The keys of ``model=vqvae``; configs/model/vqvae.yaml explains them."""
 
     name: Literal["vqvae"]

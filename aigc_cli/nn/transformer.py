@@ -18,6 +18,7 @@ from torch.nn.functional import dropout, gelu, layer_norm, scaled_dot_product_at
 from aigc_cli.config import STRICT
 from aigc_cli.nn.cache import KVCache
 from aigc_cli.nn.fused import attention_heads, rms_norm, unit_rms
+from aigc_cli.nn.lora import LoRAConfig, linear_layer
 
 ROTARY_BASE = 10_000.0
 FRESH_STD = 0.02  # of weights before training, as in GPT-2
@@ -44,6 +45,7 @@ class TransformerConfig:
     feed_forward: Annotated[float, Field(gt=0)]
     dropout: Annotated[float, Field(ge=0, lt=1)]
     style: Style
+    lora: LoRAConfig = LoRAConfig()
 
     @model_validator(mode="after")
     def _divides(self) -> TransformerConfig:
@@ -66,6 +68,10 @@ class TransformerConfig:
         units = self.feed_forward * self.width
         return round(units) if self.style.mlp == "gelu" else 8 * math.ceil(units / 12)
 
+    def linear(self, inputs: int, outputs: int) -> nn.Linear:
+        """A linear layer of a block."""
+        return linear_layer(inputs, outputs, bias=self.style.bias, lora=self.lora)
+
 
 class Norm(nn.Module):
     """RMSNorm or LayerNorm over the last dimension."""
@@ -87,11 +93,11 @@ class SelfAttention(nn.Module):
 
     def __init__(self, config: TransformerConfig, causal: bool) -> None:
         super().__init__()
-        width, style = config.width, config.style
+        width = config.width
         self.heads, self.causal, self.dropout = config.heads, causal, config.dropout
-        self.qkv = nn.Linear(width, 3 * width, bias=style.bias)
-        self.log_scale = nn.Parameter(torch.zeros(config.heads)) if style.qk_norm else None
-        self.out = nn.Linear(width, width, bias=style.bias)
+        self.qkv = config.linear(width, 3 * width)
+        self.log_scale = nn.Parameter(torch.zeros(config.heads)) if config.style.qk_norm else None
+        self.out = config.linear(width, width)
 
     def forward(
         self, x: Tensor, rotation: Tensor | None, mask: Tensor | None, cache: KVCache | None, layer: int
@@ -114,12 +120,12 @@ class CrossAttention(nn.Module):
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
-        width, style = config.width, config.style
+        width = config.width
         self.heads, self.dropout = config.heads, config.dropout
-        self.query = nn.Linear(width, width, bias=style.bias)
-        self.key_value = nn.Linear(width, 2 * width, bias=style.bias)
-        self.log_scale = nn.Parameter(torch.zeros(config.heads)) if style.qk_norm else None
-        self.out = nn.Linear(width, width, bias=style.bias)
+        self.query = config.linear(width, width)
+        self.key_value = config.linear(width, 2 * width)
+        self.log_scale = nn.Parameter(torch.zeros(config.heads)) if config.style.qk_norm else None
+        self.out = config.linear(width, width)
 
     def forward(self, x: Tensor, memory: Tensor, mask: Tensor | None, cache: KVCache | None, layer: int) -> Tensor:
         """x (n, t, width) and memory (n, s, width) to the shape of x; see :meth:`Transformer.forward`."""
@@ -146,8 +152,8 @@ class FeedForward(nn.Module):
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
         self.gated = config.style.mlp == "swiglu"
-        self.up = nn.Linear(config.width, config.hidden * (2 if self.gated else 1), bias=config.style.bias)
-        self.down = nn.Linear(config.hidden, config.width, bias=config.style.bias)
+        self.up = config.linear(config.width, config.hidden * (2 if self.gated else 1))
+        self.down = config.linear(config.hidden, config.width)
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., width) to the same shape."""

@@ -26,7 +26,8 @@ from aigc_cli.data.base import Codec, DataSpec
 from aigc_cli.data.codecs import TOKENIZER_FILE, codec_for
 from aigc_cli.errors import ConfigError, DataError, NonFiniteError, suggest
 from aigc_cli.files import checksum, resource_errors, sync, write_atomically, write_json
-from aigc_cli.models.base import Model
+from aigc_cli.models.base import Model, keys_of
+from aigc_cli.nn.lora import merge_adapters, train_adapters_only
 from aigc_cli.registry import find
 from aigc_cli.runs import Run
 from aigc_cli.training.precision import resolve_device
@@ -222,8 +223,9 @@ class Restored:
 def build_model(config: Mapping[str, Any], spec: DataSpec) -> Model:
     """The model that the section `model` of a configuration describes, with fresh weights."""
     component = find("model", config["name"])
-    model = component.build(check("model", component.config, config), spec)
+    model = component.build(check("model", component.config, keys_of(component.config, config)), spec)
     assert isinstance(model, Model)
+    train_adapters_only(model)
     return model
 
 
@@ -241,7 +243,7 @@ def restore_model(run: Run, *, step: int | str | None = None, device: str = "aut
     """
     where = resolve_device(device)
     model = build_model(run.config["model"], run.spec)
-    checkpoint = _choose(run, step)
+    checkpoint = choose_checkpoint(run, step)
     try:
         model.load_state_dict(checkpoint.tensors["model"])
         if "ema" in checkpoint.tensors:
@@ -251,6 +253,7 @@ def restore_model(run: Run, *, step: int | str | None = None, device: str = "aut
             f"checkpoint {checkpoint.path} is not of the model in {run.path}/config.yaml: {_first_line(error)}",
             "restore the run's own config.yaml, or train again",
         ) from None
+    merge_adapters(model)
     model.requires_grad_(False).eval().to(where)
     weights = "ema" if "ema" in checkpoint.tensors else "model"
     used = checkpoint.sums[f"{weights}.safetensors"]
@@ -258,7 +261,8 @@ def restore_model(run: Run, *, step: int | str | None = None, device: str = "aut
     return Restored(run, model, checkpoint.step, used, run.spec, codec, where)
 
 
-def _choose(run: Run, step: int | str | None) -> Checkpoint:
+def choose_checkpoint(run: Run, step: int | str | None) -> Checkpoint:
+    """The checkpoint of a run that `step` names, as :func:`restore_model` takes and refuses it."""
     folder = CheckpointFolder(run.checkpoints)
     if step is None:
         newest = folder.load_newest()

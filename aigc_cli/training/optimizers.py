@@ -136,7 +136,7 @@ def _groups(config: OptimizerConfig, phase: str, network: nn.Module) -> ParamGro
     own: NetworkOverrides = getattr(config, phase, None) or NetworkOverrides()
     lr = config.lr if own.lr is None else own.lr
     decay = config.weight_decay if own.weight_decay is None else own.weight_decay
-    parameters = list(network.parameters())
+    parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
     # Decoupled decay on a bias or a norm's gain pulls it to 0 for no reason; L2 keeps to its textbook form.
     decoupled = config.name == "adamw"  # type: ignore[attr-defined]
     decayed = [p for p in parameters if p.ndim >= 2 or not decoupled]

@@ -121,6 +121,7 @@ def test_keys_that_only_one_model_has(training: FakeTraining, tmp_path: Path) ->
         (["model=gan,gann"], "there is no model named 'gann'"),
         (["optimizer.lr=interval(1e-4,1e-3)"], "hydra/sweeper=optuna"),
         (["seed=0,1", "run_dir=x"], "cannot share run_dir"),
+        (["seed=0,1", "model.init_from=latest"], "another run after every job"),
         (["seed=0,1", "hydra/launcher=joblb"], "joblb"),
         (["hydra.launcher._target_=a,b"], "hydra"),
         (["+model.extra={_target_:os.system},{a:1}"], "model.extra._target_"),

@@ -1,0 +1,81 @@
+"""Adapters of low rank beside linear layers (Hu et al., LoRA: Low-Rank Adaptation of Large Language Models, 2022).
+
+A layer y = W x becomes y = W x + (alpha / rank) B A x, of which only A (rank, inputs) and B (outputs, rank) train. B
+starts at zero, so that training starts from what W alone does.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Annotated
+
+import torch
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+from torch import Tensor, nn
+from torch.nn.functional import linear
+
+from aigc_cli.config import STRICT
+
+
+@dataclass(config=STRICT, frozen=True, kw_only=True)
+class LoRAConfig:
+    """The section `lora` of a model's configuration."""
+
+    rank: Annotated[int, Field(ge=1)] | None = None
+    alpha: Annotated[float, Field(gt=0)] = 16.0
+
+
+class AdaptedLinear(nn.Linear):
+    """A linear layer with frozen weights and a trained adapter."""
+
+    def __init__(self, inputs: int, outputs: int, *, bias: bool, rank: int, alpha: float) -> None:
+        super().__init__(inputs, outputs, bias=bias)
+        self.scale = alpha / rank
+        self.lora_a: nn.Parameter | None = nn.Parameter(torch.randn(rank, inputs) / math.sqrt(inputs))
+        self.lora_b: nn.Parameter | None = nn.Parameter(torch.zeros(outputs, rank))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., inputs) to (..., outputs)."""
+        out = super().forward(x)
+        if self.lora_a is None or self.lora_b is None:
+            return out
+        return out + self.scale * linear(linear(x, self.lora_a), self.lora_b)
+
+    @torch.no_grad()
+    def merge(self) -> None:
+        """Adds the adapter to the weights, and is a plain layer from then on."""
+        if self.lora_a is not None and self.lora_b is not None:
+            self.weight.addmm_(self.lora_b, self.lora_a, alpha=self.scale)
+            self.lora_a = self.lora_b = None
+
+
+def linear_layer(inputs: int, outputs: int, *, bias: bool, lora: LoRAConfig) -> nn.Linear:
+    """A linear layer, with an adapter where `lora` gives it a rank."""
+    if lora.rank is None:
+        return nn.Linear(inputs, outputs, bias=bias)
+    return AdaptedLinear(inputs, outputs, bias=bias, rank=lora.rank, alpha=lora.alpha)
+
+
+def adapters(module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+    """The parameters of all adapters within a module, by their names."""
+    for name, layer in module.named_modules():
+        if isinstance(layer, AdaptedLinear):
+            yield from ((f"{name}.{own}", p) for own, p in layer.named_parameters() if own.startswith("lora_"))
+
+
+def train_adapters_only(module: nn.Module) -> None:
+    """Freezes all but the adapters, in a module that has any."""
+    found = [parameter for _, parameter in adapters(module)]
+    if found:
+        module.requires_grad_(False)
+        for parameter in found:
+            parameter.requires_grad_(True)
+
+
+def merge_adapters(module: nn.Module) -> None:
+    """Merges every adapter within a module, which then computes and holds what the same module without them would."""
+    for layer in module.modules():
+        if isinstance(layer, AdaptedLinear):
+            layer.merge()

@@ -1,0 +1,231 @@
+"""Starts a run from the weights of another, in place of random ones: ``model.init_from=RUN``.
+
+Tensors go by their names and shapes, as :class:`aigc_cli.models.base.Transfer` has them, and the rows of an embedding
+by what their tokens spell. A run writes down where it started from, so that it may be repeated.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from aigc_cli.config import check, walk
+from aigc_cli.data.base import Codec
+from aigc_cli.data.codecs import TOKENIZER_FILE, TextCodec
+from aigc_cli.data.tokenizers import FIRST
+from aigc_cli.errors import ConfigError, DataError
+from aigc_cli.files import checksum
+from aigc_cli.models.base import Model, ModelConfig, Transfer
+from aigc_cli.nn.lora import adapters
+from aigc_cli.runs import Run, find_run
+from aigc_cli.training.checkpoint import CheckpointFolder, Restored, Tensors, choose_checkpoint, restore_model
+
+_KEYS = tuple(field.name for field in dataclasses.fields(ModelConfig))
+_MOST_NAMED = 3  # tensors that do not fit
+
+
+def start_of(config: Mapping[str, Any]) -> ModelConfig:
+    """What a whole configuration says of the run that it starts from."""
+    found = check("model", ModelConfig, {key: config["model"][key] for key in _KEYS if key in config["model"]})
+    assert isinstance(found, ModelConfig)
+    return found
+
+
+def with_source(config: dict[str, Any]) -> dict[str, Any]:
+    """A configuration that names the run it starts from as any folder and any later day will find it: by its directory,
+    the step of a checkpoint, and the sum of that. Text keeps the tokenizer of that run, if it does.
+
+    Raises:
+        ConfigError: there is no such run, or it has no such checkpoint.
+        DataError: the checkpoint is broken.
+    """
+    start = start_of(config)
+    if start.init_from is None or (start.init_step is not None and start.init_sha256 is not None):
+        return config
+    run = find_run(start.init_from, Path(config["outputs"]))
+    checkpoint = choose_checkpoint(run, start.init_step)
+    found = {
+        "init_from": str(run.path),
+        "init_step": checkpoint.step,
+        "init_sha256": start.init_sha256 or checksum(checkpoint.path / "manifest.json"),
+    }
+    return {**config, "model": {**config["model"], **found}, "data": _with_tokenizer(config["data"], run, start)}
+
+
+def _with_tokenizer(data: dict[str, Any], run: Run, start: ModelConfig) -> dict[str, Any]:
+    own, theirs = data.get("tokenizer"), run.config["data"].get("tokenizer")
+    if start.init_tokenizer == "new" or not isinstance(own, dict) or own.get("path") is not None:
+        return data
+    if not (run.path / TOKENIZER_FILE).is_file() or not isinstance(theirs, dict):
+        return data
+    return {**data, "tokenizer": {**theirs, "path": str(run.path)}}
+
+
+def warm_start(model: Model, codec: Codec, config: Mapping[str, Any]) -> Taken | None:
+    """Gives a fresh `model`, whose data has `codec`, the weights that a whole configuration starts it from, if any.
+
+    Raises:
+        ConfigError: as :func:`take_weights`; or the run or the checkpoint is gone.
+        DataError: the checkpoint is broken, or is not the one that the configuration has the sum of.
+    """
+    start = start_of(config)
+    if start.init_from is None:
+        return None
+    with torch.random.fork_rng(devices=()):  # what is drawn from then on does not depend on the other model
+        source = _open_source(find_run(start.init_from), start)
+    return take_weights(model, codec, source, config)
+
+
+def _open_source(run: Run, start: ModelConfig) -> Restored:
+    restored = restore_model(run, step=start.init_step, device="cpu")
+    manifest = CheckpointFolder(run.checkpoints).folder(restored.step) / "manifest.json"
+    if start.init_sha256 not in (None, checksum(manifest)):
+        raise DataError(
+            f"the checkpoint of step {restored.step} of {run.path} is not the one that model.init_sha256 is of",
+            "restore that one from a copy, or leave model.init_sha256 out to start from what is there now",
+        )
+    return restored
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What a model has of the weights that it starts from."""
+
+    source: Restored
+    tensors: int
+    of_tensors: int
+    rows: int | None  # of the vocabulary; None where there is none
+    of_rows: int
+
+    def sentence(self) -> str:
+        """The same for a person."""
+        rows = "" if self.rows is None else f" and {self.rows} of {self.of_rows} vocabulary rows"
+        whole = self.tensors == self.of_tensors and self.rows in (None, self.of_rows)
+        return (
+            f"{self.tensors} of {self.of_tensors} tensors{rows} from {self.source.run.name}, step {self.source.step}"
+            f"{'' if whole else '; all else is new'}"
+        )
+
+
+def take_weights(model: Model, codec: Codec, source: Restored, config: Mapping[str, Any]) -> Taken:
+    """Copies what fits of the source's weights into `model`, in place; what is new to it stays as it is.
+
+    Args:
+        model: With fresh weights.
+        codec: Of its data.
+        source: What it starts from.
+        config: The whole configuration, for words that would change it.
+
+    Raises:
+        ConfigError: a tensor of either has no counterpart, or one of another shape; or new rows of the vocabulary would
+            stay as they are, since only adapters are trained.
+    """
+    transfer = model.transfer()
+    own, theirs = model.state_dict(), _renamed(source.model, transfer)
+    origins = {name: _origin(name, theirs, transfer) for name in own if name not in transfer.own}
+    problems = [_misfit(name, own[name], theirs.get(origin), transfer) for name, origin in origins.items()]
+    known = {*origins.values(), *transfer.stand_ins}
+    problems += [f"{name} is in that run, and not in this model" for name in theirs if name not in known]
+    if found := [problem for problem in problems if problem]:
+        raise _refusal(found, source, config)
+    vocabulary = _shared(codec, source.codec)
+    with torch.no_grad():
+        for name, origin in origins.items():
+            if name in transfer.rows and vocabulary is not None:
+                vocabulary.take_rows(own[name], theirs[origin])
+            else:
+                own[name].copy_(theirs[origin])
+    rows, of_rows = (None, 0) if vocabulary is None else (len(vocabulary.pairs), vocabulary.size)
+    taken = Taken(source, len(origins), len(own), rows, of_rows)
+    _check_adapters(model, taken)
+    return taken
+
+
+def _renamed(model: Model, wanted: Transfer) -> Tensors:
+    """The tensors of the source that may be taken, by the names that the new model has for them."""
+    transfer = model.transfer()
+    found = {name: tensor for name, tensor in model.state_dict().items() if name not in transfer.own}
+    for shared, theirs in transfer.parts.items():
+        ours = wanted.parts.get(shared, theirs)
+        head = f"{theirs}."
+        found = {f"{ours}.{k.removeprefix(head)}" if k.startswith(head) else k: t for k, t in found.items()}
+    return found
+
+
+def _origin(name: str, theirs: Tensors, transfer: Transfer) -> str:
+    return name if name in theirs else transfer.stand_ins.get(name, name)
+
+
+def _misfit(name: str, own: Tensor, other: Tensor | None, transfer: Transfer) -> str:
+    """Why a tensor cannot be taken, or ""; those that go by rows may differ in how many they have."""
+    if other is None:
+        return f"{name} is not in that run"
+    if own.shape == other.shape or (name in transfer.rows and own.shape[1:] == other.shape[1:]):
+        return ""
+    return f"{name} is {_size(own)} here and {_size(other)} there"
+
+
+def _size(tensor: Tensor) -> str:
+    return "x".join(map(str, tensor.shape)) or "a number"
+
+
+@dataclass(frozen=True)
+class _Vocabulary:
+    """What a vocabulary shares with that of the source."""
+
+    pairs: list[tuple[int, int]]  # for each token that both have, its id here and its id there
+    size: int  # of the one here
+    other_size: int
+
+    def take_rows(self, own: Tensor, other: Tensor) -> None:
+        """Copies the rows of shared tokens; what lies beyond the vocabularies, such as a mask, goes by its place."""
+        beyond = range(min(len(own) - self.size, len(other) - self.other_size))
+        extras = [(self.size + place, self.other_size + place) for place in beyond]
+        here, there = torch.tensor([*self.pairs, *extras]).T
+        own[here] = other[there]
+
+
+def _shared(codec: Codec, other: Codec) -> _Vocabulary | None:
+    if not isinstance(codec, TextCodec) or not isinstance(other, TextCodec):
+        return None
+    there = {spelling: token for token, spelling in enumerate(other.tokenizer.spellings(), FIRST)}
+    here = {spelling: token for token, spelling in enumerate(codec.tokenizer.spellings(), FIRST)}
+    special = [(token, token) for token in range(FIRST)]
+    shared = [(token, there[spelling]) for spelling, token in here.items() if spelling in there]
+    return _Vocabulary([*special, *shared], codec.tokenizer.vocab_size, other.tokenizer.vocab_size)
+
+
+def _check_adapters(model: Model, taken: Taken) -> None:
+    if taken.rows is not None and taken.rows < taken.of_rows and any(adapters(model)):
+        raise ConfigError(
+            f"model.lora.rank leaves the embedding as it is, and {taken.of_rows - taken.rows} of its {taken.of_rows} "
+            f"rows are not in {taken.source.run.name}",
+            "keep that run's tokenizer (model.init_tokenizer=keep), or train all weights (model.lora.rank=null)",
+        )
+
+
+def _refusal(problems: list[str], source: Restored, config: Mapping[str, Any]) -> ConfigError:
+    more = f"; and {len(problems) - _MOST_NAMED} more" if len(problems) > _MOST_NAMED else ""
+    differing = " ".join(_differing(config, source.run.config))
+    mend = f"make this model like that one: {differing}" if differing else "start from a run of the same kind of model"
+    return ConfigError(
+        f"the weights of {source.run.name} do not fit: {'; '.join(problems[:_MOST_NAMED])}{more}", mend
+    )  # fmt: skip
+
+
+def _differing(config: Mapping[str, Any], theirs: Mapping[str, Any]) -> Iterator[str]:
+    """The words that would give a model the other one's configuration, and its data the same sizes."""
+    own = dict(walk(config))
+    for key, value in walk({"model": theirs["model"], "data": theirs["data"]}):
+        section, _, name = key.partition(".")
+        sizes = not isinstance(value, dict) and not name.startswith(("init_", "lora.")) and name != "name"
+        sizes &= section == "model" or type(value) is int
+        if sizes and key in own and own[key] != value:
+            yield f"{key}={value if isinstance(value, str) else json.dumps(value)}"
