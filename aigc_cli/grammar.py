@@ -22,7 +22,7 @@ TEXT_KEYS = {"run", "reference", "out", "fake", "real", "held_out", "weights", "
 #: The same for the last part of a dotted key.
 TEXT_TAILS = {"root", "path", "file", "dir", "folder", "weights", "prompt", "prompt_file", "init_from"}
 #: The same for a model's controls: a class may be called 7, and cat,dog are two that are drawn together.
-TEXT_CONTROLS = {"controls.class"}
+TEXT_CONTROLS = {"controls.class", "controls.to"}
 #: Figures that people ask for by name, with the metric that gives each among others.
 FIGURES = {
     **dict.fromkeys(("precision", "recall", "density", "coverage"), "prdc"),

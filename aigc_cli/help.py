@@ -83,7 +83,7 @@ keys
 controls: a model's own words; a wrong one is answered with those that its model has
   mode=sample        samples by themselves
   mode=reconstruct   held-out items above their reconstructions (VAEs)
-  mode=interpolate   rows that walk from one latent to another, of frames=8 samples each
+  mode=interpolate   rows that walk from one latent to another, of frames=8 samples each; of text also prompt= to=
   mode=traverse      rows that move one latent from -3 to 3, the most active one first (VAEs)
   class=cat,dog      the classes to draw, in turn, of a model trained with model.conditional=true
   temperature=0.8    spread of what is drawn: below 1, more typical samples of less variety (VAEs)

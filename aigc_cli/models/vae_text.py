@@ -9,7 +9,6 @@ that rises from 0, and word dropout, which hides earlier tokens from it in train
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -26,7 +25,6 @@ from aigc_cli.models.language import (
     LanguageModel,
     Prompts,
     WritingControls,
-    padded,
     per_token,
     token_nats,
     unless_all,
@@ -58,10 +56,12 @@ class TextVAEConfig(TransformerConfig, VariationalConfig):
 
 @dataclass(config=STRICT, frozen=True, kw_only=True)
 class TextVAEControls(WritingControls):
-    """What ``sample`` takes; `prompt` is what texts begin with, or are encoded from to walk between."""
+    """What ``sample`` takes; `prompt` is what texts begin with, and in the other modes what is encoded."""
 
     #: How samples are arranged: each by itself; held-out texts beside their reconstructions; walks from text to text.
-    mode: Mode | None = None
+    mode: Literal["sample", "reconstruct", "interpolate"] | None = None
+    #: Where a walk ends that begins at `prompt`.
+    to: str | None = None
     #: The texts of a walk, both ends among them; None is 8.
     frames: Annotated[int, Field(ge=2, le=1000)] | None = None
     #: Scales the deviation of latents: below 1, texts of less variety, whatever `temperature` makes of their tokens.
@@ -177,26 +177,6 @@ class TextVAE(LanguageModel, VariationalModel):
     def _session(self, rows: Prompts, latents: Tensor, count: int) -> Session:
         return Session(self.decoder, rows, count, self.pad, **self._seen(latents))
 
-    def encode_texts(self, texts: Prompts, device: torch.device | str) -> Tensor:
-        """The posterior's means (n, d) of token ids, with or without ``bos`` and ``eos``.
-
-        Raises:
-            ConfigError: there is none, or a text is longer than the model reads.
-        """
-        whole = [self._whole(text) for text in texts]
-        self._check_room(max(map(len, whole)), "its end included")
-        return self._posterior(padded(whole, self.pad, device)).mean
-
-    def _whole(self, text: Sequence[int]) -> list[int]:
-        return [*(token for token in text if token not in (self.bos, self.eos)), self.eos]
-
-    def _check_room(self, tokens: int, what: str) -> None:
-        if tokens > self.longest:
-            raise ConfigError(
-                f"a prompt has {tokens} tokens, {what}, and this model has room for {self.longest}",
-                "shorten it, or train with longer items",
-            )
-
     def sample(self, noise: Noise, prompt: Prompts | None = None, **controls: Any) -> Tensor:
         """Token ids (n, t), int64: ``bos``, a prompt if there is one, what follows it up to ``eos``, then ``pad``.
 
@@ -215,7 +195,11 @@ class TextVAE(LanguageModel, VariationalModel):
         if prompt is not None:
             rows = [[self.bos, *(token for token in row if token != self.bos)] for row in self.given(prompt, noise)]
         longest = max(map(len, rows))
-        self._check_room(longest, "its beginning included")
+        if longest > self.longest:
+            raise ConfigError(
+                f"a prompt has {longest} tokens, its beginning included, and this model has room for {self.longest}",
+                "shorten it, or train with longer items",
+            )
         count = min(asked.max_tokens or self.longest, self.longest + 1 - longest)
         latents = self.latents(noise, latent_temperature=asked.latent_temperature, prior=asked.prior)
         return self.written(self._session(rows, latents, count), asked, noise, count)

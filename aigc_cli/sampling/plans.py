@@ -118,8 +118,10 @@ def plan(request: Request) -> Plan:
 def _warn_of_ignored(request: Request, mode: str) -> None:
     usual = usual_controls(request.model)
     heard = {
-        "sample": {*usual} - {"frames", "gap"}, "infill": {*usual} - {"max_tokens"}, "reconstruct": {"mode"}
-    }.get(mode, {*usual})  # fmt: skip
+        "sample": {*usual} - {"frames", "gap", "to"},
+        "infill": {*usual} - {"max_tokens"},
+        "reconstruct": {"mode", "prompt"},
+    }.get(mode, {*usual})
     for name, value in request.controls.items():
         if name not in heard and value != usual.get(name, value):
             print(f"aigc: warning: {name.rstrip('_')}= changes nothing with mode={mode}", file=sys.stderr)

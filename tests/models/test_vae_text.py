@@ -185,13 +185,6 @@ def test_what_is_encoded_is_decoded(trained: TextVAE) -> None:
     assert len({tuple(row) for row in made.tolist()}) > 10
 
 
-def test_texts_are_encoded_with_or_without_their_ends(trained: TextVAE) -> None:
-    whole = [token for token in TEXTS.content[0].tolist() if token != PAD]
-    with torch.no_grad():
-        latents = trained.encode_texts([whole, whole[1:-1], whole[1:]], "cpu")
-        torch.testing.assert_close(latents, trained.encode(TEXTS.take(torch.tensor([0, 0, 0]))))
-
-
 def test_the_mixture_is_of_the_encoded_training_set(trained: TextVAE) -> None:
     trained.prepare([TEXTS], prior="gmm", prompt=None)
     with torch.no_grad():
@@ -263,8 +256,6 @@ def test_what_does_not_fit(trained: TextVAE) -> None:
         trained.sample(Noise(0, [0]), prompt=[[]])
     with pytest.raises(ConfigError, match="12 tokens, its beginning included, and this model has room for 11"):
         trained.sample(Noise(0, [0]), prompt=[[4] * 11])
-    with pytest.raises(ConfigError, match="12 tokens, its end included, and this model has room for 11"):
-        trained.encode_texts([[4] * 11], "cpu")
 
 
 # data
