@@ -19,6 +19,7 @@ from aigc_cli.errors import ConfigError, DataError, NonFiniteError
 from aigc_cli.files import checksum
 from aigc_cli.metrics.npz import array_names, read_arrays
 from aigc_cli.randomness import permutation
+from aigc_cli.sampling.provenance import not_samples
 
 
 class Images(ABC):
@@ -184,11 +185,12 @@ def _array_of(path: Path) -> np.ndarray:
 
 
 class FolderImages(Images):
-    """The pictures below a folder, by name; a sample folder's own ``grid.png`` is left out."""
+    """The pictures below a folder, by name; of a sample folder the samples alone, without its grid and originals."""
 
     def __init__(self, folder: Path, channels: int | None = None) -> None:
-        self.paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
-        self.paths = [path for path in self.paths if not _is_grid(path)]
+        found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+        left_out = {parent: not_samples(parent) for parent in {path.parent for path in found}}
+        self.paths = [path for path in found if path.name not in left_out[path.parent]]
         if not self.paths:
             raise DataError(f"there are no pictures in {folder}", f"give a folder of {', '.join(SUFFIXES)} files")
         self.folder, self._channels = folder, channels
@@ -236,10 +238,6 @@ class FolderImages(Images):
         return torch.from_numpy(pixels[None] if grey else np.ascontiguousarray(pixels.transpose(2, 0, 1)))
 
 
-def _is_grid(path: Path) -> bool:
-    return path.name == "grid.png" and (path.parent / "samples.json").exists()
-
-
 def _size(shape: Sequence[int]) -> str:
     return "x".join(map(str, shape))
 
@@ -252,8 +250,9 @@ def open_images(path: Path, channels: int | None = None) -> Images:
         DataError: what is there cannot be read as images.
     """
     if path.is_dir():
-        archives = sorted(path.glob("*.npz"))
-        if len(archives) == 1 and not any(entry.suffix.lower() in SUFFIXES for entry in path.iterdir()):
+        archives, left_out = sorted(path.glob("*.npz")), not_samples(path)
+        pictures = (entry.name for entry in path.iterdir() if entry.suffix.lower() in SUFFIXES)
+        if len(archives) == 1 and left_out.issuperset(pictures):
             return ArrayImages(archives[0])
         return FolderImages(path, channels)
     if path.is_file():

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from aigc_cli import __version__
-from aigc_cli.sampling.arrangement import Arrangement
+from aigc_cli.sampling.arrangement import ORIGINAL, ROLE, Arrangement
 
 #: The words that mark generated content wherever it goes.
 LABEL = "AI-generated"
@@ -105,3 +105,13 @@ def recorded_files(record: Mapping[str, Any]) -> set[str]:
     listed = [record.get(key) for key in ("files", "overview")]
     names = {name for part in listed if isinstance(part, list) for name in part if isinstance(name, str)}
     return {name for name in names if name not in ("", ".", "..") and not {"/", "\\", "\0"} & set(name)}
+
+
+def not_samples(folder: Path) -> set[str]:
+    """The names of files in a sample folder that no model made or that show others again: originals, overviews."""
+    record = read_record(folder) or {}
+    facts, overview = record.get("samples"), record.get("overview")
+    roles = facts.get(ROLE) if isinstance(facts, dict) else None
+    lists = [part if isinstance(part, list) else [] for part in (record.get("files"), roles, overview)]
+    originals = [name for name, role in zip(lists[0], lists[1], strict=False) if role == ORIGINAL]
+    return {name for name in (*originals, *lists[2]) if isinstance(name, str)}

@@ -1,5 +1,6 @@
 """Folders and files of images, and what is refused of them."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -61,14 +62,43 @@ def picture(path: Path, mode: str = "RGB", size: tuple[int, int] = (4, 6), value
     Image.new(mode, size, value if mode == "L" else (value,) * len(mode)).save(path)
 
 
+def recorded(folder: Path, **known: object) -> None:
+    (folder / "samples.json").write_text(json.dumps({"label": "AI-generated", "overview": ["grid.png"], **known}))
+
+
 def test_a_folder_is_read_by_name_without_its_grid(tmp_path: Path) -> None:
-    for i, name in enumerate(("b.png", "a.png", "sub/c.png")):
+    for i, name in enumerate(("b.png", "a.png", "sub/c.png", "sub/grid.png")):
         picture(tmp_path / name, value=i)
     picture(tmp_path / "grid.png", size=(40, 60))
-    (tmp_path / "samples.json").write_text("{}")
+    recorded(tmp_path)
     images = open_images(tmp_path)
     assert images.shape == (3, 6, 4)
-    assert all_of(images)[:, 0, 0, 0].tolist() == [1, 0, 2]
+    assert all_of(images)[:, 0, 0, 0].tolist() == [1, 0, 2, 3]  # a grid that nobody recorded is a picture
+
+
+def test_originals_beside_reconstructions_are_no_samples(tmp_path: Path) -> None:
+    for i, name in enumerate(("0-original.png", "0-reconstruction.png")):
+        picture(tmp_path / name, value=i)
+    recorded(
+        tmp_path,
+        files=["0-original.png", "0-reconstruction.png"],
+        samples={"role": ["original", "reconstruction"]},
+    )
+    assert all_of(open_images(tmp_path))[:, 0, 0, 0].tolist() == [1]
+
+
+def test_a_folder_with_one_archive_and_its_grid_is_that_archive(tmp_path: Path) -> None:
+    save_npz(tmp_path / "samples.npz", np.zeros((3, 6, 4), np.uint8))
+    picture(tmp_path / "grid.png", size=(40, 60))
+    recorded(tmp_path, files=["samples.npz"])
+    assert len(open_images(tmp_path)) == 3
+
+
+@pytest.mark.parametrize("known", [{"files": 3}, {"overview": [["x"], 5]}, {"samples": {"role": "original"}}])
+def test_a_record_from_a_stranger_is_data(tmp_path: Path, known: dict[str, object]) -> None:
+    picture(tmp_path / "a.png")
+    recorded(tmp_path, **known)
+    assert len(open_images(tmp_path)) == 1
 
 
 def test_channels_are_those_of_the_reference(tmp_path: Path) -> None:
