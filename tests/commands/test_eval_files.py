@@ -1,6 +1,7 @@
 """``aigc eval`` of files: images, statistics and text on either side, without a run or beside one."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ import torch
 from aigc_cli.cli import main
 from aigc_cli.metrics import classifier
 from aigc_cli.runs import Run
+
+DOCS = Path(__file__).resolve().parents[2] / "docs" / "evaluation.md"
 
 
 @pytest.fixture(autouse=True)
@@ -181,42 +184,21 @@ def test_records_under_other_conditions_are_not_compared(tiny_run: Run, capsys: 
 # extractors
 
 
-PLUGIN = '''
-from typing import Literal
-from pydantic.dataclasses import dataclass
-from aigc_cli.config import STRICT
-from aigc_cli.registry import register
-
-@dataclass(config=STRICT, frozen=True, kw_only=True)
-class RowsConfig:
-    name: Literal["rows"] = "rows"
-
-@register("extractor", "rows", RowsConfig)
-class Rows:
-    """The mean of each row of pixels."""
-    name, checksum, canonical = "rows", "0" * 64, False
-    widths = {"features": 8}
-    facts = {"preprocessing": "none"}
-    def __init__(self, config, sources): ...
-    def __call__(self, images):
-        return {"features": images.float().mean(dim=(1, 3))}
-'''
-
-
-def test_an_extractor_of_ones_own(
+def test_an_extractor_of_ones_own_as_the_documentation_has_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
-    Path("my_rows.py").write_text(PLUGIN)
+    (block,) = re.findall(r"```python\n(.*?)```", DOCS.read_text(), flags=re.DOTALL)
+    Path("my_grid.py").write_text(block)
     sides = [f"fake={pictures(Path('a.npz'), 40, 0)}", f"real={pictures(Path('b.npz'), 40, 1)}"]
-    words = ["--metric", "fd,prdc", *sides, "extractor=rows", "--plugin", "my_rows"]
+    words = ["--metric", "fd,prdc", *sides, "extractor=grid", "--plugin", "my_grid"]
     records = {record["metric"]: record for record in told(capsys, *words)["results"]}
     assert set(records["prdc"]["figures"]) == {
-        f"{name}[rows]" for name in ("precision", "recall", "density", "coverage")
+        f"{name}[grid4]" for name in ("precision", "recall", "density", "coverage")
     }
-    assert records["fd"]["extractor"]["name"] == "rows"
-    assert main(["eval", "--metric", "cs", *sides, "extractor=rows"]) == 2
+    assert records["fd"]["extractor"]["name"] == "grid4"
+    assert main(["eval", "--metric", "cs", *sides, "extractor=grid"]) == 2
     assert "needs logits" in capsys.readouterr().err
 
 
