@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from aigc_cli.data.selection import Opener
 from aigc_cli.errors import ConfigError
 from aigc_cli.metrics.images import GeneratedImages
+from aigc_cli.models.latent import LatentModel
 from aigc_cli.runs import Run
 from aigc_cli.sampling.controls import check_controls, field_values, named_values
 from aigc_cli.sampling.generate import generate, reconstruct
@@ -77,7 +78,13 @@ class Drawer:
                 controls=self._fields,
             )
 
-        return GeneratedImages(stream, n, self.restored.spec.shape, {**self.facts(), "seed": seed})
+        facts = {**self.facts(), "seed": seed}
+        return GeneratedImages(stream, n, self.restored.spec.shape, facts, lambda: self._asked_classes(n))
+
+    def _asked_classes(self, n: int) -> Tensor | None:
+        model = self.restored.model
+        asked = self._fields.get("class_")
+        return model.labels(range(n), asked, "cpu") if isinstance(model, LatentModel) else None
 
     def _prepare(self) -> None:
         if not self._prepared:
@@ -100,7 +107,8 @@ class Drawer:
         from aigc_cli.metrics.images import DatasetImages
 
         split, dataset = self._held_out()
-        rows = DatasetImages(dataset, split, self.setting.data or "", n).rows()
+        originals = DatasetImages(dataset, split, self.setting.data or "", n)
+        rows = originals.rows()
         model: Any = self.restored.model
 
         def stream(batch_size: int) -> Iterator[Tensor]:
@@ -108,7 +116,8 @@ class Drawer:
             pairs = reconstruct(model, dataset, rows, device=self.setting.device, batch_size=asked.batch_size)
             return (made for _, made in pairs)
 
-        return GeneratedImages(stream, n, self.restored.spec.shape, {**self.facts(), "reconstructed": split})
+        facts = {**self.facts(), "reconstructed": split}
+        return GeneratedImages(stream, n, self.restored.spec.shape, facts, originals.labels)
 
 
 def facts_of(restored: Restored) -> dict[str, Any]:

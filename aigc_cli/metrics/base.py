@@ -22,7 +22,8 @@ class FeatureMetric(Metric):
     is_differentiable = False
     full_state_update = False
     #: The extractor's layers that it is computed on, handed to :meth:`update` in this order; "pixels" is the images
-    #: themselves, averaged to at most 32x32, uint8. Its width is that of the first.
+    #: themselves, averaged to at most 32x32, uint8; "labels" is their classes, int64 (n,). Its width is that of the
+    #: first.
     layers: ClassVar[tuple[str, ...]] = ("features",)
     #: Whether it compares with real features at all.
     needs_real: ClassVar[bool] = True

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from aigc_cli.config import check
 from aigc_cli.errors import ConfigError, DataError
-from aigc_cli.metrics.extraction import PIXELS, Extraction, Key, Layers, build_extractor
+from aigc_cli.metrics.extraction import LABELS, PIXELS, Extraction, Key, Layers, build_extractor
 from aigc_cli.metrics.features import Extractor, FeatureStatistics, Sources
 from aigc_cli.metrics.images import Images, same_shape
 from aigc_cli.metrics.result import Result, Score, finite
@@ -99,7 +99,7 @@ class Evaluator:
 
     def _keys(self, name: str) -> list[Key]:
         wanted = self._configs[name].extractor
-        return [Key("" if layer == PIXELS else wanted, layer) for layer in self._primed[name].layers]
+        return [Key("" if layer in (PIXELS, LABELS) else wanted, layer) for layer in self._primed[name].layers]
 
     def _prime(self) -> None:
         if isinstance(self.real, StatisticsFile):
@@ -208,6 +208,9 @@ class Evaluator:
         if not isinstance(self.real, StatisticsFile):
             same_shape(self.held_out, self.real)
         metrics = _fresh(self._primed)
+        judging = [name for name, metric in metrics.items() if LABELS in metric.layers]
+        if judging and self.held_out.labels() is None:
+            metrics = {name: metric for name, metric in metrics.items() if name not in judging}
         wanted: dict[Key, bool] = {}
         for name, metric in metrics.items():
             for key in self._keys(name):

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from aigc_cli.config import check
-from aigc_cli.errors import DataError, ResourceError
+from aigc_cli.errors import ConfigError, DataError, ResourceError
 from aigc_cli.metrics import feature_cache
 from aigc_cli.metrics.ahead import ahead
 from aigc_cli.metrics.features import Extractor, FeatureStatistics, Sources, check_finite
@@ -19,20 +19,20 @@ from aigc_cli.metrics.images import Images
 from aigc_cli.progress import progress
 from aigc_cli.registry import find
 
-PIXELS = "pixels"
+PIXELS, LABELS = "pixels", "labels"
 _PIXELS_SIDE = 32  # what pixel space is averaged to, so that all of a training set fits in memory
 _BATCH = 128
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 class Key(NamedTuple):
-    """A layer of an extractor; the extractor of :data:`PIXELS` is ""."""
+    """A layer of an extractor; the extractor of :data:`PIXELS` and of :data:`LABELS` is ""."""
 
     extractor: str
     layer: str
 
 
-#: A layer's rows, (n, d) float32 on the CPU; pixels are (n, C, h, w) uint8.
+#: A layer's rows, (n, d) float32 on the CPU; pixels are (n, C, h, w) uint8, labels (n,) int64.
 Layers = dict[Key, Tensor]
 
 
@@ -66,15 +66,22 @@ class Extraction:
         """The wanted layers, a batch at a time; images are drawn or read beside the work on those before them.
 
         Raises:
+            ConfigError: labels of images that have none.
             DataError: features that are not finite, or images that cannot be had.
         """
         keys = sorted(set(wanted))
+        labels = labels_of(images, what) if Key("", LABELS) in keys else None
+        seen = 0
         with progress(len(images), f"{what} images", "images") as bar:
             for batch in ahead(lambda: images.batches(self._given or _BATCH)):
                 found: Layers = {}
-                for name in dict.fromkeys(key.extractor for key in keys):
-                    own = [key for key in keys if key.extractor == name]
-                    found |= self._features(name, batch, own, what) if name else {own[0]: to_pixels(batch)}
+                for name in dict.fromkeys(key.extractor for key in keys if key.extractor):
+                    found |= self._features(name, batch, [key for key in keys if key.extractor == name], what)
+                if Key("", PIXELS) in keys:
+                    found[Key("", PIXELS)] = to_pixels(batch)
+                if labels is not None:
+                    found[Key("", LABELS)] = labels[seen : seen + len(batch)]
+                seen += len(batch)
                 yield found
                 bar.advance(len(batch))
 
@@ -150,6 +157,21 @@ class Extraction:
             if images.key is not None and key.extractor:
                 kind = "statistics" if isinstance(kept, FeatureStatistics) else "features"
                 feature_cache.store(self._entry(kind, images, key), kept)
+
+
+def labels_of(images: Images, what: str) -> Tensor:
+    """The classes that images should be of, int64 (n,).
+
+    Raises:
+        ConfigError: they have none.
+    """
+    labels = images.labels()
+    if labels is None:
+        raise ConfigError(
+            f"{what} images are of no class that could be right or wrong",
+            "evaluate a run that was trained with model.conditional=true on data with labels, or mode=reconstruct",
+        )
+    return labels
 
 
 def to_pixels(images: Tensor) -> Tensor:

@@ -39,6 +39,10 @@ class Images(ABC):
     def batches(self, batch_size: int) -> Iterator[Tensor]:
         """All of them in order, uint8 (n, C, H, W)."""
 
+    def labels(self) -> Tensor | None:
+        """The class that each should be of, int64 (n,), in the same order; None where there are no classes."""
+        return None
+
 
 class DatasetImages(Images):
     """Images of a dataset: all of them, or `count` drawn by a permutation that depends on the dataset alone."""
@@ -79,6 +83,15 @@ class DatasetImages(Images):
             else:
                 yield torch.stack([self.dataset.read(row)[0] for row in rows])
 
+    def labels(self) -> Tensor | None:
+        """Those of the dataset."""
+        if not self.dataset.spec.classes:
+            return None
+        resident = self.dataset.resident()
+        if resident is not None:
+            return None if resident.labels is None else resident.labels[torch.as_tensor(self.rows())]
+        return torch.tensor([self.dataset.read(row)[1] for row in self.rows()])
+
 
 class GeneratedImages(Images):
     """`n` samples of a model, drawn as they are asked for.
@@ -88,6 +101,7 @@ class GeneratedImages(Images):
         n: How many there are.
         shape: (channels, height, width).
         facts: Where they come from, for the stamp.
+        labels: Finds the class that each should be of, (n,); None where they are of no class.
     """
 
     def __init__(
@@ -96,8 +110,9 @@ class GeneratedImages(Images):
         n: int,
         shape: Sequence[int],
         facts: Mapping[str, Any] | None = None,
+        labels: Callable[[], Tensor | None] | None = None,
     ) -> None:
-        self._stream, self._n = stream, n
+        self._stream, self._n, self._labels = stream, n, labels
         channels, height, width = shape
         self.shape = (channels, height, width)
         self.facts = dict(facts or {})
@@ -115,6 +130,10 @@ class GeneratedImages(Images):
             yield from self._stream(batch_size)
         except NonFiniteError as error:
             raise DataError(error.message, error.mend) from None
+
+    def labels(self) -> Tensor | None:
+        """As they are given."""
+        return None if self._labels is None else self._labels()
 
 
 class First(Images):
@@ -142,6 +161,11 @@ class First(Images):
             left -= len(batch)
             if left <= 0:
                 return
+
+    def labels(self) -> Tensor | None:
+        """As the others', but for the end."""
+        labels = self.images.labels()
+        return None if labels is None else labels[: self.n]
 
 
 class ArrayImages(Images):

@@ -97,3 +97,13 @@ def test_files_have_no_model(auto_run: Run, capsys: pytest.CaptureFixture[str]) 
     (auto_run.path / "pictures").mkdir()
     assert main(["eval", "--metric", "psnr", f"fake={auto_run.path / 'pictures'}"]) == 2
     assert "asks a model itself" in capsys.readouterr().err
+
+
+def test_reconstructions_should_be_of_the_class_of_their_originals(
+    auto_run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record = told(capsys, "--metric", "class_accuracy", "mode=reconstruct", "n=100")["class_accuracy"]
+    figure = "class_accuracy[digits-cnn]"
+    assert 0.1 < record["figures"][figure] < record["floor"]["figures"]["class_accuracy"] <= 1
+    assert main(["eval", "--metric", "class_accuracy"]) == 2
+    assert "conditional" in capsys.readouterr().err

@@ -42,7 +42,8 @@ def kept(name: str, values: dict[str, Any], share: slice) -> dict[str, float]:
             images = torch.from_numpy(rng.integers(0, 256, (80, 1, 4, 4), dtype=np.uint8))
             if side == "held" and not kind.needs_held_out:
                 continue
-            layers = [rows if layer != "pixels" else images for layer in kind.layers]
+            own = {"pixels": images, "labels": torch.from_numpy(rng.integers(0, WIDTH, 80))}
+            layers = [own.get(layer, rows) for layer in kind.layers]
             for batch in zip(*(layer[share].split(10) for layer in layers), strict=True):
                 if side == "held":
                     metric.hold_out(*batch)

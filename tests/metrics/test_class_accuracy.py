@@ -1,0 +1,82 @@
+"""Whether images are of the class that was asked for."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from aigc_cli.data.images import ImageDataset
+from aigc_cli.errors import ConfigError
+from aigc_cli.metrics.class_accuracy import ClassAccuracy, ClassAccuracyConfig
+from aigc_cli.metrics.evaluation import Evaluator
+from aigc_cli.metrics.features import Sources
+from aigc_cli.metrics.images import DatasetImages, First, GeneratedImages
+from aigc_cli.metrics.result import Result
+
+METRIC = {"class_accuracy": {"name": "class_accuracy", "extractor": "pixels"}}
+NAMES = ("a", "b", "c", "d")
+
+
+def brightest(classes: list[int]) -> Tensor:
+    """Images whose first four pixels, the logits of the extractor here, say the class."""
+    content = torch.zeros(len(classes), 1, 4, 4, dtype=torch.uint8)
+    content[range(len(classes)), 0, 0, classes] = 255
+    return content
+
+
+def real(classes: list[int], labels: list[int] | None) -> DatasetImages:
+    held = None if labels is None else torch.tensor(labels)
+    return DatasetImages(ImageDataset(brightest(classes), held, NAMES if labels else ()), "test", "rows")
+
+
+def generated(classes: list[int], labels: list[int] | None) -> GeneratedImages:
+    def stream(batch_size: int) -> Iterator[Tensor]:
+        yield from brightest(classes).split(3)
+
+    asked = None if labels is None else torch.tensor(labels)
+    return GeneratedImages(stream, len(classes), (1, 4, 4), labels=lambda: asked)
+
+
+def evaluated(fake: GeneratedImages, held_out: DatasetImages) -> Result:
+    (result,) = Evaluator(METRIC, Sources(), real([0, 1], [0, 1]), held_out, batch_size=2).evaluate(fake)
+    return result
+
+
+def test_it_is_the_share_of_right_ones_over_all_and_in_the_worst_class() -> None:
+    metric = ClassAccuracy(ClassAccuracyConfig(name="class_accuracy", extractor="pixels"), 4)
+    metric.update(torch.eye(4)[[0, 0, 1, 3]], torch.tensor([0, 0, 1, 1]), False)
+    metric.update(torch.eye(4)[[3]], torch.tensor([3]), False)
+    metric.update(torch.eye(4)[[0]], torch.tensor([3]), True)  # real images are not judged
+    figures = {name: float(value) for name, value in metric.compute().items()}
+    assert figures == {"class_accuracy": pytest.approx(4 / 5), "worst_class_accuracy": pytest.approx(1 / 2)}
+
+
+@pytest.mark.usefixtures("pixels")
+def test_samples_are_held_against_what_was_asked_and_held_out_images_against_their_labels() -> None:
+    result = evaluated(generated([0, 1, 2, 3, 0], [0, 1, 2, 3, 1]), real([0, 1, 1], [0, 1, 2]))
+    assert result.generated.figures == {"class_accuracy": pytest.approx(4 / 5), "worst_class_accuracy": 0.5}
+    assert result.at_floor_n is not None
+    assert result.at_floor_n.figures["class_accuracy"] == 1
+    assert result.floor is not None
+    assert result.floor.figures["class_accuracy"] == pytest.approx(2 / 3)
+
+
+@pytest.mark.usefixtures("pixels")
+def test_images_without_classes_are_neither_right_nor_wrong() -> None:
+    with pytest.raises(ConfigError, match="no class that could be right"):
+        evaluated(generated([0, 1], None), real([0, 1], [0, 1]))
+    assert evaluated(generated([0, 1], [0, 1]), real([0, 1], None)).floor is None
+
+
+def test_labels_follow_the_images(blobs: Callable[..., ImageDataset], monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset = blobs(12)
+    some: Any = DatasetImages(dataset, "test", "blobs", 5)
+    wanted = [row % 2 for row in some.rows()]
+    assert some.labels().tolist() == wanted
+    assert First(some, 3).labels().tolist() == wanted[:3]  # type: ignore[union-attr]
+    whole = dataset.resident()
+    monkeypatch.setattr(dataset, "resident", lambda: None)
+    monkeypatch.setattr(dataset, "read", lambda row: (whole.content[row], int(whole.labels[row])))  # type: ignore
+    assert some.labels().tolist() == wanted
