@@ -17,6 +17,17 @@ def test_keeps_the_shape_and_passes_gradients(name: str, shape: tuple[int, ...])
     assert x.grad.abs().sum() > 0
 
 
+@pytest.mark.parametrize("name", sorted(AUGMENTATIONS))
+def test_the_seed_decides(name: str) -> None:
+    x = torch.rand(6, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+    drawn = []
+    for seed in (0, 0, 1):
+        torch.manual_seed(seed)
+        drawn.append(augment(x, [name]))
+    assert torch.equal(drawn[0], drawn[1])
+    assert not torch.equal(drawn[0], drawn[2])
+
+
 def test_none_changes_nothing() -> None:
     x = torch.rand(2, 3, 8, 8)
     assert augment(x, ()) is x
