@@ -49,8 +49,12 @@ def compose(command: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
 
 
 def identity(config: Mapping[str, Any]) -> str:
-    """The sha256 of a resolved configuration, but for where its run lies."""
+    """The sha256 of a resolved configuration, but for where its run lies, and how an automatic batch is divided."""
     kept = {key: value for key, value in config.items() if key not in _NOT_IDENTITY}
+    trainer = kept.get("trainer")
+    if isinstance(trainer, dict) and trainer.get("auto_batch"):
+        items = trainer["batch_size"] * trainer["accumulate"]
+        kept["trainer"] = {**trainer, "batch_size": items, "accumulate": 1}
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
 

@@ -6,7 +6,7 @@ import os
 import shlex
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
@@ -22,16 +22,17 @@ from aigc_cli.config import STRICT, Options, check
 from aigc_cli.data import absolute_paths, open_dataset
 from aigc_cli.data.base import Dataset
 from aigc_cli.data.loader import Loader
-from aigc_cli.errors import ConfigError, ResourceError
+from aigc_cli.errors import ConfigError
 from aigc_cli.models.base import Model, keys_of
 from aigc_cli.registry import find
 from aigc_cli.reporting import shown
 from aigc_cli.runs import OUTPUTS, Run, create_run, find_by_identity, find_run
 from aigc_cli.sampling.controls import model_class, modes_of
 from aigc_cli.training.checkpoint import CheckpointFolder, build_model
-from aigc_cli.training.memory import keep_freed_memory
+from aigc_cli.training.memory import BatchTooLarge, keep_freed_memory, may_shrink, naming_the_batch, shrink_batch
 from aigc_cli.training.optimizers import OptimizerConfig, check_networks
 from aigc_cli.training.precision import resolve_device
+from aigc_cli.training.preflight import check_space
 from aigc_cli.training.settings import Hooks, TrainerConfig
 from aigc_cli.training.trainer import Trainer
 from aigc_cli.training.warm_start import Taken, warm_start, with_source
@@ -128,8 +129,21 @@ def _is_latest(run: Run) -> bool:
 def run_training(config: dict[str, Any], options: Options) -> TrainResult:
     """Trains a new run, or goes on with the one that `options.resume` names.
 
-    A job of a sweep whose configuration has a complete run is skipped; one whose run was stopped goes on.
+    A job of a sweep whose configuration has a complete run is skipped; one whose run was stopped goes on. With
+    ``trainer.auto_batch``, one that runs out of memory goes on with a smaller batch.
     """
+    while True:
+        try:
+            return _run_training(config, options)
+        except BatchTooLarge as error:
+            run = error.run
+            if run is None or not may_shrink(run):
+                raise
+        shrink_batch(run)  # here, where the error no longer holds what was in memory
+        options = replace(options, resume=str(run.path), overrides=())
+
+
+def _run_training(config: dict[str, Any], options: Options) -> TrainResult:
     if options.resume is not None:
         run = find_run(options.resume, Path(config["outputs"]))
         return _resume(run, settled(changed_config(run.config, options.overrides)), options)
@@ -251,20 +265,15 @@ def _fit(
             run.set_status("complete", trainer.state.step)
             return _skipped(run, config)
         run.save_config(config, run.spec)
+    check_space(trainer)
     run.record_command()
     write_problems(run, dataset)
     describe(run, model, dataset, settings, device)
     if parts.taken is not None:
         print(f"start:       {parts.taken.sentence()}", file=sys.stderr, flush=True)
     draw = preview(parts.watched, run) if settings.sample_every else None
-    try:
+    with naming_the_batch(run, config, device):
         figures = trainer.fit(Hooks(preview=draw, validate=parts.validate, examine=parts.examine))
-    except torch.OutOfMemoryError as error:
-        raise ResourceError(
-            f"out of memory on {device} with trainer.batch_size={settings.batch_size}",
-            f"try trainer.batch_size={max(1, settings.batch_size // 2)} trainer.accumulate={2 * settings.accumulate}, "
-            "or trainer.precision=bf16",
-        ) from error
     return TrainResult(run, figures, "complete", _objective(figures, config))
 
 

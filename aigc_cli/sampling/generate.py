@@ -16,6 +16,7 @@ from aigc_cli.models.base import Model
 from aigc_cli.models.latent import LatentModel
 from aigc_cli.randomness import Noise
 from aigc_cli.sampling.controls import modes_of
+from aigc_cli.training.memory import is_out_of_memory
 
 # Values of encoded items in one batch: enough to keep the device busy, few enough for the activations of a deep
 # network to fit beside them. A first guess only: a batch that does not fit is halved.
@@ -151,7 +152,7 @@ def in_batches(
             with torch.inference_mode():
                 drawn = draw(some)
         except (MemoryError, RuntimeError) as error:
-            if not _out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
             if batch_size is not None or size == 1:
                 mend = "choose a smaller batch_size=" if size > 1 else "choose another device="
@@ -174,8 +175,3 @@ def decoded(items: Tensor, codec: Codec, what: str) -> Tensor:
             "choose an earlier checkpoint with step=, or milder controls",
         )
     return codec.decode(items).cpu()
-
-
-def _out_of_memory(error: Exception) -> bool:
-    # The CPU's allocator raises a plain RuntimeError.
-    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "DefaultCPUAllocator" in str(error)

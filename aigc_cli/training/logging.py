@@ -73,6 +73,26 @@ class Tally:
         self._first_bad.clear()
         return {name: value / counts[name] for name, value in sums.items()}
 
+    def state(self) -> list[dict[str, Any]]:
+        """What has been added since the last reading, as plain data: a run that goes on begins its next row with it."""
+        return [
+            {"names": list(names), "sums": total.tolist(), "count": self._counts[names]}
+            for names, total in self._sums.items()
+        ]
+
+    def load(self, state: list[dict[str, Any]], device: torch.device) -> None:
+        """Takes what :meth:`state` gave.
+
+        Raises:
+            KeyError, TypeError, ValueError: it did not give this.
+        """
+        for part in state:
+            names, sums = tuple(map(str, part["names"])), torch.tensor(part["sums"], dtype=torch.float32, device=device)
+            if sums.shape != (len(names),):
+                raise ValueError("the state's tally has other sums than names")
+            self._sums[names], self._counts[names] = sums, int(part["count"])
+            self._first_bad[names] = torch.full_like(sums, math.inf)
+
 
 class MetricLog:
     """``metrics.jsonl``, one row a line; rows beyond the step a run goes on from are dropped, so none doubles."""

@@ -117,6 +117,19 @@ def build_optimizers(config: OptimizerConfig, model: Model, phases: Iterable[str
     return {phase: build(_groups(config, phase, model.network(phase)), config) for phase in phases}
 
 
+def state_copies(config: OptimizerConfig) -> int:
+    """How many tensors an optimizer remembers for each parameter, of the parameter's size."""
+    match config:
+        case AdamConfig():
+            return 2
+        case SGDConfig():
+            return int(config.momentum > 0)
+        case RMSpropConfig():
+            return 1 + int(config.momentum > 0)
+        case _:
+            return 2  # a plugin's: most are kin to Adam
+
+
 def check_networks(config: OptimizerConfig, phases: Iterable[str]) -> None:
     """Refuses settings for a network that the model does not train.
 

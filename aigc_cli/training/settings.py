@@ -22,6 +22,7 @@ class TrainerConfig:
     steps: Count
     batch_size: Count
     accumulate: Count
+    auto_batch: bool
     device: str
     devices: Count
     precision: PrecisionName
@@ -55,12 +56,14 @@ class State:
 
     step: int = 0  # training steps done
     batches: int = 0  # micro-batches taken from the loader
+    batch_size: int = 0  # of them
     updates: int = 0  # steps done that were not skipped, for an fp16 overflow or too large a gradient
     seconds: float = 0.0  # spent in training, over all its processes
     best: float | None = None  # lowest validation figure
     best_step: int | None = None
     fingerprint: str = ""  # of the training data
     scalers: dict[str, Any] = field(default_factory=dict)
+    tally: list[dict[str, Any]] = field(default_factory=list)  # what the next row is made of
 
 
 @dataclass(frozen=True)

@@ -20,12 +20,13 @@ from torch import Tensor, nn
 
 from aigc_cli.data.base import Batch
 from aigc_cli.data.loader import Loader
-from aigc_cli.errors import AigcError, ConfigError, DataError, Interrupted, ResourceError, Terminated
+from aigc_cli.errors import AigcError, DataError, Interrupted, ResourceError, Terminated
 from aigc_cli.files import write_json
 from aigc_cli.models.base import Model
 from aigc_cli.progress import Progress, progress
 from aigc_cli.randomness import seed_step
 from aigc_cli.runs import Run
+from aigc_cli.training.changes import refuse_changes
 from aigc_cli.training.checkpoint import Checkpoint, CheckpointFolder, Tensors
 from aigc_cli.training.ema import EMA
 from aigc_cli.training.journal import Journal
@@ -60,7 +61,7 @@ class Trainer:
         self.optimizers = build_optimizers(optimizer, model, phases)
         self.ema = EMA(model.averaged(), config.ema, config.ema_start) if config.ema is not None else None
         self.checkpoints = CheckpointFolder(run.checkpoints)
-        self.state = State(fingerprint=loader.dataset.spec.fingerprint)
+        self.state = State(fingerprint=loader.dataset.spec.fingerprint, batch_size=config.batch_size)
         self.tally = Tally()
 
     # the loop
@@ -135,7 +136,10 @@ class Trainer:
         if self._skips(phase, step, norm):
             scaler.update()  # it unscaled this gradient, and waits for the step's end
             return False
-        return self.precision.step(phase, optimizer)
+        stepped = self.precision.step(phase, optimizer)
+        if self.precision.scales:
+            self.tally.add(phase, step, {"overflow": torch.tensor(float(not stepped))})
+        return stepped
 
     def _skips(self, phase: str, step: int, norm: Tensor) -> bool:
         """Whether the gradient is so large that its update is left out, as in VDVAE (Child 2021); a host sync."""
@@ -164,7 +168,7 @@ class Trainer:
         done, config = self.state.step, self.config
         last = done == config.steps
         stopping = signals.stop is not None
-        reports = last or stopping or done % config.log_every == 0
+        reports = last or done % config.log_every == 0
         examines = self.hooks.examine and config.examine_every and (last or done % config.examine_every == 0)
         if reports:
             self._report()
@@ -238,7 +242,7 @@ class Trainer:
         """Writes a checkpoint, then deletes those that `keep` no longer covers."""
         self.tally.check()
         state = self.state
-        state.scalers = self.precision.state_dict()
+        state.scalers, state.tally = self.precision.state_dict(), self.tally.state()
         self.checkpoints.save(state.step, self._tensors(), asdict(state), self.loader.dataset.codec.files())
         if state.best_step == state.step:
             write_json(self.run.path / "best.json", {"step": state.step, "value": state.best})
@@ -259,7 +263,7 @@ class Trainer:
 
         Raises:
             DataError: all checkpoints are broken, or are not of this configuration.
-            ConfigError: the data is not what the checkpoint was trained on.
+            ConfigError: the data or the model is not what the checkpoint was trained with.
         """
         self.checkpoints.clean()
         checkpoint = self.checkpoints.load_newest()
@@ -267,18 +271,13 @@ class Trainer:
             return False
         try:
             state = TypeAdapter(State).validate_python(checkpoint.state)
+            refuse_changes(self.run, checkpoint, self.loader.dataset.spec, self.model)
             self._load(checkpoint, state)
         except (RuntimeError, KeyError, TypeError, ValueError) as error:
             raise DataError(
                 f"checkpoint {checkpoint.path} does not fit this configuration: {' '.join(str(error).split())[:200]}",
                 "restore the run's own config.yaml, or start a new run without --resume",
             ) from None
-        if state.fingerprint != self.state.fingerprint:
-            raise ConfigError(
-                f"the data of {self.run.name} has changed since its checkpoint (fingerprint {state.fingerprint[:12]}, "
-                f"now {self.state.fingerprint[:12]})",
-                "put the data back as it was (data.root=), or start a new run without --resume",
-            )
         self.state = state
         if state.step < self.config.steps:
             print(f"aigc: resuming {self.run.name} from step {state.step}", file=sys.stderr)
@@ -293,3 +292,7 @@ class Trainer:
             own = {name.removeprefix(f"{phase}/"): tensor for name, tensor in saved if name.startswith(f"{phase}/")}
             load_optimizer_state(optimizer, self.model.network(phase), own)
         self.precision.load_state_dict(state.scalers)
+        self.tally.load(state.tally, self.device)
+        if state.batch_size:  # it may have changed, if not what a step sees
+            state.batches = state.batches * state.batch_size // self.config.batch_size
+        state.batch_size = self.config.batch_size

@@ -304,8 +304,55 @@ def test_other_data_is_refused(tmp_path):
 
 def test_another_network_is_refused(tmp_path):
     make(tmp_path / "run").fit(Hooks())
-    with pytest.raises(DataError, match="does not fit this configuration"):
+    with pytest.raises(ConfigError, match=r"the model .* has changed .*body\.1\.weight: \[512, 64\] -> \[3, 64\]"):
         make(tmp_path / "run", "model.hidden=3").restore()
+
+
+def test_a_state_that_is_none_is_refused(tmp_path):
+    trainer = make(tmp_path / "run")
+    trainer.fit(Hooks())
+    last = trainer.checkpoints.load(8)
+    trainer.checkpoints.save(8, last.tensors, {**last.state, "tally": [{"names": ["a"], "sums": []}]})
+    with pytest.raises(DataError, match="does not fit this configuration"):
+        make(tmp_path / "run").restore()
+
+
+def test_a_row_that_a_stop_fell_into_is_as_if_there_had_been_none(tmp_path):
+    words = ("trainer.log_every=4", "trainer.precision=fp16")
+    make(tmp_path / "whole", *words).fit(Hooks())
+    stop = Hooks(preview=lambda step: os.kill(os.getpid(), signal.SIGINT) if step == 5 else None)
+    with pytest.raises(Interrupted):
+        make(tmp_path / "parts", *words, "trainer.sample_every=5").fit(stop)
+    second = make(tmp_path / "parts", *words)
+    assert second.restore()
+    second.fit(Hooks())
+    rows = [[{k: v for k, v in row.items() if "second" not in k} for row in read_rows(tmp_path / run / "metrics.jsonl")]
+            for run in ("whole", "parts")]  # fmt: skip
+    assert [row["step"] for row in rows[0]] == [4, 8]
+    assert "generator/overflow" in rows[0][0]
+    assert rows[0] == rows[1]
+
+
+def test_a_smaller_batch_goes_on_with_the_same_items(tmp_path):
+    class Seen(Two):
+        items: ClassVar[list] = []
+
+        def forward(self, phase, batch):
+            Seen.items.append(batch.content.flatten(1).double().sum(1).tolist())
+            return super().forward(phase, batch)
+
+    def seen(folder, *words, restore=False):
+        Seen.items.clear()
+        trainer = make(folder, *words, build=Seen)
+        if restore:
+            assert trainer.restore()
+        trainer.fit(Hooks())
+        return [item for batch in Seen.items for item in batch]
+
+    whole = seen(tmp_path / "whole", "trainer.steps=6")
+    first = seen(tmp_path / "parts", "trainer.steps=3")
+    smaller = ("trainer.batch_size=2", "trainer.accumulate=2")
+    assert first + seen(tmp_path / "parts", "trainer.steps=6", *smaller, restore=True) == whole
 
 
 def test_a_model_refuses_what_it_cannot_serve():
