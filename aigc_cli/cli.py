@@ -63,7 +63,7 @@ def _help(words: Words) -> int:
 
 
 def _composed(words: Words) -> int:
-    """train, sample and eval: compose, check, go."""
+    """train, sample, eval and embed: compose, check, go."""
     import importlib
 
     from aigc_cli.config import Options, compose
@@ -135,4 +135,8 @@ def _no_overrides(overrides: Sequence[str], command: str) -> None:
         raise ConfigError(f"aigc {command} has no key for {overrides[0]}", f"see aigc {command} --help")
 
 
-_COMMANDS = {"train": _composed, "sample": _composed, "eval": _composed, "ls": _ls, "completion": _completion}
+_COMMANDS = {
+    **dict.fromkeys(("train", "sample", "eval", "embed"), _composed),
+    "ls": _ls,
+    "completion": _completion,
+}

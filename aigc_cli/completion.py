@@ -17,7 +17,7 @@ from aigc_cli.words import CFG_KINDS, COMMANDS, FLAG_COMMANDS, FLAGS, is_key_val
 
 SHELLS = ("bash",)
 _LISTS = ("models", "data", "metrics", "runs")
-_COMPOSED = ("train", "sample", "eval")
+_COMPOSED = ("train", "sample", "eval", "embed")
 
 _BASH = """\
 _aigc_complete() {
@@ -106,7 +106,7 @@ def _listed(prefix: str, value: str, names: Iterable[str]) -> list[str]:
 
 def _keys(command: str, before: list[str], word: str) -> list[str]:
     """The keys one level below what is typed so far, as ``key=`` or ``section.``."""
-    if "." not in word and command in ("sample", "eval"):
+    if "." not in word and command in ("sample", "eval", "embed"):
         own = [f"{key}=" for key in defaults(command) if key not in ("defaults", "controls")]
         return [*own, *(f"{group}=" for group in groups(command))]
     config = _composed(command, [other for other in before if is_key_value(other)])

@@ -18,7 +18,9 @@ from aigc_cli.folders import top_level_keys
 from aigc_cli.words import split_key
 
 #: Keys whose value is text, whatever it looks like.
-TEXT_KEYS = {"run", "reference", "out", "fake", "real", "held_out", "weights", "run_dir", "outputs", "prompt"}
+TEXT_KEYS = {
+    "run", "reference", "out", "fake", "real", "held_out", "weights", "run_dir", "outputs", "prompt", "input", "text",
+}  # fmt: skip
 #: The same for the last part of a dotted key.
 TEXT_TAILS = {"root", "path", "file", "dir", "folder", "weights", "prompt", "prompt_file", "init_from"}
 #: The same for a model's controls: a class may be called 7, and cat,dog are two that are drawn together.

@@ -24,6 +24,7 @@ commands
   train         train a model, or go on with a run
   sample        draw samples from a run
   eval          measure how good a run's samples are
+  embed         turn lines of text into vectors
   ls            list models, data, metrics or runs
   completion    print the completion script for bash
 
@@ -128,6 +129,29 @@ examples
   aigc eval compare run=gan-digits/first,gan-digits/second --metric kd
 """
 
+_EMBED = """
+aigc embed: turn lines of text into vectors
+
+usage: aigc embed FILE [key=value ...] [flags]
+       aigc embed text="..." [key=value ...] [flags]
+
+keys
+  run=latest         a run on text: of model=bert, say; a directory, a run's name, or latest
+  input=FILE         UTF-8 text, a vector for each of its lines; the same as FILE alone
+  out=FILE.npz       `vectors`, float32, with the number (`lines`) and the `sha256` of their lines
+  neighbours=3       name the nearest others of each line, by cosine similarity
+  step= batch_size=  the checkpoint, and the lines at a time
+
+flags
+  --cfg job          print the configuration and stop
+  --json             print one JSON object and nothing else on stdout
+
+examples
+  aigc embed sentences.txt out=vectors.npz
+  aigc embed sentences.txt neighbours=3
+  aigc embed run=bert-shakespeare/2026-01-31_12-00-00 text="to be or not to be"
+"""
+
 _LS = """
 aigc ls: list models, data, metrics or runs
 
@@ -159,6 +183,7 @@ _TEXTS = {
     "train": _TRAIN,
     "sample": _SAMPLE,
     "eval": _EVAL,
+    "embed": _EMBED,
     "ls": _LS,
     "completion": _COMPLETION,
 }

@@ -13,6 +13,7 @@ COMMANDS = {
     "train": "train a model, or go on with a run",
     "sample": "draw samples from a run",
     "eval": "measure how good a run's samples are",
+    "embed": "turn lines of text into vectors",
     "ls": "list models, data, metrics or runs",
     "completion": "print the completion script for bash",
 }
@@ -35,6 +36,9 @@ FLAG_COMMANDS = {"--multirun": ("train",), "--resume": ("train",), "--metric": (
 
 #: The words that may follow a command alone, each short for ``task=WORD``.
 TASKS = {"eval": ("compare", "stats")}
+
+#: The key that a word alone is the value of, for the commands that have one.
+BARE = {"embed": "input"}
 
 _KEY = re.compile(r"(\+{0,2}|~)[A-Za-z_$][\w.$-]*(/[\w-]+)*(@[\w.:$-]*)?")
 
@@ -176,7 +180,7 @@ def _unknown_flag(name: str, value: str | None) -> ConfigError:
 
     close = nearest(name, [*FLAGS, *SHORT])
     key = name.lstrip("-")
-    known = {known for command in ("train", "sample", "eval") for known in top_level_keys(command)}
+    known = {known for command in ("train", "sample", "eval", "embed") for known in top_level_keys(command)}
     if not is_key_value(f"{key}=") or (close and key.split(".")[0] not in known):
         mend = f"did you mean {' or '.join(close)}?" if close else f"choose from: {', '.join(FLAGS.values())}"
     else:
@@ -192,6 +196,8 @@ def _place_strays(words: Words, strays: list[tuple[str, str | None]]) -> None:
     tasks = TASKS.get(str(words.command), ())
     if strays and strays[0][0] in tasks:
         words.overrides.insert(0, f"task={strays.pop(0)[0]}")
+    if strays and words.command in BARE:
+        words.overrides.insert(0, f"{BARE[words.command]}={strays.pop(0)[0]}")
     for word, following in strays:
         if nearest(word, tasks):
             raise ConfigError(f"aigc {words.command}: there is no {word!r}", suggest(word, tasks))

@@ -19,7 +19,15 @@ from aigc_cli.config import STRICT
 from aigc_cli.data.base import Batch, DataSpec
 from aigc_cli.errors import ConfigError
 from aigc_cli.models.base import Losses
-from aigc_cli.models.language import LanguageModel, LanguageModelConfig, Prompts, padded, per_token, unless_all
+from aigc_cli.models.language import (
+    LanguageModel,
+    LanguageModelConfig,
+    Prompts,
+    mean_of_tokens,
+    padded,
+    per_token,
+    unless_all,
+)
 from aigc_cli.nn.decoding import Choice
 from aigc_cli.nn.language import TokenTransformer
 from aigc_cli.nn.masking import Filling, Masks, ancestral, by_confidence, gibbs, masks_at
@@ -159,8 +167,7 @@ class MaskedLanguageModel(LanguageModel):
     def encode(self, batch: Batch) -> Tensor:
         """The mean of the features of each item's tokens, (n, width)."""
         there = batch.content != self.pad
-        hidden = self.encoder.hidden(batch.content, mask=unless_all(there))
-        return (hidden * there[..., None]).sum(1) / there.sum(1, keepdim=True)
+        return mean_of_tokens(self.encoder.hidden(batch.content, mask=unless_all(there)), there)
 
     def sample(self, noise: Noise, prompt: Prompts | None = None, **controls: Any) -> Tensor:
         """Token ids (n, t), int64: with `mode` "sample", a prompt and what follows it; with "infill", prompts with

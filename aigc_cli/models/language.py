@@ -157,6 +157,11 @@ def per_token(nats: Tensor, tokens: Tensor, name: str) -> dict[str, Tensor]:
     return {f"{name}_per_token": nats.double() / counts.clamp(min=1), name: nats.double(), "tokens": counts}
 
 
+def mean_of_tokens(hidden: Tensor, there: Tensor) -> Tensor:
+    """The mean (n, width) of the features (n, t, width) of the tokens (n, t) that are there."""
+    return (hidden * there[..., None]).sum(1) / there.sum(1, keepdim=True)
+
+
 def unless_all(there: Tensor) -> Tensor | None:
     """A mask of what is there; None on a CPU where that is all, but a GPU is not waited for to know."""
     return None if there.device.type == "cpu" and bool(there.all()) else there

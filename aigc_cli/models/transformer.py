@@ -11,7 +11,14 @@ from torch import Tensor
 from aigc_cli.config import STRICT
 from aigc_cli.data.base import Batch, DataSpec
 from aigc_cli.models.base import Losses, Transfer
-from aigc_cli.models.language import LanguageModel, LanguageModelConfig, Prompts, WritingControls, token_scores
+from aigc_cli.models.language import (
+    LanguageModel,
+    LanguageModelConfig,
+    Prompts,
+    WritingControls,
+    mean_of_tokens,
+    token_scores,
+)
 from aigc_cli.nn.decoding import Session, invert
 from aigc_cli.nn.language import TokenTransformer
 from aigc_cli.randomness import Noise
@@ -58,6 +65,10 @@ class DecoderLanguageModel(LanguageModel):
         """Exact negative log-likelihoods; see :func:`token_scores`. Nothing is drawn."""
         logits = self.decoder.logits(self.decoder.hidden(batch.content[:, :-1]))
         return token_scores(logits, batch.content[:, 1:], self.pad)
+
+    def encode(self, batch: Batch) -> Tensor:
+        """The mean of the features of each item's tokens, (n, width); each has seen those before it alone."""
+        return mean_of_tokens(self.decoder.hidden(batch.content), batch.content != self.pad)
 
     def transfer(self) -> Transfer:
         """As of every model of tokens; what items begin with is of its own data."""

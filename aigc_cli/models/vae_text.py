@@ -25,6 +25,7 @@ from aigc_cli.models.language import (
     LanguageModel,
     Prompts,
     WritingControls,
+    mean_of_tokens,
     per_token,
     token_nats,
     unless_all,
@@ -138,8 +139,7 @@ class TextVAE(LanguageModel, VariationalModel):
         """q(z|x) of texts (n, t) without ``bos``, from the mean of what the encoder makes of their tokens."""
         there = texts != self.pad
         features = self.encoder(self.decoder.embedding(texts), mask=unless_all(there))
-        pooled = (features * there[..., None]).sum(1) / there.sum(1, keepdim=True)
-        return Posterior(*self.to_posterior(pooled).float().chunk(2, 1))
+        return Posterior(*self.to_posterior(mean_of_tokens(features, there)).float().chunk(2, 1))
 
     def posterior(self, batch: Batch) -> Posterior:
         """See :meth:`VariationalModel.posterior`."""
