@@ -12,6 +12,7 @@ from aigc_cli.commands.evaluating import open_setting, open_side, sources_of, wa
 from aigc_cli.config import Options, compose
 from aigc_cli.errors import ConfigError
 from aigc_cli.files import resource_errors
+from aigc_cli.metrics.base import require
 from aigc_cli.metrics.extraction import Extraction, Key, build_extractor
 from aigc_cli.metrics.features import FeatureStatistics
 from aigc_cli.metrics.images import DatasetImages, First, Images
@@ -51,6 +52,7 @@ def write_stats(asked: EvalConfig, options: Options) -> int:
     statistics = extraction.reference(images, "reference", {key: False})[key]
     if not isinstance(statistics, FeatureStatistics):
         statistics = FeatureStatistics.of(statistics)
+    require(statistics.n, 2, "real", "a covariance", "give more images")
     stamp: dict[str, Any] = {
         "extractor": extractor.name,
         "extractor_sha256": extractor.checksum,

@@ -119,6 +119,8 @@ def measure_features(setting: Setting, metrics: Mapping[str, Mapping[str, Any]])
     if asked.fake is not None and seeds > 1:
         raise ConfigError(f"seeds={seeds}: fake= is one set", "leave seeds= out, or evaluate a run")
     fakes, sides = open_sides(setting, seeds)
+    if seeds > len(fakes):
+        print("aigc: warning: seeds= changes nothing for reconstructions", file=sys.stderr)
     evaluator = make_evaluator(setting, metrics, sides)
     return averaged([evaluator.evaluate(fake) for fake in fakes]), sides
 
@@ -185,8 +187,8 @@ def open_sides(setting: Setting, seeds: int) -> tuple[list[Side], Sides]:
         held_out = First(held_out, min(n or len(held_out), len(held_out)))
     fakes: list[Side] = [fake] if fake is not None else []
     if drawer is not None:
-        fakes = [drawer.images(n, asked.seed + k) for k in range(seeds)]
-        if seeds > 1:
+        fakes = [drawer.images(n, asked.seed + k) for k in range(seeds if drawer.mode == "sample" else 1)]
+        if len(fakes) > 1:
             fakes[0].facts["seeds"] = seeds
     return fakes, Sides(fakes[0], real, held_out)
 

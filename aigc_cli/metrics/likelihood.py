@@ -83,12 +83,12 @@ def scores_of(model: Model, dataset: Dataset, rows: Sequence[int], noise: Noise,
     """The scores of some items by the names of :class:`HeldOutLikelihood`'s figures, (n,) each.
 
     Raises:
-        ConfigError: the model has no likelihood.
+        ConfigError: the model has no likelihood, or none as it was trained.
     """
     batch = encoded(items_at(dataset, rows).to(noise.device), dataset.codec)
     with torch.inference_mode():
         found = model.score(batch, noise)
-        if found is None:
+        if found is None or found.keys() == {"mse"}:  # an autoencoder's error alone is no likelihood
             raise no_likelihood(model)
         scores = dict(found)
         if samples > 1:

@@ -31,6 +31,7 @@ _CONDITIONS = {
     ("real", "split"): "split",
     ("real", "n"): "n of the reference",
     ("generated", "n"): "n",
+    ("generated", "reconstructed"): "reconstructed split",
     ("config",): "settings of the metric",
 }
 

@@ -74,6 +74,8 @@ def test_statistics_need_no_run(
     ("words", "named"),
     [
         (["stats", "data=digits"], "out="),
+        (["stats", "data=digts", "out=s.npz"], "did you mean digits?"),
+        (["data=digts", "--metric", "fd"], "did you mean digits?"),
         (["stats", "data=digits", "out=s.txt"], ".npz"),
         (["stats", "data=digits", "metric=fd,fid", "out=s.npz"], "one extractor"),
         (["statz", "data=digits"], "did you mean stats?"),
@@ -98,6 +100,12 @@ def test_wrong_words(tiny_run: Run, words: list[str], named: str, capsys: pytest
     message = capsys.readouterr().err
     assert named in message
     assert len(message.strip().splitlines()) <= 3
+
+
+def test_one_image_has_no_statistics(tiny_run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["eval", "stats", "metric=fd", "n=1", "out=s.npz"]) == 3
+    assert "too few" in capsys.readouterr().err
+    assert not Path("s.npz").exists()
 
 
 def test_a_torn_file_of_statistics_gives_no_number(tiny_run: Run, capsys: pytest.CaptureFixture[str]) -> None:

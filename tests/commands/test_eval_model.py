@@ -76,6 +76,20 @@ def test_reconstructions_stand_beside_their_originals(auto_run: Run, capsys: pyt
     assert "359 held-out images" in capsys.readouterr().err
 
 
+def test_reconstructions_are_one_set_and_do_not_compare_with_samples(
+    auto_run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--metric", "fd", "n=60"]
+    record = told(capsys, *words, "mode=reconstruct", "seeds=2")["fd"]
+    assert record["spread"] is None
+    told(capsys, *words)
+    made, drawn = sorted(
+        (auto_run.path / "eval").glob("fd-*.json"), key=lambda path: "reconstructed" not in path.read_text()
+    )
+    assert main(["eval", "compare", f"run={made},{drawn}"]) == 2
+    assert "reconstructed" in capsys.readouterr().err
+
+
 def test_a_model_without_any_of_it_says_so(tiny_run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["eval", "--metric", "elbo"]) == 2
     assert "no likelihood" in capsys.readouterr().err

@@ -33,6 +33,13 @@ class Plain(Model):
     modalities = ("image",)
 
 
+class ErrorAlone(Model):
+    modalities = ("image",)
+
+    def score(self, batch: Batch, noise: Noise, samples: int = 1) -> dict[str, torch.Tensor]:
+        return {"mse": batch.content.flatten(1).mean(1)}
+
+
 def dataset(n: int = 20) -> ImageDataset:
     content = np.random.default_rng(0).integers(0, 256, (n, 1, 4, 4), dtype=np.uint8)
     return ImageDataset(torch.from_numpy(content), None)
@@ -77,9 +84,10 @@ def test_each_item_counts_once() -> None:
     assert whole == pytest.approx((5 * halves[0] + 15 * halves[1]) / 20, rel=1e-6)
 
 
-def test_a_model_without_one_says_so() -> None:
+@pytest.mark.parametrize("kind", [Plain, ErrorAlone])
+def test_a_model_without_one_says_so(kind: type[Model]) -> None:
     with pytest.raises(ConfigError, match="no likelihood"):
-        measured(model=Plain(SPEC))
+        measured(model=kind(SPEC))
 
 
 def test_a_score_that_is_not_finite_gives_no_number(monkeypatch: pytest.MonkeyPatch) -> None:
