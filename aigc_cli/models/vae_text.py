@@ -19,7 +19,6 @@ from torch import Tensor, nn
 
 from aigc_cli.config import STRICT
 from aigc_cli.data.base import Batch, DataSpec
-from aigc_cli.errors import ConfigError
 from aigc_cli.models.base import Losses
 from aigc_cli.models.language import (
     LanguageModel,
@@ -178,9 +177,11 @@ class TextVAE(LanguageModel, VariationalModel):
         return Session(self.decoder, rows, count, self.pad, **self._seen(latents))
 
     def sample(self, noise: Noise, prompt: Prompts | None = None, **controls: Any) -> Tensor:
-        """Token ids (n, t), int64: ``bos``, a prompt if there is one, what follows it up to ``eos``, then ``pad``.
+        """Token ids (n, 1 + prompt + max_tokens), int64: ``bos``, a prompt if there is one, and what follows it up to
+        ``eos``, then ``pad``.
 
-        Without a prompt or `max_tokens` they are (n, \\*spec.shape).
+        Without either they are (n, \\*spec.shape). A window that is full moves on; of a prompt that is longer, the last
+        tokens are read.
 
         Args:
             noise: A stream for each sample, from which its latent is drawn, and then its tokens.
@@ -188,19 +189,13 @@ class TextVAE(LanguageModel, VariationalModel):
             controls: The other fields of :class:`TextVAEControls`.
 
         Raises:
-            ConfigError: a prompt that is empty, or leaves no room.
+            ConfigError: an empty prompt, or one with tokens that are none.
         """
         asked = TextVAEControls(**controls)
         rows = [[self.bos]] * len(noise)
         if prompt is not None:
             rows = [[self.bos, *(token for token in row if token != self.bos)] for row in self.given(prompt, noise)]
-        longest = max(map(len, rows))
-        if longest > self.longest:
-            raise ConfigError(
-                f"a prompt has {longest} tokens, its beginning included, and this model has room for {self.longest}",
-                "shorten it, or train with longer items",
-            )
-        count = min(asked.max_tokens or self.longest, self.longest + 1 - longest)
+        count = asked.max_tokens or self.longest
         latents = self.latents(noise, latent_temperature=asked.latent_temperature, prior=asked.prior)
         return self.written(self._session(rows, latents, count), asked, noise, count)
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from aigc_cli.nn.cache import KVCache
 from aigc_cli.nn.language import TokenTransformer
 
 LOOK_EVERY = 16  # tokens between looks at whether all rows have ended, each of which waits for the device
@@ -63,7 +64,7 @@ class Session:
 
     def _read_prompts(self) -> Tensor:
         assert self._unread is not None
-        hidden = self._hidden(self._unread)
+        hidden = self._hidden(self._unread, self.cache)
         self._unread = None
         lengths = self._window_lengths
         self.cache.read(lengths)
@@ -76,27 +77,28 @@ class Session:
         full = [row for row, length in enumerate(self.cache.lengths) if length == self.network.length]
         if full:
             self._move_on(full)
-        hidden = self._hidden(self.tokens.gather(1, self.ends[:, None] - 1))
+        hidden = self._hidden(self.tokens.gather(1, self.ends[:, None] - 1), self.cache)
         self.cache.read([length + 1 for length in self.cache.lengths])
         return hidden[:, -1]
 
     def _move_on(self, rows: list[int]) -> None:
         """Reads the newest half of full windows anew, but for the newest token, which comes next."""
-        assert self.memory is None, "a row that attends to a memory fits in the window"
         kept = self.network.length // 2
         part = self.network.stack.cache(len(rows), max(kept, 1))
         if kept:
             index = torch.tensor(rows, device=self.device)
             columns = (self.ends[index] - 1 - kept)[:, None] + torch.arange(kept, device=self.device)
-            offset = None if self.offset is None else self.offset[index]
-            self.network.hidden(self.tokens[index].gather(1, columns), offset=offset, cache=part)
+            self._hidden(self.tokens[index].gather(1, columns), part, index)
         part.read([kept] * len(rows))
         self.cache.replace(rows, part)
 
-    def _hidden(self, tokens: Tensor) -> Tensor:
-        return self.network.hidden(
-            tokens, offset=self.offset, cache=self.cache, memory=self.memory, memory_mask=self.memory_mask
+    def _hidden(self, tokens: Tensor, cache: KVCache, rows: Tensor | None = None) -> Tensor:
+        """Features of tokens (m, t) of all rows, or of `rows` (m,)."""
+        offset, memory, memory_mask = (
+            part if part is None or rows is None else part[rows]
+            for part in (self.offset, self.memory, self.memory_mask)
         )
+        return self.network.hidden(tokens, offset=offset, cache=cache, memory=memory, memory_mask=memory_mask)
 
     def append(self, tokens: Tensor) -> None:
         """Adds a token (n,) to each row."""

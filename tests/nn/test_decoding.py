@@ -47,7 +47,7 @@ def continued(rows: Tensor, prompts: Sequence[Sequence[int]], count: int) -> lis
     return [row[len(prompt) : len(prompt) + count] for row, prompt in zip(rows.tolist(), prompts, strict=True)]
 
 
-def recomputed(model: TokenTransformer, prompt: Sequence[int], count: int, offset: Tensor | None = None) -> list[int]:
+def recomputed(model: TokenTransformer, prompt: Sequence[int], count: int, **given: Tensor) -> list[int]:
     """The likeliest tokens, each from a whole pass over its window, with no cache and no batch."""
     tokens = list(prompt)
     start = max(0, len(tokens) - model.length)
@@ -55,7 +55,7 @@ def recomputed(model: TokenTransformer, prompt: Sequence[int], count: int, offse
         for _ in range(count):
             if len(tokens) - start > model.length:
                 start = len(tokens) - 1 - model.length // 2
-            hidden = model.hidden(torch.tensor([tokens[start:]]), offset=None if offset is None else offset[None])
+            hidden = model.hidden(torch.tensor([tokens[start:]]), **{name: part[None] for name, part in given.items()})
             tokens.append(int(model.logits(hidden)[0, -1].argmax()))
     return tokens[len(prompt) :]
 
@@ -261,9 +261,17 @@ def test_an_offset_is_added_wherever_a_row_is_read(style: str) -> None:
     model, count = network(style), 14
     offset = torch.randn(len(PROMPTS), 16, generator=torch.Generator().manual_seed(1))
     rows = write(session(model, PROMPTS, count, offset=offset), GREEDY, None, count, stop=None, pad=PAD)
-    expected = [recomputed(model, prompt, count, own) for prompt, own in zip(PROMPTS, offset, strict=True)]
+    expected = [recomputed(model, prompt, count, offset=own) for prompt, own in zip(PROMPTS, offset, strict=True)]
     assert continued(rows, PROMPTS, count) == expected
     assert expected != [recomputed(model, prompt, count) for prompt in PROMPTS]
+
+
+def test_a_window_that_moves_on_attends_to_the_memory_still() -> None:
+    model, count = network(cross=True), 14
+    memory = torch.randn(len(PROMPTS), 5, 16, generator=torch.Generator().manual_seed(1))
+    rows = write(session(model, PROMPTS, count, memory=memory), GREEDY, None, count, stop=None, pad=PAD)
+    expected = [recomputed(model, prompt, count, memory=own) for prompt, own in zip(PROMPTS, memory, strict=True)]
+    assert continued(rows, PROMPTS, count) == expected
 
 
 def test_beams_keep_the_offset_of_their_own_row() -> None:
