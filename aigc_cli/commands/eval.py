@@ -60,6 +60,8 @@ def main(config: dict[str, Any], options: Options) -> int:
     asked: EvalConfig = check("", EvalConfig, {**config, "data": config["data"] or {}})
     if not asked.metric:
         raise ConfigError("metric= names no metric", "for example --metric fd,prdc")
+    if asked.out is not None:
+        _check_place(Path(asked.out).expanduser(), is_file=asked.task == "stats")
     if asked.task == "stats":
         from aigc_cli.commands.eval_stats import write_stats
 
@@ -69,6 +71,15 @@ def main(config: dict[str, Any], options: Options) -> int:
 
         return compare(asked, options)
     return _measure(asked, options)
+
+
+def _check_place(out: Path, *, is_file: bool) -> None:
+    """Refuses an ``out=`` that nothing can be written to, before anything is computed."""
+    folder = out.parent if is_file else out
+    there = next((path for path in (folder, *folder.parents) if path.exists()), folder)
+    if not there.is_dir() or (is_file and out.is_dir()):
+        what = f"{out} is a folder" if there.is_dir() else f"{there} is no folder"
+        raise ConfigError(f"out={out} cannot be written: {what}", "choose another place with out=")
 
 
 def _measure(asked: EvalConfig, options: Options) -> int:

@@ -91,11 +91,16 @@ def test_statistics_need_no_run(
         (["seeds=0"], "seeds=0"),
         (["fake=i.npz", "seeds=2"], "fake= is one set"),
         (["fake="], "fake="),
+        (["out=i.npz"], "i.npz is no folder"),
+        (["out=i.npz/figures"], "i.npz is no folder"),
+        (["stats", "metric=fd", "out=i.npz/s.npz"], "i.npz is no folder"),
+        (["stats", "metric=fd", "out=d.npz"], "d.npz is a folder"),
     ],
     ids=str,
 )
 def test_wrong_words(tiny_run: Run, words: list[str], named: str, capsys: pytest.CaptureFixture[str]) -> None:
     pictures(Path("i.npz"), 4, 0)
+    Path("d.npz").mkdir()
     assert main(["eval", *words]) == 2
     message = capsys.readouterr().err
     assert named in message
