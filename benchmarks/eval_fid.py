@@ -22,6 +22,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -38,9 +39,9 @@ def random_weights(path: Path) -> None:
     import torch_fidelity.feature_extractor_inceptionv3 as module
 
     generator = torch.Generator().manual_seed(0)
-    module.load_state_dict_from_url = lambda *args, **kwargs: {}
-    module.FeatureExtractorInceptionV3.load_state_dict = lambda self, state: None
-    network = module.FeatureExtractorInceptionV3("x", ["2048"], None)
+    kind = module.FeatureExtractorInceptionV3
+    with patch.object(module, "load_state_dict_from_url"), patch.object(kind, "load_state_dict"):
+        network = kind("x", ["2048"], None)
     for layer in network.modules():
         if isinstance(layer, torch.nn.Conv2d):
             layer.weight.normal_(0, (2 / layer.weight[0].numel()) ** 0.5, generator=generator)
@@ -98,7 +99,7 @@ def main() -> None:
         home = Path(folder)
         weights = asked.weights or home / "random.pth"
         if asked.weights is None:
-            subprocess.run([sys.executable, __file__, "--only-weights", str(weights)], check=True)
+            random_weights(weights)
         for seed, name in enumerate(("real", "fake")):
             pictures(home / name, asked.n, seed)
         compare(home, weights, asked.n, asked.turns, asked.device)
@@ -133,7 +134,4 @@ def processor_seconds() -> float:
 
 
 if __name__ == "__main__":
-    if "--only-weights" in sys.argv:  # in a process of its own, because it changes torch-fidelity for good
-        random_weights(Path(sys.argv[-1]))
-    else:
-        main()
+    main()
