@@ -2,40 +2,37 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
-import torch
 from pydantic import Field
 from pydantic.dataclasses import dataclass as typed
 
+from aigc_cli.commands.launching import run_together, starts_processes
 from aigc_cli.commands.resuming import changed_config
+from aigc_cli.commands.train_parts import Parts, Settings, Work, build, prepare
 from aigc_cli.commands.train_report import describe, write_problems
-from aigc_cli.commands.watching import Watched, examiner, preview, validator, watch
+from aigc_cli.commands.watching import preview
 from aigc_cli.config import STRICT, Options, check
-from aigc_cli.data import absolute_paths, open_dataset
-from aigc_cli.data.base import Dataset
+from aigc_cli.data import absolute_paths
 from aigc_cli.data.loader import Loader
-from aigc_cli.errors import ConfigError
-from aigc_cli.models.base import Model, keys_of
+from aigc_cli.errors import ConfigError, Interrupted, Terminated
+from aigc_cli.models.base import keys_of
 from aigc_cli.registry import find
 from aigc_cli.reporting import shown
 from aigc_cli.runs import OUTPUTS, Run, create_run, find_by_identity, find_run
 from aigc_cli.sampling.controls import model_class, modes_of
-from aigc_cli.training.checkpoint import CheckpointFolder, build_model
-from aigc_cli.training.memory import BatchTooLarge, keep_freed_memory, may_shrink, naming_the_batch, shrink_batch
-from aigc_cli.training.optimizers import OptimizerConfig, check_networks
-from aigc_cli.training.precision import resolve_device
+from aigc_cli.training.distributed import join, own_device, place, share_of
+from aigc_cli.training.memory import BatchTooLarge, may_shrink, naming_the_batch, shrink_batch
 from aigc_cli.training.preflight import check_space
 from aigc_cli.training.settings import Hooks, TrainerConfig
 from aigc_cli.training.trainer import Trainer
-from aigc_cli.training.warm_start import Taken, warm_start, with_source
+from aigc_cli.training.warm_start import with_source
 
 
 @typed(config=STRICT, frozen=True, kw_only=True)
@@ -60,27 +57,6 @@ class TrainConfig:
 
 
 @dataclass(frozen=True)
-class Settings:
-    """A configuration that was checked."""
-
-    optimizer: OptimizerConfig
-    trainer: TrainerConfig
-    seed: int
-
-
-@dataclass(frozen=True)
-class Parts:
-    """What a configuration describes, built before a run directory is: until then anything may turn out not to fit."""
-
-    dataset: Dataset
-    model: Model
-    taken: Taken | None  # of another run's weights
-    watched: Watched
-    validate: Callable[[], dict[str, float]] | None
-    examine: Callable[[], dict[str, float]] | None
-
-
-@dataclass(frozen=True)
 class TrainResult:
     """How a run ended."""
 
@@ -92,16 +68,24 @@ class TrainResult:
 
 def main(config: dict[str, Any], options: Options) -> int:
     """Trains, and says what was written and what to type next."""
-    result = run_training(config, options)
+    where = place()
+    try:
+        result = run_training(config, options)
+    except (Interrupted, Terminated) as error:
+        if where is not None and where.rank:
+            return error.exit_code  # the main process says it
+        raise
     run = result.run
+    if where is not None and where.rank:
+        return 0
     if result.status == "skipped":
         print(f"{run.name} is complete: it has done {run.step} steps")
         print(f"to go on:    aigc train --resume {run.word} trainer.steps={2 * run.step}")
         return 0
     print(f"run:         {shown(run.path)}")
     found = sorted((run.path / "samples").glob(f"step-{run.step}[.-]*"), key=lambda path: (len(path.stem), path.name))
-    for place, path in enumerate(found):
-        print(f"{'' if place else 'samples:':<13}{shown(path)}")
+    for number, path in enumerate(found):
+        print(f"{'' if number else 'samples:':<13}{shown(path)}")
     if not found:
         print(f"checkpoint:  {shown(run.checkpoints)}/step-{run.step}")
     print(f"curves:      {shown(run.path / 'curves.png')}")
@@ -126,51 +110,63 @@ def _is_latest(run: Run) -> bool:
     return link.is_dir() and link.resolve() == run.path.resolve()
 
 
-def run_training(config: dict[str, Any], options: Options) -> TrainResult:
+def run_training(config: dict[str, Any], options: Options, note: Path | None = None) -> TrainResult:
     """Trains a new run, or goes on with the one that `options.resume` names.
 
     A job of a sweep whose configuration has a complete run is skipped; one whose run was stopped goes on. With
-    ``trainer.auto_batch``, one that runs out of memory goes on with a smaller batch.
+    ``trainer.auto_batch``, one that runs out of memory goes on with a smaller batch. `note` is a file to which the
+    run's directory is written, once there is one.
     """
     while True:
         try:
-            return _run_training(config, options)
+            return _run_training(config, options, note)
         except BatchTooLarge as error:
             run = error.run
-            if run is None or not may_shrink(run):
-                raise
+            if run is None or place() is not None or not may_shrink(run):
+                raise  # of several processes, whoever started them starts them again
         shrink_batch(run)  # here, where the error no longer holds what was in memory
         options = replace(options, resume=str(run.path), overrides=())
 
 
-def _run_training(config: dict[str, Any], options: Options) -> TrainResult:
+def _run_training(config: dict[str, Any], options: Options, note: Path | None) -> TrainResult:
+    run = None
     if options.resume is not None:
         run = find_run(options.resume, Path(config["outputs"]))
-        return _resume(run, settled(changed_config(run.config, options.overrides)), options)
+        config = changed_config(run.config, options.overrides)
     config = settled(config)
     checked = check_config(config)
-    if options.job is not None:
-        earlier = find_by_identity(config)
-        if earlier is not None and earlier.status() == "complete":
-            return _skipped(earlier, config)
-        if earlier is not None and earlier.status() == "stopped":
-            return _resume(earlier, earlier.config, options)
-    device = _prepare(checked.trainer, options)
-    parts = _build(config, checked, device)
-    run = create_run(config)
-    with run.lock():
-        run.save_config(config, parts.dataset.spec, parts.dataset.codec.files())
-        return _fit(run, config, checked, parts, device)
+    if starts_processes(checked.trainer):
+        return run_together(run_training, config, options, checked.trainer)
+    device = prepare(checked.trainer, options)
+    with join(device) as processes:
+        if run is None and options.job is not None and (run := processes.from_main(lambda: _earlier(config))):
+            config = run.config
+        work = Work(config, checked, device, processes, note)
+        result = _start(work) if run is None else _resume(processes.run(run.path), work)
+    return result
 
 
-def _resume(run: Run, config: dict[str, Any], options: Options) -> TrainResult:
-    checked = check_config(config)
+def _earlier(config: dict[str, Any]) -> Run | None:
+    """The run of an earlier sweep that the same job is done with, or was stopped in."""
+    run = find_by_identity(config)
+    return run if run is not None and run.status() in ("complete", "stopped") else None
+
+
+def _start(work: Work) -> TrainResult:
+    processes = work.processes
+    parts = processes.in_turn(lambda: build(work))
+    run = processes.run(processes.from_main(lambda: create_run(work.config).path))
     with run.lock():
-        if run.status() == "complete" and run.step >= checked.trainer.steps:
-            return _skipped(run, config)
-        device = _prepare(checked.trainer, options)
-        parts = _build(config, checked, device, run.path)
-        return _fit(run, config, checked, parts, device, resume=True)
+        run.save_config(work.config, parts.dataset.spec, parts.dataset.codec.files())
+        return _fit(run, work, parts)
+
+
+def _resume(run: Run, work: Work) -> TrainResult:
+    with run.lock():
+        if work.processes.from_main(lambda: run.status() == "complete" and run.step >= work.settings.trainer.steps):
+            return _skipped(run, work.config)
+        parts = work.processes.in_turn(lambda: build(work, run.path))
+        return _fit(run, work, parts, resume=True)
 
 
 def check_config(config: Mapping[str, Any]) -> Settings:
@@ -191,7 +187,9 @@ def check_config(config: Mapping[str, Any]) -> Settings:
     if problems:
         mends = [error.mend for error in problems if error.mend]
         raise ConfigError("; ".join(error.message for error in problems), "; ".join(mends))
-    resolve_device(checked["trainer"].device)
+    own_device(checked["trainer"])
+    where = place()
+    share_of(checked["trainer"].batch_size, where.world_size if where else checked["trainer"].devices)
     if checked["trainer"].tensorboard and find_spec("tensorboard") is None:
         raise ConfigError(
             "trainer.tensorboard=true needs TensorBoard, which is not installed",
@@ -212,51 +210,16 @@ def settled(config: dict[str, Any]) -> dict[str, Any]:
     return with_source({**config, "data": absolute_paths(config["data"])})
 
 
-def _prepare(trainer: TrainerConfig, options: Options) -> torch.device:
-    device = resolve_device(trainer.device)
-    if device.type == "cuda" and trainer.device in ("auto", "cuda") and options.job is not None:
-        device = torch.device("cuda", options.job % torch.cuda.device_count())  # a sweep's jobs spread over the GPUs
-    keep_freed_memory()
-    if trainer.threads is not None:
-        torch.set_num_threads(trainer.threads)
-    if device.type == "cuda":
-        if device.index is not None:
-            torch.cuda.set_device(device)  # what asks for no GPU in particular, such as pinned memory, means this one
-        if trainer.deterministic:
-            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # else cuBLAS may not repeat itself
-        torch.backends.cuda.matmul.allow_tf32 = not trainer.deterministic
-        torch.backends.cudnn.allow_tf32 = not trainer.deterministic
-        torch.backends.cudnn.benchmark = not trainer.deterministic
-        torch.use_deterministic_algorithms(trainer.deterministic)
-    return device
-
-
-def _build(config: dict[str, Any], checked: Settings, device: torch.device, folder: Path | None = None) -> Parts:
-    """Opens the data and builds the model; `folder` is that of a run which has a tokenizer already."""
-    dataset = open_dataset(config["data"], "train", folder)
-    for problem in dataset.problems()[:5]:
-        print(f"aigc: warning: {problem}", file=sys.stderr)
-    # Fresh weights depend on the seed alone, whatever was drawn before.
-    torch.manual_seed(config["seed"])
-    model = build_model(config["model"], dataset.spec)
-    begun = folder is not None and CheckpointFolder(folder / "checkpoints").steps()
-    taken = None if begun else warm_start(model, dataset.codec, config)
-    check_networks(checked.optimizer, [phase.name for phase in model.phases(0)])
-    settings = checked.trainer
-    watched = watch(model, dataset, config["data"], settings, device, folder)
-    validate = validator(watched) if settings.validate_every is not None else None
-    examine = examiner(watched) if settings.examine_every is not None else None
-    return Parts(dataset, model, taken, watched, validate, examine)
-
-
-def _fit(
-    run: Run, config: dict[str, Any], checked: Settings, parts: Parts, device: torch.device, *, resume: bool = False
-) -> TrainResult:
-    settings, dataset, model = checked.trainer, parts.dataset, parts.model
-    loader = Loader(dataset, batch_size=settings.batch_size, seed=checked.seed, device=device, workers=settings.workers)
+def _fit(run: Run, work: Work, parts: Parts, *, resume: bool = False) -> TrainResult:
+    settings, processes, config = work.settings.trainer, work.processes, work.config
+    dataset, seed = parts.dataset, work.settings.seed
+    loader = Loader(
+        dataset, batch_size=share_of(settings.batch_size, processes.count), seed=seed, device=work.device,
+        rank=processes.rank, world_size=processes.count, workers=settings.workers,
+    )  # fmt: skip
     trainer = Trainer(
-        model=model, loader=loader, optimizer=checked.optimizer, config=settings, seed=checked.seed, run=run,
-        device=device,
+        model=parts.model, loader=loader, optimizer=work.settings.optimizer, config=settings, seed=seed, run=run,
+        device=work.device, processes=processes,
     )  # fmt: skip
     if resume:
         if not trainer.restore():
@@ -265,16 +228,23 @@ def _fit(
             run.set_status("complete", trainer.state.step)
             return _skipped(run, config)
         run.save_config(config, run.spec)
-    check_space(trainer)
-    run.record_command()
-    write_problems(run, dataset)
-    describe(run, model, dataset, settings, device)
-    if parts.taken is not None:
-        print(f"start:       {parts.taken.sentence()}", file=sys.stderr, flush=True)
+    processes.from_main(lambda: _announce(run, work, parts, trainer))
     draw = preview(parts.watched, run) if settings.sample_every else None
-    with naming_the_batch(run, config, device):
+    with naming_the_batch(run, config, work.device):
         figures = trainer.fit(Hooks(preview=draw, validate=parts.validate, examine=parts.examine))
     return TrainResult(run, figures, "complete", _objective(figures, config))
+
+
+def _announce(run: Run, work: Work, parts: Parts, trainer: Trainer) -> None:
+    """Writes down and says what is about to train, if there is room for it."""
+    check_space(trainer)
+    run.record_command()
+    write_problems(run, parts.dataset)
+    describe(run, parts.model, parts.dataset, work.settings.trainer, work.device, work.processes.count)
+    if parts.taken is not None:
+        print(f"start:       {parts.taken.sentence()}", file=sys.stderr, flush=True)
+    if work.note is not None:
+        work.note.write_text(str(run.path))
 
 
 def _skipped(run: Run, config: Mapping[str, Any]) -> TrainResult:

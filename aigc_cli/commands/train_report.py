@@ -14,7 +14,9 @@ from aigc_cli.training.precision import resolve_precision
 from aigc_cli.training.settings import TrainerConfig
 
 
-def describe(run: Run, model: Model, dataset: Dataset, settings: TrainerConfig, device: torch.device) -> None:
+def describe(
+    run: Run, model: Model, dataset: Dataset, settings: TrainerConfig, device: torch.device, processes: int = 1
+) -> None:
     """A summary on stderr: what trains on what, where."""
     spec = dataset.spec
     shape = "x".join(map(str, spec.shape))
@@ -28,7 +30,8 @@ def describe(run: Run, model: Model, dataset: Dataset, settings: TrainerConfig, 
     print(f"data:        {len(dataset)} items of {shape} {spec.modality}{classes}", file=sys.stderr)
     for line in dataset.describe():
         print(f"             {line}", file=sys.stderr)
-    print(f"training:    {settings.steps} steps of {settings.batch_size * settings.accumulate} items on {device}, "
+    where = device if processes == 1 else f"{processes} processes, {device.type}"
+    print(f"training:    {settings.steps} steps of {settings.batch_size * settings.accumulate} items on {where}, "
           f"{precision}", file=sys.stderr)  # fmt: skip
     print(f"run:         {shown(run.path)}", file=sys.stderr, flush=True)
 

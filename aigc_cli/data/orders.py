@@ -73,8 +73,9 @@ class BucketOrder:
     def __init__(self, lengths: np.ndarray, plan: Plan, *, batch_tokens: int | None, buckets: int = 16) -> None:
         """`lengths` (n,) are of the longer side of each item.
 
-        `batch_tokens` bounds the tokens of a rank's batch on that side, padding counted; it takes the place of the
-        batch size, which is what bounds batches where it is None.
+        `batch_tokens` bounds the tokens of a batch of all ranks on that side, padding counted; it takes the place of
+        the batch size, which is what bounds batches where it is None. Either way the batches are the same whatever the
+        number of ranks, unless one would have fewer items than there are ranks.
         """
         self.plan = plan
         self.n = len(lengths)
@@ -83,8 +84,9 @@ class BucketOrder:
         edges = np.sort(lengths)[np.minimum(np.searchsorted(shares, np.arange(1, buckets + 1) / buckets), self.n - 1)]
         self._edges = np.unique(edges)
         self._bucket = np.searchsorted(self._edges, lengths)
-        per_rank = [plan.batch_size if batch_tokens is None else max(1, batch_tokens // int(e)) for e in self._edges]
-        self._sizes = [size * plan.world_size for size in per_rank]
+        whole = plan.batch_size * plan.world_size
+        sizes = [whole if batch_tokens is None else batch_tokens // int(edge) for edge in self._edges]
+        self._sizes = [max(plan.world_size, size) for size in sizes]
         self._planned = lru_cache(maxsize=2)(self._plan_epoch)
 
     def entries(self, k: int) -> tuple[Tensor, None]:

@@ -31,6 +31,7 @@ from aigc_cli.models.language import (
 from aigc_cli.nn.decoding import Choice
 from aigc_cli.nn.language import TokenTransformer
 from aigc_cli.nn.masking import Filling, Masks, ancestral, by_confidence, gibbs, masks_at
+from aigc_cli.nn.parallel import draw, draw_common, integers, rank, weighted, world_size
 from aigc_cli.randomness import Noise
 from aigc_cli.registry import register
 
@@ -103,24 +104,24 @@ class MaskedLanguageModel(LanguageModel):
         there = tokens != self.pad
         shares = [self.config.mask_rate] * n
         if self.config.objective == "diffusion":
-            first = float(torch.rand(()))  # on the host, which has to know how many are masked
-            shares = [(row + first) / n for row in range(n)]
-        masks = masks_at(shares, there, torch.rand(tokens.shape, device=tokens.device))
+            first = float(draw_common(torch.rand, 1))  # on the host, which has to know how many are masked
+            shares = [(row + first) / (n * world_size()) for row in range(n * rank(), n * (rank() + 1))]
+        masks = masks_at(shares, there, draw(torch.rand, *tokens.shape, device=tokens.device))
         shown = masks.apply(tokens, self.mask)
         if self.config.objective == "mlm" and self.config.mixed_masks:
             shown = self._mixed(shown, tokens, masks)
         nats, _ = self._guessed(tokens, shown, there, masks)
         if self.config.objective == "mlm":
-            return {"loss": nats.sum() / masks.counts.sum()}
-        return {"loss": (nats * self._weights(masks)).sum() / masks.lengths.sum()}
+            return {"loss": _per_token(nats.sum(), masks.counts.sum())}
+        return {"loss": _per_token((nats * self._weights(masks)).sum(), masks.lengths.sum())}
 
     def _mixed(self, shown: Tensor, tokens: Tensor, masks: Masks) -> Tensor:
         """Of masked tokens, a tenth shows a random one, not the mask, and a tenth itself (Devlin et al. 2019)."""
-        draw = torch.rand(masks.rows.shape, device=tokens.device)
-        other = torch.randint(self.vocab_size, masks.rows.shape, device=tokens.device)
+        chance = draw(torch.rand, len(masks.rows), device=tokens.device)
+        other = draw(integers(self.vocab_size), len(masks.rows), device=tokens.device)
         own, seen = tokens[masks.rows, masks.places], shown[masks.rows, masks.places]
         other = torch.where(masks.counts, other, own)
-        mixed = torch.where(draw < 0.8, seen, torch.where(draw < 0.9, other, own))
+        mixed = torch.where(chance < 0.8, seen, torch.where(chance < 0.9, other, own))
         return shown.index_put((masks.rows, masks.places), mixed)
 
     def _guessed(self, tokens: Tensor, shown: Tensor, there: Tensor, masks: Masks) -> tuple[Tensor, Tensor]:
@@ -220,3 +221,7 @@ class MaskedLanguageModel(LanguageModel):
             more = self.length if asked.max_tokens is None else asked.max_tokens
             rows = [row + [self.mask] * min(more, self.length - len(row)) for row in rows]
         return padded(rows, self.pad, noise.device)
+
+
+def _per_token(nats: Tensor, tokens: Tensor) -> Tensor:
+    return weighted(nats / tokens, tokens)

@@ -26,6 +26,7 @@ from aigc_cli.models.latent import LatentControls, LatentModel, Mode, check_cond
 from aigc_cli.nn.ada import ADJUST_EVERY, adapt, adaptive
 from aigc_cli.nn.augment import augment
 from aigc_cli.nn.blocks import MinibatchStddev, add_spectral_norm
+from aigc_cli.nn.parallel import draw
 from aigc_cli.randomness import Noise
 from aigc_cli.registry import register
 
@@ -213,7 +214,7 @@ class GAN(LatentModel):
 
     def _fake(self, n: int, labels: Tensor | None) -> Tensor:
         device = next(self.generator.parameters()).device
-        images: Tensor = self.generator(torch.randn(n, self.config.latent, device=device), labels)
+        images: Tensor = self.generator(draw(torch.randn, n, self.config.latent, device=device), labels)
         return images
 
     def _augment(self, images: Tensor) -> Tensor:

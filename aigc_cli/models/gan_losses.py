@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import relu, softplus
 
+from aigc_cli.nn.parallel import averaged, draw
+
 #: The discriminator's scores (n,) as a function of images alone.
 Scores = Callable[[Tensor], Tensor]
 
@@ -152,7 +154,7 @@ def r1_penalty(scores: Scores, real: Tensor) -> Tensor:
 def gradient_penalty(scores: Scores, real: Tensor, fake: Tensor) -> Tensor:
     """E (||grad D(x)|| - 1)^2 between real and fake (Gulrajani et al. 2017, equation 3, without its lambda)."""
     real, fake = _exact(real), _exact(fake)
-    mix = torch.rand(real.shape[0], *[1] * (real.ndim - 1), device=real.device).to(real.dtype)
+    mix = draw(torch.rand, real.shape[0], *[1] * (real.ndim - 1), device=real.device).to(real.dtype)
     between = torch.lerp(fake, real, mix)
     return ((squared_gradient_norm(scores, between) + 1e-12).sqrt() - 1).square().mean()
 
@@ -171,4 +173,4 @@ def lecam_penalty(real: Tensor, fake: Tensor, anchors: Tensor) -> Tensor:
 def move_anchors(anchors: Tensor, real: Tensor, fake: Tensor, step: int) -> None:
     """Takes the mean scores into LeCam's anchors: the mean so far, then a moving average of decay 0.99."""
     means = torch.stack([real.detach().mean(), fake.detach().mean()])
-    anchors.lerp_(means, max(0.01, 1 / (step + 1)))
+    anchors.lerp_(averaged(means), max(0.01, 1 / (step + 1)))

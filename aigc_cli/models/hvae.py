@@ -19,6 +19,7 @@ from aigc_cli.models.hvae_networks import BottomUp, Latent, TopDown, from_patche
 from aigc_cli.models.latent import LatentControls, LatentModel, check_conditional
 from aigc_cli.models.variational import ACTIVE, SETTLED, importance_bound
 from aigc_cli.nn.likelihoods import LIKELIHOODS, LogisticMixture, bits_per_dim
+from aigc_cli.nn.parallel import draw
 from aigc_cli.randomness import Noise
 from aigc_cli.registry import register
 
@@ -96,7 +97,7 @@ class HVAE(LatentModel):
     def forward(self, phase: str, batch: Batch) -> Losses:
         """The negative ELBO and its terms on encoded images (n, c, h, w)."""
         x, labels = self._seen(batch)
-        noise = torch.randn(len(x), self.top_down.dimensions, device=x.device)
+        noise = draw(torch.randn, len(x), self.top_down.dimensions, device=x.device)
         parameters, latents = self._infer(x, labels, noise)
         reconstruction = self._reconstruction(parameters, x).mean()
         kl = {f"kl_{side}": each.mean() for side, each in self._kl(latents).items()}

@@ -24,6 +24,7 @@ from aigc_cli.models.language import (
 )
 from aigc_cli.nn.decoding import Session
 from aigc_cli.nn.language import TokenTransformer
+from aigc_cli.nn.parallel import weighted
 from aigc_cli.nn.transformer import Transformer
 from aigc_cli.randomness import Noise
 from aigc_cli.registry import register
@@ -78,7 +79,7 @@ class Seq2SeqModel(LanguageModel):
         loss = self.decoder(
             tokens[:, :-1], tokens[:, 1:], self.pad, smoothing, memory=memory, memory_mask=there
         )  # fmt: skip
-        return {"loss": loss}
+        return {"loss": weighted(loss, (tokens[:, 1:] != self.pad).sum())}
 
     def score(self, batch: Batch, noise: Noise, samples: int = 1) -> dict[str, Tensor]:
         """Exact negative log-likelihoods of targets; see :func:`token_scores`. Nothing is drawn."""

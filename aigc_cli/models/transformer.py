@@ -21,6 +21,7 @@ from aigc_cli.models.language import (
 )
 from aigc_cli.nn.decoding import Session, invert
 from aigc_cli.nn.language import TokenTransformer
+from aigc_cli.nn.parallel import summed, weighted
 from aigc_cli.randomness import Noise
 from aigc_cli.registry import register
 
@@ -58,8 +59,9 @@ class DecoderLanguageModel(LanguageModel):
         tokens = batch.content
         if self.training:
             first = tokens[:, 0]
-            self.begins.index_add_(0, first, torch.ones_like(first))
-        return {"loss": self.decoder(tokens[:, :-1], tokens[:, 1:], self.pad)}
+            self.begins += summed(torch.zeros_like(self.begins).index_add_(0, first, torch.ones_like(first)))
+        targets = tokens[:, 1:]
+        return {"loss": weighted(self.decoder(tokens[:, :-1], targets, self.pad), (targets != self.pad).sum())}
 
     def score(self, batch: Batch, noise: Noise, samples: int = 1) -> dict[str, Tensor]:
         """Exact negative log-likelihoods; see :func:`token_scores`. Nothing is drawn."""

@@ -17,6 +17,7 @@ from aigc_cli.models.latent import LatentControls, check_conditional
 from aigc_cli.models.vae_networks import build_networks
 from aigc_cli.models.variational import Posterior, VariationalConfig, VariationalModel, importance_bound
 from aigc_cli.nn.likelihoods import LIKELIHOODS, bits_per_dim
+from aigc_cli.nn.parallel import draw, normal_like
 from aigc_cli.randomness import Noise
 from aigc_cli.registry import register
 
@@ -96,7 +97,7 @@ class VAE(VariationalModel):
 
     def _elbo(self, x: Tensor, labels: Tensor | None, posterior: Posterior) -> Losses:
         """The negative ELBO, with the KL's weight and free bits."""
-        reconstruction = self._reconstruction(x, labels, posterior.at(torch.randn_like(posterior.mean))).mean()
+        reconstruction = self._reconstruction(x, labels, posterior.at(normal_like(posterior.mean))).mean()
         kl = posterior.kl().mean(0)  # of each dimension
         return {
             "loss": (reconstruction + self.paid(kl)) / self._values,
@@ -107,7 +108,7 @@ class VAE(VariationalModel):
     def _importance_weighted(self, x: Tensor, labels: Tensor | None, posterior: Posterior) -> Losses:
         """The negative importance-weighted bound (Burda et al. 2016, equation 8); the KL's weight scales log p/q."""
         k, n = self.config.importance_samples, len(x)
-        normal = torch.randn(k, *posterior.mean.shape, device=x.device)
+        normal = draw(torch.randn, k, *posterior.mean.shape, dim=1, device=x.device)
         many = None if labels is None else labels.repeat(k)
         latents = posterior.at(normal).flatten(0, 1)
         reconstruction = self._reconstruction(x.repeat(k, 1, 1, 1), many, latents).view(k, n)

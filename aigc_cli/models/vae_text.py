@@ -33,6 +33,7 @@ from aigc_cli.models.latent import Mode
 from aigc_cli.models.variational import Posterior, VariationalConfig, VariationalModel, importance_bound
 from aigc_cli.nn.decoding import Choice, Session, write
 from aigc_cli.nn.language import TokenTransformer
+from aigc_cli.nn.parallel import draw, normal_like, weighted
 from aigc_cli.nn.transformer import FRESH_STD, Transformer, TransformerConfig
 from aigc_cli.randomness import Noise
 from aigc_cli.registry import register
@@ -122,13 +123,14 @@ class TextVAE(LanguageModel, VariationalModel):
         """The losses on token ids (n, t)."""
         targets = batch.content[:, 1:]
         posterior = self._posterior(targets)
-        nats = self._nats(targets, posterior.at(torch.randn_like(posterior.mean)))
+        nats = self._nats(targets, posterior.at(normal_like(posterior.mean)))
         reconstruction = nats.sum(1).mean()
         kl = posterior.kl().mean(0)  # of each dimension
-        items_per_token = len(targets) / (targets != self.pad).sum()
+        tokens = (targets != self.pad).sum()
+        items_per_token = len(targets) / tokens
         nelbo = (reconstruction + kl.sum()).detach()
         return {
-            "loss": (reconstruction + self.paid(kl)) * items_per_token,
+            "loss": weighted((reconstruction + self.paid(kl)) * items_per_token, tokens),
             "reconstruction": reconstruction.detach(),
             "kl": kl.sum().detach(),
             "nelbo_per_token": nelbo * items_per_token,
@@ -153,7 +155,7 @@ class TextVAE(LanguageModel, VariationalModel):
         """-log p of each token of targets (n, t) given those before it and latents (n, d); 0 for ``pad``."""
         given = torch.cat([torch.full_like(targets[:, :1], self.bos), targets[:, :-1]], 1)
         if self.training and self.config.word_dropout:
-            hidden = torch.rand(given.shape, device=given.device) < self.config.word_dropout
+            hidden = draw(torch.rand, *given.shape, device=given.device) < self.config.word_dropout
             hidden[:, 0] = False
             given = torch.where(hidden, self.unknown, given)
         features = self.decoder.hidden(given, **self._seen(latents))

@@ -13,6 +13,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from aigc_cli.nn.parallel import draw, integers, summed
+
 #: As the paper applies them (its appendix B): a stretch between two rotations may be along any axis.
 GEOMETRY = ("flip", "quarter_turns", "translation", "scale", "rotation", "stretch", "rotation")
 COLOR = ("brightness", "contrast", "luma_flip", "hue", "saturation")
@@ -48,8 +50,7 @@ def adapt(strength: Tensor, signs: Tensor, margins: Tensor, *, target: float, le
         length: Images in which the strength may go from 0 to 1.
         due: Whether to adjust now.
     """
-    signs[0] += margins.detach().sign().sum()
-    signs[1] += len(margins)
+    signs += summed(torch.stack([margins.detach().sign().sum(), torch.ones_like(margins).sum()]))
     if due:
         surer = (signs[0] / signs[1] - target).sign()
         strength.add_(surer * signs[1] / length).clamp_(0.0, 1.0)
@@ -58,7 +59,7 @@ def adapt(strength: Tensor, signs: Tensor, margins: Tensor, *, target: float, le
 
 def _happens(n: int, strength: Tensor) -> Tensor:
     """For each image whether a change happens, (n, 1, 1)."""
-    return torch.rand(n, 1, 1, device=strength.device) < strength
+    return draw(torch.rand, n, 1, 1, device=strength.device) < strength
 
 
 # geometry: matrices (n, 3, 3) from a place in the changed image to its place in the original, in pixels from the centre
@@ -93,31 +94,31 @@ def _turning(angle: Tensor) -> Tensor:
 
 
 def _flip(n: int, height: int, width: int, device: torch.device) -> Tensor:
-    sides = 1.0 - 2.0 * torch.randint(2, (n,), device=device)
+    sides = 1.0 - 2.0 * draw(integers(2), n, device=device)
     return _scaling(sides, torch.ones_like(sides))
 
 
 def _quarter_turns(n: int, height: int, width: int, device: torch.device) -> Tensor:
-    return _turning(torch.randint(4, (n,), device=device) * (math.pi / 2)).round()
+    return _turning(draw(integers(4), n, device=device) * (math.pi / 2)).round()
 
 
 def _translation(n: int, height: int, width: int, device: torch.device) -> Tensor:
-    x, y = ((torch.rand(2, n, device=device) * 2 - 1) * 0.125).unbind()
+    x, y = ((draw(torch.rand, 2, n, dim=1, device=device) * 2 - 1) * 0.125).unbind()
     one, zero = torch.ones_like(x), torch.zeros_like(x)
     return _affine([one, zero, (x * width).round(), zero, one, (y * height).round()], n, device)
 
 
 def _scale(n: int, height: int, width: int, device: torch.device) -> Tensor:
-    scale = torch.exp2(0.2 * torch.randn(n, device=device))
+    scale = torch.exp2(0.2 * draw(torch.randn, n, device=device))
     return _scaling(scale, scale)
 
 
 def _rotation(n: int, height: int, width: int, device: torch.device) -> Tensor:
-    return _turning((torch.rand(n, device=device) * 2 - 1) * math.pi)
+    return _turning((draw(torch.rand, n, device=device) * 2 - 1) * math.pi)
 
 
 def _stretch(n: int, height: int, width: int, device: torch.device) -> Tensor:
-    stretch = torch.exp2(0.2 * torch.randn(n, device=device))
+    stretch = torch.exp2(0.2 * draw(torch.randn, n, device=device))
     return _scaling(stretch, 1 / stretch)
 
 
@@ -175,7 +176,7 @@ def _recolor(x: Tensor, strength: Tensor, names: Sequence[str]) -> Tensor:
             continue
         happens = _happens(n, strength)
         if name == "brightness":
-            offset = offset + torch.where(happens, 0.2 * torch.randn(n, 1, 1, device=x.device), 0.0)
+            offset = offset + torch.where(happens, 0.2 * draw(torch.randn, n, 1, 1, device=x.device), 0.0)
             continue
         change = torch.where(happens, _MIXES[name](n, same), same)
         matrix, offset = change @ matrix, change @ offset
@@ -188,23 +189,23 @@ def _luma(same: Tensor) -> Tensor:
 
 
 def _contrast(n: int, same: Tensor) -> Tensor:
-    return same * torch.exp2(0.5 * torch.randn(n, 1, 1, device=same.device))
+    return same * torch.exp2(0.5 * draw(torch.randn, n, 1, 1, device=same.device))
 
 
 def _luma_flip(n: int, same: Tensor) -> Tensor:
-    return same - 2 * _luma(same) * torch.randint(2, (n, 1, 1), device=same.device)
+    return same - 2 * _luma(same) * draw(integers(2), n, 1, 1, device=same.device)
 
 
 def _hue(n: int, same: Tensor) -> Tensor:
     """A rotation about the axis of greys (Rodrigues' formula)."""
-    angle = (torch.rand(n, 1, 1, device=same.device) * 2 - 1) * math.pi
+    angle = (draw(torch.rand, n, 1, 1, device=same.device) * 2 - 1) * math.pi
     third = 1 / math.sqrt(3)
     cross = third * torch.tensor([[0.0, -1.0, 1.0], [1.0, 0.0, -1.0], [-1.0, 1.0, 0.0]], device=same.device)
     return same * angle.cos() + cross * angle.sin() + _luma(same) * (1 - angle.cos())
 
 
 def _saturation(n: int, same: Tensor) -> Tensor:
-    return _luma(same) + (same - _luma(same)) * torch.exp2(torch.randn(n, 1, 1, device=same.device))
+    return _luma(same) + (same - _luma(same)) * torch.exp2(draw(torch.randn, n, 1, 1, device=same.device))
 
 
 _MIXES: dict[str, Callable[[int, Tensor], Tensor]] = {

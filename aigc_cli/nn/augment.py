@@ -11,6 +11,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from aigc_cli.nn.parallel import draw, integers
+
 
 def translation(x: Tensor, fraction: float = 0.125) -> Tensor:
     """Moves each image by up to `fraction` of its side, in whole pixels, independently down and across.
@@ -26,13 +28,13 @@ def translation(x: Tensor, fraction: float = 0.125) -> Tensor:
 
 def _shifted(n: int, side: int, fraction: float, device: torch.device) -> Tensor:
     reach = max(1, round(side * fraction))
-    shift = torch.randint(-reach, reach + 1, (n, 1), device=device)
+    shift = draw(integers(2 * reach + 1), n, 1, device=device) - reach
     return (torch.arange(side, device=device) + shift).clamp(0, side - 1)
 
 
 def color(x: Tensor) -> Tensor:
     """Changes brightness by up to 0.5, saturation by 0 to 2 and contrast by 0.5 to 1.5, as in the paper."""
-    draws = torch.rand(3, x.shape[0], 1, 1, 1, device=x.device, dtype=x.dtype)
+    draws = draw(torch.rand, 3, x.shape[0], 1, 1, 1, dim=1, device=x.device, dtype=x.dtype)
     x = x + draws[0] - 0.5
     mean = x.mean(dim=1, keepdim=True)
     x = (x - mean) * (2 * draws[1]) + mean
@@ -50,14 +52,14 @@ def cutout(x: Tensor, fraction: float = 0.5) -> Tensor:
 
 def _outside(n: int, side: int, fraction: float, device: torch.device) -> Tensor:
     hole = max(1, round(side * fraction))
-    start = torch.randint(0, side + 1 - hole % 2, (n, 1), device=device) - hole // 2
+    start = draw(integers(side + 1 - hole % 2), n, 1, device=device) - hole // 2
     position = torch.arange(side, device=device)
     return (position < start) | (position >= start + hole)
 
 
 def flip(x: Tensor) -> Tensor:
     """Exchanges left and right in half of the images."""
-    mirrored = torch.rand(x.shape[0], 1, 1, 1, device=x.device) < 0.5
+    mirrored = draw(torch.rand, x.shape[0], 1, 1, 1, device=x.device) < 0.5
     return torch.where(mirrored, x.flip(-1), x)
 
 

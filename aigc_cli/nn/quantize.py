@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import embedding, normalize
 
+from aigc_cli.nn.parallel import draw_common, gathered, summed
+
 _SMALLEST = 1e-12  # of a divisor
 
 
@@ -89,7 +91,7 @@ class Quantizer(nn.Module):
             vectors = normalize(vectors.float(), dim=1) if self.cosine else vectors.float()
             with torch.no_grad():
                 if self.training:
-                    self._restart(vectors)
+                    self._restart(gathered(vectors))
                 codebook = self.codebook
                 tokens = _nearest(vectors, codebook)
                 if self.training:
@@ -101,14 +103,14 @@ class Quantizer(nn.Module):
         m = len(vectors)
         fair = m / self.codes
         dead = self.sizes <= self.restart_below * fair
-        order = torch.randperm(m, device=vectors.device).repeat(-(-self.codes // m))[: self.codes]
+        order = draw_common(torch.randperm, m, device=vectors.device).repeat(-(-self.codes // m))[: self.codes]
         self.sums.copy_(torch.where(dead.unsqueeze(1), vectors[order] * fair, self.sums))
         self.sizes.copy_(torch.where(dead, fair, self.sizes))
 
     def _follow(self, vectors: Tensor, tokens: Tensor) -> None:
         sums = torch.zeros_like(self.sums).index_add_(0, tokens, vectors)
-        counts = torch.zeros_like(self.counts).index_add_(0, tokens, torch.ones_like(tokens))
-        self.sums.lerp_(sums, 1 - self.decay)
+        counts = summed(torch.zeros_like(self.counts).index_add_(0, tokens, torch.ones_like(tokens)))
+        self.sums.lerp_(summed(sums), 1 - self.decay)
         self.sizes.lerp_(counts.to(self.sizes.dtype), 1 - self.decay)
         self._measure(counts)
 

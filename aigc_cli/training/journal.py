@@ -47,6 +47,26 @@ class Journal:
         self.log.draw(self.run.path / "curves.png", self.warned.steps)
 
 
+class Silence(Journal):
+    """The journal of a process that leaves the writing to another."""
+
+    def __init__(self, run: Run, step: int, *, tensorboard: bool = False) -> None:
+        self.figures = run.figures()
+
+    def write(self, step: int, figures: Mapping[str, float], beside: Mapping[str, float] | None = None) -> None:
+        """Keeps the newest figures."""
+        self.figures.update(figures)
+
+    def warn(self, step: int, model: Model, say: Callable[[str], None]) -> None:
+        """Says nothing."""
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+    def draw(self) -> None:
+        """Draws nothing."""
+
+
 class WarningLog:
     """``warnings.txt``: each named warning once, with the step of its first time.
 

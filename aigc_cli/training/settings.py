@@ -25,6 +25,8 @@ class TrainerConfig:
     auto_batch: bool
     device: str
     devices: Count
+    restarts: Annotated[int, Field(ge=0)]
+    sync_batchnorm: bool
     precision: PrecisionName
     compile: bool
     deterministic: bool
@@ -45,10 +47,6 @@ class TrainerConfig:
     threads: Count | None
     tensorboard: bool
 
-    def __post_init__(self) -> None:
-        if self.devices > 1:
-            raise ValueError("one process is what this version trains with: set trainer.devices=1")
-
 
 @dataclass
 class State:
@@ -62,6 +60,7 @@ class State:
     best: float | None = None  # lowest validation figure
     best_step: int | None = None
     fingerprint: str = ""  # of the training data
+    processes: int = 1  # that trained it last
     scalers: dict[str, Any] = field(default_factory=dict)
     tally: list[dict[str, Any]] = field(default_factory=list)  # what the next row is made of
 

@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import torch
 from pydantic import TypeAdapter
@@ -24,12 +24,12 @@ from aigc_cli.errors import AigcError, DataError, Interrupted, ResourceError, Te
 from aigc_cli.files import write_json
 from aigc_cli.models.base import Model
 from aigc_cli.progress import Progress, progress
-from aigc_cli.randomness import seed_step
 from aigc_cli.runs import Run
 from aigc_cli.training.changes import refuse_changes
 from aigc_cli.training.checkpoint import Checkpoint, CheckpointFolder, Tensors
+from aigc_cli.training.distributed import Processes, Replicas
 from aigc_cli.training.ema import EMA
-from aigc_cli.training.journal import Journal
+from aigc_cli.training.journal import Journal, Silence
 from aigc_cli.training.logging import Tally
 from aigc_cli.training.optimizers import (
     OptimizerConfig,
@@ -49,9 +49,10 @@ class Trainer:
 
     def __init__(
         self, *, model: Model, loader: Loader, optimizer: OptimizerConfig, config: TrainerConfig, seed: int, run: Run,
-        device: torch.device,
+        device: torch.device, processes: Processes | None = None,
     ) -> None:  # fmt: skip
         self.config, self.optimizer_config, self.seed, self.run, self.device = config, optimizer, seed, run, device
+        self.processes = processes or Processes()
         self.loader = loader
         self.model = model.to(device)
         if model.spec.modality == "image":
@@ -59,9 +60,12 @@ class Trainer:
         phases = dict.fromkeys(phase.name for phase in model.phases(0))
         self.precision = Precision(config.precision, device, phases)
         self.optimizers = build_optimizers(optimizer, model, phases)
+        self.replicas = Replicas(model, phases, self.processes, self._train_only)
         self.ema = EMA(model.averaged(), config.ema, config.ema_start) if config.ema is not None else None
         self.checkpoints = CheckpointFolder(run.checkpoints)
-        self.state = State(fingerprint=loader.dataset.spec.fingerprint, batch_size=config.batch_size)
+        self.state = State(
+            fingerprint=loader.dataset.spec.fingerprint, batch_size=config.batch_size, processes=self.processes.count
+        )
         self.tally = Tally()
 
     # the loop
@@ -75,14 +79,15 @@ class Trainer:
         """
         if self.config.compile:
             self.model.compile_networks()
-        self.journal = Journal(self.run, self.state.step, tensorboard=self.config.tensorboard)
+        journal = Journal if self.processes.main else Silence
+        self.journal = journal(self.run, self.state.step, tensorboard=self.config.tensorboard)
         self.hooks = hooks
         self._reported = time.monotonic(), self.loader.epoch(self.state.batches)
         self.run.set_status("running", self.state.step)
         try:
             with Signals() as signals, self._progress() as self.bar:
                 for step in range(self.state.step, self.config.steps):
-                    seed_step(self.seed, 0, step)
+                    self.processes.seed(self.seed, step)
                     self.train_step(step)
                     self.state.step = step + 1
                     self._after_step(signals)
@@ -112,6 +117,7 @@ class Trainer:
                 batches = [self.loader.batch(first + k) for k in range(self.config.accumulate)]
                 self.state.batches += self.config.accumulate
             stepped &= self._run_phase(step, phase.name, batches, factor)
+        self.replicas.average_statistics()
         if stepped:  # else an update was left out, and neither average nor schedule moves on
             if self.ema is not None:
                 self.ema.update(self.state.updates)
@@ -121,10 +127,11 @@ class Trainer:
         self._train_only(phase)
         optimizer, scaler = self.optimizers[phase], self.precision.scalers[phase]
         optimizer.zero_grad(set_to_none=True)
-        for batch in batches:
-            with self.precision.autocast():
-                losses = self.model(phase, batch)
-            scaler.scale(losses["loss"] / len(batches)).backward()
+        for place, batch in enumerate(batches, 1):
+            with self.replicas.accumulating(phase, last=place == len(batches)):
+                with self.precision.autocast():
+                    losses = self.replicas(phase, batch)
+                torch.autograd.backward(scaler.scale(losses["loss"] / len(batches)))
             self.tally.add(phase, step, losses)
         scaler.unscale_(optimizer)
         norm = self._clip(phase)
@@ -166,8 +173,9 @@ class Trainer:
 
     def _after_step(self, signals: Signals) -> None:
         done, config = self.state.step, self.config
-        last = done == config.steps
-        stopping = signals.stop is not None
+        # What a signal asks of one process, all do after the same step.
+        stop, save = self.processes.highest(signals.stop or 0, signals.save)
+        last, stopping = done == config.steps, stop != 0
         reports = last or done % config.log_every == 0
         examines = self.hooks.examine and config.examine_every and (last or done % config.examine_every == 0)
         if reports:
@@ -178,13 +186,13 @@ class Trainer:
             self.journal.warn(done, self.model, self.bar.write)
         self.bar.advance()
         if self.hooks.preview and config.sample_every and (last or done % config.sample_every == 0):
-            self._sampling(lambda: self.hooks.preview(done))  # type: ignore[misc]
+            self._sampling(lambda: self.processes.from_main(lambda: self.hooks.preview(done)))  # type: ignore[misc]
         better = self._validate() if self._validates(done) else False
-        if last or stopping or better or signals.save or done % config.checkpoint_every == 0:
+        if last or stopping or better or save or done % config.checkpoint_every == 0:
             signals.save = False
             self.save()
         if stopping and not last:
-            self._stop(signals.stop)
+            self._stop(stop)
 
     def _report(self) -> None:
         now, (before, last_epoch) = time.monotonic(), self._reported
@@ -193,6 +201,7 @@ class Trainer:
         self.state.seconds += now - before
         rate = (epoch - last_epoch) * len(self.loader.dataset) / (now - before)
         means = self.tally.read()
+        means = dict(zip(means, self.processes.mean(means.values()), strict=True))
         lr = {f"{phase}/lr": optimizer.param_groups[0]["lr"] for phase, optimizer in self.optimizers.items()}
         row = {"epoch": epoch, "seconds": round(self.state.seconds, 3), "items_per_second": round(rate, 2)}
         self.journal.write(self.state.step, means, {**row, **lr})
@@ -203,7 +212,7 @@ class Trainer:
         """Looks at the weights as they are: a discriminator has learnt from them, not from their average."""
         self.model.eval()
         with torch.no_grad():
-            figures = self.hooks.examine()  # type: ignore[misc]
+            figures = self.processes.from_main(self.hooks.examine)  # type: ignore[arg-type]
         self.journal.write(self.state.step, {f"examine/{name}": value for name, value in figures.items()})
 
     def _validates(self, done: int) -> bool:
@@ -215,7 +224,7 @@ class Trainer:
     def _validate(self) -> bool:
         """Looks at held-out data; whether this is the best so far."""
         figures: dict[str, float] = {}
-        self._sampling(lambda: figures.update(self.hooks.validate()))  # type: ignore[misc]
+        self._sampling(lambda: figures.update(self.processes.from_main(self.hooks.validate)))  # type: ignore[arg-type]
         self.journal.write(self.state.step, {f"val/{name}": value for name, value in figures.items()})
         value = next(iter(figures.values()))
         if not math.isfinite(value) or (self.state.best is not None and value >= self.state.best):
@@ -229,8 +238,8 @@ class Trainer:
         with torch.no_grad(), self.ema.in_place() if self.ema else nullcontext():
             act()
 
-    def _stop(self, number: int | None) -> None:
-        kinds: dict[int | None, type[AigcError]] = {signal.SIGINT: Interrupted, signal.SIGTERM: Terminated}
+    def _stop(self, number: int) -> None:
+        kinds: dict[int, type[AigcError]] = {signal.SIGINT: Interrupted, signal.SIGTERM: Terminated}
         raise kinds[number](
             f"stopped at step {self.state.step} of {self.config.steps}, saved in {self.run.path}",
             f"go on with `aigc train --resume {self.run.word}`",
@@ -243,6 +252,12 @@ class Trainer:
         self.tally.check()
         state = self.state
         state.scalers, state.tally = self.precision.state_dict(), self.tally.state()
+        for part in state.tally:
+            part["sums"] = self.processes.mean(part["sums"])
+        self.processes.from_main(self._write_checkpoint)
+
+    def _write_checkpoint(self) -> None:
+        state = self.state
         self.checkpoints.save(state.step, self._tensors(), asdict(state), self.loader.dataset.codec.files())
         if state.best_step == state.step:
             write_json(self.run.path / "best.json", {"step": state.step, "value": state.best})
@@ -265,8 +280,7 @@ class Trainer:
             DataError: all checkpoints are broken, or are not of this configuration.
             ConfigError: the data or the model is not what the checkpoint was trained with.
         """
-        self.checkpoints.clean()
-        checkpoint = self.checkpoints.load_newest()
+        checkpoint = self._newest()
         if checkpoint is None:
             return False
         try:
@@ -278,10 +292,34 @@ class Trainer:
                 f"checkpoint {checkpoint.path} does not fit this configuration: {' '.join(str(error).split())[:200]}",
                 "restore the run's own config.yaml, or start a new run without --resume",
             ) from None
-        self.state = state
+        self._take_over(state)
+        return True
+
+    def _newest(self) -> Checkpoint | None:
+        """The newest valid checkpoint, which the main process chooses for all."""
+        chosen: list[Checkpoint] = []
+
+        def choose() -> int | None:
+            self.checkpoints.clean()
+            chosen.extend(filter(None, [self.checkpoints.load_newest()]))
+            return chosen[0].step if chosen else None
+
+        step = self.processes.from_main(choose)
+        if step is not None and not chosen:
+            chosen.append(self.checkpoints.load(step))
+        return chosen[0] if chosen else None
+
+    def _take_over(self, state: State) -> None:
+        """Goes on from a state that was restored."""
         if state.step < self.config.steps:
             print(f"aigc: resuming {self.run.name} from step {state.step}", file=sys.stderr)
-        return True
+            if state.processes != self.processes.count:
+                print(
+                    f"aigc: warning: trained by {state.processes} processes so far, now by {self.processes.count}: "
+                    "items come in the same order, but sums round differently, so that it does not repeat bit for bit",
+                    file=sys.stderr,
+                )
+        self.state = replace(state, processes=self.processes.count)
 
     def _load(self, checkpoint: Checkpoint, state: State) -> None:
         self.model.load_state_dict(checkpoint.tensors["model"])

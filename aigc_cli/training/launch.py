@@ -1,0 +1,151 @@
+"""Starts the processes that train together, and says how they ended: torchrun's elastic agent, in this process."""
+
+from __future__ import annotations
+
+import json
+import logging
+import multiprocessing
+import os
+import signal
+import sys
+import tempfile
+import threading
+import time
+import traceback
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import FrameType
+from typing import Any, Generic, TypeVar, cast
+
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+from aigc_cli.errors import (
+    EXIT_BUG,
+    AigcError,
+    ConfigError,
+    DataError,
+    Interrupted,
+    NonFiniteError,
+    ResourceError,
+    Terminated,
+)
+from aigc_cli.files import write_json
+from aigc_cli.reporting import as_user_error
+from aigc_cli.training.memory import BatchTooLarge
+
+T = TypeVar("T")
+_KINDS = {kind.exit_code: kind for kind in (ConfigError, DataError, NonFiniteError, ResourceError)}
+_PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+#: How Gloo and NCCL word that another process is gone.
+_PEER_GONE = ("connection closed", "connection reset", "broken pipe", "nccl", "gloo")
+
+
+class Launcher(Generic[T]):
+    """Runs a function in several processes of this machine, and gives what it returns in the main one.
+
+    Args:
+        function: Of a module, so that a fresh process finds it.
+        count: How many processes.
+    """
+
+    def __init__(self, function: Callable[..., T], count: int) -> None:
+        self.function, self.count = function, count
+
+    def __call__(self, *args: Any) -> T:
+        """Runs it.
+
+        Raises:
+            AigcError: what the first process that failed raised, or what all of them did together.
+            ResourceError: a process was killed.
+            RuntimeError: a bug of ours in one, with its traceback.
+        """
+        logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # we say what happened ourselves
+        config = LaunchConfig(
+            min_nodes=1, max_nodes=1, nproc_per_node=self.count, run_id=uuid.uuid4().hex, rdzv_backend="c10d",
+            rdzv_endpoint="localhost:0", local_addr="localhost", max_restarts=0, signals_to_handle="SIGHUP",
+        )  # fmt: skip
+        # Read by torch's C++ when a process loads it: DDP would otherwise advise each against our settings.
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+        with tempfile.TemporaryDirectory(prefix="aigc-") as folder, _signals_passed_on():
+            try:
+                outcomes = elastic_launch(config, _work)(self.function, args, folder)
+            except ChildFailedError as error:
+                raise self._reason(Path(folder), error) from None
+        outcome = outcomes[0]
+        if isinstance(outcome, AigcError):
+            raise outcome
+        return cast(T, outcome)
+
+    def _reason(self, folder: Path, error: ChildFailedError) -> Exception:
+        """The first failure that is no consequence of another."""
+        told = [json.loads(file.read_text()) for file in folder.glob("*.json")]
+        causes = sorted((failure for failure in told if not failure["lost"]), key=lambda failure: failure["time"])
+        killed = [failure for failure in error.failures.values() if failure.exitcode < 0]
+        if causes:
+            return _as_error(causes[0])
+        if killed:
+            name = signal.Signals(-killed[0].exitcode).name
+            return ResourceError(
+                f"process {killed[0].local_rank} of {self.count} was killed ({name}), and the others ended with it",
+                "most often the machine ran out of memory: use a smaller trainer.batch_size, or fewer trainer.devices; "
+                "`aigc train --resume` goes on from the last checkpoint",
+            )
+        return RuntimeError(told[0]["traceback"] if told else str(error))
+
+
+def _as_error(failure: dict[str, Any]) -> Exception:
+    kind = _KINDS.get(failure["code"])
+    if kind is None:
+        return RuntimeError(f"in process {failure['rank']}:\n{failure['traceback']}")
+    return (BatchTooLarge if failure["too_large"] else kind)(failure["message"], failure["mend"])
+
+
+def _work(function: Callable[..., T], args: tuple[Any, ...], folder: str) -> T | AigcError:
+    """What each process does; an error ends it at once, so that the agent ends the others."""
+    with suppress(PermissionError):
+        os.setpgid(0, 0)  # Ctrl-C reaches the whole group of the terminal; the launcher passes it on, once
+    rank = int(os.environ["RANK"])
+    try:
+        return function(*args)
+    except (Interrupted, Terminated) as error:
+        return error  # all stop together, in order
+    except BaseException as error:
+        known = as_user_error(error) if isinstance(error, Exception) else None
+        code = EXIT_BUG if known is None else known.exit_code
+        failure = {
+            "rank": rank, "time": time.time(), "code": code, "too_large": isinstance(error, BatchTooLarge),
+            "lost": known is None and _lost_peer(error),
+            "message": known.message if known else "", "mend": known.mend if known else "",
+            "traceback": "".join(traceback.format_exception(error)),
+        }  # fmt: skip
+        write_json(Path(folder, f"{rank}.json"), failure)
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        os._exit(code)  # what is left of the group would have the interpreter wait at its end
+
+
+def _lost_peer(error: BaseException) -> bool:
+    return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in _PEER_GONE)
+
+
+@contextmanager
+def _signals_passed_on() -> Iterator[None]:
+    """Within the context signals go on to the processes, which know how to stop, and leave this one waiting."""
+
+    def pass_on(number: int, _: FrameType | None) -> None:
+        for child in multiprocessing.active_children():
+            with suppress(ProcessLookupError):
+                os.kill(child.pid or 0, number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, pass_on) for number in _PASSED_ON}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,223 @@
+"""Two processes with half of each batch train the same weights as one with the whole of it."""
+
+import contextlib
+import io
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import distributed
+from toy_text import ToyText, documents
+
+from aigc_cli.commands.train import check_config
+from aigc_cli.config import compose
+from aigc_cli.data.images import ImageDataset
+from aigc_cli.data.loader import Loader
+from aigc_cli.errors import ConfigError
+from aigc_cli.runs import Run, read_rows
+from aigc_cli.training.checkpoint import CheckpointFolder, build_model
+from aigc_cli.training.distributed import Place, Processes, own_device, place, share_of, synchronized
+from aigc_cli.training.settings import Hooks
+from aigc_cli.training.trainer import Trainer
+
+OTHER = """
+import sys
+sys.path[:0] = sys.argv[1:3]
+import test_distributed
+test_distributed.train_together(test_distributed.Path(sys.argv[3]), rank=1)
+"""
+STEPS = 20
+# Adam would take a step of its full size where a gradient is 0 but for rounding, such as of a critic's last bias.
+GAN = ["optimizer=sgd", "optimizer.lr=0.001", "model=gan", "data=digits", "model.network=mlp", "model.width=4",
+       "model.latent=4", "model.generator_norm=none"]  # fmt: skip
+TEXT = ["data=text", "data.root=.", "model.layers=1", "model.heads=2", "model.width=8"]
+CASES = {
+    "vae": ["model=vae", "data=digits", "model.network=mlp", "model.hidden=16", "model.latent=4"],
+    "vqvae": ["model=vqvae", "data=digits", "model.downsampling=4", "model.width=4", "model.codes=8",
+              "model.code_dimensions=2"],
+    "gan": [*GAN, "model.penalty=r1", "model.r1_every=3", "model.augment=[ada,cutout,color]",
+            "model.ada_length=200", "model.ada_target=0.1", "model.lecam=0.3", "model.consistency=1.0"],
+    "wgan": [*GAN, "model.loss=wgan", "model.discriminator_steps=2", "trainer.accumulate=2"],
+    "transformer": ["model=transformer", *TEXT],
+    "bert": ["model=bert", *TEXT],
+    "mlm": ["model=bert", *TEXT, "model.objective=mlm", "model.mixed_masks=true", "trainer.accumulate=2"],
+    "seq2seq": ["model=seq2seq", "data=pairs", "data.source=.", "data.target=.", *TEXT[2:], "model.dropout=0.0"],
+}  # fmt: skip
+#: A batch norm sees its own process's share, so that this is only alike in both processes.
+SHARED_NORM = {"batch_norm": [*GAN[:-1], "model.generator_norm=batch", "model.discriminator_norm=batch"]}
+
+
+def dataset_of(words):
+    if "data=digits" in words:
+        random = torch.Generator().manual_seed(1)
+        pixels = torch.randint(0, 256, (44, 1, 8, 8), dtype=torch.uint8, generator=random)
+        return ImageDataset(pixels, None)
+    return ToyText(documents(44, 12), documents(44, 9, seed=5) if "data=pairs" in words else None)
+
+
+def trained(path, name, processes, steps=STEPS):
+    """The last checkpoint of one case, trained from the newest that there is."""
+    words = (CASES | SHARED_NORM)[name]
+    usual = ["trainer.batch_size=8", f"trainer.steps={steps}", "trainer.log_every=5", "trainer.device=cpu"]
+    config = compose("train", [*words, *usual, "trainer.checkpoint_every=10", "~recipe", "~recipe@_global_"])
+    checked = check_config(config)
+    dataset = dataset_of(words)
+    torch.manual_seed(0)
+    model = build_model(config["model"], dataset.spec)
+    loader = Loader(
+        dataset, batch_size=share_of(checked.trainer.batch_size, processes.count), seed=0, device="cpu",
+        rank=processes.rank, world_size=processes.count,
+    )  # fmt: skip
+    path.mkdir(parents=True, exist_ok=True)
+    trainer = Trainer(
+        model=model, loader=loader, optimizer=checked.optimizer, config=checked.trainer, seed=0,
+        run=processes.run(path), device=torch.device("cpu"), processes=processes,
+    )  # fmt: skip
+    trainer.restore()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("aigc_cli.training.journal.Journal.draw", lambda _: None)  # takes longer than the training
+        trainer.fit(Hooks())
+    return trainer
+
+
+def saved(path, step=STEPS):
+    tensors = CheckpointFolder(path / "checkpoints").load(step).tensors
+    return {f"{file}/{name}": tensor for file, group in tensors.items() for name, tensor in group.items()}
+
+
+def assert_close(left, right):
+    assert left.keys() == right.keys()
+    differences = {name: (left[name].double() - right[name].double()).abs().max().item() for name in left}
+    assert max(differences.values()) <= 1e-5, differences
+
+
+def train_together(folder, rank):
+    """What each of two processes does."""
+    distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+    processes = Processes(Place(rank, 2, rank, 2))
+    for name in CASES | SHARED_NORM:
+        trainer = trained(folder / "together" / name, name, processes)
+        state = {key: tensor.contiguous().clone() for key, tensor in trainer.model.state_dict().items()}
+        save_file(state, folder / f"{name}-{rank}.safetensors")
+    with contextlib.redirect_stderr(io.StringIO()) as said:
+        trained(folder / "resumed", "vae", processes)
+    (folder / f"said-{rank}").write_text(said.getvalue())
+    distributed.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("two")
+    trained(folder / "resumed", "vae", Processes(), steps=10)
+    here = Path(__file__).parent
+    other = subprocess.Popen([sys.executable, "-c", OTHER, str(here), str(here.parent), str(folder)])
+    try:
+        train_together(folder, rank=0)
+        assert other.wait(60) == 0
+    finally:
+        other.kill()
+        other.wait()
+    return folder
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_two_processes_train_what_one_does(folder, name):
+    trained(folder / "alone" / name, name, Processes())
+    assert_close(saved(folder / "together" / name), saved(folder / "alone" / name))
+
+
+@pytest.mark.parametrize("name", CASES | SHARED_NORM)
+def test_both_have_the_same_weights_and_buffers(folder, name):
+    first, second = (load_file(folder / f"{name}-{rank}.safetensors") for rank in range(2))
+    assert first.keys() == second.keys()
+    for key, tensor in first.items():
+        assert torch.equal(tensor, second[key]), key
+
+
+def test_the_figures_are_of_the_whole_batch_and_written_once(folder):
+    trained(folder / "figures", "wgan", Processes())
+    alone, together = (read_rows(folder / run / "metrics.jsonl") for run in ("figures", "together/wgan"))
+    assert [row["step"] for row in together] == [row["step"] for row in alone] == [5, 10, 15, 20]
+    for left, right in zip(alone, together, strict=True):
+        assert left.keys() == right.keys()
+        assert right["epoch"] == left["epoch"]
+        losses = {key: value for key, value in left.items() if "/" in key}
+        assert {key: right[key] for key in losses} == pytest.approx(losses, abs=1e-5)
+
+
+def test_a_run_goes_on_with_more_processes_or_fewer(folder, capsys):
+    whole = trained(folder / "longer", "vae", Processes(), steps=25)
+    assert_close(saved(folder / "resumed"), saved(folder / "longer"))
+    shutil.copytree(folder / "together" / "vae", folder / "fewer")
+    capsys.readouterr()
+    trained(folder / "fewer", "vae", Processes(), steps=25)
+    assert_close(saved(folder / "fewer", 25), saved(whole.run.path, 25))
+    fewer = capsys.readouterr().err
+    more, silent = ((folder / f"said-{rank}").read_text() for rank in range(2))
+    for said, change in ((more, "by 1 processes so far, now by 2"), (fewer, "by 2 processes so far, now by 1")):
+        assert said.count("warning") == 1
+        assert change in said
+    assert "warning" in silent  # only the launcher's processes other than the main one have no voice
+    assert Run(folder / "fewer").status() == "complete"
+
+
+def test_a_batch_that_cannot_be_shared_is_refused():
+    with pytest.raises(ConfigError, match="batch_size=10 cannot be shared among 4") as caught:
+        share_of(10, 4)
+    assert "trainer.batch_size=8" in caught.value.mend
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({}, None),
+        ({"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2"}, Place(3, 4, 1, 2)),
+        ({"SLURM_PROCID": "0", "SLURM_NTASKS": "8"}, None),  # a batch script, which is alone
+        (
+            {"SLURM_PROCID": "5", "SLURM_STEP_NUM_TASKS": "8", "SLURM_LOCALID": "1",
+             "SLURM_STEP_TASKS_PER_NODE": "4(x2)"},
+            Place(5, 8, 1, 4),
+        ),
+    ],
+    ids=["alone", "torchrun", "batch script", "srun"],
+)  # fmt: skip
+def test_a_process_knows_its_place(monkeypatch, environment, expected):
+    for name in ("RANK", "WORLD_SIZE", "SLURM_PROCID", "SLURM_STEP_NUM_TASKS"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert place() == expected
+
+
+def test_batch_norms_are_synchronised_on_gpus_alone():
+    model = build_model(compose("train", SHARED_NORM["batch_norm"])["model"], dataset_of(["data=digits"]).spec)
+    with pytest.raises(ConfigError, match="this is a cpu"):
+        synchronized(model, torch.device("cpu"))
+    synchronized(model, torch.device("cuda"))
+    norms = [module for module in model.modules() if isinstance(module, torch.nn.modules.batchnorm._BatchNorm)]
+    assert norms
+    assert all(isinstance(norm, torch.nn.SyncBatchNorm) for norm in norms)
+
+
+def test_processes_on_gpus_have_one_each(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+
+    def device(*words):
+        return own_device(check_config(compose("train", ["trainer.device=cpu"])).trainer.__class__(
+            **compose("train", list(words))["trainer"]
+        ))  # fmt: skip
+
+    with pytest.raises(ConfigError, match=r"trainer.devices=4: torch sees 2 GPUs here"):
+        device("trainer.devices=4", "trainer.device=cuda")
+    with pytest.raises(ConfigError, match=r"trainer.device=cuda:1 is one GPU, for 2 processes"):
+        device("trainer.devices=2", "trainer.device=cuda:1")
+    monkeypatch.setenv("RANK", "3")
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    assert device("trainer.device=auto") == torch.device("cuda:1")
