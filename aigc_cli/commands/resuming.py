@@ -13,7 +13,8 @@ from aigc_cli.errors import ConfigError, suggest
 MAY_CHANGE = frozenset(
     f"trainer.{key}"
     for key in (
-        "steps", "device", "devices", "restarts", "compile", "log_every", "examine_every", "checkpoint_every", "keep",
+        "steps", "device", "devices", "restarts", "sharding", "compile", "log_every", "examine_every",
+        "checkpoint_every", "keep",
         "sample_every", "samples", "validate_every", "validate_items", "validate_metric", "workers", "threads",
         "tensorboard",
     )

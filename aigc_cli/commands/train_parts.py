@@ -21,6 +21,7 @@ from aigc_cli.training.distributed import Processes, own_device, place, synchron
 from aigc_cli.training.memory import keep_freed_memory
 from aigc_cli.training.optimizers import OptimizerConfig, check_networks
 from aigc_cli.training.settings import TrainerConfig
+from aigc_cli.training.sharding import check_sharding
 from aigc_cli.training.warm_start import Taken, warm_start
 
 
@@ -89,6 +90,7 @@ def build(work: Work, folder: Path | None = None) -> Parts:
     model = build_model(config["model"], dataset.spec)
     begun = folder is not None and CheckpointFolder(folder / "checkpoints").steps()
     taken = None if begun else warm_start(model, dataset.codec, config)
+    check_sharding(model, settings)
     if settings.sync_batchnorm:
         synchronized(model, work.device)
     check_networks(work.settings.optimizer, [phase.name for phase in model.phases(0)])

@@ -271,6 +271,10 @@ class Replicas:
             return nullcontext()
         return self._parallel[phase].no_sync()
 
+    def whole(self) -> AbstractContextManager[Any]:
+        """Within the context every process has all of the weights, which it has anyway."""
+        return nullcontext()
+
     @torch.no_grad()
     def average_statistics(self) -> None:
         """Averages what batch norms have seen: each saw its own share of the batch."""

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from aigc_cli.training.sharding import as_spread
+
 
 class EMA:
     """Follows a module's floating-point state with a decay.
@@ -45,7 +47,7 @@ class EMA:
     def load(self, state: Mapping[str, Tensor]) -> None:
         """Takes the average from a checkpoint."""
         for name, shadow in self.shadow.items():
-            shadow.copy_(state[name])
+            shadow.copy_(as_spread(state[name], shadow))
 
     @contextmanager
     def in_place(self) -> Iterator[None]:

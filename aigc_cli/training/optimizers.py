@@ -16,6 +16,7 @@ from aigc_cli.config import STRICT
 from aigc_cli.errors import ConfigError
 from aigc_cli.models.base import Model
 from aigc_cli.registry import find, register
+from aigc_cli.training.sharding import as_spread
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -202,7 +203,7 @@ def load_optimizer_state(optimizer: Optimizer, network: nn.Module, tensors: Mapp
         name, what = key.rsplit("/", 1)
         like = parameters[name]
         # In the parameter's own memory format, so that resumed steps run the same kernels as uninterrupted ones.
-        value = torch.empty_like(like).copy_(tensor) if tensor.shape == like.shape else tensor
+        value = torch.empty_like(like).copy_(as_spread(tensor, like)) if tensor.shape == like.shape else tensor
         by_name.setdefault(name, {})[what] = value.detach()
     state = {index: by_name[name] for index, name in enumerate(_names(network, optimizer)) if name in by_name}
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

@@ -27,6 +27,7 @@ class TrainerConfig:
     devices: Count
     restarts: Annotated[int, Field(ge=0)]
     sync_batchnorm: bool
+    sharding: Literal["none", "full"]
     precision: PrecisionName
     compile: bool
     deterministic: bool

@@ -27,6 +27,7 @@ from aigc_cli.progress import Progress, progress
 from aigc_cli.runs import Run
 from aigc_cli.training.changes import refuse_changes
 from aigc_cli.training.checkpoint import Checkpoint, CheckpointFolder, Tensors
+from aigc_cli.training.contents import load_tensors, newest, tensors_of
 from aigc_cli.training.distributed import Processes, Replicas
 from aigc_cli.training.ema import EMA
 from aigc_cli.training.journal import Journal, Silence
@@ -34,13 +35,12 @@ from aigc_cli.training.logging import Tally
 from aigc_cli.training.optimizers import (
     OptimizerConfig,
     build_optimizers,
-    load_optimizer_state,
     lr_factor,
-    optimizer_state,
     set_lr,
 )
 from aigc_cli.training.precision import Precision
 from aigc_cli.training.settings import Hooks, State, TrainerConfig
+from aigc_cli.training.sharding import Shards, whole
 from aigc_cli.training.signals import Signals
 
 
@@ -59,8 +59,10 @@ class Trainer:
             self.model.to(memory_format=torch.channels_last)
         phases = dict.fromkeys(phase.name for phase in model.phases(0))
         self.precision = Precision(config.precision, device, phases)
+        spread = config.sharding == "full" and not self.processes.alone
+        shards = Shards(model) if spread else None  # before anything is made of its parameters
         self.optimizers = build_optimizers(optimizer, model, phases)
-        self.replicas = Replicas(model, phases, self.processes, self._train_only)
+        self.parallel = shards or Replicas(model, phases, self.processes, self._train_only)
         self.ema = EMA(model.averaged(), config.ema, config.ema_start) if config.ema is not None else None
         self.checkpoints = CheckpointFolder(run.checkpoints)
         self.state = State(
@@ -117,7 +119,7 @@ class Trainer:
                 batches = [self.loader.batch(first + k) for k in range(self.config.accumulate)]
                 self.state.batches += self.config.accumulate
             stepped &= self._run_phase(step, phase.name, batches, factor)
-        self.replicas.average_statistics()
+        self.parallel.average_statistics()
         if stepped:  # else an update was left out, and neither average nor schedule moves on
             if self.ema is not None:
                 self.ema.update(self.state.updates)
@@ -128,9 +130,9 @@ class Trainer:
         optimizer, scaler = self.optimizers[phase], self.precision.scalers[phase]
         optimizer.zero_grad(set_to_none=True)
         for place, batch in enumerate(batches, 1):
-            with self.replicas.accumulating(phase, last=place == len(batches)):
+            with self.parallel.accumulating(phase, last=place == len(batches)):
                 with self.precision.autocast():
-                    losses = self.replicas(phase, batch)
+                    losses = self.parallel(phase, batch)
                 torch.autograd.backward(scaler.scale(losses["loss"] / len(batches)))
             self.tally.add(phase, step, losses)
         scaler.unscale_(optimizer)
@@ -164,7 +166,7 @@ class Trainer:
 
     def _clip(self, phase: str) -> Tensor:
         parameters = [p for p in self.model.network(phase).parameters() if p.grad is not None]
-        norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+        norm = whole(nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None]))
         if self.config.clip_grad_norm is not None:
             nn.utils.clip_grads_with_norm_(parameters, self.config.clip_grad_norm, norm)
         return norm
@@ -211,7 +213,7 @@ class Trainer:
     def _examine(self) -> None:
         """Looks at the weights as they are: a discriminator has learnt from them, not from their average."""
         self.model.eval()
-        with torch.no_grad():
+        with torch.no_grad(), self.parallel.whole():
             figures = self.processes.from_main(self.hooks.examine)  # type: ignore[arg-type]
         self.journal.write(self.state.step, {f"examine/{name}": value for name, value in figures.items()})
 
@@ -235,7 +237,7 @@ class Trainer:
     def _sampling(self, act: Callable[[], None]) -> None:
         """Acts with the averaged weights, in evaluation mode, without gradients."""
         self.model.eval()
-        with torch.no_grad(), self.ema.in_place() if self.ema else nullcontext():
+        with torch.no_grad(), self.ema.in_place() if self.ema else nullcontext(), self.parallel.whole():
             act()
 
     def _stop(self, number: int) -> None:
@@ -254,24 +256,16 @@ class Trainer:
         state.scalers, state.tally = self.precision.state_dict(), self.tally.state()
         for part in state.tally:
             part["sums"] = self.processes.mean(part["sums"])
-        self.processes.from_main(self._write_checkpoint)
+        tensors = tensors_of(self.model, self.optimizers, self.ema)
+        self.processes.from_main(lambda: self._write_checkpoint(tensors))
 
-    def _write_checkpoint(self) -> None:
+    def _write_checkpoint(self, tensors: dict[str, Tensors]) -> None:
         state = self.state
-        self.checkpoints.save(state.step, self._tensors(), asdict(state), self.loader.dataset.codec.files())
+        self.checkpoints.save(state.step, tensors, asdict(state), self.loader.dataset.codec.files())
         if state.best_step == state.step:
             write_json(self.run.path / "best.json", {"step": state.step, "value": state.best})
         self.checkpoints.prune(state.step, self.config.keep, state.best_step)
         self.run.set_status("running", state.step)
-
-    def _tensors(self) -> dict[str, Tensors]:
-        tensors: dict[str, Tensors] = {"model": self.model.state_dict(), "optimizer": {}}
-        for phase, optimizer in self.optimizers.items():
-            state = optimizer_state(optimizer, self.model.network(phase))
-            tensors["optimizer"].update({f"{phase}/{name}": tensor for name, tensor in state.items()})
-        if self.ema is not None:
-            tensors["ema"] = self.ema.shadow
-        return tensors
 
     def restore(self) -> bool:
         """Goes on from the newest valid checkpoint; False where the run has none yet.
@@ -280,7 +274,7 @@ class Trainer:
             DataError: all checkpoints are broken, or are not of this configuration.
             ConfigError: the data or the model is not what the checkpoint was trained with.
         """
-        checkpoint = self._newest()
+        checkpoint = newest(self.checkpoints, self.processes)
         if checkpoint is None:
             return False
         try:
@@ -295,20 +289,6 @@ class Trainer:
         self._take_over(state)
         return True
 
-    def _newest(self) -> Checkpoint | None:
-        """The newest valid checkpoint, which the main process chooses for all."""
-        chosen: list[Checkpoint] = []
-
-        def choose() -> int | None:
-            self.checkpoints.clean()
-            chosen.extend(filter(None, [self.checkpoints.load_newest()]))
-            return chosen[0].step if chosen else None
-
-        step = self.processes.from_main(choose)
-        if step is not None and not chosen:
-            chosen.append(self.checkpoints.load(step))
-        return chosen[0] if chosen else None
-
     def _take_over(self, state: State) -> None:
         """Goes on from a state that was restored."""
         if state.step < self.config.steps:
@@ -322,13 +302,7 @@ class Trainer:
         self.state = replace(state, processes=self.processes.count)
 
     def _load(self, checkpoint: Checkpoint, state: State) -> None:
-        self.model.load_state_dict(checkpoint.tensors["model"])
-        if self.ema is not None:
-            self.ema.load(checkpoint.tensors["ema"])
-        for phase, optimizer in self.optimizers.items():
-            saved = checkpoint.tensors["optimizer"].items()
-            own = {name.removeprefix(f"{phase}/"): tensor for name, tensor in saved if name.startswith(f"{phase}/")}
-            load_optimizer_state(optimizer, self.model.network(phase), own)
+        load_tensors(checkpoint, self.model, self.optimizers, self.ema)
         self.precision.load_state_dict(state.scalers)
         self.tally.load(state.tally, self.device)
         if state.batch_size:  # it may have changed, if not what a step sees

@@ -22,6 +22,7 @@ from aigc_cli.runs import Run, read_rows
 from aigc_cli.training.checkpoint import CheckpointFolder, build_model
 from aigc_cli.training.distributed import Place, Processes, own_device, place, share_of, synchronized
 from aigc_cli.training.settings import Hooks
+from aigc_cli.training.sharding import check_sharding, gathered
 from aigc_cli.training.trainer import Trainer
 
 OTHER = """
@@ -47,6 +48,11 @@ CASES = {
     "mlm": ["model=bert", *TEXT, "model.objective=mlm", "model.mixed_masks=true", "trainer.accumulate=2"],
     "seq2seq": ["model=seq2seq", "data=pairs", "data.source=.", "data.target=.", *TEXT[2:], "model.dropout=0.0"],
 }  # fmt: skip
+CASES |= {
+    "sharded": [*CASES["transformer"], "trainer.clip_grad_norm=0.5", "trainer.sharding=full"],
+    "sharded_pairs": [*CASES["seq2seq"], "trainer.accumulate=2", "trainer.sharding=full"],
+}
+RESUMED = ("vae", "sharded")
 #: A batch norm sees its own process's share, so that this is only alike in both processes.
 SHARED_NORM = {"batch_norm": [*GAN[:-1], "model.generator_norm=batch", "model.discriminator_norm=batch"]}
 
@@ -101,10 +107,11 @@ def train_together(folder, rank):
     processes = Processes(Place(rank, 2, rank, 2))
     for name in CASES | SHARED_NORM:
         trainer = trained(folder / "together" / name, name, processes)
-        state = {key: tensor.contiguous().clone() for key, tensor in trainer.model.state_dict().items()}
+        state = {key: tensor.contiguous().clone() for key, tensor in gathered(trainer.model.state_dict()).items()}
         save_file(state, folder / f"{name}-{rank}.safetensors")
     with contextlib.redirect_stderr(io.StringIO()) as said:
-        trained(folder / "resumed", "vae", processes)
+        for name in RESUMED:
+            trained(folder / "resumed" / name, name, processes)
     (folder / f"said-{rank}").write_text(said.getvalue())
     distributed.destroy_process_group()
 
@@ -112,7 +119,8 @@ def train_together(folder, rank):
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("two")
-    trained(folder / "resumed", "vae", Processes(), steps=10)
+    for name in RESUMED:
+        trained(folder / "resumed" / name, name, Processes(), steps=10)
     here = Path(__file__).parent
     other = subprocess.Popen([sys.executable, "-c", OTHER, str(here), str(here.parent), str(folder)])
     try:
@@ -149,20 +157,33 @@ def test_the_figures_are_of_the_whole_batch_and_written_once(folder):
         assert {key: right[key] for key in losses} == pytest.approx(losses, abs=1e-5)
 
 
-def test_a_run_goes_on_with_more_processes_or_fewer(folder, capsys):
-    whole = trained(folder / "longer", "vae", Processes(), steps=25)
-    assert_close(saved(folder / "resumed"), saved(folder / "longer"))
-    shutil.copytree(folder / "together" / "vae", folder / "fewer")
+@pytest.mark.parametrize("name", RESUMED)
+def test_a_run_goes_on_with_more_processes_or_fewer(folder, capsys, name):
+    longer, fewer = folder / "longer" / name, folder / "fewer" / name
+    trained(longer, name, Processes(), steps=25)
+    assert_close(saved(folder / "resumed" / name), saved(longer))
+    shutil.copytree(folder / "together" / name, fewer)
     capsys.readouterr()
-    trained(folder / "fewer", "vae", Processes(), steps=25)
-    assert_close(saved(folder / "fewer", 25), saved(whole.run.path, 25))
-    fewer = capsys.readouterr().err
-    more, silent = ((folder / f"said-{rank}").read_text() for rank in range(2))
-    for said, change in ((more, "by 1 processes so far, now by 2"), (fewer, "by 2 processes so far, now by 1")):
-        assert said.count("warning") == 1
-        assert change in said
-    assert "warning" in silent  # only the launcher's processes other than the main one have no voice
-    assert Run(folder / "fewer").status() == "complete"
+    trained(fewer, name, Processes(), steps=25)
+    assert_close(saved(fewer, 25), saved(longer, 25))
+    said = capsys.readouterr().err
+    assert said.count("warning") == 1
+    assert "trained by 2 processes so far, now by 1" in said
+    assert (folder / "said-0").read_text().count("trained by 1 processes so far, now by 2") == len(RESUMED)
+    assert Run(fewer).status() == "complete"
+
+
+def test_what_cannot_be_spread_is_refused():
+    def check(case, *words):
+        config = compose("train", [*CASES[case], "trainer.sharding=full", *words])
+        model = build_model(config["model"], dataset_of(CASES[case]).spec)
+        check_sharding(model, check_config(config).trainer)
+
+    check("bert")
+    with pytest.raises(ConfigError, match="spreads transformers over processes, and VAE is none"):
+        check("vae")
+    with pytest.raises(ConfigError, match=r"does not go with trainer.precision=fp16"):
+        check("bert", "trainer.precision=fp16")
 
 
 def test_a_batch_that_cannot_be_shared_is_refused():
