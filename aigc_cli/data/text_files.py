@@ -209,7 +209,8 @@ def rows_of(path: Path, fields: Sequence[str], reading: Reading) -> Iterator[tup
             value = row.get(name)
             if not isinstance(value, str):
                 what = f"has the fields {', '.join(map(str, row))}" if name not in row else f"has no text in {name}"
-                raise DataError(f"{where}: it {what}", "name the field that holds the text, or mend the row")
+                key = "data.field=" if len(fields) == 1 else "data.source= and data.target="
+                raise DataError(f"{where}: it {what}", f"name what holds the text, with {key}, or mend the row")
             text, count = without_surrogates(value)
             if count:
                 reading.broken[printable(path)] += count
