@@ -20,6 +20,7 @@ from aigc_cli.commands.train_report import describe, write_problems
 from aigc_cli.commands.watching import preview
 from aigc_cli.config import STRICT, Options, check
 from aigc_cli.data import absolute_paths
+from aigc_cli.data.codecs import TextCodec, codec_for
 from aigc_cli.data.loader import Loader
 from aigc_cli.errors import ConfigError, Interrupted, Terminated
 from aigc_cli.models.base import keys_of
@@ -97,12 +98,24 @@ def main(config: dict[str, Any], options: Options) -> int:
 def _next(run: Run) -> list[str]:
     """What to type next, by what the model can be asked for."""
     model = run.config["model"]
-    lines = ["aigc sample"]
-    if "reconstruct" in modes_of(model_class(model["name"]))[1:]:
+    kind = model_class(model["name"])
+    modes = modes_of(kind)
+    prompts = run.spec.modality == "text" and hasattr(kind.controls, "prompt")
+    lines = [f"aigc sample{_prompt(run, 'The ') if prompts else ''}"]
+    if "infill" in modes:
+        lines.append(f"aigc sample mode=infill{_prompt(run, 'The ____ of')}")
+    if "reconstruct" in modes[1:]:
         lines.append("aigc sample mode=reconstruct")
     if model.get("conditional") and run.spec.classes:
         lines.append(f"aigc sample {shlex.quote(f'class={run.spec.classes[0]}')}")
     return [*lines, "aigc eval"]
+
+
+def _prompt(run: Run, text: str) -> str:
+    """A prompt in English, where the vocabulary has its characters."""
+    codec = codec_for(run.spec, run.path)
+    readable = isinstance(codec, TextCodec) and not codec.tokenizer.unknown(text.replace("_", ""))
+    return f' prompt="{text}"' if readable else ""
 
 
 def _is_latest(run: Run) -> bool:

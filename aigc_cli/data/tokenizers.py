@@ -87,6 +87,10 @@ class Tokenizer(ABC):
         """The characters of `text`, each once, that the vocabulary lacks."""
         return []
 
+    def extensions(self, token: int) -> list[int]:
+        """The tokens whose text begins with that of a token, itself among them."""
+        return [token]
+
 
 class CharTokenizer(Tokenizer):
     """A token for each of `characters`, in the order of their code points."""
@@ -196,6 +200,11 @@ class BPETokenizer(Tokenizer):
     def spellings(self) -> list[bytes]:
         """See :meth:`Tokenizer.spellings`."""
         return self._texts[FIRST:]
+
+    def extensions(self, token: int) -> list[int]:
+        """See :meth:`Tokenizer.extensions`."""
+        beginning = self._texts[token]
+        return [other for other in range(FIRST, self.vocab_size) if self._texts[other].startswith(beginning)]
 
     def state(self) -> dict[str, Any]:
         """The merges, as pairs of ids; all else follows from them."""

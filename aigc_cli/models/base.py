@@ -6,6 +6,7 @@ trainer asks for its phases, calls it once a phase, and steps the phase's optimi
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
@@ -19,6 +20,8 @@ from aigc_cli.data.base import Batch, DataSpec
 from aigc_cli.errors import ConfigError
 from aigc_cli.randomness import Noise
 
+#: Features that a deep network has for each value of an item, as a first guess.
+FEATURES = 128
 #: ``"loss"`` is what the phase minimises; every other entry is a scalar worth a curve.
 Losses = dict[str, Tensor]
 
@@ -112,6 +115,10 @@ class Model(nn.Module):
     def sample(self, noise: Noise, **controls: Any) -> Tensor:
         """Encoded items, ``(len(noise), *spec.shape)``; `controls` are the fields of :attr:`controls`."""
         raise NotImplementedError
+
+    def held(self, **controls: Any) -> int:
+        """About how many values a sample has in memory while it is drawn: so many fewer fit in a batch."""
+        return FEATURES * math.prod(self.spec.shape)
 
     def score(self, batch: Batch, noise: Noise, samples: int = 1) -> dict[str, Tensor] | None:
         """Held-out figures of encoded items, each ``(n,)``; the first is what the best checkpoint minimises.

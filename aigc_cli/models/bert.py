@@ -81,6 +81,7 @@ class MaskedLanguageModel(LanguageModel):
 
     modalities = ("text",)
     controls: ClassVar[type] = FillingControls
+    config: BertConfig
     modes: ClassVar[tuple[str, ...]] = ("sample", "infill")
     tokens = "encoder"
 
@@ -187,7 +188,7 @@ class MaskedLanguageModel(LanguageModel):
         there = unless_all(canvas != self.pad)
         filling = Filling(
             read=lambda tokens: self.encoder.hidden(tokens, mask=there),
-            score=self.encoder.logits,
+            score=self._scores_of_text if asked.mode == "infill" else self.encoder.logits,
             mask=self.mask,
             canvas=canvas,
             choice=Choice(asked.temperature, asked.top_k, asked.top_p, asked.min_p),
@@ -202,6 +203,11 @@ class MaskedLanguageModel(LanguageModel):
         if asked.sampler == "gibbs":
             return gibbs(filling, draws(asked.steps or 4), draws(asked.steps or 4))
         return ancestral(filling, draws(), draws(), asked.steps)
+
+    def _scores_of_text(self, hidden: Tensor) -> Tensor:
+        """Scores of the vocabulary by which nothing ends, or begins anew, within a text with gaps."""
+        special = torch.tensor([token for _, token in self.spec.specials], device=hidden.device)
+        return self.encoder.logits(hidden).index_fill(-1, special, -torch.inf)
 
     def _canvas(self, noise: Noise, prompt: Prompts | None, asked: FillingControls) -> Tensor:
         """What is to be filled, (n, t)."""

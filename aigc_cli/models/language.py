@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Self
 
 import torch
 from pydantic import Field, model_validator
@@ -94,6 +94,9 @@ class LanguageModel(Model):
     tokens: ClassVar[str]
     #: The token that stands for a gap in a prompt; None where the model fills none.
     mask: int | None = None
+    #: Whether ``sample`` takes `first`: for each prompt the tokens of which the next is one, or none for any.
+    takes_first: ClassVar[bool] = False
+    config: TransformerConfig
 
     def __init__(self, spec: DataSpec) -> None:
         super().__init__(spec)
@@ -112,6 +115,12 @@ class LanguageModel(Model):
             own=tuple(name for name, _ in adapters(self)),
         )
 
+    def held(self, **controls: Any) -> int:
+        """The keys and values of a whole window in every layer, and the scores of the vocabulary, for each beam."""
+        window = 2 * self.config.layers * self.config.width * self.spec.shape[0]
+        beams: int = controls.get("beam", 1)
+        return beams * (window + self.vocab_size)
+
     def given(self, prompt: Prompts, noise: Noise, *, most: int | None = None) -> list[list[int]]:
         """The prompt of each sample.
 
@@ -124,6 +133,15 @@ class LanguageModel(Model):
                 what = f"holds a token beyond the {limit} that the model reads" if tokens else "is empty"
                 raise ConfigError(f"a prompt {what}", "give it at least one token of the vocabulary")
         return [list(prompt[index % len(prompt)]) for index in noise.indices]
+
+    def allowed(self, first: Prompts | None, noise: Noise) -> Tensor | None:
+        """The tokens of which each sample's first is one, (n, vocab), from those of each prompt; None where any is."""
+        if first is None or not any(first):
+            return None
+        found = torch.zeros(len(noise), self.vocab_size, dtype=torch.bool)
+        for row, index in enumerate(noise.indices):
+            found[row, list(first[index % len(first)]) or slice(None)] = True
+        return found.to(noise.device)
 
     def written(self, session: Session, controls: WritingControls, noise: Noise, count: int) -> Tensor:
         """Token ids (n, prompt + count): a session's rows, written on as `controls` say, each until it ends."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
@@ -56,6 +55,7 @@ class Seq2SeqModel(LanguageModel):
     modalities = ("pairs",)
     controls: ClassVar[type] = TranslationControls
     tokens = "decoder"
+    config: Seq2SeqConfig
 
     def __init__(self, config: Seq2SeqConfig, spec: DataSpec) -> None:
         super().__init__(spec)
@@ -65,7 +65,6 @@ class Seq2SeqModel(LanguageModel):
             config, self.vocab_size, self.longest - 1, causal=True, cross=True, tied=config.tie_embeddings
         )
         self.encoder = Transformer(config, self.longest, causal=False)
-        self._examples: list[list[int]] | None = None
 
     def read(self, source: Tensor) -> tuple[Tensor, Tensor | None]:
         """What the decoder attends to, (n, s, width), of sources (n, s), and which of it is there, (n, s)."""
@@ -87,26 +86,18 @@ class Seq2SeqModel(LanguageModel):
         hidden = self.decoder.hidden(batch.content[:, :-1], memory=memory, memory_mask=there)
         return token_scores(self.decoder.logits(hidden), batch.content[:, 1:], self.pad)
 
-    def prepare(self, items: Iterable[Batch], **controls: Any) -> None:
-        """Keeps a few sources of the training set, which are translated where there is no prompt."""
-        if controls.get("prompt") is None:
-            rows = _source(next(iter(items))).tolist()
-            self._examples = [[token for token in row if token != self.pad] for row in rows]
-
     def sample(self, noise: Noise, prompt: Prompts | None = None, **controls: Any) -> Tensor:
         """Targets (n, t), int64, from ``bos`` to ``eos``, then ``pad``.
 
         Args:
             noise: A stream for each sample.
-            prompt: Token ids of the sources, ``bos`` and ``eos`` where they have none. None is those of
-                :meth:`prepare`, or else empty ones.
+            prompt: Token ids of the sources, ``bos`` and ``eos`` where they have none. None is empty ones.
             controls: The other fields of :class:`TranslationControls`.
 
         Raises:
             ConfigError: an empty prompt or a longer one than the model reads, or more tokens than it writes.
         """
-        given = prompt if prompt is not None else self._examples or [[self.bos]]
-        sources = [self._whole(row) for row in self.given(given, noise)]
+        sources = [self._whole(row) for row in self.given(prompt or [[self.bos]], noise)]
         longest = max(map(len, sources))
         if longest > self.longest:
             raise ConfigError(

@@ -44,6 +44,8 @@ class DecoderLanguageModel(LanguageModel):
     modalities = ("text",)
     controls: ClassVar[type] = WritingControls
     tokens = "decoder"
+    takes_first: ClassVar[bool] = True
+    config: DecoderConfig
     begins: Tensor
 
     def __init__(self, config: DecoderConfig, spec: DataSpec) -> None:
@@ -77,7 +79,9 @@ class DecoderLanguageModel(LanguageModel):
         found = super().transfer()
         return found._replace(own=(*found.own, "begins"))
 
-    def sample(self, noise: Noise, prompt: Prompts | None = None, **controls: Any) -> Tensor:
+    def sample(
+        self, noise: Noise, prompt: Prompts | None = None, first: Prompts | None = None, **controls: Any
+    ) -> Tensor:
         """Token ids (n, prompt + max_tokens), int64: prompts and what follows, up to ``eos``, then ``pad``.
 
         Without a prompt a row begins with a token as training items do, and has (n, \\*spec.shape). A window that is
@@ -86,6 +90,7 @@ class DecoderLanguageModel(LanguageModel):
         Args:
             noise: A stream for each sample.
             prompt: Token ids.
+            first: For each prompt the tokens of which the one that follows is one, or none for any.
             controls: The other fields of :class:`WritingControls`.
 
         Raises:
@@ -94,7 +99,8 @@ class DecoderLanguageModel(LanguageModel):
         asked = WritingControls(**controls)
         count = asked.max_tokens or self.context
         rows = self._beginnings(noise) if prompt is None else self.given(prompt, noise)
-        return self.written(Session(self.decoder, rows, count, self.pad), asked, noise, count)
+        session = Session(self.decoder, rows, count, self.pad, first=self.allowed(first, noise))
+        return self.written(session, asked, noise, count)
 
     def _beginnings(self, noise: Noise) -> list[list[int]]:
         seen = self.begins + (self.begins.sum() == 0)  # before training, any

@@ -40,14 +40,17 @@ class Session:
         pad: What fills rows that are shorter than others.
         memory: (n, s, width), where the network attends to one, and `memory_mask` (n, s).
         offset: (n, width), added to every embedding of a row.
+        first: (n, vocab), True for the tokens of which each row's first may be one; None is any.
     """
 
     def __init__(
         self, network: TokenTransformer, prompts: Sequence[Sequence[int]], room: int, pad: int,
         memory: Tensor | None = None, memory_mask: Tensor | None = None, offset: Tensor | None = None,
+        first: Tensor | None = None,
     ) -> None:  # fmt: skip
         assert all(prompts), "a row begins with a token"
         self.network, self.memory, self.memory_mask, self.offset = network, memory, memory_mask, offset
+        self._first = first
         self.device = network.embedding.weight.device
         lengths = [len(prompt) for prompt in prompts]
         self.tokens = _padded(prompts, max(lengths) + room, pad).to(self.device)
@@ -59,8 +62,10 @@ class Session:
 
     def logits(self) -> Tensor:
         """Scores (n, vocab) of each row's next token, float32; reads what was not read yet."""
-        hidden = self._read_prompts() if self._unread is not None else self._read_newest()
-        return self.network.logits(hidden).float()
+        if self._unread is None:
+            return self.network.logits(self._read_newest()).float()
+        scores = self.network.logits(self._read_prompts()).float()
+        return scores if self._first is None else scores.masked_fill(~self._first, -torch.inf)
 
     def _read_prompts(self) -> Tensor:
         assert self._unread is not None

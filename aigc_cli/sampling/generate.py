@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -18,17 +17,17 @@ from aigc_cli.randomness import Noise
 from aigc_cli.sampling.controls import modes_of
 from aigc_cli.training.memory import is_out_of_memory
 
-# Values of encoded items in one batch: enough to keep the device busy, few enough for the activations of a deep
-# network to fit beside them. A first guess only: a batch that does not fit is halved.
-_BUDGET = {"cpu": 2**19, "cuda": 2**22}
+# Values that a batch has in memory: enough to keep the device busy, few enough to fit. A first guess only: a batch that
+# does not fit is halved.
+_BUDGET = {"cpu": 2**26, "cuda": 2**29}
 _LARGEST = 1024
 
 T = TypeVar("T")
 
 
-def auto_batch_size(shape: Sequence[int], device: torch.device | str) -> int:
-    """A power of two that suits items of an encoded `shape` on a device."""
-    room = _BUDGET.get(torch.device(device).type, _BUDGET["cpu"]) // max(1, math.prod(shape))
+def auto_batch_size(held: int, device: torch.device | str) -> int:
+    """A power of two that suits a device, for items of which each has `held` values in memory."""
+    room = _BUDGET.get(torch.device(device).type, _BUDGET["cpu"]) // max(1, held)
     return min(_LARGEST, 1 << max(0, room.bit_length() - 1))
 
 
@@ -71,7 +70,7 @@ def generate(
         drawn = model.sample(Noise(seed, some, device), **values)
         return decoded(drawn, codec, f"samples {some[0]} to {some[-1]} of seed {seed}")
 
-    return in_batches(draw, indices, model.spec.shape, device, batch_size)
+    return in_batches(draw, indices, model.held(**values), device, batch_size)
 
 
 def reconstruct(
@@ -110,7 +109,7 @@ def reconstruct(
         made = model.decode(model.encode(batch), labels)
         return raw.content, decoded(made, dataset.codec, "its reconstructions")
 
-    return in_batches(draw, rows, model.spec.shape, device, batch_size)
+    return in_batches(draw, rows, model.held(), device, batch_size)
 
 
 def _check_same_kind(dataset: Dataset, model: LatentModel) -> None:
@@ -128,7 +127,7 @@ _OWN_DATA = "say with data.root= where the data of the run lies"
 def in_batches(
     draw: Callable[[Sequence[int]], T],
     indices: Sequence[int],
-    shape: Sequence[int],
+    held: int,
     device: torch.device | str,
     batch_size: int | None = None,
 ) -> Iterator[T]:
@@ -137,14 +136,14 @@ def in_batches(
     Args:
         draw: called with some of the indices, in order.
         indices: all of them.
-        shape: of an encoded item.
+        held: values in memory for each, see :meth:`Model.held`.
         device: where it works.
         batch_size: None chooses one, and halves it where memory runs out.
 
     Raises:
         ResourceError: a batch does not fit in memory.
     """
-    size = batch_size or auto_batch_size(shape, device)
+    size = batch_size or auto_batch_size(held, device)
     start = 0
     while start < len(indices):
         some = indices[start : start + size]

@@ -185,7 +185,7 @@ def _by_activity(request: Request, size: int) -> tuple[list[int], dict[str, Any]
     def encode(some: Sequence[int]) -> Tensor:
         return model.encode(encoded(items_at(dataset, some).to(request.device), dataset.codec)).double().cpu()
 
-    latents = torch.cat(list(in_batches(encode, rows, model.spec.shape, request.device)))
+    latents = torch.cat(list(in_batches(encode, rows, model.held(), request.device)))
     order: list[int] = latents.var(dim=0, correction=0).argsort(descending=True, stable=True).tolist()
     return order, source_of(split, dataset)
 
@@ -212,6 +212,6 @@ def _drawn_in_rows(
         return decoded(model.decode(chosen, labels), request.codec, what)
 
     def batches(batch_size: int | None) -> Iterator[Tensor]:
-        return in_batches(draw, range(arrangement.n), model.spec.shape, request.device, batch_size)
+        return in_batches(draw, range(arrangement.n), model.held(), request.device, batch_size)
 
     return batches

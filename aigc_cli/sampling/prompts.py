@@ -56,6 +56,15 @@ def tokens_of(prompt: Prompt, codec: TextCodec) -> list[int]:
     return [*_opening(codec), *_encoded(prompt.text, prompt, codec)]
 
 
+def left_open(tokens: list[int], codec: TextCodec) -> tuple[list[int], list[int]]:
+    """The token ids of a prompt but the last, if others extend it, and these: the next token is to be one of them.
+
+    A prompt may end in the middle of a word, or with the space that begins one, where no text is cut into tokens.
+    """
+    extensions = codec.tokenizer.extensions(tokens[-1])
+    return (tokens[:-1], extensions) if len(tokens) > 1 < len(extensions) else (tokens, [])
+
+
 def tokens_with_gaps(prompt: Prompt, codec: TextCodec, mask: int, gap: int | None = None) -> list[int]:
     """The token ids of a prompt with `mask` for its gaps, which are two or more underscores each.
 

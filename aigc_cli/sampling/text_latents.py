@@ -128,7 +128,7 @@ def _decoded_plan(request: Request, arrangement: Arrangement, latents: Tensor) -
         return decoded(model.decode(latents[list(some)]), request.codec, f"samples {some[0]} to {some[-1]}")
 
     def batches(batch_size: int | None) -> Iterator[Tensor]:
-        return in_batches(draw, range(arrangement.n), model.spec.shape, request.device, batch_size)
+        return in_batches(draw, range(arrangement.n), model.held(), request.device, batch_size)
 
     return Plan(arrangement=arrangement, batches=batches)
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
 
 from torch import Tensor
 
@@ -15,7 +14,7 @@ from aigc_cli.randomness import permutation
 from aigc_cli.sampling.arrangement import Arrangement
 from aigc_cli.sampling.generate import generate
 from aigc_cli.sampling.plans import Plan, Request, register_mode, source_of
-from aigc_cli.sampling.prompts import tokens_of, tokens_with_gaps
+from aigc_cli.sampling.prompts import left_open, tokens_of, tokens_with_gaps
 
 _USUAL = 8  # texts that a person reads
 _LEFT_OUT = 0.15  # of the tokens of a held-out passage
@@ -30,7 +29,11 @@ def _written(request: Request) -> Plan:
         return Plan(arrangement=Arrangement(n=n), batches=_batches(request, n))
     texts = [prompts[index % len(prompts)].text for index in range(n)]
     arrangement = Arrangement(n=n, facts={"prompt": texts}, named=("prompt",))
-    return Plan(arrangement=arrangement, batches=_batches(request, n, [tokens_of(prompt, codec) for prompt in prompts]))
+    tokens = [tokens_of(prompt, codec) for prompt in prompts]
+    if not (isinstance(request.model, LanguageModel) and request.model.takes_first):
+        return Plan(arrangement=arrangement, batches=_batches(request, n, prompt=tokens))
+    kept, first = zip(*(left_open(row, codec) for row in tokens), strict=True)
+    return Plan(arrangement=arrangement, batches=_batches(request, n, prompt=kept, first=first))
 
 
 @register_mode("pairs", "sample")
@@ -42,7 +45,8 @@ def _translated(request: Request) -> Plan:
     n = (request.n or 1) * len(prompts)
     sources = [prompts[index % len(prompts)].text for index in range(n)]
     arrangement = Arrangement(n=n, facts={"source": sources}, beside=("source",), text="translation")
-    return Plan(arrangement=arrangement, batches=_batches(request, n, [tokens_of(prompt, codec) for prompt in prompts]))
+    tokens = [tokens_of(prompt, codec) for prompt in prompts]
+    return Plan(arrangement=arrangement, batches=_batches(request, n, prompt=tokens))
 
 
 def _translated_data(request: Request) -> Plan:
@@ -62,7 +66,7 @@ def _translated_data(request: Request) -> Plan:
         text="translation",
         summary=f"{n} {'item' if n == 1 else 'items'} of the {split} split, translated",
     )
-    return Plan(arrangement=arrangement, batches=_batches(request, n, sources), source=source_of(split, dataset))
+    return Plan(arrangement=arrangement, batches=_batches(request, n, prompt=sources), source=source_of(split, dataset))
 
 
 @register_mode("text", "infill")
@@ -78,7 +82,7 @@ def _infilled(request: Request) -> Plan:
     n = (request.n or _USUAL) * len(prompts)
     texts = [prompts[index % len(prompts)].text for index in range(n)]
     arrangement = Arrangement(n=n, facts={"prompt": texts}, beside=("prompt",), text="filled")
-    return Plan(arrangement=arrangement, batches=_batches(request, n, canvases))
+    return Plan(arrangement=arrangement, batches=_batches(request, n, prompt=canvases))
 
 
 def _infilled_data(request: Request, mask: int) -> Plan:
@@ -99,7 +103,9 @@ def _infilled_data(request: Request, mask: int) -> Plan:
         text="filled",
         summary=f"{n} {'passage' if n == 1 else 'passages'} of the {split} split with gaps filled",
     )
-    return Plan(arrangement=arrangement, batches=_batches(request, n, canvases), source=source_of(split, dataset))
+    return Plan(
+        arrangement=arrangement, batches=_batches(request, n, prompt=canvases), source=source_of(split, dataset)
+    )
 
 
 def _with_gaps(passage: Sequence[int], mask: int, seed: int, row: int) -> list[int]:
@@ -130,14 +136,13 @@ def _codec(request: Request) -> TextCodec:
     return request.codec
 
 
-def _batches(request: Request, n: int, prompts: Prompts | None = None) -> Callable[[int | None], Iterator[Tensor]]:
-    """The batches of `n` samples that take turns in `prompts`."""
-    controls: Mapping[str, Any] = request.controls if prompts is None else {**request.controls, "prompt": prompts}
+def _batches(request: Request, n: int, **tokens: Prompts) -> Callable[[int | None], Iterator[Tensor]]:
+    """The batches of `n` samples, drawn with `tokens`, such as those of prompts, in place of their text."""
 
     def batches(batch_size: int | None) -> Iterator[Tensor]:
         return generate(
             request.model, request.codec, range(n), seed=request.seed, device=request.device, batch_size=batch_size,
-            controls=controls,
+            controls={**request.controls, **tokens},
         )  # fmt: skip
 
     return batches

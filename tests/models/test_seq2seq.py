@@ -97,13 +97,10 @@ def test_prompts_are_sources_with_or_without_their_ends(reverser: Seq2SeqModel) 
     assert drawn[0].tolist() == drawn[1].tolist() == target + [PAD] * (LONGEST - len(target))
 
 
-def test_without_a_prompt_sources_of_the_data_are_translated(defaults: dict[str, Any], reverser: Seq2SeqModel) -> None:
-    batch = reversals()
-    reverser.prepare([batch], prompt=None)
-    drawn = reverser.sample(Noise(0, [3, 64 + 3]))
-    assert torch.equal(drawn[0, : batch.content.shape[1]], batch.content[3])
-    assert torch.equal(drawn[0], drawn[1])
-    assert build(defaults).eval().sample(Noise(0, range(5))).shape == (5, LONGEST)
+def test_without_a_prompt_an_empty_source_is_translated(reverser: Seq2SeqModel) -> None:
+    drawn = reverser.sample(Noise(0, range(5)))
+    assert drawn.shape == (5, LONGEST)
+    assert torch.equal(drawn[0], reverser.translate(torch.tensor([[BOS, EOS]]), Noise(0, [0]))[0])
 
 
 def test_the_loss_is_of_targets_alone_and_sees_no_padding(reverser: Seq2SeqModel) -> None:

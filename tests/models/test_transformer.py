@@ -174,6 +174,34 @@ def test_words_that_narrow_the_choice(defaults: dict[str, Any]) -> None:
         assert sampled(**changed) not in (sampled(), greedy)
 
 
+def test_beams_prefer_longer_texts_the_more_the_higher_the_penalty(defaults: dict[str, Any]) -> None:
+    model = build(defaults).eval()
+    for parameter in model.parameters():
+        parameter.data += 0.5 * torch.randn_like(parameter)
+
+    def length(penalty: float) -> int:
+        prompt = [[token] for token in range(4, VOCAB)]
+        rows = model.sample(Noise(0, range(8)), prompt=prompt, max_tokens=30, beam=4, length_penalty=penalty)
+        return int((rows != PAD).sum())
+
+    assert length(0.0) < length(4.0)
+
+
+def test_the_first_token_of_each_prompt_may_be_one_of_a_few(counter: DecoderLanguageModel) -> None:
+    controls = {"temperature": 0.0, "max_tokens": 3}
+    drawn = counter.sample(Noise(0, range(3)), prompt=[[4, 5], [7]], first=[[9, 10], []], **controls)
+    assert drawn[0, 2] in (9, 10)
+    assert torch.equal(drawn[0], drawn[2])
+    assert drawn[1, :4].tolist() == [7, 8, 9, 10]
+
+
+@pytest.mark.parametrize("beam", [1, 3])
+def test_what_a_sample_holds_is_its_cache(defaults: dict[str, Any], beam: int) -> None:
+    model = build(defaults)
+    cache = model.decoder.stack.cache(beam, LENGTH)
+    assert model.held(beam=beam) == cache.keys.numel() + cache.values.numel() + beam * VOCAB
+
+
 @pytest.mark.parametrize(
     ("controls", "complaint"),
     [

@@ -104,6 +104,22 @@ def test_writing_stops_when_all_rows_have_ended() -> None:
     assert len(read) <= 16
 
 
+def test_the_first_token_may_be_one_of_a_few() -> None:
+    """And beams, which have no others to choose from, take it too; what follows is free."""
+    model, count = network(), 6
+    first = torch.zeros(len(PROMPTS), VOCAB, dtype=torch.bool)
+    first[:, [3, 16]] = True
+    first[1] = True
+    free = greedy(model, PROMPTS, count)
+    rows = write(session(model, PROMPTS, count, first=first), GREEDY, None, count, stop=None, pad=PAD)
+    bound = continued(rows, PROMPTS, count)
+    assert bound[1] == free[1]
+    assert all(row[0] in (3, 16) for row in (bound[0], bound[2], bound[3]))
+    assert any(token not in (3, 16) for row in bound for token in row[1:])
+    beams, _ = beam_search(session(model, PROMPTS, 2, first=first), 2, 2, length_penalty=1.0, stop=None, pad=PAD)
+    assert continued(beams, PROMPTS, 2)[0][0] in (3, 16)
+
+
 # choosing
 
 

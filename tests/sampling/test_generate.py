@@ -102,7 +102,8 @@ def test_a_model_that_cannot_be_sampled() -> None:
 
 
 def test_auto_batch_size_suits_items_and_device() -> None:
-    assert auto_batch_size((1, 8, 8), "cpu") == 1024
-    assert auto_batch_size((3, 32, 32), "cpu") == 128
-    assert auto_batch_size((3, 32, 32), "cuda") == 1024
-    assert auto_batch_size((3, 4096, 4096), "cpu") == 1
+    assert auto_batch_size(128 * 64, "cpu") == 1024
+    assert auto_batch_size(128 * 3 * 32 * 32, "cpu") == 128
+    assert auto_batch_size(128 * 3 * 32 * 32, "cuda") == 1024
+    assert auto_batch_size(128 * 3 * 4096 * 4096, "cpu") == 1
+    assert Tiny().held() == 128 * 4
