@@ -75,22 +75,26 @@ usage: aigc sample [key=value ...] [flags]
 
 keys
   run=latest         a directory, a run's name, or latest
-  n= seed=0          how many (64; 32 reconstructions, 8 rows); sample i of a seed stays the same
+  n= seed=0          how many (64; 32 reconstructions, 8 rows or texts); sample i stays the same
   out=FOLDER         where they go
   batch_size= step=  of the drawing, and of the checkpoint
-  format=png|npz     a file each, or one NumPy array with the labels
+  format=png|npz     a file each, or one NumPy array with the labels; texts have txt
+  prompt_file=FILE   a prompt a line, n= (1) texts from each
   data.root=FOLDER   where the run's data lies now, for what needs it
 
 controls: a model's own words; a wrong one is answered with those that its model has
   mode=sample        samples by themselves
   mode=reconstruct   held-out items above their reconstructions (VAEs)
-  mode=interpolate   rows that walk from one latent to another, of frames=8 samples each; of text also prompt= to=
+  mode=interpolate   rows that walk from one latent to another, of frames=8 samples each
+  prompt= to=        the texts that such a walk goes between (VAEs of text)
   mode=traverse      rows that move one latent from -3 to 3, the most active one first (VAEs)
   class=cat,dog      the classes to draw, in turn, of a model trained with model.conditional=true
   temperature=0.8    spread of what is drawn: below 1, more typical samples of less variety (VAEs)
   truncation=1.5     the same for GANs: latents within so many standard deviations
   prior=gmm          latents from a Gaussian mixture fitted on the encoded training set (VAEs)
-  top_k= top_p= prompt=    of models that write text
+  prompt="The "      what a text begins with, or is made from
+  top_k= top_p= min_p= max_tokens= beam=    how it is written
+  mode=infill        a prompt with its gaps filled, such as prompt="to be, or ____" (BERT)
 
 flags
   --cfg job          print the configuration and stop

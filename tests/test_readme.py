@@ -59,9 +59,12 @@ def small(line, shared_data, folder):
         words += [word for word in FEW if word.split("=")[0] not in given]
     if "data=cifar10" in words:
         words.append(f"data.root={shared_data / 'cifar10'}")
-    stamp = r"gan-digits/\d{4}-\S+"
-    latest = next((folder / "outputs").glob("gan-digits/*"))
-    return [re.sub(stamp, f"gan-digits/{latest.name}", word) for word in words]
+    stamp = re.compile(r"(gan-digits|transformer-pydocs)/\d{4}-\S+")
+
+    def made(match):
+        return str(next((folder / "outputs").glob(f"{match[1]}/*")).relative_to(folder / "outputs"))
+
+    return [stamp.sub(made, word) for word in words]
 
 
 @pytest.mark.parametrize("line", COMMANDS)
