@@ -46,6 +46,7 @@ _CLOSED = {
     "hydra.callbacks": None,
     "hydra.job_logging.root": None,
     "hydra.hydra_logging.root": None,
+    "hydra.launcher.setup": None,  # lines of a shell
     "hydra.sweeper.custom_search_space": None,
 }
 #: Keeps Hydra from writing files and logs of its own: a run directory is ours alone.

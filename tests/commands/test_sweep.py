@@ -9,8 +9,9 @@ import pytest
 from aigc_cli.cli import main
 from aigc_cli.commands import train
 from aigc_cli.commands.train import TrainResult
+from aigc_cli.composition import compose_raw, plain
 from aigc_cli.config import Options
-from aigc_cli.errors import DataError, Interrupted, Terminated
+from aigc_cli.errors import ConfigError, DataError, Interrupted, Terminated
 from aigc_cli.runs import Run
 
 TINY = ["trainer.steps=1", "trainer.sample_every=null", "trainer.batch_size=4"]
@@ -210,4 +211,31 @@ def test_jobs_in_processes_of_their_own(tmp_path: Path, monkeypatch: pytest.Monk
     assert main(["train", "-m", *TINY, *words]) == 4
     rows = sweep_csv(tmp_path)
     assert [row["status"] for row in rows] == ["complete", "failed"]
+    assert len({row["run"] for row in rows}) == 2
+
+
+SLURM = ["hydra/launcher=submitit_slurm", "hydra.launcher.partition=gpu", "hydra.launcher.gpus_per_node=4"]
+SLURM += ["hydra.launcher.timeout_min=1440", "trainer.devices=4", "trainer.restarts=1", "trainer.device=cpu"]
+
+
+def test_a_sweep_for_slurm_is_composed() -> None:
+    pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
+    config = compose_raw("train", [*SLURM, "seed=0"])
+    launcher = config.hydra.launcher
+    assert (launcher.partition, launcher.gpus_per_node, launcher.timeout_min) == ("gpu", 4, 1440)
+    assert (launcher.tasks_per_node, launcher.nodes) == (1, 1)  # aigc starts its processes itself
+    trainer = train.check_config(plain("train", config)).trainer
+    assert (trainer.devices, trainer.restarts) == (4, 1)
+    with pytest.raises(ConfigError, match="setup"):
+        compose_raw("train", [*SLURM, "hydra.launcher.setup=[reboot]"])
+
+
+@pytest.mark.slow
+def test_jobs_by_submitit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
+    monkeypatch.chdir(tmp_path)
+    words = ["hydra/launcher=submitit_local", "trainer.devices=2", "trainer.device=cpu", "seed=0,1"]
+    assert main(["train", "-m", *TINY, *words]) == 0
+    rows = sweep_csv(tmp_path)
+    assert [row["status"] for row in rows] == ["complete", "complete"]
     assert len({row["run"] for row in rows}) == 2
