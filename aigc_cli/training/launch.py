@@ -60,34 +60,42 @@ class Launcher(Generic[T]):
         Raises:
             AigcError: what the first process that failed raised, or what all of them did together.
             ResourceError: a process was killed.
+            KeyboardInterrupt: Ctrl-C ended them before training had begun, or a second one at once.
             RuntimeError: a bug of ours in one, with its traceback.
         """
-        logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # we say what happened ourselves
+        for name in ("torch.distributed.elastic", "torch.multiprocessing"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)  # we say what happened ourselves
         config = LaunchConfig(
             min_nodes=1, max_nodes=1, nproc_per_node=self.count, run_id=uuid.uuid4().hex, rdzv_backend="c10d",
             rdzv_endpoint="localhost:0", local_addr="localhost", max_restarts=0, signals_to_handle="SIGHUP",
         )  # fmt: skip
         # Read by torch's C++ when a process loads it: DDP would otherwise advise each against our settings.
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
-        with tempfile.TemporaryDirectory(prefix="aigc-") as folder, _signals_passed_on():
+        with tempfile.TemporaryDirectory(prefix="aigc-") as folder, _signals_passed_on() as passed_on:
             try:
                 outcomes = elastic_launch(config, _work)(self.function, args, folder)
             except ChildFailedError as error:
-                raise self._reason(Path(folder), error) from None
+                raise self._reason(Path(folder), error, interrupted=signal.SIGINT in passed_on) from None
         outcome = outcomes[0]
         if isinstance(outcome, AigcError):
             raise outcome
         return cast(T, outcome)
 
-    def _reason(self, folder: Path, error: ChildFailedError) -> Exception:
+    def _reason(self, folder: Path, error: ChildFailedError, *, interrupted: bool) -> BaseException:
         """The first failure that is no consequence of another."""
         told = [json.loads(file.read_text()) for file in folder.glob("*.json")]
         causes = sorted((failure for failure in told if not failure["lost"]), key=lambda failure: failure["time"])
         killed = [failure for failure in error.failures.values() if failure.exitcode < 0]
+        if interrupted and not any(failure["code"] in _KINDS for failure in causes):
+            return KeyboardInterrupt()
         if causes:
             return _as_error(causes[0])
         if killed:
             name = signal.Signals(-killed[0].exitcode).name
+            if name == "SIGTERM":
+                return Terminated(
+                    f"process {killed[0].local_rank} of {self.count} was stopped before training had begun"
+                )
             return ResourceError(
                 f"process {killed[0].local_rank} of {self.count} was killed ({name}), and the others ended with it",
                 "most often the machine ran out of memory: use a smaller trainer.batch_size, or fewer trainer.devices; "
@@ -132,20 +140,25 @@ def _lost_peer(error: BaseException) -> bool:
 
 
 @contextmanager
-def _signals_passed_on() -> Iterator[None]:
-    """Within the context signals go on to the processes, which know how to stop, and leave this one waiting."""
+def _signals_passed_on() -> Iterator[list[int]]:
+    """Within the context signals go on to the processes, which know how to stop, and leave this one waiting.
+
+    It gives those that went on so far.
+    """
+    passed: list[int] = []
 
     def pass_on(number: int, _: FrameType | None) -> None:
+        passed.append(number)
         for child in multiprocessing.active_children():
             with suppress(ProcessLookupError):
                 os.kill(child.pid or 0, number)
 
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield passed
         return
     before = {number: signal.signal(number, pass_on) for number in _PASSED_ON}
     try:
-        yield
+        yield passed
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
