@@ -30,10 +30,12 @@ FIGURES = {
     **dict.fromkeys(("precision", "recall", "density", "coverage"), "prdc"),
     **dict.fromkeys(("mse", "psnr", "ssim"), "reconstruction"),
     **dict.fromkeys(("elbo", "nelbo", "kl", "bits_per_dim", "iw_bound"), "likelihood"),
+    **dict.fromkeys(("nll_per_token", "nll_per_character", "perplexity", "bits_per_byte"), "likelihood"),
     **dict.fromkeys(("authenticity", "copies"), "memorization"),
     **dict.fromkeys(("rouge1", "rouge2", "rougeL"), "rouge"),
     **dict.fromkeys(("distinct1", "distinct2", "distinct3"), "distinct"),
     "longest_copied_run": "copied",
+    "tokenised_bleu": "bleu",
 }
 #: The commands that draw samples: keys that are none of their own are controls of the model.
 SAMPLING = ("sample", "eval")
@@ -91,6 +93,8 @@ def _prepare(command: str, word: str, multirun: bool) -> str:
         root = key = "backbone"
     if command in SAMPLING and root != "hydra" and (root == "controls" or root not in top_level_keys(command)):
         sign, key, literal = "++", f"controls.{key.removeprefix('controls.')}", True
+    elif command in SAMPLING and root == "data" and "." in key:  # the dataset itself says which keys it has
+        sign = sign or "++"
     elif command == "eval" and key == "metric":
         names = (name.strip() for name in value.removeprefix("[").removesuffix("]").split(","))
         value = f"[{','.join(dict.fromkeys(FIGURES.get(name, name) for name in names))}]"

@@ -16,6 +16,7 @@ from aigc_cli.errors import ConfigError
 if TYPE_CHECKING:
     from aigc_cli.metrics.report import Sides
     from aigc_cli.metrics.result import Result
+    from aigc_cli.runs import Run
 
 
 #: A word that is left empty names the current folder to Python, which nobody means.
@@ -85,7 +86,11 @@ def _check_place(out: Path, *, is_file: bool) -> None:
 def _measure(asked: EvalConfig, options: Options) -> int:
     from aigc_cli.commands.eval_kinds import by_kind
     from aigc_cli.commands.eval_text import measure_text
+    from aigc_cli.commands.eval_text_run import text_run
 
+    run = text_run(asked)
+    if run is not None:
+        return _measure_text_run(run, asked, options)
     kinds = by_kind(asked.metric)
     if kinds.text:
         if kinds.others:
@@ -106,6 +111,17 @@ def _measure(asked: EvalConfig, options: Options) -> int:
     return tell(asked, options, told, name=None if setting.run is None else setting.run.name, device=setting.device,
                 folder=None if setting.run is None else setting.run.path / "eval",
                 following="aigc sample" if setting.run is None else f"aigc sample run={setting.run.word}")  # fmt: skip
+
+
+def _measure_text_run(run: Run, asked: EvalConfig, options: Options) -> int:
+    from aigc_cli.commands.eval_kinds import by_kind
+    from aigc_cli.commands.eval_text_run import measure_text_run, with_usual_metrics
+    from aigc_cli.commands.evaluating import open_setting
+
+    setting = open_setting(with_usual_metrics(run, asked, options), options, run)
+    told = measure_text_run(setting, by_kind(setting.asked.metric))
+    return tell(setting.asked, options, told, name=run.name, device=setting.device, folder=run.path / "eval",
+                following=f"aigc sample run={run.word}")  # fmt: skip
 
 
 def tell(

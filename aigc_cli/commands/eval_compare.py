@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from aigc_cli.commands.eval_kinds import by_kind
 from aigc_cli.commands.eval_model import measure_model
+from aigc_cli.commands.eval_text_run import text_records, text_run
 from aigc_cli.commands.evaluating import make_evaluator, open_setting, open_sides, warn_of_ignored, with_extractor
 from aigc_cli.config import Options
 from aigc_cli.errors import ConfigError, DataError
@@ -37,9 +38,8 @@ def compare(asked: EvalConfig, options: Options) -> int:
     words = list(dict.fromkeys(word.strip() for word in asked.run.split(",") if word.strip()))
     if len(words) < 2:
         raise ConfigError("aigc eval compare needs several runs", "write for example aigc eval compare run=A,B")
-    kinds = by_kind(asked.metric)
-    if kinds.text or asked.fake is not None:
-        raise ConfigError("aigc eval compare is for runs that generate images", "leave text metrics and fake= out")
+    if asked.fake is not None:
+        raise ConfigError("aigc eval compare is for runs", "leave fake= out")
     files = [word for word in words if word.endswith(".json")]
     named: list[tuple[str, Records]] = []
     if files:
@@ -47,7 +47,7 @@ def compare(asked: EvalConfig, options: Options) -> int:
             raise ConfigError("records and runs do not go together", "name runs alone, or .json files alone")
         named = [(Path(file).name, _read(Path(file).expanduser())) for file in files]
     else:
-        named = _evaluated(replace(asked, seeds=asked.seeds or SEEDS), options, words, kinds)
+        named = _evaluated(replace(asked, seeds=asked.seeds or SEEDS), options, words)
     check_comparable(named)
     rows = differences(named)
     if options.json:
@@ -58,8 +58,13 @@ def compare(asked: EvalConfig, options: Options) -> int:
     return 0
 
 
-def _evaluated(asked: EvalConfig, options: Options, words: list[str], kinds: Kinds) -> list[tuple[str, Records]]:
+def _evaluated(asked: EvalConfig, options: Options, words: list[str]) -> list[tuple[str, Records]]:
     runs = [find_run(word) for word in words]
+    if all(text_run(replace(asked, run=word)) is not None for word in words):
+        return list(text_records(runs, asked, options))
+    kinds = by_kind(asked.metric)
+    if kinds.text:
+        raise ConfigError(f"{next(iter(kinds.text))} is for runs of text, and not all of these are", "name such runs")
     settings = [open_setting(replace(asked, run=word), options, run) for word, run in zip(words, runs, strict=True)]
     first = runs[0]
     for run in runs[1:]:

@@ -46,7 +46,7 @@ def measure_model(setting: Setting, kinds: Kinds) -> list[tuple[list[Result], Si
     for metric in metrics.values():
         metric.distributed_available_fn = lambda: False
     restored = restore_model(run, step=asked.step, device=asked.device)
-    split, dataset = _items(setting)
+    split, dataset = held_out_items(setting)
     n = min(asked.n or len(dataset), len(dataset))
     rows = sorted(permutation(len(dataset), "reference", split, n)[:n].tolist()) if n < len(dataset) else list(range(n))
     results = _reconstruction(setting, restored, dataset, rows, kinds, metrics) if metrics else []
@@ -67,7 +67,12 @@ def measure_model(setting: Setting, kinds: Kinds) -> list[tuple[list[Result], Si
     return [(results, Sides(Items(n, model_facts), Items(n, facts)))]
 
 
-def _items(setting: Setting) -> tuple[Split, Dataset]:
+def held_out_items(setting: Setting) -> tuple[Split, Dataset]:
+    """The split that the user names, or else the first that was not trained on.
+
+    Raises:
+        ConfigError: there is none.
+    """
     from aigc_cli.commands.evaluating import other_splits
 
     if setting.named_split:

@@ -97,17 +97,17 @@ def open_setting(asked: EvalConfig, options: Options, run: Run | None = None) ->
     owner = run or reference
     data, opened = None, None
     if named_data:
-        data, opened = asked.data["name"], _by_name(asked.data)
+        data, opened = asked.data["name"], _by_name(asked.data, None if run is None else run.path)
     elif owner is not None:
         data, opened = owner.config["data"]["name"], opener(owner, asked.data)
     return Setting(asked, resolve_device(asked.device), run, data, opened, "split" in words)
 
 
-def _by_name(values: Mapping[str, Any]) -> Callable[[Split], Dataset]:
+def _by_name(values: Mapping[str, Any], folder: Path | None) -> Callable[[Split], Dataset]:
     # The keys that stand in eval.yaml for every dataset are null where nobody set them, and not every dataset has them.
     fields = getattr(find("data", values["name"]).config, "__dataclass_fields__", {})
     own = {key: value for key, value in values.items() if value is not None or key in fields}
-    return cache(lambda split: open_dataset(own, split))
+    return cache(lambda split: open_dataset(own, split, folder))  # in the tokens of a run of text
 
 
 def measure_features(setting: Setting, metrics: Mapping[str, Mapping[str, Any]]) -> tuple[list[Result], Sides]:

@@ -37,6 +37,18 @@ def check_comparable(named: Sequence[tuple[str, Records]]) -> None:
                 raise ConfigError(
                     f"{what}: {field} is {_short(own)} and {_short(other)}", "evaluate both under the same conditions"
                 )
+            if not shared_figures(first[metric], records[metric]):
+                raise ConfigError(
+                    f"{metric} of {first_name} and of {name} do not compare: they share no figure of the same tokens",
+                    "compare what any tokens have, such as bits_per_byte, and a likelihood with a likelihood",
+                )
+
+
+def shared_figures(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
+    """The figures that two records have in common; with other tokenizers, those that count no tokens."""
+    tokenizers = [(record.get("real") or {}).get("tokenizer") for record in (a, b)]
+    counting = (a.get("facts") or {}).get("per_token", ()) if tokenizers[0] != tokenizers[1] else ()
+    return [figure for figure in a["figures"] if figure in b["figures"] and figure not in counting]
 
 
 def _short(value: Any) -> str:
@@ -58,6 +70,8 @@ def differences(named: Sequence[tuple[str, Records]]) -> list[dict[str, Any]]:
                 continue  # the spread over subsets of a figure that is there itself
             for name, records in named[1:]:
                 other = records[metric]
+                if figure not in shared_figures(record, other):
+                    continue
                 spreads = [(one.get("spread") or {}).get(figure) for one in (record, other)]
                 delta = other["figures"][figure] - value
                 spread = None if None in spreads else math.hypot(*spreads)  # type: ignore[arg-type]
@@ -105,6 +119,8 @@ _VERDICTS = {None: "unknown", True: "yes", False: "no"}
 
 
 def _cell(record: Mapping[str, Any], figure: str) -> str:
+    if figure not in record["figures"]:
+        return "-"
     spread = (record.get("spread") or {}).get(figure)
     bound = (record.get("bounds") or {}).get(figure)
     return f"{bound + ' ' if bound else ''}{record['figures'][figure]:.4g}" + (

@@ -22,7 +22,7 @@ from aigc_cli.randomness import Noise
 from aigc_cli.registry import register
 
 #: The scores that bound the likelihood; every other leading score is taken to be exact.
-_BOUNDS = {"nelbo", "iw_bound"}
+BOUNDS = {"nelbo", "iw_bound"}
 
 
 @dataclass(config=STRICT, frozen=True, kw_only=True)
@@ -46,6 +46,9 @@ class HeldOutLikelihood(Metric):
     full_state_update = False
     figures: ClassVar[dict[str, str]] = dict.fromkeys(("nelbo", "bits_per_dim", "iw_bound", "iw_bits_per_dim"), "lower")
     figures |= {"elbo": "higher", "kl": "", "reconstruction": ""}
+    #: Of text: see :class:`aigc_cli.metrics.text_likelihood.TextLikelihood`.
+    figures |= dict.fromkeys(("nll_per_token", "nll_per_character", "perplexity", "bits_per_byte"), "lower")
+    figures |= {"masked_nll": "lower", "masked_accuracy": "higher"}
     count: Tensor
 
     def __init__(self, config: LikelihoodConfig) -> None:
@@ -71,7 +74,7 @@ class HeldOutLikelihood(Metric):
 
     def bounds(self) -> dict[str, str]:
         """Which figures bound the quantity that they stand for, and from which side."""
-        bounded = {name: "<=" for name in self._names if name in _BOUNDS}
+        bounded = {name: "<=" for name in self._names if name in BOUNDS}
         if "nelbo" in bounded:
             bounded |= {"elbo": ">=", "bits_per_dim": "<="}
         if "iw_bound" in bounded:
@@ -100,11 +103,11 @@ def scores_of(model: Model, dataset: Dataset, rows: Sequence[int], noise: Noise,
     return scores
 
 
-def no_likelihood(model: Model) -> ConfigError:
-    """The error of a model that gives none."""
+def no_likelihood(model: Model, others: str = "fd,prdc") -> ConfigError:
+    """The error of a model that gives none; `others` are metrics that it may have."""
     return ConfigError(
         f"{type(model).__name__} gives no likelihood, nor a bound on one",
-        "ask for metrics of its samples, such as --metric fd,prdc",
+        f"ask for metrics of its samples, such as --metric {others}",
     )
 
 

@@ -42,6 +42,8 @@ class Items:
 
     n: int
     facts: dict[str, Any]
+    #: What they are, in words; None leaves it to the facts, and a reference called "" is not told of.
+    called: str | None = None
 
     def __len__(self) -> int:
         return self.n
@@ -99,8 +101,13 @@ def describe(results: Sequence[Result], sides: Sides, run: str | None, files: Se
 
 
 def _headline(sides: Sides, run: str | None) -> str:
-    made = f"{_count(sides.fake)}{_named(sides.fake.facts, run)}"
-    return made if sides.real is None else f"{made}, against {_count(sides.real)}{_named(sides.real.facts, run)}"
+    made, real = (None if side is None else f"{_count(side)}{_called(side, run)}" for side in (sides.fake, sides.real))
+    return f"{made}" if not real else f"{made}, against {real}"
+
+
+def _called(side: Told, run: str | None) -> str:
+    called: str | None = getattr(side, "called", None)
+    return _named(side.facts, run) if called is None else called
 
 
 def _count(side: Told) -> str:
@@ -130,6 +137,8 @@ def _rows(results: Sequence[Result], n: int) -> list[list[str]]:
     header[1] += f", {sets} sets" if sets > 1 else ""
     header += [] if matched is None else [f"generated (n={matched.n:,})"]
     header += [] if held_out is None else [f"held-out real (n={held_out.n:,})"]
+    beside = {name: score.n for result in results for name, score in result.beside.items()}
+    header += [name if count == n else f"{name} (n={count:,})" for name, count in beside.items()]
     rows = [header]
     for result in results:
         spread = result.spread() or {}
@@ -139,6 +148,7 @@ def _rows(results: Sequence[Result], n: int) -> list[list[str]]:
             row = [result.label(figure), bound + number(result.generated, figure) + around]
             row += [] if matched is None else [number(result.at_floor_n, figure)]
             row += [] if held_out is None else [number(result.floor, figure)]
+            row += [number(result.beside.get(name), figure) for name in beside]
             rows.append([*row, f"{way} is better" if way else ""])
     return rows
 

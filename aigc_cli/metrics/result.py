@@ -42,6 +42,8 @@ class Result:
     generated: Score
     #: Held-out real items in the place of generated ones; None where there are none.
     floor: Score | None = None
+    #: The figures of other things in the place of the generated ones, such as held-out text, by what they are.
+    beside: Mapping[str, Score] = field(default_factory=dict)
     #: As many generated items as the floor has, where it has fewer: several figures depend on the number.
     at_floor_n: Score | None = None
     notes: tuple[str, ...] = ()

@@ -57,6 +57,7 @@ def record(result: Result, sides: Any, device: str, *, dtype: str = "float32") -
         "each": [_named(result, one) for one in result.each] or None,
         "bounds": dict(result.bounds) or None,
         "floor": _score(result.floor, held_out),
+        **({"beside": {name: _score(score, {}) for name, score in result.beside.items()}} if result.beside else {}),
         "generated_at_floor_n": _score(result.at_floor_n, {}),
         "generated": {"n": result.generated.n, **sides.fake.facts},
         "real": {"n": result.n_real, **real},

@@ -99,24 +99,34 @@ class BLEUConfig:
 @register("metric", "bleu", BLEUConfig)
 class CorpusBLEU(TextMetric):
     """``bleu``: Papineni et al., BLEU: a Method for Automatic Evaluation of Machine Translation, 2002, in the form that
-    makes figures comparable (Post, A Call for Clarity in Reporting BLEU Scores, 2018), over the whole corpus."""
+    makes figures comparable (Post, A Call for Clarity in Reporting BLEU Scores, 2018), over the whole corpus.
+
+    ``tokenised_bleu`` is the same of lower-cased text: the nearest thing to what papers report that score lower-cased
+    tokens, which are mostly cut by Moses's rules, and not by sacrebleu's.
+    """
 
     reference = "aligned"
-    figures: ClassVar[dict[str, str]] = {"bleu": "higher"}
-    _signature = ""
+    figures: ClassVar[dict[str, str]] = {"bleu": "higher", "tokenised_bleu": "higher"}
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        self._signatures: dict[str, str] = {}
 
     def measured(self, fake: Sequence[str], real: Sequence[str]) -> dict[str, float]:
-        """BLEU in [0, 100]."""
+        """BLEU in [0, 100], as asked for and lower-cased."""
         from sacrebleu.metrics.bleu import BLEU
 
-        metric = BLEU(tokenize=self.config.tokenize, lowercase=self.config.lowercase, force=True)
-        score = metric.corpus_score(list(fake), [list(real)]).score
-        self._signature = str(metric.get_signature())
-        return {"bleu": score}
+        found = {}
+        for name, lowercase in zip(self.figures, (self.config.lowercase, True), strict=True):
+            metric = BLEU(tokenize=self.config.tokenize, lowercase=lowercase, force=True)
+            found[name] = metric.corpus_score(list(fake), [list(real)]).score
+            self._signatures[name] = str(metric.get_signature())
+        return found
 
     def facts(self) -> dict[str, Any]:
-        """sacrebleu's signature."""
-        return {"signature": self._signature}
+        """sacrebleu's signatures."""
+        own, tokenised = (self._signatures.get(name, "") for name in self.figures)
+        return {"signature": f"{own}; tokenised_bleu: {tokenised}"}
 
 
 @dataclass(config=STRICT, frozen=True, kw_only=True)

@@ -222,5 +222,12 @@ def _powers(base: int, n: int) -> np.ndarray:
 
 def _shared(source: RunHashes, items: Sequence[RunHashes], length: int) -> list[np.ndarray]:
     """For each item the places where runs of `length` begin that the source has too."""
-    known = np.unique(source.of(length))
-    return [np.flatnonzero(np.isin(item.of(length), known)) for item in items]
+    known = np.sort(source.of(length))
+    if not len(known):
+        return [np.zeros(0, dtype=np.int64) for _ in items]
+    found = []
+    for item in items:
+        runs = item.of(length)
+        places = np.minimum(np.searchsorted(known, runs), len(known) - 1)
+        found.append(np.flatnonzero(known[places] == runs))
+    return found

@@ -84,6 +84,8 @@ class MaskedLanguageModel(LanguageModel):
     config: BertConfig
     modes: ClassVar[tuple[str, ...]] = ("sample", "infill")
     tokens = "encoder"
+    fills_from = "what is left around it"
+    filling: ClassVar[dict[str, Any]] = {"sampler": "confidence", "temperature": 0.0}
 
     def __init__(self, config: BertConfig, spec: DataSpec) -> None:
         super().__init__(spec)
@@ -139,7 +141,7 @@ class MaskedLanguageModel(LanguageModel):
         return (masks.lengths / masks.of_row)[masks.rows]
 
     def score(self, batch: Batch, noise: Noise, samples: int = 1) -> dict[str, Tensor]:
-        """Held-out figures of each item, (n,) float64.
+        """Held-out figures of each item, (n,) float64, given its first token, which no writer from the left predicts.
 
         Of ``diffusion``: ``nelbo_per_token``, ``nelbo`` and ``tokens``, a bound on the negative log-likelihood in nats,
         averaged over 8 numbers of masks for each of `samples`, which are spread evenly from 1 to all. Of ``mlm``:
@@ -147,6 +149,7 @@ class MaskedLanguageModel(LanguageModel):
         """
         tokens = batch.content
         there = tokens != self.pad
+        targets = there & (torch.arange(tokens.shape[1], device=tokens.device) > 0)
         strata = STRATA * samples if self.config.objective == "diffusion" else samples
         first = noise.uniform()[:, None].double()
         keys = noise.uniform(strata, self.length)  # as wide whatever the batch
@@ -155,7 +158,7 @@ class MaskedLanguageModel(LanguageModel):
             shares = [SCORED_RATE] * len(tokens)
             if self.config.objective == "diffusion":
                 shares = ((stratum + first[:, 0]) / strata).tolist()
-            masks = masks_at(shares, there, keys[:, stratum, : tokens.shape[1]])
+            masks = masks_at(shares, targets, keys[:, stratum, : tokens.shape[1]])
             nats, hits = self._guessed(tokens, masks.apply(tokens, self.mask), there, masks)
             if self.config.objective == "diffusion":
                 nats = nats * self._weights(masks) / strata
@@ -163,7 +166,7 @@ class MaskedLanguageModel(LanguageModel):
             right.index_add_(0, masks.rows, hits.double())
             masked += masks.of_row
         if self.config.objective == "diffusion":
-            return per_token(totals, there.sum(1), "nelbo")
+            return per_token(totals, targets.sum(1), "nelbo")
         return {**per_token(totals, masked, "masked_nll"), "masked_accuracy": right / masked}
 
     def encode(self, batch: Batch) -> Tensor:
@@ -184,7 +187,14 @@ class MaskedLanguageModel(LanguageModel):
             ConfigError: a prompt that does not fit, that is empty, or that has no gaps to fill.
         """
         asked = FillingControls(**controls)
-        canvas = self._canvas(noise, prompt, asked)
+        return self._filled(self._canvas(noise, prompt, asked), noise, asked)
+
+    def fill(self, tokens: Tensor, gaps: Tensor, noise: Noise, **controls: Any) -> Tensor:
+        """Token ids (n, t) with their gaps (n, t) filled; `controls` are the fields of :class:`FillingControls`."""
+        return self._filled(torch.where(gaps, self.mask, tokens), noise, FillingControls(**controls))
+
+    def _filled(self, canvas: Tensor, noise: Noise, asked: FillingControls) -> Tensor:
+        """Token ids (n, t) of a canvas with its masks filled."""
         there = unless_all(canvas != self.pad)
         filling = Filling(
             read=lambda tokens: self.encoder.hidden(tokens, mask=there),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Self
 
 import torch
@@ -97,6 +97,10 @@ class LanguageModel(Model):
     #: Whether ``sample`` takes `first`: for each prompt the tokens of which the next is one, or none for any.
     takes_first: ClassVar[bool] = False
     config: TransformerConfig
+    #: What :meth:`fill` guesses a token from; "" where the model fills no gaps.
+    fills_from: ClassVar[str] = ""
+    #: The controls that :meth:`fill` is measured with, where nobody sets others.
+    filling: ClassVar[Mapping[str, Any]] = {}
 
     def __init__(self, spec: DataSpec) -> None:
         super().__init__(spec)
@@ -120,6 +124,17 @@ class LanguageModel(Model):
         window = 2 * self.config.layers * self.config.width * self.spec.shape[0]
         beams: int = controls.get("beam", 1)
         return beams * (window + self.vocab_size)
+
+    def fill(self, tokens: Tensor, gaps: Tensor, noise: Noise, **controls: Any) -> Tensor:
+        """Token ids (n, t) with the gaps (n, t), bool, filled as the model would have them; the first is none.
+
+        Args:
+            tokens: As they are, (n, t), `pad` behind shorter ones.
+            gaps: What is guessed.
+            noise: A stream for each item.
+            controls: The fields of :attr:`controls`.
+        """
+        raise NotImplementedError
 
     def given(self, prompt: Prompts, noise: Noise, *, most: int | None = None) -> list[list[int]]:
         """The prompt of each sample.

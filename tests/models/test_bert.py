@@ -188,10 +188,11 @@ def test_the_bound_is_the_likelihood_where_the_conditionals_are_true(defaults: d
     batch = Batch(exact.items())
     scores = model.score(batch, Noise(0, range(27)), samples=40)
     assert list(scores) == ["nelbo_per_token", "nelbo", "tokens"]
-    expected = -exact.table.flatten().log()
+    given_the_first = exact.table / exact.table.sum((1, 2), keepdim=True)
+    expected = -given_the_first.flatten().log()
     torch.testing.assert_close(scores["nelbo"], expected, atol=0.6, rtol=0.15)
     assert (scores["nelbo"] - expected).mean().item() == pytest.approx(0, abs=0.1)
-    torch.testing.assert_close(scores["nelbo_per_token"], scores["nelbo"] / 3)
+    torch.testing.assert_close(scores["nelbo_per_token"], scores["nelbo"] / 2)
 
 
 def test_the_loss_is_the_bound_a_token(defaults: dict[str, Any]) -> None:
@@ -205,9 +206,9 @@ def test_the_loss_is_the_bound_a_token(defaults: dict[str, Any]) -> None:
 
 
 def test_the_bound_lies_above_the_entropy(counter: MaskedLanguageModel) -> None:
-    """Of rows with 8 equal chances."""
+    """Which is none, once the first token is known."""
     scores = counter.score(counting(64), Noise(0, range(64)), samples=4)
-    assert math.log(8) < scores["nelbo"].mean().item() < math.log(8) + 3
+    assert 0 < scores["nelbo"].mean().item() < 3
 
 
 def test_scores_do_not_depend_on_the_batch(defaults: dict[str, Any]) -> None:
@@ -215,7 +216,7 @@ def test_scores_do_not_depend_on_the_batch(defaults: dict[str, Any]) -> None:
         model = build(defaults, objective=objective).eval()
         batch = padded()
         together = model.score(batch, Noise(3, range(8)))
-        assert together["tokens"].tolist() == ([9, 5] * 4 if objective == "diffusion" else [2, 1] * 4)
+        assert together["tokens"].tolist() == ([8, 4] * 4 if objective == "diffusion" else [2, 1] * 4)
         for row in range(8):
             width = 9 if row % 2 == 0 else 5
             alone = model.score(Batch(batch.content[row : row + 1, :width]), Noise(3, [row]))
@@ -229,7 +230,7 @@ def test_a_fixed_rate_is_scored_at_fifteen_percent(defaults: dict[str, Any]) -> 
     scores = model.score(counting(), Noise(0, range(16)))
     assert list(scores) == ["masked_nll_per_token", "masked_nll", "tokens", "masked_accuracy"]
     assert scores["tokens"].tolist() == [2] * 16
-    assert scores["masked_accuracy"].mean() > 0.8  # most masks have both neighbours, or one
+    assert scores["masked_accuracy"].mean() > 0.75  # most masks have both neighbours, or one
 
 
 # filling

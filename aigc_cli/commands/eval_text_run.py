@@ -1,0 +1,223 @@
+"""The part of ``aigc eval`` that measures a run of text: its likelihood, its fillings, and what it writes."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from aigc_cli.commands.drawing import facts_of
+from aigc_cli.commands.eval_kinds import by_kind
+from aigc_cli.commands.eval_model import held_out_items
+from aigc_cli.commands.evaluating import open_setting
+from aigc_cli.config import Options, check, compose
+from aigc_cli.data.codecs import TextCodec
+from aigc_cli.errors import ConfigError
+from aigc_cli.metrics.infill import measure_infill
+from aigc_cli.metrics.passages import Passages, check_readable, choose_rows
+from aigc_cli.metrics.report import Items, Sides, write
+from aigc_cli.metrics.result import Result, averaged
+from aigc_cli.metrics.stamp import record
+from aigc_cli.metrics.text_likelihood import measure_text_likelihood
+from aigc_cli.metrics.written import Author, Written, continuations, measure_written, own_texts, translations
+from aigc_cli.registry import find
+from aigc_cli.runs import Run, find_run
+from aigc_cli.sampling.controls import check_controls, field_values, named_values
+from aigc_cli.training.checkpoint import Restored, restore_model
+
+if TYPE_CHECKING:
+    from aigc_cli.commands.eval import EvalConfig
+    from aigc_cli.commands.eval_kinds import Configs, Kinds
+    from aigc_cli.commands.evaluating import Setting
+
+Told = tuple[list[Result], Sides]
+#: The metrics of a run of each modality of text, where nobody names any.
+USUAL = {
+    "text": ("likelihood", "distinct", "self_bleu", "repetition", "copied"),
+    "pairs": ("likelihood", "bleu", "chrf"),
+}
+_TEXTS = 128  # of its own, where n= does not say
+_PROMPTS = 256  # held-out passages that are continued, where n= does not say
+
+
+def text_run(asked: EvalConfig) -> Run | None:
+    """The run that is evaluated, if it is one of text."""
+    if asked.fake is not None:
+        return None
+    try:
+        run = find_run(asked.run)
+    except ConfigError:  # told where a run is needed
+        return None
+    return run if run.spec.modality in USUAL else None
+
+
+def with_usual_metrics(run: Run, asked: EvalConfig, options: Options) -> EvalConfig:
+    """What was asked for, with the usual metrics of such a run where none were named."""
+    if any(word.lstrip("+").startswith("metric=") for word in options.overrides):
+        return asked
+    return replace(asked, metric=compose("eval", [f"metric={','.join(USUAL[run.spec.modality])}"])["metric"])
+
+
+def text_records(runs: Sequence[Run], asked: EvalConfig, options: Options) -> list[tuple[str, dict[str, Any]]]:
+    """The records of several runs of text by metric, each beside its run's name; they are written as ever.
+
+    Raises:
+        ConfigError, DataError: as :func:`measure_text_run`.
+    """
+    named = []
+    for run in runs:
+        setting = open_setting(with_usual_metrics(run, asked, options), options, run)
+        records: dict[str, Any] = {}
+        for results, sides in measure_text_run(setting, by_kind(setting.asked.metric)):
+            for result in results:
+                records[result.metric] = record(result, sides, str(setting.device), dtype=asked.dtype)
+                write(records[result.metric], run.path / "eval")
+        named.append((run.name, records))
+    return named
+
+
+def measure_text_run(setting: Setting, kinds: Kinds) -> list[Told]:
+    """All metrics that were asked for of a run of text, apart by what they look at.
+
+    Raises:
+        ConfigError: a metric that does not fit, or controls that the model does not have.
+        DataError: a checkpoint or data that cannot be trusted.
+    """
+    run = _open(setting, kinds)
+    aligned = {name: values for name, values in kinds.text.items() if _reference(name) == "aligned"}
+    others = {name: values for name, values in kinds.text.items() if name not in aligned}
+    told = [run.likelihood(name, values) for name, values in kinds.scores.items()]
+    told += [run.infill(values) for values in kinds.fills.values()]
+    if run.pairs:
+        return told + ([run.translated(kinds.text)] if kinds.text else [])
+    told += [run.continued(aligned)] if aligned else []
+    return told + ([run.own(others)] if others else [])
+
+
+def _reference(name: str) -> str:
+    build: Any = find("metric", name).build
+    return str(build.reference)
+
+
+def _open(setting: Setting, kinds: Kinds) -> TextRun:
+    asked, run = setting.asked, setting.run
+    assert run is not None, "it was found to be one of text"
+    fitting = f"ask for metrics of text, such as --metric {','.join(USUAL[run.spec.modality])}"
+    if kinds.features or kinds.pairs:
+        wrong = next(iter({**kinds.features, **kinds.pairs}))
+        raise ConfigError(f"{wrong} measures images, and {run.name} writes text", fitting)
+    if run.spec.modality == "pairs" and (kinds.fills or "continuation" in kinds.text):
+        wrong = next(iter(kinds.fills), "continuation")
+        raise ConfigError(f"{wrong} is for texts that stand alone, and {run.name} translates", fitting)
+    controls = check_controls(run, asked.controls, "eval")
+    restored = restore_model(run, step=asked.step, device=asked.device)
+    setting.split("train")  # says what is wrong with the words for the data, before another split is looked for
+    split, dataset = held_out_items(setting)
+    check_readable(dataset, restored.spec, run.name)
+    held_out = Passages(dataset, range(len(dataset)), setting.data or "", split)
+    return TextRun(setting, restored, held_out, controls)
+
+
+@dataclass(frozen=True)
+class TextRun:
+    """A run of text that is measured, the held-out text that it is measured on, and the controls of its model."""
+
+    setting: Setting
+    restored: Restored
+    held_out: Passages
+    controls: Any
+
+    @property
+    def pairs(self) -> bool:
+        """Whether it writes one text from another."""
+        return self.restored.spec.modality == "pairs"
+
+    def likelihood(self, name: str, values: Mapping[str, Any]) -> Told:
+        """How well it predicts the held-out text."""
+        asked, passages = self.setting.asked, self._some(self.setting.asked.n)
+        checked = vars(check(f"metric.{name}", find("metric", name).config, values))
+        result = measure_text_likelihood(
+            self.restored.model, passages, checked, seed=asked.seed, device=self.restored.device,
+            batch_size=asked.batch_size,
+        )  # fmt: skip
+        what = "characters" if passages.running else "targets" if self.pairs else "texts"
+        return [result], self._sides(passages, f"{what} of {_of(passages)} as predicted by", passages.units, told=False)
+
+    def infill(self, values: Mapping[str, Any]) -> Told:
+        """How many masked tokens of the held-out text it finds."""
+        asked, passages = self.setting.asked, self._some(self.setting.asked.n)
+        usual: dict[str, Any] = dict(getattr(self.restored.model, "filling", {}))
+        controls = check_controls(self.restored.run, {**usual, **asked.controls}, "eval")
+        result = measure_infill(
+            self.restored.model, passages, self.setting.split("train"), values, controls=field_values(controls),
+            seed=asked.seed, device=self.restored.device, batch_size=asked.batch_size,
+        )  # fmt: skip
+        made = f"passages of {_of(passages)} with gaps filled by"
+        return [result], self._sides(passages, made, len(passages), controls, told=False)
+
+    def translated(self, metrics: Configs) -> Told:
+        """What it makes of the held-out sources."""
+        passages = self._some(self.setting.asked.n)
+        results = self._sets(metrics, lambda author, seed: translations(author, passages, seed))
+        return results, self._sides(passages, "translations by", len(passages), self.controls)
+
+    def continued(self, metrics: Configs) -> Told:
+        """How it goes on from held-out prompts."""
+        passages = self._some(self.setting.asked.n or _PROMPTS)
+        values = metrics.get("continuation") or compose("eval", ["metric=continuation"])["metric"]["continuation"]
+        share = float(values["prompt"])
+        results = self._sets(metrics, lambda author, seed: continuations(author, passages, seed, share))
+        n = results[0].generated.n
+        assert n is not None, "texts are counted"
+        sides = self._sides(passages, "continuations by", n, self.controls)
+        sides.fake.facts["prompt"] = share
+        return results, sides
+
+    def own(self, metrics: Configs) -> Told:
+        """What it writes of its own."""
+        n = self.setting.asked.n or _TEXTS
+        results = self._sets(metrics, lambda author, seed: own_texts(author, self.held_out, seed, n))
+        return results, self._sides(self.held_out, "texts written by", n, self.controls)
+
+    def _sets(self, metrics: Configs, write: Callable[[Author, int], Written]) -> list[Result]:
+        """The figures of one set of texts, or of several seeds'."""
+        asked, model, codec = self.setting.asked, self.restored.model, self.restored.codec
+        assert isinstance(codec, TextCodec), "text has a codec of its own"
+        if asked.controls.get("prompt") is not None:
+            raise ConfigError(
+                "prompt= is for aigc sample: what is measured here begins as held-out text does", "leave it out"
+            )
+        author = Author(
+            model, codec, field_values(self.controls), self.restored.device, lambda: self.setting.split("train"),
+            asked.batch_size,
+        )  # fmt: skip
+        seeds = asked.seeds or 1
+        if seeds > 1 and not getattr(self.controls, "draws", True):
+            print("aigc: warning: seeds= changes nothing where nothing is drawn", file=sys.stderr)
+        sets = []
+        for k in range(seeds):
+            written = write(author, asked.seed + k)
+            sets.append([measure_written(name, values, written) for name, values in metrics.items()])
+        return averaged(sets)
+
+    def _some(self, n: int | None) -> Passages:
+        held = self.held_out
+        return replace(held, rows=choose_rows(held.dataset, held.split, n))
+
+    def _sides(self, passages: Passages, made: str, n: int, controls: Any = None, *, told: bool = True) -> Sides:
+        """Both sides, as a stamp tells of them; a headline does of the passages if they are to be `told`."""
+        asked, run = self.setting.asked, self.restored.run
+        named = {} if controls is None else named_values(controls)
+        facts = {
+            **facts_of(self.restored),
+            "seed": asked.seed,
+            "controls": {word: value for word, value in named.items() if value is not None},
+            **({"seeds": asked.seeds} if asked.seeds else {}),
+        }
+        fake = Items(n, facts, f"{made} {run.name} at step {self.restored.step}")
+        return Sides(fake, Items(0, passages.facts, _of(passages) if told else ""))
+
+
+def _of(passages: Passages) -> str:
+    return f"the {passages.split} split of {passages.name}"

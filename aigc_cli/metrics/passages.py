@@ -1,0 +1,174 @@
+"""Held-out text as metrics look at it: some items of a split, their tokens, their strings, and what a stamp says."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from aigc_cli.data.base import Batch, Dataset, DataSpec, Extent
+from aigc_cli.data.codecs import TextCodec
+from aigc_cli.data.selection import items_at
+from aigc_cli.data.tokenizers import BOS, FIRST, PAD, REPLACEMENT, UNK
+from aigc_cli.errors import ConfigError, DataError
+from aigc_cli.randomness import permutation
+
+_TOGETHER = 1024  # items gathered at a time
+
+
+@dataclass(frozen=True)
+class Passages:
+    """Some items of a dataset of text: windows of a long one, documents, or pairs.
+
+    Args:
+        dataset: With a :class:`TextCodec`.
+        rows: Which of its items.
+        name: What the data is called.
+        split: Which part of it.
+    """
+
+    dataset: Dataset
+    rows: Sequence[int]
+    name: str
+    split: str
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def codec(self) -> TextCodec:
+        """Between the tokens and strings."""
+        assert isinstance(self.dataset.codec, TextCodec), "text has a codec of its own"
+        return self.dataset.codec
+
+    @property
+    def running(self) -> bool:
+        """Whether items are windows of a text that runs on, and not texts of their own."""
+        return self.codec.start != BOS
+
+    @property
+    def units(self) -> int:
+        """How much it is, whatever the tokenizer: characters of a text that runs on, else texts."""
+        return len(self.joined) if self.running else len(self.rows)
+
+    @property
+    def whole(self) -> bool:
+        """Whether these are all items of the split, in order."""
+        return list(self.rows) == list(range(len(self.dataset)))
+
+    def batches(self) -> Iterator[Batch]:
+        """The items in order, a chunk at a time, on the CPU."""
+        for start in range(0, len(self.rows), _TOGETHER):
+            yield items_at(self.dataset, self.rows[start : start + _TOGETHER])
+
+    @cached_property
+    def lengths(self) -> np.ndarray:
+        """The tokens of each item, int64 (n,); of pairs, those of the longer side."""
+        found = []
+        for batch in self.batches():
+            sides = [part for part in (batch.content, batch.source) if part is not None]
+            found.append(np.maximum.reduce([(side != PAD).sum(1).numpy() for side in sides]))
+        return np.concatenate(found) if found else np.zeros(0, dtype=np.int64)
+
+    def tokens(self, side: str = "content") -> list[list[int]]:
+        """The token ids of each item without padding; of pairs, `side` may be "source"."""
+        parts = (getattr(batch, side) for batch in self.batches())
+        return [[token for token in row if token != PAD] for part in parts for row in part.tolist()]
+
+    def texts(self, side: str = "content") -> list[str]:
+        """The string of each item; of pairs, `side` may be "source"."""
+        parts = (getattr(batch, side) for batch in self.batches())
+        return [text for part in parts for text in self.codec.text(part, stop=not self.running)]
+
+    @cached_property
+    def joined(self) -> str:
+        """All of it as one string: windows as they run on, other texts a line each."""
+        if not self.running:
+            return "\n".join(self.texts())
+        rows = self.tokens()
+        if not rows:
+            return ""
+        follows = np.diff(np.asarray(self.rows), prepend=self.rows[0] - 2) == 1
+        stream = [row[1:] if joins else row for row, joins in zip(rows, follows.tolist(), strict=True)]
+        return self.codec.tokenizer.decode([token for row in stream for token in row])
+
+    @cached_property
+    def extent(self) -> Extent:
+        """How much text the targets are, which are all tokens of an item but the first."""
+        if self.whole and self.dataset.extent is not None:
+            return self.dataset.extent  # which knows the characters behind `unk` too
+        counts = np.zeros(self.codec.tokenizer.vocab_size, dtype=np.int64)
+        for batch in self.batches():
+            counts += np.bincount(batch.content[:, 1:].flatten().numpy(), minlength=len(counts))
+        counts[PAD] = 0
+        sizes = np.array([self._size_of(token) for token in np.flatnonzero(counts).tolist()]).reshape(-1, 2)
+        characters, size = (counts[counts > 0] @ sizes).tolist()
+        targets = int(counts.sum())
+        return Extent(targets + len(self), targets, characters, size, 0 if self.running else len(self))
+
+    def _size_of(self, token: int) -> tuple[int, int]:
+        if token >= FIRST:
+            return self.codec.tokenizer.size_of(token)
+        return (1, len(REPLACEMENT.encode())) if token == UNK else (0, 0)
+
+    @cached_property
+    def facts(self) -> dict[str, Any]:
+        """What a stamp says of it; the fingerprint is of the text itself, whatever the tokenizer."""
+        digest = hashlib.sha256(self.joined.encode())
+        if self.dataset.spec.modality == "pairs":
+            digest.update("\n".join(["", *self.texts("source")]).encode())
+        tokenizer = json.dumps(self.codec.tokenizer.state(), sort_keys=True)
+        extent = self.extent
+        return {
+            "data": self.name,
+            "split": self.split,
+            "fingerprint": digest.hexdigest(),
+            "tokenizer": hashlib.sha256(tokenizer.encode()).hexdigest(),
+            "items": len(self),
+            "targets": extent.targets,
+            "characters": extent.characters,
+            "bytes": extent.bytes,
+            **({"context": self.dataset.spec.shape[0] - 1} if self.running else {}),
+            **({"original": True} if self.dataset.original else {}),
+        }
+
+
+def choose_rows(dataset: Dataset, split: str, n: int | None) -> list[int]:
+    """All items of a split; or `n` that depend on the dataset alone, in order.
+
+    Raises:
+        DataError: there is none.
+    """
+    total = len(dataset)
+    if not total:
+        raise DataError(f"there is nothing in the {split} split", "name another with split=")
+    if n is None or n >= total:
+        return list(range(total))
+    chosen: list[int] = sorted(permutation(total, "reference", split, n)[:n].tolist())
+    return chosen
+
+
+def check_readable(dataset: Dataset, spec: DataSpec, run: str) -> None:
+    """Refuses text that a model of `spec` cannot read.
+
+    Raises:
+        ConfigError: it is of another modality, another vocabulary, or in longer items.
+    """
+    own = dataset.spec
+    if own.modality != spec.modality:
+        raise ConfigError(f"the data is {own.modality}, and {run} is of {spec.modality}", "leave data= out")
+    if own.vocab_size != spec.vocab_size:
+        raise ConfigError(
+            f"the data has {own.vocab_size} different tokens, and {run} {spec.vocab_size}",
+            "give it the run's tokenizer with data.tokenizer.path=RUN",
+        )
+    if own.shape[0] > spec.shape[0]:
+        raise ConfigError(
+            f"an item of the data has up to {own.shape[0]} tokens, and {run} reads {spec.shape[0]}",
+            "make them as long with data.context=, or data.max_length=",
+        )

@@ -1,0 +1,166 @@
+"""``aigc eval`` of runs of text: what they predict, fill in, translate and write."""
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from text_runs import fresh_run, write_pairs, write_text
+
+from aigc_cli.cli import main
+
+
+@pytest.fixture(scope="module", autouse=True)
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The runs ``decoder``, ``bert``, ``guesser`` (of masks), and ``translator``, with the files of their data."""
+    folder = tmp_path_factory.mktemp("runs")
+    before = Path.cwd()
+    os.chdir(folder)
+    text = write_text(folder)
+    fresh_run(["model=transformer", *text], "decoder")
+    fresh_run(["model=bert", *text], "bert")
+    fresh_run(["model=bert", "model.objective=mlm", *text], "guesser")
+    fresh_run(["model=seq2seq", *write_pairs(folder)], "translator")
+    yield folder
+    os.chdir(before)
+
+
+def told(capsys: pytest.CaptureFixture[str], *words: str) -> dict[str, dict[str, Any]]:
+    capsys.readouterr()
+    code = main(["eval", *words, "--json"])
+    said = capsys.readouterr()
+    assert code == 0, said.err
+    return {record["metric"]: record for record in json.loads(said.out)["results"]}
+
+
+def test_no_words_measure_what_suits_a_text(capsys: pytest.CaptureFixture[str], runs: Path) -> None:
+    records = told(capsys, "run=decoder", "n=12")
+    assert list(records) == ["likelihood", "distinct", "self_bleu", "repetition", "copied"]
+    for record in records.values():
+        assert record["generated"]["step"] == 3
+        assert len(record["generated"]["checkpoint"]) == 64
+        assert (record["real"]["data"], record["real"]["split"], record["real"]["context"]) == ("text", "test", 16)
+        assert len(record["real"]["fingerprint"]) == len(record["real"]["tokenizer"]) == 64
+    assert records["distinct"]["generated"]["n"] == 12
+    assert records["copied"]["beside"]["held-out text"]["figures"]["longest_copied_run"] > 1
+    assert {path.name.split("-")[0] for path in (runs / "decoder" / "eval").iterdir()} == set(records)
+
+
+def test_bounds_are_told_as_bounds(capsys: pytest.CaptureFixture[str]) -> None:
+    exact = told(capsys, "run=decoder", "--metric", "bits_per_byte")["likelihood"]
+    bound = told(capsys, "run=bert", "--metric", "perplexity")["likelihood"]
+    assert exact["bounds"] is None
+    assert set(exact["figures"]) == set(bound["figures"]) == set(bound["bounds"])
+    assert set(bound["bounds"].values()) == {"<="}
+    assert exact["real"] == bound["real"]
+    guessed = told(capsys, "run=guesser", "--metric", "likelihood")["likelihood"]
+    assert set(guessed["figures"]) == {"masked_nll", "masked_accuracy"}
+    assert guessed["bounds"] is None
+    assert main(["eval", "run=bert", "--metric", "likelihood"]) == 0
+    said = capsys.readouterr().out
+    assert "characters of the test split of text as predicted by" in said
+    assert "<= " in said
+    assert "windows of 16 tokens" in said
+
+
+def test_splits_are_named(capsys: pytest.CaptureFixture[str]) -> None:
+    usual = told(capsys, "run=decoder", "--metric", "likelihood")["likelihood"]
+    val = told(capsys, "run=decoder", "--metric", "likelihood", "split=val")["likelihood"]
+    assert val["real"]["split"] == "val"
+    assert val["real"]["fingerprint"] != usual["real"]["fingerprint"]
+    fewer = told(capsys, "run=decoder", "--metric", "likelihood", "n=2")["likelihood"]
+    assert fewer["real"]["targets"] == 32
+
+
+def test_every_model_is_given_the_same_gaps(capsys: pytest.CaptureFixture[str]) -> None:
+    found = [told(capsys, f"run={name}", "--metric", "infill")["infill"] for name in ("decoder", "bert", "guesser")]
+    assert set(found[0]["figures"]) == {"infill_15", "infill_30", "infill_50"}
+    for record in found[1:]:
+        assert record["facts"]["masks"] == found[0]["facts"]["masks"]
+        assert record["beside"] == found[0]["beside"]
+    assert "before it" in found[0]["facts"]["signature"]
+    assert "around it" in found[1]["facts"]["signature"]
+    assert found[1]["generated"]["controls"]["sampler"] == "confidence"
+    other = told(capsys, "run=bert", "--metric", "infill", "metric.infill.seed=1")["infill"]
+    assert other["facts"]["masks"] != found[0]["facts"]["masks"]
+
+
+@pytest.mark.parametrize("run", ["decoder", "bert"])
+def test_continuations_stand_beside_a_copy_and_a_stranger(capsys: pytest.CaptureFixture[str], run: str) -> None:
+    records = told(capsys, f"run={run}", "--metric", "continuation,chrf", "n=10")
+    for record in records.values():
+        assert set(record["beside"]) == {"prompt copied", "random training text"}
+        assert record["generated"]["n"] == record["real"]["n"] <= 10
+        assert all(score["n"] == record["generated"]["n"] for score in record["beside"].values())
+        assert record["generated"]["prompt"] == 0.5
+    assert "tok:13a" in records["continuation"]["facts"]["signature"]
+
+
+def test_translations_are_scored_by_sacrebleu(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["run=translator", "--metric", "bleu,chrf,likelihood", "temperature=1", "max_tokens=20"]
+    records = told(capsys, *words)
+    assert records["bleu"]["generated"]["n"] == records["bleu"]["real"]["n"] == 30
+    assert records["bleu"]["generated"]["controls"]["max_tokens"] == 20
+    assert set(records["bleu"]["beside"]) == {"source copied", "random training target"}
+    assert records["bleu"]["figures"]["tokenised_bleu"] >= records["bleu"]["figures"]["bleu"]
+    assert "nrefs:1|case:lc" in records["bleu"]["facts"]["signature"]
+    sources, targets = (Path(f"test.{side}").read_text().splitlines() for side in ("en", "de"))
+    from sacrebleu.metrics import BLEU, CHRF
+
+    copied = {name: records[name]["beside"]["source copied"]["figures"] for name in ("bleu", "chrf")}
+    assert copied["bleu"]["bleu"] == BLEU().corpus_score(sources, [targets]).score
+    assert copied["chrf"]["chrf"] == CHRF().corpus_score(sources, [targets]).score
+    assert records["likelihood"]["figures"]["nll_per_token"] > 0
+    assert told(capsys, *words, "batch_size=7")["bleu"]["figures"] == records["bleu"]["figures"]
+
+
+def test_several_seeds_show_their_spread(capsys: pytest.CaptureFixture[str]) -> None:
+    record = told(capsys, "run=translator", "--metric", "chrf", "temperature=1", "seeds=2", "n=8")["chrf"]
+    assert len(record["each"]) == 2
+    assert record["spread"]["chrf"] > 0
+    assert record["generated"]["seeds"] == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["run=decoder", "--metric", "fd"], "fd measures images"),
+        (["run=decoder", "--metric", "psnr,distinct"], "reconstruction measures images"),
+        (["run=translator", "--metric", "infill"], "infill is for texts that stand alone"),
+        (["run=translator", "--metric", "bleu,continuation"], "continuation is for texts that stand alone"),
+        (["run=decoder", "beem=2"], "did you mean beam"),
+        (["run=decoder", "--metric", "distinct", "prompt=the"], "prompt="),
+        (["run=decoder", "data.contxt=8"], "context"),
+        (["run=decoder", "data.context=32"], "data.context="),
+        (["run=decoder", "data=digits"], "leave data= out"),
+        (["run=decoder", "n=0"], "n=0"),
+    ],
+    ids=str,
+)
+def test_wrong_words(words: list[str], named: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["eval", *words]) == 2
+    message = capsys.readouterr().err
+    assert named in message
+    assert len(message.strip().splitlines()) <= 3
+
+
+def test_runs_of_text_compare_on_what_counts_no_tokens(capsys: pytest.CaptureFixture[str], runs: Path) -> None:
+    fresh_run(["model=transformer", *write_text(runs)[:2], "data.tokenizer.kind=byte", "data.context=12"], "bytes")
+    words = ["eval", "compare", "--metric", "likelihood"]
+    capsys.readouterr()
+    assert main([*words, "run=decoder,bert", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)["differences"]
+    assert {row["figure"] for row in rows} == {"nll_per_token", "nll_per_character", "perplexity", "bits_per_byte"}
+    assert main([*words, "run=decoder,bytes", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)["differences"]
+    assert {row["figure"] for row in rows} == {"nll_per_character", "bits_per_byte"}
+    assert main([*words, "run=decoder,guesser"]) == 2
+    assert main(["eval", "compare", "--metric", "infill", "run=decoder,bytes"]) == 2
+    assert "do not compare" in capsys.readouterr().err
+
+
+def test_a_model_that_writes_nothing_gets_no_figure(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["eval", "run=translator", "--metric", "bleu", "max_tokens=1"]) == 3
+    assert "all empty" in capsys.readouterr().err
