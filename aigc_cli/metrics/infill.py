@@ -137,7 +137,7 @@ def measure_infill(
 
     size = batch_size or max(1, _TOKENS // longest)
     with progress(len(passages), "filling gaps", "items") as bar:
-        for done in in_batches(fill, passages.rows, (longest,), device, min(size, len(passages))):
+        for done in in_batches(fill, passages.rows, longest, device, min(size, len(passages))):
             bar.advance(done)
     scores = []
     for one in (metric, floor):

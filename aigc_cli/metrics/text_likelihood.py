@@ -119,7 +119,7 @@ def measure_text_likelihood(
         return len(rows)
 
     with progress(len(order), "held-out text", "items") as bar:
-        for done in in_batches(score, order, (longest,), device, min(size, len(order))):
+        for done in in_batches(score, order, longest, device, min(size, len(order))):
             bar.advance(done)
     figures = finite("likelihood", metric.compute())
     per_token = [figure for figure in figures if not figure.endswith(("_per_character", "bits_per_byte"))]

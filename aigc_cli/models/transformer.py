@@ -80,16 +80,14 @@ class DecoderLanguageModel(LanguageModel):
         found = super().transfer()
         return found._replace(own=(*found.own, "begins"))
 
-    def sample(
-        self, noise: Noise, prompt: Prompts | None = None, first: Prompts | None = None, **controls: Any
-    ) -> Tensor:
-
     def fill(self, tokens: Tensor, gaps: Tensor, noise: Noise, **controls: Any) -> Tensor:
         """Token ids (n, t) whose gaps (n, t) are the likeliest tokens after the true ones before them."""
         likeliest = self.decoder.logits(self.decoder.hidden(tokens[:, :-1])).argmax(-1)
         return torch.where(gaps, torch.cat([tokens[:, :1], likeliest], 1), tokens)
 
-    def sample(self, noise: Noise, prompt: Prompts | None = None, **controls: Any) -> Tensor:
+    def sample(
+        self, noise: Noise, prompt: Prompts | None = None, first: Prompts | None = None, **controls: Any
+    ) -> Tensor:
         """Token ids (n, prompt + max_tokens), int64: prompts and what follows, up to ``eos``, then ``pad``.
 
         Without a prompt a row begins with a token as training items do, and has (n, \\*spec.shape). A window that is
