@@ -28,8 +28,8 @@ from aigc_cli.training.trainer import Trainer
 OTHER = """
 import sys
 sys.path[:0] = sys.argv[1:3]
-import test_distributed
-test_distributed.train_together(test_distributed.Path(sys.argv[3]), rank=1)
+import test_data_parallel
+test_data_parallel.train_together(test_data_parallel.Path(sys.argv[3]), rank=1)
 """
 STEPS = 20
 # Adam would take a step of its full size where a gradient is 0 but for rounding, such as of a critic's last bias.
