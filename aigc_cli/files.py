@@ -50,6 +50,19 @@ def write_atomically(path: Path, content: str | bytes) -> None:
         sync(part)
 
 
+def read_json(path: Path) -> Any:
+    """What a file of JSON holds.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is no JSON, or is nested too deeply.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
 def write_json(path: Path, value: Any) -> None:
     """Writes `value` as indented JSON, atomically."""
     write_atomically(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")

@@ -26,7 +26,7 @@ from typing import Any
 from aigc_cli.config import identity, load_yaml, save_yaml
 from aigc_cli.data.base import DataSpec
 from aigc_cli.errors import ConfigError, DataError, suggest
-from aigc_cli.files import resource_errors, write_atomically, write_json
+from aigc_cli.files import read_json, resource_errors, write_atomically, write_json
 
 OUTPUTS = Path("outputs")
 _RECORDED = (
@@ -72,7 +72,7 @@ class Run:
         """What its model knows of its data."""
         path = self.path / "data.json"
         try:
-            saved = json.loads(path.read_text())
+            saved = read_json(path)
             modality, shape = str(saved["modality"]), tuple(int(size) for size in saved["shape"])
             dimensions = {"image": 3, "text": 1, "pairs": 1}.get(modality, len(shape))
             if min(shape, default=0) < 1 or len(shape) != dimensions:
@@ -114,7 +114,7 @@ class Run:
 
     def _status(self) -> dict[str, Any]:
         with suppress(OSError, ValueError):
-            saved = json.loads((self.path / "status.json").read_text())
+            saved = read_json(self.path / "status.json")
             if isinstance(saved, dict):
                 return saved
         return {"status": "stopped", "step": 0, "time": 0.0}

@@ -14,6 +14,7 @@ from aigc_cli.commands.eval_text_run import text_records, text_run
 from aigc_cli.commands.evaluating import make_evaluator, open_setting, open_sides, warn_of_ignored, with_extractor
 from aigc_cli.config import Options
 from aigc_cli.errors import ConfigError, DataError
+from aigc_cli.files import read_json
 from aigc_cli.metrics.comparison import Records, check_comparable, describe_comparison, differences
 from aigc_cli.metrics.report import write
 from aigc_cli.metrics.result import averaged
@@ -115,7 +116,7 @@ def _read(path: Path) -> dict[str, Mapping[str, Any]]:
     if not path.is_file():
         raise ConfigError(f"there is no record {path}", "name a file from the eval folder of a run")
     try:
-        loaded = json.loads(path.read_text(encoding="utf-8"))
+        loaded = read_json(path)
         figures = loaded["figures"]
         if not isinstance(loaded["metric"], str) or not all(isinstance(v, int | float) for v in figures.values()):
             raise ValueError("its figures are not numbers")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from aigc_cli import __version__
+from aigc_cli.files import read_json
 from aigc_cli.sampling.arrangement import ORIGINAL, ROLE, Arrangement
 
 #: The words that mark generated content wherever it goes.
@@ -94,7 +95,7 @@ def write_record(folder: Path, record: Mapping[str, Any]) -> None:
 def read_record(folder: Path) -> dict[str, Any] | None:
     """What :func:`write_record` wrote into `folder`; None where there is nothing of the kind."""
     try:
-        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        record = read_json(folder / RECORD)
     except (OSError, ValueError):
         return None
     return record if isinstance(record, dict) and record.get("label") == LABEL else None

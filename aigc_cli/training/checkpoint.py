@@ -6,7 +6,6 @@ holds the SHA-256 of each file; what does not match it is skipped with a warning
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 import sys
@@ -25,7 +24,7 @@ from aigc_cli.config import check
 from aigc_cli.data.base import Codec, DataSpec
 from aigc_cli.data.codecs import TOKENIZER_FILE, codec_for
 from aigc_cli.errors import ConfigError, DataError, NonFiniteError, suggest
-from aigc_cli.files import checksum, resource_errors, sync, write_atomically, write_json
+from aigc_cli.files import checksum, read_json, resource_errors, sync, write_atomically, write_json
 from aigc_cli.models.base import Model, keys_of
 from aigc_cli.nn.lora import merge_adapters, train_adapters_only
 from aigc_cli.registry import find
@@ -145,14 +144,14 @@ class CheckpointFolder:
         """
         folder = self.folder(step)
         try:
-            manifest = json.loads((folder / "manifest.json").read_text())
+            manifest = read_json(folder / "manifest.json")
             _verify(folder, manifest)
-            state = json.loads((folder / "state.json").read_text())
+            state = read_json(folder / "state.json")
             files = [name.removesuffix(".safetensors") for name in manifest if name.endswith(".safetensors")]
             tensors = {file: load_file(folder / f"{file}.safetensors") for file in files}
         except (OSError, ValueError, SafetensorError) as error:
             raise DataError(f"checkpoint {folder} is broken: {_reason(error)}") from None
-        if state.get("step") != step or "model" not in tensors:
+        if not isinstance(state, dict) or state.get("step") != step or "model" not in tensors:
             raise DataError(f"checkpoint {folder} is broken: it is not what its name says")
         return Checkpoint(folder, step, tensors, state, manifest)
 
@@ -287,7 +286,7 @@ def choose_checkpoint(run: Run, step: int | str | None) -> Checkpoint:
 def best_step(run: Run) -> int | None:
     """The step of the checkpoint that validated best, as ``best.json`` records it."""
     try:
-        step = json.loads((run.path / "best.json").read_text())["step"]
+        step = read_json(run.path / "best.json")["step"]
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return step if isinstance(step, int) else None

@@ -1,97 +1,85 @@
 """SIGKILL at random moments of a real training process, then ``--resume``: every tensor as if nothing had happened."""
 
-import os
+from __future__ import annotations
+
+import json
 import random
-import re
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
-import pytest
+from children import Child, hashes, resume, steps, train
+from families import STEPS, each_family, words_of
 
-from aigc_cli.files import checksum
-
-WORDS = [
-    "trainer.steps=90",
-    "trainer.checkpoint_every=7",
-    "trainer.keep=99",
-    "trainer.sample_every=30",
-    "trainer.log_every=5",
-]
-SMALL = ["model.width=8", "trainer.batch_size=16", "trainer.device=cpu", "trainer.threads=1"]
+from aigc_cli.runs import read_rows
 
 
-def aigc(*words, folder):
-    return subprocess.Popen(
-        [sys.executable, "-m", "aigc_cli", *words],
-        cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])},
-    )  # fmt: skip
+def kill_at_random(run: Path, words: list[str], kills: int, moments: random.Random) -> int:
+    """Trains `run` to its end, killed `kills` times at random moments and resumed each time; the kills that struck."""
+    struck = 0
+    child = Child(["train", f"run_dir={run.name}", *words], run.parent)
+    for _ in range(kills):
+        struck += _kill(child, run, moments)
+        child = Child(["train", "--resume", str(run)], run.parent)
+    assert child.wait() == 0, child.said
+    return struck
 
 
-def train(folder, run, *words):
-    process = aigc("train", *WORDS, *SMALL, f"run_dir={run}", *words, folder=folder)
-    said = process.communicate()[0]
-    assert process.returncode == 0, said
+def _kill(child: Child, run: Path, moments: random.Random) -> bool:
+    before = steps(run)
+    child.wait_for(lambda: steps(run) != before)  # so that it trains, and there is something to lose
+    time.sleep(moments.uniform(0.0, 0.1))
+    child.send(signal.SIGKILL)
+    return child.wait() == -signal.SIGKILL
 
 
-def hashes(run):
-    return {path.name: checksum(path) for path in (run / "checkpoints" / "step-90").glob("*.safetensors")}
+@each_family()
+def test_a_killed_run_ends_where_the_uninterrupted_one_ends(family: str, tmp_path: Path, kills: int) -> None:
+    words = words_of(family, tmp_path)
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    train(whole, *words)
+    seed = time.time_ns()
+    struck = kill_at_random(killed, words, kills, random.Random(seed))
+    assert struck, "no kill came before the end"
+    assert set(hashes(whole)) == {"model.safetensors", "ema.safetensors", "optimizer.safetensors"}
+    assert hashes(killed) == hashes(whole), f"seed {seed}, {struck} kills"
+    assert _figures(killed) == _figures(whole)
 
 
-def wait_for_training(process, run, timeout=120):
-    """Until it trains, with a checkpoint to go back to."""
-    end = time.monotonic() + timeout
-    known = set(run.glob("checkpoints/step-*"))
-    while set(run.glob("checkpoints/step-*")) <= known:
-        assert process.poll() is None, process.communicate()[0]
-        assert time.monotonic() < end, "training did not start"
-        time.sleep(0.01)
+def _figures(run: Path) -> list[dict[str, float]]:
+    """The rows of figures, but for what is measured in seconds."""
+    rows = read_rows(run / "metrics.jsonl")
+    return [{key: value for key, value in row.items() if "second" not in key} for row in rows]
 
 
-@pytest.mark.slow
-def test_killed_runs_end_where_the_uninterrupted_one_ends(tmp_path):
-    train(tmp_path, "whole")
-    expected = hashes(tmp_path / "whole")
-    assert set(expected) == {"model.safetensors", "ema.safetensors", "optimizer.safetensors"}
-    moments = random.Random(time.time_ns())
-    run = tmp_path / "killed"
-    killed = 0
-    process = aigc("train", *WORDS, *SMALL, "run_dir=killed", folder=tmp_path)
-    for _ in range(3):
-        wait_for_training(process, run)
-        time.sleep(moments.uniform(0.0, 0.4))
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
-        killed += process.returncode == -signal.SIGKILL
-        process = aigc("train", "--resume", "killed", folder=tmp_path)
-    said = process.communicate()[0]
-    assert process.returncode == 0, said
-    assert killed >= 1, "no kill came before the end"
-    assert re.search(r"resuming .* from step \d+", said) or "is complete" in said
-    assert hashes(run) == expected
-    lines = (run / "metrics.jsonl").read_text().splitlines()
-    steps = [line.split(",")[0] for line in lines if "/loss" in line]
-    assert len(steps) == len(set(steps)) == 18
-    assert len([line for line in lines if '"examine/' in line]) == 1
+def test_the_last_row_may_be_torn(tmp_path: Path) -> None:
+    words = words_of("vae", tmp_path)
+    whole, torn = tmp_path / "whole", tmp_path / "torn"
+    train(whole, *words)
+    train(torn, *words, "trainer.steps=31")
+    log = torn / "metrics.jsonl"
+    log.write_bytes(log.read_bytes() + b'{"step": 35, "main/lo')
+    config = torn / "config.yaml"
+    config.write_text(config.read_text().replace("steps: 31", f"steps: {STEPS}"))
+    resume(torn)
+    assert _figures(torn)[-5:] == _figures(whole)[-5:]
+    assert all(json.loads(line) for line in log.read_text().splitlines())
 
 
-def test_a_second_trainer_is_kept_out(tmp_path):
-    process = aigc(
-        "train", "trainer.steps=100000", "trainer.checkpoint_every=7", *SMALL, "run_dir=busy", folder=tmp_path
-    )
-    try:
-        wait_for_training(process, tmp_path / "busy")
-        second = aigc("train", "--resume", "busy", folder=tmp_path)
-        said = second.communicate()[0]
-        assert second.returncode == 2
-        assert "is being trained by another process" in said
-        process.send_signal(signal.SIGTERM)
-        said = process.communicate()[0]
-        assert process.returncode == 143
-        assert "aigc train --resume" in said
-    finally:
-        process.kill()
-        process.wait()
+def test_a_lock_that_a_kill_left_is_recovered_and_a_second_trainer_is_kept_out(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    words = words_of("gan", tmp_path)
+    first = Child(["train", "run_dir=run", *words, "trainer.steps=100000"], tmp_path)
+    first.wait_for(lambda: steps(run))
+    second = Child(["train", "--resume", "run"], tmp_path)
+    assert second.wait() == 2
+    assert "is being trained by another process" in second.said
+    assert f"process {first.process.pid}" in second.said
+    first.send(signal.SIGKILL)
+    assert first.wait() == -signal.SIGKILL
+    assert (run / "lock").read_text().startswith(f"process {first.process.pid}")
+    before = steps(run)[-1]
+    third = Child(["train", "--resume", "run"], tmp_path)
+    third.wait_for(lambda: steps(run)[-1] > before)
+    third.send(signal.SIGTERM)
+    assert third.wait() == 143

@@ -1,0 +1,82 @@
+"""Where a run may be stopped, and what may differ when it goes on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from children import aigc, hashes, resume, steps, train
+from families import words_of
+from PIL import Image
+
+BATCH = 8
+ITEMS = 1258  # of the digits' training split
+
+
+def paint(folder: Path, count: int = 48) -> Path:
+    """Pictures of noise."""
+    folder.mkdir()
+    random = np.random.default_rng(0)
+    for number in range(count):
+        Image.fromarray(random.integers(0, 256, (8, 8, 3), dtype=np.uint8)).save(folder / f"{number}.png")
+    return folder
+
+
+def stopped_at(run: Path, words: list[str], *stops: int) -> None:
+    """Trains `run`, stopped after some steps by their being all there was to do, and on to `words`' own end."""
+    begin, *rest = stops
+    train(run, *words, f"trainer.steps={begin}")
+    for stop in rest:
+        resume(run, f"trainer.steps={stop}")
+
+
+@pytest.mark.parametrize(
+    ("words", "stops"),
+    [
+        ((), (5, 12)),  # in the middle of an epoch
+        (("trainer.batch_size=74",), (17, 20)),  # 17 steps of 74 are an epoch
+        (("trainer.accumulate=3",), (5, 12)),
+        ((), (3, 5, 12)),  # twice in an epoch
+    ],
+    ids=["mid-epoch", "epoch's end", "accumulation", "twice"],
+)
+def test_a_run_goes_on_from_anywhere(tmp_path: Path, words: tuple[str, ...], stops: tuple[int, ...]) -> None:
+    assert ITEMS == 17 * 74
+    common = [*words_of("vae", tmp_path), "trainer.checkpoint_every=1000", *words]
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    train(whole, *common, f"trainer.steps={stops[-1]}")
+    stopped_at(parts, common, *stops)
+    assert steps(parts) == [stops[-2], stops[-1]] if len(stops) < 3 else [*stops]
+    assert hashes(parts) == hashes(whole)
+
+
+STREAMED = [
+    "model=vae", "model.network=conv", "model.width=4", "model.hidden=16", "data=image_folder", "data.root=pictures",
+    "data.size=8", "data.memory_gb=1e-6", "trainer.batch_size=5", "trainer.checkpoint_every=7", "trainer.device=cpu",
+    "trainer.sample_every=null", "trainer.examine_every=null", "trainer.threads=1",
+]  # fmt: skip
+
+
+def test_other_data_is_refused_with_the_keys_that_differ(tmp_path: Path) -> None:
+    pictures = paint(tmp_path / "pictures")
+    train(tmp_path / "run", *STREAMED, "trainer.steps=2")
+    next(pictures.iterdir()).unlink()
+    code, said = aigc("train", "--resume", "run", "trainer.steps=4", folder=tmp_path)
+    assert code == 2, said
+    assert "the data of" in said
+    assert "fingerprint: " in said
+
+
+def test_another_model_is_refused_with_the_keys_that_differ(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    train(run, *words_of("vae", tmp_path), "trainer.steps=2")
+    config = run / "config.yaml"
+    assert "hidden: 16" in config.read_text()
+    config.write_text(config.read_text().replace("hidden: 16", "hidden: 24"))
+    code, said = aigc("train", "--resume", "run", "trainer.steps=4", folder=tmp_path)
+    assert code == 2, said
+    assert "the model of" in said
+    assert "decoder." in said
+    assert "[16" in said
+    assert "[24" in said
