@@ -93,7 +93,7 @@ def _prepare(command: str, word: str, multirun: bool) -> str:
         root = key = "backbone"
     if command in SAMPLING and root != "hydra" and (root == "controls" or root not in top_level_keys(command)):
         sign, key, literal = "++", f"controls.{key.removeprefix('controls.')}", True
-    elif command in SAMPLING and root == "data" and "." in key:  # the dataset itself says which keys it has
+    elif command == "eval" and root == "data" and "." in key:  # the dataset itself says which keys it has
         sign = sign or "++"
     elif command == "eval" and key == "metric":
         names = (name.strip() for name in value.removeprefix("[").removesuffix("]").split(","))
