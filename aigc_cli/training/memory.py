@@ -14,6 +14,8 @@ import torch
 from aigc_cli.errors import ResourceError
 from aigc_cli.runs import Run
 
+#: What a plain RuntimeError says where the CPU's allocator has no more, and where oneDNN got none for its kernels.
+_OUT_OF_MEMORY = ("DefaultCPUAllocator", "could not create a primitive")
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 
 
@@ -32,8 +34,8 @@ def keep_freed_memory() -> None:
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether memory ran out, a GPU's or the machine's."""
-    # The CPU's allocator raises a plain RuntimeError.
-    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "DefaultCPUAllocator" in str(error)
+    known = isinstance(error, (MemoryError, torch.OutOfMemoryError))
+    return known or any(words in str(error) for words in _OUT_OF_MEMORY)
 
 
 class BatchTooLarge(ResourceError):

@@ -93,17 +93,6 @@ def test_out_of_memory_names_the_batch_and_what_to_try(tmp_path: Path) -> None:
     assert "Traceback" not in said
 
 
-@pytest.mark.skipif(not Path("/proc/self/statm").is_file(), reason="needs /proc to tell how much memory is in use")
-def test_an_automatic_batch_fits_at_last(tmp_path: Path) -> None:
-    code, said = aigc(
-        "train", "run_dir=run", *words_of("vae", tmp_path), "trainer.batch_size=200000", "trainer.auto_batch=true",
-        "trainer.steps=1", folder=tmp_path, before=functools.partial(without_memory, 1 << 28),
-    )  # fmt: skip
-    assert code == 0, said
-    assert "going on with trainer.batch_size=100000 trainer.accumulate=2" in said
-    assert steps(tmp_path / "run") == [1]
-
-
 def test_a_loss_that_is_not_finite_ends_the_run_and_saves_nothing(tmp_path: Path) -> None:
     code, said = aigc(
         "train", "run_dir=run", *words_of("vae", tmp_path), "optimizer=sgd", "optimizer.lr=1e30", folder=tmp_path
