@@ -49,6 +49,7 @@ def text_run(asked: EvalConfig) -> Run | None:
         run = find_run(asked.run)
     except ConfigError:  # told where a run is needed
         return None
+    assert run.config  # one that cannot be read is told of before anything that follows from it
     return run if run.spec.modality in USUAL else None
 
 
