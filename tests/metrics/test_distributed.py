@@ -53,6 +53,12 @@ def kept(name: str, values: dict[str, Any], share: slice) -> dict[str, float]:
         metric = kind(config)
         for batch in torch.from_numpy(rng.normal(3, 1, 80))[share].split(10):
             metric.update({"nelbo": batch, "bits_per_dim": batch / 7, "kl": batch * 2})
+    elif name == "infill":
+        metric = kind(config)
+        guesses, tokens = torch.from_numpy(rng.integers(0, 3, (2, 80, 9)))
+        gaps = torch.from_numpy(rng.random((80, 9)) < 0.5)
+        for figure in kind.shares:
+            metric.update(figure, guesses[share], tokens[share], gaps[share])
     elif issubclass(kind, reconstruction.PairMetric):
         metric = kind(config)
         images, made = torch.from_numpy(rng.integers(0, 256, (2, 80, 1, 32, 32), dtype=np.uint8))
@@ -91,7 +97,9 @@ def test_two_processes_give_the_figures_of_one(tmp_path: Path) -> None:
         subprocess.Popen([*words, str(rank), str(tmp_path / "meet")], stdout=subprocess.PIPE, text=True)
         for rank in range(2)
     ]
-    told = [json.loads(rank.communicate(timeout=240)[0]) for rank in ranks]
+    said = [rank.communicate(timeout=240)[0] for rank in ranks]
+    assert [rank.returncode for rank in ranks] == [0, 0]
+    told = [json.loads(text) for text in said]
     wanted = figures(slice(None))
     assert len(wanted) > 30
     for got in told:
