@@ -8,11 +8,14 @@ import traceback
 from pathlib import Path
 
 from aigc_cli import __version__
-from aigc_cli.errors import EXIT_BUG, AigcError, ResourceError
+from aigc_cli.errors import EXIT_BUG, AigcError, DataError, ResourceError
 
 _SPENT = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EFBIG, errno.EMFILE, errno.ENOMEM}
 #: How libraries word a resource that ran out, where they raise no type of their own for it.
-_SPENT_WORDS = ("no space left on device", "can't allocate memory", "not enough memory", "out of memory")
+_SPENT_WORDS = ("no space left on device", "can't allocate memory", "not enough memory", "out of memory",
+                "too many open files")  # fmt: skip
+#: What torch raises when a process that reads data dies: from a signal's handler, wherever the program happens to be.
+_DEAD_WORKER = "DataLoader worker (pid"
 
 
 def say(text: str) -> None:
@@ -50,6 +53,11 @@ def as_user_error(error: Exception) -> AigcError | None:
         return error
     text = str(error)
     first = next(iter(text.strip().splitlines()), "")
+    if first.startswith(_DEAD_WORKER):
+        return DataError(
+            f"a data worker process died: {first.strip()}",
+            "most often the machine ran out of memory: use fewer workers or a smaller batch",
+        )
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return ResourceError(
             f"out of memory: {first or 'an allocation failed'}",

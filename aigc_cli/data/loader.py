@@ -19,6 +19,7 @@ import numpy as np
 from aigc_cli.data.base import Batch, Dataset, Order, Plan
 from aigc_cli.errors import AigcError, DataError
 from aigc_cli.randomness import generator, permutation
+from aigc_cli.reporting import as_user_error
 
 if TYPE_CHECKING:
     import torch
@@ -238,12 +239,10 @@ def _stream(dataset: Dataset, indices: Iterator[list[int]], workers: int, device
                 raise batch
             yield _pinned(batch) if pin else batch
     except RuntimeError as error:
-        if "worker" not in str(error):
-            raise
-        raise DataError(
-            f"a data worker process died: {str(error).splitlines()[0]}",
-            "most often the machine ran out of memory: use fewer workers or a smaller batch",
-        ) from error
+        known = as_user_error(error)
+        if isinstance(known, DataError):  # a worker process died
+            raise known from error
+        raise
     finally:
         if workers:
             batches._shutdown_workers()  # at once: an error's traceback would keep them until it is forgotten

@@ -70,6 +70,7 @@ def _run(words: list[str], folder: str, log: str, before: Callable[[], object] |
     os.dup2(out, 1)
     os.dup2(out, 2)
     sys.argv = ["aigc", *words]
+    multiprocessing.set_start_method("fork", force=True)  # for its own workers, as in a process that was not forked
     if before is not None:
         before()
     from aigc_cli.cli import main

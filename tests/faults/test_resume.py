@@ -4,23 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 from children import aigc, hashes, resume, steps, train
 from families import words_of
-from PIL import Image
+from streamed import STREAMED, paint
 
 BATCH = 8
 ITEMS = 1258  # of the digits' training split
-
-
-def paint(folder: Path, count: int = 48) -> Path:
-    """Pictures of noise."""
-    folder.mkdir()
-    random = np.random.default_rng(0)
-    for number in range(count):
-        Image.fromarray(random.integers(0, 256, (8, 8, 3), dtype=np.uint8)).save(folder / f"{number}.png")
-    return folder
 
 
 def stopped_at(run: Path, words: list[str], *stops: int) -> None:
@@ -49,13 +39,6 @@ def test_a_run_goes_on_from_anywhere(tmp_path: Path, words: tuple[str, ...], sto
     stopped_at(parts, common, *stops)
     assert steps(parts) == [stops[-2], stops[-1]] if len(stops) < 3 else [*stops]
     assert hashes(parts) == hashes(whole)
-
-
-STREAMED = [
-    "model=vae", "model.network=conv", "model.width=4", "model.hidden=16", "data=image_folder", "data.root=pictures",
-    "data.size=8", "data.memory_gb=1e-6", "trainer.batch_size=5", "trainer.checkpoint_every=7", "trainer.device=cpu",
-    "trainer.sample_every=null", "trainer.examine_every=null", "trainer.threads=1",
-]  # fmt: skip
 
 
 def test_other_data_is_refused_with_the_keys_that_differ(tmp_path: Path) -> None:
