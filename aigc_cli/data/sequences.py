@@ -147,7 +147,8 @@ def open_sequences(
     leave_out = sides == 2 and split == "train"
     tokens = sequence_tokens(corpus, made, sides=sides, longest=longest, leave_out=leave_out)
     if not tokens.extent.documents:
-        raise too_little(split, corpus, f"nothing in it, and {tokens.left_out} pairs that are too long or empty")
+        left_out = f" but {tokens.left_out} pairs that are too long or empty" if tokens.left_out else ""
+        raise too_little(split, corpus, f"nothing in it{left_out}")
     lines = lines_about(split, corpus, tokens, made, tokenizer)
     resident = tokens.nbytes() <= memory_gb * 1e9
     return Sequences(tokens, TextCodec(made), longest, resident=resident, batch_tokens=batch_tokens, lines=lines)

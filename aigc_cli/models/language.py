@@ -96,6 +96,8 @@ class LanguageModel(Model):
     mask: int | None = None
     #: Whether ``sample`` takes `first`: for each prompt the tokens of which the next is one, or none for any.
     takes_first: ClassVar[bool] = False
+    #: Whether it writes beyond its window, which moves on: of a longer prompt it reads the last tokens.
+    moves_on: ClassVar[bool] = False
     config: TransformerConfig
     #: What :meth:`fill` guesses a token from; "" where the model fills no gaps.
     fills_from: ClassVar[str] = ""

@@ -45,6 +45,7 @@ class DecoderLanguageModel(LanguageModel):
     controls: ClassVar[type] = WritingControls
     tokens = "decoder"
     takes_first: ClassVar[bool] = True
+    moves_on: ClassVar[bool] = True
     config: DecoderConfig
     fills_from = "the true tokens before it"
     begins: Tensor

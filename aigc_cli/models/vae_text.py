@@ -88,6 +88,7 @@ class TextVAE(LanguageModel, VariationalModel):
     controls: ClassVar[type] = TextVAEControls
     modes: ClassVar[tuple[Mode, ...]] = ("sample", "reconstruct", "interpolate")
     tokens = "decoder"
+    moves_on: ClassVar[bool] = True
     advice = "raise model.free_bits, model.word_dropout or model.kl_warmup, or make the decoder smaller"
 
     def __init__(self, config: TextVAEConfig, spec: DataSpec) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -56,7 +58,37 @@ def tokens_of(prompt: Prompt, codec: TextCodec) -> list[int]:
     return [*_opening(codec), *_encoded(prompt.text, prompt, codec)]
 
 
-def left_open(tokens: list[int], codec: TextCodec) -> tuple[list[int], list[int]]:
+def check_lengths(prompts: Sequence[Prompt], rows: Sequence[Sequence[int]], most: int, limit: str) -> None:
+    """Refuses prompts whose token ids, `rows`, are more than `most`; `limit` says for a person what the model does.
+
+    Raises:
+        ConfigError: the first of them.
+    """
+    for prompt, row in zip(prompts, rows, strict=True):
+        if len(row) > most:
+            ends = ", its ends included" if row[0] == BOS else ""
+            raise ConfigError(
+                f"{prompt.where} has {len(row)} tokens{ends}, and this model {limit}",
+                "shorten it, or train on longer items (data.context= or data.max_length=)",
+            )
+
+
+def warn_of_unread(prompts: Sequence[Prompt], rows: Sequence[Sequence[int]], window: int) -> None:
+    """Says on stderr of which prompts the beginning is not read, where the last `window` tokens of a row are."""
+    lengths = [sum(token != BOS for token in row) for row in rows]
+    long = [(prompt.where, length) for prompt, length in zip(prompts, lengths, strict=True) if length > window]
+    if not long:
+        return
+    where, length = long[0]
+    others = f"; so it is with {len(long) - 1} more" if len(long) > 1 else ""
+    print(
+        f"aigc: warning: {where} has {length} tokens, and this model looks at the last {window}: the first "
+        f"{length - window} are not seen{others}",
+        file=sys.stderr,
+    )
+
+
+def left_open(tokens: Sequence[int], codec: TextCodec) -> tuple[Sequence[int], list[int]]:
     """The token ids of a prompt but the last, if others extend it, and these: the next token is to be one of them.
 
     A prompt may end in the middle of a word, or with the space that begins one, where no text is cut into tokens.

@@ -18,7 +18,7 @@ from aigc_cli.randomness import Noise
 from aigc_cli.sampling.arrangement import ORIGINAL, RECONSTRUCTION, Arrangement
 from aigc_cli.sampling.generate import decoded, in_batches, reconstruct
 from aigc_cli.sampling.plans import Plan, Request, register_mode, source_of
-from aigc_cli.sampling.prompts import Prompt, tokens_of
+from aigc_cli.sampling.prompts import Prompt, check_lengths, tokens_of
 
 _USUAL, _WALKS, _FRAMES = 8, 4, 8
 
@@ -111,11 +111,7 @@ def _encoded(request: Request, prompts: Sequence[Prompt]) -> Tensor:
     for prompt in prompts:
         tokens = tokens_of(prompt, codec)
         rows.append([BOS, *tokens[tokens[0] == BOS :], EOS])
-        if len(rows[-1]) > most:
-            raise ConfigError(
-                f"{prompt.where} has {len(rows[-1])} tokens, its ends included, and this model reads {most}",
-                "shorten it, or train with longer items",
-            )
+    check_lengths(prompts, rows, most, f"reads {most}")
     with torch.inference_mode():
         return request.latent_model.encode(Batch(padded(rows, PAD, request.device)))
 

@@ -14,7 +14,7 @@ from aigc_cli.randomness import permutation
 from aigc_cli.sampling.arrangement import Arrangement
 from aigc_cli.sampling.generate import generate
 from aigc_cli.sampling.plans import Plan, Request, register_mode, source_of
-from aigc_cli.sampling.prompts import left_open, tokens_of, tokens_with_gaps
+from aigc_cli.sampling.prompts import Prompt, check_lengths, left_open, tokens_of, tokens_with_gaps, warn_of_unread
 
 _USUAL = 8  # texts that a person reads
 _LEFT_OUT = 0.15  # of the tokens of a held-out passage
@@ -29,11 +29,26 @@ def _written(request: Request) -> Plan:
         return Plan(arrangement=Arrangement(n=n), batches=_batches(request, n))
     texts = [prompts[index % len(prompts)].text for index in range(n)]
     arrangement = Arrangement(n=n, facts={"prompt": texts}, named=("prompt",))
-    tokens = [tokens_of(prompt, codec) for prompt in prompts]
-    if not (isinstance(request.model, LanguageModel) and request.model.takes_first):
-        return Plan(arrangement=arrangement, batches=_batches(request, n, prompt=tokens))
-    kept, first = zip(*(left_open(row, codec) for row in tokens), strict=True)
-    return Plan(arrangement=arrangement, batches=_batches(request, n, prompt=kept, first=first))
+    given: dict[str, Prompts] = {"prompt": [tokens_of(prompt, codec) for prompt in prompts]}
+    if isinstance(request.model, LanguageModel):
+        if request.model.takes_first:
+            kept, first = zip(*(left_open(row, codec) for row in given["prompt"]), strict=True)
+            given = {"prompt": kept, "first": first}
+        _check_room(request.model, prompts, given["prompt"])
+    return Plan(arrangement=arrangement, batches=_batches(request, n, **given))
+
+
+def _check_room(model: LanguageModel, prompts: Sequence[Prompt], rows: Prompts) -> None:
+    """Tells of prompts, whose token ids are `rows`, that a model sees the end of alone, or has no room to write after.
+
+    Raises:
+        ConfigError: there is no room.
+    """
+    most = model.spec.shape[0]
+    if model.moves_on:
+        warn_of_unread(prompts, rows, most - 1)
+    else:
+        check_lengths(prompts, rows, most - 1, f"looks at {most}, those that it writes included")
 
 
 @register_mode("pairs", "sample")
@@ -45,7 +60,9 @@ def _translated(request: Request) -> Plan:
     n = (request.n or 1) * len(prompts)
     sources = [prompts[index % len(prompts)].text for index in range(n)]
     arrangement = Arrangement(n=n, facts={"source": sources}, beside=("source",), text="translation")
-    tokens = [tokens_of(prompt, codec) for prompt in prompts]
+    tokens = [[*tokens_of(prompt, codec), EOS] for prompt in prompts]
+    most = request.model.spec.shape[0]
+    check_lengths(prompts, tokens, most, f"reads {most}")
     return Plan(arrangement=arrangement, batches=_batches(request, n, prompt=tokens))
 
 
@@ -79,6 +96,8 @@ def _infilled(request: Request) -> Plan:
         return _infilled_data(request, model.mask)
     gap = request.controls.get("gap")
     canvases = [tokens_with_gaps(prompt, codec, model.mask, gap) for prompt in prompts]
+    most = model.spec.shape[0]
+    check_lengths(prompts, canvases, most, f"looks at {most}")
     n = (request.n or _USUAL) * len(prompts)
     texts = [prompts[index % len(prompts)].text for index in range(n)]
     arrangement = Arrangement(n=n, facts={"prompt": texts}, beside=("prompt",), text="filled")

@@ -186,13 +186,20 @@ def test_translations_stand_beside_their_sources(make: Make, capsys: pytest.Capt
     assert "4 items of the test split, translated" in capsys.readouterr().out
 
 
-def test_a_long_prompt_is_read_from_its_end_on(make: Make) -> None:
-    make("transformer")
+@pytest.mark.parametrize("model", ["transformer", "vae_text"])
+def test_a_long_prompt_is_read_from_its_end_on(make: Make, model: str, capsys: pytest.CaptureFixture[str]) -> None:
+    make(model)
     long = "the cat sat on a mat and the dog ran to him in the sun"
     (one,) = texts(f"prompt={long}", "n=1", "max_tokens=6", "temperature=0")
+    said = "has 54 tokens, and this model looks at the last 24: the first 30 are not seen"
+    assert f"aigc: warning: prompt= {said}\n" in capsys.readouterr().err
     (other,) = texts(f"prompt={long[-24:]}", "n=1", "max_tokens=6", "temperature=0")
+    assert "warning" not in capsys.readouterr().err
     assert one.startswith(long)
     assert one[len(long) :] == other[24:]
+    Path("p.txt").write_text(f"the cat\n{long}\n{long} {long}\n")
+    texts("prompt_file=p.txt", "max_tokens=1")
+    assert f"aigc: warning: line 2 of p.txt {said}; so it is with 1 more\n" in capsys.readouterr().err
 
 
 def test_a_prompt_may_end_within_a_word(make: Make) -> None:
@@ -220,6 +227,9 @@ def test_a_prompt_file_names_its_folder(make: Make) -> None:
     assert main(["sample", "prompt_file=p.txt"]) == 2
 
 
+FILES = {"empty": "", "blank": "the\n\ncat\n", "odd": "the\n100%\n", "long": f"the\n{9 * 'the cat '}\n"}
+
+
 @pytest.mark.parametrize(
     ("model", "words", "message", "mend"),
     [
@@ -235,9 +245,16 @@ def test_a_prompt_file_names_its_folder(make: Make) -> None:
         ("transformer", ["beam=2", "top_k=3"], "leave out top_k", ""),
         ("bert", ["mode=infill", "prompt=the cat"], "prompt= has no gap to fill", "____"),
         ("bert", ["mode=infill", "prompt=a_d__"], "prompt=: the vocabulary of this run has no '_'", ""),
-        ("bert", [f"prompt={'the cat ' * 9}"], "72 tokens, and this model looks at 25", "shorten"),
+        ("bert", [f"prompt={'the cat ' * 9}"], "prompt= has 72 tokens, and this model looks at 25", "shorten"),
+        ("bert", [f"prompt={25 * 'a'}"], "has 25 tokens, and this model looks at 25, those that it writes", "shorten"),
+        ("bert", ["mode=infill", f"prompt={24 * 'a'}__"], "has 26 tokens, and this model looks at 25", "shorten"),
+        ("bert", ["prompt_file=long.txt"], "line 2 of long.txt has 72 tokens", "data.context="),
         ("bert", ["sampler=gibs"], "sampler=gibs", "gibbs"),
         ("seq2seq", [f"prompt={'the cat ' * 9}"], "74 tokens, its ends included, and this model reads 24", "shorten"),
+        ("seq2seq", ["prompt_file=long.txt"], "line 2 of long.txt has 74 tokens", "data.max_length="),
+        ("seq2seq", ["prompt=the Zoo!"], "prompt=: the vocabulary of this run has no '!', 'Z'", "leave them out"),
+        ("vae_text", ["mode=reconstruct", "prompt=the Zoo!"], "the vocabulary of this run has no '!', 'Z'", "leave"),
+        ("vae_text", ["mode=reconstruct", f"prompt={'the cat ' * 9}"], "has 74 tokens, its ends included", "shorten"),
         ("seq2seq", ["n=999"], "items in the test split", "or fewer"),
         ("seq2seq", ["max_tokens=99"], "max_tokens=99: this model writes up to 23", "max_tokens=23"),
     ],
@@ -247,7 +264,7 @@ def test_wrong_words(
     make: Make, model: str, words: list[str], message: str, mend: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = make(model)
-    for name, text in (("empty", ""), ("blank", "the\n\ncat\n"), ("odd", "the\n100%\n")):
+    for name, text in FILES.items():
         Path(f"{name}.txt").write_text(text)
     assert main(["sample", *words]) == 2
     said = capsys.readouterr().err

@@ -71,6 +71,30 @@ def test_what_cannot_be_trained_on(words: str, code: int, says: str, capsys: pyt
     assert not Path("outputs").exists()
 
 
+SEQUENCES = [*SMALL[:3], "trainer.steps=2", "trainer.device=cpu", "trainer.sample_every=null"]
+PAIRS = "model=seq2seq data=pairs data.source={0}.txt data.target={1}.txt"
+DOCUMENTS = "model=vae data=text data.items=documents data.lines=true data.root={0}.txt"
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "says"),
+    [
+        (PAIRS.format("empty", "empty"), 3, "there is no text in"),
+        (PAIRS.format("short", "empty"), 3, "has 1 lines and"),
+        (PAIRS.format("short", "short"), 0, "in 1 pair"),
+        (DOCUMENTS.format("empty"), 3, "empty.txt: it is empty"),
+        (DOCUMENTS.format("short"), 2, "the train split of"),
+        (PAIRS.format("ok", "ok") + " data.tokenizer.vocab_size=9000", 0, "is more than the text can fill"),
+        (DOCUMENTS.format("ok") + " data.tokenizer.vocab_size=9000", 0, "is more than the text can fill"),
+    ],
+)
+def test_pairs_and_documents(words: str, code: int, says: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", *words.split(), *SEQUENCES]) == code
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) <= 2 or not code
+    assert says in " ".join(said)
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [
