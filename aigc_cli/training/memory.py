@@ -32,6 +32,19 @@ def keep_freed_memory() -> None:
             mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)
 
 
+def release_freed_memory() -> None:
+    """Gives the system, and a GPU, what is free: not all that a step needs comes out of what tensors freed.
+
+    oneDNN maps the kernels that it compiles, for which a process of limited address space would have no room.
+    """
+    gc.collect()  # cycles may hold tensors
+    if sys.platform.startswith("linux"):
+        with suppress(OSError, AttributeError):
+            ctypes.CDLL(None).malloc_trim(0)
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether memory ran out, a GPU's or the machine's."""
     known = isinstance(error, (MemoryError, torch.OutOfMemoryError))
@@ -102,6 +115,4 @@ def shrink_batch(run: Run) -> None:
         file=sys.stderr,
     )
     run.save_config({**config, "trainer": {**config["trainer"], **smaller}}, run.spec)
-    gc.collect()  # what was on the device may be held by cycles
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
+    release_freed_memory()

@@ -81,7 +81,12 @@ def without_memory(more: int) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 
 
-@pytest.mark.skipif(not Path("/proc/self/statm").is_file(), reason="needs /proc to tell how much memory is in use")
+needs_proc = pytest.mark.skipif(
+    not Path("/proc/self/statm").is_file(), reason="needs /proc to tell how much memory is in use"
+)
+
+
+@needs_proc
 def test_out_of_memory_names_the_batch_and_what_to_try(tmp_path: Path) -> None:
     code, said = aigc(
         "train", "run_dir=run", *words_of("vae", tmp_path), "trainer.batch_size=1000000", folder=tmp_path,
@@ -91,6 +96,21 @@ def test_out_of_memory_names_the_batch_and_what_to_try(tmp_path: Path) -> None:
     assert "out of memory on cpu with trainer.batch_size=1000000" in said
     assert "trainer.batch_size=500000 trainer.accumulate=2" in said
     assert "Traceback" not in said
+
+
+@needs_proc
+def test_an_automatic_batch_shrinks_until_it_fits_the_memory(tmp_path: Path) -> None:
+    code, said = aigc(
+        "train", "run_dir=run", *words_of("vae", tmp_path), "model.network=mlp", "model.hidden=512",
+        "trainer.batch_size=8192", "trainer.auto_batch=true", "trainer.steps=2", folder=tmp_path,
+        before=functools.partial(without_memory, 1 << 27),
+    )  # fmt: skip
+    assert code == 0, said
+    assert "out of memory with trainer.batch_size=8192; going on with trainer.batch_size=4096" in said
+    assert steps(tmp_path / "run") == [2]
+    trainer = find_run(str(tmp_path / "run")).config["trainer"]
+    assert trainer["batch_size"] * trainer["accumulate"] == 8192
+    assert 1 < trainer["accumulate"] < 8192
 
 
 def test_a_loss_that_is_not_finite_ends_the_run_and_saves_nothing(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
 import shutil
 from collections import namedtuple
 from pathlib import Path
@@ -15,7 +17,13 @@ from aigc_cli.commands.train import run_training
 from aigc_cli.config import Options, identity
 from aigc_cli.errors import ResourceError
 from aigc_cli.runs import find_run, read_rows
-from aigc_cli.training.memory import BatchTooLarge, is_out_of_memory, smaller_batch
+from aigc_cli.training.memory import (
+    BatchTooLarge,
+    is_out_of_memory,
+    keep_freed_memory,
+    release_freed_memory,
+    smaller_batch,
+)
 
 
 def config(size: int, accumulate: int = 1, **data: Any) -> dict[str, Any]:
@@ -45,6 +53,20 @@ def test_out_of_memory_in_whatever_words() -> None:
         torch.empty(1 << 60, dtype=torch.uint8)
     assert is_out_of_memory(caught.value)
     assert not is_out_of_memory(RuntimeError("a shape is wrong"))
+
+
+def resident() -> int:
+    """The pages of memory that this process has."""
+    return int(Path("/proc/self/statm").read_text().split()[1])
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="another C library than glibc")
+def test_what_tensors_freed_is_kept_until_it_is_released() -> None:
+    keep_freed_memory()
+    torch.ones(1 << 26, dtype=torch.uint8)
+    before, pages = resident(), (1 << 26) // os.sysconf("SC_PAGE_SIZE")
+    release_freed_memory()
+    assert before - resident() > pages // 2
 
 
 @pytest.fixture
