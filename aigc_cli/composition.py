@@ -10,6 +10,7 @@ import functools
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -80,7 +81,20 @@ class _UserFolder(FileConfigSource):
     def load_config(self, config_path: str) -> ConfigResult:
         if not self.is_config(config_path):
             raise ConfigLoadError(f"no {config_path} in {self.path}")
-        return super().load_config(config_path)
+        try:
+            loaded = super().load_config(config_path)
+        except UnicodeDecodeError as error:
+            raise self._unreadable(config_path, str(error)) from error
+        except OSError as error:  # without the system's word for it: of OmegaConf, for a number or a truth value
+            raise self._unreadable(config_path, error.strerror) from error
+        if not isinstance(loaded.config, DictConfig):
+            raise self._unreadable(config_path)
+        return loaded
+
+    def _unreadable(self, config_path: str, reason: str | None = None) -> ConfigError:
+        file = Path(self.path, self._normalize_file_name(config_path))
+        reason = reason or "it is not a mapping of keys to values"
+        return ConfigError(f"{file} cannot be read: {reason}", "mend the file there")
 
 
 class _SearchPath(SearchPathPlugin):

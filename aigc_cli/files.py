@@ -11,7 +11,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from aigc_cli.errors import ResourceError
+from aigc_cli.errors import ConfigError, ResourceError
+
+
+def path_of(word: str | Path) -> Path:
+    """The path that a user's word names: ``~`` is a home, where there is one of that name, and else a letter.
+
+    Raises:
+        ConfigError: no path can be written so.
+    """
+    if "\0" in str(word):
+        raise ConfigError(f"{str(word)!r} is no path: it holds a null byte", "name a file or a folder")
+    return Path(os.path.expanduser(word))
 
 
 def checksum(path: Path, algorithm: str = "sha256") -> str:

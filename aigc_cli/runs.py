@@ -26,7 +26,7 @@ from typing import Any
 from aigc_cli.config import identity, load_yaml, save_yaml
 from aigc_cli.data.base import DataSpec
 from aigc_cli.errors import ConfigError, DataError, suggest
-from aigc_cli.files import read_json, resource_errors, write_atomically, write_json
+from aigc_cli.files import path_of, read_json, resource_errors, write_atomically, write_json
 
 OUTPUTS = Path("outputs")
 _RECORDED = (
@@ -225,7 +225,7 @@ def create_run(config: dict[str, Any]) -> Run:
     """
     root = Path(config["outputs"])
     if config["run_dir"] is not None:
-        path = Path(config["run_dir"]).expanduser().absolute()
+        path = path_of(config["run_dir"]).absolute()
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             resumable = (path / "config.yaml").exists()
             mend = f"go on with `aigc train --resume {shlex.quote(str(path))}`, or name " if resumable else "name "
@@ -283,7 +283,7 @@ def find_run(word: str, root: Path = OUTPUTS) -> Run:
         if not link.is_dir():
             raise ConfigError(f"there is no run in {root}/ yet", "train one with `aigc train`, or name a run with run=")
         return open_run(link)
-    for path in (Path(word).expanduser(), root / word, *sorted(root.glob(f"*/{_literal(word)}"))):
+    for path in (path_of(word), root / word, *sorted(root.glob(f"*/{_literal(word)}"))):
         if path.is_dir():
             return open_run(path)
     known = [run.name for run in list_runs(root)]

@@ -182,6 +182,14 @@ def test_a_broken_yaml_is_named_with_its_line(user: Path) -> None:
         compose("train", ["model=broken"])
 
 
+@pytest.mark.parametrize(("content", "says"), [(b"true", "not a mapping"), (b"[1, 2]", "not a mapping"), (b"\xff", "0xff")])
+def test_a_yaml_that_is_no_mapping_is_named(user: Path, content: bytes, says: str) -> None:
+    write(user / "configs/model/broken.yaml", "")
+    (user / "configs/model/broken.yaml").write_bytes(content)
+    with pytest.raises(ConfigError, match=rf"configs/model/broken\.yaml cannot be read: .*{says}"):
+        compose("train", ["model=broken"])
+
+
 def test_an_experiment_that_names_nothing_there_is(user: Path) -> None:
     write(user / "configs/experiment/off.yaml", "# @package _global_\ndefaults:\n  - override /model: gann\n")
     with pytest.raises(ConfigError, match=r"model=gann, which does not exist\n  did you mean gan"):

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from aigc_cli.errors import ResourceError
-from aigc_cli.files import checksum, replacing, resource_errors, write_atomically
+from aigc_cli.errors import ConfigError, ResourceError
+from aigc_cli.files import checksum, path_of, replacing, resource_errors, write_atomically
 
 
 def test_a_replacement_that_fails_leaves_the_old(tmp_path):
@@ -36,3 +36,11 @@ def test_checksums(tmp_path):
 def test_a_full_disk_says_where_else_to_go():
     with pytest.raises(ResourceError, match="with AIGC_CACHE"), resource_errors(Path("x"), "with AIGC_CACHE"):
         raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_word_is_a_path(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/someone")
+    assert path_of("~/a") == Path("/home/someone/a")
+    assert path_of("~nobody~here/a") == Path("~nobody~here/a")
+    with pytest.raises(ConfigError, match="null byte"):
+        path_of("a\0b")

@@ -12,6 +12,7 @@ from pydantic.dataclasses import dataclass
 
 from aigc_cli.config import STRICT, Options, check
 from aigc_cli.errors import ConfigError
+from aigc_cli.files import path_of
 from aigc_cli.reporting import say, say_plainly, shown
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def main(config: dict[str, Any], options: Options) -> int:
     if settings.neighbours is not None and len(lines) == 1:
         raise ConfigError(f"neighbours={settings.neighbours} needs other lines, and there is one", "give it a file")
     if settings.out is not None:
-        _check_out(Path(settings.out).expanduser(), settings.overwrite)
+        _check_out(path_of(settings.out), settings.overwrite)
     restored = restore_model(find_run(settings.run), step=settings.step, device=settings.device)
     print(f"embedding by {restored.run.name}, step {restored.step}, on {restored.device}", file=sys.stderr)
     vectors = embed(restored, lines, read, settings.batch_size)
@@ -84,7 +85,7 @@ def _lines(settings: EmbedConfig, read: Read) -> list[Line]:
         what = "neither a file nor a text" if settings.input is None else "both a file and a text"
         raise ConfigError(f"aigc embed was given {what}", 'write aigc embed FILE, or aigc embed text="..."')
     if settings.input is not None:
-        return lines_of_file(Path(settings.input).expanduser(), read)
+        return lines_of_file(path_of(settings.input), read)
     assert settings.text is not None
     if not settings.text.strip():
         raise ConfigError("text= is empty", 'write for example text="a few words"')
@@ -101,7 +102,7 @@ def _check_out(out: Path, overwrite: bool) -> None:
 def _out(settings: EmbedConfig, restored: Restored) -> Path:
     """Where the vectors go."""
     if settings.out is not None:
-        return Path(settings.out).expanduser()
+        return path_of(settings.out)
     name = "text" if settings.input is None else Path(settings.input).stem
     return restored.run.path / EMBEDDINGS / f"step-{restored.step}-{name}.npz"
 

@@ -12,6 +12,7 @@ from pydantic.dataclasses import dataclass
 from aigc_cli.config import STRICT, Options, check
 from aigc_cli.data.base import Split
 from aigc_cli.errors import ConfigError
+from aigc_cli.files import path_of
 
 if TYPE_CHECKING:
     from aigc_cli.metrics.report import Sides
@@ -62,7 +63,7 @@ def main(config: dict[str, Any], options: Options) -> int:
     if not asked.metric:
         raise ConfigError("metric= names no metric", "for example --metric fd,prdc")
     if asked.out is not None:
-        _check_place(Path(asked.out).expanduser(), is_file=asked.task == "stats")
+        _check_place(path_of(asked.out), is_file=asked.task == "stats")
     if asked.task == "stats":
         from aigc_cli.commands.eval_stats import write_stats
 
@@ -139,7 +140,7 @@ def tell(
     from aigc_cli.metrics.stamp import record
 
     if asked.out is not None:
-        folder = Path(asked.out).expanduser()
+        folder = path_of(asked.out)
     records, files, texts = [], [], []
     for results, sides in told:
         own = []

@@ -14,7 +14,7 @@ from aigc_cli.commands.eval_text_run import text_records, text_run
 from aigc_cli.commands.evaluating import make_evaluator, open_setting, open_sides, warn_of_ignored, with_extractor
 from aigc_cli.config import Options
 from aigc_cli.errors import ConfigError, DataError
-from aigc_cli.files import read_json
+from aigc_cli.files import path_of, read_json
 from aigc_cli.metrics.comparison import Records, check_comparable, describe_comparison, differences
 from aigc_cli.metrics.report import write
 from aigc_cli.metrics.result import averaged
@@ -46,7 +46,7 @@ def compare(asked: EvalConfig, options: Options) -> int:
     if files:
         if len(files) < len(words):
             raise ConfigError("records and runs do not go together", "name runs alone, or .json files alone")
-        named = [(Path(file).name, _read(Path(file).expanduser())) for file in files]
+        named = [(Path(file).name, _read(path_of(file))) for file in files]
     else:
         named = _evaluated(replace(asked, seeds=asked.seeds or SEEDS), options, words)
     check_comparable(named)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aigc_cli.commands.eval_kinds import by_kind
 from aigc_cli.commands.evaluating import open_setting, open_side, sources_of, warn_of_ignored, with_extractor
 from aigc_cli.config import Options, compose
 from aigc_cli.errors import ConfigError
-from aigc_cli.files import resource_errors
+from aigc_cli.files import path_of, resource_errors
 from aigc_cli.metrics.base import require
 from aigc_cli.metrics.extraction import Extraction, Key, build_extractor
 from aigc_cli.metrics.features import FeatureStatistics
@@ -62,7 +61,7 @@ def write_stats(asked: EvalConfig, options: Options) -> int:
         "n": statistics.n,
         "versions": versions(),
     }
-    path = Path(asked.out).expanduser()
+    path = path_of(asked.out)
     with resource_errors(path, "with out="):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_statistics(path, statistics, stamp)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from aigc_cli.config import check
 from aigc_cli.errors import ConfigError, DataError
-from aigc_cli.files import checksum
+from aigc_cli.files import checksum, path_of
 from aigc_cli.metrics.report import Items, Sides
 from aigc_cli.metrics.result import Result, Score, finite
 from aigc_cli.metrics.text import TextMetric
@@ -37,7 +37,7 @@ def measure_text(asked: EvalConfig, metrics: Configs) -> tuple[list[Result], Sid
     needing = next((name for name, metric in built.items() if metric.reference), None)
     if needing is not None and asked.real is None:
         raise ConfigError(f"{needing} needs a text to compare with, and real= names none", _EXAMPLE)
-    fake, real = (None if word is None else read_lines(Path(word).expanduser()) for word in (asked.fake, asked.real))
+    fake, real = (None if word is None else read_lines(path_of(word)) for word in (asked.fake, asked.real))
     assert fake is not None
     fake = fake[: asked.n]
     results = [_measured(name, metric, fake, real or [], asked.n, metrics[name]) for name, metric in built.items()]
@@ -61,7 +61,7 @@ def _measured(name: str, metric: TextMetric, fake: list[str], real: list[str], n
 
 
 def _side(word: str, lines: list[str]) -> Items:
-    path = Path(word).expanduser()
+    path = path_of(word)
     return Items(len(lines), {"lines_of": word, "sha256": checksum(path)})
 
 

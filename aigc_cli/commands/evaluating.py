@@ -15,6 +15,7 @@ from aigc_cli.config import Options
 from aigc_cli.data import open_dataset
 from aigc_cli.data.base import Dataset, Split
 from aigc_cli.errors import ConfigError, DataError
+from aigc_cli.files import path_of
 from aigc_cli.metrics.evaluation import Evaluator, Side
 from aigc_cli.metrics.features import Sources
 from aigc_cli.metrics.images import DatasetImages, First, Images, open_images
@@ -69,7 +70,7 @@ def sources_of(asked: EvalConfig) -> Sources:
     """What extractors may build themselves from where there is no data."""
     return Sources(
         device=resolve_device(asked.device),
-        weights=None if asked.weights is None else Path(asked.weights).expanduser(),
+        weights=None if asked.weights is None else path_of(asked.weights),
         resize=asked.resize,
         backbone=asked.backbone,
     )
@@ -197,7 +198,7 @@ def open_side(word: str | None, channels: int | None) -> Side | None:
     """The images or statistics that a user named; None for None."""
     if word is None:
         return None
-    path = Path(word).expanduser()
+    path = path_of(word)
     return StatisticsFile(path) if is_statistics(path) else open_images(path, channels)
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 from aigc_cli.errors import ConfigError, DataError, suggest
+from aigc_cli.files import path_of
 from aigc_cli.folders import defaults, describe, options
 
 Row = dict[str, Any]
@@ -46,7 +46,7 @@ def _options(group: str) -> list[Row]:
 def _runs(outputs: str | None) -> list[Row]:
     from aigc_cli.runs import list_runs
 
-    return [_run_row(run) for run in list_runs(Path(outputs or defaults("train")["outputs"]).expanduser())]
+    return [_run_row(run) for run in list_runs(path_of(outputs or defaults("train")["outputs"]))]
 
 
 def _run_row(run: Any) -> Row:

@@ -16,7 +16,7 @@ from pydantic.dataclasses import dataclass as typed
 
 from aigc_cli.config import STRICT, Options, check
 from aigc_cli.errors import ConfigError
-from aigc_cli.files import checksum
+from aigc_cli.files import checksum, path_of
 from aigc_cli.progress import progress
 from aigc_cli.reporting import say_plainly, shown
 
@@ -77,7 +77,7 @@ def main(config: dict[str, Any], options: Options) -> int:
     plan = _plan(restored, settings, field_values(controls))
     provenance = _provenance(restored, settings, format, named_values(controls), plan)
     usual = format == find_writer(run.spec.modality)[0]
-    out = Path(settings.out).expanduser() if settings.out else default_out(run, provenance, usual)
+    out = path_of(settings.out) if settings.out else default_out(run, provenance, usual)
     written = _write(plan, settings, partial(writer, codec=restored.codec), provenance, out)
     if options.json:
         named = {"out": str(out), "files": written.files, "overview": written.overview}
@@ -122,7 +122,7 @@ def _prompts(settings: SampleConfig, controls: Mapping[str, Any]) -> list[Prompt
         raise ConfigError(f"prompt_file={settings.prompt_file}: this model takes no prompts", "leave prompt_file= out")
     if typed is not None:
         raise ConfigError("prompt= and prompt_file= both say what to begin from", "leave one of them out")
-    return read_prompts(Path(settings.prompt_file).expanduser())
+    return read_prompts(path_of(settings.prompt_file))
 
 
 def _write(
@@ -177,7 +177,7 @@ def _provenance(
 
     run = restored.run
     file = settings.prompt_file
-    prompts = {} if file is None else {"prompt_file": file, "sha256": checksum(Path(file).expanduser())}
+    prompts = {} if file is None else {"prompt_file": file, "sha256": checksum(path_of(file))}
     return Provenance(
         modality=run.spec.modality,
         format=format,

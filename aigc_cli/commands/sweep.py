@@ -29,7 +29,7 @@ from aigc_cli.commands.sweep_table import collect, common_words, finish, new_row
 from aigc_cli.composition import QUIET, audit, compose_raw, config_loader, plain
 from aigc_cli.config import Options
 from aigc_cli.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_TERMINATED, ConfigError, Interrupted, Terminated
-from aigc_cli.files import resource_errors, write_json
+from aigc_cli.files import path_of, resource_errors, write_json
 from aigc_cli.grammar import prepare, quote
 from aigc_cli.registry import import_plugin
 from aigc_cli.reporting import report, say
@@ -175,7 +175,7 @@ def _make_folder(master: DictConfig, config: Mapping[str, Any]) -> Path:
     """The sweep's own folder: ``hydra.sweep.dir`` where the user gave one, else ``<outputs>/sweeps/<stamp>``."""
     given = [word for word in master.hydra.overrides.hydra if word.startswith("hydra.sweep.dir=")]
     folder = Path(str(master.hydra.sweep.dir)) if given else Path(config["outputs"], "sweeps", _stamp())
-    folder = folder.expanduser().absolute()
+    folder = path_of(folder).absolute()
     with resource_errors(folder):
         for attempt in range(10_000):
             unique = folder if attempt == 0 else folder.with_name(f"{folder.name}-{attempt}")

@@ -10,6 +10,7 @@ from aigc_cli.config import check
 from aigc_cli.data.base import SPLITS, Batch, Codec, Dataset, DataSpec, Split
 from aigc_cli.data.codecs import TOKENIZER_FILE
 from aigc_cli.errors import ConfigError
+from aigc_cli.files import path_of
 from aigc_cli.registry import find
 
 __all__ = ["SPLITS", "Batch", "Codec", "DataSpec", "Dataset", "Split", "absolute_paths", "open_dataset"]
@@ -19,12 +20,12 @@ def absolute_paths(values: Mapping[str, Any]) -> dict[str, Any]:
     """A `data` section with its paths as they are from any folder: of the root, of files, of a tokenizer."""
     changed = dict(values)
     for key in ("root", "source", "target"):
-        path = None if changed.get(key) is None else Path(str(changed[key])).expanduser().absolute()
+        path = None if changed.get(key) is None else path_of(str(changed[key])).absolute()
         if path is not None and (key == "root" or path.is_file()):  # a source may be a language, or a field
             changed[key] = str(path)
     tokenizer = changed.get("tokenizer")
     if isinstance(tokenizer, Mapping) and tokenizer.get("path") is not None:
-        changed["tokenizer"] = {**tokenizer, "path": str(Path(tokenizer["path"]).expanduser().absolute())}
+        changed["tokenizer"] = {**tokenizer, "path": str(path_of(tokenizer["path"]).absolute())}
     return changed
 
 

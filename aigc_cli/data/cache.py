@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 
 from aigc_cli.errors import DataError, ResourceError
+from aigc_cli.files import path_of
 
 
 def cache_dir() -> Path:
@@ -20,7 +21,7 @@ def cache_dir() -> Path:
     """
     chosen = os.environ.get("AIGC_CACHE")
     if chosen:
-        folder = Path(chosen).expanduser().absolute()
+        folder = path_of(chosen).absolute()
         if not _writable(folder):
             raise ResourceError(f"the cache folder {folder} cannot be written to", "set AIGC_CACHE to one that can")
         return folder
@@ -52,7 +53,7 @@ def find_root(root: str) -> Path:
     Raises:
         DataError: there is nothing.
     """
-    path = Path(os.path.expanduser(root)).absolute()
+    path = path_of(root).absolute()
     if not path.exists():
         raise DataError(f"data.root={root}: there is nothing at {path}", "check the path, or put the data there")
     return path

@@ -20,7 +20,7 @@ from aigc_cli.data.text_files import Reading, kind_of, known_encoding, printable
 from aigc_cli.data.text_sources import FileSource, PairSource, Source
 from aigc_cli.data.tokenizers import TokenizerConfig
 from aigc_cli.errors import ConfigError, DataError
-from aigc_cli.files import checksum
+from aigc_cli.files import checksum, path_of
 from aigc_cli.registry import register
 
 Length = Annotated[int, Field(ge=4, le=1 << 16)]
@@ -108,7 +108,7 @@ def _sources(root: str | None, source: str, target: str) -> dict[Split, PairSour
 
 
 def _file(key: str, name: str) -> Path:
-    path = Path(name).expanduser().absolute()
+    path = path_of(name).absolute()
     if not path.is_file():
         raise DataError(f"data.{key}={name}: there is no file {printable(path)}", HOW)
     return path
