@@ -182,7 +182,9 @@ def test_a_broken_yaml_is_named_with_its_line(user: Path) -> None:
         compose("train", ["model=broken"])
 
 
-@pytest.mark.parametrize(("content", "says"), [(b"true", "not a mapping"), (b"[1, 2]", "not a mapping"), (b"\xff", "0xff")])
+@pytest.mark.parametrize(
+    ("content", "says"), [(b"true", "not a mapping"), (b"[1, 2]", "not a mapping"), (b"\xff", "0xff")]
+)
 def test_a_yaml_that_is_no_mapping_is_named(user: Path, content: bytes, says: str) -> None:
     write(user / "configs/model/broken.yaml", "")
     (user / "configs/model/broken.yaml").write_bytes(content)
