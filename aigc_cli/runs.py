@@ -85,7 +85,7 @@ class Run:
                 specials=tuple((str(name), int(token)) for name, token in saved.get("specials", ())),
                 fingerprint=str(saved["fingerprint"]),
             )
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
             raise DataError(f"{path} cannot be read: {error}", "restore the file, or train the run again") from None
 
     def save_config(

@@ -21,7 +21,7 @@ def refuse_changes(run: Run, checkpoint: Checkpoint, spec: DataSpec, model: Mode
     Raises:
         ConfigError: they differ; the message names the keys that do.
     """
-    saved = checkpoint.state.get("fingerprint")
+    saved = checkpoint.state.fingerprint
     if saved != spec.fingerprint:
         before = asdict(run.spec) if (run.path / "data.json").is_file() else {}
         keys = differences({**before, "fingerprint": saved}, asdict(spec), present=set(before) | {"fingerprint"})

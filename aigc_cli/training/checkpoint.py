@@ -30,6 +30,7 @@ from aigc_cli.nn.lora import merge_adapters, train_adapters_only
 from aigc_cli.registry import find
 from aigc_cli.runs import Run
 from aigc_cli.training.precision import resolve_device
+from aigc_cli.training.settings import State, read_state
 
 Tensors = dict[str, Tensor]
 _NAME = re.compile(r"step-(\d+)")
@@ -42,7 +43,7 @@ class Checkpoint:
     path: Path
     step: int
     tensors: dict[str, Tensors]  # by file: "model", "optimizer", and "ema" where there is one
-    state: dict[str, Any]
+    state: State
     sums: dict[str, str]  # SHA-256 by file name
 
 
@@ -146,12 +147,12 @@ class CheckpointFolder:
         try:
             manifest = read_json(folder / "manifest.json")
             _verify(folder, manifest)
-            state = read_json(folder / "state.json")
+            state = read_state(folder / "state.json")
             files = [name.removesuffix(".safetensors") for name in manifest if name.endswith(".safetensors")]
             tensors = {file: load_file(folder / f"{file}.safetensors") for file in files}
         except (OSError, ValueError, SafetensorError) as error:
             raise DataError(f"checkpoint {folder} is broken: {_reason(error)}") from None
-        if not isinstance(state, dict) or state.get("step") != step or "model" not in tensors:
+        if state.step != step or "model" not in tensors:
             raise DataError(f"checkpoint {folder} is broken: it is not what its name says")
         return Checkpoint(folder, step, tensors, state, manifest)
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from aigc_cli.errors import NonFiniteError
 from aigc_cli.files import replacing, resource_errors, write_atomically
 from aigc_cli.runs import read_rows
+from aigc_cli.training.settings import Sums
 
 
 class Tally:
@@ -73,24 +74,24 @@ class Tally:
         self._first_bad.clear()
         return {name: value / counts[name] for name, value in sums.items()}
 
-    def state(self) -> list[dict[str, Any]]:
+    def state(self) -> list[Sums]:
         """What has been added since the last reading, as plain data: a run that goes on begins its next row with it."""
         return [
-            {"names": list(names), "sums": total.tolist(), "count": self._counts[names]}
+            Sums(names=list(names), sums=total.tolist(), count=self._counts[names])
             for names, total in self._sums.items()
         ]
 
-    def load(self, state: list[dict[str, Any]], device: torch.device) -> None:
+    def load(self, state: list[Sums], device: torch.device) -> None:
         """Takes what :meth:`state` gave.
 
         Raises:
-            KeyError, TypeError, ValueError: it did not give this.
+            ValueError: it did not give this.
         """
         for part in state:
-            names, sums = tuple(map(str, part["names"])), torch.tensor(part["sums"], dtype=torch.float32, device=device)
+            names, sums = tuple(part.names), torch.tensor(part.sums, dtype=torch.float32, device=device)
             if sums.shape != (len(names),):
                 raise ValueError("the state's tally has other sums than names")
-            self._sums[names], self._counts[names] = sums, int(part["count"])
+            self._sums[names], self._counts[names] = sums, part.count
             self._first_bad[names] = torch.full_like(sums, math.inf)
 
 

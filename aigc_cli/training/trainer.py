@@ -15,7 +15,6 @@ from contextlib import nullcontext, suppress
 from dataclasses import asdict, replace
 
 import torch
-from pydantic import TypeAdapter
 from torch import Tensor, nn
 
 from aigc_cli.data.base import Batch
@@ -255,7 +254,7 @@ class Trainer:
         state = self.state
         state.scalers, state.tally = self.precision.state_dict(), self.tally.state()
         for part in state.tally:
-            part["sums"] = self.processes.mean(part["sums"])
+            part.sums = self.processes.mean(part.sums)
         tensors = tensors_of(self.model, self.optimizers, self.ema)
         self.processes.from_main(lambda: self._write_checkpoint(tensors))
 
@@ -278,15 +277,14 @@ class Trainer:
         if checkpoint is None:
             return False
         try:
-            state = TypeAdapter(State).validate_python(checkpoint.state)
             refuse_changes(self.run, checkpoint, self.loader.dataset.spec, self.model)
-            self._load(checkpoint, state)
+            self._load(checkpoint)
         except (RuntimeError, KeyError, TypeError, ValueError) as error:
             raise DataError(
                 f"checkpoint {checkpoint.path} does not fit this configuration: {' '.join(str(error).split())[:200]}",
                 "restore the run's own config.yaml, or start a new run without --resume",
             ) from None
-        self._take_over(state)
+        self._take_over(checkpoint.state)
         return True
 
     def _take_over(self, state: State) -> None:
@@ -301,7 +299,8 @@ class Trainer:
                 )
         self.state = replace(state, processes=self.processes.count)
 
-    def _load(self, checkpoint: Checkpoint, state: State) -> None:
+    def _load(self, checkpoint: Checkpoint) -> None:
+        state = checkpoint.state
         load_tensors(checkpoint, self.model, self.optimizers, self.ema)
         self.precision.load_state_dict(state.scalers)
         self.tally.load(state.tally, self.device)

@@ -138,6 +138,17 @@ def test_weights_of_a_metric_that_attack_are_refused(
     assert not Path("harmed").exists()
 
 
+#: Keys of a state, and what none of them can be.
+NONSENSE = [
+    ("seconds", "NaN"), ("seconds", "1e999"), ("seconds", '"1"'), ("best", "-Infinity"), ("best_step", "-1"),
+    ("batches", "1e3"), ("batches", "9" * 400), ("updates", "[]"), ("processes", "0"), ("fingerprint", "3"),
+    ("scalers", '{"main": {"scale": Infinity}}'), ("scalers", '{"main": 3}'),
+    ("tally", '[{"names": ["a"], "sums": [NaN], "count": 1}]'),
+    ("tally", '[{"names": ["a"], "sums": [1], "count": 0}]'),
+    ("tally", '[{"names": "a"}]'), ("unheard", "1"),
+]  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("file", "content"),
     [
@@ -145,12 +156,17 @@ def test_weights_of_a_metric_that_attack_are_refused(
         ("state.json", "[1]"),
         ("state.json", '{"step": "5"}'),
         ("state.json", "[" * 100_000),
+        *(("state.json", f'{{"step": STEP, "{key}": {value}}}') for key, value in NONSENSE),
         ("manifest.json", "[" * 100_000),
         ("manifest.json", '{"state.json": 3, "model.safetensors": null}'),
         ("manifest.json", '{"/etc/passwd": "0", "state.json": "0"}'),
         (
             "../../data.json",
             '{"modality": "image", "shape": [1, 1000000000, 1000000000], "classes": [], "vocab_size": null}',
+        ),
+        (
+            "../../data.json",
+            '{"modality": "image", "shape": [1, 1e999, 8], "classes": [], "vocab_size": null, "fingerprint": ""}',
         ),
         ("../../data.json", "[" * 100_000),
     ],
@@ -160,12 +176,12 @@ def test_a_strangers_json_is_refused(
 ) -> None:
     for step in (3, 5):
         folder = tiny_run.checkpoints / f"step-{step}"
-        (folder / file).write_text(content)
+        (folder / file).write_text(content.replace("STEP", str(step)))
         if file == "state.json":
             manifest = json.loads((folder / "manifest.json").read_text())
             (folder / "manifest.json").write_text(json.dumps({**manifest, file: checksum(folder / file)}))
-    for line in COMMANDS[:1]:
-        assert main(line.format(run=tiny_run.path).split()) in (2, 3, 5)
+    for line in COMMANDS:
+        assert main(line.format(run=tiny_run.path).split()) in ((3,) if file == "state.json" else (2, 3, 5))
     assert "Traceback" not in capsys.readouterr().err
 
 

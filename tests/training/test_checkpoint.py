@@ -6,6 +6,7 @@ import torch
 
 from aigc_cli.errors import DataError, NonFiniteError
 from aigc_cli.training.checkpoint import CheckpointFolder
+from aigc_cli.training.settings import State
 
 
 def tensors(value=1.0):
@@ -25,7 +26,7 @@ def test_round_trip(folder):
     loaded = folder.load(20)
     assert torch.equal(loaded.tensors["model"]["w"], torch.full((3,), 20.0))
     assert loaded.tensors["model"]["n"].dtype == torch.int64
-    assert loaded.state == {"step": 20}
+    assert loaded.state == State(step=20)
     assert sorted(path.name for path in loaded.path.iterdir()) == [
         "manifest.json", "model.safetensors", "optimizer.safetensors", "state.json",
     ]  # fmt: skip
