@@ -20,6 +20,12 @@ from aigc_cli.grammar import parse, several_values
 
 #: The groups that a configuration cannot do without.
 SECTIONS = ("model", "data", "optimizer", "trainer")
+#: What to do in place of choosing again what a run has chosen, for the commands that are given one.
+_INSTEAD = {
+    "sample": "the run has its own: data.root= says where it lies now, prompt_file=FILE names texts of yours, and aigc "
+    "eval measures on other data",
+    "embed": "leave it out: the run has its own",
+}
 _EXTRAS = {"hydra/launcher": "joblib", "hydra/sweeper": "optuna"}
 
 
@@ -59,7 +65,7 @@ def _problems(loader: ConfigLoader, command: str, words: Sequence[str], quiet: S
         elif parsed.is_sweep_override():
             problems.append(several_values(word, parsed))
         elif parsed.key_or_group in groups(command) or loader.get_group_options(parsed.key_or_group):
-            problem = _group(loader, parsed)
+            problem = _group(loader, command, parsed)
             problems += [problem] if problem else []
             good += [] if problem else [word]
         else:
@@ -67,8 +73,10 @@ def _problems(loader: ConfigLoader, command: str, words: Sequence[str], quiet: S
     return problems + _keys(loader, command, [*good, *quiet], others)
 
 
-def _group(loader: ConfigLoader, parsed: Override) -> tuple[str, str] | None:
+def _group(loader: ConfigLoader, command: str, parsed: Override) -> tuple[str, str] | None:
     group, value = parsed.key_or_group, parsed.value()
+    if command in _INSTEAD and group in SECTIONS:
+        return f"{parsed.input_line}: aigc {command} does not choose the {group}", _INSTEAD[command]
     options = loader.get_group_options(group)
     if group in SECTIONS and (value is None or parsed.is_delete()):
         return f"{parsed.input_line} leaves no {group}", suggest("", options)
@@ -104,7 +112,7 @@ def _keys(
         elif "/" in key or "@" in word.partition("=")[0]:
             problems.append((f"there is no group {key}", suggest(key, groups(command))))
         else:
-            problems.append((f"there is no key {key}", _nearest_key(key, [*known, *groups(command)])))
+            problems.append((f"there is no key {key}", _nearest_key(command, key, [*known, *groups(command)])))
     return problems
 
 
@@ -114,14 +122,16 @@ def known_keys(config: DictConfig) -> set[str]:
     return {key for key, _ in walk(container)}
 
 
-def _nearest_key(key: str, known: Sequence[str]) -> str:
-    """A mend that looks among the key's own siblings first, then everywhere."""
+def _nearest_key(command: str, key: str, known: Sequence[str]) -> str:
+    """A mend that looks among the key's own siblings first, then everywhere but where a run has chosen already."""
     own = [other for other in known if other.split(".")[0] != "hydra" or key.split(".")[0] == "hydra"]
     section, _, last = key.rpartition(".")
     siblings = [other for other in own if other.rpartition(".")[0] == section]
     close = nearest(last, [other.rpartition(".")[2] for other in siblings], count=2)
     if close:
         return f"did you mean {' or '.join(f'{section}.{name}'.lstrip('.') for name in close)}?"
+    if key.split(".")[0] in SECTIONS and command in _INSTEAD:
+        return _INSTEAD[command]
     sections = {other.rpartition(".")[0] for other in own}
     close = nearest(key, [other for other in own if other not in sections], count=2)
     if close:

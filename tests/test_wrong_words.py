@@ -52,6 +52,15 @@ WRONG = [
     ("sample run=vae frames=0", 2, ["frames=0", "greater than or equal to 2"]),
     ("sample run=vae clas=cat", 2, ["clas: neither", "class"]),
     ("sample run=vae data.rot=there", 2, ["data.rot", "did you mean data.root?"]),
+    # what a run has chosen already
+    (
+        "sample run=vae data=cifar10",
+        2,
+        ["data=cifar10: aigc sample does not choose the data", "data.root=", "aigc eval"],
+    ),
+    ("sample run=vae data.test=2017", 2, ["no key data.test", "data.root=", "prompt_file=FILE", "aigc eval"]),
+    ("embed file run=vae model=bert", 2, ["model=bert: aigc embed does not choose the model", "leave it out"]),
+    ("embed file run=vae data.root=there", 2, ["no key data.root", "leave it out"]),
     ("train data.val_fraction=0.0 trainer.validate_every=1", 2, ["val split", "data.val_fraction"]),
     # code in a configuration
     ("train +model._target_=os.system", 2, ["model._target_=os.system"]),
