@@ -16,9 +16,9 @@ from torch.nn.functional import normalize
 
 from aigc_cli.data.base import Batch
 from aigc_cli.data.codecs import TextCodec
-from aigc_cli.data.text_files import printable, without_surrogates
+from aigc_cli.data.text_files import printable, read_lines, without_surrogates
 from aigc_cli.data.tokenizers import BOS, EOS, PAD
-from aigc_cli.errors import ConfigError, DataError
+from aigc_cli.errors import ConfigError
 from aigc_cli.files import replacing
 from aigc_cli.models.language import padded
 from aigc_cli.training.checkpoint import Restored
@@ -66,20 +66,16 @@ def _count(lines: Sequence[int]) -> str:
 
 
 def lines_of_file(path: Path, read: Read) -> list[Line]:
-    """The lines of a UTF-8 file that have text in them; only a line feed ends one, perhaps after a carriage return.
+    """The lines of a file that have text in them, as :func:`aigc_cli.data.text_files.read_lines` reads them.
 
     Raises:
         ConfigError: there is no such file, or no text in it.
-        DataError: it is not UTF-8.
+        DataError: it cannot be read, or is not UTF-8.
     """
     name = printable(path)
     if not path.is_file():
         raise ConfigError(f"input={name}: there is no such file", "name a file of text, whose lines get a vector each")
-    try:
-        whole = path.read_bytes().decode("utf-8-sig").removesuffix("\n").split("\n")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{name} is not UTF-8 text: {error}", "save it as UTF-8") from None
-    lines = [Line(number, text.removesuffix("\r")) for number, text in enumerate(whole, 1)]
+    lines = [Line(number, text) for number, text in enumerate(read_lines(path), 1)]
     read.empty += [line.number for line in lines if not line.text.strip()]
     found = [line for line in lines if line.text.strip()]
     if not found:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aigc_cli.config import check
-from aigc_cli.errors import ConfigError, DataError
+from aigc_cli.data.text_files import printable, read_lines
+from aigc_cli.errors import ConfigError
 from aigc_cli.files import checksum, path_of
 from aigc_cli.metrics.report import Items, Sides
 from aigc_cli.metrics.result import Result, Score, finite
@@ -37,11 +37,9 @@ def measure_text(asked: EvalConfig, metrics: Configs) -> tuple[list[Result], Sid
     needing = next((name for name, metric in built.items() if metric.reference), None)
     if needing is not None and asked.real is None:
         raise ConfigError(f"{needing} needs a text to compare with, and real= names none", _EXAMPLE)
-    fake, real = (None if word is None else read_lines(path_of(word)) for word in (asked.fake, asked.real))
-    assert fake is not None
-    fake = fake[: asked.n]
-    results = [_measured(name, metric, fake, real or [], asked.n, metrics[name]) for name, metric in built.items()]
-    return results, Sides(_side(asked.fake, fake), None if asked.real is None else _side(asked.real, real or []))
+    fake, real = _lines(asked.fake)[: asked.n], [] if asked.real is None else _lines(asked.real)
+    results = [_measured(name, metric, fake, real, asked.n, metrics[name]) for name, metric in built.items()]
+    return results, Sides(_side(asked.fake, fake), None if asked.real is None else _side(asked.real, real))
 
 
 def _measured(name: str, metric: TextMetric, fake: list[str], real: list[str], n: int | None, values: Any) -> Result:
@@ -65,18 +63,8 @@ def _side(word: str, lines: list[str]) -> Items:
     return Items(len(lines), {"lines_of": word, "sha256": checksum(path)})
 
 
-def read_lines(path: Path) -> list[str]:
-    """The lines of a UTF-8 file; only a line feed ends one, with or without a carriage return before it.
-
-    Raises:
-        ConfigError: there is no such file.
-        DataError: it is not UTF-8.
-    """
+def _lines(word: str) -> list[str]:
+    path = path_of(word)
     if not path.is_file():
-        raise ConfigError(f"there is no file {path}", _EXAMPLE)
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not UTF-8 text: {error}", "save it as UTF-8, an item a line") from None
-    lines = text.split("\n")
-    return [line.removesuffix("\r") for line in (lines[:-1] if lines[-1] == "" else lines)]
+        raise ConfigError(f"there is no file {printable(path)}", _EXAMPLE)
+    return read_lines(path, "save it as UTF-8, an item a line")

@@ -197,6 +197,20 @@ def lines_of(path: Path, reading: Reading) -> Iterator[str]:
         yield rest.removesuffix("\r")
 
 
+def read_lines(path: Path, mend: str = "save it as UTF-8") -> list[str]:
+    """The lines of a file of UTF-8 that fits in memory, unpacked where its name ends in .gz, without their ends; only a
+    line feed, perhaps after a carriage return, ends one.
+
+    Raises:
+        DataError: as :func:`blocks`, or it is not UTF-8, which `mend` is for.
+    """
+    try:
+        lines = b"".join(blocks(path)).decode("utf-8-sig").split("\n")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{printable(path)} is not UTF-8 text: {error}", mend) from None
+    return [line.removesuffix("\r") for line in (lines[:-1] if lines[-1] == "" else lines)]
+
+
 def rows_of(path: Path, fields: Sequence[str], reading: Reading) -> Iterator[tuple[str, ...]]:
     """The `fields` of each row of a .jsonl, .csv or .tsv file, as text.
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from aigc_cli.data.codecs import TextCodec
-from aigc_cli.data.text_files import printable
+from aigc_cli.data.text_files import printable, read_lines
 from aigc_cli.data.tokenizers import BOS, EOS
-from aigc_cli.errors import ConfigError, DataError
+from aigc_cli.errors import ConfigError
 
 #: Two or more underscores stand for one gap.
 GAP = re.compile(r"(_{2,})")
@@ -25,22 +25,19 @@ class Prompt(NamedTuple):
 
 
 def read_prompts(path: Path) -> list[Prompt]:
-    """The prompts in a UTF-8 file, one a line; only a line feed ends a line, with or without a carriage return.
+    """The prompts in a file, one a line, as :func:`aigc_cli.data.text_files.read_lines` reads them.
 
     Raises:
         ConfigError: there is no such file, it is empty, or one of its lines is.
-        DataError: it is not UTF-8.
+        DataError: it cannot be read, or is not UTF-8.
     """
     name = printable(path)
     if not path.is_file():
         raise ConfigError(f"prompt_file={name}: there is no such file", "name a file of text with a prompt a line")
-    try:
-        lines = path.read_bytes().decode("utf-8-sig").removesuffix("\n").split("\n")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{name} is not UTF-8 text: {error}", "save it as UTF-8, a prompt a line") from None
-    if lines == [""]:
+    lines = read_lines(path, "save it as UTF-8, a prompt a line")
+    if lines in ([], [""]):
         raise ConfigError(f"prompt_file={name} is empty", "write a prompt a line")
-    prompts = [Prompt(line.removesuffix("\r"), f"line {place} of {name}") for place, line in enumerate(lines, start=1)]
+    prompts = [Prompt(line, f"line {place} of {name}") for place, line in enumerate(lines, start=1)]
     for prompt in prompts:
         if not prompt.text.strip():
             raise ConfigError(f"{prompt.where} is empty", "write a prompt there, or remove the line")

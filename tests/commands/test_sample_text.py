@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import shutil
 from collections.abc import Callable
@@ -184,6 +185,15 @@ def test_translations_stand_beside_their_sources(make: Make, capsys: pytest.Capt
     assert record["source"]["split"] == "test"
     assert set(record["samples"]) == {"item", "source", "reference"}
     assert "4 items of the test split, translated" in capsys.readouterr().out
+
+
+def test_a_file_of_sources_is_translated_packed_or_not(make: Make) -> None:
+    make("seq2seq")
+    Path("test.en").write_text("the cat\na dog ran\n")
+    Path("test.en.gz").write_bytes(gzip.compress(Path("test.en").read_bytes()))
+    plain, packed = (sample(f"prompt_file={name}") for name in ("test.en", "test.en.gz"))
+    assert [one["source"] for one in packed] == ["the cat", "a dog ran"]
+    assert [one["text"] for one in packed] == [one["text"] for one in plain]
 
 
 @pytest.mark.parametrize("model", ["transformer", "vae_text"])

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from aigc_cli.data.text_files import BLOCK, Reading, known_encoding, lines_of, rows_of, text_files, text_of
+from aigc_cli.data.text_files import BLOCK, Reading, known_encoding, lines_of, read_lines, rows_of, text_files, text_of
 from aigc_cli.data.text_sources import PIECE, FileSource, PairSource, Share, TextSource, in_pieces, selected
 from aigc_cli.errors import DataError
 
@@ -104,6 +104,25 @@ def test_a_bomb_is_refused_in_little_memory(tmp_path):
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 8e6
+
+
+@pytest.mark.parametrize(
+    ("content", "lines"),
+    [
+        ("", []),
+        ("\n", [""]),
+        ("one", ["one"]),
+        ("one\n", ["one"]),
+        ("\ufeffa\u2028b\r\n\nc\r\n", ["a\u2028b", "", "c"]),
+    ],
+)
+def test_lines_of_a_file_that_fits_in_memory(tmp_path, content, lines):
+    (tmp_path / "a.txt").write_bytes(content.encode())
+    (tmp_path / "a.txt.gz").write_bytes(gzip.compress(content.encode()))
+    assert read_lines(tmp_path / "a.txt") == read_lines(tmp_path / "a.txt.gz") == lines
+    (tmp_path / "a.txt").write_bytes(content.encode() + b"caf\xe9")
+    with pytest.raises(DataError, match=r"a\.txt is not UTF-8 text: .*0xe9"):
+        read_lines(tmp_path / "a.txt")
 
 
 def test_only_a_line_feed_ends_a_line(tmp_path):
