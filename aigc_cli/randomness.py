@@ -7,6 +7,7 @@ Nothing here has state that must be saved: a training step is seeded from (seed,
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -75,7 +76,18 @@ def seed_step(seed: int, rank: int, step: int) -> None:
     """Seeds torch, on every device, for one training step."""
     import torch
 
-    torch.manual_seed(derive("step", seed, rank, step))
+    value = derive("step", seed, rank, step)
+    if _has_accelerator():
+        torch.manual_seed(value)
+    else:  # without asking after every kind of device, which takes longer than some steps' whole loop
+        torch.default_generator.manual_seed(value)
+
+
+@functools.cache
+def _has_accelerator() -> bool:
+    import torch
+
+    return torch.accelerator.is_available()
 
 
 class Noise:
