@@ -16,6 +16,8 @@ _SPENT_WORDS = ("no space left on device", "can't allocate memory", "not enough 
                 "too many open files")  # fmt: skip
 #: What torch raises when a process that reads data dies: from a signal's handler, wherever the program happens to be.
 _DEAD_WORKER = "DataLoader worker (pid"
+#: The errors of joblib and submitit for a job whose process is gone.
+_LOST_JOB = ("TerminatedWorkerError", "UncompletedJobError")
 
 
 def say(text: str) -> None:
@@ -57,6 +59,11 @@ def as_user_error(error: Exception) -> AigcError | None:
         return DataError(
             f"a data worker process died: {first.strip()}",
             "most often the machine ran out of memory: use fewer workers or a smaller batch",
+        )
+    if type(error).__name__ in _LOST_JOB:
+        return ResourceError(
+            "a process of the sweep was killed, and its job with it",
+            "most often the machine ran out of memory: run fewer jobs at a time, or use a smaller trainer.batch_size",
         )
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return ResourceError(

@@ -32,7 +32,7 @@ from aigc_cli.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_TERMINATED, ConfigEr
 from aigc_cli.files import path_of, resource_errors, write_json
 from aigc_cli.grammar import prepare, quote
 from aigc_cli.registry import import_plugin
-from aigc_cli.reporting import report, say
+from aigc_cli.reporting import as_user_error, report, say
 from aigc_cli.variants import VariantLoader
 
 _BASIC = f"{BasicSweeper.__module__}.{BasicSweeper.__qualname__}"
@@ -77,6 +77,10 @@ def main(overrides: Sequence[str], options: Options) -> int:
         code = EXIT_INTERRUPTED
     except Stopped as stopped:
         code = stopped.exit_code
+    except Exception as error:
+        if as_user_error(error) is None or isinstance(error, ConfigError):
+            raise
+        code = report(error)
     rows = collect(folder, grid)
     finish(folder, rows, options)
     if code:

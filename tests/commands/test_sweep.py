@@ -214,6 +214,26 @@ def test_jobs_in_processes_of_their_own(tmp_path: Path, monkeypatch: pytest.Monk
     assert len({row["run"] for row in rows}) == 2
 
 
+@pytest.mark.slow
+def test_a_process_that_is_killed_ends_the_sweep(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    loky = pytest.importorskip("joblib.externals.loky")
+    loky.get_reusable_executor().shutdown(kill_workers=True)  # those of another test look for modules elsewhere
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "deadly.py").write_text(
+        f"import os, signal\nif os.getpid() != {os.getpid()}:\n    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    words = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "seed=0,1", "--plugin", "deadly"]
+    assert main(["train", "-m", *TINY, *words]) == 5
+    err = capsys.readouterr().err
+    assert "a process of the sweep was killed" in err
+    assert "Traceback" not in err
+    assert [row["status"] for row in sweep_csv(tmp_path)] == ["not run", "not run"]
+
+
 SLURM = ["hydra/launcher=submitit_slurm", "hydra.launcher.partition=gpu", "hydra.launcher.gpus_per_node=4"]
 SLURM += ["hydra.launcher.timeout_min=1440", "trainer.devices=4", "trainer.restarts=1", "trainer.device=cpu"]
 
