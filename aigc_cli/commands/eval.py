@@ -107,7 +107,7 @@ def _measure(asked: EvalConfig, options: Options) -> int:
     told = []
     if kinds.features:
         told.append(measure_features(setting, kinds.features))
-    if kinds.pairs or kinds.scores:
+    if kinds.of_model:
         told += measure_model(setting, kinds)
     return tell(asked, options, told, name=None if setting.run is None else setting.run.name, device=setting.device,
                 folder=None if setting.run is None else setting.run.path / "eval",
@@ -119,7 +119,7 @@ def _measure_text_run(run: Run, asked: EvalConfig, options: Options) -> int:
     from aigc_cli.commands.eval_text_run import measure_text_run, with_usual_metrics
     from aigc_cli.commands.evaluating import open_setting
 
-    setting = open_setting(with_usual_metrics(run, asked, options), options, run)
+    setting = open_setting(with_usual_metrics([run], asked, options), options, run)
     told = measure_text_run(setting, by_kind(setting.asked.metric))
     return tell(setting.asked, options, told, name=run.name, device=setting.device, folder=run.path / "eval",
                 following=f"aigc sample run={run.word}")  # fmt: skip

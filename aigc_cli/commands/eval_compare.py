@@ -98,7 +98,7 @@ def _records(setting: Setting, kinds: Kinds) -> dict[str, Mapping[str, Any]]:
             for result in averaged([evaluator.evaluate(fake) for fake in fakes]):
                 found[result.metric] = record(result, sides, str(setting.device), dtype=asked.dtype)
                 write(found[result.metric], folder, result.gallery)
-    if kinds.pairs or kinds.scores:
+    if kinds.of_model:
         for results, sides in measure_model(replace(setting, asked=replace(asked, seeds=None)), kinds):
             for result in results:
                 found[result.metric] = record(result, sides, str(setting.device), dtype=asked.dtype)

@@ -1,4 +1,4 @@
-"""What each metric looks at: features of images, reconstructions, a model's own scores or fillings, or text."""
+"""What each metric looks at: features of images, reconstructions, a model's own scores, latents, fillings, or text."""
 
 from __future__ import annotations
 
@@ -18,13 +18,19 @@ class Kinds:
     features: Configs = field(default_factory=dict)
     pairs: Configs = field(default_factory=dict)
     scores: Configs = field(default_factory=dict)
+    latents: Configs = field(default_factory=dict)
     fills: Configs = field(default_factory=dict)
     text: Configs = field(default_factory=dict)
 
     @property
     def others(self) -> list[str]:
         """The metrics that are not of lines of text."""
-        return [*self.features, *self.pairs, *self.scores, *self.fills]
+        return [*self.features, *self.of_model, *self.fills]
+
+    @property
+    def of_model(self) -> Configs:
+        """The metrics that ask a model of images itself."""
+        return {**self.pairs, **self.scores, **self.latents}
 
 
 def by_kind(metrics: Mapping[str, Mapping[str, Any]]) -> Kinds:
@@ -34,6 +40,7 @@ def by_kind(metrics: Mapping[str, Mapping[str, Any]]) -> Kinds:
         ConfigError: there is no such metric.
     """
     from aigc_cli.metrics.infill import Infill
+    from aigc_cli.metrics.latents import ActiveUnits
     from aigc_cli.metrics.likelihood import HeldOutLikelihood
     from aigc_cli.metrics.reconstruction import PairMetric
     from aigc_cli.metrics.text import TextMetric
@@ -47,6 +54,8 @@ def by_kind(metrics: Mapping[str, Mapping[str, Any]]) -> Kinds:
             kinds.pairs[name] = dict(values)
         elif issubclass(build, HeldOutLikelihood):
             kinds.scores[name] = dict(values)
+        elif issubclass(build, ActiveUnits):
+            kinds.latents[name] = dict(values)
         elif issubclass(build, Infill):
             kinds.fills[name] = dict(values)
         else:

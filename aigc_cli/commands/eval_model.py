@@ -1,4 +1,4 @@
-"""The part of ``aigc eval`` that asks a model itself: its reconstructions, and its likelihood, of held-out items."""
+"""The part of ``aigc eval`` that asks a model itself: its reconstructions, likelihood and latents of held-out items."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from aigc_cli.commands.drawing import facts_of
 from aigc_cli.config import check
 from aigc_cli.errors import ConfigError
+from aigc_cli.metrics.latents import measure_active_units
 from aigc_cli.metrics.likelihood import measure_likelihood
 from aigc_cli.metrics.reconstruction import measure_pairs
 from aigc_cli.metrics.report import Items, Sides
@@ -27,7 +28,7 @@ _BATCH = 128
 
 
 def measure_model(setting: Setting, kinds: Kinds) -> list[tuple[list[Result], Sides]]:
-    """Reconstruction and likelihood over the split that the user names, or else the held-out one.
+    """Reconstruction, likelihood and latents over the split that the user names, or else the held-out one.
 
     Raises:
         ConfigError: there is no run, no such data, or the model cannot do it.
@@ -35,10 +36,10 @@ def measure_model(setting: Setting, kinds: Kinds) -> list[tuple[list[Result], Si
     """
     asked, run = setting.asked, setting.run
     if run is None or asked.fake is not None:
-        what = next(iter({**kinds.pairs, **kinds.scores}))
+        what = next(iter(kinds.of_model))
         raise ConfigError(f"{what} asks a model itself, and images from files have none", "name a run with run=")
     if asked.seeds is not None:
-        print("aigc: warning: seeds= changes nothing for reconstruction and likelihood", file=sys.stderr)
+        print(f"aigc: warning: seeds= changes nothing for {', '.join(kinds.of_model)}", file=sys.stderr)
     metrics = {
         name: find("metric", name).build(check(f"metric.{name}", find("metric", name).config, values))
         for name, values in kinds.pairs.items()
@@ -50,21 +51,31 @@ def measure_model(setting: Setting, kinds: Kinds) -> list[tuple[list[Result], Si
     n = min(asked.n or len(dataset), len(dataset))
     rows = sorted(permutation(len(dataset), "reference", split, n)[:n].tolist()) if n < len(dataset) else list(range(n))
     results = _reconstruction(setting, restored, dataset, rows, kinds, metrics) if metrics else []
-    results += [
+    results += _figures_of_itself(setting, restored, dataset, rows, kinds)
+    model_facts = {**facts_of(restored), "seed": asked.seed, "controls": {}, "reconstructed": split}
+    facts = {"data": setting.data, "split": split, "fingerprint": dataset.spec.fingerprint}
+    return [(results, Sides(Items(n, model_facts), Items(n, facts)))]
+
+
+def _figures_of_itself(
+    setting: Setting, restored: Restored, dataset: Dataset, rows: list[int], kinds: Kinds
+) -> list[Result]:
+    asked, model, device = setting.asked, restored.model, restored.device
+    likelihoods = [
         measure_likelihood(
-            restored.model,
+            model,
             dataset,
             rows,
             vars(check(f"metric.{name}", find("metric", name).config, values)),
             seed=asked.seed,
-            device=restored.device,
+            device=device,
             batch_size=asked.batch_size or _BATCH,
         )
         for name, values in kinds.scores.items()
     ]
-    model_facts = {**facts_of(restored), "seed": asked.seed, "controls": {}, "reconstructed": split}
-    facts = {"data": setting.data, "split": split, "fingerprint": dataset.spec.fingerprint}
-    return [(results, Sides(Items(n, model_facts), Items(n, facts)))]
+    return likelihoods + [
+        measure_active_units(model, dataset, rows, device=device, batch_size=asked.batch_size) for _ in kinds.latents
+    ]
 
 
 def held_out_items(setting: Setting) -> tuple[Split, Dataset]:

@@ -43,7 +43,7 @@ def measure_text(asked: EvalConfig, metrics: Configs) -> tuple[list[Result], Sid
 
 
 def _measured(name: str, metric: TextMetric, fake: list[str], real: list[str], n: int | None, values: Any) -> Result:
-    references = {"aligned": real[:n], "corpus": real, "": []}[metric.reference]
+    references = {"aligned": real[:n], "itself": real[:n], "corpus": real, "": []}[metric.reference]
     metric.update(fake, references)
     figures = finite(name, metric.compute())
     return Result(

@@ -1,4 +1,4 @@
-"""The part of ``aigc eval`` that measures a run of text: its likelihood, its fillings, and what it writes."""
+"""The part of ``aigc eval`` that measures a run of text: its likelihood, latents and fillings, and what it writes."""
 
 from __future__ import annotations
 
@@ -15,15 +15,25 @@ from aigc_cli.config import Options, check, compose
 from aigc_cli.data.codecs import TextCodec
 from aigc_cli.errors import ConfigError
 from aigc_cli.metrics.infill import measure_infill
+from aigc_cli.metrics.latents import measure_active_units
 from aigc_cli.metrics.passages import Passages, check_readable, choose_rows
 from aigc_cli.metrics.report import Items, Sides, write
 from aigc_cli.metrics.result import Result, averaged
 from aigc_cli.metrics.stamp import record
 from aigc_cli.metrics.text_likelihood import measure_text_likelihood
-from aigc_cli.metrics.written import Author, Written, continuations, measure_written, own_texts, translations
+from aigc_cli.metrics.written import (
+    Author,
+    Written,
+    continuations,
+    measure_written,
+    own_texts,
+    reconstructions,
+    translations,
+)
+from aigc_cli.models.variational import VariationalModel
 from aigc_cli.registry import find
 from aigc_cli.runs import Run, find_run
-from aigc_cli.sampling.controls import check_controls, field_values, named_values
+from aigc_cli.sampling.controls import check_controls, field_values, model_class, named_values
 from aigc_cli.training.checkpoint import Restored, restore_model
 
 if TYPE_CHECKING:
@@ -37,6 +47,8 @@ USUAL = {
     "text": ("likelihood", "distinct", "self_bleu", "repetition", "copied"),
     "pairs": ("likelihood", "bleu", "chrf"),
 }
+#: Those that come to them where the model has a latent for each text.
+USUAL_OF_LATENTS = ("reconstruction_bleu", "active_units")
 _TEXTS = 128  # of its own, where n= does not say
 _PROMPTS = 256  # held-out passages that are continued, where n= does not say
 
@@ -53,11 +65,18 @@ def text_run(asked: EvalConfig) -> Run | None:
     return run if run.spec.modality in USUAL else None
 
 
-def with_usual_metrics(run: Run, asked: EvalConfig, options: Options) -> EvalConfig:
-    """What was asked for, with the usual metrics of such a run where none were named."""
+def usual_metrics(run: Run) -> tuple[str, ...]:
+    """The metrics of a run of text where nobody names any."""
+    latent = issubclass(model_class(run.config["model"]["name"]), VariationalModel)
+    return (*USUAL[run.spec.modality], *(USUAL_OF_LATENTS if latent else ()))
+
+
+def with_usual_metrics(runs: Sequence[Run], asked: EvalConfig, options: Options) -> EvalConfig:
+    """What was asked for, with the usual metrics of such runs where none were named; of several, those of all."""
     if any(word.lstrip("+").startswith("metric=") for word in options.overrides):
         return asked
-    return replace(asked, metric=compose("eval", [f"metric={','.join(USUAL[run.spec.modality])}"])["metric"])
+    usual = [name for name in usual_metrics(runs[0]) if all(name in usual_metrics(run) for run in runs)]
+    return replace(asked, metric=compose("eval", [f"metric={','.join(usual)}"])["metric"])
 
 
 def text_records(runs: Sequence[Run], asked: EvalConfig, options: Options) -> list[tuple[str, dict[str, Any]]]:
@@ -67,8 +86,9 @@ def text_records(runs: Sequence[Run], asked: EvalConfig, options: Options) -> li
         ConfigError, DataError: as :func:`measure_text_run`.
     """
     named = []
+    asked = with_usual_metrics(runs, asked, options)
     for run in runs:
-        setting = open_setting(with_usual_metrics(run, asked, options), options, run)
+        setting = open_setting(asked, options, run)
         records: dict[str, Any] = {}
         for results, sides in measure_text_run(setting, by_kind(setting.asked.metric)):
             for result in results:
@@ -86,14 +106,13 @@ def measure_text_run(setting: Setting, kinds: Kinds) -> list[Told]:
         DataError: a checkpoint or data that cannot be trusted.
     """
     run = _open(setting, kinds)
-    aligned = {name: values for name, values in kinds.text.items() if _reference(name) == "aligned"}
-    others = {name: values for name, values in kinds.text.items() if name not in aligned}
     told = [run.likelihood(name, values) for name, values in kinds.scores.items()]
     told += [run.infill(values) for values in kinds.fills.values()]
-    if run.pairs:
-        return told + ([run.translated(kinds.text)] if kinds.text else [])
-    told += [run.continued(aligned)] if aligned else []
-    return told + ([run.own(others)] if others else [])
+    told += [run.active_units() for _ in kinds.latents]
+    written: dict[Callable[[Configs], Told], Configs] = {}
+    for name, values in kinds.text.items():
+        written.setdefault(run.writer(name), {})[name] = values
+    return told + [write(metrics) for write, metrics in written.items()]
 
 
 def _reference(name: str) -> str:
@@ -104,14 +123,19 @@ def _reference(name: str) -> str:
 def _open(setting: Setting, kinds: Kinds) -> TextRun:
     asked, run = setting.asked, setting.run
     assert run is not None, "it was found to be one of text"
-    fitting = f"ask for metrics of text, such as --metric {','.join(USUAL[run.spec.modality])}"
+    fitting = f"ask for metrics of text, such as --metric {','.join(usual_metrics(run))}"
     if kinds.features or kinds.pairs:
         wrong = next(iter({**kinds.features, **kinds.pairs}))
         raise ConfigError(f"{wrong} measures images, and {run.name} writes text", fitting)
-    if run.spec.modality == "pairs" and (kinds.fills or "continuation" in kinds.text):
-        wrong = next(iter(kinds.fills), "continuation")
-        raise ConfigError(f"{wrong} is for texts that stand alone, and {run.name} translates", fitting)
+    alone = [*kinds.fills, *(name for name in kinds.text if name == "continuation" or _reference(name) == "itself")]
+    if run.spec.modality == "pairs" and alone:
+        raise ConfigError(f"{alone[0]} is for texts that stand alone, and {run.name} translates", fitting)
     controls = check_controls(run, asked.controls, "eval")
+    mode = getattr(controls, "mode", None)
+    if mode == "interpolate":
+        raise ConfigError(f"mode={mode} shows how samples change, and is no set of samples", "use mode=sample")
+    if mode == "reconstruct" and "continuation" in kinds.text:
+        raise ConfigError(f"continuation goes on from prompts, and mode={mode} does not", "leave one of them out")
     restored = restore_model(run, step=asked.step, device=asked.device)
     setting.split("train")  # says what is wrong with the words for the data, before another split is looked for
     split, dataset = held_out_items(setting)
@@ -134,6 +158,14 @@ class TextRun:
         """Whether it writes one text from another."""
         return self.restored.spec.modality == "pairs"
 
+    def writer(self, metric: str) -> Callable[[Configs], Told]:
+        """What measures a metric of text on texts that suit it."""
+        if self.pairs:
+            return self.translated
+        if getattr(self.controls, "mode", None) == "reconstruct":
+            return self.reconstructed
+        return {"aligned": self.continued, "itself": self.reconstructed}.get(_reference(metric), self.own)
+
     def likelihood(self, name: str, values: Mapping[str, Any]) -> Told:
         """How well it predicts the held-out text."""
         asked, passages = self.setting.asked, self._some(self.setting.asked.n)
@@ -144,6 +176,16 @@ class TextRun:
         )  # fmt: skip
         what = "characters" if passages.running else "targets" if self.pairs else "texts"
         return [result], self._sides(passages, f"{what} of {_of(passages)} as predicted by", passages.units, told=False)
+
+    def active_units(self) -> Told:
+        """How many dimensions of its latent tell held-out texts apart."""
+        passages = self._some(self.setting.asked.n)
+        result = measure_active_units(
+            self.restored.model, passages.dataset, passages.rows, device=self.restored.device,
+            batch_size=self.setting.asked.batch_size,
+        )  # fmt: skip
+        made = f"texts of {_of(passages)} as encoded by"
+        return [result], self._sides(passages, made, len(passages), told=False)
 
     def infill(self, values: Mapping[str, Any]) -> Told:
         """How many masked tokens of the held-out text it finds."""
@@ -163,6 +205,17 @@ class TextRun:
         results = self._sets(metrics, lambda author, seed: translations(author, passages, seed))
         return results, self._sides(passages, "translations by", len(passages), self.controls)
 
+    def reconstructed(self, metrics: Configs) -> Told:
+        """What it makes of the latents of held-out texts."""
+        passages = self._some(self.setting.asked.n)
+        if self.setting.asked.seeds is not None:
+            print("aigc: warning: seeds= changes nothing for reconstructions", file=sys.stderr)
+        written = reconstructions(self.author, passages)
+        results = [measure_written(name, values, written) for name, values in metrics.items()]
+        sides = self._sides(passages, "reconstructions by", len(passages))
+        sides.fake.facts["reconstructed"] = passages.split
+        return results, sides
+
     def continued(self, metrics: Configs) -> Told:
         """How it goes on from held-out prompts."""
         passages = self._some(self.setting.asked.n or _PROMPTS)
@@ -181,22 +234,27 @@ class TextRun:
         results = self._sets(metrics, lambda author, seed: own_texts(author, self.held_out, seed, n))
         return results, self._sides(self.held_out, "texts written by", n, self.controls)
 
+    @property
+    def author(self) -> Author:
+        """Its model, ready to write."""
+        model, codec = self.restored.model, self.restored.codec
+        assert isinstance(codec, TextCodec), "text has a codec of its own"
+        return Author(
+            model, codec, field_values(self.controls), self.restored.device, lambda: self.setting.split("train"),
+            self.setting.asked.batch_size,
+        )  # fmt: skip
+
     def _sets(self, metrics: Configs, write: Callable[[Author, int], Written]) -> list[Result]:
         """The figures of one set of texts, or of several seeds'."""
-        asked, model, codec = self.setting.asked, self.restored.model, self.restored.codec
-        assert isinstance(codec, TextCodec), "text has a codec of its own"
+        asked = self.setting.asked
         if asked.controls.get("prompt") is not None:
             raise ConfigError(
                 "prompt= is for aigc sample: what is measured here begins as held-out text does", "leave it out"
             )
-        author = Author(
-            model, codec, field_values(self.controls), self.restored.device, lambda: self.setting.split("train"),
-            asked.batch_size,
-        )  # fmt: skip
         seeds = asked.seeds or 1
         if seeds > 1 and not getattr(self.controls, "draws", True):
             print("aigc: warning: seeds= changes nothing where nothing is drawn", file=sys.stderr)
-        sets = []
+        author, sets = self.author, []
         for k in range(seeds):
             written = write(author, asked.seed + k)
             sets.append([measure_written(name, values, written) for name, values in metrics.items()])

@@ -31,7 +31,8 @@ class TextMetric(Metric):
 
     is_differentiable = False
     full_state_update = False
-    #: "aligned": a reference for each item; "corpus": a text that items are looked for in; "" for none.
+    #: "aligned": a reference for each item; "itself": likewise, the text that the item was made to be again;
+    #: "corpus": a text that items are looked for in; "" for none.
     reference: ClassVar[str] = ""
     #: Its figures, and which way is better: "lower", "higher" or "" where neither is.
     figures: ClassVar[dict[str, str]]
@@ -66,7 +67,7 @@ class TextMetric(Metric):
         fake, real = self._lines("fake"), self._lines("real")
         if not any(line.strip() for line in fake):
             raise DataError("there is no text to measure", "give a file with an item a line")
-        if self.reference == "aligned" and len(fake) != len(real):
+        if self.reference in ("aligned", "itself") and len(fake) != len(real):
             raise DataError(
                 f"{len(fake)} items and {len(real)} references do not pair up", "give one for each, in order"
             )

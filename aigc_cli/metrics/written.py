@@ -1,8 +1,8 @@
 """Texts that a model writes to be measured, each kind with what it is compared with and what stands beside it.
 
-Translations of held-out sources, continuations of held-out prompts, and texts of its own. None of their figures means
-much alone, so each set comes with others in its place: held-out text, a source or a prompt as it is, training text that
-has nothing to do with it.
+Translations of held-out sources, continuations of held-out prompts, reconstructions of held-out texts, and texts of its
+own. None of their figures means much alone, so each set comes with others in its place: held-out text, a source or a
+prompt as it is, training text or another's reconstruction, which have nothing to do with it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from aigc_cli.models.base import Model
 from aigc_cli.progress import progress
 from aigc_cli.randomness import generator
 from aigc_cli.registry import find
-from aigc_cli.sampling.generate import generate
+from aigc_cli.sampling.generate import generate, reconstruct
 from aigc_cli.sampling.preparing import prepare
 
 MOST_CORPUS = 1 << 22  # tokens of the training text that copies are looked for in
@@ -169,6 +169,31 @@ def continuations(author: Author, passages: Passages, seed: int, share: float) -
         notes=(f"continuations of {sum(map(len, prompts)) / len(prompts):.0f} tokens "
                f"by {sum(map(len, rests)) / len(rests):.0f} tokens, on average",),
     )  # fmt: skip
+
+
+def reconstructions(author: Author, passages: Passages) -> Written:
+    """What an autoencoder makes of the latents of texts, the likeliest token after the likeliest; beside it, of others.
+
+    Of a window of a text the first token is left out, which the model is not told.
+
+    Raises:
+        ConfigError: the model is no autoencoder.
+    """
+    model: Any = author.model
+    texts: list[str] = []
+    originals: list[str] = []
+    pairs = reconstruct(model, passages.dataset, passages.rows, device=author.device, batch_size=author.batch_size)
+    with progress(len(passages), "reconstructing", "texts") as bar:
+        for content, made in pairs:
+            originals += passages.codec.text(content[:, 1:], stop=not passages.running)
+            texts += author.codec.text(made)
+            bar.advance(len(made))
+    return Written(
+        texts=texts,
+        references=originals,
+        beside={"reconstruction of another": [*texts[1:], *texts[:1]]},
+        corpus=lambda: author.training_text,
+    )
 
 
 def own_texts(author: Author, passages: Passages, seed: int, n: int) -> Written:

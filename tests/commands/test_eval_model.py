@@ -1,6 +1,7 @@
 """``aigc eval`` of what a model itself says of held-out items, and of what its controls change."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -55,6 +56,18 @@ def test_likelihood_is_deterministic_and_a_bound(auto_run: Run, capsys: pytest.C
     assert ">= -" in shown
 
 
+def test_active_units_are_of_held_out_images(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    small = ["data.size=8", "model.network=mlp", "model.hidden=8", "model.latent=4", "trainer.steps=2"]
+    assert main(["train", "model=vae", *small, "trainer.device=cpu", "trainer.sample_every=null"]) == 0
+    record = told(capsys, "--metric", "active_units,kl")["active_units"]
+    assert 0 <= record["figures"]["active_units"] <= 4
+    assert (record["real"]["split"], record["real"]["n"]) == ("test", 359)
+    assert told(capsys, "--metric", "active_units", "n=50")["active_units"]["generated"]["n"] == 50
+
+
 def test_controls_change_what_is_drawn_and_are_stamped(auto_run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     usual = told(capsys, "--metric", "fd", "n=100")["fd"]
     cold = told(capsys, "--metric", "fd", "n=100", "temperature=0.1")["fd"]
@@ -95,6 +108,8 @@ def test_a_model_without_any_of_it_says_so(tiny_run: Run, capsys: pytest.Capture
     assert "no likelihood" in capsys.readouterr().err
     assert main(["eval", "--metric", "psnr"]) == 2
     assert "reconstruct" in capsys.readouterr().err
+    assert main(["eval", "--metric", "active_units"]) == 2
+    assert "has none" in capsys.readouterr().err
 
 
 def test_lpips_without_its_weights(

@@ -8,13 +8,19 @@ from typing import Any
 
 import pytest
 from text_runs import fresh_run, write_pairs, write_text
+from toy_text import text_run
 
 from aigc_cli.cli import main
+from aigc_cli.commands.eval import EvalConfig
+from aigc_cli.commands.eval_text_run import usual_metrics, with_usual_metrics
+from aigc_cli.config import Options, check, compose
+from aigc_cli.runs import find_run
 
 
 @pytest.fixture(scope="module", autouse=True)
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The runs ``decoder``, ``bert``, ``guesser`` (of masks), and ``translator``, with the files of their data."""
+    """The runs ``decoder``, ``bert``, ``guesser`` (of masks), ``autoencoder`` (of lines) and ``translator``, with the
+    files of their data."""
     folder = tmp_path_factory.mktemp("runs")
     before = Path.cwd()
     os.chdir(folder)
@@ -22,6 +28,9 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     fresh_run(["model=transformer", *text], "decoder")
     fresh_run(["model=bert", *text], "bert")
     fresh_run(["model=bert", "model.objective=mlm", *text], "guesser")
+    (folder / "lines").mkdir()
+    latents = ["data.items=documents", "data.lines=true", "model.latent=4", "run_dir=autoencoder"]
+    text_run(folder / "lines", "vae_text", "char", *latents)
     fresh_run(["model=seq2seq", *write_pairs(folder)], "translator")
     yield folder
     os.chdir(before)
@@ -98,6 +107,23 @@ def test_continuations_stand_beside_a_copy_and_a_stranger(capsys: pytest.Capture
     assert "tok:13a" in records["continuation"]["facts"]["signature"]
 
 
+def test_an_autoencoder_is_measured_by_what_it_gives_back(capsys: pytest.CaptureFixture[str]) -> None:
+    records = told(capsys, "run=autoencoder", "n=6")
+    assert {"likelihood", "reconstruction_bleu", "active_units"} < set(records)
+    record = records["reconstruction_bleu"]
+    assert set(record["figures"]) == {"reconstruction_bleu", "reconstructed_exactly"}
+    assert set(record["beside"]) == {"reconstruction of another"}
+    assert (record["generated"]["reconstructed"], record["generated"]["n"]) == ("test", 6)
+    assert record["real"] == records["likelihood"]["real"] == records["active_units"]["real"]
+    assert records["active_units"]["figures"]["active_units"] in range(5)
+    by_mode = told(capsys, "run=autoencoder", "n=6", "--metric", "bleu,distinct", "mode=reconstruct")
+    assert by_mode["bleu"]["figures"]["bleu"] == record["figures"]["reconstruction_bleu"]
+    assert by_mode["distinct"]["generated"]["reconstructed"] == "test"
+    assert (
+        "reconstructed" not in told(capsys, "run=autoencoder", "n=6", "--metric", "distinct")["distinct"]["generated"]
+    )
+
+
 def test_translations_are_scored_by_sacrebleu(capsys: pytest.CaptureFixture[str]) -> None:
     words = ["run=translator", "--metric", "bleu,chrf,likelihood", "temperature=1", "max_tokens=20"]
     records = told(capsys, *words)
@@ -136,6 +162,11 @@ def test_several_seeds_show_their_spread(capsys: pytest.CaptureFixture[str]) -> 
         (["run=decoder", "data.context=32"], "data.context="),
         (["run=decoder", "data=digits"], "leave data= out"),
         (["run=decoder", "n=0"], "n=0"),
+        (["run=decoder", "--metric", "reconstruction_bleu"], "cannot reconstruct"),
+        (["run=decoder", "--metric", "active_units"], "DecoderLanguageModel has none"),
+        (["run=translator", "--metric", "reconstruction_bleu"], "reconstruction_bleu is for texts that stand alone"),
+        (["run=autoencoder", "--metric", "bleu", "mode=interpolate"], "no set of samples"),
+        (["run=autoencoder", "--metric", "continuation", "mode=reconstruct"], "leave one of them out"),
     ],
     ids=str,
 )
@@ -159,6 +190,13 @@ def test_runs_of_text_compare_on_what_counts_no_tokens(capsys: pytest.CaptureFix
     assert main([*words, "run=decoder,guesser"]) == 2
     assert main(["eval", "compare", "--metric", "infill", "run=decoder,bytes"]) == 2
     assert "do not compare" in capsys.readouterr().err
+
+
+def test_runs_that_compare_are_measured_by_what_suits_all() -> None:
+    runs = [find_run(name) for name in ("autoencoder", "decoder")]
+    assert set(usual_metrics(runs[0])) > set(usual_metrics(runs[1]))
+    asked = check("", EvalConfig, {**compose("eval", []), "data": {}})
+    assert tuple(with_usual_metrics(runs, asked, Options(())).metric) == usual_metrics(runs[1])
 
 
 def test_a_model_that_writes_nothing_gets_no_figure(capsys: pytest.CaptureFixture[str]) -> None:

@@ -53,6 +53,10 @@ def kept(name: str, values: dict[str, Any], share: slice) -> dict[str, float]:
         metric = kind(config)
         for batch in torch.from_numpy(rng.normal(3, 1, 80))[share].split(10):
             metric.update({"nelbo": batch, "bits_per_dim": batch / 7, "kl": batch * 2})
+    elif name == "active_units":
+        metric = kind(config)
+        for batch in torch.from_numpy(rng.normal(3, [0.05, 0.09, 0.11, 1], (80, 4)))[share].split(10):
+            metric.update(batch)
     elif name == "infill":
         metric = kind(config)
         guesses, tokens = torch.from_numpy(rng.integers(0, 3, (2, 80, 9)))
