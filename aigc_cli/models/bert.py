@@ -84,6 +84,7 @@ class MaskedLanguageModel(LanguageModel):
     config: BertConfig
     modes: ClassVar[tuple[str, ...]] = ("sample", "infill")
     tokens = "encoder"
+    takes_first: ClassVar[bool] = True
     fills_from = "what is left around it"
     filling: ClassVar[dict[str, Any]] = {"sampler": "confidence", "temperature": 0.0}
 
@@ -174,27 +175,34 @@ class MaskedLanguageModel(LanguageModel):
         there = batch.content != self.pad
         return mean_of_tokens(self.encoder.hidden(batch.content, mask=unless_all(there)), there)
 
-    def sample(self, noise: Noise, prompt: Prompts | None = None, **controls: Any) -> Tensor:
+    def sample(
+        self, noise: Noise, prompt: Prompts | None = None, first: Prompts | None = None, **controls: Any
+    ) -> Tensor:
         """Token ids (n, t), int64: with `mode` "sample", a prompt and what follows it; with "infill", prompts with
         their gaps filled. Rows that are shorter than others end in ``pad``.
 
         Args:
             noise: A stream for each sample.
             prompt: Token ids, with :attr:`mask` for gaps.
+            first: For each prompt the tokens of which the one that follows is one, or none for any.
             controls: The other fields of :class:`FillingControls`.
 
         Raises:
             ConfigError: a prompt that does not fit, that is empty, or that has no gaps to fill.
         """
         asked = FillingControls(**controls)
-        return self._filled(self._canvas(noise, prompt, asked), noise, asked)
+        canvas, allowed = self._canvas(noise, prompt, asked), self.allowed(first, noise)
+        there = (canvas == self.mask).int().argmax(1)
+        return self._filled(canvas, noise, asked, None if allowed is None else (there, allowed))
 
     def fill(self, tokens: Tensor, gaps: Tensor, noise: Noise, **controls: Any) -> Tensor:
         """Token ids (n, t) with their gaps (n, t) filled; `controls` are the fields of :class:`FillingControls`."""
         return self._filled(torch.where(gaps, self.mask, tokens), noise, FillingControls(**controls))
 
-    def _filled(self, canvas: Tensor, noise: Noise, asked: FillingControls) -> Tensor:
-        """Token ids (n, t) of a canvas with its masks filled."""
+    def _filled(
+        self, canvas: Tensor, noise: Noise, asked: FillingControls, first: tuple[Tensor, Tensor] | None = None
+    ) -> Tensor:
+        """Token ids (n, t) of a canvas with its masks filled; `first` is as of :class:`Filling`."""
         there = unless_all(canvas != self.pad)
         filling = Filling(
             read=lambda tokens: self.encoder.hidden(tokens, mask=there),
@@ -202,6 +210,7 @@ class MaskedLanguageModel(LanguageModel):
             mask=self.mask,
             canvas=canvas,
             choice=Choice(asked.temperature, asked.top_k, asked.top_p, asked.min_p),
+            first=first,
         )
         width = canvas.shape[1]
 

@@ -88,6 +88,7 @@ class TextVAE(LanguageModel, VariationalModel):
     controls: ClassVar[type] = TextVAEControls
     modes: ClassVar[tuple[Mode, ...]] = ("sample", "reconstruct", "interpolate")
     tokens = "decoder"
+    takes_first: ClassVar[bool] = True
     moves_on: ClassVar[bool] = True
     advice = "raise model.free_bits, model.word_dropout or model.kl_warmup, or make the decoder smaller"
 
@@ -176,10 +177,12 @@ class TextVAE(LanguageModel, VariationalModel):
         session = self._session([[self.bos]] * len(latents), latents, self.longest)
         return write(session, Choice(temperature=0), None, self.longest, stop=self.eos, pad=self.pad)
 
-    def _session(self, rows: Prompts, latents: Tensor, count: int) -> Session:
-        return Session(self.decoder, rows, count, self.pad, **self._seen(latents))
+    def _session(self, rows: Prompts, latents: Tensor, count: int, first: Tensor | None = None) -> Session:
+        return Session(self.decoder, rows, count, self.pad, **self._seen(latents), first=first)
 
-    def sample(self, noise: Noise, prompt: Prompts | None = None, **controls: Any) -> Tensor:
+    def sample(
+        self, noise: Noise, prompt: Prompts | None = None, first: Prompts | None = None, **controls: Any
+    ) -> Tensor:
         """Token ids (n, 1 + prompt + max_tokens), int64: ``bos``, a prompt if there is one, and what follows it up to
         ``eos``, then ``pad``.
 
@@ -189,6 +192,7 @@ class TextVAE(LanguageModel, VariationalModel):
         Args:
             noise: A stream for each sample, from which its latent is drawn, and then its tokens.
             prompt: Token ids that texts begin with.
+            first: For each prompt the tokens of which the one that follows is one, or none for any.
             controls: The other fields of :class:`TextVAEControls`.
 
         Raises:
@@ -200,7 +204,8 @@ class TextVAE(LanguageModel, VariationalModel):
             rows = [[self.bos, *(token for token in row if token != self.bos)] for row in self.given(prompt, noise)]
         count = asked.max_tokens or self.longest
         latents = self.latents(noise, latent_temperature=asked.latent_temperature, prior=asked.prior)
-        return self.written(self._session(rows, latents, count), asked, noise, count)
+        session = self._session(rows, latents, count, self.allowed(first, noise))
+        return self.written(session, asked, noise, count)
 
     # figures
 

@@ -62,13 +62,17 @@ Read = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Filling:
-    """What is needed to fill the gaps of a canvas: tokens (n, t) with the token `mask` where there is one."""
+    """What is needed to fill the gaps of a canvas: tokens (n, t) with the token `mask` where there is one.
+
+    `first` is a place in each row (n,), and the tokens that may be there, (n, vocab), bool; None is any token anywhere.
+    """
 
     read: Read
     score: Read
     mask: int
     canvas: Tensor
     choice: Choice
+    first: tuple[Tensor, Tensor] | None = None
 
     @property
     def gaps(self) -> Tensor:
@@ -79,7 +83,11 @@ class Filling:
         """Tokens for places (n, m) of a partly filled canvas, and their log-probabilities, (n, m) each."""
         features = self.read(tokens)
         wanted = features.gather(1, places[..., None].expand(-1, -1, features.shape[2]))
-        logits = self.score(wanted).float().flatten(0, 1)
+        scores = self.score(wanted).float()
+        if self.first is not None:
+            there, allowed = self.first
+            scores = scores.masked_fill((places == there[:, None])[..., None] & ~allowed[:, None], -torch.inf)
+        logits = scores.flatten(0, 1)
         chosen = choose(logits, self.choice, uniform.flatten())
         sure = logits.log_softmax(-1).gather(1, chosen[:, None])[:, 0]
         return chosen.view_as(places), sure.view_as(places)

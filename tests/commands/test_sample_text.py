@@ -14,6 +14,7 @@ import pytest
 from toy_text import text_run
 
 from aigc_cli.cli import main
+from aigc_cli.data.codecs import read_codec
 from aigc_cli.runs import Run, find_run
 
 Make = Callable[..., Run]
@@ -212,11 +213,23 @@ def test_a_long_prompt_is_read_from_its_end_on(make: Make, model: str, capsys: p
     assert f"aigc: warning: line 2 of p.txt {said}; so it is with 1 more\n" in capsys.readouterr().err
 
 
-def test_a_prompt_may_end_within_a_word(make: Make) -> None:
-    """Of merged tokens, the one that follows is any that begins with the last of the prompt."""
-    make("transformer", "bpe")
-    found = texts("prompt=the c", "n=30", "max_tokens=1", "temperature=5")
+@pytest.mark.parametrize(
+    ("model", "words"),
+    [
+        ("transformer", []),
+        ("vae_text", []),
+        ("bert", []),
+        ("bert", ["sampler=confidence"]),
+        ("bert", ["sampler=gibbs"]),
+    ],
+    ids=str,
+)
+def test_a_prompt_may_end_within_a_word(make: Make, model: str, words: list[str]) -> None:
+    """Of merged tokens, the one that follows is any that begins with the last of the prompt, and takes its place."""
+    codec = read_codec(make(model, "bpe").path)
+    found = texts("prompt=the c", "n=30", "temperature=5", "max_tokens=1", *words)
     assert all(text.startswith("the c") for text in found)
+    assert {len(codec.tokens(text)) for text in found} == {len(codec.tokens("the c"))}
     assert len(set(found)) > 1
 
 
