@@ -81,6 +81,30 @@ class HeldOutLikelihood(Metric):
             bounded["iw_bits_per_dim"] = "<="
         return bounded
 
+    def facts(self, figures: Sequence[str]) -> dict[str, Any]:
+        """What a reader of the figures must know."""
+        return {"unit": "nats per item, but bits_per_dim"}
+
+    def result(self, n: int, config: Mapping[str, Any], notes: Sequence[str] = ()) -> Result:
+        """The figures of all items so far, as those of `n`.
+
+        Raises:
+            DataError: one is not finite.
+        """
+        figures = finite("likelihood", self.compute())
+        return Result(
+            metric="likelihood",
+            extractor=None,
+            plain=True,
+            better={figure: self.figures.get(figure, "") for figure in figures},
+            config=dict(config),
+            n_real=n,
+            generated=Score(figures, n),
+            bounds=self.bounds(),
+            facts=self.facts(list(figures)),
+            notes=tuple(notes),
+        )
+
 
 def scores_of(model: Model, dataset: Dataset, rows: Sequence[int], noise: Noise, samples: int) -> dict[str, Tensor]:
     """The scores of some items by the names of :class:`HeldOutLikelihood`'s figures, (n,) each.
@@ -149,15 +173,4 @@ def measure_likelihood(
             some = list(rows[start : start + size])
             metric.update(scores_of(model, dataset, some, Noise(seed, some, device), samples))
             bar.advance(len(some))
-    figures = finite("likelihood", metric.compute())
-    return Result(
-        metric="likelihood",
-        extractor=None,
-        plain=True,
-        better={figure: metric.figures.get(figure, "") for figure in figures},
-        config=dict(config),
-        n_real=len(rows),
-        generated=Score(figures, len(rows)),
-        bounds=metric.bounds(),
-        facts={"unit": "nats per item, but bits_per_dim"},
-    )
+    return metric.result(len(rows), config)

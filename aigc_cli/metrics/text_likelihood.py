@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor
 from aigc_cli.data.base import Extent
 from aigc_cli.metrics.likelihood import BOUNDS, HeldOutLikelihood, LikelihoodConfig, no_likelihood, scores_of
 from aigc_cli.metrics.passages import Passages
-from aigc_cli.metrics.result import Result, Score, finite
+from aigc_cli.metrics.result import Result
 from aigc_cli.models.base import Model
 from aigc_cli.progress import progress
 from aigc_cli.randomness import Noise
@@ -75,6 +75,11 @@ class TextLikelihood(HeldOutLikelihood):
         bounded = [name for name in self._names if name in BOUNDS and name in self._summed]
         return {figure: "<=" for name in bounded for figure in _figures_of(name)}
 
+    def facts(self, figures: Sequence[str]) -> dict[str, Any]:
+        """The unit, and which figures depend on the tokenizer."""
+        per_token = [figure for figure in figures if not figure.endswith(("_per_character", "bits_per_byte"))]
+        return {"unit": "nats, but bits_per_byte; perplexity is exp(nll_per_token)", "per_token": per_token}
+
 
 def _figures_of(name: str) -> list[str]:
     prefix = _OF_ALL_TARGETS[name]
@@ -121,20 +126,7 @@ def measure_text_likelihood(
     with progress(len(order), "held-out text", "items") as bar:
         for done in in_batches(score, order, longest, device, min(size, len(order))):
             bar.advance(done)
-    figures = finite("likelihood", metric.compute())
-    per_token = [figure for figure in figures if not figure.endswith(("_per_character", "bits_per_byte"))]
-    return Result(
-        metric="likelihood",
-        extractor=None,
-        plain=True,
-        better={figure: metric.figures.get(figure, "") for figure in figures},
-        config=dict(config),
-        n_real=passages.units,
-        generated=Score(figures, passages.units),
-        bounds=metric.bounds(),
-        facts={"unit": "nats, but bits_per_byte; perplexity is exp(nll_per_token)", "per_token": per_token},
-        notes=tuple(_notes(passages)),
-    )
+    return metric.result(passages.units, config, _notes(passages))
 
 
 def _notes(passages: Passages) -> list[str]:
