@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from fitting import fit
 from torch import Tensor
 
 from aigc_cli.config import check, compose
@@ -45,26 +46,11 @@ def padded(n: int = 8) -> Batch:
     return Batch(rows)
 
 
-def fit(model: MaskedLanguageModel, batch: Batch, steps: int) -> list[float]:
-    optimizer = torch.optim.AdamW(model.parameters(), 1e-2)
-    losses = []
-    model.train()
-    for step in range(steps):
-        torch.manual_seed(step)
-        optimizer.zero_grad()
-        loss = model("main", batch)["loss"]
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
-    model.eval()
-    return losses
-
-
 @pytest.fixture(scope="module")
 def counter(defaults: dict[str, Any]) -> MaskedLanguageModel:
     """A model that has learned to count."""
     model = build(defaults)
-    losses = fit(model, counting(64), 400)
+    losses = [figures["loss"] for figures in fit(model, counting(64), 400)]
     assert losses[0] == pytest.approx(math.log(VOCAB), abs=0.1)
     assert sum(losses[-20:]) / 20 < 0.5  # the first token of a row is worth log(8) / 9 nats a token
     return model
@@ -142,7 +128,7 @@ def test_mixed_masks_show_some_tokens_and_some_others(defaults: dict[str, Any]) 
 
 @pytest.mark.parametrize("changes", [{"objective": "mlm"}, {"objective": "mlm", "mixed_masks": True}, {}])
 def test_each_objective_learns(defaults: dict[str, Any], changes: dict[str, Any]) -> None:
-    losses = fit(build(defaults, **changes), counting(), 200)
+    losses = [figures["loss"] for figures in fit(build(defaults, **changes), counting(), 200)]
     assert sum(losses[-10:]) < 0.6 * sum(losses[:10])
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from fitting import fit
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
@@ -46,26 +47,11 @@ def reversals(n: int = 64, seed: int = 0) -> Batch:
     return Batch(rows_of([text[::-1] for text in texts]), source=rows_of(texts))
 
 
-def fit(model: Seq2SeqModel, batch: Batch, steps: int) -> list[float]:
-    optimizer = torch.optim.AdamW(model.parameters(), 1e-2)
-    losses = []
-    model.train()
-    for step in range(steps):
-        torch.manual_seed(step)
-        optimizer.zero_grad()
-        loss = model("main", batch)["loss"]
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
-    model.eval()
-    return losses
-
-
 @pytest.fixture(scope="module")
 def reverser(defaults: dict[str, Any]) -> Seq2SeqModel:
     """A model that has learned what 64 sources are reversed."""
     model = build(defaults)
-    losses = fit(model, reversals(), 300)
+    losses = [figures["loss"] for figures in fit(model, reversals(), 300)]
     assert losses[0] == pytest.approx(math.log(VOCAB), abs=0.2)
     assert losses[-1] < 0.05
     return model
@@ -76,7 +62,7 @@ CLASSIC = {"norm": "layer", "positions": "learned", "mlp": "gelu", "qk_norm": Fa
 
 @pytest.mark.parametrize("changes", [{"style": CLASSIC}, {"tie_embeddings": False}, {"label_smoothing": 0.1}])
 def test_every_variant_learns(defaults: dict[str, Any], changes: dict[str, Any]) -> None:
-    losses = fit(build(defaults, **changes), reversals(16), 80)
+    losses = [figures["loss"] for figures in fit(build(defaults, **changes), reversals(16), 80)]
     assert losses[-1] < 0.5 * losses[0]
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from fitting import fit
 from torch.nn.functional import cross_entropy
 
 from aigc_cli.config import check, compose
@@ -38,25 +39,11 @@ def counting(n: int = 16, length: int = LENGTH) -> Batch:
     return Batch((first - 4 + torch.arange(length)) % (VOCAB - 4) + 4)
 
 
-def fit(model: DecoderLanguageModel, batch: Batch, steps: int) -> list[float]:
-    optimizer = torch.optim.AdamW(model.parameters(), 1e-2)
-    losses = []
-    model.train()
-    for _ in range(steps):
-        optimizer.zero_grad()
-        loss = model("main", batch)["loss"]
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
-    model.eval()
-    return losses
-
-
 @pytest.fixture(scope="module")
 def counter(defaults: dict[str, Any]) -> DecoderLanguageModel:
     """A model that has learned to count."""
     model = build(defaults)
-    losses = fit(model, counting(), 150)
+    losses = [figures["loss"] for figures in fit(model, counting(), 150)]
     assert losses[0] == pytest.approx(math.log(VOCAB), abs=0.1)
     assert losses[-1] < 0.05
     return model
@@ -67,7 +54,7 @@ CLASSIC = {"norm": "layer", "positions": "learned", "mlp": "gelu", "qk_norm": Fa
 
 @pytest.mark.parametrize("changes", [{"style": CLASSIC}, {"tie_embeddings": False}, {"dropout": 0.1}])
 def test_every_style_learns(defaults: dict[str, Any], changes: dict[str, Any]) -> None:
-    losses = fit(build(defaults, **changes), counting(), 100)
+    losses = [figures["loss"] for figures in fit(build(defaults, **changes), counting(), 100)]
     assert losses[-1] < 0.2 * losses[0]
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from fitting import fit
 from torch import Tensor
 
 from aigc_cli.config import check, compose
@@ -45,21 +46,8 @@ def images(n: int, shape: tuple[int, ...] = (1, 8, 8)) -> Batch:
     return Batch((content * 127.5).round() / 127.5, (grey.flatten() > 0).long())
 
 
-def train(model: VAE, batch: Batch, steps: int, lr: float = 3e-3) -> list[dict[str, float]]:
-    """What the trainer does, on one batch."""
-    optimizer = torch.optim.Adam(model.parameters(), lr)
-    seen = []
-    for step in range(steps):
-        torch.manual_seed(step)
-        assert [phase.name for phase in model.phases(step)] == ["main"]
-        optimizer.zero_grad()
-        losses = model("main", batch)
-        losses["loss"].backward()
-        optimizer.step()
-        assert all(value.ndim == 0 and not (name != "loss" and value.requires_grad) for name, value in losses.items())
-        seen.append({name: value.item() for name, value in losses.items()})
-    model.eval()
-    return seen
+def adam(model: VAE) -> torch.optim.Adam:
+    return torch.optim.Adam(model.parameters(), 3e-3)
 
 
 @torch.no_grad()
@@ -86,7 +74,7 @@ def test_every_network_serves_every_likelihood(
 ) -> None:
     model = build(defaults, shape, network=network, likelihood=likelihood, latent_side=latent_side)
     batch = images(2, shape)
-    (figures,) = train(model, batch, 1)
+    (figures,) = fit(model, batch, 1, adam(model))
     assert all(math.isfinite(value) for value in figures.values())
     dimensions = 4 * max(1, latent_side) ** 2
     with torch.no_grad():
@@ -153,7 +141,7 @@ def test_it_learns_and_the_importance_weighted_bound_is_tighter(
     defaults: dict[str, Any], network: str, likelihood: str
 ) -> None:
     model, batch = build(defaults, network=network, likelihood=likelihood), images(32)
-    figures = train(model, batch, 60)
+    figures = fit(model, batch, 60, adam(model))
     assert figures[-1]["loss"] < 0.9 * figures[0]["loss"]
     elbo, bound = score(model, batch), score(model, batch, samples=100)
     assert list(bound) == ["iw_bound", "bits_per_dim"]
@@ -192,14 +180,14 @@ def test_beta_and_free_bits_move_the_information_of_the_latent(defaults: dict[st
     kl = {}
     for name, changes in {"plain": {}, "high": {"beta": 20.0}, "free": {"beta": 20.0, "free_bits": 1.0}}.items():
         model = build(defaults, network="mlp", likelihood="gaussian_fixed", **changes)
-        kl[name] = train(model, batch, 250)[-1]["kl"]
+        kl[name] = fit(model, batch, 250, adam(model))[-1]["kl"]
     assert kl["high"] < 0.5 * kl["plain"]
     assert kl["free"] > 1.5 * kl["high"]
 
 
 def test_several_draws_are_an_objective(defaults: dict[str, Any]) -> None:
     model, batch = build(defaults, network="mlp", importance_samples=5), images(32)
-    figures = train(model, batch, 60)
+    figures = fit(model, batch, 60, adam(model))
     assert figures[-1]["loss"] < 0.9 * figures[0]["loss"]
     assert figures[-1]["bits_per_dim"] == pytest.approx(figures[-1]["loss"] / math.log(2), rel=1e-4)
 
@@ -229,7 +217,7 @@ def test_a_conditional_model_draws_the_class_asked_for(
         defaults, classes=CLASSES, network=network, latent_side=latent_side, conditional=True, likelihood="gaussian",
         beta=5.0,
     )  # fmt: skip
-    train(model, images(64), 200)
+    fit(model, images(64), 200, adam(model))
     with torch.no_grad():
         light, dark = (model.sample(Noise(0, range(16)), class_=word).mean().item() for word in ("light", "dark"))
         both = model.sample(Noise(0, range(16))).mean((1, 2, 3))
@@ -255,7 +243,7 @@ def test_temperature_narrows_the_latent(defaults: dict[str, Any]) -> None:
 def test_the_mixture_is_of_the_encoded_training_set(defaults: dict[str, Any], conditional: bool) -> None:
     model = build(defaults, classes=CLASSES, conditional=conditional, likelihood="gaussian")
     batch = images(128)
-    train(model, batch, 100)
+    fit(model, batch, 100, adam(model))
     with pytest.raises(RuntimeError, match="prepare"):
         model.latents(Noise(0, range(4)), prior="gmm")
     model.prepare(iter(()), prior="normal")
@@ -310,7 +298,7 @@ def test_a_mixture_of_few_items_or_many_dimensions(n: int, d: int) -> None:
 
 def test_curves_of_the_latent_dimensions(defaults: dict[str, Any]) -> None:
     model, batch = build(defaults, network="mlp", likelihood="gaussian"), images(64)
-    train(model, batch, 200)
+    fit(model, batch, 200, adam(model))
     with torch.no_grad():
         figures = {name: value.item() for name, value in model.examine(batch, None).items()}
         kl = Posterior(*model.encoder(batch.content)).kl().mean(0)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from fitting import fit
 from toy_text import TOKENIZER, ToyText, documents, windows
 
 from aigc_cli.commands.train import check_config
@@ -40,24 +41,6 @@ def build(defaults: dict[str, Any], spec: DataSpec = SPEC, **changes: Any) -> Te
     torch.manual_seed(0)
     config = check("model", TextVAEConfig, {**defaults, **SMALL, "word_dropout": 0.0, "kl_warmup": 0, **changes})
     return TextVAE(config, spec)
-
-
-def fit(model: TextVAE, batch: Batch, steps: int) -> list[dict[str, float]]:
-    """What the trainer does, on one batch."""
-    optimizer = torch.optim.AdamW(model.parameters(), 1e-2)
-    seen = []
-    model.train()
-    for step in range(steps):
-        torch.manual_seed(step)
-        model.phases(step)
-        optimizer.zero_grad()
-        losses = model("main", batch)
-        losses["loss"].backward()
-        optimizer.step()
-        assert all(value.ndim == 0 and not (name != "loss" and value.requires_grad) for name, value in losses.items())
-        seen.append({name: value.item() for name, value in losses.items()})
-    model.eval()
-    return seen
 
 
 @pytest.fixture(scope="module")
