@@ -14,6 +14,9 @@ COMMON = [
 ]  # fmt: skip
 IMAGES = ["data=digits", "data.size=8"]
 TEXT = ["data=text", "data.root=words.txt", "data.context=16", "data.tokenizer.kind=char"]
+ROWS = ["data.root=squares.tsv", "data.tokenizer.kind=char"]
+PAIRS = ["model=seq2seq", "data=pairs", "data.source=question", "data.target=answer", "data.batch_tokens=128", *ROWS]
+LINES = ["model=vae_text", "data=text", "data.field=question", "data.items=documents", "data.context=20", *ROWS]
 SMALL = ["model.width=16", "model.layers=1", "model.heads=2"]
 FAMILIES = {
     "gan": [
@@ -27,14 +30,16 @@ FAMILIES = {
     "vae": ["model=vae", *IMAGES, "model.network=conv", "model.width=4", "model.hidden=16"],
     "transformer": ["model=transformer", *TEXT, *SMALL, "model.dropout=0.1"],
     "bert": ["model=bert", *TEXT, *SMALL],
+    "seq2seq": [*PAIRS, *SMALL],
+    "vae_text": [*LINES, *SMALL, "model.decoder_layers=1", "model.latent=4", "model.kl_warmup=30"],
 }
 
 
 def words_of(family: str, folder: Path) -> list[str]:
     """The words of a family's small run in `folder`, which gets the data that they name."""
-    if family in ("transformer", "bert"):
-        text = " ".join(f"{number} times {number} is {number * number}." for number in range(400))
-        (folder / "words.txt").write_text(text)
+    squares = [(f"{number} times {number}", str(number * number)) for number in range(400)]
+    (folder / "words.txt").write_text(" ".join(f"{question} is {answer}." for question, answer in squares))
+    (folder / "squares.tsv").write_text("\n".join(["question\tanswer", *map("\t".join, squares)]) + "\n")
     return [*FAMILIES[family], *COMMON]
 
 
