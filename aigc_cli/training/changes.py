@@ -1,4 +1,4 @@
-"""What may not have changed between a checkpoint and the run that goes on from it: its data and its model."""
+"""What may not have changed between a checkpoint and the run that goes on from it, and what is said of what has."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 from aigc_cli.data.base import DataSpec
 from aigc_cli.errors import ConfigError
 from aigc_cli.models.base import Model
+from aigc_cli.reporting import say
 from aigc_cli.runs import Run
 from aigc_cli.training.checkpoint import Checkpoint
 
@@ -35,6 +36,17 @@ def refuse_changes(run: Run, checkpoint: Checkpoint, spec: DataSpec, model: Mode
         raise ConfigError(
             f"the model of {run.name} has changed since its checkpoint: {differences(shapes, now)}",
             "restore the run's own config.yaml, or start a new run without --resume",
+        )
+
+
+def say_resumed(run: Run, checkpoint: Checkpoint, processes: int) -> None:
+    """Says from where a run goes on, and whether another number of `processes` does than before."""
+    say(f"resuming {run.name} from step {checkpoint.step}")
+    before = checkpoint.state.processes
+    if before != processes:
+        say(
+            f"warning: trained by {before} processes so far, now by {processes}: "
+            "items come in the same order, but sums round differently, so that it does not repeat bit for bit"
         )
 
 

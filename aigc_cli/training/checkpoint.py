@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from aigc_cli.config import check
@@ -31,6 +31,7 @@ from aigc_cli.registry import find
 from aigc_cli.runs import Run
 from aigc_cli.training.precision import resolve_device
 from aigc_cli.training.settings import State, read_state
+from aigc_cli.training.tensor_files import write_tensors
 
 Tensors = dict[str, Tensor]
 _NAME = re.compile(r"step-(\d+)")
@@ -104,12 +105,7 @@ class CheckpointFolder:
         folder.mkdir(parents=True)
         for file, group in tensors.items():
             path = folder / f"{file}.safetensors"
-            # A clone, because tied weights share memory and safetensors takes no shared memory.
-            own = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in group.items()}
-            try:
-                save_file(own, path)
-            except SafetensorError as error:
-                raise _as_os_error(error) from error
+            write_tensors(path, group)
             sync(path)
         for file, content in files.items():
             write_atomically(folder / file, content)
@@ -194,17 +190,6 @@ def _reason(error: Exception) -> str:
     if isinstance(error, FileNotFoundError):
         return f"{Path(error.filename).name} is missing"
     return str(error)
-
-
-def _as_os_error(error: SafetensorError) -> OSError | SafetensorError:
-    # safetensors reports the operating system's errors as text: "... (os error 28)"
-    match = re.search(r"os error (\d+)", str(error))
-    if match is None:
-        return error
-    import os
-
-    number = int(match[1])
-    return OSError(number, os.strerror(number))
 
 
 @dataclass(frozen=True)

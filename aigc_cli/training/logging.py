@@ -100,16 +100,15 @@ class MetricLog:
 
     def __init__(self, path: Path, resume_step: int, tensorboard: Path | None = None) -> None:
         self.path = path
-        self._rows = [row for row in read_rows(path) if row["step"] <= resume_step]
+        kept = [row for row in read_rows(path) if row["step"] <= resume_step]
         with resource_errors(path):
-            write_atomically(path, "".join(json.dumps(row) + "\n" for row in self._rows))
+            write_atomically(path, "".join(json.dumps(row) + "\n" for row in kept))
             self._file = path.open("a")
         self._board = _open_board(tensorboard, resume_step) if tensorboard else None
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """Adds a row."""
         row = {"step": step, **values}
-        self._rows.append(row)
         with resource_errors(self.path):
             self._file.write(json.dumps(row) + "\n")
             self._file.flush()
@@ -124,9 +123,9 @@ class MetricLog:
             self._board.close()
 
     def draw(self, path: Path, marks: Mapping[str, int] | None = None) -> None:
-        """Draws every curve, one panel for each term, with a line at the step of each mark."""
+        """Draws the curves of all rows written, one panel for each term, with a line at the step of each mark."""
         with resource_errors(path):
-            draw_curves(self._rows, path, marks)
+            draw_curves(read_rows(self.path), path, marks)
 
 
 def _open_board(folder: Path, resume_step: int) -> Any:

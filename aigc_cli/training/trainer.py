@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import math
 import signal
-import sys
 import time
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -20,12 +19,11 @@ from torch import Tensor, nn
 from aigc_cli.data.base import Batch
 from aigc_cli.data.loader import Loader
 from aigc_cli.errors import AigcError, DataError, Interrupted, ResourceError, Terminated
-from aigc_cli.files import write_json
 from aigc_cli.models.base import Model
 from aigc_cli.progress import Progress, progress
 from aigc_cli.runs import Run
-from aigc_cli.training.changes import refuse_changes
-from aigc_cli.training.checkpoint import Checkpoint, CheckpointFolder, Tensors
+from aigc_cli.training.changes import refuse_changes, say_resumed
+from aigc_cli.training.checkpoint import Checkpoint
 from aigc_cli.training.contents import load_tensors, newest, tensors_of
 from aigc_cli.training.distributed import Processes, Replicas
 from aigc_cli.training.ema import EMA
@@ -38,6 +36,7 @@ from aigc_cli.training.optimizers import (
     set_lr,
 )
 from aigc_cli.training.precision import Precision
+from aigc_cli.training.saving import Saver
 from aigc_cli.training.settings import Hooks, State, TrainerConfig
 from aigc_cli.training.sharding import Shards, whole
 from aigc_cli.training.signals import Signals
@@ -63,7 +62,8 @@ class Trainer:
         self.optimizers = build_optimizers(optimizer, model, phases)
         self.parallel = shards or Replicas(model, phases, self.processes, self._train_only)
         self.ema = EMA(model.averaged(), config.ema, config.ema_start) if config.ema is not None else None
-        self.checkpoints = CheckpointFolder(run.checkpoints)
+        self.saver = Saver(run, config.keep)
+        self.checkpoints = self.saver.checkpoints
         self.state = State(
             fingerprint=loader.dataset.spec.fingerprint, batch_size=config.batch_size, processes=self.processes.count
         )
@@ -92,8 +92,11 @@ class Trainer:
                     self.train_step(step)
                     self.state.step = step + 1
                     self._after_step(signals)
+                self.saver.wait()
             self.run.set_status("complete", self.state.step)
         except BaseException as error:
+            with suppress(Exception):  # it is the first error that is told of
+                self.saver.wait()
             stopped = isinstance(error, Interrupted | Terminated)
             self.run.set_status("stopped" if stopped else "failed", self.state.step)
             raise
@@ -174,6 +177,7 @@ class Trainer:
 
     def _after_step(self, signals: Signals) -> None:
         done, config = self.state.step, self.config
+        self.saver.check()
         # What a signal asks of one process, all do after the same step.
         stop, save = self.processes.highest(signals.stop or 0, signals.save)
         last, stopping = done == config.steps, stop != 0
@@ -240,6 +244,7 @@ class Trainer:
             act()
 
     def _stop(self, number: int) -> None:
+        self.saver.wait()
         kinds: dict[int, type[AigcError]] = {signal.SIGINT: Interrupted, signal.SIGTERM: Terminated}
         raise kinds[number](
             f"stopped at step {self.state.step} of {self.config.steps}, saved in {self.run.path}",
@@ -249,22 +254,15 @@ class Trainer:
     # saving and restoring
 
     def save(self) -> None:
-        """Writes a checkpoint, then deletes those that `keep` no longer covers."""
+        """Begins to write a checkpoint; when it is there, those go that `keep` no longer covers."""
         self.tally.check()
         state = self.state
         state.scalers, state.tally = self.precision.state_dict(), self.tally.state()
         for part in state.tally:
             part.sums = self.processes.mean(part.sums)
         tensors = tensors_of(self.model, self.optimizers, self.ema)
-        self.processes.from_main(lambda: self._write_checkpoint(tensors))
-
-    def _write_checkpoint(self, tensors: dict[str, Tensors]) -> None:
-        state = self.state
-        self.checkpoints.save(state.step, tensors, asdict(state), self.loader.dataset.codec.files())
-        if state.best_step == state.step:
-            write_json(self.run.path / "best.json", {"step": state.step, "value": state.best})
-        self.checkpoints.prune(state.step, self.config.keep, state.best_step)
-        self.run.set_status("running", state.step)
+        if self.processes.main:
+            self.saver.start(state, tensors, self.loader.dataset.codec.files())
 
     def restore(self) -> bool:
         """Goes on from the newest valid checkpoint; False where the run has none yet.
@@ -284,20 +282,10 @@ class Trainer:
                 f"checkpoint {checkpoint.path} does not fit this configuration: {' '.join(str(error).split())[:200]}",
                 "restore the run's own config.yaml, or start a new run without --resume",
             ) from None
-        self._take_over(checkpoint.state)
+        if checkpoint.step < self.config.steps:
+            say_resumed(self.run, checkpoint, self.processes.count)
+        self.state = replace(checkpoint.state, processes=self.processes.count)
         return True
-
-    def _take_over(self, state: State) -> None:
-        """Goes on from a state that was restored."""
-        if state.step < self.config.steps:
-            print(f"aigc: resuming {self.run.name} from step {state.step}", file=sys.stderr)
-            if state.processes != self.processes.count:
-                print(
-                    f"aigc: warning: trained by {state.processes} processes so far, now by {self.processes.count}: "
-                    "items come in the same order, but sums round differently, so that it does not repeat bit for bit",
-                    file=sys.stderr,
-                )
-        self.state = replace(state, processes=self.processes.count)
 
     def _load(self, checkpoint: Checkpoint) -> None:
         state = checkpoint.state

@@ -187,7 +187,7 @@ def test_a_save_that_fails_at_any_of_its_files_leaves_nothing(
 
         return failed
 
-    for name, count in {"save_file": 2, "sync": 4, "write_json": 2, "checksum": 3}.items():
+    for name, count in {"write_tensors": 2, "sync": 4, "write_json": 2, "checksum": 3}.items():
         for at in range(count):
             with monkeypatch.context() as patch:
                 patch.setattr(checkpoint, name, failing(getattr(checkpoint, name), at))

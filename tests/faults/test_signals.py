@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -65,13 +66,14 @@ def test_ctrl_c_saves_and_stops(tmp_path: Path) -> None:
 
 
 def _ctrl_c_twice_in_a_save(at: int) -> None:
-    """Interrupts the save of step `at` twice, when its tensors are written and nothing is published yet."""
+    """Interrupts the save of step `at` until it ends, when its tensors are written and nothing is published yet."""
     publish = CheckpointFolder._publish
 
     def interrupted(self: CheckpointFolder, *paths: Any) -> None:
         if paths[1].name == f"step-{at}":
-            os.kill(os.getpid(), signal.SIGINT)
-            os.kill(os.getpid(), signal.SIGINT)
+            while True:
+                os.kill(os.getpid(), signal.SIGINT)
+                time.sleep(0.05)
         publish(self, *paths)
 
     CheckpointFolder._publish = interrupted  # type: ignore[method-assign]

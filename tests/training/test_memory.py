@@ -63,8 +63,10 @@ def resident() -> int:
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="another C library than glibc")
 def test_what_tensors_freed_is_kept_until_it_is_released() -> None:
     keep_freed_memory()
-    torch.ones(1 << 26, dtype=torch.uint8)
-    before, pages = resident(), (1 << 26) // os.sysconf("SC_PAGE_SIZE")
+    some = [torch.ones(1 << 24, dtype=torch.uint8) for _ in range(8)]
+    pages = len(some) * some[0].numel() // os.sysconf("SC_PAGE_SIZE")
+    some.clear()
+    before = resident()
     release_freed_memory()
     assert before - resident() > pages // 2
 
