@@ -128,10 +128,11 @@ def _nearest_key(command: str, key: str, known: Sequence[str]) -> str:
     section, _, last = key.rpartition(".")
     siblings = [other for other in own if other.rpartition(".")[0] == section]
     close = nearest(last, [other.rpartition(".")[2] for other in siblings], count=2)
+    instead = _INSTEAD.get(command, "") if key.split(".")[0] in SECTIONS else ""
     if close:
-        return f"did you mean {' or '.join(f'{section}.{name}'.lstrip('.') for name in close)}?"
-    if key.split(".")[0] in SECTIONS and command in _INSTEAD:
-        return _INSTEAD[command]
+        return f"did you mean {' or '.join(f'{section}.{name}'.lstrip('.') for name in close)}? {instead}".rstrip()
+    if instead:
+        return instead
     sections = {other.rpartition(".")[0] for other in own}
     close = nearest(key, [other for other in own if other not in sections], count=2)
     if close:

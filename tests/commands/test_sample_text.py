@@ -188,6 +188,17 @@ def test_translations_stand_beside_their_sources(make: Make, capsys: pytest.Capt
     assert "4 items of the test split, translated" in capsys.readouterr().out
 
 
+def test_pairs_are_found_where_they_lie_now(make: Make, capsys: pytest.CaptureFixture[str]) -> None:
+    run = make("seq2seq")
+    sides = {side: Path(run.config["data"][side]) for side in ("source", "target")}
+    config = run.path / "config.yaml"
+    config.write_text(config.read_text().replace(str(sides["source"].parent), "/nowhere"))
+    assert main(["sample", "n=2"]) == 3
+    assert "give two files with data.source= and data.target=" in capsys.readouterr().err
+    found = sample("n=2", *(f"data.{side}={path}" for side, path in sides.items()))
+    assert all(one["reference"] == one["source"].upper() for one in found)
+
+
 def test_a_file_of_sources_is_translated_packed_or_not(make: Make) -> None:
     make("seq2seq")
     Path("test.en").write_text("the cat\na dog ran\n")
