@@ -34,6 +34,7 @@ from aigc_cli.models.variational import VariationalModel
 from aigc_cli.registry import find
 from aigc_cli.runs import Run, find_run
 from aigc_cli.sampling.controls import check_controls, field_values, model_class, named_values
+from aigc_cli.sampling.plans import warn_of_ignored
 from aigc_cli.training.checkpoint import Restored, restore_model
 
 if TYPE_CHECKING:
@@ -130,18 +131,27 @@ def _open(setting: Setting, kinds: Kinds) -> TextRun:
     alone = [*kinds.fills, *(name for name in kinds.text if name == "continuation" or _reference(name) == "itself")]
     if run.spec.modality == "pairs" and alone:
         raise ConfigError(f"{alone[0]} is for texts that stand alone, and {run.name} translates", fitting)
+    controls = _controls(run, asked, kinds)
+    restored = restore_model(run, step=asked.step, device=asked.device)
+    warn_of_ignored(restored.model, field_values(controls), getattr(controls, "mode", None) or "sample")
+    setting.split("train")  # says what is wrong with the words for the data, before another split is looked for
+    split, dataset = held_out_items(setting)
+    check_readable(dataset, restored.spec, run.name)
+    held_out = Passages(dataset, range(len(dataset)), setting.data or "", split)
+    return TextRun(setting, restored, held_out, controls)
+
+
+def _controls(run: Run, asked: EvalConfig, kinds: Kinds) -> Any:
+    """The controls of a run's model, of which not all can be measured with."""
     controls = check_controls(run, asked.controls, "eval")
     mode = getattr(controls, "mode", None)
     if mode == "interpolate":
         raise ConfigError(f"mode={mode} shows how samples change, and is no set of samples", "use mode=sample")
     if mode == "reconstruct" and "continuation" in kinds.text:
         raise ConfigError(f"continuation goes on from prompts, and mode={mode} does not", "leave one of them out")
-    restored = restore_model(run, step=asked.step, device=asked.device)
-    setting.split("train")  # says what is wrong with the words for the data, before another split is looked for
-    split, dataset = held_out_items(setting)
-    check_readable(dataset, restored.spec, run.name)
-    held_out = Passages(dataset, range(len(dataset)), setting.data or "", split)
-    return TextRun(setting, restored, held_out, controls)
+    if asked.controls.get("prompt") is not None:
+        raise ConfigError("prompt= is for aigc sample: what is measured here is held-out text", "leave it out")
+    return controls
 
 
 @dataclass(frozen=True)
@@ -247,10 +257,6 @@ class TextRun:
     def _sets(self, metrics: Configs, write: Callable[[Author, int], Written]) -> list[Result]:
         """The figures of one set of texts, or of several seeds'."""
         asked = self.setting.asked
-        if asked.controls.get("prompt") is not None:
-            raise ConfigError(
-                "prompt= is for aigc sample: what is measured here begins as held-out text does", "leave it out"
-            )
         seeds = asked.seeds or 1
         if seeds > 1 and not getattr(self.controls, "draws", True):
             print("aigc: warning: seeds= changes nothing where nothing is drawn", file=sys.stderr)

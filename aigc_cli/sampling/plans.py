@@ -107,7 +107,7 @@ def plan(request: Request) -> Plan:
     mode = request.controls.get("mode") or next(iter(modes), "sample")
     if modes and mode not in modes:
         raise ConfigError(f"mode={mode}: this model has no such mode", f"choose from: {', '.join(modes)}")
-    _warn_of_ignored(request, mode)
+    warn_of_ignored(request.model, request.controls, mode)
     import_siblings()
     modality = request.model.spec.modality
     if (modality, mode) not in _modes:
@@ -115,13 +115,14 @@ def plan(request: Request) -> Plan:
     return _modes[modality, mode](request)
 
 
-def _warn_of_ignored(request: Request, mode: str) -> None:
-    usual = usual_controls(request.model)
+def warn_of_ignored(model: Model, controls: Mapping[str, Any], mode: str) -> None:
+    """Warns of controls, the fields of ``model.controls``, that change nothing in a mode."""
+    usual = usual_controls(model)
     heard = {
         "sample": {*usual} - {"frames", "gap", "to"},
         "infill": {*usual} - {"max_tokens"},
         "reconstruct": {"mode", "prompt"},
     }.get(mode, {*usual})
-    for name, value in request.controls.items():
+    for name, value in controls.items():
         if name not in heard and value != usual.get(name, value):
             print(f"aigc: warning: {name.rstrip('_')}= changes nothing with mode={mode}", file=sys.stderr)

@@ -119,6 +119,8 @@ def test_an_autoencoder_is_measured_by_what_it_gives_back(capsys: pytest.Capture
     by_mode = told(capsys, "run=autoencoder", "n=6", "--metric", "bleu,distinct", "mode=reconstruct")
     assert by_mode["bleu"]["figures"]["bleu"] == record["figures"]["reconstruction_bleu"]
     assert by_mode["distinct"]["generated"]["reconstructed"] == "test"
+    assert main(["eval", "run=autoencoder", "n=6", "--metric", "bleu", "mode=reconstruct", "temperature=0.5"]) == 0
+    assert "temperature= changes nothing with mode=reconstruct" in capsys.readouterr().err
     assert (
         "reconstructed" not in told(capsys, "run=autoencoder", "n=6", "--metric", "distinct")["distinct"]["generated"]
     )
@@ -157,7 +159,7 @@ def test_several_seeds_show_their_spread(capsys: pytest.CaptureFixture[str]) -> 
         (["run=translator", "--metric", "infill"], "infill is for texts that stand alone"),
         (["run=translator", "--metric", "bleu,continuation"], "continuation is for texts that stand alone"),
         (["run=decoder", "beem=2"], "did you mean beam"),
-        (["run=decoder", "--metric", "distinct", "prompt=the"], "prompt="),
+        (["run=decoder", "--metric", "likelihood", "prompt=the"], "prompt="),
         (["run=decoder", "data.contxt=8"], "context"),
         (["run=decoder", "data.context=32"], "data.context="),
         (["run=decoder", "data=digits"], "leave data= out"),
