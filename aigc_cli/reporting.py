@@ -13,7 +13,7 @@ from aigc_cli.errors import EXIT_BUG, AigcError, DataError, ResourceError
 _SPENT = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EFBIG, errno.EMFILE, errno.ENOMEM}
 #: How libraries word a resource that ran out, where they raise no type of their own for it.
 _SPENT_WORDS = ("no space left on device", "can't allocate memory", "not enough memory", "out of memory",
-                "too many open files")  # fmt: skip
+                "too many open files", "can't start new thread")  # fmt: skip
 #: What torch raises when a process that reads data dies: from a signal's handler, wherever the program happens to be.
 _DEAD_WORKER = "DataLoader worker (pid"
 #: The errors of joblib and submitit for a job whose process is gone.

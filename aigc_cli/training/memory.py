@@ -14,8 +14,8 @@ import torch
 from aigc_cli.errors import ResourceError
 from aigc_cli.runs import Run
 
-#: What a plain RuntimeError says where the CPU's allocator has no more, and where oneDNN got none for its kernels.
-_OUT_OF_MEMORY = ("DefaultCPUAllocator", "could not create a primitive")
+#: What a plain RuntimeError says where the CPU's allocator has no more, or where oneDNN's kernels or a thread get none.
+_OUT_OF_MEMORY = ("DefaultCPUAllocator", "could not create a primitive", "can't start new thread")
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 
 

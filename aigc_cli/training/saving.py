@@ -29,6 +29,7 @@ class Saver:
         self.run, self.keep = run, keep
         self.checkpoints = CheckpointFolder(run.checkpoints)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="save")
+        self._thread.submit(int)  # it starts now, so that there is room for it when there is something to save
         self._pending: Future[None] | None = None
 
     def start(self, state: State, tensors: Mapping[str, Tensors], files: Mapping[str, str]) -> None:

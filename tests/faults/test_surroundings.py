@@ -102,15 +102,15 @@ def test_out_of_memory_names_the_batch_and_what_to_try(tmp_path: Path) -> None:
 def test_an_automatic_batch_shrinks_until_it_fits_the_memory(tmp_path: Path) -> None:
     code, said = aigc(
         "train", "run_dir=run", *words_of("vae", tmp_path), "model.network=mlp", "model.hidden=512",
-        "trainer.batch_size=8192", "trainer.auto_batch=true", "trainer.steps=2", folder=tmp_path,
-        before=functools.partial(without_memory, 1 << 27),
+        "trainer.batch_size=16384", "trainer.auto_batch=true", "trainer.steps=2", folder=tmp_path,
+        before=functools.partial(without_memory, 300 << 20),  # 16384 take 560 MB, 8192 340, and 4096 240
     )  # fmt: skip
     assert code == 0, said
-    assert "out of memory with trainer.batch_size=8192; going on with trainer.batch_size=4096" in said
+    assert "out of memory with trainer.batch_size=16384; going on with trainer.batch_size=8192" in said
     assert steps(tmp_path / "run") == [2]
     trainer = find_run(str(tmp_path / "run")).config["trainer"]
-    assert trainer["batch_size"] * trainer["accumulate"] == 8192
-    assert 1 < trainer["accumulate"] < 8192
+    assert trainer["batch_size"] * trainer["accumulate"] == 16384
+    assert 1 < trainer["accumulate"] < 16384
 
 
 def test_a_loss_that_is_not_finite_ends_the_run_and_saves_nothing(tmp_path: Path) -> None:

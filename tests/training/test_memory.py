@@ -52,6 +52,7 @@ def test_out_of_memory_in_whatever_words() -> None:
     with pytest.raises(RuntimeError) as caught:
         torch.empty(1 << 60, dtype=torch.uint8)
     assert is_out_of_memory(caught.value)
+    assert is_out_of_memory(RuntimeError("can't start new thread"))
     assert not is_out_of_memory(RuntimeError("a shape is wrong"))
 
 
