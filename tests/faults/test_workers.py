@@ -68,5 +68,5 @@ def test_a_worker_that_dies_while_a_step_computes_is_named(tmp_path: Path) -> No
     words = ["train", "run_dir=run", *STREAMED, "trainer.steps=20", "trainer.workers=1"]
     note = tmp_path / "worker"
     child = Child(words, tmp_path, functools.partial(_worker_dies_in_step, 3, note))
-    child.wait_for(note.is_file)
+    child.wait_for(lambda: note.is_file() and note.read_text())
     assert_named(child, int(note.read_text()))
