@@ -16,7 +16,7 @@ from torch.nn.functional import avg_pool2d, interpolate, leaky_relu
 
 from aigc_cli.models.gan_config import GANConfig
 from aigc_cli.models.gan_parts import BASE, LatentAndClass, ProjectionHead, halvings, pyramid
-from aigc_cli.nn.blocks import LEAK, init_weights
+from aigc_cli.nn.blocks import LEAK, WEIGHTED, init_weights
 
 EXPANSION = 2  # channels within a block, for each of its own
 GROUP = 16  # channels that a grouped convolution sees together
@@ -41,9 +41,10 @@ class ResidualBlock(nn.Module):
 
 
 def _init(network: nn.Module) -> None:
-    """He's variance, but for residual branches: the last layer 0, those before it scaled by the depth.
+    """He's variance within residual branches; beside them, where no activation follows, that of linear layers.
 
-    As Fixup has it (Zhang et al. 2019): L blocks with m layers each take L^(-1 / (2m - 2)), here with m = 3.
+    Branches as Fixup has it (Zhang et al. 2019): the last layer 0, and those before it scaled by the depth: L blocks
+    with m layers each take L^(-1 / (2m - 2)), here with m = 3.
     """
     init_weights(network, "variance")
     blocks = [block for block in network.modules() if isinstance(block, ResidualBlock)]
@@ -51,6 +52,10 @@ def _init(network: nn.Module) -> None:
         nn.init.zeros_(block.reduce.weight)
         for layer in (block.expand, block.mix):
             layer.weight.data.mul_(len(blocks) ** (-1 / 4))
+    within = {part for block in blocks for part in block.modules()}
+    for part in network.modules():
+        if isinstance(part, WEIGHTED) and part not in within:
+            part.weight.data.div_(nn.init.calculate_gain("leaky_relu", LEAK))
 
 
 def _change_width(inputs: int, outputs: int) -> nn.Module:

@@ -4,7 +4,7 @@ Models and Can Outperform Them on Images, 2021)."""
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
@@ -15,13 +15,18 @@ from torch import Tensor, nn
 from aigc_cli.config import STRICT
 from aigc_cli.data.base import Batch, DataSpec
 from aigc_cli.models.base import Losses, ModelConfig, Phase
-from aigc_cli.models.hvae_networks import BottomUp, Latent, TopDown, from_patches, levels, to_patches
+from aigc_cli.models.hvae_layout import from_patches, levels, to_patches
+from aigc_cli.models.hvae_networks import BottomUp, Latent, TopDown
 from aigc_cli.models.latent import LatentControls, LatentModel, check_conditional
-from aigc_cli.models.variational import ACTIVE, SETTLED, importance_bound
+from aigc_cli.models.variational import ACTIVE, SETTLED, fit_mixture, importance_bound
 from aigc_cli.nn.likelihoods import LIKELIHOODS, LogisticMixture, bits_per_dim
+from aigc_cli.nn.mixture import LatentMixture
 from aigc_cli.nn.parallel import draw
 from aigc_cli.randomness import Noise
 from aigc_cli.registry import register
+
+#: How many times the KL of the coarsest latents counts at first, and that of the others, where coarse is to come first.
+COARSEST, OTHERS = 10.0, 20.0
 
 #: Blocks at a side, as "side x blocks" in a word.
 LevelWord = Annotated[str, Field(pattern=r"^[1-9][0-9]*x[1-9][0-9]*$")]
@@ -37,9 +42,11 @@ class HVAEConfig(ModelConfig):
     bottleneck: Annotated[float, Field(gt=0, le=1)]
     latent: Annotated[int, Field(ge=1)]
     encoder_blocks: Annotated[int, Field(ge=1)]
+    whole_map: bool
     likelihood: Literal["bernoulli", "gaussian", "gaussian_fixed", "gaussian_pixel", "logistic", "logistic_mixture"]
     deviation: Annotated[float, Field(gt=0)]
     components: Annotated[int, Field(ge=1)]
+    coarse_first: Annotated[int, Field(ge=0)]
     conditional: bool
 
     @property
@@ -54,14 +61,18 @@ class HVAEControls(LatentControls):
 
     #: Scales the deviation of every prior: below 1, less variety and more typical samples.
     temperature: Annotated[float, Field(gt=0, le=2)] = 1.0
+    #: Where the coarsest latents are drawn: the prior of training, or a Gaussian mixture fitted on the encoded training
+    #: set.
+    prior: Literal["normal", "gmm"] = "normal"
 
 
 @register("model", "hvae", HVAEConfig)
 class HVAE(LatentModel):
     """Maps of latents from 1x1 up, each drawn given all coarser ones, that maximise a bound on the likelihood together.
 
-    The phase ``"main"`` minimises nats per dimension. Its curves beside ``"loss"`` are ``"reconstruction"`` and
-    ``"kl"`` in nats per item, the KL of each side, such as ``"kl_8"``, and ``"bits_per_dim"`` of the bound.
+    The phase ``"main"`` minimises nats per dimension, with weights on the KL while the coarsest latents come first. Its
+    curves beside ``"loss"`` are ``"reconstruction"`` and ``"kl"`` in nats per item, the KL of each side, such as
+    ``"kl_8"``, and ``"bits_per_dim"`` of the bound, whatever the weights.
 
     A latent vector holds the standard normal draws behind all maps, the top-most first: z = mean + deviation * draw,
     where the prior has its mean and deviation from what is above.
@@ -85,12 +96,13 @@ class HVAE(LatentModel):
         self.top_down = TopDown(config, spec.shape, layout, self.likelihood.width, classes)
         if isinstance(self.likelihood, LogisticMixture):
             _spread(self.likelihood, self.top_down.head)
+        self.mixture: LatentMixture | None = None
         self._step = 0
 
     # training
 
     def phases(self, step: int) -> Sequence[Phase]:
-        """One; warnings wait for a step at which they mean something."""
+        """One, whose KL weights depend on the step."""
         self._step = step
         return super().phases(step)
 
@@ -100,14 +112,27 @@ class HVAE(LatentModel):
         noise = draw(torch.randn, len(x), self.top_down.dimensions, device=x.device)
         parameters, latents = self._infer(x, labels, noise)
         reconstruction = self._reconstruction(parameters, x).mean()
-        kl = {f"kl_{side}": each.mean() for side, each in self._kl(latents).items()}
-        nelbo = reconstruction + torch.stack(list(kl.values())).sum()
-        terms = {"reconstruction": reconstruction, "kl": nelbo - reconstruction, **kl}
+        kl = {side: each.mean() for side, each in self._kl(latents).items()}
+        paid = torch.stack([self.kl_weight(side) * each for side, each in kl.items()]).sum()
+        total = torch.stack(list(kl.values())).sum().detach()
+        terms = {"reconstruction": reconstruction, "kl": total, **{f"kl_{side}": each for side, each in kl.items()}}
         return {
-            "loss": nelbo / self._values,
-            "bits_per_dim": bits_per_dim(nelbo.detach(), self._values),
+            "loss": (reconstruction + paid) / self._values,
+            "bits_per_dim": bits_per_dim(reconstruction.detach() + total, self._values),
             **{name: term.detach() for name, term in terms.items()},
         }
+
+    def kl_weight(self, side: int) -> float:
+        """Of the KL of a side in the objective: it falls linearly to 1 over the first ``coarse_first`` steps.
+
+        While latents are dear they hold what tells most of an image, its shape, in few nats that a prior can match
+        (Burgess et al., Understanding disentangling in beta-VAE, 2018), and the finer ones, dearer yet, leave that to
+        the coarsest. Without it they are the first to say it all, place by place, and the coarsest stay idle.
+        """
+        steps = self.config.coarse_first
+        ahead = max(0.0, 1 - self._step / steps) if steps else 0.0
+        first = COARSEST if side == self.top_down.sides[0] else OTHERS
+        return 1 + (first - 1) * ahead
 
     @property
     def _values(self) -> int:
@@ -145,9 +170,23 @@ class HVAE(LatentModel):
         parameters = self.top_down.generate(latents, labels if self.conditional else None)
         return from_patches(self.likelihood.mean(parameters), self.patch)
 
-    def latents(self, noise: Noise, *, temperature: float = 1.0, **controls: Any) -> Tensor:
+    def latents(
+        self, noise: Noise, *, temperature: float = 1.0, prior: Literal["normal", "gmm"] = "normal", **controls: Any
+    ) -> Tensor:
         """Draws (n, d) behind all latents; see :class:`HVAEControls`."""
-        return temperature * noise.normal(self.top_down.dimensions)
+        if prior == "normal":
+            return temperature * noise.normal(self.top_down.dimensions)
+        if self.mixture is None:
+            raise RuntimeError("prior=gmm is fitted by prepare() first")
+        labels = self.labels(noise.indices, controls.get("class_"), noise.device)
+        coarsest = self.mixture.sample(noise, temperature, labels)
+        rest = temperature * noise.normal(self.top_down.dimensions - self.top_down.coarsest)
+        return torch.cat([coarsest, rest], dim=1)
+
+    def prepare(self, items: Iterable[Batch], **controls: Any) -> None:
+        """Fits the mixture on the coarsest latents of the encoded `items` if ``prior="gmm"``."""
+        if controls.get("prior", "normal") == "gmm":
+            self.mixture = fit_mixture(self, items, self.top_down.coarsest)
 
     # figures
 
@@ -185,7 +224,7 @@ class HVAE(LatentModel):
     def warnings(self, figures: Mapping[str, float]) -> Iterator[tuple[str, str]]:
         """Of posterior collapse: a top-down path that does without the image."""
         kl = figures.get("main/kl", math.inf)
-        if self._step >= SETTLED and kl < 0.5:
+        if self._step >= max(SETTLED, self.config.coarse_first) and kl < 0.5:
             says = f"the latents tell {kl:.2g} nats about an image: what they stand for does not depend on it"
             yield "posterior collapse", f"{says}; lower optimizer.lr, or give model.layout= blocks at higher sides"
 

@@ -13,22 +13,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import adaptive_avg_pool2d, interpolate
 
-from aigc_cli.errors import ConfigError
+from aigc_cli.models.hvae_layout import Level
+from aigc_cli.nn.blocks import ToMap
 from aigc_cli.nn.likelihoods import gaussian_kl_between, smooth_deviation
 
 if TYPE_CHECKING:
     from aigc_cli.models.hvae import HVAEConfig
-
-SMALLEST, LARGEST = 8, 128  # height and width of an image
-
-
-class Level(NamedTuple):
-    """The blocks at one height and width."""
-
-    side: int
-    blocks: int
 
 
 class Normal(NamedTuple):
@@ -69,54 +60,6 @@ class Latent(NamedTuple):
         return (self.posterior.mean - self.prior.mean) / self.prior.deviation
 
 
-def levels(layout: Sequence[str] | None, shape: tuple[int, ...]) -> list[Level]:
-    """The levels from coarse to fine, of a layout such as ``["1x1", "4x2", "8x3"]``: side x blocks.
-
-    None gives two blocks at half the image's size, a quarter, ... down to 4 to 7, and above them one at 1.
-
-    Raises:
-        ConfigError: images that it does not serve, or a layout that does not fit them.
-    """
-    _, height, width = shape
-    if height != width or height % 2 or not SMALLEST <= height <= LARGEST:
-        raise ConfigError(
-            f"model=hvae models squares of {SMALLEST} to {LARGEST} with an even side, not {height}x{width} images",
-            "set data.size= to a number such as 16, 32 or 64",
-        )
-    if layout is None:
-        return [Level(1, 1), *(Level(side, 2) for side in _halves(height)[::-1])]
-    chosen = [Level(*map(int, word.split("x"))) for word in layout]
-    for coarse, fine in pairwise([*(level.side for level in chosen), height]):
-        if fine % coarse or (fine == coarse and fine != height):
-            raise ConfigError(
-                f"model.layout={','.join(layout)} does not fit images of {height}x{height}: "
-                f"from {coarse}x{coarse} there is no whole step to {fine}x{fine}",
-                "name sides from coarse to fine, each a divisor of the next and of the image's, or null for all halves",
-            )
-    return chosen
-
-
-def _halves(size: int) -> list[int]:
-    sides = [size // 2]
-    while sides[-1] % 2 == 0 and sides[-1] >= 8:
-        sides.append(sides[-1] // 2)
-    return sides
-
-
-def to_patches(images: Tensor, patch: int) -> Tensor:
-    """Images (n, c, h, w) as the patch^2 coarser images (n * patch^2, c, h / patch, w / patch) that interleave."""
-    n, c, h, w = images.shape
-    cut = images.reshape(n, c, h // patch, patch, w // patch, patch)
-    return cut.permute(0, 3, 5, 1, 2, 4).reshape(n * patch * patch, c, h // patch, w // patch)
-
-
-def from_patches(patches: Tensor, patch: int) -> Tensor:
-    """The inverse of :func:`to_patches`."""
-    _, c, h, w = patches.shape
-    cut = patches.reshape(-1, patch, patch, c, h, w).permute(0, 3, 4, 1, 5, 2)
-    return cut.reshape(-1, c, h * patch, w * patch)
-
-
 def _narrow(hidden: int, outputs: int, side: int) -> nn.Sequential:
     """The narrow part of a bottleneck block, from its first activation to its outputs; 3x3 where there is room."""
     kernel = 3 if side > 2 else 1
@@ -145,19 +88,36 @@ class Residual(nn.Module):
         return x + branch
 
 
+def _shrink(config: HVAEConfig, fine: int, coarse: int) -> nn.Module:
+    """From features of one side to those of a smaller one, (n, width, side, side) each."""
+    if coarse == 1 < fine and config.whole_map:
+        return nn.Conv2d(config.width, config.width, fine)
+    return nn.AdaptiveAvgPool2d(coarse) if coarse < fine else nn.Identity()
+
+
+def _grow(config: HVAEConfig, coarse: int, fine: int) -> nn.Module:
+    """The way back."""
+    if coarse == 1 < fine and config.whole_map:
+        return nn.Sequential(nn.Flatten(), nn.Linear(config.width, config.width * fine**2, bias=False), ToMap(fine))
+    return nn.Upsample(scale_factor=fine // coarse)
+
+
 class BottomUp(nn.Module):
     """The features of an image at every level, from the finest, where patches enter, to the coarsest."""
 
     def __init__(self, config: HVAEConfig, shape: tuple[int, ...], layout: Sequence[Level]) -> None:
         super().__init__()
         width, hidden = config.width, config.hidden
-        self.sides = [level.side for level in reversed(layout)]
-        patch = shape[-1] // self.sides[0]
+        sides = [level.side for level in reversed(layout)]
+        patch = shape[-1] // sides[0]
         self.stem = nn.Sequential(nn.PixelUnshuffle(patch), nn.Conv2d(shape[0] * patch**2, width, 3, padding=1))
         depth = config.encoder_blocks * len(layout)
         self.levels = nn.ModuleList(
-            nn.Sequential(*(Residual(width, hidden, side, depth) for _ in range(config.encoder_blocks)))
-            for side in self.sides
+            nn.Sequential(
+                _shrink(config, fine, side),
+                *(Residual(width, hidden, side, depth) for _ in range(config.encoder_blocks)),
+            )
+            for fine, side in pairwise([sides[0], *sides])
         )
         self.activation = nn.SiLU()
         _start(self)
@@ -166,8 +126,8 @@ class BottomUp(nn.Module):
         """(n, c, h, w) to activated features (n, width, side, side) from coarse to fine."""
         x = self.stem(images)
         features = []
-        for side, level in zip(self.sides, self.levels, strict=True):
-            x = level(x if x.shape[-1] == side else adaptive_avg_pool2d(x, side))
+        for level in self.levels:
+            x = level(x)
             features.append(self.activation(x))
         return features[::-1]
 
@@ -214,10 +174,10 @@ class TopDownBlock(nn.Module):
 class TopDownLevel(nn.Module):
     """The blocks of one side: what they begin with, and what they see of the image's features."""
 
-    def __init__(self, config: HVAEConfig, level: Level, depth: int, classes: int) -> None:
+    def __init__(self, config: HVAEConfig, above: Level | None, level: Level, depth: int, classes: int) -> None:
         super().__init__()
         width, side = config.width, level.side
-        self.side = side
+        self.grow = None if above is None else _grow(config, above.side, side)
         self.beginning = nn.Parameter(torch.zeros(1, width, side, side))
         self.embedding = nn.Embedding(classes, width) if classes else None
         self.look = nn.Conv2d(width, level.blocks * config.hidden, 1)
@@ -226,8 +186,8 @@ class TopDownLevel(nn.Module):
     def begin(self, above: Tensor | None, n: int, labels: Tensor | None) -> Tensor:
         """What comes from the level above, (n, width, h, w), at this level's place, and of a class."""
         x = self.beginning.expand(n, -1, -1, -1)
-        if above is not None:
-            x = x + interpolate(above, scale_factor=self.side // above.shape[-1])
+        if self.grow is not None:
+            x = x + self.grow(above)
         if self.embedding is not None:
             vectors: Tensor = self.embedding(labels)
             x = x + vectors[:, :, None, None]
@@ -257,12 +217,17 @@ class TopDown(nn.Module):
     ) -> None:
         super().__init__()
         depth = sum(level.blocks for level in layout)
-        self.levels = nn.ModuleList(TopDownLevel(config, level, depth, classes) for level in layout)
+        self.levels = nn.ModuleList(
+            TopDownLevel(config, above, level, depth, classes)
+            for above, level in zip([None, *layout[:-1]], layout, strict=True)
+        )
         self.latent = config.latent
         #: The side of each block.
         self.sides = [level.side for level in layout for _ in range(level.blocks)]
         self.sizes = [config.latent * side**2 for side in self.sides]
         self.dimensions = sum(self.sizes)
+        #: How many of them are of the coarsest level.
+        self.coarsest = sum(self.sizes[: layout[0].blocks])
         patch = shape[-1] // layout[-1].side
         self.outputs = outputs
         self.head = nn.Conv2d(config.width, patch**2 * outputs, 1)

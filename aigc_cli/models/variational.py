@@ -115,21 +115,8 @@ class VariationalModel(LatentModel):
 
     def prepare(self, items: Iterable[Batch], **controls: Any) -> None:
         """Fits the mixture on the encoded `items` if ``prior="gmm"``; a mixture for each class if conditional."""
-        if controls.get("prior", "normal") != "gmm":
-            return
-        means: list[Tensor] = []
-        labels: list[Tensor] = []
-        count = 0
-        with torch.no_grad():
-            for batch in items:
-                means.append(self.encode(batch))
-                if self.conditional and batch.labels is not None:
-                    labels.append(batch.labels)
-                count += len(batch)
-                if count >= MIXTURE_ITEMS:
-                    break
-        classes = len(self.spec.classes) if self.conditional else 0
-        self.mixture = LatentMixture(torch.cat(means), torch.cat(labels) if labels else None, classes)
+        if controls.get("prior", "normal") == "gmm":
+            self.mixture = fit_mixture(self, items, self.dimensions)
 
     # figures
 
@@ -154,6 +141,23 @@ class VariationalModel(LatentModel):
         else:
             return
         yield "posterior collapse", f"{says}: the decoder does without the latent; {self.advice}"
+
+
+def fit_mixture(model: LatentModel, items: Iterable[Batch], dimensions: int) -> LatentMixture:
+    """A mixture over the leading `dimensions` of the encoded `items`; one for each class if `model` is conditional."""
+    means: list[Tensor] = []
+    labels: list[Tensor] = []
+    count = 0
+    with torch.no_grad():
+        for batch in items:
+            means.append(model.encode(batch)[:, :dimensions])
+            if model.conditional and batch.labels is not None:
+                labels.append(batch.labels)
+            count += len(batch)
+            if count >= MIXTURE_ITEMS:
+                break
+    classes = len(model.spec.classes) if model.conditional else 0
+    return LatentMixture(torch.cat(means), torch.cat(labels) if labels else None, classes)
 
 
 def importance_bound(log_weights: Tensor) -> Tensor:

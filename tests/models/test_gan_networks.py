@@ -109,6 +109,20 @@ def test_r3gan_begins_as_a_linear_network() -> None:
         assert block.mix.groups == max(1, block.mix.in_channels // 16)
 
 
+def test_r3gan_begins_with_the_variance_of_its_latent() -> None:
+    """No activation follows the layers that are in use at first, so that a gain for one would add up over them."""
+    model = build("r3gan_small", (1, 32, 32), latent=64, width=64, max_width=256)
+    linear = [
+        layer
+        for layer in (model.generator.weights, *model.generator.changes, model.generator.image)
+        if not isinstance(layer, torch.nn.Identity)
+    ]
+    assert len(linear) == 4
+    for layer in linear:
+        deviation = layer.weight.std() * layer.weight[0].numel() ** 0.5
+        torch.testing.assert_close(deviation, torch.tensor(1.0), rtol=0.2, atol=0)
+
+
 def test_presets_differ_from_the_default_where_their_papers_do() -> None:
     configs = {name: build(name).config for name in PRESETS}
     assert {name for name, config in configs.items() if config.spectral_norm} == {"sngan", "biggan"}

@@ -15,7 +15,8 @@ from aigc_cli.config import check, compose
 from aigc_cli.data.base import Batch, DataSpec
 from aigc_cli.errors import ConfigError
 from aigc_cli.models.hvae import HVAE, HVAEConfig
-from aigc_cli.models.hvae_networks import Latent, Level, Normal, Residual, from_patches, levels, to_patches
+from aigc_cli.models.hvae_layout import Level, from_patches, levels, to_patches
+from aigc_cli.models.hvae_networks import Latent, Normal, Residual
 from aigc_cli.models.latent import slerp
 from aigc_cli.randomness import Noise
 
@@ -127,6 +128,36 @@ def test_curves_add_up(defaults: dict[str, Any]) -> None:
     assert losses["bits_per_dim"] == pytest.approx(losses["loss"] / math.log(2), rel=1e-5)
 
 
+def test_latents_are_dear_at_first_the_finer_ones_the_most(defaults: dict[str, Any]) -> None:
+    model = build(defaults, layout=["1x1", "2x1", "4x1"], coarse_first=100)
+    weights = {}
+    for step in (0, 50, 100, 1000):
+        model.phases(step)
+        weights[step] = [model.kl_weight(side) for side in (1, 2, 4)]
+    assert weights == {0: [10, 20, 20], 50: [5.5, 10.5, 10.5], 100: [1, 1, 1], 1000: [1, 1, 1]}
+    train(model, 20)  # so that there is a divergence to weigh
+    model.phases(0)
+    losses = {name: value.item() for name, value in model("main", images(8)).items()}
+    paid = losses["reconstruction"] + 10 * losses["kl_1"] + 20 * (losses["kl_2"] + losses["kl_4"])
+    assert losses["kl"] > 0.05
+    assert losses["loss"] * 64 == pytest.approx(paid, rel=1e-5)
+    assert losses["bits_per_dim"] * 64 * math.log(2) == pytest.approx(losses["reconstruction"] + losses["kl"], rel=1e-5)
+
+
+@pytest.mark.parametrize("whole_map", [True, False])
+def test_only_a_whole_map_tells_1x1_features_what_lies_where(defaults: dict[str, Any], whole_map: bool) -> None:
+    model = build(defaults, layout=["1x1", "4x1"], whole_map=whole_map)
+    features = torch.randn(2, 16, 4, 4)
+    shrink, grow = model.bottom_up.levels[1][0], model.top_down.levels[1].grow
+    with torch.no_grad():
+        seen, moved = shrink(features), shrink(features.roll(1, dims=3))
+        reached = grow(torch.randn(2, 16, 1, 1))
+    assert seen.shape == (2, 16, 1, 1)
+    assert reached.shape == features.shape
+    assert torch.allclose(seen, moved, atol=1e-6) != whole_map
+    assert torch.allclose(reached[..., 0, 0], reached[..., 3, 3], atol=1e-6) != whole_map
+
+
 def test_a_latent_has_the_divergence_and_the_ratio_of_its_distributions() -> None:
     random = torch.Generator().manual_seed(0)
     means, deviations = torch.randn(2, 3, 2, 4, 4, generator=random), torch.rand(2, 3, 2, 4, 4, generator=random) + 0.3
@@ -218,6 +249,22 @@ def test_temperature_scales_the_deviation_of_every_prior(trained: HVAE) -> None:
     with torch.no_grad():
         spreads = [trained.sample(Noise(0, range(64)), temperature=t).std(0).mean() for t in (1.0, 0.5, 0.1)]
     assert spreads[0] > spreads[1] > spreads[2]
+
+
+def test_a_mixture_stands_for_the_coarsest_latents_alone(trained: HVAE) -> None:
+    with pytest.raises(RuntimeError, match="prepare"):
+        trained.latents(Noise(0, range(4)), prior="gmm")
+    batch = images(300, seed=4)
+    trained.prepare([batch], prior="gmm")
+    coarsest = trained.top_down.coarsest
+    assert coarsest == 2
+    with torch.no_grad():
+        drawn, encoded = trained.latents(Noise(0, range(2000)), prior="gmm"), trained.encode(batch)
+        apart = torch.cat([trained.latents(Noise(0, [i]), prior="gmm") for i in range(5)])
+    torch.testing.assert_close(drawn[:5], apart)
+    for mine, theirs in ((drawn.mean(0), encoded.mean(0)), (drawn.std(0), encoded.std(0))):
+        torch.testing.assert_close(mine[:coarsest], theirs[:coarsest], atol=0.1, rtol=0.1)
+    torch.testing.assert_close(drawn[:, coarsest:].std(0), torch.ones(drawn.shape[1] - coarsest), atol=0.1, rtol=0)
 
 
 def test_a_walk_between_latents_stays_one_of_images(trained: HVAE) -> None:
