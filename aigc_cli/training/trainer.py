@@ -29,6 +29,7 @@ from aigc_cli.training.distributed import Processes, Replicas
 from aigc_cli.training.ema import EMA
 from aigc_cli.training.journal import Journal, Silence
 from aigc_cli.training.logging import Tally
+from aigc_cli.training.memory import is_out_of_memory
 from aigc_cli.training.optimizers import (
     OptimizerConfig,
     build_optimizers,
@@ -278,6 +279,8 @@ class Trainer:
             refuse_changes(self.run, checkpoint, self.loader.dataset.spec, self.model)
             self._load(checkpoint)
         except (RuntimeError, KeyError, TypeError, ValueError) as error:
+            if is_out_of_memory(error):
+                raise
             raise DataError(
                 f"checkpoint {checkpoint.path} does not fit this configuration: {' '.join(str(error).split())[:200]}",
                 "restore the run's own config.yaml, or start a new run without --resume",

@@ -278,10 +278,21 @@ def test_the_best_checkpoint_is_kept(tmp_path):
 
 
 def test_fp16_on_a_cpu_trains_and_counts_skips(tmp_path):
-    trainer = make(tmp_path / "run", "trainer.precision=fp16", "trainer.steps=4")
+    class Once(Two):
+        calls = 0
+
+        def forward(self, phase, batch):
+            Once.calls += 1
+            scale = 1e30 if Once.calls == 5 else 1.0  # in the second step
+            return {name: value.float() * scale for name, value in super().forward(phase, batch).items()}
+
+    trainer = make(tmp_path / "run", "trainer.precision=fp16", "trainer.steps=4", build=Once)
     trainer.fit(Hooks())
-    assert trainer.state.step == 4
-    assert 0 <= trainer.state.updates <= 4
+    rows = read_rows(tmp_path / "run" / "metrics.jsonl")
+    assert trainer.state.step == len(rows) == 4
+    overflows = [any(value for name, value in row.items() if name.endswith("/overflow")) for row in rows]
+    assert overflows[1]
+    assert trainer.state.updates == overflows.count(False) > 0
     assert trainer.checkpoints.load(4).state.scalers["generator"]["scale"] > 0
 
 
@@ -317,6 +328,17 @@ def test_a_state_that_is_none_is_refused(tmp_path):
         8, last.tensors, {**asdict(last.state), "tally": [{"names": ["a"], "sums": [], "count": 1}]}
     )
     with pytest.raises(DataError, match="does not fit this configuration"):
+        make(tmp_path / "run").restore()
+
+
+def test_memory_that_runs_out_on_resuming_is_no_broken_checkpoint(tmp_path, monkeypatch):
+    make(tmp_path / "run").fit(Hooks())
+
+    def full(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr("aigc_cli.training.trainer.load_tensors", full)
+    with pytest.raises(torch.OutOfMemoryError):
         make(tmp_path / "run").restore()
 
 
