@@ -229,9 +229,10 @@ def _kept(key: list[Any], tokenizer: Tokenizer, sides: int, write: Callable[[Pat
         temporary = Path(tempfile.mkdtemp(prefix=f".{name[:16]}.", dir=folder.parent))
         try:
             write_json(temporary / ABOUT, write(temporary, dtype))
-            shutil.rmtree(folder, ignore_errors=True)  # a broken one
-            with suppress(OSError):  # another process was faster
-                temporary.rename(folder)
+            if _open(folder, name, dtype, sides) is None:  # else another process was faster
+                shutil.rmtree(folder, ignore_errors=True)  # a broken one
+                with suppress(OSError):  # another was faster even now
+                    temporary.rename(folder)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
     made = _open(folder, name, dtype, sides)

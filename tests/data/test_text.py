@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from aigc_cli.config import load_yaml
-from aigc_cli.data import open_dataset
+from aigc_cli.data import open_dataset, token_files
 from aigc_cli.data.loader import Loader, batches_in_order
 from aigc_cli.data.tokenizers import BOS, EOS, PAD, UNK
 from aigc_cli.errors import ConfigError, DataError, ResourceError
@@ -355,6 +355,23 @@ def test_a_tokenizer_of_another_run(tmp_path, text):
     assert opened(text, kind="bpe", vocab_size=280, folder=run).spec == first.spec
     with pytest.raises(DataError, match="there is nothing at"):
         opened(text, path=str(tmp_path / "gone"))
+
+
+def test_tokens_that_another_process_made_meanwhile_are_kept(text, cache, monkeypatch):
+    folders = []
+
+    def slowly(corpus):
+        monkeypatch.undo()
+        monkeypatch.setenv("AIGC_CACHE", str(cache))
+        opened(text)  # the faster one's
+        folders.extend((path, path.stat().st_ino) for path in (cache / "tokens").iterdir() if path.name[0] != ".")
+        return together(corpus)
+
+    together = token_files._together
+    monkeypatch.setattr(token_files, "_together", slowly)
+    opened(text)
+    assert folders
+    assert [(path, path.stat().st_ino) for path in (cache / "tokens").iterdir()] == folders
 
 
 @pytest.mark.parametrize("kind", ["char", "byte"])
