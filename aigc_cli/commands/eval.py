@@ -93,6 +93,8 @@ def _measure(asked: EvalConfig, options: Options) -> int:
     if run is not None:
         return _measure_text_run(run, asked, options)
     kinds = by_kind(asked.metric)
+    if kinds.fills:
+        raise ConfigError(f"{next(iter(kinds.fills))} is for runs of text", "name such a run with run=, and no fake=")
     if kinds.text:
         if kinds.others:
             raise ConfigError(

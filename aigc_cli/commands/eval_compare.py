@@ -64,8 +64,9 @@ def _evaluated(asked: EvalConfig, options: Options, words: list[str]) -> list[tu
     if all(text_run(replace(asked, run=word)) is not None for word in words):
         return list(text_records(runs, asked, options))
     kinds = by_kind(asked.metric)
-    if kinds.text:
-        raise ConfigError(f"{next(iter(kinds.text))} is for runs of text, and not all of these are", "name such runs")
+    of_text = [*kinds.text, *kinds.fills]
+    if of_text:
+        raise ConfigError(f"{of_text[0]} is for runs of text, and not all of these are", "name such runs")
     settings = [open_setting(replace(asked, run=word), options, run) for word, run in zip(words, runs, strict=True)]
     first = runs[0]
     for run in runs[1:]:

@@ -24,8 +24,8 @@ class Kinds:
 
     @property
     def others(self) -> list[str]:
-        """The metrics that are not of lines of text."""
-        return [*self.features, *self.of_model, *self.fills]
+        """The metrics that are of images, or of a model of them."""
+        return [*self.features, *self.of_model]
 
     @property
     def of_model(self) -> Configs:

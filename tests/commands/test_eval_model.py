@@ -128,6 +128,12 @@ def test_files_have_no_model(auto_run: Run, capsys: pytest.CaptureFixture[str]) 
     assert "asks a model itself" in capsys.readouterr().err
 
 
+def test_gaps_are_filled_by_runs_of_text_alone(auto_run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    for words in ([], ["fake=pictures"], ["compare", f"run={auto_run.name},{auto_run.path}"]):
+        assert main(["eval", *words, "--metric", "infill"]) == 2
+        assert "infill is for runs of text" in capsys.readouterr().err
+
+
 def test_reconstructions_should_be_of_the_class_of_their_originals(
     auto_run: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
