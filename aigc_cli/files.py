@@ -95,6 +95,22 @@ _FIRST = {
 }
 
 
+def check_writable(folder: Path, elsewhere: str) -> None:
+    """Finds out before anything is computed whether `folder`, which need not be there yet, can be written to.
+
+    `elsewhere` is as in :func:`mend_for`.
+
+    Raises:
+        ResourceError: it cannot.
+    """
+    with resource_errors(folder, elsewhere):
+        there = next(path for path in (folder, *folder.parents) if path.exists())
+    if there.is_dir() and os.access(there, os.W_OK | os.X_OK):
+        return
+    reason = "you may not write there" if there.is_dir() else f"{there} is no folder"
+    raise ResourceError(f"cannot write to {folder}: {reason}", f"choose another folder {elsewhere}")
+
+
 @contextmanager
 def resource_errors(path: Path, elsewhere: str = "with run_dir= or outputs=") -> Iterator[None]:
     """Turns a full disk, a read-only folder or a file too large into a :class:`ResourceError` that names `path`.

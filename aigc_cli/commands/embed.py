@@ -46,7 +46,7 @@ class EmbedConfig:
 def main(config: dict[str, Any], options: Options) -> int:
     """Embeds as `config` says; the exit code."""
     from aigc_cli.commands.embedding import Read, embed, nearest, write_vectors
-    from aigc_cli.files import resource_errors
+    from aigc_cli.files import check_writable, resource_errors
     from aigc_cli.runs import find_run
     from aigc_cli.training.checkpoint import restore_model
 
@@ -59,15 +59,16 @@ def main(config: dict[str, Any], options: Options) -> int:
         _check_out(path_of(settings.out), settings.overwrite)
     restored = restore_model(find_run(settings.run), step=settings.step, device=settings.device)
     print(f"embedding by {restored.run.name}, step {restored.step}, on {restored.device}", file=sys.stderr)
+    out = _out(settings, restored)
+    check_writable(out.parent, "with out=")
     vectors = embed(restored, lines, read, settings.batch_size)
     for warning in read.warnings(restored.spec.shape[0] - 1):
         say(f"warning: {warning}")
-    out = _out(settings, restored)
     record = {
         "run": restored.run.name, "step": restored.step, "model_checksum": restored.checksum,
         "n": len(lines), "width": vectors.shape[1],
     }  # fmt: skip
-    with resource_errors(out):
+    with resource_errors(out, "with out="):
         out.parent.mkdir(parents=True, exist_ok=True)
         write_vectors(out, vectors, lines, json.dumps(record))
     near = nearest(vectors, settings.neighbours) if settings.neighbours is not None else None

@@ -88,6 +88,7 @@ def _measure(asked: EvalConfig, options: Options) -> int:
     from aigc_cli.commands.eval_kinds import by_kind
     from aigc_cli.commands.eval_text import measure_text
     from aigc_cli.commands.eval_text_run import text_run
+    from aigc_cli.commands.eval_words import records_folder
 
     run = text_run(asked)
     if run is not None:
@@ -100,30 +101,33 @@ def _measure(asked: EvalConfig, options: Options) -> int:
             raise ConfigError(
                 f"{kinds.others[0]} measures images and {next(iter(kinds.text))} text", "ask for one of them at a time"
             )
-        results, sides = measure_text(asked, kinds.text)
-        return tell(asked, options, [(results, sides)], name=None)
+        folder = records_folder(asked)
+        return tell(asked, options, [measure_text(asked, kinds.text)], name=None, folder=folder)
     from aigc_cli.commands.eval_model import measure_model
     from aigc_cli.commands.evaluating import measure_features, open_setting
 
     setting = open_setting(asked, options)
+    folder = records_folder(asked, setting.run)
     told = []
     if kinds.features:
         told.append(measure_features(setting, kinds.features))
     if kinds.of_model:
         told += measure_model(setting, kinds)
     return tell(asked, options, told, name=None if setting.run is None else setting.run.name, device=setting.device,
-                folder=None if setting.run is None else setting.run.path / "eval",
+                folder=folder,
                 following="aigc sample" if setting.run is None else f"aigc sample run={setting.run.word}")  # fmt: skip
 
 
 def _measure_text_run(run: Run, asked: EvalConfig, options: Options) -> int:
     from aigc_cli.commands.eval_kinds import by_kind
     from aigc_cli.commands.eval_text_run import measure_text_run, with_usual_metrics
+    from aigc_cli.commands.eval_words import records_folder
     from aigc_cli.commands.evaluating import open_setting
 
+    folder = records_folder(asked, run)
     setting = open_setting(with_usual_metrics([run], asked, options), options, run)
     told = measure_text_run(setting, by_kind(setting.asked.metric))
-    return tell(setting.asked, options, told, name=run.name, device=setting.device, folder=run.path / "eval",
+    return tell(setting.asked, options, told, name=run.name, device=setting.device, folder=folder,
                 following=f"aigc sample run={run.word}")  # fmt: skip
 
 
@@ -141,8 +145,6 @@ def tell(
     from aigc_cli.metrics.report import describe, write
     from aigc_cli.metrics.stamp import record
 
-    if asked.out is not None:
-        folder = path_of(asked.out)
     records, files, texts = [], [], []
     for results, sides in told:
         own = []

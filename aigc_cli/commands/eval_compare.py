@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from aigc_cli.commands.eval_kinds import by_kind
 from aigc_cli.commands.eval_model import measure_model
 from aigc_cli.commands.eval_text_run import text_records, text_run
-from aigc_cli.commands.evaluating import make_evaluator, open_setting, open_sides, warn_of_ignored, with_extractor
+from aigc_cli.commands.eval_words import records_folder, warn_of_ignored
+from aigc_cli.commands.evaluating import make_evaluator, open_setting, open_sides, with_extractor
 from aigc_cli.config import Options
 from aigc_cli.errors import ConfigError, DataError
 from aigc_cli.files import path_of, read_json
@@ -46,6 +47,7 @@ def compare(asked: EvalConfig, options: Options) -> int:
     if files:
         if len(files) < len(words):
             raise ConfigError("records and runs do not go together", "name runs alone, or .json files alone")
+        warn_of_ignored(asked, {}, "out", "n", "seed", "seeds", "split", "step", "real", "reference", "held_out")
         named = [(Path(file).name, _read(path_of(file))) for file in files]
     else:
         named = _evaluated(replace(asked, seeds=asked.seeds or SEEDS), options, words)
@@ -84,7 +86,8 @@ def _records(setting: Setting, kinds: Kinds) -> dict[str, Mapping[str, Any]]:
     """The records of a run: those saved under the very same conditions, and fresh ones for the rest."""
     asked, run = setting.asked, setting.run
     assert run is not None
-    folder = run.path / "eval"
+    folder = records_folder(asked, run)
+    assert folder is not None, "a run has one"
     found: dict[str, Mapping[str, Any]] = {}
     if kinds.features:
         metrics = with_extractor(asked, kinds.features)

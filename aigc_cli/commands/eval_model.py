@@ -6,6 +6,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from aigc_cli.commands.drawing import facts_of
+from aigc_cli.commands.eval_words import check_no_other_side
 from aigc_cli.config import check
 from aigc_cli.errors import ConfigError
 from aigc_cli.metrics.latents import measure_active_units
@@ -40,6 +41,8 @@ def measure_model(setting: Setting, kinds: Kinds) -> list[tuple[list[Result], Si
         raise ConfigError(f"{what} asks a model itself, and images from files have none", "name a run with run=")
     if asked.seeds is not None:
         print(f"aigc: warning: seeds= changes nothing for {', '.join(kinds.of_model)}", file=sys.stderr)
+    if not kinds.features:
+        check_no_other_side(asked, "leave it out")
     metrics = {
         name: find("metric", name).build(check(f"metric.{name}", find("metric", name).config, values))
         for name, values in kinds.pairs.items()

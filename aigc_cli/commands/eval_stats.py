@@ -7,7 +7,8 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from aigc_cli.commands.eval_kinds import by_kind
-from aigc_cli.commands.evaluating import open_setting, open_side, sources_of, warn_of_ignored, with_extractor
+from aigc_cli.commands.eval_words import warn_of_ignored
+from aigc_cli.commands.evaluating import open_setting, open_side, sources_of, with_extractor
 from aigc_cli.config import Options, compose
 from aigc_cli.errors import ConfigError
 from aigc_cli.files import path_of, resource_errors

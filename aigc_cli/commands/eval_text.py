@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from aigc_cli.commands.eval_words import check_no_controls, warn_of_ignored
 from aigc_cli.config import check
 from aigc_cli.data.text_files import printable, read_lines
 from aigc_cli.errors import ConfigError
@@ -37,6 +38,9 @@ def measure_text(asked: EvalConfig, metrics: Configs) -> tuple[list[Result], Sid
     needing = next((name for name, metric in built.items() if metric.reference), None)
     if needing is not None and asked.real is None:
         raise ConfigError(f"{needing} needs a text to compare with, and real= names none", _EXAMPLE)
+    check_no_controls(asked)
+    idle = ("step", "seed", "seeds", "split", "reference", "held_out", *([] if needing else ["real"]))
+    warn_of_ignored(asked, {}, *idle)
     fake, real = _lines(asked.fake)[: asked.n], [] if asked.real is None else _lines(asked.real)
     results = [_measured(name, metric, fake, real, asked.n, metrics[name]) for name, metric in built.items()]
     return results, Sides(_side(asked.fake, fake), None if asked.real is None else _side(asked.real, real))

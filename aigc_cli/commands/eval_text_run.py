@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from aigc_cli.commands.drawing import facts_of
 from aigc_cli.commands.eval_kinds import by_kind
 from aigc_cli.commands.eval_model import held_out_items
+from aigc_cli.commands.eval_words import check_no_other_side, records_folder
 from aigc_cli.commands.evaluating import open_setting
 from aigc_cli.config import Options, check, compose
 from aigc_cli.data.codecs import TextCodec
@@ -89,12 +90,14 @@ def text_records(runs: Sequence[Run], asked: EvalConfig, options: Options) -> li
     named = []
     asked = with_usual_metrics(runs, asked, options)
     for run in runs:
+        folder = records_folder(asked, run)
+        assert folder is not None, "a run has one"
         setting = open_setting(asked, options, run)
         records: dict[str, Any] = {}
         for results, sides in measure_text_run(setting, by_kind(setting.asked.metric)):
             for result in results:
                 records[result.metric] = record(result, sides, str(setting.device), dtype=asked.dtype)
-                write(records[result.metric], run.path / "eval")
+                write(records[result.metric], folder)
         named.append((run.name, records))
     return named
 
@@ -131,6 +134,9 @@ def _open(setting: Setting, kinds: Kinds) -> TextRun:
     alone = [*kinds.fills, *(name for name in kinds.text if name == "continuation" or _reference(name) == "itself")]
     if run.spec.modality == "pairs" and alone:
         raise ConfigError(f"{alone[0]} is for texts that stand alone, and {run.name} translates", fitting)
+    check_no_other_side(
+        asked, "leave it out, or name a file of text to measure with fake=" if kinds.text else "leave it out"
+    )
     controls = _controls(run, asked, kinds)
     restored = restore_model(run, step=asked.step, device=asked.device)
     warn_of_ignored(restored.model, field_values(controls), getattr(controls, "mode", None) or "sample")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aigc_cli.commands.drawing import Drawer
+from aigc_cli.commands.eval_words import check_no_controls, warn_of_ignored
 from aigc_cli.commands.opening import opener
 from aigc_cli.config import Options
 from aigc_cli.data import open_dataset
@@ -89,12 +90,8 @@ def open_setting(asked: EvalConfig, options: Options, run: Run | None = None) ->
         referred = asked.real is not None or reference is not None or named_data
         alone = referred and (asked.fake is not None or asked.task == "stats")
         run = None if alone and "run" not in words else find_run(asked.run)
-    if run is None and asked.controls:
-        from aigc_cli.errors import suggest
-        from aigc_cli.folders import top_level_keys
-
-        word = next(iter(asked.controls))
-        raise ConfigError(f"there is no key {word}", suggest(word, top_level_keys("eval") - {"controls"}))
+    if run is None:
+        check_no_controls(asked)
     owner = run or reference
     data, opened = None, None
     if named_data:
@@ -138,21 +135,6 @@ def with_extractor(asked: EvalConfig, metrics: Mapping[str, Mapping[str, Any]]) 
     """The metrics' configurations with ``extractor=`` in each, where it is given."""
     changed = {} if asked.extractor is None else {"extractor": asked.extractor}
     return {name: {**values, **changed} for name, values in metrics.items()}
-
-
-def warn_of_ignored(asked: EvalConfig, metrics: Mapping[str, Mapping[str, Any]]) -> None:
-    """Warns of keys that change nothing."""
-    extractors = {values.get("extractor") for values in metrics.values()}
-    ignored = {
-        "weights": asked.weights is not None and extractors == {"classifier"},
-        "resize": asked.resize is not None and "inception" not in extractors,
-        "backbone": asked.backbone is not None and "torchvision" not in extractors,
-        "step": asked.step is not None and asked.fake is not None,
-        "seed": asked.seed != 0 and asked.fake is not None,
-        "split": asked.split != "train" and (asked.real is not None or asked.reference is not None),
-    }
-    for key in (key for key, is_so in ignored.items() if is_so):
-        print(f"aigc: warning: {key}= changes nothing here", file=sys.stderr)
 
 
 def open_sides(setting: Setting, seeds: int) -> tuple[list[Side], Sides]:

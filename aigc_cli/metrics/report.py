@@ -54,7 +54,7 @@ def write(record: Mapping[str, Any], folder: Path, gallery: Tensor | None = None
     replace their old figures. Returns the files."""
     path = folder / file_name(record)
     files = [path]
-    with resource_errors(path):
+    with resource_errors(path, "with out="):
         folder.mkdir(parents=True, exist_ok=True)
         write_json(path, record)
         if gallery is not None and len(gallery):

@@ -64,7 +64,7 @@ def record(result: Result, sides: Any, device: str, *, dtype: str = "float32") -
         "extractor": None
         if extractor is None
         else {"name": extractor.name, "sha256": extractor.checksum, **extractor.facts},
-        "dtype": dtype,
+        "dtype": None if extractor is None else dtype,
         "config": dict(result.config),
         **({"facts": dict(result.facts)} if result.facts else {}),
         "notes": list(result.notes),

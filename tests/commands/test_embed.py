@@ -89,6 +89,12 @@ def test_without_out_it_lands_in_the_run(run: Run) -> None:
     assert sorted(path.name for path in (run.path / "embeddings").iterdir()) == ["step-2-text.npz", "step-2-texts.npz"]
 
 
+def test_a_place_that_cannot_be_written_is_told_of_first(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    (run.path / "embeddings").touch()
+    assert main(["embed", "text=abc"]) == 5
+    assert "choose another folder with out=" in capsys.readouterr().err
+
+
 def test_neighbours_are_by_angle(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["embed", "texts.txt", "neighbours=2", "--json"]) == 0
     said = json.loads(capsys.readouterr().out)

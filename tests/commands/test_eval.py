@@ -213,6 +213,20 @@ def test_wrong_words(tiny_run: Run, words: list[str], named: str, capsys: pytest
     assert not (tiny_run.path / "eval").exists()
 
 
+def test_a_place_that_cannot_be_written_is_told_of_before_anything_is_measured(
+    tiny_run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from aigc_cli.metrics.evaluation import Evaluator
+
+    monkeypatch.setattr(Evaluator, "__init__", lambda *words, **named: pytest.fail("it was measured"))
+    (tiny_run.path / "eval").touch()
+    assert main(["eval", "--metric", "fd", "n=30"]) == 5
+    assert f"{tiny_run.path / 'eval'} is no folder" in capsys.readouterr().err
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    assert main(["eval", "--metric", "fd", "n=30", "out=here"]) == 5
+    assert "choose another folder with out=" in capsys.readouterr().err
+
+
 def test_the_figures_fit_their_conditions(tiny_run: Run) -> None:
     assert main(["eval", "--metric", "fd", "n=30"]) == 0
     assert main(["eval", "--metric", "fd", "n=30", "seed=7"]) == 0

@@ -127,8 +127,10 @@ def test_statistics_that_do_not_say_of_how_many_images(tiny_run: Run, capsys: py
     assert record["real"]["n"] is None
     record = told(capsys, "--metric", "fd", "fake=s.npz", "out=figures")["results"][0]
     assert record["generated"]["n"] is None
-    assert main(["eval", "--metric", "fd", "fake=s.npz", "out=figures"]) == 0
-    assert "n unknown" in capsys.readouterr().out
+    assert main(["eval", "--metric", "fd", "fake=s.npz", "n=7", "out=figures"]) == 0
+    shown = capsys.readouterr()
+    assert "n unknown" in shown.out
+    assert "n= changes nothing here" in shown.err
 
 
 # runs
@@ -176,6 +178,8 @@ def test_a_run_against_itself_at_another_step(
     told(capsys, *words, "seed=9")
     assert drawn
     files = [next(run.glob("eval/fd-*-n60-*.json")) for run in (tiny_run.path, other)]
+    told(capsys, *words, "out=elsewhere")
+    assert len(list(Path("elsewhere").iterdir())) == 4
     saved = told(capsys, "compare", f"run={files[0]},{files[1]}")
     assert {row["figure"] for row in saved["differences"]} == {"fd[digits-cnn]"}
 
@@ -261,6 +265,17 @@ def test_text_files_with_a_line_an_item(texts: Path, capsys: pytest.CaptureFixtu
     out = capsys.readouterr().out
     assert "2 lines of hyp.txt, against 2 lines of ref.txt" in out
     assert "bleu: nrefs:1" in out
+
+
+def test_words_that_text_does_not_hear(texts: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--metric", "distinct", "fake=hyp.txt", "real=ref.txt"]
+    assert main(["eval", *words, "seed=3", "seeds=2", "extractor=classifier", "n=1"]) == 0
+    warned = capsys.readouterr().err
+    for key in ("seed", "seeds", "extractor", "real"):
+        assert f"warning: {key}= changes nothing here" in warned
+    assert " n= " not in warned
+    assert main(["eval", *words, "temperature=2"]) == 2
+    assert "no key temperature" in capsys.readouterr().err
 
 
 def test_text_that_does_not_fit_gives_no_number(texts: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -128,6 +128,20 @@ def test_files_have_no_model(auto_run: Run, capsys: pytest.CaptureFixture[str]) 
     assert "asks a model itself" in capsys.readouterr().err
 
 
+def test_idle_words_are_warned_of_or_refused(auto_run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    record = told(capsys, "--metric", "likelihood", "n=20")["likelihood"]
+    words = ["dtype=bfloat16", "extractor=inception", "weights=w.pth", "resize=clean", "model=resnet18"]
+    assert main(["eval", "--metric", "likelihood", "n=20", *words, "--json"]) == 0
+    shown = capsys.readouterr()
+    for key in ("dtype", "extractor", "weights", "resize", "backbone"):
+        assert f"{key}= changes nothing here" in shown.err
+    (idle,) = json.loads(shown.out)["results"]
+    assert (idle["figures"], idle["dtype"]) == (record["figures"], None)
+    for word in ("real=nowhere", f"reference={auto_run.path}", "held_out=nowhere"):
+        assert main(["eval", "--metric", "likelihood", word]) == 2
+        assert f"{word} changes nothing" in capsys.readouterr().err
+
+
 def test_gaps_are_filled_by_runs_of_text_alone(auto_run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     for words in ([], ["fake=pictures"], ["compare", f"run={auto_run.name},{auto_run.path}"]):
         assert main(["eval", *words, "--metric", "infill"]) == 2

@@ -167,6 +167,8 @@ def test_several_seeds_show_their_spread(capsys: pytest.CaptureFixture[str]) -> 
         (["run=decoder", "--metric", "reconstruction_bleu"], "cannot reconstruct"),
         (["run=decoder", "--metric", "active_units"], "DecoderLanguageModel has none"),
         (["run=translator", "--metric", "reconstruction_bleu"], "reconstruction_bleu is for texts that stand alone"),
+        (["run=decoder", "--metric", "bleu", "real=refs.txt"], "name a file of text to measure with fake="),
+        (["run=decoder", "--metric", "likelihood", "held_out=x"], "held_out=x changes nothing"),
         (["run=autoencoder", "--metric", "bleu", "mode=interpolate"], "no set of samples"),
         (["run=autoencoder", "--metric", "continuation", "mode=reconstruct"], "leave one of them out"),
     ],
@@ -189,6 +191,8 @@ def test_runs_of_text_compare_on_what_counts_no_tokens(capsys: pytest.CaptureFix
     assert main([*words, "run=decoder,bytes", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)["differences"]
     assert {row["figure"] for row in rows} == {"nll_per_character", "bits_per_byte"}
+    assert main([*words, "run=decoder,bert", "out=elsewhere"]) == 0
+    assert len(list((runs / "elsewhere").iterdir())) == 2
     assert main([*words, "run=decoder,guesser"]) == 2
     assert main(["eval", "compare", "--metric", "infill", "run=decoder,bytes"]) == 2
     assert "do not compare" in capsys.readouterr().err
