@@ -33,7 +33,7 @@ class Encoded:
     decode: Callable[[int], np.ndarray]  # item number to uint8 (c, h, w); picklable, raises Unreadable
     shape: tuple[int, int, int]
     names: Sequence[str]  # one for each item, for messages
-    identity: str  # changes when a file does
+    identity: str  # changes when a file may have
     labels: np.ndarray | None = None  # int64 (n,)
     classes: Sequence[str] = ()
 
@@ -61,18 +61,25 @@ class _Some:
 
 
 class StreamedImages(Dataset):
-    """Images that do not fit in memory: `files`, decoded each time they are asked for."""
+    """Images that do not fit in memory: `files`, decoded each time they are asked for.
+
+    Args:
+        files: All of them readable.
+        content: A digest of their pixels.
+        flip: Whether half of them are mirrored.
+        problems: The files that were left out, with the reason.
+    """
 
     codec: Codec = ImageCodec()
 
-    def __init__(self, files: Encoded, *, flip: bool = False, problems: Sequence[str] = ()) -> None:
+    def __init__(self, files: Encoded, content: str, *, flip: bool = False, problems: Sequence[str] = ()) -> None:
         self._files = files
         self._flip = flip
         self._problems = list(problems)
-        arrays = [np.frombuffer(files.identity.encode(), dtype=np.uint8)]
+        arrays = [np.frombuffer(content.encode(), dtype=np.uint8)]
         arrays += [] if files.labels is None else [files.labels]
-        content = fingerprint(arrays, files.shape, files.classes)
-        self.spec = DataSpec("image", files.shape, tuple(files.classes), fingerprint=content)
+        whole = fingerprint(arrays, files.shape, files.classes)
+        self.spec = DataSpec("image", files.shape, tuple(files.classes), fingerprint=whole)
 
     def __len__(self) -> int:
         return len(self._files)
@@ -111,10 +118,10 @@ def open_encoded(files: Encoded, *, flip: bool, memory_gb: float, max_bad: int) 
         DataError: more than `max_bad` are unreadable, or all; the message names them.
     """
     if len(files) * int(np.prod(files.shape)) > memory_gb * 1e9:
-        failed = _failures(files)
+        failed, content = _checked(files)
         problems = _accept(files, failed, max_bad)
         readable = files.take(np.delete(np.arange(len(files)), list(failed))) if failed else files
-        return StreamedImages(readable, flip=flip, problems=problems)
+        return StreamedImages(readable, content, flip=flip, problems=problems)
     import torch
 
     pixels = np.empty((len(files), *files.shape), dtype=np.uint8)
@@ -164,17 +171,24 @@ def _accept(files: Encoded, failed: Mapping[int, str], max_bad: int) -> list[str
     return lines
 
 
-def _failures(files: Encoded) -> dict[int, str]:
-    """What is unreadable among files that are not held; found once, and remembered while none of them changes."""
+def _checked(files: Encoded) -> tuple[dict[int, str], str]:
+    """What is unreadable among files that are not held, and a digest of the pixels of all others.
+
+    Found once, and remembered while none of them changes.
+    """
     key = hashlib.sha256(json.dumps([files.identity, *files.shape]).encode()).hexdigest()
     memory = cache_dir() / "checked" / f"{key}.json"
-    try:
-        found: dict[str, str] = json.loads(memory.read_text())
-        return {int(index): reason for index, reason in found.items()}
-    except (OSError, ValueError, AttributeError):
-        pass
-    failed = decode_all(files.decode, len(files), lambda index, pixels: None, "checking")
+    with suppress(OSError, ValueError, TypeError, LookupError, AttributeError):
+        found = json.loads(memory.read_text())
+        return {int(index): str(reason) for index, reason in found["failed"].items()}, str(found["content"])
+    digests = np.zeros((len(files), 32), dtype=np.uint8)
+
+    def keep(index: int, pixels: np.ndarray) -> None:
+        digests[index] = np.frombuffer(hashlib.sha256(pixels.data).digest(), dtype=np.uint8)
+
+    failed = decode_all(files.decode, len(files), keep, "checking")
+    content = hashlib.sha256(np.delete(digests, list(failed), axis=0).data).hexdigest()
     with suppress(OSError):
         memory.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(memory, json.dumps(failed))
-    return failed
+        write_atomically(memory, json.dumps({"failed": failed, "content": content}))
+    return failed, content

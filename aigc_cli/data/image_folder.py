@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass as plain_dataclass
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal, Protocol
@@ -74,12 +75,12 @@ def image_folder(config: ImageFolderConfig, split: Split) -> Dataset:
     labelled = classes not in ([], [""])
     index = {name: number for number, name in enumerate(classes)}
     shape = (config.channels, config.size, config.size)
-    sizes = "\0".join(f"{name}\t{listing[name]}" for name in names)
+    stamps = json.dumps([str(source.path), [[name, *listing[name]] for name in names]])
     files = Encoded(
         decode=_Files(source, names, shape),
         shape=shape,
         names=[_printable(source.prefix + name) for name in names],
-        identity=hashlib.sha256(sizes.encode("utf-8", "surrogateescape")).hexdigest(),
+        identity=hashlib.sha256(stamps.encode()).hexdigest(),
         labels=np.array([index[folder] for folder in folders], dtype=np.int64) if labelled else None,
         classes=[_printable(name) for name in classes] if labelled else [],
     )
@@ -91,8 +92,8 @@ class _Source(Protocol):
     prefix: str  # what the names leave out
     splits: bool  # whether the first folders are splits
 
-    def files(self) -> dict[str, int]:
-        """The size in bytes of each picture, by its path within."""
+    def files(self) -> dict[str, tuple[int, int]]:
+        """What changes when a picture may have, by its path within: its bytes, and its time or its CRC-32."""
 
     def read(self, name: str) -> bytes | Path: ...
 
@@ -105,13 +106,13 @@ class _Folder:
         _need_some(path, self._files, others)
         self.splits = _are_splits(self._files)
 
-    def files(self) -> dict[str, int]:
+    def files(self) -> dict[str, tuple[int, int]]:
         return self._files
 
     def read(self, name: str) -> bytes | Path:
         return self.path / name
 
-    def _walk(self) -> tuple[dict[str, int], list[str]]:
+    def _walk(self) -> tuple[dict[str, tuple[int, int]], list[str]]:
         files, others, seen = {}, [], set()
         for folder, folders, names in os.walk(self.path, followlinks=True):
             real = os.path.realpath(folder)
@@ -123,7 +124,8 @@ class _Folder:
             for name in names:
                 path = Path(folder, name)
                 if _is_picture(name) and path.is_file():
-                    files[path.relative_to(self.path).as_posix()] = path.stat().st_size
+                    stat = path.stat()
+                    files[path.relative_to(self.path).as_posix()] = stat.st_size, stat.st_mtime_ns
                 elif not name.startswith("."):
                     others.append(name)
         return files, others
@@ -154,11 +156,13 @@ class _Zip:
         single = len(top) == 1 and all("/" in name for name in names) and not top & set(SPLIT_WORDS)
         self.prefix = f"{top.pop()}/" if single else ""  # the folder that was packed is no class
         self._files = {
-            info.filename.removeprefix(self.prefix): info.file_size for info in shown if _is_picture(info.filename)
+            info.filename.removeprefix(self.prefix): (info.file_size, info.CRC)
+            for info in shown
+            if _is_picture(info.filename)
         }
         self.splits = _are_splits(self._files)
 
-    def files(self) -> dict[str, int]:
+    def files(self) -> dict[str, tuple[int, int]]:
         return self._files
 
     def read(self, name: str) -> bytes | Path:
@@ -201,7 +205,7 @@ def _is_picture(name: str) -> bool:
     return not base.startswith(".") and base.lower().endswith(SUFFIXES)
 
 
-def _need_some(path: Path, pictures: Sequence[str] | dict[str, int], others: Sequence[str]) -> None:
+def _need_some(path: Path, pictures: Collection[str], others: Sequence[str]) -> None:
     if not pictures:
         kinds = Counter(PurePosixPath(name).suffix.lower() or "no suffix" for name in others)
         seen = ", ".join(f"{count} x {kind}" for kind, count in kinds.most_common(5))
@@ -209,7 +213,7 @@ def _need_some(path: Path, pictures: Sequence[str] | dict[str, int], others: Seq
         raise DataError(f"there are no pictures in {path}{found}", f"point data.root= at a folder of {KINDS}")
 
 
-def _are_splits(names: Sequence[str] | dict[str, int]) -> bool:
+def _are_splits(names: Collection[str]) -> bool:
     """Whether the first folders are splits: a class may be called "train", but then there are others beside it."""
     first = {_parts(name)[0].lower() if "/" in name else "" for name in names}
     return "train" in first and first <= set(SPLIT_WORDS)

@@ -89,7 +89,7 @@ def read_parquet(
         decode=_Cells(images, shape),
         shape=shape,
         names=_RowNames(paths[0] if len(paths) == 1 else paths[0].parent, len(images)),
-        identity=json.dumps([[path.name, path.stat().st_size] for path in paths]),
+        identity=json.dumps([[str(path), path.stat().st_size, path.stat().st_mtime_ns] for path in paths]),
         labels=labels,
         classes=classes,
     )

@@ -1,4 +1,5 @@
 import os
+import shutil
 import zipfile
 from pathlib import Path
 
@@ -235,6 +236,23 @@ def test_the_check_of_streamed_files_is_remembered_until_one_changes(tmp_path, c
     assert len(list((cache / "checked").iterdir())) == 1
     paint(root, ["bad-0.png"])
     assert len(opened(root, max_bad=2, memory_gb=1e-6, **FEW)) == 31
+
+
+def test_the_fingerprint_of_streamed_files_is_of_their_pixels(tmp_path):
+    def bitmaps(name: str, value: int) -> Path:
+        (tmp_path / name).mkdir()
+        for i in range(3):
+            Image.new("RGB", (10, 12), (value, i, 200)).save(tmp_path / name / f"{i}.bmp")
+            os.utime(tmp_path / name / f"{i}.bmp", ns=(10**18, 10**18))
+        return tmp_path / name
+
+    first, other = bitmaps("first", 1), bitmaps("other", 2)  # of the same names, sizes and times
+    copy = shutil.copytree(first, tmp_path / "copy", copy_function=shutil.copyfile)
+    archive = pack(first, tmp_path / "first.zip")
+    prints = [opened(root, memory_gb=1e-9, **FEW).spec.fingerprint for root in (first, copy, archive, other)]
+    assert prints[0] == prints[1] == prints[2] != prints[3]
+    shutil.copyfile(other / "0.bmp", first / "0.bmp")
+    assert opened(first, memory_gb=1e-9, **FEW).spec.fingerprint != prints[0]
 
 
 def test_a_file_that_goes_away_is_named(tmp_path):

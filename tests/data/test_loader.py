@@ -29,7 +29,7 @@ def streamed(decode=None, flip: bool = True) -> StreamedImages:
     data = pixels()
     names = [str(i) for i in range(N)]
     files = Encoded(decode or (lambda i: data[i]), (3, 4, 4), names, "", np.arange(N), names)
-    return StreamedImages(files, flip=flip)
+    return StreamedImages(files, "", flip=flip)
 
 
 def loader(dataset, **changes) -> Loader:

@@ -28,10 +28,14 @@ CONFIG = {
 }
 
 
-def png(value: int) -> bytes:
+def encoded(image: Image.Image, kind: str) -> bytes:
     buffer = io.BytesIO()
-    Image.new("RGB", (9, 8), (value, 0, 0)).save(buffer, "PNG")
+    image.save(buffer, kind)
     return buffer.getvalue()
+
+
+def png(value: int) -> bytes:
+    return encoded(Image.new("RGB", (9, 8), (value, 0, 0)), "PNG")
 
 
 def table(n: int, start: int = 0, *, image: str = "img", label: str | None = "label", labels=None) -> pa.Table:
@@ -127,6 +131,20 @@ def test_streaming_matches_residence(tmp_path):
         one, other = (loader.batch(k) for loader in loaders)
         assert torch.equal(one.content, other.content)
         assert torch.equal(one.labels, other.labels)
+
+
+def test_the_fingerprint_of_streamed_rows_is_of_their_pixels(tmp_path):
+    def bitmaps(place: str, value: int) -> Path:
+        cells = [np.full((8, 8, 3), value + i, np.uint8) for i in range(9)]
+        content = pa.table({"image": pa.array([encoded(Image.fromarray(cell), "BMP") for cell in cells], pa.binary())})
+        (tmp_path / place).mkdir()
+        pq.write_table(content, tmp_path / place / "a.parquet", compression="none")
+        return tmp_path / place / "a.parquet"
+
+    paths = [bitmaps("first", 100), bitmaps("same", 100), bitmaps("other", 120)]
+    assert paths[0].stat().st_size == paths[2].stat().st_size
+    prints = [opened(path, size=16, memory_gb=5e-6).spec.fingerprint for path in paths]
+    assert prints[0] == prints[1] != prints[2]
 
 
 def test_too_much_even_encoded(tmp_path):
