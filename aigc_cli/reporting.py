@@ -8,7 +8,7 @@ import traceback
 from pathlib import Path
 
 from aigc_cli import __version__
-from aigc_cli.errors import EXIT_BUG, AigcError, DataError, ResourceError
+from aigc_cli.errors import EXIT_BUG, AigcError, ConfigError, DataError, ResourceError
 
 _SPENT = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EFBIG, errno.EMFILE, errno.ENOMEM}
 #: How libraries word a resource that ran out, where they raise no type of their own for it.
@@ -16,6 +16,8 @@ _SPENT_WORDS = ("no space left on device", "can't allocate memory", "not enough 
                 "too many open files", "can't start new thread")  # fmt: skip
 #: What torch raises when a process that reads data dies: from a signal's handler, wherever the program happens to be.
 _DEAD_WORKER = "DataLoader worker (pid"
+#: What torch says of a batch norm whose batch has one item.
+_ONE_VALUE = "Expected more than 1 value per channel when training"
 #: The errors of joblib and submitit for a job whose process is gone.
 _LOST_JOB = ("TerminatedWorkerError", "UncompletedJobError")
 
@@ -59,6 +61,11 @@ def as_user_error(error: Exception) -> AigcError | None:
         return DataError(
             f"a data worker process died: {first.strip()}",
             "most often the machine ran out of memory: use fewer workers or a smaller batch",
+        )
+    if first.startswith(_ONE_VALUE):
+        return ConfigError(
+            "a batch norm was given a single item, which has no variance",
+            "give each process at least two: set trainer.batch_size= to two or more for each of trainer.devices=",
         )
     if type(error).__name__ in _LOST_JOB:
         return ResourceError(

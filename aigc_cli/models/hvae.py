@@ -149,7 +149,8 @@ class HVAE(LatentModel):
 
     def _reconstruction(self, parameters: Tensor, x: Tensor) -> Tensor:
         """-log p(x|z), nats, (n,)."""
-        return -self.likelihood.log_prob(parameters, to_patches(x, self.patch)).view(len(x), -1).sum(1)
+        log_prob: Tensor = self.likelihood(parameters, to_patches(x, self.patch))
+        return -log_prob.view(len(x), -1).sum(1)
 
     def _kl(self, latents: list[Latent]) -> dict[int, Tensor]:
         """The KL of all blocks of a side, nats, (n,), by side."""

@@ -42,8 +42,6 @@ class VAEConfig(VariationalConfig):
 
     @model_validator(mode="after")
     def _consistent(self) -> VAEConfig:
-        if self.network == "mlp" and not self.hidden:
-            raise ValueError("the mlp needs hidden units: hidden must be at least 1")
         if self.network == "mlp" and self.latent_side:
             raise ValueError("the mlp has a flat latent: latent_side must be 0")
         if self.importance_samples > 1 and self.free_bits:

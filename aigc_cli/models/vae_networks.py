@@ -97,6 +97,8 @@ class ResidualBlock(nn.Module):
 
 def mlp(config: VAEConfig, shape: tuple[int, ...], likelihood: Likelihood, classes: int) -> Networks:
     """Two hidden layers each (Kingma and Welling 2014 has one)."""
+    if not config.hidden:
+        raise ConfigError("model.hidden=0: the mlp, which suits these images, needs hidden units", "give it some: 256")
     _, height, width = shape
     units, norm, parameters = config.hidden, config.norm, likelihood.width
     encoder = Encoder(

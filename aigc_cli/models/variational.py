@@ -22,7 +22,6 @@ from aigc_cli.randomness import Noise
 
 SETTLED = 500  # steps after which a posterior that says nothing has collapsed, and is not just young
 ACTIVE = 0.01  # variance of a latent's posterior mean from which it is in use (Burda et al. 2016, section 5.2)
-MIXTURE_ITEMS = 20_000  # encoded items, at most, that prior=gmm is fitted on
 
 
 @dataclass(config=STRICT, frozen=True, kw_only=True)
@@ -147,15 +146,11 @@ def fit_mixture(model: LatentModel, items: Iterable[Batch], dimensions: int) -> 
     """A mixture over the leading `dimensions` of the encoded `items`; one for each class if `model` is conditional."""
     means: list[Tensor] = []
     labels: list[Tensor] = []
-    count = 0
     with torch.no_grad():
         for batch in items:
             means.append(model.encode(batch)[:, :dimensions])
             if model.conditional and batch.labels is not None:
                 labels.append(batch.labels)
-            count += len(batch)
-            if count >= MIXTURE_ITEMS:
-                break
     classes = len(model.spec.classes) if model.conditional else 0
     return LatentMixture(torch.cat(means), torch.cat(labels) if labels else None, classes)
 

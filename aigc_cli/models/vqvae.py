@@ -129,7 +129,8 @@ class VQVAE(LatentModel):
         """Of each image, a mean over its values (n,): squared error, or nats."""
         if self.likelihood is None:
             return (outputs.float() - x.float()).square().flatten(1).mean(1)
-        return -self.likelihood.log_prob(outputs, x) / self._values
+        log_prob: Tensor = self.likelihood(outputs, x)
+        return -log_prob / self._values
 
     def _quantized(self, x: Tensor) -> Quantized:
         features: Tensor = self.encoder(x)

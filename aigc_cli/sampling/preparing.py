@@ -8,11 +8,11 @@ from typing import Any
 import torch
 
 from aigc_cli.data.base import Batch, Dataset
-from aigc_cli.data.loader import batches_in_order
-from aigc_cli.data.selection import encoded
+from aigc_cli.data.selection import chosen_rows, encoded, items_at
 from aigc_cli.models.base import Model
 
 _BATCH = 128
+_ITEMS = 20_000  # of the training set, at most, that a model is shown
 
 
 def prepare(
@@ -35,6 +35,8 @@ def prepare(
 
 
 def _items(open_train: Callable[[], Dataset], device: torch.device | str) -> Iterator[Batch]:
+    """Items in stored order, of all kinds: where there are many, each class may have a place of its own in it."""
     dataset = open_train()
-    for batch in batches_in_order(dataset, _BATCH, device):
-        yield encoded(batch, dataset.codec)
+    rows = sorted(chosen_rows(dataset, "prepare")[:_ITEMS])
+    for start in range(0, len(rows), _BATCH):
+        yield encoded(items_at(dataset, rows[start : start + _BATCH]).to(device), dataset.codec)

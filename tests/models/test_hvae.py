@@ -335,3 +335,12 @@ def test_collapse_is_named_once_training_is_under_way(defaults: dict[str, Any]) 
     assert name == "posterior collapse"
     assert "0.01 nats" in line
     assert "optimizer.lr" in line
+
+
+def test_the_likelihood_is_called_as_a_module_so_that_it_is_compiled(
+    defaults: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, calls = build(defaults), []
+    model.likelihood.register_forward_hook(lambda *_: calls.append(1))
+    model("main", images(4))
+    assert calls

@@ -323,3 +323,8 @@ def test_a_collapsed_posterior_is_named(defaults: dict[str, Any]) -> None:
     assert "free_bits" in line
     ((_, line),) = model.warnings(none)
     assert "0.01 nats" in line
+
+
+def test_an_mlp_that_was_not_named_needs_hidden_units_too(defaults: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=r"model\.hidden=0"):
+        build(defaults, (1, 30, 30), network="auto", hidden=0, latent_side=0)

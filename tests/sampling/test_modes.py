@@ -13,6 +13,7 @@ from aigc_cli.errors import ConfigError
 from aigc_cli.models.base import Model
 from aigc_cli.models.latent import LatentModel, Mode
 from aigc_cli.randomness import Noise
+from aigc_cli.sampling import preparing
 from aigc_cli.sampling.arrangement import Arrangement
 from aigc_cli.sampling.classes import balanced
 from aigc_cli.sampling.controls import usual_controls
@@ -265,6 +266,16 @@ def test_what_changes_nothing_is_said(held_out: ImageDataset, capsys: pytest.Cap
     assert "frames= changes nothing with mode=sample" in capsys.readouterr().err
     plan(request(toy(), held_out, mode="traverse", frames=4, temperature=0.5))
     assert capsys.readouterr().err == ""
+
+
+def test_of_a_large_training_set_a_model_is_shown_items_of_all_kinds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(preparing, "_ITEMS", 20)
+    pixels = torch.arange(100, dtype=torch.uint8).view(100, 1, 1, 1).expand(100, 1, 8, 8)
+    in_order = ImageDataset(pixels, torch.arange(100) // 50, ["first half", "second half"])
+    shown = list(preparing._items(lambda: in_order, "cpu"))
+    labels = torch.cat([batch.labels for batch in shown if batch.labels is not None])
+    assert len(labels) == 20
+    assert labels.unique().tolist() == [0, 1]
 
 
 def test_a_model_is_shown_the_training_set_where_it_asks(held_out: ImageDataset) -> None:
