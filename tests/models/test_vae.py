@@ -118,7 +118,7 @@ def test_shapes_and_data_it_cannot_serve(
 @pytest.mark.parametrize(
     ("changes", "complaint"),
     [
-        ({"network": "mlp", "hidden": 0}, "hidden must be at least 1"),
+        ({"network": "mlp", "hidden": 0}, "needs hidden units"),
         ({"network": "mlp", "latent_side": 4}, "latent_side must be 0"),
         ({"importance_samples": 2, "free_bits": 0.1}, "free_bits is of the ELBO"),
         ({"beta": -1.0}, "beta"),
