@@ -9,6 +9,7 @@ from typing import Any
 from aigc_cli.errors import ConfigError
 from aigc_cli.metrics.report import table
 from aigc_cli.metrics.stamp import difference
+from aigc_cli.registry import find, names
 
 Records = Mapping[str, Mapping[str, Any]]
 #: A difference counts where it exceeds so many standard deviations of a difference between two sample sets.
@@ -110,9 +111,22 @@ def describe_comparison(named: Sequence[tuple[str, Records]], rows: Sequence[Map
         for row in rows
     ]
     lines += table([header, *body])
-    if any(row["spread"] is None for row in rows):
+    first = named[0][1]
+    if any(row["spread"] is None and _has_sets(first[row["metric"]]) for row in rows):
         lines += ["", "note: one sample set shows no spread; draw several with seeds=3"]
     return "\n".join(lines)
+
+
+def _has_sets(record: Mapping[str, Any]) -> bool:
+    """Whether a record is of what a run draws, of which there can be several sets."""
+    from aigc_cli.metrics.base import FeatureMetric  # torchmetrics takes seconds to import
+    from aigc_cli.metrics.text import TextMetric
+
+    made = record.get("generated") or {}
+    if "step" not in made or "reconstructed" in made or record["metric"] not in names("metric"):
+        return False
+    build: Any = find("metric", record["metric"]).build
+    return issubclass(build, FeatureMetric | TextMetric)
 
 
 _VERDICTS = {None: "unknown", True: "yes", False: "no"}

@@ -124,8 +124,17 @@ def test_a_difference_is_held_against_the_spread() -> None:
     shown = describe_comparison([("a", first), ("b", near), ("c", far)], rows)
     for part in ("10 ± 1", "20 ± 1", "+10", "yes", "no", "lower is better"):
         assert part in shown
-    alone = differences([("a", records(1.0)), ("b", records(2.0))])
-    assert alone[0]["exceeds"] is None
+    alone = [("a", records(1.0)), ("b", records(2.0))]
+    assert differences(alone)[0]["exceeds"] is None
+    assert "seeds=3" in describe_comparison(alone, differences(alone))
+
+
+def test_what_a_model_is_asked_itself_has_no_several_sets() -> None:
+    named = [(name, {"likelihood": {**records(1.0)["fid"], "metric": "likelihood"}}) for name in "ab"]
+    assert "seeds=3" not in describe_comparison(named, differences(named))
+    made = {"n": 5, "step": 5, "reconstructed": "test"}
+    named = [(name, records(1.0, generated=made)) for name in "ab"]
+    assert "seeds=3" not in describe_comparison(named, differences(named))
 
 
 def test_the_name_of_a_record_tells_its_conditions_apart() -> None:
