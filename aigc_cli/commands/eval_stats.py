@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aigc_cli.commands.eval_kinds import by_kind
 from aigc_cli.commands.eval_words import warn_of_ignored
-from aigc_cli.commands.evaluating import open_setting, open_side, sources_of, with_extractor
+from aigc_cli.commands.evaluating import open_setting, open_side, with_extractor
 from aigc_cli.config import Options, compose
 from aigc_cli.errors import ConfigError
 from aigc_cli.files import path_of, resource_errors
@@ -22,6 +24,8 @@ from aigc_cli.runs import versions
 if TYPE_CHECKING:
     from aigc_cli.commands.eval import EvalConfig
 
+#: The words that features depend on, and that are given again where they are compared.
+_REPEATED = ("run", "data", "weights", "backbone", "model", "resize", "dtype")
 _EXAMPLE = "for example aigc eval stats data=cifar10 out=cifar10.npz"
 
 
@@ -35,17 +39,16 @@ def write_stats(asked: EvalConfig, options: Options) -> int:
     if asked.out is None or not asked.out.endswith(".npz"):
         raise ConfigError("aigc eval stats needs out=, a file that ends with .npz", _EXAMPLE)
     name = _extractor(asked, options)
-    setting = open_setting(asked, options) if asked.real is None else None
+    setting = open_setting(asked, options)
     images: Images
-    if setting is None:
-        side = open_side(asked.real, None)
+    if asked.real is not None:
+        side = open_side(asked.real, setting.channels())
         if not isinstance(side, Images):
             raise ConfigError(f"real={asked.real} holds statistics already", "name a folder or .npz of images")
         images = side if asked.n is None else First(side, asked.n)
-        sources = sources_of(asked)
     else:
         images = DatasetImages(setting.split(asked.split), asked.split, setting.data or "", asked.n)
-        sources = setting.sources()
+    sources = setting.sources()
     extractor = build_extractor(name, sources)
     extraction = Extraction({name: extractor}, sources.device, asked.batch_size, asked.dtype)
     key = Key(name, "features")
@@ -70,8 +73,17 @@ def write_stats(asked: EvalConfig, options: Options) -> int:
         print(json.dumps({"file": str(path), **stamp}, ensure_ascii=False))
         return 0
     print(f"statistics of {statistics.n:,} images, {extractor.name}: {os.path.relpath(path)}")
-    print(f"next: aigc eval real={os.path.relpath(path)} --metric {'fid' if name == 'inception' else 'fd'}")
+    print(f"next: aigc eval {shlex.join(_following(path, name, options))}")
     return 0
+
+
+def _following(path: Path, extractor: str, options: Options) -> list[str]:
+    """The words that compare a run with the statistics, in features of the same extractor."""
+    metric = {"inception": "fid", "classifier": "fd"}.get(extractor)
+    words = [f"real={os.path.relpath(path)}", *([] if metric else [f"extractor={extractor}"])]
+    given = ((word, word.lstrip("+").partition("=")[0]) for word in options.overrides)
+    words += [word for word, key in given if key in _REPEATED or key.startswith("data.")]
+    return [*words, "--metric", metric or "fd"]
 
 
 def _extractor(asked: EvalConfig, options: Options) -> str:
@@ -80,7 +92,7 @@ def _extractor(asked: EvalConfig, options: Options) -> str:
     if not any(word.lstrip("+").startswith("metric=") for word in options.overrides):
         metrics = compose("eval", ["metric=fid"])["metric"]
     features = with_extractor(asked, by_kind(metrics).features)
-    warn_of_ignored(asked, features)
+    warn_of_ignored(asked, features, "fake", "held_out", "seeds", "seed", "step")
     names = {str(values["extractor"]) for values in features.values()}
     if len(names) != 1:
         raise ConfigError(

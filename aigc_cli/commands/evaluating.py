@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aigc_cli.commands.drawing import Drawer
+from aigc_cli.commands.eval_kinds import by_kind
 from aigc_cli.commands.eval_words import check_no_controls, warn_of_ignored
 from aigc_cli.commands.opening import opener
 from aigc_cli.config import Options
@@ -52,7 +53,24 @@ class Setting:
 
     def sources(self) -> Sources:
         """What extractors may build themselves from."""
-        return replace(sources_of(self.asked), data=self.data, open_split=self.opened)
+        asked = self.asked
+        return Sources(
+            device=self.device,
+            data=self.data,
+            open_split=self.opened,
+            weights=None if asked.weights is None else path_of(asked.weights),
+            resize=asked.resize,
+            backbone=asked.backbone,
+        )
+
+    def channels(self) -> int | None:
+        """The channels that files of images are brought to: the run's, or those of the data that is the reference."""
+        asked, run = self.asked, self.run
+        if run is not None:
+            return run.spec.shape[0] if run.spec.modality == "image" else None
+        if self.data is not None and asked.real is None and asked.reference is None:
+            return self.split(asked.split).spec.shape[0]
+        return None
 
     def split(self, which: Split) -> Dataset:
         """A split of the data.
@@ -67,16 +85,6 @@ class Setting:
         return self.opened(which)
 
 
-def sources_of(asked: EvalConfig) -> Sources:
-    """What extractors may build themselves from where there is no data."""
-    return Sources(
-        device=resolve_device(asked.device),
-        weights=None if asked.weights is None else path_of(asked.weights),
-        resize=asked.resize,
-        backbone=asked.backbone,
-    )
-
-
 def open_setting(asked: EvalConfig, options: Options, run: Run | None = None) -> Setting:
     """Finds the run and the data.
 
@@ -89,6 +97,7 @@ def open_setting(asked: EvalConfig, options: Options, run: Run | None = None) ->
     if run is None:
         referred = asked.real is not None or reference is not None or named_data
         alone = referred and (asked.fake is not None or asked.task == "stats")
+        alone = alone or (asked.fake is not None and _looks_at_nothing_else(asked))
         run = None if alone and "run" not in words else find_run(asked.run)
     if run is None:
         check_no_controls(asked)
@@ -99,6 +108,14 @@ def open_setting(asked: EvalConfig, options: Options, run: Run | None = None) ->
     elif owner is not None:
         data, opened = owner.config["data"]["name"], opener(owner, asked.data)
     return Setting(asked, resolve_device(asked.device), run, data, opened, "split" in words)
+
+
+def _looks_at_nothing_else(asked: EvalConfig) -> bool:
+    """Whether every metric looks at what is measured alone, through an extractor that learns from no data."""
+    kinds = by_kind(asked.metric)
+    builds: dict[str, Any] = {name: find("metric", name).build for name in kinds.features}
+    extractors = {values.get("extractor") for values in with_extractor(asked, kinds.features).values()}
+    return not kinds.of_model and "classifier" not in extractors and not any(b.needs_real for b in builds.values())
 
 
 def _by_name(values: Mapping[str, Any], folder: Path | None) -> Callable[[Split], Dataset]:
@@ -144,10 +161,7 @@ def open_sides(setting: Setting, seeds: int) -> tuple[list[Side], Sides]:
         ConfigError: words that contradict each other, or name nothing.
         DataError: files that cannot be trusted.
     """
-    asked, run = setting.asked, setting.run
-    channels = run.spec.shape[0] if run is not None and run.spec.modality == "image" else None
-    if run is None and setting.data is not None and asked.real is None and asked.reference is None:
-        channels = setting.split(asked.split).spec.shape[0]
+    asked, run, channels = setting.asked, setting.run, setting.channels()
     fake, real, held_out = (open_side(word, channels) for word in (asked.fake, asked.real, asked.held_out))
     if isinstance(held_out, StatisticsFile):
         raise ConfigError(f"held_out={asked.held_out} holds statistics", "name a folder or .npz of images")
@@ -161,7 +175,7 @@ def open_sides(setting: Setting, seeds: int) -> tuple[list[Side], Sides]:
             raise ConfigError("there is nothing to evaluate", "name a run with run=, or images with fake=")
         drawer = Drawer(setting, run)
     n = _number(setting, fake, real, drawer)
-    if real is None:
+    if real is None and setting.opened is not None:  # else nothing is compared with it
         real = _reference(setting, n, seeds)
     own = asked.real is None or (isinstance(real, StatisticsFile) and _of_own_data(setting, real))
     if held_out is None and own and asked.reference is None:

@@ -31,14 +31,14 @@ class Evaluator:
     Args:
         metrics: The configuration of each metric by its name, as under ``metric`` in ``configs/eval.yaml``.
         sources: What extractors may build themselves from.
-        real: The reference.
+        real: The reference; None will do where no metric looks at it.
         held_out: Real images that neither model nor reference has seen, for the floor.
         batch_size: Images at a time; figures do not depend on it beyond rounding. None suits memory and extractor.
         dtype: What extractors compute in, "float32" or "bfloat16".
 
     Raises:
-        ConfigError: an unknown metric or key, an extractor that cannot serve this data, or statistics where a metric
-            needs the images themselves.
+        ConfigError: an unknown metric or key, an extractor that cannot serve this data, no reference where a metric
+            needs one, or statistics where it needs the images themselves.
         DataError: weights or images that are missing or cannot be trusted.
     """
 
@@ -46,7 +46,7 @@ class Evaluator:
         self,
         metrics: Mapping[str, Mapping[str, Any]],
         sources: Sources,
-        real: Side,
+        real: Side | None,
         held_out: Images | None = None,
         *,
         batch_size: int | None = None,
@@ -69,6 +69,8 @@ class Evaluator:
 
     def _refuse(self, name: str, component: Component) -> None:
         kind: type[FeatureMetric] = component.build  # type: ignore[assignment]
+        if self.real is None and kind.needs_real:
+            raise ConfigError(f"{name} needs images to compare with", "name some with real=")
         if isinstance(self.real, StatisticsFile) and kind.needs_real and "real" not in kind.moments_of:
             raise ConfigError(
                 f"{name} needs the reference images, and {self.real.path} holds their statistics only",
@@ -92,7 +94,7 @@ class Evaluator:
 
     @property
     def _n_real(self) -> int | None:
-        return self.real.n if isinstance(self.real, StatisticsFile) else len(self.real)
+        return self.real.n if isinstance(self.real, StatisticsFile) else len(self.real or ())
 
     def _extractor_of(self, name: str) -> Extractor:
         return self._extractors[self._configs[name].extractor]
@@ -112,7 +114,7 @@ class Evaluator:
         for name, metric in needed.items():
             for key in self._keys(name):
                 wanted[key] = wanted.get(key, False) or "real" not in metric.moments_of
-        kept = self._extraction.reference(self.real, "reference", wanted) if wanted else {}
+        kept = self._extraction.reference(self.real, "reference", wanted) if wanted and self.real is not None else {}
         self._hand_over(needed, kept, "real")
         holding = {name: metric for name, metric in self._primed.items() if metric.needs_held_out}
         if holding:
@@ -147,8 +149,7 @@ class Evaluator:
         """
         if isinstance(fake, StatisticsFile):
             return self._evaluate_statistics(fake)
-        if not isinstance(self.real, StatisticsFile):
-            same_shape(fake, self.real)
+        self._check_shape(fake)
         floor_n = len(self.held_out) if self.held_out is not None else 0
         matched = _fresh(self._primed) if 0 < floor_n < len(fake) else {}
         metrics = _fresh(self._primed)
@@ -180,6 +181,11 @@ class Evaluator:
         """The results that :meth:`evaluate` will give of `n` images, still without figures."""
         return [self._result(name, metric, Score({}, n), None, done=False) for name, metric in self._primed.items()]
 
+    def _check_shape(self, images: Images) -> None:
+        compared = any(metric.needs_real for metric in self._primed.values())
+        if compared and isinstance(self.real, Images):
+            same_shape(images, self.real)
+
     def _update(self, metrics: Mapping[str, FeatureMetric], layers: Layers, at_most: int | None = None) -> None:
         for name, metric in metrics.items():
             metric.update(*(layers[key][:at_most] for key in self._keys(name)), real=False)
@@ -205,8 +211,7 @@ class Evaluator:
     def _measure_floors(self) -> dict[str, Score | None]:
         if self.held_out is None or not len(self.held_out):
             return {}
-        if not isinstance(self.real, StatisticsFile):
-            same_shape(self.held_out, self.real)
+        self._check_shape(self.held_out)
         metrics = _fresh(self._primed)
         judging = [name for name, metric in metrics.items() if LABELS in metric.layers]
         if judging and self.held_out.labels() is None:

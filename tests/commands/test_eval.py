@@ -100,6 +100,18 @@ def test_two_folders_need_no_run(folders: Path, capsys: pytest.CaptureFixture[st
     assert len(list((folders / "figures").iterdir())) == 1
 
 
+def test_what_looks_at_no_real_image_needs_neither_run_nor_reference(
+    folders: Path, capsys: pytest.CaptureFixture[str], random_inception: Path
+) -> None:
+    words = ["eval", "--metric", "is", "fake=fake", "metric.is.splits=2", f"weights={random_inception}", "--json"]
+    assert main(words) == 0
+    (record,) = json.loads(capsys.readouterr().out)["results"]
+    assert (record["generated"]["n"], record["real"], record["floor"]) == (12, {"n": 0}, None)
+    assert main([*words, "data=digits"]) == 0  # of another size, which only its floor is of
+    (beside,) = json.loads(capsys.readouterr().out)["results"]
+    assert beside["floor"]["split"] == "test"
+
+
 def test_folders_have_no_labels(folders: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["eval", "fake=fake", "real=real"]) == 2
     assert "--metric fid" in capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,18 @@ def test_statistics_need_no_run(
     assert again["figures"] == pytest.approx(own["figures"], rel=1e-9)
     swapped = told(capsys, *words, "fake=d.npz", f"real={tmp_path / 'i.npz'}")["results"][0]["figures"]
     assert swapped["fd[digits-cnn]"] == pytest.approx(own["figures"]["fd[digits-cnn]"], rel=1e-9)
+
+
+def test_statistics_of_files_through_the_classifier_of_a_dataset(
+    tiny_run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [f"real={pictures(Path('i.npz'), 30, 0)}", "data=digits", "data.size=8", "metric=vendi"]
+    assert main(["eval", "stats", *words, "out=of files.npz"]) == 0
+    (following,) = re.findall("^next: aigc (.*)$", capsys.readouterr().out, flags=re.MULTILINE)
+    assert "data=digits" in following
+    (record,) = told(capsys, *shlex.split(following)[1:])["results"]
+    assert record["extractor"]["name"] == "digits-cnn"
+    assert record["real"]["n"] == 30
 
 
 @pytest.mark.parametrize(

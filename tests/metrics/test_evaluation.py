@@ -52,6 +52,17 @@ def test_the_same_images_are_at_the_end_of_the_scale(images: Make) -> None:
     assert fd.floor is None
 
 
+def test_sizes_matter_where_sides_are_compared(images: Make) -> None:
+    fake, larger = images(20), torch.zeros(30, 3, 16, 16, dtype=torch.uint8)
+    (alone,) = Evaluator({"is": IS}, Sources(), None).evaluate(generated(fake))
+    (beside,) = Evaluator({"is": IS}, Sources(), side(larger)).evaluate(generated(fake))
+    assert alone.generated == beside.generated
+    with pytest.raises(DataError, match="16x16"):
+        Evaluator({"fd": FD}, Sources(), side(larger)).evaluate(generated(fake))
+    with pytest.raises(ConfigError, match="real="):
+        Evaluator({"fd": FD}, Sources(), None)
+
+
 def test_batches_do_not_matter(images: Make) -> None:
     real, fake = images(50), images(41, seed=1, low=60)
     a, b = (
