@@ -143,8 +143,10 @@ def test_the_fingerprint_of_streamed_rows_is_of_their_pixels(tmp_path):
 
     paths = [bitmaps("first", 100), bitmaps("same", 100), bitmaps("other", 120)]
     assert paths[0].stat().st_size == paths[2].stat().st_size
-    prints = [opened(path, size=16, memory_gb=5e-6).spec.fingerprint for path in paths]
-    assert prints[0] == prints[1] != prints[2]
+    streamed = [opened(path, size=32, memory_gb=5e-6) for path in paths]
+    assert streamed[0].resident() is None
+    one, same, other = (data.spec.fingerprint for data in streamed)
+    assert one == same != other
 
 
 def test_too_much_even_encoded(tmp_path):
