@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -72,7 +72,7 @@ class Extraction:
         keys = sorted(set(wanted))
         labels = labels_of(images, what) if Key("", LABELS) in keys else None
         seen = 0
-        with progress(len(images), f"{what} images", "images") as bar:
+        with _whole_float32(), progress(len(images), f"{what} images", "images") as bar:
             for batch in ahead(lambda: images.batches(self._given or _BATCH)):
                 found: Layers = {}
                 for name in dict.fromkeys(key.extractor for key in keys if key.extractor):
@@ -157,6 +157,23 @@ class Extraction:
             if images.key is not None and key.extractor:
                 kind = "statistics" if isinstance(kept, FeatureStatistics) else "features"
                 feature_cache.store(self._entry(kind, images, key), kept)
+
+
+@contextmanager
+def _whole_float32() -> Iterator[None]:
+    """Within the context a GPU multiplies float32 in full: training allows TF32, and features outlive it.
+
+    The flags are those of the whole process, so this goes around a pass, whose images are drawn in another thread.
+    """
+    backends: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn)
+    before = [backend.allow_tf32 for backend in backends]
+    for backend in backends:
+        backend.allow_tf32 = False
+    try:
+        yield
+    finally:
+        for backend, allowed in zip(backends, before, strict=True):
+            backend.allow_tf32 = allowed
 
 
 def labels_of(images: Images, what: str) -> Tensor:

@@ -25,7 +25,7 @@ from aigc_cli.metrics.features import Extractor, FeatureStatistics
 
 #: No entry is larger, and all together are not much.
 MOST_BYTES_EACH, MOST_BYTES = 2**30, 4 * 2**30
-_VERSION = 2  # of the layout of an entry
+_VERSION = 3  # of the layout of an entry, and of how it is computed
 _STALE_S = 3600  # what an interrupted write left behind is removed after so long
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -12,7 +12,8 @@ from aigc_cli.data.images import ImageDataset
 from aigc_cli.errors import ConfigError, DataError
 from aigc_cli.metrics import evaluation
 from aigc_cli.metrics.evaluation import Evaluator
-from aigc_cli.metrics.features import Sources
+from aigc_cli.metrics.extraction import Extraction, Key
+from aigc_cli.metrics.features import Extractor, Sources
 from aigc_cli.metrics.images import DatasetImages, GeneratedImages
 
 FD = {"name": "fd", "extractor": "pixels"}
@@ -61,6 +62,36 @@ def test_sizes_matter_where_sides_are_compared(images: Make) -> None:
         Evaluator({"fd": FD}, Sources(), side(larger)).evaluate(generated(fake))
     with pytest.raises(ConfigError, match="real="):
         Evaluator({"fd": FD}, Sources(), None)
+
+
+TF32: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn)
+
+
+@pytest.fixture(params=[True, False])
+def allowed(request: pytest.FixtureRequest) -> Iterator[bool]:
+    """Whether TF32 is, for the time of a test."""
+    before = [backend.allow_tf32 for backend in TF32]
+    for backend in TF32:
+        backend.allow_tf32 = request.param
+    yield request.param
+    for backend, value in zip(TF32, before, strict=True):
+        backend.allow_tf32 = value
+
+
+def test_features_are_computed_without_tf32(images: Make, allowed: bool) -> None:
+    seen = []
+
+    def extract(batch: Tensor) -> dict[str, Tensor]:
+        seen.extend(backend.allow_tf32 for backend in TF32)
+        return {"features": batch.flatten(1).float()}
+
+    extraction = Extraction({"recording": cast(Extractor, extract)}, torch.device("cpu"), 16, "float32")
+    keys = [Key("recording", "features")]
+    assert len(list(extraction.layers(side(images(30)), "real", keys))) == 2
+    next(part := extraction.layers(side(images(30)), "real", keys))
+    part.close()
+    assert seen == [False] * 6
+    assert [backend.allow_tf32 for backend in TF32] == [allowed] * 2
 
 
 def test_batches_do_not_matter(images: Make) -> None:
