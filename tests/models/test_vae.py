@@ -127,7 +127,7 @@ def test_shapes_and_data_it_cannot_serve(
 )
 def test_wrong_keys_and_contradictions(defaults: dict[str, Any], changes: dict[str, Any], complaint: str) -> None:
     with pytest.raises(ConfigError, match=complaint):
-        check("model", VAEConfig, {**defaults, **changes})
+        build(defaults, **changes)
 
 
 def test_only_images(defaults: dict[str, Any]) -> None:
