@@ -13,7 +13,7 @@ from aigc_cli.errors import AigcError, ConfigError, Interrupted, NonFiniteError,
 from aigc_cli.registry import import_plugin
 from aigc_cli.reporting import say
 from aigc_cli.runs import Run
-from aigc_cli.training.distributed import place
+from aigc_cli.training.meeting import place
 from aigc_cli.training.memory import BatchTooLarge, may_shrink, shrink_batch
 from aigc_cli.training.settings import TrainerConfig
 

@@ -28,7 +28,8 @@ from aigc_cli.registry import find
 from aigc_cli.reporting import shown
 from aigc_cli.runs import OUTPUTS, Run, create_run, find_by_identity, find_run
 from aigc_cli.sampling.controls import model_class, modes_of
-from aigc_cli.training.distributed import join, own_device, place, share_of
+from aigc_cli.training.distributed import join, own_device, share_of
+from aigc_cli.training.meeting import place
 from aigc_cli.training.memory import BatchTooLarge, may_shrink, naming_the_batch, shrink_batch
 from aigc_cli.training.preflight import check_space
 from aigc_cli.training.settings import Hooks, TrainerConfig

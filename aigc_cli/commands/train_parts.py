@@ -17,7 +17,8 @@ from aigc_cli.data import open_dataset
 from aigc_cli.data.base import Dataset
 from aigc_cli.models.base import Model
 from aigc_cli.training.checkpoint import CheckpointFolder, build_model
-from aigc_cli.training.distributed import Processes, own_device, place, synchronized
+from aigc_cli.training.distributed import Processes, own_device, synchronized
+from aigc_cli.training.meeting import place
 from aigc_cli.training.memory import keep_freed_memory
 from aigc_cli.training.optimizers import OptimizerConfig, check_networks
 from aigc_cli.training.settings import TrainerConfig

@@ -10,7 +10,6 @@ import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stderr, redirect_stdout
-from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from types import MappingProxyType
@@ -27,6 +26,7 @@ from aigc_cli.models.base import Losses, Model
 from aigc_cli.nn import parallel
 from aigc_cli.randomness import derive, seed_step
 from aigc_cli.runs import Run
+from aigc_cli.training.meeting import Place, meet, place
 from aigc_cli.training.precision import resolve_device
 from aigc_cli.training.settings import TrainerConfig
 
@@ -34,30 +34,6 @@ T = TypeVar("T")
 #: Nobody waits for a collective this long: that a process is gone is told by its connection, and one may well look at
 #: held-out data for hours while the others wait.
 TIMEOUT = timedelta(days=7)
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a process stands among those that train together."""
-
-    rank: int
-    world_size: int
-    local_rank: int  # on its machine
-    local_world_size: int
-
-
-def place() -> Place | None:
-    """What torchrun's agent or SLURM's ``srun`` says of this process; None where it was started by itself."""
-    if "WORLD_SIZE" in os.environ and "RANK" in os.environ:
-        world = int(os.environ["WORLD_SIZE"])
-        local = int(os.environ.get("LOCAL_RANK", 0)), int(os.environ.get("LOCAL_WORLD_SIZE", world))
-        return Place(int(os.environ["RANK"]), world, *local)
-    # A batch script has SLURM_NTASKS, but is alone; what it starts with srun is a step.
-    tasks = int(os.environ.get("SLURM_STEP_NUM_TASKS", 1))
-    if tasks > 1 and "SLURM_PROCID" in os.environ:
-        each = int(os.environ.get("SLURM_STEP_TASKS_PER_NODE", str(tasks)).split("(")[0])
-        return Place(int(os.environ["SLURM_PROCID"]), tasks, int(os.environ.get("SLURM_LOCALID", 0)), each)
-    return None
 
 
 def own_device(trainer: TrainerConfig) -> torch.device:
@@ -167,16 +143,17 @@ def join(device: torch.device) -> Iterator[Processes]:
 
     Args:
         device: What this one computes on; GPUs talk by NCCL, CPUs by Gloo.
+
+    Raises:
+        ResourceError: they do not find each other.
     """
     where = place()
     if where is None or where.world_size == 1:
         yield Processes()
         return
-    if "MASTER_ADDR" not in os.environ:
-        _meet_by_slurm()
     distributed.init_process_group(
         "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo",
-        rank=where.rank, world_size=where.world_size, timeout=TIMEOUT,
+        store=meet(where, TIMEOUT), rank=where.rank, world_size=where.world_size, timeout=TIMEOUT,
     )  # fmt: skip
     with nullcontext() if where.rank == 0 else _silence():
         yield Processes(where)
@@ -187,12 +164,6 @@ def join(device: torch.device) -> Iterator[Processes]:
 def _silence() -> Iterator[None]:
     with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
         yield
-
-
-def _meet_by_slurm() -> None:
-    job = int(os.environ.get("SLURM_JOB_ID", 0))
-    os.environ["MASTER_ADDR"] = os.environ.get("SLURM_LAUNCH_NODE_IPADDR", "127.0.0.1")
-    os.environ["MASTER_PORT"] = str(20_000 + job % 20_000)
 
 
 def share_of(batch_size: int, processes: int) -> int:

@@ -20,7 +20,8 @@ from aigc_cli.data.loader import Loader
 from aigc_cli.errors import ConfigError
 from aigc_cli.runs import Run, read_rows
 from aigc_cli.training.checkpoint import CheckpointFolder, build_model
-from aigc_cli.training.distributed import Place, Processes, own_device, place, share_of, synchronized
+from aigc_cli.training.distributed import Processes, own_device, share_of, synchronized
+from aigc_cli.training.meeting import Place
 from aigc_cli.training.settings import Hooks
 from aigc_cli.training.sharding import check_sharding, gathered
 from aigc_cli.training.trainer import Trainer
@@ -190,28 +191,6 @@ def test_a_batch_that_cannot_be_shared_is_refused():
     with pytest.raises(ConfigError, match="batch_size=10 cannot be shared among 4") as caught:
         share_of(10, 4)
     assert "trainer.batch_size=8" in caught.value.mend
-
-
-@pytest.mark.parametrize(
-    ("environment", "expected"),
-    [
-        ({}, None),
-        ({"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2"}, Place(3, 4, 1, 2)),
-        ({"SLURM_PROCID": "0", "SLURM_NTASKS": "8"}, None),  # a batch script, which is alone
-        (
-            {"SLURM_PROCID": "5", "SLURM_STEP_NUM_TASKS": "8", "SLURM_LOCALID": "1",
-             "SLURM_STEP_TASKS_PER_NODE": "4(x2)"},
-            Place(5, 8, 1, 4),
-        ),
-    ],
-    ids=["alone", "torchrun", "batch script", "srun"],
-)  # fmt: skip
-def test_a_process_knows_its_place(monkeypatch, environment, expected):
-    for name in ("RANK", "WORLD_SIZE", "SLURM_PROCID", "SLURM_STEP_NUM_TASKS"):
-        monkeypatch.delenv(name, raising=False)
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-    assert place() == expected
 
 
 def test_batch_norms_are_synchronised_on_gpus_alone():
