@@ -78,3 +78,21 @@ def registered_toy(monkeypatch: pytest.MonkeyPatch) -> None:
     from aigc_cli import registry
 
     monkeypatch.setitem(registry._components, ("model", "toy"), TOY)
+
+
+@pytest.fixture
+def random_inception(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """The extractor with a network that takes no time; the real one is compared with its reference elsewhere."""
+    import torch
+
+    from aigc_cli.metrics import inception
+
+    class Small(torch.nn.Module):
+        def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            means = images.float().mean(dim=(2, 3)) / 255
+            return means.repeat(1, 4), means
+
+    monkeypatch.setattr(inception, "_network", lambda state: Small())
+    monkeypatch.setattr(inception.Inception, "widths", {"features": 12, "logits": 3})
+    torch.save({"a": torch.zeros(1)}, tmp_path / "w.pth")
+    return tmp_path / "w.pth"
