@@ -13,7 +13,7 @@ from aigc_cli.commands.eval_words import warn_of_ignored
 from aigc_cli.commands.evaluating import open_setting, open_side, with_extractor
 from aigc_cli.config import Options, compose
 from aigc_cli.errors import ConfigError
-from aigc_cli.files import path_of, resource_errors
+from aigc_cli.files import check_writable, path_of, resource_errors
 from aigc_cli.metrics.base import require
 from aigc_cli.metrics.extraction import Extraction, Key, build_extractor
 from aigc_cli.metrics.features import FeatureStatistics
@@ -35,9 +35,12 @@ def write_stats(asked: EvalConfig, options: Options) -> int:
     Raises:
         ConfigError: ``out=`` names no file, or there is no data, or the metrics look at several extractors.
         DataError: weights or images that are missing or cannot be trusted.
+        ResourceError: nothing can be written to the folder of ``out=``.
     """
     if asked.out is None or not asked.out.endswith(".npz"):
         raise ConfigError("aigc eval stats needs out=, a file that ends with .npz", _EXAMPLE)
+    path = path_of(asked.out)
+    check_writable(path.parent, "with out=")
     name = _extractor(asked, options)
     setting = open_setting(asked, options)
     images: Images
@@ -65,7 +68,6 @@ def write_stats(asked: EvalConfig, options: Options) -> int:
         "n": statistics.n,
         "versions": versions(),
     }
-    path = path_of(asked.out)
     with resource_errors(path, "with out="):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_statistics(path, statistics, stamp)

@@ -235,8 +235,9 @@ def test_a_place_that_cannot_be_written_is_told_of_before_anything_is_measured(
     assert main(["eval", "--metric", "fd", "n=30"]) == 5
     assert f"{tiny_run.path / 'eval'} is no folder" in capsys.readouterr().err
     monkeypatch.setattr("os.access", lambda path, mode: False)
-    assert main(["eval", "--metric", "fd", "n=30", "out=here"]) == 5
-    assert "choose another folder with out=" in capsys.readouterr().err
+    for words in (["--metric", "fd", "n=30", "out=here"], ["stats", "metric=fd", "out=s.npz"]):
+        assert main(["eval", *words]) == 5
+        assert "choose another folder with out=" in capsys.readouterr().err
 
 
 def test_the_figures_fit_their_conditions(tiny_run: Run) -> None:
