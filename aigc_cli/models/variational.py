@@ -18,6 +18,7 @@ from aigc_cli.models.base import Losses, ModelConfig, Phase
 from aigc_cli.models.latent import LatentModel
 from aigc_cli.nn.likelihoods import gaussian_kl
 from aigc_cli.nn.mixture import LatentMixture
+from aigc_cli.nn.parallel import averaged
 from aigc_cli.randomness import Noise
 
 SETTLED = 500  # steps after which a posterior that says nothing has collapsed, and is not just young
@@ -97,7 +98,9 @@ class VariationalModel(LatentModel):
         with Inverse Autoregressive Flow, 2016, appendix C.8).
         """
         free = self.config.free_bits
-        return self.kl_weight * (kl.clamp(min=free) if free else kl).sum()
+        if free:
+            kl = torch.where(averaged(kl.detach().clone()) >= free, kl, free)
+        return self.kl_weight * kl.sum()
 
     # sampling
 
