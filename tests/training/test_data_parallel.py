@@ -40,7 +40,7 @@ TEXT = ["data=text", "data.root=.", "model.layers=1", "model.heads=2", "model.wi
 CASES = {
     "vae": ["model=vae", "data=digits", "model.network=mlp", "model.hidden=16", "model.latent=4"],
     "free_bits": ["model=vae", "data=digits", "model.network=mlp", "model.hidden=16", "model.latent=16",
-                  "model.free_bits=0.3"],
+                  "model.free_bits=0.005"],
     "vqvae": ["model=vqvae", "data=digits", "model.downsampling=4", "model.width=4", "model.codes=8",
               "model.code_dimensions=2"],
     "gan": [*GAN, "model.penalty=r1", "model.r1_every=3", "model.augment=[ada,cutout,color]",
