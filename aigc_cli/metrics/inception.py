@@ -47,7 +47,8 @@ class Inception:
         resize = sources.resize or "tf_bilinear"
         if resize not in RESIZES:
             raise ConfigError(f"resize={resize}: there is no such way to resize", suggest(resize, RESIZES))
-        self.checksum, state = load_weights(sources.weights or find_weights(), _mend())
+        path = sources.weights or find_weights()
+        self.checksum, state = load_weights(path, _mend(), named_by_sum=sources.weights is None)
         self.canonical = self.checksum == SHA256 and resize == "tf_bilinear"
         self.name = "inception-v3-compat"
         if self.checksum != SHA256:

@@ -130,7 +130,7 @@ class LPIPS(PairMetric):
         )
         if path is None:
             raise DataError("the AlexNet weights of lpips are not here", mend)
-        self.checksum, state = load_weights(path, mend)
+        self.checksum, state = load_weights(path, mend, named_by_sum=True)
         self._network = _lpips(state, mend)
 
     def measured(self, images: Tensor, made: Tensor) -> list[Tensor]:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import os
-import pickle
 import warnings
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -17,21 +15,22 @@ from aigc_cli import files
 from aigc_cli.errors import DataError
 
 
-def load_weights(path: Path, mend: str) -> tuple[str, dict[str, Tensor]]:
+def load_weights(path: Path, mend: str, *, named_by_sum: bool = False) -> tuple[str, dict[str, Tensor]]:
     """SHA-256 and tensors of a file of weights, ``.pth`` or ``.safetensors``; nothing in it is executed.
 
     Args:
         path: The file.
         mend: What the user is told to do where it cannot be used.
+        named_by_sum: Whether its name ends in the first digits of its SHA-256, as those do that we look for ourselves.
 
     Raises:
-        DataError: it is missing, cut short, corrupt, or holds no tensors by name.
+        DataError: it is missing, cut short, corrupt, or holds no plain tensors by name.
     """
     if not path.is_file():
         raise DataError(f"there is no file of weights at {path}", mend)
     checksum = files.checksum(path)
     promised = path.stem.rsplit("-", 1)[-1]
-    if len(promised) == 8 and all(c in "0123456789abcdef" for c in promised) and not checksum.startswith(promised):
+    if named_by_sum and not checksum.startswith(promised):
         raise DataError(f"{path} is corrupt: its SHA-256 begins with {checksum[:8]}, not {promised}", mend)
     try:
         state: Any
@@ -41,16 +40,25 @@ def load_weights(path: Path, mend: str) -> tuple[str, dict[str, Tensor]]:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # about odd pickles, which are refused anyway
                 state = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, ValueError, OSError, EOFError, LookupError, pickle.UnpicklingError, SafetensorError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # an unpickler raises whatever a crafted file makes it trip over
         told = "" if isinstance(error, LookupError) else " ".join(str(error).split())[:120]  # a bare key tells nobody
         reason = told or "it is no file of tensors"
         raise DataError(f"{path} cannot be read as weights: {reason}", mend) from None
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise DataError(f"{path} holds no weights by name", mend)
+    odd = [name for name, value in state.items() if not _is_plain(value)]
+    if odd:
+        raise DataError(f"{path} holds {odd[0]} as a tensor that is sparse, quantized or without values", mend)
     bad = [name for name, value in state.items() if value.is_floating_point() and not torch.isfinite(value).all()]
     if bad:
         raise DataError(f"{path} holds NaN or infinite weights in {bad[0]}", mend)
     return checksum, state
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    return tensor.layout == torch.strided and not tensor.is_meta and not tensor.is_quantized
 
 
 def weight_folders() -> list[Path]:
