@@ -50,11 +50,12 @@ def decode_image(source: bytes | Path, size: int, channels: int) -> np.ndarray:
     except MemoryError:
         raise
     except Exception as error:  # Pillow's decoders raise whatever a broken file makes them trip over
-        raise Unreadable(_reason(error)) from error
+        raise Unreadable(reason_of(error)) from error
     return np.ascontiguousarray(pixels.reshape(size, size, channels).transpose(2, 0, 1))
 
 
-def _reason(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
+    """Why Pillow could not read a file, for a person."""
     from PIL import Image, UnidentifiedImageError
 
     if isinstance(error, UnidentifiedImageError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -13,8 +14,9 @@ import torch
 from torch import Tensor
 
 from aigc_cli.data.base import Dataset
-from aigc_cli.data.decode import plain
+from aigc_cli.data.decode import FORMATS, pillow_errors, plain, reason_of
 from aigc_cli.data.image_folder import SUFFIXES
+from aigc_cli.data.text_files import printable
 from aigc_cli.errors import ConfigError, DataError, NonFiniteError
 from aigc_cli.files import checksum
 from aigc_cli.metrics.npz import array_names, read_arrays
@@ -224,9 +226,9 @@ class FolderImages(Images):
         listing = hashlib.sha256()
         for path in self.paths:
             stat = path.stat()
-            listing.update(f"{path.relative_to(folder)}\0{stat.st_size}\0{stat.st_mtime_ns}\0".encode())
-        self.key = f"folder/{folder.resolve()}/{listing.hexdigest()}/{self._channels}"
-        self.facts = {"folder": str(folder), "listing": listing.hexdigest()}
+            listing.update(os.fsencode(path.relative_to(folder)) + f"\0{stat.st_size}\0{stat.st_mtime_ns}\0".encode())
+        self.key = f"folder/{printable(folder.resolve())}/{listing.hexdigest()}/{self._channels}"
+        self.facts = {"folder": printable(folder), "listing": listing.hexdigest()}
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -244,21 +246,25 @@ class FolderImages(Images):
         image = self._read(path)
         if tuple(image.shape) != self.shape:
             raise DataError(
-                f"{path} is {_size(tuple(image.shape))}, and {self.paths[0].name} is {_size(self.shape)}",
+                f"{printable(path)} is {_size(tuple(image.shape))}, "
+                f"and {printable(self.paths[0].name)} is {_size(self.shape)}",
                 "bring all pictures to one size first: how they are resized changes the figures",
             )
         return image
 
     def _read(self, path: Path) -> Tensor:
-        from PIL import Image, UnidentifiedImageError
+        from PIL import Image
 
         try:
-            with Image.open(path) as picture:
+            with pillow_errors(), Image.open(path, formats=FORMATS) as picture:
                 own = picture.mode in ("1", "L") or picture.mode.startswith("I")  # I is grey of 16 bits
                 grey = own if self._channels is None else self._channels == 1
                 pixels = np.array(plain(picture, "L" if grey else "RGB"))
-        except (OSError, ValueError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-            raise DataError(f"{path} cannot be read as a picture: {error}", "remove or replace it") from None
+        except MemoryError:
+            raise
+        except Exception as error:  # Pillow's decoders raise whatever a broken file makes them trip over
+            what = f"{printable(path)} cannot be read as a picture: {reason_of(error)}"
+            raise DataError(what, "remove or replace it") from None
         return torch.from_numpy(pixels[None] if grey else np.ascontiguousarray(pixels.transpose(2, 0, 1)))
 
 

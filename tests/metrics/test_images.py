@@ -1,6 +1,7 @@
 """Folders and files of images, and what is refused of them."""
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -119,6 +120,25 @@ def test_a_file_that_is_no_picture_is_refused(tmp_path: Path, content: bytes) ->
     (tmp_path / "a.png").write_bytes(content)
     with pytest.raises(DataError, match=r"a\.png cannot be read"):
         open_images(tmp_path)
+
+
+def test_other_formats_under_the_name_of_a_picture_are_refused(tmp_path: Path) -> None:
+    """Pillow would hand PostScript to another program."""
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.eps")
+    (tmp_path / "a.eps").rename(tmp_path / "a.png")
+    with pytest.raises(DataError, match="not a png, jpeg, webp or bmp"):
+        open_images(tmp_path)
+
+
+def test_names_may_be_any_bytes(tmp_path: Path) -> None:
+    folder = tmp_path / os.fsdecode(b"\xfe")
+    folder.mkdir()
+    picture(folder / "a.png")
+    (folder / "a.png").rename(folder / os.fsdecode(b"\xff.png"))
+    images = open_images(folder)
+    assert len(all_of(images)) == 1
+    assert str(images.facts["folder"]).endswith("\\xfe")
+    assert (images.key or "").encode()
 
 
 def test_empty_and_missing_folders_are_refused(tmp_path: Path) -> None:
