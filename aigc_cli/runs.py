@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import math
 import os
 import platform
 import shlex
@@ -131,10 +132,11 @@ class Run:
         return step if isinstance(step, int) else 0
 
     def figures(self) -> dict[str, float]:
-        """The last value of every curve, but for bookkeeping such as the learning rate."""
+        """The last finite value of every curve, but for bookkeeping such as the learning rate."""
         last: dict[str, float] = {}
         for row in read_rows(self.path / "metrics.jsonl"):
-            last.update({key: value for key, value in row.items() if "/" in key and not key.endswith("/lr")})
+            curves = {key: value for key, value in row.items() if "/" in key and not key.endswith("/lr")}
+            last.update({key: value for key, value in curves.items() if _is_number(value)})
         return last
 
     # the lock
@@ -183,6 +185,15 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
                 if isinstance(row, dict) and isinstance(row.get("step"), int):
                     rows.append(row)
     return rows
+
+
+def _is_number(value: Any) -> bool:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an integer that no float holds
+        return False
 
 
 def versions() -> dict[str, str]:

@@ -52,6 +52,13 @@ def test_a_broken_configuration(text):
         _ = run.config
 
 
+def test_figures_are_finite_numbers():
+    run = made()
+    rows = ['"abc"', "1.5", "true", "NaN", "null", "[1]", "9" * 400]
+    (run.path / "metrics.jsonl").write_text("".join(f'{{"step": 1, "val/x": {value}}}\n' for value in rows))
+    assert run.figures() == {"val/x": 1.5}
+
+
 def test_a_lock_keeps_others_out_and_says_nothing_of_what_fails_within():
     run = made()
     with run.lock(), pytest.raises(ConfigError, match=f"process {os.getpid()}"), run.lock():
