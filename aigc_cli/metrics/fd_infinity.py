@@ -66,6 +66,8 @@ class FrechetInfinity(FeatureMetric):
         """Merges statistics of real features."""
         assert real
         self.real = FeatureStatistics.unpacked(self.real).merge(statistics).packed()
+        self._computed = None
+        self._update_count = max(1, self._update_count)  # torchmetrics warns of a metric that was never updated
 
     def compute(self) -> dict[str, Tensor]:
         """The distance; 0 is best, and chance puts it a little to either side."""

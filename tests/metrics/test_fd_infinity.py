@@ -25,6 +25,15 @@ def measured(real: torch.Tensor, fake: torch.Tensor, seed: int = 0) -> float:
     return float(metric.compute()["fd_infinity"])
 
 
+def test_statistics_that_are_taken_later_count() -> None:
+    metric = FrechetInfinity(FDInfinityConfig(name="fd_infinity", extractor="x", points=3, smallest=0.5, seed=0), D)
+    metric.take(FeatureStatistics.of(drawn(50, 0)), True)
+    metric.update(drawn(60, 1), False)
+    first = metric.compute()["fd_infinity"]
+    metric.take(FeatureStatistics.of(drawn(50, 2, 3.0)), True)
+    assert metric.compute()["fd_infinity"] != first
+
+
 def test_a_line_through_exact_points_meets_its_intercept() -> None:
     sizes = np.array([100, 150, 200, 400])
     assert intercept(sizes, 3.5 + 20 / sizes) == pytest.approx(3.5, abs=1e-12)
