@@ -48,6 +48,7 @@ class HeldOutLikelihood(Metric):
     figures |= {"elbo": "higher", "kl": "", "reconstruction": ""}
     #: Of text: see :class:`aigc_cli.metrics.text_likelihood.TextLikelihood`.
     figures |= dict.fromkeys(("nll_per_token", "nll_per_character", "perplexity", "bits_per_byte"), "lower")
+    figures |= dict.fromkeys(("iw_nll_per_token", "iw_nll_per_character", "iw_perplexity", "iw_bits_per_byte"), "lower")
     figures |= {"masked_nll": "lower", "masked_accuracy": "higher"}
     count: Tensor
 
