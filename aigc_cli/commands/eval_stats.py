@@ -15,6 +15,7 @@ from aigc_cli.config import Options, compose
 from aigc_cli.errors import ConfigError
 from aigc_cli.files import check_writable, path_of, resource_errors
 from aigc_cli.metrics.base import require
+from aigc_cli.metrics.evaluation import summed
 from aigc_cli.metrics.extraction import Extraction, Key, build_extractor
 from aigc_cli.metrics.features import FeatureStatistics
 from aigc_cli.metrics.images import DatasetImages, First, Images
@@ -57,7 +58,7 @@ def write_stats(asked: EvalConfig, options: Options) -> int:
     key = Key(name, "features")
     statistics = extraction.reference(images, "reference", {key: False})[key]
     if not isinstance(statistics, FeatureStatistics):
-        statistics = FeatureStatistics.of(statistics)
+        statistics = summed(statistics)
     require(statistics.n, 2, "real", "a covariance", "give more images")
     stamp: dict[str, Any] = {
         "extractor": extractor.name,

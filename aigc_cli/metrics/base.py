@@ -52,6 +52,10 @@ class FeatureMetric(Metric):
         """Takes the features (n, d) of real items that neither model nor reference has seen."""
         raise NotImplementedError
 
+    def halve_held_out(self) -> int:
+        """Puts half of the held-out items in the place of generated ones, judged by the rest; how many those are."""
+        raise NotImplementedError
+
     @abstractmethod
     def compute(self) -> dict[str, Tensor]:
         """The figures, float64 scalars by name.

@@ -130,7 +130,7 @@ class Evaluator:
             found = [kept[key] for key in self._keys(name)]
             if side in metric.moments_of:
                 whole = found[0]
-                metric.take(whole if isinstance(whole, FeatureStatistics) else _summed(whole), side == "real")
+                metric.take(whole if isinstance(whole, FeatureStatistics) else summed(whole), side == "real")
                 continue
             rows = [layer for layer in found if isinstance(layer, Tensor)]
             for start in range(0, len(rows[0]), _ROWS):
@@ -162,7 +162,8 @@ class Evaluator:
         results = []
         for name, metric in metrics.items():
             at_floor_n = None
-            if matched and self._floors.get(name) is not None:
+            floor = self._floors.get(name)
+            if matched and floor is not None and floor.n == floor_n:
                 at_floor_n = Score(finite(name, matched[name].compute()), floor_n)
             results.append(self._result(name, metric, Score(finite(name, metric.compute()), seen), at_floor_n))
         return results
@@ -205,6 +206,8 @@ class Evaluator:
             floor=self._floors.get(name),
             at_floor_n=at_floor_n,
             notes=tuple(metric.notes()) if done else (),
+            facts={"floor": "every second held-out image against the others"} if metric.needs_held_out else {},
+            needs_held_out=metric.needs_held_out,
             gallery=metric.gallery() if done else None,
         )
 
@@ -216,15 +219,18 @@ class Evaluator:
         judging = [name for name, metric in metrics.items() if LABELS in metric.layers]
         if judging and self.held_out.labels() is None:
             metrics = {name: metric for name, metric in metrics.items() if name not in judging}
+        sizes = {name: metric.halve_held_out() for name, metric in metrics.items() if metric.needs_held_out}
+        others = {name: metric for name, metric in metrics.items() if name not in sizes}
         wanted: dict[Key, bool] = {}
-        for name, metric in metrics.items():
+        for name, metric in others.items():
             for key in self._keys(name):
                 wanted[key] = wanted.get(key, False) or "fake" not in metric.moments_of
-        self._hand_over(metrics, self._extraction.reference(self.held_out, "held-out", wanted), "fake")
+        if wanted:
+            self._hand_over(others, self._extraction.reference(self.held_out, "held-out", wanted), "fake")
         floors: dict[str, Score | None] = {}
         for name, metric in metrics.items():
             try:
-                floors[name] = Score(finite(name, metric.compute()), len(self.held_out))
+                floors[name] = Score(finite(name, metric.compute()), sizes.get(name, len(self.held_out)))
             except DataError as error:  # too few held-out images must not cost the figure itself
                 print(f"aigc: warning: no floor for {name}: {error.message}", file=sys.stderr)
                 floors[name] = None
@@ -239,7 +245,7 @@ def _fresh(metrics: Mapping[str, FeatureMetric]) -> dict[str, FeatureMetric]:
     return copy.deepcopy(dict(metrics), memo)
 
 
-def _summed(rows: Tensor) -> FeatureStatistics:
+def summed(rows: Tensor) -> FeatureStatistics:
     """The statistics of rows (n, d), a part at a time, because each is copied to float64."""
     whole = FeatureStatistics.of(rows[:_ROWS])
     for start in range(_ROWS, len(rows), _ROWS):

@@ -71,6 +71,14 @@ class Memorization(FeatureMetric):
         """Keeps the same of held-out images."""
         self._keep("held", features, pixels)
 
+    def halve_held_out(self) -> int:
+        """Every second held-out image takes the place of a sample, judged by the others; how many do."""
+        rows = {space: torch.cat(getattr(self, f"held_{space}")) for space in self.layers}
+        for space, kept in rows.items():
+            setattr(self, f"fake_{space}", [kept[::2]])
+            setattr(self, f"held_{space}", [kept[1::2]])
+        return len(rows["features"][::2])
+
     def _keep(self, side: str, features: Tensor, pixels: Tensor) -> None:
         if len(features):
             getattr(self, f"{side}_features").append(features.detach().to(torch.float32))

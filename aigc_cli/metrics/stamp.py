@@ -32,8 +32,17 @@ _CONDITIONS = {
     ("real", "n"): "n of the reference",
     ("generated", "n"): "n",
     ("generated", "reconstructed"): "reconstructed split",
+    ("held_out", "data"): "held-out data",
+    ("held_out", "fingerprint"): "fingerprint of the held-out data",
+    ("held_out", "listing"): "files of the held-out data",
+    ("held_out", "sha256"): "file of the held-out data",
+    ("held_out", "split"): "split of the held-out data",
+    ("held_out", "n"): "n of the held-out data",
     ("config",): "settings of the metric",
 }
+
+#: All of a record that its figures depend on, but for versions and device.
+_NAMED = ("metric", "generated", "real", "held_out", "extractor", "config", "dtype")
 
 
 def record(result: Result, sides: Any, device: str, *, dtype: str = "float32") -> dict[str, Any]:
@@ -61,6 +70,7 @@ def record(result: Result, sides: Any, device: str, *, dtype: str = "float32") -
         "generated_at_floor_n": _score(result.at_floor_n, {}),
         "generated": {"n": result.generated.n, **sides.fake.facts},
         "real": {"n": result.n_real, **real},
+        "held_out": {"n": len(sides.held_out), **held_out} if result.needs_held_out else None,
         "extractor": None
         if extractor is None
         else {"name": extractor.name, "sha256": extractor.checksum, **extractor.facts},
@@ -115,7 +125,7 @@ def comparable_to_literature(result: Result, sides: Any) -> tuple[bool, str]:
 
 def conditions(record: Mapping[str, Any]) -> dict[str, Any]:
     """All of a record that its figures depend on, but for versions and device."""
-    return {key: record.get(key) for key in ("metric", "generated", "real", "extractor", "config", "dtype")}
+    return {key: record.get(key) for key in _NAMED}
 
 
 def file_name(record: Mapping[str, Any]) -> str:

@@ -79,6 +79,15 @@ def test_neighbours_are_those_of_brute_force(memory_mb: int, offset: float) -> N
     assert torch.allclose(among, every.min(dim=1).values, atol=1e-9)
 
 
+def test_half_of_the_held_out_images_is_judged_by_the_other() -> None:
+    train, held = pictures(300, 0), pictures(201, 1)
+    halved = metric(train, held, pictures(0, 2))
+    assert halved.halve_held_out() == 101
+    got = {name: float(value) for name, value in halved.compute().items()}
+    assert got == figures(train, held[1::2], held[::2])
+    assert got["closer"] != 0.5
+
+
 def test_without_held_out_images_there_is_no_number() -> None:
     built = Memorization(CONFIG, 16)
     train = pictures(20, 0)

@@ -1,15 +1,16 @@
 """The stamp: which figures compare with published ones, and which with each other."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from aigc_cli.errors import ConfigError
 from aigc_cli.metrics.comparison import check_comparable, describe_comparison, differences
-from aigc_cli.metrics.report import Items, Sides
+from aigc_cli.metrics.report import Items, Sides, write
 from aigc_cli.metrics.result import Result, Score, averaged
-from aigc_cli.metrics.stamp import comparable_to_literature, difference, file_name, record
+from aigc_cli.metrics.stamp import comparable_to_literature, difference, file_name, record, saved
 
 
 class Extractor:
@@ -94,6 +95,18 @@ def test_other_models_seeds_and_controls_are_compared() -> None:
     made = {"n": 50_000, "step": 9, "seed": 4, "controls": {"truncation": 0.7}}
     check_comparable([("a", records(1.0)), ("b", records(2.0, generated=made))])
     assert difference(records(1.0)["fid"], records(2.0)["fid"]) is None
+
+
+def test_held_out_data_is_a_condition_of_the_figures_that_depend_on_it(tmp_path: Path) -> None:
+    both = [replace(sides(), held_out=Items(20, {"folder": "x", "listing": listing})) for listing in "ab"]
+    mine, theirs = (record(result(needs_held_out=True), side, "cpu") for side in both)
+    assert mine["held_out"] == {"n": 20, "folder": "x", "listing": "a"}
+    assert difference(mine, theirs) == ("files of the held-out data", "a", "b")
+    write(mine, tmp_path)
+    assert saved(mine, tmp_path) == mine
+    assert saved(theirs, tmp_path) is None
+    plain = [record(result(), side, "cpu") for side in both]  # the floor alone depends on it
+    assert difference(*plain) is None
 
 
 def test_a_metric_that_one_lacks_is_named() -> None:
