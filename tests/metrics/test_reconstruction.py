@@ -86,7 +86,7 @@ def test_lpips_is_torchmetrics_own_on_the_same_weights(cache: Path, monkeypatch:
 
     torch.manual_seed(0)
     state = alexnet(weights=None).state_dict()
-    monkeypatch.setattr(reconstruction, "load_weights", lambda path, mend: ("0" * 64, state))
+    monkeypatch.setattr(reconstruction, "load_weights", lambda path, mend, **_: ("0" * 64, state))
     cache.touch()
     metric = LPIPS(LPIPSConfig(name="lpips"))
     x, y = images(3, 0, (3, 32, 32)), images(3, 1, (3, 32, 32))
