@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
 
 from aigc_cli.commands.eval_kinds import by_kind
 from aigc_cli.commands.eval_model import measure_model
 from aigc_cli.commands.eval_text_run import text_records, text_run
 from aigc_cli.commands.eval_words import records_folder, warn_of_ignored
 from aigc_cli.commands.evaluating import make_evaluator, open_setting, open_sides, with_extractor
-from aigc_cli.config import Options
+from aigc_cli.config import STRICT, Options
 from aigc_cli.errors import ConfigError, DataError
 from aigc_cli.files import path_of, read_json
 from aigc_cli.metrics.comparison import Records, check_comparable, describe_comparison, differences
@@ -28,6 +31,30 @@ if TYPE_CHECKING:
     from aigc_cli.commands.evaluating import Setting
 
 SEEDS = 3  # fewer show no spread worth the name
+
+
+_LENIENT: ConfigDict = {**STRICT, "extra": "ignore"}
+
+
+@dataclass(config=_LENIENT, frozen=True)
+class _Facts:
+    per_token: list[str] = field(default_factory=list)
+
+
+@dataclass(config=_LENIENT, frozen=True)
+class _Record:
+    """What a comparison reads of a record, which a stranger may have written."""
+
+    metric: str
+    figures: dict[str, float]
+    spread: dict[str, float] | None = None
+    better: dict[str, Literal["lower", "higher", ""]] | None = None
+    bounds: dict[str, Literal["<=", ">="]] | None = None
+    facts: _Facts | None = None
+    generated: dict[str, Any] | None = None
+    real: dict[str, Any] | None = None
+    held_out: dict[str, Any] | None = None
+    extractor: dict[str, Any] | None = None
 
 
 def compare(asked: EvalConfig, options: Options) -> int:
@@ -121,14 +148,14 @@ def _read(path: Path) -> dict[str, Mapping[str, Any]]:
         raise ConfigError(f"there is no record {path}", "name a file from the eval folder of a run")
     try:
         loaded = read_json(path)
-        figures = loaded["figures"]
-        if not isinstance(loaded["metric"], str) or not all(isinstance(v, int | float) for v in figures.values()):
-            raise ValueError("its figures are not numbers")
-        for part in ("generated", "real", "extractor", "spread", "bounds", "better"):
-            if not isinstance(loaded.get(part), dict | None):
-                raise ValueError(f"its {part} is not a mapping")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(
-            f"{path} is no record of an evaluation: {error}", "name a file from a run's eval folder"
-        ) from None
+        TypeAdapter(_Record).validate_json(path.read_bytes())
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise _no_record(path, f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+    except (OSError, ValueError) as error:
+        raise _no_record(path, str(error)) from None
     return {loaded["metric"]: loaded}
+
+
+def _no_record(path: Path, reason: str) -> DataError:
+    return DataError(f"{path} is no record of an evaluation: {reason}", "name a file from a run's eval folder")

@@ -197,6 +197,27 @@ def test_a_run_against_itself_at_another_step(
     assert {row["figure"] for row in saved["differences"]} == {"fd[digits-cnn]"}
 
 
+@pytest.mark.parametrize(
+    "changed",
+    [
+        '"spread": {"a": "z"}', '"bounds": {"a": 3}', '"figures": {"a": NaN}', '"facts": [1]',
+        '"facts": {"per_token": 3}',
+        f'"figures": {{"a": {"9" * 400}}}', '"figures": {"a": true}', '"better": {"a": ["lower"]}', '"real": 3',
+    ],
+    ids=lambda changed: changed[:30],
+)  # fmt: skip
+def test_a_record_from_a_stranger_is_data(tmp_path: Path, capsys: pytest.CaptureFixture[str], changed: str) -> None:
+    files = [tmp_path / "a.json", tmp_path / "b.json"]
+    for file in files:
+        file.write_text('{"metric": "fd", "figures": {"a": 1}, "spread": {"a": 1}, "bounds": {"a": "<="}}')
+    words = ["eval", "compare", f"run={files[0]},{files[1]}"]
+    assert main(words) == 0
+    for file in files:
+        file.write_text(f'{{"metric": "fd", "figures": {{"a": 1}}, {changed}}}')
+    assert main(words) == 3
+    assert "is no record of an evaluation" in capsys.readouterr().err
+
+
 def test_records_under_other_conditions_are_not_compared(tiny_run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     made = [
         told(capsys, "--metric", "fd", *words)["files"][0] for words in (["n=40"], ["n=41"], ["n=40", "split=test"])
