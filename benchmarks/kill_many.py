@@ -26,7 +26,7 @@ from families import FAMILIES, words_of
 
 from aigc_cli.runs import Run, read_rows
 
-STEPS_A_KILL = 40
+STEPS_A_KILL = 60
 
 
 def main() -> int:
