@@ -111,7 +111,8 @@ class Run:
 
     def set_status(self, status: str, step: int) -> None:
         """Records how far the run is: "running", "complete", "stopped" or "failed"."""
-        write_json(self.path / "status.json", {"status": status, "step": step, "time": time.time()})
+        with resource_errors(self.path):
+            write_json(self.path / "status.json", {"status": status, "step": step, "time": time.time()})
 
     def _status(self) -> dict[str, Any]:
         with suppress(OSError, ValueError):

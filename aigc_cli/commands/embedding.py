@@ -21,6 +21,7 @@ from aigc_cli.data.tokenizers import BOS, EOS, PAD
 from aigc_cli.errors import ConfigError
 from aigc_cli.files import replacing
 from aigc_cli.models.language import padded
+from aigc_cli.models.latent import LatentModel
 from aigc_cli.training.checkpoint import Restored
 
 _NAMED = 10  # characters that the vocabulary lacks
@@ -95,7 +96,8 @@ def embed(restored: Restored, lines: Sequence[Line], read: Read, batch_size: int
     if not hasattr(model, "encode"):
         raise ConfigError(f"{name} gives no vectors: its model has no encoder", "name a run of model=bert")
     encoder = cast(Encoder, model)
-    rows = [_tokens(line, codec, restored.spec.shape[0] - 1, read) for line in lines]
+    ends = codec.start == BOS or isinstance(model, LatentModel)  # which takes a text whole, whatever it was trained on
+    rows = [_tokens(line, codec, restored.spec.shape[0] - 1, ends, read) for line in lines]
     vectors = []
     with torch.inference_mode():
         for first in range(0, len(rows), batch_size):
@@ -108,15 +110,15 @@ def embed(restored: Restored, lines: Sequence[Line], read: Read, batch_size: int
     return found
 
 
-def _tokens(line: Line, codec: TextCodec, context: int, read: Read) -> list[int]:
-    """The token ids of a line, between the ends that the items of its data have; as many as fit."""
+def _tokens(line: Line, codec: TextCodec, context: int, ends: bool, read: Read) -> list[int]:
+    """The token ids of a line, between the tokens of its ends if these are told; as many as fit."""
     text, _ = without_surrogates(line.text)
     read.lacking.update({lack: text.count(lack) for lack in codec.tokenizer.unknown(text)})
     found: list[int] = codec.tokenizer.encode(text).tolist()
-    most = context - 2 if codec.start == BOS else context
+    most = context - 2 if ends else context
     if len(found) > most:
         read.cut.append(line.number)
-    return [BOS, *found[:most], EOS] if codec.start == BOS else found[:most]
+    return [BOS, *found[:most], EOS] if ends else found[:most]
 
 
 def nearest(vectors: Tensor, count: int) -> list[list[tuple[int, float]]]:

@@ -162,6 +162,9 @@ class LanguageModel(Model):
 
     def written(self, session: Session, controls: WritingControls, noise: Noise, count: int) -> Tensor:
         """Token ids (n, prompt + count): a session's rows, written on as `controls` say, each until it ends."""
+        if controls.beam > self.vocab_size:
+            most = f"the {self.vocab_size} tokens of the vocabulary"
+            raise ConfigError(f"beam={controls.beam} is more than {most}", "follow fewer, such as beam=5")
         if controls.beam > 1:
             rows, _ = beam_search(
                 session, controls.beam, count, length_penalty=controls.length_penalty, stop=self.eos, pad=self.pad

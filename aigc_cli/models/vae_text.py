@@ -138,6 +138,11 @@ class TextVAE(LanguageModel, VariationalModel):
             "nelbo_per_token": nelbo * items_per_token,
         }
 
+    def compile_networks(self) -> None:
+        """Compiles the encoder, and the decoder's stack, which is what is called of it."""
+        self.encoder.compile()
+        self.decoder.stack.compile()
+
     def _posterior(self, texts: Tensor) -> Posterior:
         """q(z|x) of texts (n, t) without ``bos``, from the mean of what the encoder makes of their tokens."""
         there = texts != self.pad

@@ -81,8 +81,9 @@ class _Search:
 
     def _keep(self, totals: Tensor, ends: Tensor, rows: Tensor, length: int) -> None:
         """Keeps what has just ended, if it is among the best and its row is not over."""
-        ends = ends[:, : self.beams] & ~self.over()[:, None]
-        scores = totals[:, : self.beams].masked_fill(~ends, -torch.inf) / self.divisor(length)
+        totals = totals[:, : self.beams]
+        ends = ends[:, : self.beams] & ~self.over()[:, None] & totals.isfinite()  # what cannot be has not ended
+        scores = totals.masked_fill(~ends, -torch.inf) / self.divisor(length)
         score, place = scores.max(1)
         better = score > self.best_score
         tokens = self.session.tokens[rows.gather(1, place[:, None])[:, 0]]

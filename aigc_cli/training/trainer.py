@@ -99,7 +99,8 @@ class Trainer:
             with suppress(Exception):  # it is the first error that is told of
                 self.saver.wait()
             stopped = isinstance(error, Interrupted | Terminated)
-            self.run.set_status("stopped" if stopped else "failed", self.state.step)
+            with suppress(ResourceError):
+                self.run.set_status("stopped" if stopped else "failed", self.state.step)
             raise
         finally:
             self.journal.close()

@@ -75,8 +75,10 @@ def test_vectors_do_not_depend_on_the_batch(name: str) -> None:
     assert not np.allclose(together[0], together[2])
 
 
-def test_items_with_ends_give_lines_with_ends() -> None:
-    run = text_run(start=BOS)
+@pytest.mark.parametrize(("name", "start"), [("bert", BOS), ("vae_text", BOS), ("vae_text", BOS + 4)])
+def test_items_with_ends_give_lines_with_ends(name: str, start: int) -> None:
+    """A VAE takes a text with its ends, also if it was trained on windows."""
+    run = text_run(name, start)
     assert main(["embed", "text=abc", "out=v.npz"]) == 0
     restored = restore_model(run, device="cpu")
     wanted = restored.model.encode(Batch(torch.tensor([[1, *restored.codec.tokens("abc"), 2]])))

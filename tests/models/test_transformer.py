@@ -182,6 +182,11 @@ def test_the_first_token_of_each_prompt_may_be_one_of_a_few(counter: DecoderLang
     assert drawn[1, :4].tolist() == [7, 8, 9, 10]
 
 
+def test_more_beams_than_tokens_are_refused(defaults: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=f"beam={VOCAB + 1} is more than the {VOCAB} tokens"):
+        build(defaults).eval().sample(Noise(0, [0]), max_tokens=2, beam=VOCAB + 1)
+
+
 @pytest.mark.parametrize("beam", [1, 3])
 def test_what_a_sample_holds_is_its_cache(defaults: dict[str, Any], beam: int) -> None:
     model = build(defaults)

@@ -120,6 +120,16 @@ def test_the_first_token_may_be_one_of_a_few() -> None:
     assert continued(beams, PROMPTS, 2)[0][0] in (3, 16)
 
 
+def test_what_cannot_be_does_not_end_a_row() -> None:
+    """With as many beams as tokens, the stop that no row may begin with is among the best."""
+    first = torch.zeros(len(PROMPTS), VOCAB, dtype=torch.bool)
+    first[:, [3, 16]] = True
+    rows = session(network(), PROMPTS, 2, first=first)
+    found, scores = beam_search(rows, VOCAB, 2, length_penalty=1.0, stop=5, pad=PAD)
+    assert all(row[0] in (3, 16) for row in continued(found, PROMPTS, 2))
+    assert scores.isfinite().all()
+
+
 # choosing
 
 

@@ -74,6 +74,6 @@ def test_one_that_nobody_comes_to_gives_up(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(meeting, "PATIENCE", timedelta(milliseconds=10))
     for name, value in zip(STARTED_BY, ("0", "2", "127.0.0.1", "0"), strict=True):
         monkeypatch.setenv(name, value)
-    reason = r"2 processes did not meet at 127.0.0.1:0: .* 1/2 clients joined"
+    reason = r"2 processes did not meet at 127.0.0.1:0: .+"
     with pytest.raises(ResourceError, match=reason), join(torch.device("cpu")):
         pass
