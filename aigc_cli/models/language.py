@@ -75,6 +75,11 @@ class WritingControls:
             named += ["temperature"] if self.temperature not in (0.0, 1.0) else []
             if named:
                 raise ValueError(f"beam={self.beam} searches and does not draw: leave out {' and '.join(named)}")
+        elif self.temperature == 0:
+            named = [name for name in ("top_k", "top_p", "min_p") if getattr(self, name) is not None]
+            if named:
+                left = " and ".join(named)
+                raise ValueError(f"temperature=0 takes the likeliest token: add temperature=1, or leave out {left}")
         return self
 
     @property

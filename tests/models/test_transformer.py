@@ -205,6 +205,7 @@ def test_what_a_sample_holds_is_its_cache(defaults: dict[str, Any], beam: int) -
         ({"max_tokens": 0}, "max_tokens"),
         ({"beam": 2, "top_k": 5}, "leave out top_k"),
         ({"beam": 2, "temperature": 0.5}, "leave out temperature"),
+        ({"temperature": 0.0, "top_p": 0.9}, "leave out top_p"),
     ],
 )
 def test_words_with_wrong_values(defaults: dict[str, Any], controls: dict[str, Any], complaint: str) -> None:
