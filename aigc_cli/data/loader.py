@@ -243,6 +243,12 @@ def _stream(dataset: Dataset, indices: Iterator[list[int]], workers: int, device
         if isinstance(known, DataError):  # a worker process died
             raise known from error
         raise
+    except (ConnectionError, EOFError) as error:  # it died while it handed a batch over
+        dead = [worker.pid for worker in batches._workers if worker.join(1) is None and not worker.is_alive()]
+        raise DataError(
+            f"a data worker process died: process {', '.join(map(str, dead)) or 'unknown'} is gone",
+            "most often the machine ran out of memory: use fewer workers or a smaller batch",
+        ) from error
     finally:
         if workers:
             batches._shutdown_workers()  # at once: an error's traceback would keep them until it is forgotten
