@@ -51,6 +51,14 @@ def report(error: Exception, *, debug: bool = False, prefix: str = "") -> int:
     return EXIT_BUG
 
 
+def dead_worker(reason: str) -> DataError:
+    """The error of a process that read data and is gone."""
+    return DataError(
+        f"a data worker process died: {reason}",
+        "most often the machine ran out of memory: use fewer workers or a smaller batch",
+    )
+
+
 def as_user_error(error: Exception) -> AigcError | None:
     """The error in the user's terms; None where it is a bug of ours."""
     if isinstance(error, AigcError):
@@ -58,10 +66,7 @@ def as_user_error(error: Exception) -> AigcError | None:
     text = str(error)
     first = next(iter(text.strip().splitlines()), "")
     if first.startswith(_DEAD_WORKER):
-        return DataError(
-            f"a data worker process died: {first.strip()}",
-            "most often the machine ran out of memory: use fewer workers or a smaller batch",
-        )
+        return dead_worker(first.strip())
     if first.startswith(_ONE_VALUE):
         return ConfigError(
             "a batch norm was given a single item, which has no variance",

@@ -19,7 +19,7 @@ import numpy as np
 from aigc_cli.data.base import Batch, Dataset, Order, Plan
 from aigc_cli.errors import AigcError, DataError
 from aigc_cli.randomness import generator, permutation
-from aigc_cli.reporting import as_user_error
+from aigc_cli.reporting import as_user_error, dead_worker
 
 if TYPE_CHECKING:
     import torch
@@ -243,15 +243,21 @@ def _stream(dataset: Dataset, indices: Iterator[list[int]], workers: int, device
         if isinstance(known, DataError):  # a worker process died
             raise known from error
         raise
-    except (ConnectionError, EOFError) as error:  # it died while it handed a batch over
-        dead = [worker.pid for worker in batches._workers if worker.join(1) is None and not worker.is_alive()]
-        raise DataError(
-            f"a data worker process died: process {', '.join(map(str, dead)) or 'unknown'} is gone",
-            "most often the machine ran out of memory: use fewer workers or a smaller batch",
-        ) from error
+    except (ConnectionError, EOFError) as error:
+        dead = _dead(batches._workers) if workers else []
+        if not dead:
+            raise
+        raise dead_worker(f"process {', '.join(dead)} is gone, in the middle of handing a batch over") from error
     finally:
         if workers:
             batches._shutdown_workers()  # at once: an error's traceback would keep them until it is forgotten
+
+
+def _dead(workers: Sequence[Any]) -> list[str]:
+    """The numbers of the processes that have ended; one that has just been killed is given a moment to."""
+    for worker in workers:
+        worker.join(1)
+    return [str(worker.pid) for worker in workers if not worker.is_alive()]
 
 
 class _Once:
