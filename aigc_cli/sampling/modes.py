@@ -23,7 +23,7 @@ _REACH = 3.0  # standard deviations that a latent is moved either way
 _RANKED = 512  # held-out items that the activity of latents is measured on
 
 
-@register_mode("image", "sample")
+@register_mode("image", "sample", ignores=["frames"])
 def _samples(request: Request) -> Plan:
     """Each by itself; those of a model that knows classes stand below the names of theirs."""
     model = request.model
@@ -54,7 +54,7 @@ def _classes(request: Request) -> list[int]:
     return turns(request.model, request.controls.get("class_"))
 
 
-@register_mode("image", "reconstruct")
+@register_mode("image", "reconstruct", hears=["mode"])
 def _reconstructions(request: Request) -> Plan:
     """Held-out items above what the model makes of them; the seed decides which items."""
     split, dataset = request.held_out()

@@ -13,7 +13,7 @@ plan depends on the seed and ``i`` alone, so that a plan of more samples begins 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -82,15 +82,36 @@ def source_of(split: Split, dataset: Dataset) -> dict[str, Any]:
     return {"split": split, "fingerprint": dataset.spec.fingerprint}
 
 
-Mode = Callable[[Request], Plan]
-_modes: dict[tuple[str, str], Mode] = {}
+Make = Callable[[Request], Plan]
 
 
-def register_mode(modality: str, mode: str) -> Callable[[Mode], Mode]:
-    """Registers a way to sample."""
+@dataclass(frozen=True)
+class _Mode:
+    make: Make
+    hears: Collection[str] | None
+    ignores: Collection[str]
 
-    def add(make: Mode) -> Mode:
-        _modes[modality, mode] = make
+    def heeds(self, control: str) -> bool:
+        return control not in self.ignores and (self.hears is None or control in self.hears)
+
+
+_modes: dict[tuple[str, str], _Mode] = {}
+
+
+def register_mode(
+    modality: str, mode: str, *, hears: Collection[str] | None = None, ignores: Collection[str] = ()
+) -> Callable[[Make], Make]:
+    """Registers a way to sample.
+
+    Args:
+        modality: what it samples.
+        mode: the word for it.
+        hears: the controls that change something in it; None is all that it does not ignore.
+        ignores: controls that change nothing in it, which users are told of.
+    """
+
+    def add(make: Make) -> Make:
+        _modes[modality, mode] = _Mode(make, hears, ignores)
         return make
 
     return add
@@ -107,22 +128,28 @@ def plan(request: Request) -> Plan:
     mode = request.controls.get("mode") or next(iter(modes), "sample")
     if modes and mode not in modes:
         raise ConfigError(f"mode={mode}: this model has no such mode", f"choose from: {', '.join(modes)}")
-    warn_of_ignored(request.model, request.controls, mode)
-    import_siblings()
-    modality = request.model.spec.modality
-    if (modality, mode) not in _modes:
+    way, modality = _find(request.model, mode), request.model.spec.modality
+    if way is None:
         raise ConfigError(f"mode={mode} is not for models of {modality}", f"choose from: {', '.join(modes)}")
-    return _modes[modality, mode](request)
+    warn_of_ignored(request.model, request.controls, mode)
+    return way.make(request)
+
+
+def _find(model: Model, mode: str) -> _Mode | None:
+    import_siblings()
+    return _modes.get((model.spec.modality, mode))
 
 
 def warn_of_ignored(model: Model, controls: Mapping[str, Any], mode: str) -> None:
     """Warns of controls, the fields of ``model.controls``, that change nothing in a mode."""
+    way = _find(model, mode)
+    if way is not None:
+        warn_of_changed(model, controls, [name for name in controls if not way.heeds(name)], f"with mode={mode}")
+
+
+def warn_of_changed(model: Model, controls: Mapping[str, Any], names: Collection[str], where: str) -> None:
+    """Warns of those of the controls `names` that somebody has set, although they change nothing `where` they are."""
     usual = usual_controls(model)
-    heard = {
-        "sample": {*usual} - {"frames", "gap", "to"},
-        "infill": {*usual} - {"max_tokens"},
-        "reconstruct": {"mode", "prompt"},
-    }.get(mode, {*usual})
-    for name, value in controls.items():
-        if name not in heard and value != usual.get(name, value):
-            print(f"aigc: warning: {name.rstrip('_')}= changes nothing with mode={mode}", file=sys.stderr)
+    for name in names:
+        if controls[name] != usual.get(name, controls[name]):
+            print(f"aigc: warning: {name.rstrip('_')}= changes nothing {where}", file=sys.stderr)

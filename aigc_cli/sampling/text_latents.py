@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -17,16 +18,18 @@ from aigc_cli.models.latent import slerp
 from aigc_cli.randomness import Noise
 from aigc_cli.sampling.arrangement import ORIGINAL, RECONSTRUCTION, Arrangement
 from aigc_cli.sampling.generate import decoded, in_batches, reconstruct
-from aigc_cli.sampling.plans import Plan, Request, register_mode, source_of
+from aigc_cli.sampling.plans import Plan, Request, register_mode, source_of, warn_of_changed
 from aigc_cli.sampling.prompts import Prompt, check_lengths, tokens_of
 
 _USUAL, _WALKS, _FRAMES = 8, 4, 8
+_DRAWN = ("prior", "latent_temperature")  # the controls of how latents are drawn
 
 
-@register_mode("text", "reconstruct")
+@register_mode("text", "reconstruct", hears=["mode", "prompt"])
 def _reconstructions(request: Request) -> Plan:
     """Prompts, or held-out texts that the seed chooses, beside what the model makes of their latents."""
     if request.prompts:
+        _warn_of_n(request)
         texts = [prompt.text for prompt in request.prompts]
         arrangement = Arrangement(
             n=len(texts), facts={ORIGINAL: texts}, beside=(ORIGINAL,), text=RECONSTRUCTION,
@@ -49,13 +52,16 @@ def _reconstructions(request: Request) -> Plan:
     return Plan(arrangement=arrangement, batches=batches, source=source_of(split, dataset))
 
 
-@register_mode("text", "interpolate")
+@register_mode("text", "interpolate", hears=["mode", "prompt", "to", "frames", *_DRAWN])
 def _walks(request: Request) -> Plan:
-    """From prompt to prompt, each to the next; without any, between two draws from the prior."""
+    """From prompt to prompt, each to the next; without any, between two draws from the prior. Every latent on the way
+    is decoded to what is likeliest."""
     model = request.latent_model
     frames = request.controls.get("frames") or _FRAMES
     prompts = _path(request)
     if prompts:
+        warn_of_changed(model, request.controls, _DRAWN, "between prompts")
+        _warn_of_n(request)
         latents = _encoded(request, prompts)
         starts, ends = latents[:-1], latents[1:]
     else:
@@ -81,6 +87,11 @@ def _walks(request: Request) -> Plan:
     )
     shares = torch.linspace(0, 1, frames, device=request.device)
     return _decoded_plan(request, arrangement, slerp(starts, ends, shares).flatten(0, 1))
+
+
+def _warn_of_n(request: Request) -> None:
+    if request.n is not None:
+        print("aigc: warning: n= changes nothing beside prompts, each of which is decoded once", file=sys.stderr)
 
 
 def _path(request: Request) -> list[Prompt]:

@@ -9,6 +9,7 @@ from torch import Tensor
 from aigc_cli.data.codecs import TextCodec
 from aigc_cli.data.selection import chosen_rows, items_at
 from aigc_cli.data.tokenizers import EOS, FIRST, PAD
+from aigc_cli.errors import ConfigError
 from aigc_cli.models.language import LanguageModel, Prompts
 from aigc_cli.randomness import permutation
 from aigc_cli.sampling.arrangement import Arrangement
@@ -20,7 +21,7 @@ _USUAL = 8  # texts that a person reads
 _LEFT_OUT = 0.15  # of the tokens of a held-out passage
 
 
-@register_mode("text", "sample")
+@register_mode("text", "sample", ignores=["frames", "gap", "to"])
 def _written(request: Request) -> Plan:
     """Each text by itself, or what goes on from prompts, which take turns."""
     codec, prompts = _codec(request), request.prompts
@@ -34,12 +35,13 @@ def _written(request: Request) -> Plan:
         if request.model.takes_first:
             kept, first = zip(*(left_open(row, codec) for row in given["prompt"]), strict=True)
             given = {"prompt": kept, "first": first}
-        _check_room(request.model, prompts, given["prompt"])
+        _check_room(request.model, prompts, given["prompt"], request.controls.get("max_tokens") or 1)
     return Plan(arrangement=arrangement, batches=_batches(request, n, **given))
 
 
-def _check_room(model: LanguageModel, prompts: Sequence[Prompt], rows: Prompts) -> None:
-    """Tells of prompts, whose token ids are `rows`, that a model sees the end of alone, or has no room to write after.
+def _check_room(model: LanguageModel, prompts: Sequence[Prompt], rows: Prompts, more: int) -> None:
+    """Tells of prompts, whose token ids are `rows`, that a model sees the end of alone, or has no room to write `more`
+    tokens after.
 
     Raises:
         ConfigError: there is no room.
@@ -49,6 +51,12 @@ def _check_room(model: LanguageModel, prompts: Sequence[Prompt], rows: Prompts) 
         warn_of_unread(prompts, rows, most - 1)
     else:
         check_lengths(prompts, rows, most - 1, f"looks at {most}, those that it writes included")
+        longest = max(map(len, rows))
+        if longest + more > most:
+            raise ConfigError(
+                f"max_tokens={more}: this model looks at {most} tokens, and a prompt has {longest}",
+                f"choose max_tokens={most - longest} or less, or train on longer items (data.context=)",
+            )
 
 
 @register_mode("pairs", "sample")
@@ -86,7 +94,7 @@ def _translated_data(request: Request) -> Plan:
     return Plan(arrangement=arrangement, batches=_batches(request, n, prompt=sources), source=source_of(split, dataset))
 
 
-@register_mode("text", "infill")
+@register_mode("text", "infill", ignores=["max_tokens"])
 def _infilled(request: Request) -> Plan:
     """Prompts with their gaps filled; without any, held-out passages of which some tokens are left out."""
     codec, prompts, model = _codec(request), request.prompts, request.model

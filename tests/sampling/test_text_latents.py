@@ -102,6 +102,29 @@ def test_without_prompts_a_walk_goes_from_draw_to_draw(model: TextVAE) -> None:
 
 
 @pytest.mark.parametrize(
+    ("mode", "prompts", "ignored"),
+    [
+        ("interpolate", [], {"temperature": 0.5, "top_k": 3, "max_tokens": 2, "repetition_penalty": 2.0}),
+        ("interpolate", ["ab", "cd"], {"latent_temperature": 0.5, "top_p": 0.5, "n": 3}),
+        ("reconstruct", ["ab"], {"temperature": 0.5, "n": 3}),
+        ("reconstruct", [], {"min_p": 0.5, "frames": 3}),
+        ("sample", [], {"frames": 3, "to": "ab"}),
+    ],
+)
+def test_words_that_change_nothing_are_told_of(
+    model: TextVAE, mode: str, prompts: list[str], ignored: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    heard = {"frames": 2} if mode == "interpolate" else {}
+    plain = texts(asked(model, mode, *prompts, **heard))
+    assert capsys.readouterr().err == ""
+    assert texts(asked(model, mode, *prompts, **heard, **ignored)) == plain
+    warned = capsys.readouterr().err.splitlines()
+    assert len(warned) == len(ignored)
+    for word in ignored:
+        assert any(line.startswith(f"aigc: warning: {word}= changes nothing ") for line in warned)
+
+
+@pytest.mark.parametrize(
     ("mode", "prompts", "to", "complaint", "mend"),
     [
         ("interpolate", ["abc"], None, "walks between texts, and prompt 0 is one", "give to= too"),
