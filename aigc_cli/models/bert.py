@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 from torch.nn.functional import cross_entropy
@@ -23,6 +23,7 @@ from aigc_cli.models.language import (
     LanguageModel,
     LanguageModelConfig,
     Prompts,
+    check_drawing,
     mean_of_tokens,
     padded,
     per_token,
@@ -73,6 +74,11 @@ class FillingControls:
     max_tokens: Annotated[int, Field(ge=1)] | None = None
     #: Tokens that each gap in the text of `prompt` stands for; None is one for each underscore of it.
     gap: Annotated[int, Field(ge=1)] | None = None
+
+    @model_validator(mode="after")
+    def _drawn_or_taken(self) -> FillingControls:
+        check_drawing(self)
+        return self
 
 
 @register("model", "bert", BertConfig)
@@ -141,6 +147,11 @@ class MaskedLanguageModel(LanguageModel):
         in 1 to T, bounds its negative log-likelihood on average (Nie et al. 2025, appendix A)."""
         return (masks.lengths / masks.of_row)[masks.rows]
 
+    def held(self, *, sampler: str = FillingControls.sampler, steps: int | None = None, **controls: Any) -> int:
+        """As of other models of tokens, with the scores of as many places as are guessed at once."""
+        at_once = {"ancestral": -(-self.length // (steps or self.length)), "confidence": self.length, "gibbs": 1}
+        return super().held() + (at_once[sampler] - 1) * self.vocab_size
+
     def score(self, batch: Batch, noise: Noise, samples: int = 1) -> dict[str, Tensor]:
         """Held-out figures of each item, (n,) float64, given its first token, which no writer from the left predicts.
 
@@ -188,7 +199,8 @@ class MaskedLanguageModel(LanguageModel):
             controls: The other fields of :class:`FillingControls`.
 
         Raises:
-            ConfigError: a prompt that does not fit, that is empty, or that has no gaps to fill.
+            ConfigError: a prompt that does not fit, that is empty, or that has no gaps to fill; more tokens than the
+                model looks at. Of fewer, each row gets as many as still fit.
         """
         asked = FillingControls(**controls)
         canvas, allowed = self._canvas(noise, prompt, asked), self.allowed(first, noise)
@@ -243,7 +255,12 @@ class MaskedLanguageModel(LanguageModel):
             if any(self.mask not in row for row in rows):
                 raise ConfigError("mode=infill: a prompt has no gaps", "write ____ for what is to be filled")
         else:
-            more = self.length if asked.max_tokens is None else asked.max_tokens
+            more = asked.max_tokens or self.length
+            if more > self.length:
+                raise ConfigError(
+                    f"max_tokens={more}: this model writes up to {self.length}",
+                    f"choose max_tokens={self.length} or less",
+                )
             rows = [row + [self.mask] * min(more, self.length - len(row)) for row in rows]
         return padded(rows, self.pad, noise.device)
 

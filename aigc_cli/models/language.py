@@ -75,11 +75,10 @@ class WritingControls:
             named += ["temperature"] if self.temperature not in (0.0, 1.0) else []
             if named:
                 raise ValueError(f"beam={self.beam} searches and does not draw: leave out {' and '.join(named)}")
-        elif self.temperature == 0:
-            named = [name for name in ("top_k", "top_p", "min_p") if getattr(self, name) is not None]
-            if named:
-                left = " and ".join(named)
-                raise ValueError(f"temperature=0 takes the likeliest token: add temperature=1, or leave out {left}")
+        else:
+            check_drawing(self)
+            if self.length_penalty != 1:
+                raise ValueError("length_penalty weighs what a search finds: add beam=5, or leave it out")
         return self
 
     @property
@@ -90,6 +89,18 @@ class WritingControls:
     def choice(self) -> Choice:
         """How a token is chosen."""
         return Choice(self.temperature, self.top_k, self.top_p, self.min_p, self.repetition_penalty)
+
+
+def check_drawing(controls: Any) -> None:
+    """Refuses controls of how a token is drawn where none is.
+
+    Raises:
+        ValueError: the temperature is 0, and there are others.
+    """
+    named = [name for name in ("top_k", "top_p", "min_p") if getattr(controls, name) is not None]
+    if controls.temperature == 0 and named:
+        left = " and ".join(named)
+        raise ValueError(f"temperature=0 takes the likeliest token: add temperature=1, or leave out {left}")
 
 
 class LanguageModel(Model):

@@ -73,8 +73,10 @@ class DecoderLanguageModel(LanguageModel):
         return token_scores(logits, batch.content[:, 1:], self.pad)
 
     def encode(self, batch: Batch) -> Tensor:
-        """The mean of the features of each item's tokens, (n, width); each has seen those before it alone."""
-        return mean_of_tokens(self.decoder.hidden(batch.content), batch.content != self.pad)
+        """The mean of the features of each item's tokens within the window, (n, width); each has seen those before it
+        alone."""
+        tokens = batch.content[:, : self.context]
+        return mean_of_tokens(self.decoder.hidden(tokens), tokens != self.pad)
 
     def transfer(self) -> Transfer:
         """As of every model of tokens; what items begin with is of its own data."""

@@ -10,10 +10,10 @@ that rises from 0, and word dropout, which hides earlier tokens from it in train
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
@@ -48,6 +48,15 @@ class TextVAEConfig(TransformerConfig, VariationalConfig):
     memory: Annotated[int, Field(ge=1)]
     tie_embeddings: bool
     word_dropout: Annotated[float, Field(ge=0, le=1)]
+
+    @model_validator(mode="after")
+    def _trains_whole(self) -> Self:
+        if self.lora.rank is not None:
+            raise ValueError(
+                f"lora.rank={self.lora.rank} would freeze all weights beside its adapters, and those between texts and "
+                "latents are no other model's: leave it out, model.init_from= trains all of them"
+            )
+        return self
 
     @property
     def decoder(self) -> TransformerConfig:

@@ -127,15 +127,19 @@ def by_confidence(filling: Filling, uniform: Tensor, steps: int) -> Tensor:
         uniform: Draws in [0, 1), (n, steps, t).
         steps: Passes.
     """
-    tokens, gaps = filling.canvas, filling.gaps
+    tokens = filling.canvas
     sure = torch.full(tokens.shape, torch.inf, device=tokens.device)
-    places = torch.arange(tokens.shape[1], device=tokens.device).expand_as(tokens)
-    each = gaps.sum(1)
+    each = again = filling.gaps.sum(1)
+    most = int(each.max())
     for step in range(steps):
-        open_ = tokens == filling.mask
-        guesses, likely = filling.guess(tokens, places, uniform[:, step])
-        tokens = torch.where(open_, guesses, tokens)
-        sure = torch.where(open_, likely, sure)
+        open_ = most * (steps - step) // steps  # in the row with most of them
+        if not open_:
+            break
+        places = (tokens != filling.mask).int().argsort(dim=1, stable=True)[:, :open_]
+        there = torch.arange(open_, device=tokens.device) < again[:, None]
+        guesses, likely = filling.guess(tokens, places, uniform[:, step].gather(1, places))
+        tokens = _put(tokens, places, guesses, there)
+        sure = _put(sure, places, likely, there)
         again = each * (steps - 1 - step) // steps
         tokens = torch.where(sure.argsort(1).argsort(1) < again[:, None], filling.mask, tokens)
     return tokens

@@ -283,6 +283,8 @@ FILES = {"empty": "", "blank": "the\n\ncat\n", "odd": "the\n100%\n", "long": f"t
         ("bert", [f"prompt={25 * 'a'}"], "has 25 tokens, and this model looks at 25, those that it writes", "shorten"),
         ("bert", ["mode=infill", f"prompt={24 * 'a'}__"], "has 26 tokens, and this model looks at 25", "shorten"),
         ("bert", ["prompt_file=long.txt"], "line 2 of long.txt has 72 tokens", "data.context="),
+        ("bert", ["prompt=the", "max_tokens=23"], "max_tokens=23: this model looks at 25 tokens", "max_tokens=22"),
+        ("bert", ["max_tokens=26"], "max_tokens=26: this model writes up to 25", "max_tokens=25"),
         ("bert", ["sampler=gibs"], "sampler=gibs", "gibbs"),
         ("seq2seq", [f"prompt={'the cat ' * 9}"], "74 tokens, its ends included, and this model reads 24", "shorten"),
         ("seq2seq", ["prompt_file=long.txt"], "line 2 of long.txt has 74 tokens", "data.max_length="),

@@ -265,6 +265,42 @@ def test_a_sample_depends_on_its_seed_and_number_alone(defaults: dict[str, Any],
         assert not torch.equal(together, model.sample(Noise(6, range(6)), sampler=sampler, **controls))
 
 
+def test_controls_of_drawing_are_refused_where_nothing_is_drawn(defaults: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="leave out top_k and min_p"):
+        build(defaults).sample(Noise(0, [0]), temperature=0.0, top_k=3, min_p=0.1)
+
+
+@pytest.mark.parametrize(
+    ("controls", "most"),
+    [
+        ({}, 1),
+        ({"steps": 4}, math.ceil(LENGTH / 4)),
+        ({"sampler": "gibbs"}, 1),
+        ({"sampler": "confidence"}, LENGTH),
+    ],
+)
+def test_as_many_places_are_scored_at_once_as_a_sample_is_said_to_hold(
+    defaults: dict[str, Any], controls: dict[str, Any], most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = build(defaults).eval()
+    scored = []
+    logits = model.encoder.logits
+    monkeypatch.setattr(model.encoder, "logits", lambda hidden: scored.append(hidden.shape[1]) or logits(hidden))
+    model.sample(Noise(0, range(2)), **controls)
+    assert max(scored) == most
+    assert model.held(**controls) - model.held() == (most - 1) * VOCAB
+
+
+def test_only_gaps_are_scored_and_fewer_each_time(defaults: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    model = build(defaults).eval()
+    scored = []
+    logits = model.encoder.logits
+    monkeypatch.setattr(model.encoder, "logits", lambda hidden: scored.append(hidden.shape[1]) or logits(hidden))
+    prompt = [[4, MASK, 5, MASK, MASK, MASK], [MASK, 4, 4, 4, 4, 4]]
+    model.sample(Noise(0, range(2)), prompt=prompt, mode="infill", sampler="confidence", steps=2)
+    assert scored == [4, 2]
+
+
 def test_no_gap_is_left(defaults: dict[str, Any]) -> None:
     model = build(defaults).eval()
     for sampler, steps in itertools.product(("ancestral", "gibbs", "confidence"), (1, 2, 5, 100)):
@@ -278,6 +314,7 @@ def test_no_gap_is_left(defaults: dict[str, Any]) -> None:
         ({"mode": "infill", "prompt": [[4, 5]]}, "has no gaps"),
         ({"prompt": [[4] * (LENGTH + 1)]}, f"{LENGTH + 1} tokens, and this model looks at {LENGTH}"),
         ({"prompt": [[MASK + 1]]}, "beyond"),
+        ({"max_tokens": LENGTH + 1}, f"writes up to {LENGTH}"),
     ],
 )
 def test_prompts_that_cannot_be_served(defaults: dict[str, Any], controls: dict[str, Any], complaint: str) -> None:

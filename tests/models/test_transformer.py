@@ -63,6 +63,13 @@ def test_tied_embeddings_share_their_weights(defaults: dict[str, Any]) -> None:
     assert sizes[1] - sizes[0] == VOCAB * 16
 
 
+def test_the_vector_of_an_item_is_the_mean_within_the_window(counter: DecoderLanguageModel) -> None:
+    items = counting(2)
+    within = counter.decoder.hidden(items.content[:, :-1])
+    torch.testing.assert_close(counter.encode(items), within.mean(1))
+    torch.testing.assert_close(counter.encode(Batch(items.content[:, :5])), within[:, :5].mean(1))
+
+
 def test_padding_is_no_target(counter: DecoderLanguageModel) -> None:
     whole = counting(2)
     cut = whole.content.clone()
@@ -206,6 +213,7 @@ def test_what_a_sample_holds_is_its_cache(defaults: dict[str, Any], beam: int) -
         ({"beam": 2, "top_k": 5}, "leave out top_k"),
         ({"beam": 2, "temperature": 0.5}, "leave out temperature"),
         ({"temperature": 0.0, "top_p": 0.9}, "leave out top_p"),
+        ({"length_penalty": 0.6}, "length_penalty weighs what a search finds: add beam="),
     ],
 )
 def test_words_with_wrong_values(defaults: dict[str, Any], controls: dict[str, Any], complaint: str) -> None:

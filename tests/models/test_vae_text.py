@@ -43,6 +43,12 @@ def build(defaults: dict[str, Any], spec: DataSpec = SPEC, **changes: Any) -> Te
     return TextVAE(config, spec)
 
 
+def test_adapters_that_would_freeze_what_starts_at_random_are_refused(defaults: dict[str, Any]) -> None:
+    lora = {"rank": 4, "alpha": 16.0}
+    with pytest.raises(ConfigError, match=r"lora\.rank=4 would freeze all weights"):
+        check("model", TextVAEConfig, {**defaults, "init_from": "latest", "lora": lora})
+
+
 @pytest.fixture(scope="module")
 def trained(defaults: dict[str, Any]) -> TextVAE:
     """A model whose latent says where a text begins and how long it is."""
