@@ -19,6 +19,7 @@ from aigc_cli.data.base import Dataset, Split
 from aigc_cli.errors import ConfigError, DataError
 from aigc_cli.files import path_of
 from aigc_cli.metrics.evaluation import Evaluator, Side
+from aigc_cli.metrics.extraction import LABELS, labels_of
 from aigc_cli.metrics.features import Sources
 from aigc_cli.metrics.images import DatasetImages, First, Images, open_images
 from aigc_cli.metrics.report import Sides
@@ -98,7 +99,7 @@ def open_setting(asked: EvalConfig, options: Options, run: Run | None = None) ->
         referred = asked.real is not None or reference is not None or named_data
         alone = referred and (asked.fake is not None or asked.task == "stats")
         alone = alone or (asked.fake is not None and _looks_at_nothing_else(asked))
-        run = None if alone and "run" not in words else find_run(asked.run)
+        run = None if alone and "run" not in words else _run(asked, words)
     if run is None:
         check_no_controls(asked)
     owner = run or reference
@@ -110,12 +111,29 @@ def open_setting(asked: EvalConfig, options: Options, run: Run | None = None) ->
     return Setting(asked, resolve_device(asked.device), run, data, opened, "split" in words)
 
 
+def _run(asked: EvalConfig, words: set[str]) -> Run | None:
+    """The run; None where none is there and none is named, and files may do without: what needs one says so."""
+    try:
+        return find_run(asked.run)
+    except ConfigError:
+        if "run" in words or (asked.fake is None and asked.task != "stats"):
+            raise
+        return None
+
+
 def _looks_at_nothing_else(asked: EvalConfig) -> bool:
     """Whether every metric looks at what is measured alone, through an extractor that learns from no data."""
     kinds = by_kind(asked.metric)
-    builds: dict[str, Any] = {name: find("metric", name).build for name in kinds.features}
     extractors = {values.get("extractor") for values in with_extractor(asked, kinds.features).values()}
-    return not kinds.of_model and "classifier" not in extractors and not any(b.needs_real for b in builds.values())
+    return (
+        not kinds.of_model
+        and "classifier" not in extractors
+        and not any(_metric(name).needs_real for name in kinds.features)
+    )
+
+
+def _metric(name: str) -> Any:
+    return find("metric", name).build
 
 
 def _by_name(values: Mapping[str, Any], folder: Path | None) -> Callable[[Split], Dataset]:
@@ -141,8 +159,14 @@ def measure_features(setting: Setting, metrics: Mapping[str, Mapping[str, Any]])
 
 
 def make_evaluator(setting: Setting, metrics: Mapping[str, Mapping[str, Any]], sides: Sides) -> Evaluator:
-    """The evaluator of one reference; its extractors are built and the reference's features are there."""
+    """The evaluator of one reference; its extractors are built and the reference's features are there.
+
+    Raises:
+        ConfigError: as :class:`Evaluator`, and generated images without the classes that a metric asks for.
+    """
     asked = setting.asked
+    if isinstance(sides.fake, Images) and any(LABELS in _metric(name).layers for name in metrics):
+        labels_of(sides.fake, "generated")  # an extractor may take minutes to train
     return Evaluator(
         metrics, setting.sources(), sides.real, sides.held_out, batch_size=asked.batch_size, dtype=asked.dtype
     )

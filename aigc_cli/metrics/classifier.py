@@ -134,12 +134,13 @@ def _labelled(sources: Sources) -> tuple[Dataset, str]:
     Raises:
         ConfigError: there is no dataset, or it has no labels.
     """
-    instead = "use --metric fid, which needs no labels (and Inception's weights)"
+    instead = "extractor=inception, as --metric fid does, or extractor=torchvision model=resnet50 weights=FILE"
     if sources.open_split is None or sources.data is None:
-        raise ConfigError("the classifier extractor needs a dataset with labels, and folders have none", instead)
+        what = "the classifier extractor learns from a dataset's labels, and no dataset is named"
+        raise ConfigError(what, f"name it with data=NAME, or use {instead}")
     train = sources.open_split("train")
     if len(train.spec.classes) < 2:
-        raise ConfigError(f"the classifier extractor needs labels, and {sources.data} has none", instead)
+        raise ConfigError(f"the classifier extractor needs labels, and {sources.data} has none", f"use {instead}")
     return train, sources.data
 
 

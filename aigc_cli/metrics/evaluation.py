@@ -70,7 +70,7 @@ class Evaluator:
     def _refuse(self, name: str, component: Component) -> None:
         kind: type[FeatureMetric] = component.build  # type: ignore[assignment]
         if self.real is None and kind.needs_real:
-            raise ConfigError(f"{name} needs images to compare with", "name some with real=")
+            raise ConfigError(f"{name} needs images to compare with", "name some with real=, or a dataset with data=")
         if isinstance(self.real, StatisticsFile) and kind.needs_real and "real" not in kind.moments_of:
             raise ConfigError(
                 f"{name} needs the reference images, and {self.real.path} holds their statistics only",

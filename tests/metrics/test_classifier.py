@@ -73,8 +73,9 @@ def test_data_without_labels_is_told_what_works(blobs: Blobs) -> None:
     with pytest.raises(ConfigError, match="has none") as caught:
         Classifier(ClassifierConfig(), sources(blobs, labelled=False))
     assert "--metric fid" in caught.value.mend
-    with pytest.raises(ConfigError, match="folders have none"):
+    with pytest.raises(ConfigError, match="no dataset is named") as caught:
         Classifier(ClassifierConfig(), Sources())
+    assert "data=NAME" in caught.value.mend
 
 
 def test_labels_that_mean_nothing_give_no_features(blobs: Blobs) -> None:

@@ -1,0 +1,50 @@
+"""What ``aigc eval`` says of words that lack something, change nothing or name no place, with mends that work."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from aigc_cli.cli import main
+from aigc_cli.metrics import classifier
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(classifier, "_FEWEST", 4_000)
+    monkeypatch.chdir(tmp_path)
+    for name, seed in (("a.npz", 0), ("b.npz", 1)):
+        np.savez(name, images=np.random.default_rng(seed).integers(0, 256, (20, 8, 8), dtype=np.uint8))
+
+
+@pytest.mark.parametrize("line", ["--metric vendi fake=a.npz", "--metric fd,prdc fake=a.npz real=b.npz"])
+def test_a_classifier_without_a_dataset_asks_for_one(line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["eval", *line.split()]
+    assert main(words) == 2
+    message = capsys.readouterr().err
+    assert "learns from a dataset's labels" in message
+    assert "data=NAME, or use extractor=inception" in message
+    assert "no run" not in message
+    assert main([*words, "data=digits", "data.size=8"]) == 0
+
+
+@pytest.mark.parametrize("metric", ["fd", "kd", "prdc", "fid", "fd_infinity", "memorization"])
+def test_files_without_a_reference_are_told_of_both_that_there_may_be(
+    metric: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["eval", "--metric", metric, "fake=a.npz"]) == 2
+    message = capsys.readouterr().err
+    assert f"{metric} needs images to compare with\n  name some with real=, or a dataset with data=" in message
+
+
+def test_files_have_no_classes_and_no_model(capsys: pytest.CaptureFixture[str]) -> None:
+    for metric, says in (("class_accuracy", "of no class"), ("likelihood", "asks a model itself")):
+        assert main(["eval", "--metric", metric, "fake=a.npz"]) == 2
+        assert says in capsys.readouterr().err
+    assert main(["eval", "stats", "metric=fd", "out=s.npz"]) == 2
+    assert "a dataset with data=" in capsys.readouterr().err
+
+
+def test_a_run_that_is_named_and_not_there_is_told_of(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["eval", "--metric", "vendi", "fake=a.npz", "run=nothing"]) == 2
+    assert "there is no run 'nothing'" in capsys.readouterr().err
