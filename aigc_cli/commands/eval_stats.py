@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aigc_cli.commands.eval_kinds import by_kind
-from aigc_cli.commands.eval_words import warn_of_ignored
+from aigc_cli.commands.eval_words import check_no_controls, warn_of_ignored
 from aigc_cli.commands.evaluating import open_setting, open_side, with_extractor
 from aigc_cli.config import Options, compose
 from aigc_cli.errors import ConfigError
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 #: The words that features depend on, and that are given again where they are compared.
 _REPEATED = ("run", "data", "weights", "backbone", "model", "resize", "dtype")
+#: The extractors that are the same whatever the data; one of the user's own may not be.
+_WITHOUT_DATA = {"inception", "torchvision"}
 _EXAMPLE = "for example aigc eval stats data=cifar10 out=cifar10.npz"
 
 
@@ -34,7 +36,8 @@ def write_stats(asked: EvalConfig, options: Options) -> int:
     """Writes the statistics of the reference, all of it unless ``n=`` says otherwise.
 
     Raises:
-        ConfigError: ``out=`` names no file, or there is no data, or the metrics look at several extractors.
+        ConfigError: ``out=`` names no file, or there is no data, or the metrics look at several extractors, or there
+            are words for what a run generates.
         DataError: weights or images that are missing or cannot be trusted.
         ResourceError: nothing can be written to the folder of ``out=``.
     """
@@ -42,6 +45,7 @@ def write_stats(asked: EvalConfig, options: Options) -> int:
         raise ConfigError("aigc eval stats needs out=, a file that ends with .npz", _EXAMPLE)
     path = path_of(asked.out)
     check_writable(path.parent, "with out=")
+    _check_nothing_generated(asked)
     name = _extractor(asked, options)
     setting = open_setting(asked, options)
     images: Images
@@ -89,14 +93,27 @@ def _following(path: Path, extractor: str, options: Options) -> list[str]:
     return [*words, "--metric", metric or "fd"]
 
 
+def _check_nothing_generated(asked: EvalConfig) -> None:
+    for key in ("fake", "reference"):
+        if getattr(asked, key) is not None:
+            what = f"{key}={getattr(asked, key)}: statistics are of a dataset, or of the images that real= names"
+            raise ConfigError(what, "leave it out, or name such images with real=; those of a run aigc sample writes")
+    check_no_controls(asked)
+
+
 def _extractor(asked: EvalConfig, options: Options) -> str:
     """The one extractor of the metrics that were asked for; Inception where none were."""
     metrics = asked.metric
     if not any(word.lstrip("+").startswith("metric=") for word in options.overrides):
         metrics = compose("eval", ["metric=fid"])["metric"]
     features = with_extractor(asked, by_kind(metrics).features)
-    warn_of_ignored(asked, features, "fake", "held_out", "seeds", "seed", "step")
     names = {str(values["extractor"]) for values in features.values()}
+    idle = ["held_out", "seeds", "seed", "step"]
+    if asked.real is not None and names <= _WITHOUT_DATA:
+        idle.append("data")
+    elif asked.real is None and "name" in asked.data:
+        idle.append("run")
+    warn_of_ignored(asked, features, *idle)
     if len(names) != 1:
         raise ConfigError(
             f"statistics are of one extractor, and {', '.join(metrics)} name {len(names)}", "ask for metric=fid, or fd"

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from aigc_cli.commands.eval import EvalConfig
     from aigc_cli.runs import Run
 
-#: What a key is where nobody gave it; the others are null.
-_USUAL = {"seed": 0, "split": "train", "dtype": "float32"}
+#: What a key is where nobody gave it; the others are null, or hold nulls alone.
+_USUAL = {"run": "latest", "seed": 0, "split": "train", "dtype": "float32"}
 
 
 def records_folder(asked: EvalConfig, run: Run | None = None) -> Path | None:
@@ -49,8 +49,13 @@ def warn_of_ignored(asked: EvalConfig, metrics: Mapping[str, Mapping[str, Any]],
         "split": asked.real is not None or asked.reference is not None,
         **dict.fromkeys(others, True),
     }
-    for key in (key for key, is_so in ignored.items() if is_so and getattr(asked, key) != _USUAL.get(key)):
+    for key in (key for key, is_so in ignored.items() if is_so and _given(asked, key)):
         print(f"aigc: warning: {key}= changes nothing here", file=sys.stderr)
+
+
+def _given(asked: EvalConfig, key: str) -> bool:
+    value = getattr(asked, key)
+    return any(part is not None for part in value.values()) if isinstance(value, dict) else value != _USUAL.get(key)
 
 
 def check_no_other_side(asked: EvalConfig, mend: str) -> None:
