@@ -39,7 +39,7 @@ def measure_text(asked: EvalConfig, metrics: Configs) -> tuple[list[Result], Sid
     if needing is not None and asked.real is None:
         raise ConfigError(f"{needing} needs a text to compare with, and real= names none", _EXAMPLE)
     check_no_controls(asked)
-    idle = ("step", "seed", "seeds", "split", "reference", "held_out", *([] if needing else ["real"]))
+    idle = ("run", "data", "step", "seed", "seeds", "split", "reference", "held_out", *([] if needing else ["real"]))
     warn_of_ignored(asked, {}, *idle)
     fake, real = _lines(asked.fake)[: asked.n], [] if asked.real is None else _lines(asked.real)
     results = [_measured(name, metric, fake, real, asked.n, metrics[name]) for name, metric in built.items()]

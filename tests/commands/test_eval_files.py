@@ -303,9 +303,12 @@ def test_text_files_with_a_line_an_item(texts: Path, capsys: pytest.CaptureFixtu
 
 def test_words_that_text_does_not_hear(texts: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["--metric", "distinct", "fake=hyp.txt", "real=ref.txt"]
-    assert main(["eval", *words, "seed=3", "seeds=2", "extractor=classifier", "n=1"]) == 0
+    assert main(["eval", *words]) == 0
+    assert capsys.readouterr().err.count("changes nothing") == 1  # real=
+    idle = ["seed=3", "seeds=2", "extractor=classifier", "run=another", "data=digits"]
+    assert main(["eval", *words, *idle, "n=1"]) == 0
     warned = capsys.readouterr().err
-    for key in ("seed", "seeds", "extractor", "real"):
+    for key in ("seed", "seeds", "extractor", "real", "run", "data"):
         assert f"warning: {key}= changes nothing here" in warned
     assert " n= " not in warned
     assert main(["eval", *words, "temperature=2"]) == 2
