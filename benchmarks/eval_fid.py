@@ -7,7 +7,8 @@ and has the reference's features from the second turn on. Without --weights both
 features have the size of trained ones. Prints the figures of both, how far apart they are, and the ratio of their times
 (above 1: ours is faster), by the clock and by the processor; on a busy machine only the latter means something.
 With fewer pictures than the 2,048 features, torch-fidelity's FID is low by up to about 1e-5, since it takes eigenvalues
-of a singular product: give --n 2100 or more for FIDs that agree to a relative 1e-6.
+of a singular product: give --n 2100 or more for FIDs that agree to a relative 1e-6. Its KID sums kernels in float32,
+which is off by some 1e-8 whatever the KID: the last line has its own function on the same features in float64.
 """
 
 from __future__ import annotations
@@ -53,15 +54,15 @@ def random_weights(path: Path) -> None:
     torch.save(network.state_dict(), path)
 
 
-def pictures(folder: Path, n: int, seed: int) -> None:
-    """Coloured blobs of 32x32, of other sizes in the second set."""
+def pictures(folder: Path, n: int, seed: int, spread: float) -> None:
+    """Coloured blobs of 32x32, whose sizes grow with `spread`."""
     from PIL import Image
 
     folder.mkdir()
     rng = np.random.default_rng(seed)
     grid = np.arange(32, dtype=np.float32)
     for i in range(n):
-        x, y, radius = rng.uniform(0, 32, 3) * (1, 1, 0.3 + 0.1 * seed)
+        x, y, radius = rng.uniform(0, 32, 3) * (1, 1, spread)
         blob = np.exp(-((grid[:, None] - y) ** 2 + (grid - x) ** 2) / (2 * radius**2 + 4))
         image = blob[..., None] * rng.uniform(80, 255, 3) + rng.normal(0, 12, (32, 32, 3))
         Image.fromarray(image.clip(0, 255).astype(np.uint8)).save(folder / f"{i:05d}.png")
@@ -69,13 +70,28 @@ def pictures(folder: Path, n: int, seed: int) -> None:
 
 def theirs(home: Path, weights: Path, subset: int, device: str) -> dict[str, float]:
     words = [sys.executable, "-m", "torch_fidelity.fidelity", "--fid", "--kid", "--isc", "--json", "--silent"]
-    words += ["--no-cache", "--kid-subset-size", str(subset), "--batch-size", "32", "--samples-find-deep"]
+    words += ["--kid-subset-size", str(subset), "--batch-size", "32", "--samples-find-deep"]
+    if (home / "theirs").exists():
+        words += ["--no-cache"]
+    else:  # the first time, to have its features
+        words += ["--cache-root", str(home / "theirs"), "--input1-cache-name", "fake", "--input2-cache-name", "real"]
     words += ["--cpu", "--save-cpu-ram"] if device == "cpu" else ["--gpu", "0"]
     words += ["--feature-extractor-weights-path", str(weights)]
     words += ["--input1", str(home / "fake"), "--input2", str(home / "real")]
     shown = subprocess.run(words, capture_output=True, text=True, check=True).stdout
     found = json.loads(shown[shown.index("{") :])
     return {name: float(found[key]) for name, key in FIGURES.items()}
+
+
+def kid_in_float64(home: Path, subset: int) -> float:
+    """What torch-fidelity's own function makes of the features that its command found, with more digits."""
+    from torch_fidelity.metric_kid import KEY_METRIC_KID_MEAN, kid_features_to_metric
+
+    fake, real = (
+        torch.load(home / "theirs" / f"{name}-inception-v3-compat-features-2048.pt", weights_only=True).double()
+        for name in ("fake", "real")
+    )
+    return float(kid_features_to_metric(fake, real, kid_subset_size=subset, verbose=False)[KEY_METRIC_KID_MEAN])
 
 
 def ours(home: Path, weights: Path, subset: int, device: str) -> dict[str, float]:
@@ -100,8 +116,8 @@ def main() -> None:
         weights = asked.weights or home / "random.pth"
         if asked.weights is None:
             random_weights(weights)
-        for seed, name in enumerate(("real", "fake")):
-            pictures(home / name, asked.n, seed)
+        pictures(home / "real", asked.n, seed=0, spread=0.3)
+        pictures(home / "fake", asked.n, seed=1, spread=0.9)
         compare(home, weights, asked.n, asked.turns, asked.device)
 
 
@@ -122,6 +138,8 @@ def compare(home: Path, weights: Path, n: int, turns: int, device: str) -> None:
     for name in FIGURES:
         own, other = figures["aigc"][name], figures["torch-fidelity"][name]
         print(f"{name}: aigc {own:.9g}, torch-fidelity {other:.9g}, relative difference {abs(own / other - 1):.1e}")
+    own, other = figures["aigc"]["kid"], kid_in_float64(home, subset)
+    print(f"kid of torch-fidelity in float64 {other:.9g}, relative difference {abs(own / other - 1):.1e}")
     if turns > 1:
         clock, processor = (statistics.median(column) for column in zip(*ratios[1:], strict=True))
         print(f"ratio with the reference cached, median of {turns - 1}: {clock:.2f} ({processor:.2f})")

@@ -32,6 +32,19 @@ def test_it_is_torch_fidelitys() -> None:
     assert float(got["kid_std"]) == pytest.approx(wanted["kernel_inception_distance_std"], rel=1e-4)
 
 
+def test_it_is_torch_fidelitys_in_float64_to_the_last_digits() -> None:
+    """What tells them apart above is that it sums kernels in float32."""
+    from torch_fidelity.metric_kid import kid_features_to_metric
+
+    fake, real = normal(90, 0.1, 1), normal(120, 0, 0)
+    wanted = kid_features_to_metric(
+        fake.double(), real.double(), kid_subsets=20, kid_subset_size=50, rng_seed=2020, verbose=False
+    )
+    got = kid(real, fake).compute()
+    assert float(got["kid"]) == pytest.approx(wanted["kernel_inception_distance_mean"], rel=1e-11)
+    assert float(got["kid_std"]) == pytest.approx(wanted["kernel_inception_distance_std"], rel=1e-11)
+
+
 def test_it_is_centred_whatever_the_number_of_items() -> None:
     for m in (5, 50):
         values = [
