@@ -13,10 +13,11 @@ import torch
 from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
-from torch.nn.functional import dropout, gelu, layer_norm, scaled_dot_product_attention, silu
+from torch.nn.functional import gelu, layer_norm, silu
 
 from aigc_cli.config import STRICT
 from aigc_cli.nn.cache import KVCache
+from aigc_cli.nn.dropout import attend, dropout
 from aigc_cli.nn.fused import attention_heads, rms_norm, unit_rms
 from aigc_cli.nn.lora import LoRAConfig, linear_layer
 
@@ -110,7 +111,7 @@ class SelfAttention(nn.Module):
             causal = causal and cache.empty
             key, value, mask = cache.extend(layer, key, value)
         share = self.dropout if self.training else 0.0
-        mixed = scaled_dot_product_attention(query, key, value, mask, share, causal)
+        mixed = attend(query, key, value, mask, share, causal)
         projected: Tensor = self.out(mixed.transpose(1, 2).flatten(2))
         return projected
 
@@ -136,7 +137,7 @@ class CrossAttention(nn.Module):
         if cache is not None:
             cache.memory[layer] = key, value
         share = self.dropout if self.training else 0.0
-        mixed = scaled_dot_product_attention(query, key, value, mask, share)
+        mixed = attend(query, key, value, mask, share)
         projected: Tensor = self.out(mixed.transpose(1, 2).flatten(2))
         return projected
 
@@ -195,7 +196,7 @@ class Block(nn.Module):
         return x + self._dropped(self.feed_forward(self.feed_forward_norm(x)))
 
     def _dropped(self, x: Tensor) -> Tensor:
-        return dropout(x, self.dropout, self.training) if self.dropout else x
+        return dropout(x, self.dropout if self.training else 0.0)
 
 
 class Transformer(nn.Module):
@@ -259,7 +260,7 @@ class Transformer(nn.Module):
         else:
             rotation = self.rotation[places]  # (t, 1, h, d / 2, 2), or (n, 1, ...) with each row's own
             rotation = rotation[None] if isinstance(places, slice) else rotation
-        x = dropout(x, self.config.dropout, self.training) if self.config.dropout else x
+        x = dropout(x, self.config.dropout if self.training else 0.0)
         mask = None if mask is None else mask[:, None, None]
         memory_mask = None if memory_mask is None else memory_mask[:, None, None]
         for layer, block in enumerate(self.blocks):
