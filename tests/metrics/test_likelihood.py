@@ -8,6 +8,7 @@ import torch
 
 from aigc_cli.data.base import Batch, DataSpec
 from aigc_cli.data.images import ImageDataset
+from aigc_cli.data.selection import encoded, items_at
 from aigc_cli.errors import ConfigError, DataError
 from aigc_cli.metrics.likelihood import measure_likelihood
 from aigc_cli.models.base import Model
@@ -76,6 +77,21 @@ def test_more_samples_add_the_tighter_bound() -> None:
 def test_a_bound_says_that_it_is_one() -> None:
     assert measured().bounds == {"nelbo": "<=", "bits_per_dim": "<=", "elbo": ">="}
     assert measured(samples=2).bounds["iw_bound"] == "<="
+
+
+def test_each_figure_says_which_way_is_better() -> None:
+    lower = dict.fromkeys(("nelbo", "bits_per_dim", "iw_bound", "iw_bits_per_dim"), "lower")
+    assert measured(samples=4).better == {**lower, "elbo": "higher", "kl": "", "reconstruction": ""}
+
+
+def test_every_figure_is_the_mean_over_all_items() -> None:
+    rows = range(20)
+    batch = encoded(items_at(dataset(), rows), dataset().codec)
+    once, more = (Bounded(SPEC).score(batch, Noise(3, rows), samples) for samples in (1, 4))
+    wanted = {**once, "elbo": -once["nelbo"], "iw_bound": more["iw_bound"], "iw_bits_per_dim": more["bits_per_dim"]}
+    figures = measured(samples=4).generated.figures  # a batch is of one item, and of seven
+    assert figures == pytest.approx({name: float(each.double().mean()) for name, each in wanted.items()}, rel=1e-6)
+    assert measured(samples=4, batch_size=28).generated.figures == pytest.approx(figures, rel=1e-6)
 
 
 def test_each_item_counts_once() -> None:

@@ -161,6 +161,43 @@ def test_any_model_fits_that_names_its_scores_so(tmp_path: Path) -> None:
         measured(Model.__new__(Model), passages(dataset))
 
 
+class Uneven(Model):
+    """Pays more for each token of a longer text, so that no mean of means is the mean."""
+
+    modalities = ("text",)
+
+    def score(self, batch: Batch, noise: Noise, samples: int = 1) -> dict[str, torch.Tensor]:
+        tokens = (batch.content[:, 1:] != PAD).sum(1).double()
+        name, nats = ("iw_bound", tokens**2 / 2) if samples > 1 else ("nelbo", tokens**2)
+        return {f"{name}_per_token": nats / tokens, name: nats, "tokens": tokens, "kl": tokens**3}
+
+
+def test_sums_are_over_the_whole_split() -> None:
+    items = documents(23, 9)
+    dataset = ToyText(items)
+    tokens = (items[:, 1:] != PAD).sum(1).double()
+    assert len(tokens.unique()) > 2
+    text = Passages(dataset, range(23), "toy", "val")
+    figures = measured(Uneven(dataset.spec), text, batch_size=4, samples=3).generated.figures
+    for prefix, nats in (("", tokens**2), ("iw_", tokens**2 / 2)):
+        whole = float(nats.sum())
+        assert figures[f"{prefix}nll_per_token"] == pytest.approx(whole / float(tokens.sum()))
+        assert figures[f"{prefix}nll_per_character"] == pytest.approx(whole / text.extent.characters)
+        assert figures[f"{prefix}bits_per_byte"] == pytest.approx(whole / math.log(2) / text.extent.bytes)
+        assert figures[f"{prefix}perplexity"] == pytest.approx(math.exp(whole / float(tokens.sum())))
+    assert figures["kl"] == pytest.approx(float((tokens**3).mean()))
+
+
+def test_each_figure_says_which_way_is_better(tmp_path: Path) -> None:
+    dataset = opened(tmp_path, "char")
+    better = measured(Latent(dataset.spec), passages(dataset), samples=4).better
+    names = ("nll_per_token", "nll_per_character", "perplexity", "bits_per_byte")
+    lower = [f"{prefix}{name}" for prefix in ("", "iw_") for name in names]
+    assert better == {**dict.fromkeys(lower, "lower"), "kl": ""}
+    guesser = measured(built("bert", dataset, "model.objective=mlm"), passages(dataset))
+    assert guesser.better == {"masked_nll": "lower", "masked_accuracy": "higher"}
+
+
 def test_text_that_does_not_fit_the_model(tmp_path: Path) -> None:
     short, long, other = opened(tmp_path, "char"), opened(tmp_path, "char", context=9), opened(tmp_path, "byte")
     check_readable(short, long.spec, "it")
