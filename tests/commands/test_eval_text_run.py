@@ -198,6 +198,17 @@ def test_runs_of_text_compare_on_what_counts_no_tokens(capsys: pytest.CaptureFix
     assert "do not compare" in capsys.readouterr().err
 
 
+def test_records_of_either_command_compare_whatever_the_idle_dtype(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--metric", "likelihood", "n=4", "dtype=bfloat16"]
+    assert main(["eval", "run=decoder", *words, "out=alone"]) == 0
+    assert "dtype= changes nothing here" in capsys.readouterr().err
+    assert main(["eval", "compare", "run=decoder,bert", *words[:3], "out=together"]) == 0
+    (alone,), together = (sorted(Path(folder).iterdir()) for folder in ("alone", "together"))
+    for path in (alone, *together):
+        assert json.loads(path.read_text())["dtype"] is None
+        assert main(["eval", "compare", f"run={alone},./{path}"]) == 0
+
+
 def test_runs_that_compare_are_measured_by_what_suits_all() -> None:
     runs = [find_run(name) for name in ("autoencoder", "decoder")]
     assert set(usual_metrics(runs[0])) > set(usual_metrics(runs[1]))
