@@ -13,6 +13,9 @@ from typing import Any
 
 from aigc_cli.errors import ConfigError, ResourceError
 
+#: How the folder of runs is named.
+_OF_RUNS = "with run_dir= or outputs="
+
 
 def path_of(word: str | Path) -> Path:
     """The path that a user's word names: ``~`` is a home, where there is one of that name, and else a letter.
@@ -22,7 +25,13 @@ def path_of(word: str | Path) -> Path:
     """
     if "\0" in str(word):
         raise ConfigError(f"{str(word)!r} is no path: it holds a null byte", "name a file or a folder")
-    return Path(os.path.expanduser(word))
+    path = Path(os.path.expanduser(word))
+    try:
+        path.lstat()
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise ConfigError(f"{str(word)[:40]}... is no path: {error.strerror}", "choose a shorter one") from None
+    return path
 
 
 def checksum(path: Path, algorithm: str = "sha256") -> str:
@@ -95,7 +104,7 @@ _FIRST = {
 }
 
 
-def check_writable(folder: Path, elsewhere: str) -> None:
+def check_writable(folder: Path, elsewhere: str = _OF_RUNS) -> None:
     """Finds out before anything is computed whether `folder`, which need not be there yet, can be written to.
 
     `elsewhere` is as in :func:`mend_for`.
@@ -103,16 +112,19 @@ def check_writable(folder: Path, elsewhere: str) -> None:
     Raises:
         ResourceError: it cannot.
     """
-    with resource_errors(folder, elsewhere):
+    from tempfile import TemporaryFile  # takes a while
+
+    try:
         there = next(path for path in (folder, *folder.parents) if path.exists())
-    if there.is_dir() and os.access(there, os.W_OK | os.X_OK):
-        return
-    reason = "you may not write there" if there.is_dir() else f"{there} is no folder"
-    raise ResourceError(f"cannot write to {folder}: {reason}", f"choose another folder {elsewhere}")
+        if not there.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, f"{there} is no folder")
+        TemporaryFile(dir=there).close()  # what permissions say is not all: they allow root to write to /proc
+    except OSError as error:
+        raise ResourceError(f"cannot write to {folder}: {error.strerror}", mend_for(error, elsewhere)) from error
 
 
 @contextmanager
-def resource_errors(path: Path, elsewhere: str = "with run_dir= or outputs=") -> Iterator[None]:
+def resource_errors(path: Path, elsewhere: str = _OF_RUNS) -> Iterator[None]:
     """Turns a full disk, a read-only folder or a file too large into a :class:`ResourceError` that names `path`.
 
     `elsewhere` is as in :func:`mend_for`.

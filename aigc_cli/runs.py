@@ -27,7 +27,7 @@ from typing import Any
 from aigc_cli.config import identity, load_yaml, save_yaml
 from aigc_cli.data.base import DataSpec
 from aigc_cli.errors import ConfigError, DataError, suggest
-from aigc_cli.files import path_of, read_json, resource_errors, write_atomically, write_json
+from aigc_cli.files import check_writable, path_of, read_json, resource_errors, write_atomically, write_json
 
 OUTPUTS = Path("outputs")
 _RECORDED = (
@@ -236,12 +236,14 @@ def create_run(config: dict[str, Any]) -> Run:
         ResourceError: it cannot be written.
     """
     root = Path(config["outputs"])
+    check_writable(root)
     if config["run_dir"] is not None:
         path = path_of(config["run_dir"]).absolute()
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             resumable = (path / "config.yaml").exists()
             mend = f"go on with `aigc train --resume {shlex.quote(str(path))}`, or name " if resumable else "name "
             raise ConfigError(f"run_dir={config['run_dir']} exists and is not empty", mend + "another folder")
+        check_writable(path)
         with resource_errors(path):
             path.mkdir(parents=True, exist_ok=True)
     else:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from aigc_cli.errors import ConfigError, ResourceError
-from aigc_cli.files import checksum, path_of, replacing, resource_errors, write_atomically
+from aigc_cli.files import check_writable, checksum, path_of, replacing, resource_errors, write_atomically
 
 
 def test_a_replacement_that_fails_leaves_the_old(tmp_path):
@@ -38,9 +38,28 @@ def test_a_full_disk_says_where_else_to_go():
         raise OSError(errno.ENOSPC, "No space left on device")
 
 
+def test_a_place_that_takes_no_files_is_found_out_beforehand(tmp_path):
+    check_writable(tmp_path / "not" / "there", "with out=")
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "file").touch()
+    for folder, named in ((tmp_path / "file" / "in it", "file is no folder"), (tmp_path / ("a" * 300), "too long")):
+        with pytest.raises(ResourceError, match=named) as caught:
+            check_writable(folder, "with out=")
+        assert caught.value.mend == "choose another folder with out="
+
+
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="needs /proc, which takes no files from anyone")
+def test_a_place_that_permissions_allow_and_the_system_does_not():
+    for folder in (Path("/proc"), Path("/proc/a/b")):
+        with pytest.raises(ResourceError, match=f"cannot write to {folder}: "):
+            check_writable(folder)
+
+
 def test_a_word_is_a_path(monkeypatch):
     monkeypatch.setenv("HOME", "/home/someone")
     assert path_of("~/a") == Path("/home/someone/a")
     assert path_of("~nobody~here/a") == Path("~nobody~here/a")
     with pytest.raises(ConfigError, match="null byte"):
         path_of("a\0b")
+    with pytest.raises(ConfigError, match="is no path: File name too long"):
+        path_of("a" * 300)

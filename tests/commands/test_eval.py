@@ -1,5 +1,6 @@
 """``aigc eval``: from words to figures, files and exit codes."""
 
+import errno
 import json
 from importlib.metadata import version
 from pathlib import Path
@@ -234,7 +235,11 @@ def test_a_place_that_cannot_be_written_is_told_of_before_anything_is_measured(
     (tiny_run.path / "eval").touch()
     assert main(["eval", "--metric", "fd", "n=30"]) == 5
     assert f"{tiny_run.path / 'eval'} is no folder" in capsys.readouterr().err
-    monkeypatch.setattr("os.access", lambda path, mode: False)
+
+    def refuse(**where: Path) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr("tempfile.TemporaryFile", refuse)
     for words in (["--metric", "fd", "n=30", "out=here"], ["stats", "metric=fd", "out=s.npz"]):
         assert main(["eval", *words]) == 5
         assert "choose another folder with out=" in capsys.readouterr().err

@@ -8,6 +8,7 @@ import pytest
 
 from aigc_cli.cli import main
 from aigc_cli.metrics import classifier
+from aigc_cli.runs import Run
 
 
 @pytest.fixture(autouse=True)
@@ -86,3 +87,26 @@ def test_statistics_tell_of_a_source_that_is_not_asked(
     main(["eval", "stats", *words, "out=s.npz"])
     warned = re.findall("warning: (.*)= changes nothing here", capsys.readouterr().err)
     assert warned == ([] if idle is None else [idle])
+
+
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="needs /proc, which takes no files from anyone")
+@pytest.mark.parametrize(
+    "line",
+    [
+        "eval stats data=digits metric=fd out=/proc/s.npz", "eval stats data=digits metric=fd out=/proc/a/s.npz",
+        "eval data=digits metric=fd fake=a.npz out=/proc/a", "train trainer.steps=1 run_dir=/proc/a",
+        "train trainer.steps=1 outputs=/proc/a",
+    ],
+)  # fmt: skip
+def test_a_place_that_takes_no_files_is_told_of_first(line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(line.split()) == 5
+    said = capsys.readouterr()
+    assert not said.out
+    assert said.err.startswith("aigc: cannot write to /proc")
+    assert len(said.err.splitlines()) == 2
+
+
+@pytest.mark.parametrize("line", ["eval data=digits fake=a.npz out=", "eval stats out=", "sample out=", "eval run="])
+def test_a_name_that_no_file_can_have_is_told_of(tiny_run: Run, line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(f"{line}{'a' * 300}.npz".split()) == 2
+    assert "is no path: File name too long" in capsys.readouterr().err
