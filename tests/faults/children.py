@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import resource
 import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+
+import pytest
 
 from aigc_cli.files import checksum
 
@@ -84,6 +87,18 @@ def aigc(*words: str, folder: Path, before: Callable[[], object] | None = None) 
     """Runs one command line to its end: its exit code, and what it said."""
     child = Child(words, folder, before)
     return child.wait(), child.said
+
+
+needs_proc = pytest.mark.skipif(
+    not Path("/proc/self/statm").is_file(), reason="needs /proc to tell how much memory is in use"
+)
+
+
+def without_memory(more: int) -> None:
+    """Leaves this process `more` bytes of address space beyond what it has."""
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    limit = pages * os.sysconf("SC_PAGE_SIZE") + more
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 
 
 def train(run: Path, *words: str) -> str:

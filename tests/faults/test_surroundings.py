@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import functools
 import os
-import resource
 import time
 from pathlib import Path
 
 import pytest
-from children import aigc, hashes, resume, steps, train
+from children import aigc, hashes, needs_proc, resume, steps, train, without_memory
 from families import words_of
 
 from aigc_cli.runs import find_run
@@ -72,18 +71,6 @@ def test_paths_of_any_kind(tmp_path: Path, name: str) -> None:
     code, said = aigc("sample", f"run={name} run", "n=1", "max_tokens=4", f"out={name} out", folder=folder)
     assert code == 0, said
     assert any((folder / f"{name} out").iterdir())
-
-
-def without_memory(more: int) -> None:
-    """Leaves this process `more` bytes of address space beyond what it has."""
-    pages = int(Path("/proc/self/statm").read_text().split()[0])
-    limit = pages * os.sysconf("SC_PAGE_SIZE") + more
-    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-
-
-needs_proc = pytest.mark.skipif(
-    not Path("/proc/self/statm").is_file(), reason="needs /proc to tell how much memory is in use"
-)
 
 
 @needs_proc
