@@ -114,10 +114,6 @@ class Noise:
         """Uniform draws in [0, 1), float32, (n, \\*shape)."""
         return self._stack([row.random(shape, dtype=np.float32) for row in self._rows])
 
-    def integers(self, high: int, *shape: int) -> torch.Tensor:
-        """Uniform integers in [0, high), int64, (n, \\*shape)."""
-        return self._stack([row.integers(high, size=shape, dtype=np.int64) for row in self._rows])
-
     def _stack(self, rows: list[np.ndarray]) -> torch.Tensor:
         import torch
 

@@ -38,11 +38,6 @@ class KVCache:
         """The length of the longest row."""
         return max(self.lengths)
 
-    @property
-    def even(self) -> bool:
-        """Whether all rows are as long."""
-        return self._where is None
-
     def positions(self, count: int) -> slice | Tensor:
         """Where the next `count` tokens of each row stand: a slice for all rows alike, or (rows, 1)."""
         if self._where is not None:
