@@ -18,7 +18,8 @@ from aigc_cli.metrics.base import require
 from aigc_cli.metrics.evaluation import summed
 from aigc_cli.metrics.extraction import Extraction, Key, build_extractor
 from aigc_cli.metrics.features import FeatureStatistics
-from aigc_cli.metrics.images import DatasetImages, First, Images
+from aigc_cli.metrics.image_files import Drawn, FileImages
+from aigc_cli.metrics.images import DatasetImages, Images
 from aigc_cli.metrics.statistics_file import write_statistics
 from aigc_cli.runs import versions
 
@@ -51,9 +52,9 @@ def write_stats(asked: EvalConfig, options: Options) -> int:
     images: Images
     if asked.real is not None:
         side = open_side(asked.real, setting.channels())
-        if not isinstance(side, Images):
+        if not isinstance(side, FileImages):
             raise ConfigError(f"real={asked.real} holds statistics already", "name a folder or .npz of images")
-        images = side if asked.n is None else First(side, asked.n)
+        images = side if asked.n is None else Drawn(side, asked.n)
     else:
         images = DatasetImages(setting.split(asked.split), asked.split, setting.data or "", asked.n)
     sources = setting.sources()

@@ -21,7 +21,8 @@ from aigc_cli.files import path_of
 from aigc_cli.metrics.evaluation import Evaluator, Side
 from aigc_cli.metrics.extraction import LABELS, labels_of
 from aigc_cli.metrics.features import Sources
-from aigc_cli.metrics.images import DatasetImages, First, Images, open_images
+from aigc_cli.metrics.image_files import Drawn, FileImages, alike, open_images
+from aigc_cli.metrics.images import DatasetImages, Images
 from aigc_cli.metrics.report import Sides
 from aigc_cli.metrics.result import Result, averaged
 from aigc_cli.metrics.statistics_file import StatisticsFile, is_statistics
@@ -189,8 +190,8 @@ def open_sides(setting: Setting, seeds: int) -> tuple[list[Side], Sides]:
     fake, real, held_out = (open_side(word, channels) for word in (asked.fake, asked.real, asked.held_out))
     if isinstance(held_out, StatisticsFile):
         raise ConfigError(f"held_out={asked.held_out} holds statistics", "name a folder or .npz of images")
-    if isinstance(fake, Images) and asked.n is not None:
-        fake = First(fake, asked.n)
+    if isinstance(fake, FileImages) and asked.n is not None:
+        fake = Drawn(fake, asked.n)
     if real is not None and asked.reference is not None:
         raise ConfigError("real= and reference= are two references", "leave one of them out")
     drawer = None
@@ -204,8 +205,9 @@ def open_sides(setting: Setting, seeds: int) -> tuple[list[Side], Sides]:
     own = asked.real is None or (isinstance(real, StatisticsFile) and _of_own_data(setting, real))
     if held_out is None and own and asked.reference is None:
         held_out = _other_split(setting, n)
-    if held_out is not None:
-        held_out = First(held_out, min(n or len(held_out), len(held_out)))
+    if isinstance(held_out, FileImages) and 0 < n < len(held_out):
+        held_out = Drawn(held_out, n)
+    fake, real, held_out = alike((fake, real, held_out), channels)
     fakes: list[Side] = [fake] if fake is not None else []
     if drawer is not None:
         fakes = [drawer.images(n, asked.seed + k) for k in range(seeds if drawer.mode == "sample" else 1)]

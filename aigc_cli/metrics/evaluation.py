@@ -7,6 +7,7 @@ import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 
 from aigc_cli.config import check
@@ -149,16 +150,19 @@ class Evaluator:
         """
         if isinstance(fake, StatisticsFile):
             return self._evaluate_statistics(fake)
-        self._check_shape(fake)
+        self._check_shape(fake, "generated")
         floor_n = len(self.held_out) if self.held_out is not None else 0
         matched = _fresh(self._primed) if 0 < floor_n < len(fake) else {}
+        few = fake.few(floor_n) if matched else torch.zeros(0)
         metrics = _fresh(self._primed)
         seen = 0
         for layers in self._extraction.layers(fake, "generated", [key for name in metrics for key in self._keys(name)]):
             self._update(metrics, layers)
-            if seen < floor_n:
-                self._update(matched, layers, floor_n - seen)
-            seen += len(next(iter(layers.values())))
+            count = len(next(iter(layers.values())))
+            rows = few[(few >= seen) & (few < seen + count)] - seen
+            if len(rows):
+                self._update(matched, {key: layer[rows] for key, layer in layers.items()})
+            seen += count
         results = []
         for name, metric in metrics.items():
             at_floor_n = None
@@ -182,14 +186,14 @@ class Evaluator:
         """The results that :meth:`evaluate` will give of `n` images, still without figures."""
         return [self._result(name, metric, Score({}, n), None, done=False) for name, metric in self._primed.items()]
 
-    def _check_shape(self, images: Images) -> None:
+    def _check_shape(self, images: Images, what: str) -> None:
         compared = any(metric.needs_real for metric in self._primed.values())
         if compared and isinstance(self.real, Images):
-            same_shape(images, self.real)
+            same_shape(images, self.real, what)
 
-    def _update(self, metrics: Mapping[str, FeatureMetric], layers: Layers, at_most: int | None = None) -> None:
+    def _update(self, metrics: Mapping[str, FeatureMetric], layers: Layers) -> None:
         for name, metric in metrics.items():
-            metric.update(*(layers[key][:at_most] for key in self._keys(name)), real=False)
+            metric.update(*(layers[key] for key in self._keys(name)), real=False)
 
     def _result(
         self, name: str, metric: FeatureMetric, score: Score, at_floor_n: Score | None, *, done: bool = True
@@ -214,7 +218,7 @@ class Evaluator:
     def _measure_floors(self) -> dict[str, Score | None]:
         if self.held_out is None or not len(self.held_out):
             return {}
-        self._check_shape(self.held_out)
+        self._check_shape(self.held_out, "held-out")
         metrics = _fresh(self._primed)
         judging = [name for name, metric in metrics.items() if LABELS in metric.layers]
         if judging and self.held_out.labels() is None:

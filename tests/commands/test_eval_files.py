@@ -9,8 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from aigc_cli.cli import main
+from aigc_cli.config import compose
+from aigc_cli.data import open_dataset
 from aigc_cli.metrics import classifier
 from aigc_cli.runs import Run
 
@@ -118,6 +121,26 @@ def test_wrong_words(tiny_run: Run, words: list[str], named: str, capsys: pytest
     message = capsys.readouterr().err
     assert named in message
     assert len(message.strip().splitlines()) <= 3
+
+
+def test_the_floor_from_class_folders_is_of_all_classes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    dataset = open_dataset(compose("train", ["data=digits", "data.size=8"])["data"], "train")
+    items = [dataset.read(i) for i in range(500)]
+    for i, (image, label) in enumerate(items[100:]):
+        folder = Path("held") / str(label)
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image[0].numpy()).save(folder / f"{i}.png")
+    np.savez("mixed.npz", images=torch.stack([image for image, _ in items[100:]])[:, 0].numpy())
+    np.savez("fake.npz", images=torch.stack([image for image, _ in items[:60]])[:, 0].numpy())
+    words = ["--metric", "fd", "fake=fake.npz", "real=mixed.npz", "data=digits", "data.size=8"]
+    sorted_by_class, mixed = (
+        told(capsys, *words, f"held_out={name}")["results"][0]["floor"] for name in ("held", "mixed.npz")
+    )
+    assert sorted_by_class["n"] == mixed["n"] == 60
+    assert sorted_by_class["figures"]["fd"] == pytest.approx(mixed["figures"]["fd"], rel=0.5)
 
 
 def test_one_image_has_no_statistics(tiny_run: Run, capsys: pytest.CaptureFixture[str]) -> None:

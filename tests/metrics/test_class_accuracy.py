@@ -12,7 +12,7 @@ from aigc_cli.errors import ConfigError
 from aigc_cli.metrics.class_accuracy import ClassAccuracy, ClassAccuracyConfig
 from aigc_cli.metrics.evaluation import Evaluator
 from aigc_cli.metrics.features import Sources
-from aigc_cli.metrics.images import DatasetImages, First, GeneratedImages
+from aigc_cli.metrics.images import DatasetImages, GeneratedImages
 from aigc_cli.metrics.result import Result
 
 METRIC = {"class_accuracy": {"name": "class_accuracy", "extractor": "pixels"}}
@@ -75,7 +75,6 @@ def test_labels_follow_the_images(blobs: Callable[..., ImageDataset], monkeypatc
     some: Any = DatasetImages(dataset, "test", "blobs", 5)
     wanted = [row % 2 for row in some.rows()]
     assert some.labels().tolist() == wanted
-    assert First(some, 3).labels().tolist() == wanted[:3]  # type: ignore[union-attr]
     whole = dataset.resident()
     monkeypatch.setattr(dataset, "resident", lambda: None)
     monkeypatch.setattr(dataset, "read", lambda row: (whole.content[row], int(whole.labels[row])))  # type: ignore

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -14,6 +15,7 @@ from aigc_cli.metrics import evaluation
 from aigc_cli.metrics.evaluation import Evaluator
 from aigc_cli.metrics.extraction import Extraction, Key
 from aigc_cli.metrics.features import Extractor, Sources
+from aigc_cli.metrics.image_files import open_images
 from aigc_cli.metrics.images import DatasetImages, GeneratedImages
 
 FD = {"name": "fd", "extractor": "pixels"}
@@ -216,3 +218,15 @@ def test_figures_while_a_model_trains(images: Make) -> None:
     figures = measure()
     assert set(figures) == {"fd[pixels]"}
     assert figures == measure()
+
+
+def test_fewer_images_of_files_beside_the_floor_are_of_all_kinds(images: Make, tmp_path: Path) -> None:
+    kinds = torch.zeros(40, 16, dtype=torch.uint8)
+    for kind in range(4):  # which stand together, as class folders do
+        kinds[10 * kind : 10 * kind + 10, 4 * kind : 4 * kind + 4] = 255
+    np.savez(tmp_path / "a.npz", kinds.reshape(40, 4, 4).numpy())
+    vendi = {"vendi": {"name": "vendi", "extractor": "pixels"}}
+    (result,) = Evaluator(vendi, Sources(), None, side(images(10))).evaluate(open_images(tmp_path / "a.npz"))
+    assert result.generated.figures["vendi"] == pytest.approx(4)
+    assert result.at_floor_n is not None
+    assert result.at_floor_n.figures["vendi"] > 3

@@ -176,7 +176,7 @@ def test_torchmetrics_own_default_fails_the_same_check(
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
     from torchmetrics.image.fid import FrechetInceptionDistance
 
-    from aigc_cli.metrics.images import open_images
+    from aigc_cli.metrics.image_files import open_images
 
     fid = {}
     for antialias in (True, False):
