@@ -169,8 +169,9 @@ def make_evaluator(setting: Setting, metrics: Mapping[str, Mapping[str, Any]], s
     if isinstance(sides.fake, Images) and any(LABELS in _metric(name).layers for name in metrics):
         labels_of(sides.fake, "generated")  # an extractor may take minutes to train
     return Evaluator(
-        metrics, setting.sources(), sides.real, sides.held_out, batch_size=asked.batch_size, dtype=asked.dtype
-    )
+        metrics, setting.sources(), sides.real, sides.held_out, sides.all_held_out,
+        batch_size=asked.batch_size, dtype=asked.dtype,
+    )  # fmt: skip
 
 
 def with_extractor(asked: EvalConfig, metrics: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -203,17 +204,14 @@ def open_sides(setting: Setting, seeds: int) -> tuple[list[Side], Sides]:
     if real is None and setting.opened is not None:  # else nothing is compared with it
         real = _reference(setting, n, seeds)
     own = asked.real is None or (isinstance(real, StatisticsFile) and _of_own_data(setting, real))
-    if held_out is None and own and asked.reference is None:
-        held_out = _other_split(setting, n)
-    if isinstance(held_out, FileImages) and 0 < n < len(held_out):
-        held_out = Drawn(held_out, n)
-    fake, real, held_out = alike((fake, real, held_out), channels)
+    apart = [_held_out(setting, held_out, most, own) for most in (n or MOST, max(n, MOST))]
+    fake, real, held_out, whole = alike((fake, real, *apart), channels)
     fakes: list[Side] = [fake] if fake is not None else []
     if drawer is not None:
         fakes = [drawer.images(n, asked.seed + k) for k in range(seeds if drawer.mode == "sample" else 1)]
         if len(fakes) > 1:
             fakes[0].facts["seeds"] = seeds
-    return fakes, Sides(fakes[0], real, held_out)
+    return fakes, Sides(fakes[0], real, held_out, whole)
 
 
 def open_side(word: str | None, channels: int | None) -> Side | None:
@@ -262,10 +260,21 @@ def _of_own_data(setting: Setting, statistics: StatisticsFile) -> bool:
     return bool(setting.split(setting.asked.split).spec.fingerprint == fingerprint)
 
 
-def _other_split(setting: Setting, n: int) -> Images | None:
-    """At most `n` images of the first split that is not the reference and is not empty."""
+def _held_out(setting: Setting, named: Images | None, most: int, own: bool) -> Images | None:
+    """At most so many of the images that the user named, or of the first split that is neither reference nor empty.
+
+    Args:
+        setting: Where the splits are.
+        named: What ``held_out=`` names.
+        most: How many.
+        own: Whether the reference is of the setting's own data.
+    """
+    if named is not None:
+        return Drawn(named, most) if isinstance(named, FileImages) and most < len(named) else named
+    if not own or setting.asked.reference is not None:
+        return None
     for other, dataset in other_splits(setting):
-        return DatasetImages(dataset, other, setting.data or "", n or MOST)
+        return DatasetImages(dataset, other, setting.data or "", most)
     return None
 
 

@@ -34,6 +34,7 @@ class Evaluator:
         sources: What extractors may build themselves from.
         real: The reference; None will do where no metric looks at it.
         held_out: Real images that neither model nor reference has seen, for the floor.
+        all_held_out: The same and more of them, for metrics whose figures depend on them; None takes `held_out`.
         batch_size: Images at a time; figures do not depend on it beyond rounding. None suits memory and extractor.
         dtype: What extractors compute in, "float32" or "bfloat16".
 
@@ -49,6 +50,7 @@ class Evaluator:
         sources: Sources,
         real: Side | None,
         held_out: Images | None = None,
+        all_held_out: Images | None = None,
         *,
         batch_size: int | None = None,
         dtype: str = "float32",
@@ -57,6 +59,7 @@ class Evaluator:
         self._configs = {name: check(f"metric.{name}", components[name].config, metrics[name]) for name in metrics}
         self._values = {name: dict(values) for name, values in metrics.items()}
         self.real, self.held_out, self.dtype = real, held_out, dtype
+        self.all_held_out = held_out if all_held_out is None else all_held_out
         for name, component in components.items():
             self._refuse(name, component)
         self._extractors = {
@@ -119,9 +122,9 @@ class Evaluator:
         self._hand_over(needed, kept, "real")
         holding = {name: metric for name, metric in self._primed.items() if metric.needs_held_out}
         if holding:
-            assert self.held_out is not None
+            assert self.all_held_out is not None
             wanted = {key: True for name in holding for key in self._keys(name)}
-            self._hand_over(holding, self._extraction.reference(self.held_out, "held-out", wanted), "held")
+            self._hand_over(holding, self._extraction.reference(self.all_held_out, "held-out", wanted), "held")
 
     def _hand_over(
         self, metrics: Mapping[str, FeatureMetric], kept: Mapping[Key, Tensor | FeatureStatistics], side: str

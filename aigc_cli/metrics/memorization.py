@@ -44,7 +44,7 @@ class Memorization(FeatureMetric):
       (the statistic of Meehan, Chaudhuri and Dasgupta, A Non-Parametric Test to Detect Data-Copying in Generative
       Models, 2020, over the whole space). One half is what fresh data gives, 1 what copies give.
     - ``copies``: the share of samples nearer to a training image than all but the nearest `quantile` of held-out
-      images, which is what fresh data gives; it sees a few copies among many samples.
+      images, which is what fresh data gives, or equal to one; it sees a few copies among many samples.
     - ``authenticity``: the share of samples farther from their nearest training image than that is from its own nearest
       other (Alaa et al., How Faithful is your Synthetic Data?, 2022, section 3.3); features only.
     """
@@ -98,7 +98,9 @@ class Memorization(FeatureMetric):
             held_out, _ = nearest(self._rows("held", space), real, self.config.memory_mb)
             self._found[space] = distance, index
             values[f"closer{suffix}"] = above(distance, held_out)
-            values[f"copies{suffix}"] = float((distance < held_out.quantile(self.config.quantile)).double().mean())
+            near = held_out.quantile(self.config.quantile)
+            # Where enough held-out images are in the training set themselves, nothing is nearer than that.
+            values[f"copies{suffix}"] = float(((distance < near) | (distance == 0)).double().mean())
         values["authenticity"] = self._authenticity()
         return {name: torch.tensor(values[name], dtype=torch.float64) for name in self.figures}
 

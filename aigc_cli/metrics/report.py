@@ -33,7 +33,10 @@ class Sides:
 
     fake: Any
     real: Any
+    #: As many as are generated, for the floor.
     held_out: Any = None
+    #: All of them, for metrics whose figures depend on them; None where those are the same.
+    all_held_out: Any = None
 
 
 @dataclass(frozen=True)
@@ -147,10 +150,16 @@ def _rows(results: Sequence[Result], n: int) -> list[list[str]]:
             bound = f"{result.bounds[figure]} " if figure in result.bounds else ""
             row = [result.label(figure), bound + number(result.generated, figure) + around]
             row += [] if matched is None else [number(result.at_floor_n, figure)]
-            row += [] if held_out is None else [number(result.floor, figure)]
+            row += [] if held_out is None else [_floor(result.floor, figure, held_out.n)]
             row += [number(result.beside.get(name), figure) for name in beside]
             rows.append([*row, f"{way} is better" if way else ""])
     return rows
+
+
+def _floor(floor: Score | None, figure: str, n: int | None) -> str:
+    """A figure of the floor, with its number of items where the column's head tells another."""
+    own = f" (n={floor.n:,})" if floor is not None and floor.n is not None and floor.n != n else ""
+    return number(floor, figure) + own
 
 
 def number(score: Score | None, figure: str) -> str:

@@ -56,6 +56,7 @@ def record(result: Result, sides: Any, device: str, *, dtype: str = "float32") -
     """
     extractor = result.extractor
     held_out = {} if sides.held_out is None else sides.held_out.facts
+    whole = sides.held_out if sides.all_held_out is None else sides.all_held_out
     real = {} if sides.real is None else sides.real.facts
     comparable, reason = comparable_to_literature(result, sides)
     made: dict[str, Any] = {
@@ -70,7 +71,7 @@ def record(result: Result, sides: Any, device: str, *, dtype: str = "float32") -
         "generated_at_floor_n": _score(result.at_floor_n, {}),
         "generated": {"n": result.generated.n, **sides.fake.facts},
         "real": {"n": result.n_real, **real},
-        "held_out": {"n": len(sides.held_out), **held_out} if result.needs_held_out else None,
+        "held_out": {"n": len(whole), **held_out} if result.needs_held_out else None,
         "extractor": None
         if extractor is None
         else {"name": extractor.name, "sha256": extractor.checksum, **extractor.facts},

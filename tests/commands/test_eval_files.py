@@ -143,6 +143,20 @@ def test_the_floor_from_class_folders_is_of_all_classes(
     assert sorted_by_class["figures"]["fd"] == pytest.approx(mixed["figures"]["fd"], rel=0.5)
 
 
+def test_what_is_near_is_told_by_all_held_out_images_however_few_are_judged(
+    tiny_run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    records = {n: told(capsys, "--metric", "fd,memorization", f"n={n}")["results"] for n in (2, 60)}
+    assert {n: memorization["held_out"]["n"] for n, (_, memorization) in records.items()} == {2: 359, 60: 359}
+    assert {n: fd["floor"]["n"] for n, (fd, _) in records.items()} == {2: 2, 60: 60}
+    assert records[2][1]["floor"]["figures"] == records[60][1]["floor"]["figures"]
+    assert main(["eval", "--metric", "fd,memorization", "n=60"]) == 0
+    assert "held-out real (n=60)" in (printed := capsys.readouterr().out)
+    assert re.search(r"^closer\S* .* \(n=180\)", printed, flags=re.MULTILINE)
+    assert main(["eval", "--metric", "memorization", "n=1"]) == 3
+    assert "1 generated images are too few" in capsys.readouterr().err
+
+
 def test_one_image_has_no_statistics(tiny_run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["eval", "stats", "metric=fd", "n=1", "out=s.npz"]) == 3
     assert "too few" in capsys.readouterr().err

@@ -53,7 +53,7 @@ def test_metrics_on_features(auto_run: Run, random_inception: Path, capsys: pyte
         if name in others:
             assert record["generated"]["seeds"] == 2, name
             assert set(record["spread"]) == set(record["figures"]), name
-        assert record["floor"]["n"] == (100 if name == "memorization" else 200), name
+        assert record["floor"]["n"] == (180 if name == "memorization" else 200), name
     assert len(list((auto_run.path / "eval").glob("memorization*.png"))) == 1
 
 

@@ -48,6 +48,13 @@ def test_the_share_of_copies_among_others_is_found() -> None:
     assert got["copies"] == pytest.approx(0.2 + 0.8 * 0.05, abs=0.05)
 
 
+def test_copies_are_copies_where_some_held_out_images_are_in_the_training_set() -> None:
+    """Even if those are so many that no sample can be nearer than the nearest of them."""
+    train = pictures(300, 0)
+    got = figures(train, torch.cat([train[:40], pictures(160, 1)]), torch.cat([train[:75], pictures(25, 2)]))
+    assert got["copies"] == got["copies_pixels"] == 0.75
+
+
 def test_the_gallery_shows_the_copies_beside_their_originals() -> None:
     train = pictures(300, 0)
     built = metric(train, pictures(50, 1), torch.cat([pictures(60, 2), train[7:10]]))
