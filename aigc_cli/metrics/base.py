@@ -33,7 +33,7 @@ class FeatureMetric(Metric):
     needs_held_out: ClassVar[bool] = False
     #: The extractor that its plain name stands for in the literature; on any other its name takes a bracket.
     native: ClassVar[str | None] = None
-    #: Its figures, and which way is better: "lower", "higher" or "" for a spread.
+    #: The figures that it may give, and which way is better: "lower", "higher" or "" for a spread.
     figures: ClassVar[dict[str, str]]
 
     def __init__(self, width: int) -> None:

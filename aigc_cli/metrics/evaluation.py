@@ -206,7 +206,7 @@ class Evaluator:
             metric=name,
             extractor=extractor,
             plain=extractor.canonical and wanted == metric.native and self.dtype == "float32",
-            better=metric.figures,
+            better={figure: way for figure, way in metric.figures.items() if not done or figure in score.figures},
             config=self._values[name],
             n_real=self._n_real if metric.needs_real else 0,
             generated=score,

@@ -50,7 +50,10 @@ class _KernelDistance(SampleMetric):
         self.config = config
 
     def compute(self) -> dict[str, Tensor]:
-        """Mean and spread of the distance over the subsets; 0 is best, and chance puts it a little to either side."""
+        """Mean and spread of the distance over the subsets; 0 is best, and chance puts it a little to either side.
+
+        Without a spread where no two subsets differ: what rounding makes of it then says nothing.
+        """
         real, fake = self.gathered()
         for features, whose in ((real, "real"), (fake, "generated")):
             require(len(features), 2, whose, self.figure, "give more images, n= for generated ones")
@@ -63,16 +66,26 @@ class _KernelDistance(SampleMetric):
             return features[chosen.to(features.device)].double()
 
         values = torch.stack([polynomial_mmd(subset(fake), subset(real)) for _ in range(self.config.subsets)])
-        return {self.figure: values.mean(), f"{self.figure}_std": values.std(correction=0)}
+        spread = {} if self._all_alike(real, fake) else {f"{self.figure}_std": values.std(correction=0)}
+        return {self.figure: values.mean(), **spread}
 
     def _size(self, real: Tensor, fake: Tensor) -> int:
         # The estimate is unbiased for any size, so that smaller sets may serve whole; only its spread changes.
         return min(self.config.subset_size, len(real), len(fake))
 
+    def _all_alike(self, real: Tensor, fake: Tensor) -> bool:
+        return self.config.subsets == 1 or self._size(real, fake) == len(real) == len(fake)
+
     def notes(self) -> list[str]:
-        """Says so where the subsets had to be smaller than asked."""
-        size = self._size(*self.gathered())
-        return [f"subsets of {size}, because there are no more images"] if size < self.config.subset_size else []
+        """Says so where the subsets had to be smaller than asked, and where there is no spread over them."""
+        real, fake = self.gathered()
+        size = self._size(real, fake)
+        notes = [f"subsets of {size}, because there are no more images"] if size < self.config.subset_size else []
+        if self._all_alike(real, fake):
+            notes.append(
+                f"no {self.figure}_std, because there is one subset: give more images, or a smaller subset_size"
+            )
+        return notes
 
 
 @register("metric", "kid", KIDConfig)

@@ -158,13 +158,13 @@ def _rows(results: Sequence[Result], n: int) -> list[list[str]]:
 
 def _floor(floor: Score | None, figure: str, n: int | None) -> str:
     """A figure of the floor, with its number of items where the column's head tells another."""
-    own = f" (n={floor.n:,})" if floor is not None and floor.n is not None and floor.n != n else ""
+    own = f" (n={floor.n:,})" if floor is not None and floor.n not in (None, n) else ""
     return number(floor, figure) + own
 
 
 def number(score: Score | None, figure: str) -> str:
     """A figure as a person reads it."""
-    return "-" if score is None else f"{score.figures[figure]:.4g}"
+    return "-" if score is None or figure not in score.figures else f"{score.figures[figure]:.4g}"
 
 
 def table(rows: Sequence[Sequence[str]]) -> list[str]:

@@ -157,6 +157,18 @@ def test_what_is_near_is_told_by_all_held_out_images_however_few_are_judged(
     assert "1 generated images are too few" in capsys.readouterr().err
 
 
+def test_a_kernel_distance_without_a_spread_is_told_without_one(
+    tiny_run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sides = [f"fake={pictures(Path('a.npz'), 30, 0)}", f"real={pictures(Path('b.npz'), 30, 1)}"]
+    words = ["--metric", "kd", *sides, f"held_out={pictures(Path('c.npz'), 20, 2)}", "data=digits", "data.size=8"]
+    (record,) = told(capsys, *words)["results"]
+    assert list(record["figures"]) == list(record["better"]) == ["kd[digits-cnn]"]
+    assert set(record["floor"]["figures"]) == {"kd", "kd_std"}
+    assert main(["eval", *words]) == 0
+    assert "note: no kd_std" in capsys.readouterr().out
+
+
 def test_one_image_has_no_statistics(tiny_run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["eval", "stats", "metric=fd", "n=1", "out=s.npz"]) == 3
     assert "too few" in capsys.readouterr().err

@@ -59,6 +59,15 @@ def test_small_sets_serve_whole_and_it_says_so() -> None:
     assert metric.notes() == ["subsets of 30, because there are no more images"]
 
 
+def test_there_is_no_spread_over_subsets_that_are_all_the_same() -> None:
+    for metric in (kid(normal(30, 0, 0), normal(30, 0, 1)), kid(normal(300, 0, 0), normal(300, 0, 1), subsets=1)):
+        assert set(metric.compute()) == {"kid"}
+        assert "no kid_std" in metric.notes()[-1]
+    for metric in (kid(normal(31, 0, 0), normal(30, 0, 1)), kid(normal(60, 0, 0), normal(60, 0, 1))):
+        assert float(metric.compute()["kid_std"]) > 1e-5
+        assert not any("no kid_std" in note for note in metric.notes())
+
+
 def test_one_image_gives_no_number() -> None:
     with pytest.raises(DataError, match="too few"):
         kid(normal(30, 0, 0), normal(1, 0, 1)).compute()
