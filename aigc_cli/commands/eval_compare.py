@@ -15,7 +15,13 @@ from aigc_cli.commands.eval_kinds import by_kind
 from aigc_cli.commands.eval_model import measure_model
 from aigc_cli.commands.eval_text_run import text_records, text_run
 from aigc_cli.commands.eval_words import records_folder, warn_of_ignored
-from aigc_cli.commands.evaluating import make_evaluator, open_setting, open_sides, with_extractor
+from aigc_cli.commands.evaluating import (
+    looks_at_nothing_else,
+    make_evaluator,
+    open_setting,
+    open_sides,
+    with_extractor,
+)
 from aigc_cli.config import STRICT, Options
 from aigc_cli.errors import ConfigError, DataError
 from aigc_cli.files import path_of, read_json
@@ -98,7 +104,7 @@ def _evaluated(asked: EvalConfig, options: Options, words: list[str]) -> list[tu
         raise ConfigError(f"{of_text[0]} is for runs of text, and not all of these are", "name such runs")
     settings = [open_setting(replace(asked, run=word), options, run) for word, run in zip(words, runs, strict=True)]
     first = runs[0]
-    for run in runs[1:]:
+    for run in [] if looks_at_nothing_else(asked) else runs[1:]:
         for what in ("fingerprint", "shape"):
             own, other = getattr(first.spec, what), getattr(run.spec, what)
             if own != other and not isinstance(asked.data.get("name"), str):

@@ -99,7 +99,7 @@ def open_setting(asked: EvalConfig, options: Options, run: Run | None = None) ->
     if run is None:
         referred = asked.real is not None or reference is not None or named_data
         alone = referred and (asked.fake is not None or asked.task == "stats")
-        alone = alone or (asked.fake is not None and _looks_at_nothing_else(asked))
+        alone = alone or (asked.fake is not None and looks_at_nothing_else(asked))
         run = None if alone and "run" not in words else _run(asked, words)
     if run is None:
         check_no_controls(asked)
@@ -122,7 +122,7 @@ def _run(asked: EvalConfig, words: set[str]) -> Run | None:
         return None
 
 
-def _looks_at_nothing_else(asked: EvalConfig) -> bool:
+def looks_at_nothing_else(asked: EvalConfig) -> bool:
     """Whether every metric looks at what is measured alone, through an extractor that learns from no data."""
     kinds = by_kind(asked.metric)
     extractors = {values.get("extractor") for values in with_extractor(asked, kinds.features).values()}

@@ -214,6 +214,7 @@ class Evaluator:
             at_floor_n=at_floor_n,
             notes=tuple(metric.notes()) if done else (),
             facts={"floor": "every second held-out image against the others"} if metric.needs_held_out else {},
+            needs_real=metric.needs_real,
             needs_held_out=metric.needs_held_out,
             gallery=metric.gallery() if done else None,
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -87,7 +87,13 @@ def _draw(gallery: Tensor, path: Path, scale_to: int = 96) -> None:
 
 def describe(results: Sequence[Result], sides: Sides, run: str | None, files: Sequence[Path]) -> str:
     """The figures as a table, with the floor beside them, and what they were measured with."""
-    lines = [_headline(sides, run), "", *table(_rows(results, len(sides.fake))), ""]
+    compared = any(result.needs_real for result in results)
+    lines = [
+        _headline(sides if compared else replace(sides, real=None), run),
+        "",
+        *table(_rows(results, len(sides.fake))),
+        "",
+    ]
     notes = list(notes_of(results))
     if sides.held_out is None and any(result.extractor is not None for result in results):
         notes.append("there are no held-out real images to show a floor for; name some with held_out=")

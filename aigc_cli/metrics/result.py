@@ -53,6 +53,8 @@ class Result:
     bounds: Mapping[str, str] = field(default_factory=dict)
     #: What else a reader must know, such as the signature of a text metric.
     facts: Mapping[str, Any] = field(default_factory=dict)
+    #: Whether the reference plays any part in the figures.
+    needs_real: bool = True
     #: Whether the figures themselves depend on held-out real items, and not their floor alone.
     needs_held_out: bool = False
     #: Images worth a look, (rows, columns, C, h, w) uint8.

@@ -57,7 +57,7 @@ def record(result: Result, sides: Any, device: str, *, dtype: str = "float32") -
     extractor = result.extractor
     held_out = {} if sides.held_out is None else sides.held_out.facts
     whole = sides.held_out if sides.all_held_out is None else sides.all_held_out
-    real = {} if sides.real is None else sides.real.facts
+    real = sides.real.facts if sides.real is not None and result.needs_real else {}
     comparable, reason = comparable_to_literature(result, sides)
     made: dict[str, Any] = {
         "metric": result.metric,

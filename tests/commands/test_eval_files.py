@@ -169,6 +169,19 @@ def test_a_kernel_distance_without_a_spread_is_told_without_one(
     assert "note: no kd_std" in capsys.readouterr().out
 
 
+def test_a_reference_that_plays_no_part_is_not_told_of_nor_compared(
+    tiny_run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake = f"fake={pictures(Path('a.npz'), 30, 0)}"
+    assert main(["eval", "--metric", "vendi", fake]) == 0
+    assert capsys.readouterr().out.splitlines()[0] == "30 images of a.npz"
+    made = [told(capsys, "--metric", "vendi", fake, *words) for words in (["out=a"], ["out=b", "split=test"])]
+    assert [one["results"][0]["real"] for one in made] == [{"n": 0}] * 2
+    assert main(["eval", "compare", "run=" + ",".join(one["files"][0] for one in made)]) == 0
+    assert main(["eval", "--metric", "fd,vendi", fake]) == 0
+    assert "against 1,258 train images of digits" in capsys.readouterr().out
+
+
 def test_one_image_has_no_statistics(tiny_run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["eval", "stats", "metric=fd", "n=1", "out=s.npz"]) == 3
     assert "too few" in capsys.readouterr().err
