@@ -123,6 +123,7 @@ class Evaluator:
         holding = {name: metric for name, metric in self._primed.items() if metric.needs_held_out}
         if holding:
             assert self.all_held_out is not None
+            self._check_shape(self.all_held_out, "held-out")
             wanted = {key: True for name in holding for key in self._keys(name)}
             self._hand_over(holding, self._extraction.reference(self.all_held_out, "held-out", wanted), "held")
 

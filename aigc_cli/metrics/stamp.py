@@ -58,7 +58,7 @@ def record(result: Result, sides: Any, device: str, *, dtype: str = "float32") -
     held_out = {} if sides.held_out is None else sides.held_out.facts
     whole = sides.held_out if sides.all_held_out is None else sides.all_held_out
     real = sides.real.facts if sides.real is not None and result.needs_real else {}
-    comparable, reason = comparable_to_literature(result, sides)
+    comparable, reason = comparable_to_literature(result, sides, dtype)
     made: dict[str, Any] = {
         "metric": result.metric,
         "figures": result.labelled(),
@@ -96,12 +96,14 @@ def _score(score: Score | None, facts: Mapping[str, Any]) -> dict[str, Any] | No
     return None if score is None else {"figures": score.figures, "n": score.n, **facts}
 
 
-def comparable_to_literature(result: Result, sides: Any) -> tuple[bool, str]:
+def comparable_to_literature(result: Result, sides: Any, dtype: str = "float32") -> tuple[bool, str]:
     """Whether figures compare with published ones, and why they do, or do not."""
     if result.metric not in _PUBLISHED:
         return False, f"{result.metric} has no published protocol"
     if not result.plain:
         assert result.extractor is not None
+        if result.extractor.canonical and dtype != "float32":
+            return False, f"the features were computed in {dtype}, and published ones in float32"
         return False, f"the features are of {result.extractor.name}, not the reference's weights and preprocessing"
     changed = [key for key, value in _PUBLISHED[result.metric].items() if result.config.get(key) != value]
     if changed:

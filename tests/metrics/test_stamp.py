@@ -24,6 +24,11 @@ class Extractor:
         raise NotImplementedError
 
 
+class Other(Extractor):
+    name = "inception-v3-compat-clean"
+    canonical = False
+
+
 def result(figure: float = 3.0, **changed: Any) -> Result:
     values: dict[str, Any] = {
         "metric": "fid",
@@ -52,7 +57,7 @@ def test_figures_under_the_published_protocol_compare_with_published_ones() -> N
     ("changed", "facts", "reason"),
     [
         ({"metric": "fd"}, {}, "no published protocol"),
-        ({"plain": False}, {}, "weights and preprocessing"),
+        ({"plain": False, "extractor": Other()}, {}, "weights and preprocessing"),
         ({"generated": Score({"fid": 1.0}, 10_000)}, {}, "50,000 generated"),
         ({}, {"original": False}, "lost detail"),
         ({}, {"split": "test"}, "50,000 train"),
@@ -66,6 +71,13 @@ def test_other_figures_say_why_they_do_not(changed: dict[str, Any], facts: dict[
     known, why = comparable_to_literature(result(**changed), sides(**facts))
     assert not known
     assert reason in why
+
+
+def test_a_lower_precision_is_the_reason_where_it_is_all_that_differs() -> None:
+    known, why = comparable_to_literature(result(plain=False), sides(), "bfloat16")
+    assert not known
+    assert "computed in bfloat16" in why
+    assert "computed in bfloat16" in record(result(plain=False), sides(), "cpu", dtype="bfloat16")["comparable_because"]
 
 
 def records(figure: float, **changed: Any) -> dict[str, dict[str, Any]]:
