@@ -182,6 +182,16 @@ def test_a_reference_that_plays_no_part_is_not_told_of_nor_compared(
     assert "against 1,258 train images of digits" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("metric", ["fd", "memorization"])
+def test_held_out_images_of_another_size_are_named(
+    tiny_run: Run, capsys: pytest.CaptureFixture[str], metric: str
+) -> None:
+    sides = [f"{side}={pictures(Path(f'{side}.npz'), 12, i)}" for i, side in enumerate(("fake", "real"))]
+    held_out = f"held_out={pictures(Path('h.npz'), 12, 2, (16, 16))}"
+    assert main(["eval", "--metric", metric, *sides, held_out, "data=digits", "data.size=8"]) == 3
+    assert "held-out images are 1x16x16 and real ones 1x8x8" in capsys.readouterr().err
+
+
 def test_one_image_has_no_statistics(tiny_run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["eval", "stats", "metric=fd", "n=1", "out=s.npz"]) == 3
     assert "too few" in capsys.readouterr().err
