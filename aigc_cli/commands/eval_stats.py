@@ -107,7 +107,10 @@ def _extractor(asked: EvalConfig, options: Options) -> str:
     metrics = asked.metric
     if not any(word.lstrip("+").startswith("metric=") for word in options.overrides):
         metrics = compose("eval", ["metric=fid"])["metric"]
-    features = with_extractor(asked, by_kind(metrics).features)
+    kinds = by_kind(metrics)
+    for other in (name for name in metrics if name not in kinds.features):
+        raise ConfigError(f"{other} looks at no features, and statistics are of nothing else", "leave it out")
+    features = with_extractor(asked, kinds.features)
     names = {str(values["extractor"]) for values in features.values()}
     idle = ["held_out", "seeds", "seed", "step"]
     if asked.real is not None and names <= _WITHOUT_DATA:

@@ -94,6 +94,8 @@ def test_statistics_of_files_through_the_classifier_of_a_dataset(
         (["data=digts", "--metric", "fd"], "did you mean digits?"),
         (["stats", "data=digits", "out=s.txt"], ".npz"),
         (["stats", "data=digits", "metric=fd,fid", "out=s.npz"], "one extractor"),
+        (["stats", "data=digits", "metric=[fd,likelihood]", "out=s.npz"], "likelihood looks at no features"),
+        (["stats", "data=digits", "metric=bleu", "out=s.npz"], "bleu looks at no features"),
         (["statz", "data=digits"], "did you mean stats?"),
         (["comapre", "run=a,b"], "did you mean compare?"),
         (["compare", "run=latest"], "several runs"),
