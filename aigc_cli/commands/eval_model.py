@@ -6,7 +6,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from aigc_cli.commands.drawing import facts_of
-from aigc_cli.commands.eval_words import check_no_other_side
+from aigc_cli.commands.eval_words import check_no_other_side, check_number
 from aigc_cli.config import check
 from aigc_cli.errors import ConfigError
 from aigc_cli.metrics.latents import measure_active_units
@@ -51,6 +51,7 @@ def measure_model(setting: Setting, kinds: Kinds) -> list[tuple[list[Result], Si
         metric.distributed_available_fn = lambda: False
     restored = restore_model(run, step=asked.step, device=asked.device)
     split, dataset = held_out_items(setting)
+    check_number(asked.n, len(dataset), f"images in the {split} split", drawn=bool(kinds.features))
     n = min(asked.n or len(dataset), len(dataset))
     rows = sorted(permutation(len(dataset), "reference", split, n)[:n].tolist()) if n < len(dataset) else list(range(n))
     results = _reconstruction(setting, restored, dataset, rows, kinds, metrics) if metrics else []

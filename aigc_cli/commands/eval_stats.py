@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aigc_cli.commands.eval_kinds import by_kind
-from aigc_cli.commands.eval_words import check_no_controls, warn_of_ignored
+from aigc_cli.commands.eval_words import check_no_controls, check_number, warn_of_ignored
 from aigc_cli.commands.evaluating import open_setting, open_side, with_extractor
 from aigc_cli.config import Options, compose
 from aigc_cli.errors import ConfigError
@@ -56,7 +56,9 @@ def write_stats(asked: EvalConfig, options: Options) -> int:
             raise ConfigError(f"real={asked.real} holds statistics already", "name a folder or .npz of images")
         images = side if asked.n is None else Drawn(side, asked.n)
     else:
-        images = DatasetImages(setting.split(asked.split), asked.split, setting.data or "", asked.n)
+        dataset = setting.split(asked.split)
+        check_number(asked.n, len(dataset), f"images in the {asked.split} split")
+        images = DatasetImages(dataset, asked.split, setting.data or "", asked.n)
     sources = setting.sources()
     extractor = build_extractor(name, sources)
     extraction = Extraction({name: extractor}, sources.device, asked.batch_size, asked.dtype)

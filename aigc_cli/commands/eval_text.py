@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from aigc_cli.commands.eval_words import check_no_controls, warn_of_ignored
+from aigc_cli.commands.eval_words import check_no_controls, check_number, warn_of_ignored
 from aigc_cli.config import check
 from aigc_cli.data.text_files import printable, read_lines
 from aigc_cli.errors import ConfigError
@@ -25,7 +25,7 @@ def measure_text(asked: EvalConfig, metrics: Configs) -> tuple[list[Result], Sid
     """The figures of the lines of ``fake=``, against those of ``real=`` where a metric needs them.
 
     Raises:
-        ConfigError: a file is not named, or not there.
+        ConfigError: a file is not named, or not there, or has fewer lines than ``n=``.
         DataError: a file is no UTF-8 text, is empty, or does not pair up with the other.
     """
     built: dict[str, TextMetric] = {}
@@ -41,7 +41,9 @@ def measure_text(asked: EvalConfig, metrics: Configs) -> tuple[list[Result], Sid
     check_no_controls(asked)
     idle = ("run", "data", "step", "seed", "seeds", "split", "reference", "held_out", *([] if needing else ["real"]))
     warn_of_ignored(asked, {}, *idle)
-    fake, real = _lines(asked.fake)[: asked.n], [] if asked.real is None else _lines(asked.real)
+    fake, real = _lines(asked.fake), [] if asked.real is None else _lines(asked.real)
+    check_number(asked.n, len(fake), f"lines in {asked.fake}")
+    fake = fake[: asked.n]
     results = [_measured(name, metric, fake, real, asked.n, metrics[name]) for name, metric in built.items()]
     return results, Sides(_side(asked.fake, fake), None if asked.real is None else _side(asked.real, real))
 

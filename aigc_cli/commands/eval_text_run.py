@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from aigc_cli.commands.drawing import facts_of
 from aigc_cli.commands.eval_kinds import by_kind
 from aigc_cli.commands.eval_model import held_out_items
-from aigc_cli.commands.eval_words import check_no_other_side, records_folder
+from aigc_cli.commands.eval_words import check_no_other_side, check_number, records_folder
 from aigc_cli.commands.evaluating import open_setting
 from aigc_cli.config import Options, check, compose
 from aigc_cli.data.codecs import TextCodec
@@ -110,6 +110,10 @@ def measure_text_run(setting: Setting, kinds: Kinds) -> list[Told]:
         DataError: a checkpoint or data that cannot be trusted.
     """
     run = _open(setting, kinds)
+    writers = {run.writer(name) for name in kinds.text}
+    if kinds.scores or kinds.fills or kinds.latents or writers - {run.own}:
+        there, what = len(run.held_out), f"items in the {run.held_out.split} split"
+        check_number(setting.asked.n, there, what, drawn=run.own in writers)
     told = [run.likelihood(name, values) for name, values in kinds.scores.items()]
     told += [run.infill(values) for values in kinds.fills.values()]
     told += [run.active_units() for _ in kinds.latents]

@@ -58,6 +58,20 @@ def _given(asked: EvalConfig, key: str) -> bool:
     return any(part is not None for part in value.values()) if isinstance(value, dict) else value != _USUAL.get(key)
 
 
+def check_number(n: int | None, there: int, what: str, *, drawn: bool = False) -> None:
+    """Refuses an ``n=`` of more than is there; only warns where it is of what is `drawn`, too.
+
+    Raises:
+        ConfigError: so many of `what` are not there.
+    """
+    if n is None or n <= there:
+        return
+    found = f"n={n}: there are {there:,} {what}"
+    if not drawn:
+        raise ConfigError(found, f"use n={there}, or no n=")
+    print(f"aigc: warning: {found}, all of which are measured", file=sys.stderr)
+
+
 def check_no_other_side(asked: EvalConfig, mend: str) -> None:
     """Refuses what a run would be compared with where all is asked of its model; warns of other idle keys.
 

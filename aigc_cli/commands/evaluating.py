@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from aigc_cli.commands.drawing import Drawer
 from aigc_cli.commands.eval_kinds import by_kind
-from aigc_cli.commands.eval_words import check_no_controls, warn_of_ignored
+from aigc_cli.commands.eval_words import check_no_controls, check_number, warn_of_ignored
 from aigc_cli.commands.opening import opener
 from aigc_cli.config import Options
 from aigc_cli.data import open_dataset
@@ -233,8 +233,7 @@ def _number(setting: Setting, fake: Side | None, real: Side | None, drawer: Draw
     else:
         size = MOST
     most = min(drawer.most(), asked.n or min(size or MOST, MOST))
-    if asked.n is not None and most < asked.n:
-        raise ConfigError(f"n={asked.n}: there are {most} held-out images to reconstruct", f"use n={most}, or no n=")
+    check_number(asked.n, most, "held-out images to reconstruct")
     return most
 
 

@@ -96,6 +96,7 @@ def test_statistics_of_files_through_the_classifier_of_a_dataset(
         (["stats", "data=digits", "metric=fd,fid", "out=s.npz"], "one extractor"),
         (["stats", "data=digits", "metric=[fd,likelihood]", "out=s.npz"], "likelihood looks at no features"),
         (["stats", "data=digits", "metric=bleu", "out=s.npz"], "bleu looks at no features"),
+        (["stats", "data=digits", "metric=fd", "n=5000", "out=s.npz"], "there are 1,258 images in the train split"),
         (["statz", "data=digits"], "did you mean stats?"),
         (["comapre", "run=a,b"], "did you mean compare?"),
         (["compare", "run=latest"], "several runs"),
@@ -387,6 +388,12 @@ def test_words_that_text_does_not_hear(texts: Path, capsys: pytest.CaptureFixtur
     assert " n= " not in warned
     assert main(["eval", *words, "temperature=2"]) == 2
     assert "no key temperature" in capsys.readouterr().err
+
+
+def test_more_lines_than_there_are_are_not_measured(texts: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["eval", "--metric", "bleu", "fake=hyp.txt", "real=ref.txt", "n=2"]) == 0
+    assert main(["eval", "--metric", "bleu", "fake=hyp.txt", "real=ref.txt", "n=3"]) == 2
+    assert "n=3: there are 2 lines in hyp.txt" in capsys.readouterr().err
 
 
 def test_text_that_does_not_fit_gives_no_number(texts: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -31,6 +31,21 @@ def test_reconstruction_is_of_held_out_images(auto_run: Run, capsys: pytest.Capt
     assert told(capsys, "--metric", "reconstruction", "split=train")["reconstruction"]["real"]["n"] == 1258
 
 
+@pytest.mark.parametrize("metric", ["likelihood", "reconstruction", "active_units"])
+def test_more_items_than_there_are_are_not_measured(
+    auto_run: Run, capsys: pytest.CaptureFixture[str], metric: str
+) -> None:
+    assert main(["eval", "--metric", metric, "n=360"]) == 2
+    assert "n=360: there are 359 images in the test split" in capsys.readouterr().err
+
+
+def test_a_number_that_is_of_samples_too_may_be_greater(auto_run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    records = told(capsys, "--metric", "vendi,likelihood", "n=360")
+    assert {name: record["generated"]["n"] for name, record in records.items()} == {"vendi": 360, "likelihood": 359}
+    assert main(["eval", "--metric", "vendi,likelihood", "n=360"]) == 0
+    assert "warning: n=360: there are 359 images" in capsys.readouterr().err
+
+
 def test_the_names_of_figures_lead_to_their_metric(auto_run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     for words, wanted in (
         ("psnr,ssim,mse", {"reconstruction"}),

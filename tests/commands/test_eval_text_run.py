@@ -160,6 +160,7 @@ def test_several_seeds_show_their_spread(capsys: pytest.CaptureFixture[str]) -> 
         (["run=translator", "--metric", "bleu,continuation"], "continuation is for texts that stand alone"),
         (["run=decoder", "beem=2"], "did you mean beam"),
         (["run=decoder", "--metric", "likelihood", "prompt=the"], "prompt="),
+        (["run=decoder", "--metric", "likelihood", "n=99999"], "items in the test split"),
         (["run=decoder", "data.contxt=8"], "context"),
         (["run=decoder", "data.context=32"], "data.context="),
         (["run=decoder", "data=digits"], "leave data= out"),
