@@ -38,7 +38,7 @@ def measure_model(setting: Setting, kinds: Kinds) -> list[tuple[list[Result], Si
     asked, run = setting.asked, setting.run
     if run is None or asked.fake is not None:
         what = next(iter(kinds.of_model))
-        raise ConfigError(f"{what} asks a model itself, and images from files have none", "name a run with run=")
+        raise ConfigError(f"{what} asks a model itself, and files come from none", "name a run with run=")
     if asked.seeds is not None:
         print(f"aigc: warning: seeds= changes nothing for {', '.join(kinds.of_model)}", file=sys.stderr)
     if not kinds.features:
@@ -58,7 +58,14 @@ def measure_model(setting: Setting, kinds: Kinds) -> list[tuple[list[Result], Si
     results += _figures_of_itself(setting, restored, dataset, rows, kinds)
     model_facts = {**facts_of(restored), "seed": asked.seed, "controls": {}, "reconstructed": split}
     facts = {"data": setting.data, "split": split, "fingerprint": dataset.spec.fingerprint}
-    return [(results, Sides(Items(n, model_facts), Items(n, facts)))]
+    made = f"{split} images of {setting.data} as {_asked_for(kinds)} by {run.name} at step {restored.step}"
+    return [(results, Sides(Items(n, model_facts, made), Items(0, facts, "")))]
+
+
+def _asked_for(kinds: Kinds) -> str:
+    """What a model does with held-out images, in words."""
+    deeds = {"reconstructed": kinds.pairs, "predicted": kinds.scores, "encoded": kinds.latents}
+    return " and ".join(deed for deed, metrics in deeds.items() if metrics)
 
 
 def _figures_of_itself(

@@ -31,6 +31,18 @@ def test_reconstruction_is_of_held_out_images(auto_run: Run, capsys: pytest.Capt
     assert told(capsys, "--metric", "reconstruction", "split=train")["reconstruction"]["real"]["n"] == 1258
 
 
+@pytest.mark.parametrize(
+    ("metrics", "deed"),
+    [("likelihood", "predicted"), ("reconstruction", "reconstructed"), ("psnr,elbo", "reconstructed and predicted")],
+)
+def test_the_headline_says_what_was_done_with_the_images(
+    auto_run: Run, capsys: pytest.CaptureFixture[str], metrics: str, deed: str
+) -> None:
+    assert main(["eval", "--metric", metrics, "n=20"]) == 0
+    headline = capsys.readouterr().out.splitlines()[0]
+    assert headline == f"20 test images of digits as {deed} by {auto_run.name} at step 7"
+
+
 @pytest.mark.parametrize("metric", ["likelihood", "reconstruction", "active_units"])
 def test_more_items_than_there_are_are_not_measured(
     auto_run: Run, capsys: pytest.CaptureFixture[str], metric: str
