@@ -115,7 +115,7 @@ def _measure(asked: EvalConfig, options: Options) -> int:
         told += measure_model(setting, kinds)
     return tell(asked, options, told, name=None if setting.run is None else setting.run.name, device=setting.device,
                 folder=folder,
-                following="aigc sample" if setting.run is None else f"aigc sample run={setting.run.word}")  # fmt: skip
+                following=None if setting.run is None else f"aigc sample run={setting.run.word}")  # fmt: skip
 
 
 def _measure_text_run(run: Run, asked: EvalConfig, options: Options) -> int:

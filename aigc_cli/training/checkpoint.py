@@ -265,7 +265,8 @@ def choose_checkpoint(run: Run, step: int | str | None) -> Checkpoint:
         step = best
     known = [str(known) for known in folder.steps()]
     if str(step) not in known:
-        raise ConfigError(f"{run.path} has no checkpoint of step {step}", suggest(str(step), [*known, "best"]))
+        choices = known if best_step(run) is None else [*known, "best"]
+        raise ConfigError(f"{run.path} has no checkpoint of step {step}", suggest(str(step), choices))
     return folder.load(int(step))
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from aigc_cli.cli import main
+from aigc_cli.errors import DataError
 from aigc_cli.metrics import classifier
 from aigc_cli.runs import Run
 
@@ -43,8 +44,41 @@ def test_files_have_no_classes_and_no_model(capsys: pytest.CaptureFixture[str]) 
     for metric, says in (("class_accuracy", "of no class"), ("likelihood", "asks a model itself")):
         assert main(["eval", "--metric", metric, "fake=a.npz"]) == 2
         assert says in capsys.readouterr().err
+    Path("a.txt").write_text("a line\n")
+    assert main(["eval", "--metric", "likelihood", "fake=a.txt"]) == 2
+    assert "images" not in capsys.readouterr().err
     assert main(["eval", "stats", "metric=fd", "out=s.npz"]) == 2
     assert "a dataset with data=" in capsys.readouterr().err
+
+
+def test_what_follows_is_told_where_there_is_a_run_to_go_on_with(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["eval", "--metric", "fd", "fake=a.npz", "real=b.npz", "data=digits", "data.size=8"]) == 0
+    assert "next:" not in capsys.readouterr().out
+
+
+def test_the_mend_for_missing_weights_works_without_a_run(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise DataError("no connection")
+
+    monkeypatch.setattr("aigc_cli.data.download.download", refuse)
+    monkeypatch.setenv("TORCH_HOME", "torch")
+    assert main(["eval", "--metric", "fid", "fake=a.npz", "real=b.npz"]) == 3
+    message = capsys.readouterr().err
+    assert "`aigc eval --metric fd,prdc` needs no such file, but data=NAME where there is no run" in message
+    words = ["--metric", "fd,prdc", "data=digits", "data.size=8", "fake=a.npz", "real=b.npz"]
+    assert main(["eval", *words]) == 0
+
+
+def test_only_a_run_that_has_a_best_checkpoint_is_offered_it(tiny_run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    best = tiny_run.path / "best.json"
+    best.unlink(missing_ok=True)
+    assert main(["eval", "--metric", "fd", "step=77"]) == 2
+    assert "best" not in capsys.readouterr().err
+    best.write_text('{"step": 5, "value": 1}')
+    assert main(["eval", "--metric", "fd", "step=77"]) == 2
+    assert "best" in capsys.readouterr().err
 
 
 def test_a_run_that_is_named_and_not_there_is_told_of(capsys: pytest.CaptureFixture[str]) -> None:
