@@ -34,8 +34,8 @@ from aigc_cli.metrics.written import (
 from aigc_cli.models.variational import VariationalModel
 from aigc_cli.registry import find
 from aigc_cli.runs import Run, find_run
-from aigc_cli.sampling.controls import check_controls, field_values, model_class, named_values
-from aigc_cli.sampling.plans import warn_of_ignored
+from aigc_cli.sampling.controls import check_controls, field_values, model_class, modes_of, named_values
+from aigc_cli.sampling.plans import ignored, warn_of_changed
 from aigc_cli.training.checkpoint import Restored, restore_model
 
 if TYPE_CHECKING:
@@ -110,6 +110,7 @@ def measure_text_run(setting: Setting, kinds: Kinds) -> list[Told]:
         DataError: a checkpoint or data that cannot be trusted.
     """
     run = _open(setting, kinds)
+    run.warn_of_idle(kinds)
     writers = {run.writer(name) for name in kinds.text}
     if kinds.scores or kinds.fills or kinds.latents or writers - {run.own}:
         there, what = len(run.held_out), f"items in the {run.held_out.split} split"
@@ -143,7 +144,6 @@ def _open(setting: Setting, kinds: Kinds) -> TextRun:
     )
     controls = _controls(run, asked, kinds)
     restored = restore_model(run, step=asked.step, device=asked.device)
-    warn_of_ignored(restored.model, field_values(controls), getattr(controls, "mode", None) or "sample")
     setting.split("train")  # says what is wrong with the words for the data, before another split is looked for
     split, dataset = held_out_items(setting)
     check_readable(dataset, restored.spec, run.name)
@@ -177,6 +177,15 @@ class TextRun:
     def pairs(self) -> bool:
         """Whether it writes one text from another."""
         return self.restored.spec.modality == "pairs"
+
+    def warn_of_idle(self, kinds: Kinds) -> None:
+        """Warns of controls that change nothing in any of the ways in which the model is looked at."""
+        model, controls = self.restored.model, field_values(self.controls)
+        usual = controls.get("mode") or "sample"
+        ways = ["reconstruct" if self.writer(name) == self.reconstructed else usual for name in kinds.text]
+        ways += ["infill"] if kinds.fills and "infill" in modes_of(model) else []
+        deaf = [ignored(model, controls, way) for way in ways]
+        warn_of_changed(model, controls, [name for name in controls if all(name in some for some in deaf)], "here")
 
     def writer(self, metric: str) -> Callable[[Configs], Told]:
         """What measures a metric of text on texts that suit it."""

@@ -131,7 +131,8 @@ def plan(request: Request) -> Plan:
     way, modality = _find(request.model, mode), request.model.spec.modality
     if way is None:
         raise ConfigError(f"mode={mode} is not for models of {modality}", f"choose from: {', '.join(modes)}")
-    warn_of_ignored(request.model, request.controls, mode)
+    idle = ignored(request.model, request.controls, mode)
+    warn_of_changed(request.model, request.controls, idle, f"with mode={mode}")
     return way.make(request)
 
 
@@ -140,11 +141,10 @@ def _find(model: Model, mode: str) -> _Mode | None:
     return _modes.get((model.spec.modality, mode))
 
 
-def warn_of_ignored(model: Model, controls: Mapping[str, Any], mode: str) -> None:
-    """Warns of controls, the fields of ``model.controls``, that change nothing in a mode."""
+def ignored(model: Model, controls: Mapping[str, Any], mode: str) -> list[str]:
+    """The controls, fields of ``model.controls``, that change nothing in a mode."""
     way = _find(model, mode)
-    if way is not None:
-        warn_of_changed(model, controls, [name for name in controls if not way.heeds(name)], f"with mode={mode}")
+    return [] if way is None else [name for name in controls if not way.heeds(name)]
 
 
 def warn_of_changed(model: Model, controls: Mapping[str, Any], names: Collection[str], where: str) -> None:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -134,7 +135,7 @@ def take_weights(model: Model, codec: Codec, source: Restored, config: Mapping[s
     known = {*origins.values(), *transfer.stand_ins}
     problems += [f"{name} is in that run, and not in this model" for name in theirs if name not in known]
     if found := [problem for problem in problems if problem]:
-        raise _refusal(found, source, config)
+        raise _refusal(found, source, config, alike=_kinds(origins) == _kinds(theirs))
     vocabulary = _shared(codec, source.codec)
     with torch.no_grad():
         for name, origin in origins.items():
@@ -211,10 +212,18 @@ def _check_adapters(model: Model, taken: Taken) -> None:
         )
 
 
-def _refusal(problems: list[str], source: Restored, config: Mapping[str, Any]) -> ConfigError:
+def _kinds(names: Iterable[str]) -> set[str]:
+    """Of tensors, whatever the layer."""
+    return {re.sub(r"\d+", "#", name) for name in names}
+
+
+def _refusal(problems: list[str], source: Restored, config: Mapping[str, Any], *, alike: bool) -> ConfigError:
+    """Of weights that do not fit; `alike` says whether the two models have the same kinds of tensors."""
     more = f"; and {len(problems) - _MOST_NAMED} more" if len(problems) > _MOST_NAMED else ""
-    differing = " ".join(_differing(config, source.run.config))
-    mend = f"make this model like that one: {differing}" if differing else "start from a run of the same kind of model"
+    family, differing = config["model"]["name"], " ".join(_differing(config, source.run.config))
+    mend = f"make this model like that one: {differing}"
+    if not differing or not (alike or family == source.run.config["model"]["name"]):
+        mend = f"start from a run of model={family}"
     return ConfigError(
         f"the weights of {source.run.name} do not fit: {'; '.join(problems[:_MOST_NAMED])}{more}", mend
     )  # fmt: skip
@@ -225,7 +234,8 @@ def _differing(config: Mapping[str, Any], theirs: Mapping[str, Any]) -> Iterator
     own = dict(walk(config))
     for key, value in walk({"model": theirs["model"], "data": theirs["data"]}):
         section, _, name = key.partition(".")
-        sizes = not isinstance(value, dict) and not name.startswith(("init_", "lora.")) and name != "name"
+        sizes = not isinstance(value, dict) and not name.startswith(("init_", "lora."))
+        sizes &= name != "name" and "dropout" not in name
         sizes &= section == "model" or type(value) is int
         if sizes and key in own and own[key] != value:
             yield f"{key}={value if isinstance(value, str) else json.dumps(value)}"

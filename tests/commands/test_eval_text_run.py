@@ -120,7 +120,7 @@ def test_an_autoencoder_is_measured_by_what_it_gives_back(capsys: pytest.Capture
     assert by_mode["bleu"]["figures"]["bleu"] == record["figures"]["reconstruction_bleu"]
     assert by_mode["distinct"]["generated"]["reconstructed"] == "test"
     assert main(["eval", "run=autoencoder", "n=6", "--metric", "bleu", "mode=reconstruct", "temperature=0.5"]) == 0
-    assert "temperature= changes nothing with mode=reconstruct" in capsys.readouterr().err
+    assert "temperature= changes nothing here" in capsys.readouterr().err
     assert (
         "reconstructed" not in told(capsys, "run=autoencoder", "n=6", "--metric", "distinct")["distinct"]["generated"]
     )
@@ -197,6 +197,28 @@ def test_runs_of_text_compare_on_what_counts_no_tokens(capsys: pytest.CaptureFix
     assert main([*words, "run=decoder,guesser"]) == 2
     assert main(["eval", "compare", "--metric", "infill", "run=decoder,bytes"]) == 2
     assert "do not compare" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "idle", "heard"),
+    [
+        (["run=decoder", "--metric", "likelihood", "temperature=0.5", "top_k=2"], ["temperature", "top_k"], []),
+        (["run=decoder", "--metric", "infill", "top_k=5"], ["top_k"], []),
+        (["run=bert", "--metric", "infill", "max_tokens=3", "steps=2"], ["max_tokens"], ["steps"]),
+        (["run=bert", "--metric", "infill,distinct", "max_tokens=3", "steps=2"], [], ["max_tokens", "steps"]),
+        (["run=autoencoder", "--metric", "reconstruction_bleu", "temperature=0.5"], ["temperature"], []),
+        (["run=autoencoder", "--metric", "active_units,distinct", "temperature=0.5"], [], ["temperature"]),
+    ],
+)
+def test_controls_that_no_metric_hears_are_told_of(
+    capsys: pytest.CaptureFixture[str], words: list[str], idle: list[str], heard: list[str]
+) -> None:
+    assert main(["eval", *words, "n=4"]) == 0
+    said = capsys.readouterr().err
+    for name in idle:
+        assert f"aigc: warning: {name}= changes nothing here" in said
+    for name in heard:
+        assert f"{name}= changes nothing" not in said
 
 
 def test_records_of_either_command_compare_whatever_the_idle_dtype(capsys: pytest.CaptureFixture[str]) -> None:

@@ -164,6 +164,16 @@ def test_what_does_not_fit_is_named(source: Model, tmp_path: Path, words: list[s
     assert caught.value.mend == f"make this model like that one: {mend}"
 
 
+def test_what_no_words_would_make_fit_needs_another_run(source: Model, tmp_path: Path) -> None:
+    """An encoder's latents are in no decoder, whatever its size and dropout."""
+    with pytest.raises(ConfigError, match="is not in that run") as caught:
+        from_text(tmp_path, ABC, "model.dropout=0.3", name="vae_text")
+    assert caught.value.mend == "start from a run of model=vae_text"
+    with pytest.raises(ConfigError) as caught:
+        from_text(tmp_path, ABC, "model.dropout=0.3", "model.width=16", name="bert")
+    assert caught.value.mend == "make this model like that one: model.width=8"
+
+
 def test_learned_positions_are_of_one_length(tmp_path: Path) -> None:
     learned = "model.style.positions=learned"
     saved(text_config(tmp_path, "transformer", learned, "data.context=12"), text_spec(ABC, 13), TextCodec(ABC))
