@@ -164,7 +164,8 @@ def _describe(key: str, schema: type, problems: Sequence[Mapping[str, Any]]) -> 
     value = problem["input"]
     shown = value if isinstance(value, str) else json.dumps(value)
     if kind == "dataclass_type":
-        return f"{key}={shown} is not a section of keys", f"give its keys one by one, with {key}.KEY="
+        names = " ".join(f"{key}.{name}=" for name in _fields_at(schema, problem["loc"]))
+        return f"{key}={shown} is not a section of keys", f"give its keys one by one: {names}"
     if len(problems) == 1 and kind == "literal_error":
         return f"{key}={shown} is not a choice", suggest(shown, _choices(problem))
     return f"{key}={shown} is not allowed", f"{key} must be {' or '.join(dict.fromkeys(map(_allowed, problems)))}"
