@@ -73,4 +73,8 @@ def _lines(word: str) -> list[str]:
     path = path_of(word)
     if not path.is_file():
         raise ConfigError(f"there is no file {printable(path)}", _EXAMPLE)
+    if path.suffix.lower() in (".json", ".jsonl"):
+        raise ConfigError(
+            f"{printable(path)} is of JSON, and lines of plain text are measured", "save its texts as a .txt"
+        )
     return read_lines(path, "save it as UTF-8, an item a line")

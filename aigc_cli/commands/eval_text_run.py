@@ -147,6 +147,8 @@ def _open(setting: Setting, kinds: Kinds) -> TextRun:
     setting.split("train")  # says what is wrong with the words for the data, before another split is looked for
     split, dataset = held_out_items(setting)
     check_readable(dataset, restored.spec, run.name)
+    for problem in dataset.problems():  # such as characters that the run has no tokens for
+        print(f"aigc: warning: {problem}", file=sys.stderr)
     held_out = Passages(dataset, range(len(dataset)), setting.data or "", split)
     return TextRun(setting, restored, held_out, controls)
 
@@ -184,6 +186,8 @@ class TextRun:
         usual = controls.get("mode") or "sample"
         ways = ["reconstruct" if self.writer(name) == self.reconstructed else usual for name in kinds.text]
         ways += ["infill"] if kinds.fills and "infill" in modes_of(model) else []
+        if self.setting.asked.seeds is not None and not kinds.text:
+            print("aigc: warning: seeds= changes nothing here", file=sys.stderr)
         deaf = [ignored(model, controls, way) for way in ways]
         warn_of_changed(model, controls, [name for name in controls if all(name in some for some in deaf)], "here")
 
@@ -297,7 +301,7 @@ class TextRun:
             **facts_of(self.restored),
             "seed": asked.seed,
             "controls": {word: value for word, value in named.items() if value is not None},
-            **({"seeds": asked.seeds} if asked.seeds else {}),
+            **({"seeds": asked.seeds} if asked.seeds and told and controls is not None else {}),
         }
         fake = Items(n, facts, f"{made} {run.name} at step {self.restored.step}")
         return Sides(fake, Items(0, passages.facts, _of(passages) if told else ""))

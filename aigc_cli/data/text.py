@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
@@ -60,10 +61,12 @@ def text(config: TextConfig, split: Split) -> Dataset:
         DataError: no text, text that is broken, or rows without the field.
     """
     if config.root is None:
-        raise ConfigError("data=text needs data.root=", f"name one of, or a folder of {KINDS}")
+        raise ConfigError("data=text needs data.root=", f"name a file, or a folder, of {KINDS}")
     root = find_root(config.root)
     files = text_files(root)
     own = own_splits([name for name, _ in files]) if root.is_dir() else {}
+    if split == "train":
+        _warn_of_left_out([name for name, _ in files], own)
     reading = Reading(config.encoding, config.max_broken)
 
     def corpus_of(wanted: Split) -> Corpus:
@@ -86,11 +89,24 @@ def text(config: TextConfig, split: Split) -> Dataset:
     )
 
 
+def _warn_of_left_out(names: Sequence[str], own: Mapping[Split, Sequence[int]]) -> None:
+    taken = {place for part in own.values() for place in part}
+    left = [name for place, name in enumerate(names) if place not in taken] if own else []
+    if left:
+        some = ", ".join(left[:3]) + (", ..." if len(left) > 3 else "")
+        print(
+            f"aigc: warning: names of files begin with {' and '.join(own)}, which are the splits; left out: {some}",
+            file=sys.stderr,
+        )
+
+
 def own_splits(names: Sequence[str]) -> dict[Split, list[int]]:
-    """Where each split's files lie among `names`, as their first words say; empty where none begins with train."""
+    """Where each split's files lie among `names`, as their first words say; empty where none begins with train, or
+    where that is the only one, and others begin otherwise: a log of somebody's training is no split."""
     words = [SPLIT_WORDS.get(re.split(r"[^a-z]", name.lower(), maxsplit=1)[0]) for name in names]
     found: dict[Split, list[int]] = {}
     for place, word in enumerate(words):
         if word is not None:
             found.setdefault(word, []).append(place)
-    return found if "train" in found else {}
+    alone = len(found) == 1 and None in words
+    return found if "train" in found and not alone else {}

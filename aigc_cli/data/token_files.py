@@ -71,7 +71,7 @@ def stream_tokens(corpus: Corpus, tokenizer: Tokenizer, *, joined: bool) -> Toke
             for group in _together(corpus):
                 for piece, ids in zip(group, tokenizer.encode_all([one.texts[0] for one in group]), strict=True):
                     if not tally.tokens:
-                        tally.first_target(ids)
+                        tally.first_target(piece.texts[0], ids)
                     ended = joined and piece.ends
                     tally.add(piece.texts[0], ids, ends=ended)
                     tally.note_unknown(piece.texts[0], ids)
@@ -122,9 +122,10 @@ class _Tally:
         self.targets = 0
         self.lacking: set[str] = set()
 
-    def first_target(self, ids: np.ndarray) -> None:
+    def first_target(self, text: str, ids: np.ndarray) -> None:
         """The first token of a stream is nothing's target, nor is its text."""
-        characters, size = self.tokenizer.size_of(int(ids[0]))
+        unknown = int(ids[0]) == UNK  # a character, of any size
+        characters, size = (1, len(text[0].encode())) if unknown else self.tokenizer.size_of(int(ids[0]))
         self.targets, self.characters, self.bytes = -1, -characters, -size
 
     def add(self, text: str, ids: np.ndarray, *, ends: bool) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -14,7 +14,7 @@ import numpy as np
 from aigc_cli.data.base import Batch, Dataset, DataSpec, Extent
 from aigc_cli.data.codecs import TextCodec
 from aigc_cli.data.selection import items_at
-from aigc_cli.data.tokenizers import BOS, FIRST, PAD, REPLACEMENT, UNK
+from aigc_cli.data.tokenizers import BOS, FIRST, PAD, UNK
 from aigc_cli.errors import ConfigError, DataError
 from aigc_cli.randomness import permutation
 
@@ -102,19 +102,30 @@ class Passages:
         """How much text the targets are, which are all tokens of an item but the first."""
         if self.whole and self.dataset.extent is not None:
             return self.dataset.extent  # which knows the characters behind `unk` too
+        targets, unknown, characters, size = self._counted
+        if unknown:
+            characters, size = characters + unknown, size + round(unknown * self._unknown_size)
+        return Extent(targets + len(self), targets, characters, size, 0 if self.running else len(self))
+
+    @cached_property
+    def _counted(self) -> tuple[int, int, int, int]:
+        """The targets, those of them that are `unk`, and the characters and bytes of the others."""
         counts = np.zeros(self.codec.tokenizer.vocab_size, dtype=np.int64)
         for batch in self.batches():
             counts += np.bincount(batch.content[:, 1:].flatten().numpy(), minlength=len(counts))
         counts[PAD] = 0
-        sizes = np.array([self._size_of(token) for token in np.flatnonzero(counts).tolist()]).reshape(-1, 2)
-        characters, size = (counts[counts > 0] @ sizes).tolist()
-        targets = int(counts.sum())
-        return Extent(targets + len(self), targets, characters, size, 0 if self.running else len(self))
+        known = np.flatnonzero(counts[FIRST:]) + FIRST
+        sizes = np.array([self.codec.tokenizer.size_of(token) for token in known.tolist()]).reshape(-1, 2)
+        characters, size = (counts[known] @ sizes.astype(np.int64)).tolist()
+        return int(counts.sum()), int(counts[UNK]), characters, size
 
-    def _size_of(self, token: int) -> tuple[int, int]:
-        if token >= FIRST:
-            return self.codec.tokenizer.size_of(token)
-        return (1, len(REPLACEMENT.encode())) if token == UNK else (0, 0)
+    @property
+    def _unknown_size(self) -> float:
+        """The bytes of a character behind `unk`: their mean over the split, or 1, which flatters no model."""
+        if self.dataset.extent is None:
+            return 1.0
+        _, unknown, _, size = replace(self, rows=range(len(self.dataset)))._counted
+        return max(1.0, (self.dataset.extent.bytes - size) / max(1, unknown))
 
     @cached_property
     def facts(self) -> dict[str, Any]:

@@ -371,6 +371,8 @@ def test_text_files_with_a_line_an_item(texts: Path, capsys: pytest.CaptureFixtu
     assert records["bleu"]["generated"]["n"] == records["bleu"]["real"]["n"] == 2
     assert len(list((texts / "figures").iterdir())) == len(names.split(","))
     assert main(["eval", "--metric", "bleu", "fake=hyp.txt", "real=ref.txt"]) == 0
+    Path("hyp.jsonl").write_text('{"text": "a line"}\n')
+    assert main(["eval", "--metric", "bleu", "fake=hyp.jsonl", "real=ref.txt"]) == 2
     out = capsys.readouterr().out
     assert "2 lines of hyp.txt, against 2 lines of ref.txt" in out
     assert "bleu: nrefs:1" in out

@@ -204,6 +204,7 @@ def test_runs_of_text_compare_on_what_counts_no_tokens(capsys: pytest.CaptureFix
     [
         (["run=decoder", "--metric", "likelihood", "temperature=0.5", "top_k=2"], ["temperature", "top_k"], []),
         (["run=decoder", "--metric", "infill", "top_k=5"], ["top_k"], []),
+        (["run=decoder", "--metric", "likelihood", "seeds=2"], ["seeds"], []),
         (["run=bert", "--metric", "infill", "max_tokens=3", "steps=2"], ["max_tokens"], ["steps"]),
         (["run=bert", "--metric", "infill,distinct", "max_tokens=3", "steps=2"], [], ["max_tokens", "steps"]),
         (["run=autoencoder", "--metric", "reconstruction_bleu", "temperature=0.5"], ["temperature"], []),
@@ -219,6 +220,14 @@ def test_controls_that_no_metric_hears_are_told_of(
         assert f"aigc: warning: {name}= changes nothing here" in said
     for name in heard:
         assert f"{name}= changes nothing" not in said
+
+
+def test_characters_that_the_run_has_no_tokens_for_are_told_of(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("strange.txt").write_text("Ω the Ж\n" * 40)
+    words = ["data=text", "data.root=strange.txt", "data.context=16", "data.val_fraction=0", "data.test_fraction=0.5"]
+    assert main(["eval", "run=decoder", "--metric", "likelihood", *words]) == 0
+    said = capsys.readouterr().err
+    assert "40 of 159 characters of the test split are not in the vocabulary" in said
 
 
 def test_records_of_either_command_compare_whatever_the_idle_dtype(capsys: pytest.CaptureFixture[str]) -> None:

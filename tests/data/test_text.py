@@ -200,6 +200,30 @@ def test_files_named_after_splits_are_the_splits(tmp_path):
     assert len(dataset_text(opened(tmp_path))) + len(dataset_text(opened(tmp_path, "test"))) == 160
 
 
+def test_files_that_are_no_splits_are_named(tmp_path, capsys):
+    for name in ("train.txt", "val.txt", "x.txt", "y.txt"):
+        (tmp_path / name).write_text("abab\n" * 20)
+    opened(tmp_path)
+    assert "names of files begin with train and val, which are the splits; left out: x.txt, y.txt" in (
+        capsys.readouterr().err
+    )
+
+
+def test_a_log_of_training_is_no_split(tmp_path, capsys):
+    (tmp_path / "training_log.txt").write_text("aaa\n" * 20)
+    (tmp_path / "letters.txt").write_text("bbb\n" * 20)
+    dataset = opened(tmp_path, val_fraction=0.0, test_fraction=0.0)
+    assert dataset_text(dataset) == "bbb\n" * 20 + "aaa\n" * 20
+    assert capsys.readouterr().err == ""
+
+
+def test_an_unseen_character_that_a_split_begins_with_is_no_target(tmp_path):
+    (tmp_path / "train.txt").write_text("abcd\n" * 20)
+    (tmp_path / "val.txt").write_text("éab")
+    extent = opened(tmp_path, "val", context=2, test_fraction=0.0).extent
+    assert (extent.targets, extent.characters, extent.bytes) == (2, 2, 2)
+
+
 def dataset_text(dataset) -> str:
     return dataset.codec.text(torch.tensor([stream_of(dataset)]), stop=False)[0]
 

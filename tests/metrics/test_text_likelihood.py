@@ -105,6 +105,16 @@ def test_a_part_of_a_split_knows_its_extent(tmp_path: Path, kind: str) -> None:
     assert len(choose_rows(dataset, "val", 10_000)) == len(dataset)
 
 
+def test_a_part_of_a_split_takes_unseen_characters_to_be_as_long_as_those_of_the_split(tmp_path: Path) -> None:
+    (tmp_path / "train.txt").write_text("abcd\n" * 40)
+    (tmp_path / "val.txt").write_text("abécdé\n" * 40)
+    words = {"root": tmp_path, "tokenizer.kind": "char", "context": 7, "test_fraction": 0.1}
+    data = compose("train", ["model=transformer", "data=text", *(f"data.{k}={v}" for k, v in words.items())])["data"]
+    part = passages(open_dataset(data, "val"), 5)
+    assert (part.extent.targets, part.extent.characters) == (35, 35)
+    assert part.extent.bytes == 35 + 10, "é has two bytes, and there are two in each line of seven"
+
+
 def test_the_fingerprint_is_of_the_text_and_not_of_its_tokens(tmp_path: Path) -> None:
     facts = [passages(opened(tmp_path, kind, context=context)).facts for kind, context in (("char", 7), ("bpe", 5))]
     assert facts[0]["fingerprint"] == facts[1]["fingerprint"]

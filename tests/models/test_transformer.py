@@ -210,6 +210,7 @@ def test_what_a_sample_holds_is_its_cache(defaults: dict[str, Any], beam: int) -
         ({"min_p": 1.1}, "min_p"),
         ({"repetition_penalty": 0.5}, "repetition_penalty"),
         ({"max_tokens": 0}, "max_tokens"),
+        ({"max_tokens": 10**9}, "max_tokens"),
         ({"beam": 2, "top_k": 5}, "leave out top_k"),
         ({"beam": 2, "temperature": 0.5}, "leave out temperature"),
         ({"temperature": 0.0, "top_p": 0.9}, "leave out top_p"),
