@@ -22,6 +22,7 @@ from aigc_cli.models.base import Losses
 from aigc_cli.models.language import (
     LanguageModel,
     LanguageModelConfig,
+    MaxTokens,
     Prompts,
     check_drawing,
     mean_of_tokens,
@@ -71,7 +72,7 @@ class FillingControls:
     #: Draws from tokens with at least this share of the likeliest one's probability (Nguyen et al. 2024).
     min_p: Annotated[float, Field(ge=0, le=1)] | None = None
     #: Tokens written after the prompt; None is as many as still fit.
-    max_tokens: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    max_tokens: MaxTokens | None = None
     #: Tokens that each gap in the text of `prompt` stands for; None is one for each underscore of it.
     gap: Annotated[int, Field(ge=1)] | None = None
 

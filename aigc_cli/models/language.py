@@ -24,6 +24,9 @@ from aigc_cli.randomness import Noise
 #: Token ids, for each prompt; sample i is written from prompt ``i mod k`` of the k that there are.
 Prompts = Sequence[Sequence[int]]
 
+#: How many tokens may be asked for; room for them is made beforehand.
+MaxTokens = Annotated[int, Field(ge=1, le=1_000_000)]
+
 
 @dataclass(config=STRICT, frozen=True, kw_only=True)
 class LanguageModelConfig(ModelConfig, TransformerConfig):
@@ -61,7 +64,7 @@ class WritingControls:
     #: Above 1, tokens that the text has already become less likely (Keskar et al. 2019).
     repetition_penalty: Annotated[float, Field(ge=1)] = 1.0
     #: Tokens written at most; None is as many as the model looks at.
-    max_tokens: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    max_tokens: MaxTokens | None = None
     #: Above 1, searches for the likeliest text with so many candidates at a time.
     beam: Annotated[int, Field(ge=1)] = 1
     #: For beam search: the exponent of the length that divides log-probabilities; more prefers long texts.
