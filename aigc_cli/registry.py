@@ -5,9 +5,9 @@ A component registers itself with a decorator beside its code::
     @register("model", "gan", GANConfig)
     class GAN(Model): ...
 
-and is found by name: importing every module of the folder that holds its kind is all the discovery there is, so a new
-component is one new file. Packages installed by the user join through the entry point group ``aigc_plugins``, and a
-module named with ``--plugin`` joins for one command.
+and is found by name: importing every module of the folder that holds its kind, subfolders included, is all the
+discovery there is, so a new component is one new file. Packages installed by the user join through the entry point
+group ``aigc_plugins``, and a module named with ``--plugin`` joins for one command.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ HOMES = {
     "model": "aigc_cli.models",
     "data": "aigc_cli.data",
     "optimizer": "aigc_cli.training",
-    "extractor": "aigc_cli.metrics",
+    "extractor": "aigc_cli.metrics.extractors",
     "metric": "aigc_cli.metrics",
 }
 
@@ -78,8 +78,8 @@ def load(kind: str) -> None:
     home = HOMES[kind]
     if home not in _loaded:
         package = importlib.import_module(home)
-        for module in pkgutil.iter_modules(package.__path__):
-            importlib.import_module(f"{home}.{module.name}")
+        for module in pkgutil.walk_packages(package.__path__, f"{home}."):
+            importlib.import_module(module.name)
         _loaded.add(home)
     for point in plugin_entry_points():
         _import(point.value.split(":")[0])

@@ -12,9 +12,9 @@ import aigc_cli
 PACKAGE = Path(aigc_cli.__file__).parent
 #: Each layer may import itself and those before it; what shares a line is one layer. A folder stands for all in it.
 LAYERS = (
-    ("errors", "registry", "randomness", "progress", "files", "words", "grammar", "folders", "help", "reporting"),
-    ("config", "composition", "translate", "variants", "completion"),
-    ("data",),
+    ("errors", "registry", "randomness", "progress", "files", "reporting"),
+    ("config",),
+    ("modalities", "data"),
     ("nn",),
     ("models",),
     ("runs", "training"),

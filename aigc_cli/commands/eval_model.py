@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from aigc_cli.commands.drawing import facts_of
 from aigc_cli.commands.eval_words import check_no_other_side, check_number
-from aigc_cli.config import check
+from aigc_cli.config.schema import check
 from aigc_cli.errors import ConfigError
 from aigc_cli.metrics.latents import measure_active_units
 from aigc_cli.metrics.likelihood import measure_likelihood

@@ -12,8 +12,7 @@ from aigc_cli.commands.eval_kinds import by_kind
 from aigc_cli.commands.eval_model import held_out_items
 from aigc_cli.commands.eval_words import check_no_other_side, check_number, records_folder
 from aigc_cli.commands.evaluating import open_setting
-from aigc_cli.config import Options, check, compose
-from aigc_cli.data.codecs import TextCodec
+from aigc_cli.config.schema import Options, check, compose
 from aigc_cli.errors import ConfigError
 from aigc_cli.metrics.infill import measure_infill
 from aigc_cli.metrics.latents import measure_active_units
@@ -31,6 +30,7 @@ from aigc_cli.metrics.written import (
     reconstructions,
     translations,
 )
+from aigc_cli.modalities.codecs import TextCodec
 from aigc_cli.models.variational import VariationalModel
 from aigc_cli.registry import find
 from aigc_cli.runs import Run, find_run

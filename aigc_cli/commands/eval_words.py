@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from aigc_cli.config.folders import top_level_keys
 from aigc_cli.errors import ConfigError, suggest
 from aigc_cli.files import check_writable, path_of
-from aigc_cli.folders import top_level_keys
 from aigc_cli.metrics.statistics_file import is_statistics
 
 if TYPE_CHECKING:

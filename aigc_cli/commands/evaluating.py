@@ -13,19 +13,19 @@ from aigc_cli.commands.drawing import Drawer
 from aigc_cli.commands.eval_kinds import by_kind
 from aigc_cli.commands.eval_words import check_no_controls, check_number, warn_of_ignored
 from aigc_cli.commands.opening import opener
-from aigc_cli.config import Options
+from aigc_cli.config.schema import Options
 from aigc_cli.data import open_dataset
 from aigc_cli.data.base import Dataset, Split
 from aigc_cli.errors import ConfigError, DataError
 from aigc_cli.files import path_of
 from aigc_cli.metrics.evaluation import Evaluator, Side
 from aigc_cli.metrics.extraction import LABELS, labels_of
-from aigc_cli.metrics.features import Sources
-from aigc_cli.metrics.image_files import Drawn, FileImages, alike, open_images
+from aigc_cli.metrics.extractors.base import Sources
 from aigc_cli.metrics.images import DatasetImages, Images
 from aigc_cli.metrics.report import Sides
 from aigc_cli.metrics.result import Result, averaged
 from aigc_cli.metrics.statistics_file import StatisticsFile, is_statistics
+from aigc_cli.modalities.image_files import Drawn, FileImages, alike, open_images
 from aigc_cli.registry import find
 from aigc_cli.runs import Run, find_run
 from aigc_cli.training.precision import resolve_device

@@ -18,11 +18,11 @@ from aigc_cli.commands.resuming import changed_config
 from aigc_cli.commands.train_parts import Parts, Settings, Work, build, prepare
 from aigc_cli.commands.train_report import describe, write_problems
 from aigc_cli.commands.watching import preview
-from aigc_cli.config import STRICT, Options, check
+from aigc_cli.config.schema import STRICT, Options, check
 from aigc_cli.data import absolute_paths
-from aigc_cli.data.codecs import TextCodec, codec_for
 from aigc_cli.data.loader import Loader
 from aigc_cli.errors import ConfigError, Interrupted, Terminated
+from aigc_cli.modalities.codecs import TextCodec, codec_for
 from aigc_cli.models.base import keys_of
 from aigc_cli.registry import find
 from aigc_cli.reporting import shown

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from aigc_cli.commands.watching import Watched, examiner, validator, watch
-from aigc_cli.config import Options
+from aigc_cli.config.schema import Options
 from aigc_cli.data import open_dataset
 from aigc_cli.data.base import Dataset
 from aigc_cli.models.base import Model

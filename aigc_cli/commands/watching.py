@@ -17,6 +17,7 @@ from aigc_cli.data.loader import batches_in_order
 from aigc_cli.data.selection import Opener, chosen_rows, encoded, held_out_split, items_at
 from aigc_cli.errors import ConfigError
 from aigc_cli.files import resource_errors
+from aigc_cli.modalities.writers import find_writer
 from aigc_cli.models.base import Model
 from aigc_cli.randomness import Noise
 from aigc_cli.runs import Run
@@ -25,7 +26,6 @@ from aigc_cli.sampling.controls import modes_of, usual_controls
 from aigc_cli.sampling.generate import generate
 from aigc_cli.sampling.plans import Request, plan
 from aigc_cli.sampling.preparing import prepare
-from aigc_cli.sampling.writers import find_writer
 from aigc_cli.training.settings import TrainerConfig
 
 PER_TOKEN = "_per_token"

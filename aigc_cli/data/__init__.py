@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from aigc_cli.config import check
+from aigc_cli.config.schema import check
 from aigc_cli.data.base import SPLITS, Batch, Codec, Dataset, DataSpec, Split
-from aigc_cli.data.codecs import TOKENIZER_FILE
 from aigc_cli.errors import ConfigError
 from aigc_cli.files import path_of
+from aigc_cli.modalities.codecs import TOKENIZER_FILE
 from aigc_cli.registry import find
 
 __all__ = ["SPLITS", "Batch", "Codec", "DataSpec", "Dataset", "Split", "absolute_paths", "open_dataset"]

@@ -10,17 +10,17 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator
 from pydantic.dataclasses import dataclass
 
-from aigc_cli.config import STRICT
+from aigc_cli.config.schema import STRICT
 from aigc_cli.data.base import Dataset, Split
 from aigc_cli.data.cache import find_root
 from aigc_cli.data.parquet import SPLIT_WORDS
 from aigc_cli.data.sequences import open_sequences
 from aigc_cli.data.text_cache import Corpus, share_of, take_stock
-from aigc_cli.data.text_files import KINDS, Reading, known_encoding, printable, text_files
 from aigc_cli.data.text_sources import FileSource, SplitConfig
-from aigc_cli.data.tokenizers import TokenizerConfig
 from aigc_cli.data.windows import open_windows
 from aigc_cli.errors import ConfigError
+from aigc_cli.modalities.text_files import KINDS, Reading, known_encoding, printable, text_files
+from aigc_cli.modalities.tokenizers import TokenizerConfig
 from aigc_cli.registry import register
 
 Context = Annotated[int, Field(ge=1, le=1 << 20)]

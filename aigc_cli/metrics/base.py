@@ -10,7 +10,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from aigc_cli.errors import DataError
-from aigc_cli.metrics.features import FeatureStatistics, merge_packed
+from aigc_cli.metrics.extractors.base import FeatureStatistics, merge_packed
 
 
 class FeatureMetric(Metric):

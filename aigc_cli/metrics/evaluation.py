@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from aigc_cli.config import check
+from aigc_cli.config.schema import check
 from aigc_cli.errors import ConfigError, DataError
 from aigc_cli.metrics.extraction import LABELS, PIXELS, Extraction, Key, Layers, build_extractor
-from aigc_cli.metrics.features import Extractor, FeatureStatistics, Sources
+from aigc_cli.metrics.extractors.base import Extractor, FeatureStatistics, Sources
 from aigc_cli.metrics.images import Images, same_shape
 from aigc_cli.metrics.result import Result, Score, finite
 from aigc_cli.metrics.statistics_file import StatisticsFile

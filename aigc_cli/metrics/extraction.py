@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from aigc_cli.config import check
+from aigc_cli.config.schema import check
 from aigc_cli.errors import ConfigError, DataError, ResourceError
-from aigc_cli.metrics import feature_cache
 from aigc_cli.metrics.ahead import ahead
-from aigc_cli.metrics.features import Extractor, FeatureStatistics, Sources, check_finite
+from aigc_cli.metrics.extractors import cache as feature_cache
+from aigc_cli.metrics.extractors.base import Extractor, FeatureStatistics, Sources, check_finite
 from aigc_cli.metrics.images import Images
 from aigc_cli.progress import progress
 from aigc_cli.registry import find

@@ -10,9 +10,9 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from aigc_cli.config import STRICT
+from aigc_cli.config.schema import STRICT
 from aigc_cli.metrics.base import FeatureMetric, joined, require
-from aigc_cli.metrics.features import FeatureStatistics, merge_packed
+from aigc_cli.metrics.extractors.base import FeatureStatistics, merge_packed
 from aigc_cli.metrics.frechet import factor
 from aigc_cli.randomness import permutation
 from aigc_cli.registry import register

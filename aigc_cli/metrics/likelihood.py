@@ -11,7 +11,7 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor
 from torchmetrics import Metric
 
-from aigc_cli.config import STRICT
+from aigc_cli.config.schema import STRICT
 from aigc_cli.data.base import Dataset
 from aigc_cli.data.selection import encoded, items_at
 from aigc_cli.errors import ConfigError, DataError

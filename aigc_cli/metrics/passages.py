@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 
 from aigc_cli.data.base import Batch, Dataset, DataSpec, Extent
-from aigc_cli.data.codecs import TextCodec
 from aigc_cli.data.selection import items_at
-from aigc_cli.data.tokenizers import BOS, FIRST, PAD, UNK
 from aigc_cli.errors import ConfigError, DataError
+from aigc_cli.modalities.codecs import TextCodec
+from aigc_cli.modalities.tokenizers import BOS, FIRST, PAD, UNK
 from aigc_cli.randomness import permutation
 
 _TOGETHER = 1024  # items gathered at a time

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 from torchmetrics.functional.image import structural_similarity_index_measure
 
-from aigc_cli.config import STRICT
+from aigc_cli.config.schema import STRICT
 from aigc_cli.errors import ConfigError, DataError
+from aigc_cli.metrics.extractors.weights import load_weights, short_path, weight_folders
 from aigc_cli.metrics.result import Result, Score, finite
-from aigc_cli.metrics.weights import load_weights, short_path, weight_folders
 from aigc_cli.registry import register
 
 _SSIM_SIDE = 11  # of its Gaussian window

@@ -22,12 +22,12 @@ from torch import Tensor
 
 from aigc_cli.data.base import Codec, Dataset, Split
 from aigc_cli.errors import ConfigError
+from aigc_cli.modalities.arrangement import Arrangement
+from aigc_cli.modalities.prompts import Prompt
+from aigc_cli.modalities.writers import import_siblings
 from aigc_cli.models.base import Model
 from aigc_cli.models.latent import LatentModel
-from aigc_cli.sampling.arrangement import Arrangement
 from aigc_cli.sampling.controls import modes_of, usual_controls
-from aigc_cli.sampling.prompts import Prompt
-from aigc_cli.sampling.writers import import_siblings
 
 
 @dataclass(frozen=True, kw_only=True)

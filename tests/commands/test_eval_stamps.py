@@ -10,7 +10,8 @@ import torch
 from aigc_cli import registry
 from aigc_cli.cli import main
 from aigc_cli.commands.eval_kinds import by_kind
-from aigc_cli.metrics import classifier, reconstruction
+from aigc_cli.metrics import reconstruction
+from aigc_cli.metrics.extractors import classifier
 from aigc_cli.runs import Run
 
 KINDS = by_kind({name: {} for name in registry.names("metric")})

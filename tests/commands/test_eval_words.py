@@ -8,7 +8,7 @@ import pytest
 
 from aigc_cli.cli import main
 from aigc_cli.errors import DataError
-from aigc_cli.metrics import classifier
+from aigc_cli.metrics.extractors import classifier
 from aigc_cli.runs import Run
 
 

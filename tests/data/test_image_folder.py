@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from aigc_cli.config import load_yaml
+from aigc_cli.config.schema import load_yaml
 from aigc_cli.data import SPLITS, open_dataset
 from aigc_cli.data.image_folder import hash_cut
 from aigc_cli.data.loader import Loader

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from aigc_cli.data.base import Batch
-from aigc_cli.data.encoded import Encoded, StreamedImages
+from aigc_cli.data.image_sets import Encoded, StreamedImages
 from aigc_cli.data.images import ImageDataset
 from aigc_cli.data.loader import Loader, batches_in_order
 from aigc_cli.errors import DataError

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from aigc_cli.config import load_yaml
+from aigc_cli.config.schema import load_yaml
 from aigc_cli.data import open_dataset, token_files
 from aigc_cli.data.loader import Loader, batches_in_order
-from aigc_cli.data.tokenizers import BOS, EOS, PAD, UNK
 from aigc_cli.errors import ConfigError, DataError, ResourceError
+from aigc_cli.modalities.tokenizers import BOS, EOS, PAD, UNK
 
 CONFIGS = Path(__file__).parents[2] / "configs/data"
 WORDS = ["the", "quick", "brown", "fox", "jumps", "over", "a", "lazy", "dog", "and", "then", "it", "sleeps"]

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from aigc_cli.config import load_yaml
+from aigc_cli.config.schema import load_yaml
 from aigc_cli.data import open_dataset, text_sets
 from aigc_cli.data.loader import batches_in_order
 from aigc_cli.errors import DataError

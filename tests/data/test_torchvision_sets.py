@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 from torchvision.datasets import CIFAR10, MNIST, FashionMNIST
 
-from aigc_cli.config import load_yaml
+from aigc_cli.config.schema import load_yaml
 from aigc_cli.data import SPLITS, open_dataset
 from aigc_cli.data.torchvision_sets import CIFAR10_CLASSES
 from aigc_cli.errors import DataError

@@ -14,9 +14,9 @@ from aigc_cli.errors import ConfigError, DataError
 from aigc_cli.metrics import evaluation
 from aigc_cli.metrics.evaluation import Evaluator
 from aigc_cli.metrics.extraction import Extraction, Key
-from aigc_cli.metrics.features import Extractor, Sources
-from aigc_cli.metrics.image_files import open_images
+from aigc_cli.metrics.extractors.base import Extractor, Sources
 from aigc_cli.metrics.images import DatasetImages, GeneratedImages
+from aigc_cli.modalities.image_files import open_images
 
 FD = {"name": "fd", "extractor": "pixels"}
 PRDC = {"name": "prdc", "extractor": "pixels", "k": 3, "memory_mb": 8}

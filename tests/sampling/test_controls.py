@@ -5,11 +5,11 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 from toy import Toy, ToyControls
 
-from aigc_cli.config import STRICT, compose
+from aigc_cli.config.schema import STRICT, compose
 from aigc_cli.data.base import DataSpec
 from aigc_cli.errors import ConfigError
 from aigc_cli.models.base import Model, NoControls
-from aigc_cli.models.gan import GAN
+from aigc_cli.models.gan.gan import GAN
 from aigc_cli.models.latent import LatentModel, Mode
 from aigc_cli.runs import Run
 from aigc_cli.sampling.controls import check_controls, field_values, modes_of, named_values, usual_controls

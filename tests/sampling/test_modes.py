@@ -7,14 +7,14 @@ from torch import Tensor
 from toy import LATENT, Toy, ToyConfig
 
 from aigc_cli.data.base import Dataset, DataSpec, Split
-from aigc_cli.data.codecs import ImageCodec
 from aigc_cli.data.images import ImageDataset
 from aigc_cli.errors import ConfigError
+from aigc_cli.modalities.arrangement import Arrangement
+from aigc_cli.modalities.codecs import ImageCodec
 from aigc_cli.models.base import Model
 from aigc_cli.models.latent import LatentModel, Mode
 from aigc_cli.randomness import Noise
 from aigc_cli.sampling import preparing
-from aigc_cli.sampling.arrangement import Arrangement
 from aigc_cli.sampling.classes import balanced
 from aigc_cli.sampling.controls import usual_controls
 from aigc_cli.sampling.plans import Plan, Request, plan

@@ -10,16 +10,16 @@ import torch
 from torch import Tensor
 from toy_text import TOKENIZER, ToyText, documents
 
-from aigc_cli.config import check, compose
+from aigc_cli.config.schema import check, compose
 from aigc_cli.data.base import Batch
-from aigc_cli.data.codecs import TextCodec
-from aigc_cli.data.tokenizers import BOS, EOS
 from aigc_cli.errors import ConfigError
+from aigc_cli.modalities.codecs import TextCodec
+from aigc_cli.modalities.prompts import Prompt
+from aigc_cli.modalities.tokenizers import BOS, EOS
 from aigc_cli.models.latent import slerp
-from aigc_cli.models.vae_text import TextVAE, TextVAEConfig
+from aigc_cli.models.vae.text import TextVAE, TextVAEConfig
 from aigc_cli.sampling.controls import usual_controls
 from aigc_cli.sampling.plans import Plan, Request, plan
-from aigc_cli.sampling.prompts import Prompt
 
 HELD_OUT = ToyText(documents(20, 12, seed=3))
 CODEC = TextCodec(TOKENIZER, BOS)

@@ -14,7 +14,7 @@ import torch
 from toy import toy_config
 
 from aigc_cli.commands.train import run_training
-from aigc_cli.config import Options, identity
+from aigc_cli.config.schema import Options, identity
 from aigc_cli.errors import ResourceError
 from aigc_cli.runs import find_run, read_rows
 from aigc_cli.training.memory import (

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from aigc_cli.config import check, compose
+from aigc_cli.config.schema import check, compose
 from aigc_cli.data.base import DataSpec
 from aigc_cli.errors import ConfigError
 from aigc_cli.registry import find, names
