@@ -27,6 +27,7 @@ ENTRY_POINT_GROUP = "aigc_plugins"
 #: The folder whose modules hold each kind of component.
 HOMES = {
     "model": "aigc_cli.models",
+    "modality": "aigc_cli.modalities",
     "data": "aigc_cli.data",
     "optimizer": "aigc_cli.training",
     "extractor": "aigc_cli.metrics.extractors",

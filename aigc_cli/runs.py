@@ -25,9 +25,9 @@ from types import MappingProxyType
 from typing import Any
 
 from aigc_cli.config.schema import identity, load_yaml, save_yaml
-from aigc_cli.data.base import DataSpec
 from aigc_cli.errors import ConfigError, DataError, suggest
 from aigc_cli.files import check_writable, path_of, read_json, resource_errors, write_atomically, write_json
+from aigc_cli.modalities.base import DataSpec
 
 OUTPUTS = Path("outputs")
 _RECORDED = (

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from aigc_cli.config.schema import compose
-from aigc_cli.data.base import DataSpec
+from aigc_cli.modalities.base import DataSpec
 from aigc_cli.modalities.tokenizers import SPECIALS
 from aigc_cli.models.transformer import DecoderLanguageModel
 from aigc_cli.randomness import Noise

@@ -53,7 +53,7 @@ def tiny_run(tmp_path: Path, tiny_config: dict[str, Any], monkeypatch: pytest.Mo
     """A GAN on 8x8 digits with fresh weights as its checkpoints of steps 3 and 5, in the current folder's outputs."""
     import torch
 
-    from aigc_cli.data.base import DataSpec
+    from aigc_cli.modalities.base import DataSpec
     from aigc_cli.runs import create_run
     from aigc_cli.training.checkpoint import CheckpointFolder, build_model
 

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from aigc_cli.data.base import Batch
 from aigc_cli.errors import ConfigError
 from aigc_cli.files import replacing
+from aigc_cli.modalities.base import Batch
 from aigc_cli.modalities.codecs import TextCodec
 from aigc_cli.modalities.text_files import printable, read_lines, without_surrogates
 from aigc_cli.modalities.tokenizers import BOS, EOS, PAD

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from aigc_cli.config.schema import check
-from aigc_cli.data.base import SPLITS, Batch, Codec, Dataset, DataSpec, Split
+from aigc_cli.data.base import SPLITS, Dataset, Split
 from aigc_cli.errors import ConfigError
 from aigc_cli.files import path_of
+from aigc_cli.modalities.base import Batch, Codec, DataSpec
 from aigc_cli.modalities.codecs import TOKENIZER_FILE
 from aigc_cli.registry import find
 

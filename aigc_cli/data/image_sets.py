@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from aigc_cli.data.base import Batch, Codec, Dataset, DataSpec
+from aigc_cli.data.base import Dataset
 from aigc_cli.data.cache import cache_dir
 from aigc_cli.data.images import ImageDataset, fingerprint, mirror
 from aigc_cli.errors import DataError
 from aigc_cli.files import replacing, write_atomically
+from aigc_cli.modalities.base import Batch, Codec, DataSpec
 from aigc_cli.modalities.codecs import ImageCodec
 from aigc_cli.modalities.image_decode import Unreadable, decode_all, pillow_errors
 

@@ -12,8 +12,9 @@ from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
 
 from aigc_cli.config.schema import STRICT
-from aigc_cli.data.base import Batch, Codec, Dataset, DataSpec, Split
+from aigc_cli.data.base import Dataset, Split
 from aigc_cli.errors import ConfigError
+from aigc_cli.modalities.base import Batch, Codec, DataSpec
 from aigc_cli.modalities.codecs import ImageCodec
 from aigc_cli.randomness import permutation
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from aigc_cli.data.base import Batch, Dataset, Split
+from aigc_cli.data.base import Dataset, Split
 from aigc_cli.errors import ConfigError
+from aigc_cli.modalities.base import Batch
 from aigc_cli.randomness import permutation
 
 if TYPE_CHECKING:
-    from aigc_cli.data.base import Codec
+    from aigc_cli.modalities.base import Codec
 
 #: Opens a split of some data.
 Opener = Callable[[Split], Dataset]

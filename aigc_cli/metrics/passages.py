@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from aigc_cli.data.base import Batch, Dataset, DataSpec, Extent
+from aigc_cli.data.base import Dataset, Extent
 from aigc_cli.data.selection import items_at
 from aigc_cli.errors import ConfigError, DataError
+from aigc_cli.modalities.base import Batch, DataSpec
 from aigc_cli.modalities.codecs import TextCodec
 from aigc_cli.modalities.tokenizers import BOS, FIRST, PAD, UNK
 from aigc_cli.randomness import permutation

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from aigc_cli.data.base import Codec, DataSpec
 from aigc_cli.errors import ConfigError, DataError
+from aigc_cli.modalities.base import Codec, DataSpec
 from aigc_cli.modalities.tokenizers import BOS, EOS, PAD, SPECIALS, Tokenizer, restore_tokenizer
 
 if TYPE_CHECKING:

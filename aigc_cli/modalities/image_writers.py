@@ -16,8 +16,8 @@ from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from aigc_cli import __version__
-from aigc_cli.data.base import Codec
 from aigc_cli.modalities.arrangement import Arrangement
+from aigc_cli.modalities.base import Codec
 from aigc_cli.modalities.image_grid import grid, shown_of, to_image
 from aigc_cli.modalities.provenance import DIGITAL_SOURCE_TYPE, Provenance
 from aigc_cli.modalities.writers import Writer, register_writer

@@ -12,9 +12,9 @@ from typing import IO, Any
 
 from torch import Tensor
 
-from aigc_cli.data.base import Codec
 from aigc_cli.files import write_atomically
 from aigc_cli.modalities.arrangement import Arrangement
+from aigc_cli.modalities.base import Codec
 from aigc_cli.modalities.codecs import TextCodec
 from aigc_cli.modalities.provenance import LABEL, Provenance
 from aigc_cli.modalities.tokenizers import REPLACEMENT

@@ -20,9 +20,9 @@ from typing import ClassVar, TypeVar
 
 from torch import Tensor
 
-from aigc_cli.data.base import Codec
 from aigc_cli.errors import ConfigError, suggest
 from aigc_cli.modalities.arrangement import Arrangement
+from aigc_cli.modalities.base import Codec
 from aigc_cli.modalities.provenance import Provenance
 
 #: The format that stands for the usual one of a modality.

@@ -16,8 +16,8 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from aigc_cli.config.schema import STRICT
-from aigc_cli.data.base import Batch, DataSpec
 from aigc_cli.errors import ConfigError
+from aigc_cli.modalities.base import Batch, DataSpec
 from aigc_cli.models.base import Losses
 from aigc_cli.models.language_model import (
     LanguageModel,

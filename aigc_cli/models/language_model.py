@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from aigc_cli.config.schema import STRICT
-from aigc_cli.data.base import DataSpec
 from aigc_cli.errors import ConfigError
+from aigc_cli.modalities.base import DataSpec
 from aigc_cli.models.base import Model, ModelConfig, Transfer
 from aigc_cli.nn.beam import beam_search
 from aigc_cli.nn.decoding import Choice, Session, write

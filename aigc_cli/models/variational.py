@@ -13,7 +13,7 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from aigc_cli.config.schema import STRICT
-from aigc_cli.data.base import Batch, DataSpec
+from aigc_cli.modalities.base import Batch, DataSpec
 from aigc_cli.models.base import Losses, ModelConfig, Phase
 from aigc_cli.models.latent import LatentModel
 from aigc_cli.nn.collective import averaged

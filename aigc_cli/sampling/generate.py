@@ -8,9 +8,10 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from aigc_cli.data.base import Codec, Dataset
+from aigc_cli.data.base import Dataset
 from aigc_cli.data.selection import encoded, items_at
 from aigc_cli.errors import ConfigError, NonFiniteError, ResourceError
+from aigc_cli.modalities.base import Codec
 from aigc_cli.models.base import Model
 from aigc_cli.models.latent import LatentModel
 from aigc_cli.randomness import Noise

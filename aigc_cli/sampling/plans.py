@@ -20,9 +20,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from aigc_cli.data.base import Codec, Dataset, Split
+from aigc_cli.data.base import Dataset, Split
 from aigc_cli.errors import ConfigError
 from aigc_cli.modalities.arrangement import Arrangement
+from aigc_cli.modalities.base import Codec
 from aigc_cli.modalities.prompts import Prompt
 from aigc_cli.modalities.writers import import_siblings
 from aigc_cli.models.base import Model

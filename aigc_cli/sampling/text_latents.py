@@ -8,10 +8,10 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from aigc_cli.data.base import Batch
 from aigc_cli.data.selection import chosen_rows, items_at
 from aigc_cli.errors import ConfigError
 from aigc_cli.modalities.arrangement import ORIGINAL, RECONSTRUCTION, Arrangement
+from aigc_cli.modalities.base import Batch
 from aigc_cli.modalities.codecs import TextCodec
 from aigc_cli.modalities.prompts import Prompt, check_lengths, tokens_of
 from aigc_cli.modalities.tokenizers import BOS, EOS, PAD

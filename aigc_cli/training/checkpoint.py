@@ -21,9 +21,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from aigc_cli.config.schema import check
-from aigc_cli.data.base import Codec, DataSpec
 from aigc_cli.errors import ConfigError, DataError, NonFiniteError, suggest
 from aigc_cli.files import checksum, read_json, resource_errors, sync, write_atomically, write_json
+from aigc_cli.modalities.base import Codec, DataSpec
 from aigc_cli.modalities.codecs import TOKENIZER_FILE, codec_for
 from aigc_cli.models.base import Model, keys_of
 from aigc_cli.nn.lora import merge_adapters, train_adapters_only

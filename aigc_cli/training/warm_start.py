@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 
 from aigc_cli.config.schema import check, walk
-from aigc_cli.data.base import Codec
 from aigc_cli.errors import ConfigError, DataError
 from aigc_cli.files import checksum
+from aigc_cli.modalities.base import Codec
 from aigc_cli.modalities.codecs import TOKENIZER_FILE, TextCodec
 from aigc_cli.modalities.tokenizers import FIRST
 from aigc_cli.models.base import Model, ModelConfig, Transfer

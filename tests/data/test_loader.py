@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from aigc_cli.data.base import Batch
 from aigc_cli.data.image_sets import Encoded, StreamedImages
 from aigc_cli.data.images import ImageDataset
 from aigc_cli.data.loader import Loader, batches_in_order
 from aigc_cli.errors import DataError
+from aigc_cli.modalities.base import Batch
 from aigc_cli.randomness import permutation
 
 N = 23

@@ -1,10 +1,11 @@
 import pytest
 import torch
 
-from aigc_cli.data.base import Batch, Dataset, DataSpec, Split
+from aigc_cli.data.base import Dataset, Split
 from aigc_cli.data.images import ImageDataset
 from aigc_cli.data.selection import chosen_rows, encoded, held_out_split, items_at
 from aigc_cli.errors import ConfigError, DataError
+from aigc_cli.modalities.base import Batch, DataSpec
 from aigc_cli.modalities.codecs import ImageCodec
 
 

@@ -3,8 +3,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from aigc_cli.data.base import DataSpec
 from aigc_cli.errors import ConfigError, DataError
+from aigc_cli.modalities.base import DataSpec
 from aigc_cli.modalities.codecs import LARGEST_FILE, ImageCodec, TextCodec, codec_for, read_codec
 from aigc_cli.modalities.tokenizers import SPECIALS, BPETokenizer, ByteTokenizer, CharTokenizer
 

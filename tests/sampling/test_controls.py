@@ -6,8 +6,8 @@ from pydantic.dataclasses import dataclass
 from toy import Toy, ToyControls
 
 from aigc_cli.config.schema import STRICT, compose
-from aigc_cli.data.base import DataSpec
 from aigc_cli.errors import ConfigError
+from aigc_cli.modalities.base import DataSpec
 from aigc_cli.models.base import Model, NoControls
 from aigc_cli.models.gan.gan import GAN
 from aigc_cli.models.latent import LatentModel, Mode

@@ -2,8 +2,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from aigc_cli.data.base import DataSpec
 from aigc_cli.errors import ConfigError, NonFiniteError, ResourceError
+from aigc_cli.modalities.base import DataSpec
 from aigc_cli.modalities.codecs import ImageCodec
 from aigc_cli.models.base import Model
 from aigc_cli.randomness import Noise

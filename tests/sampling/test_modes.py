@@ -6,10 +6,11 @@ import torch
 from torch import Tensor
 from toy import LATENT, Toy, ToyConfig
 
-from aigc_cli.data.base import Dataset, DataSpec, Split
+from aigc_cli.data.base import Dataset, Split
 from aigc_cli.data.images import ImageDataset
 from aigc_cli.errors import ConfigError
 from aigc_cli.modalities.arrangement import Arrangement
+from aigc_cli.modalities.base import DataSpec
 from aigc_cli.modalities.codecs import ImageCodec
 from aigc_cli.models.base import Model
 from aigc_cli.models.latent import LatentModel, Mode

@@ -11,10 +11,10 @@ from torch import nn
 
 from aigc_cli.commands.train import check_config
 from aigc_cli.config.schema import compose
-from aigc_cli.data.base import DataSpec
 from aigc_cli.data.images import ImageDataset
 from aigc_cli.data.loader import Loader
 from aigc_cli.errors import ConfigError, DataError, Interrupted, NonFiniteError, Terminated
+from aigc_cli.modalities.base import DataSpec
 from aigc_cli.models.base import Model, Phase
 from aigc_cli.runs import Run, read_rows
 from aigc_cli.training.checkpoint import build_model

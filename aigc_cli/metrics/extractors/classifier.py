@@ -20,11 +20,12 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from aigc_cli.config.schema import STRICT
-from aigc_cli.data.base import Codec, Dataset, Split
+from aigc_cli.data.base import Dataset, Split
 from aigc_cli.data.loader import Loader, batches_in_order
 from aigc_cli.errors import AigcError, ConfigError, DataError
 from aigc_cli.files import checksum, resource_errors, write_atomically
 from aigc_cli.metrics.extractors.base import Sources
+from aigc_cli.modalities.base import Codec
 from aigc_cli.nn.augment import translation
 from aigc_cli.progress import progress
 from aigc_cli.registry import register

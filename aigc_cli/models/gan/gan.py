@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from aigc_cli.config.schema import STRICT
-from aigc_cli.data.base import Batch, DataSpec
+from aigc_cli.modalities.base import Batch, DataSpec
 from aigc_cli.models.base import Losses, Phase
 from aigc_cli.models.gan import health as gan_health
 from aigc_cli.models.gan.biggan import BigGANGenerator

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from aigc_cli.data.base import Batch
+from aigc_cli.modalities.base import Batch
 from aigc_cli.models.base import Losses
 from aigc_cli.models.gan.config import GANConfig
 from aigc_cli.randomness import Noise

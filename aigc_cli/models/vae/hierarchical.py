@@ -13,7 +13,7 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
 from aigc_cli.config.schema import STRICT
-from aigc_cli.data.base import Batch, DataSpec
+from aigc_cli.modalities.base import Batch, DataSpec
 from aigc_cli.models.base import Losses, ModelConfig, Phase
 from aigc_cli.models.latent import LatentControls, LatentModel, check_conditional
 from aigc_cli.models.vae.hierarchical_layout import from_patches, levels, to_patches

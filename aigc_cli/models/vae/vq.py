@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
 from aigc_cli.config.schema import STRICT
-from aigc_cli.data.base import Batch, DataSpec
 from aigc_cli.errors import ConfigError
+from aigc_cli.modalities.base import Batch, DataSpec
 from aigc_cli.models.base import Losses, ModelConfig, Phase
 from aigc_cli.models.latent import LatentModel
 from aigc_cli.nn.blocks import init_variance

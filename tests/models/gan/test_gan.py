@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from aigc_cli.config.schema import check, compose
-from aigc_cli.data.base import Batch, DataSpec
 from aigc_cli.errors import ConfigError
+from aigc_cli.modalities.base import Batch, DataSpec
 from aigc_cli.models.gan.config import GANConfig
 from aigc_cli.models.gan.gan import GAN, NETWORKS, Controls
 from aigc_cli.models.gan.losses import LOSSES

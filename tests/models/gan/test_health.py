@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from aigc_cli.config.schema import check, compose
-from aigc_cli.data.base import Batch, DataSpec
+from aigc_cli.modalities.base import Batch, DataSpec
 from aigc_cli.models.gan.config import GANConfig
 from aigc_cli.models.gan.gan import GAN
 from aigc_cli.models.gan.health import spread

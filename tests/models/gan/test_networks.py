@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from aigc_cli.config.schema import check, compose
-from aigc_cli.data.base import DataSpec
 from aigc_cli.errors import ConfigError
+from aigc_cli.modalities.base import DataSpec
 from aigc_cli.models.gan.config import GANConfig
 from aigc_cli.models.gan.gan import GAN
 from aigc_cli.nn.blocks import SelfAttention

@@ -12,8 +12,8 @@ from torch.distributions import Normal as TorchNormal
 from torch.distributions import kl_divergence
 
 from aigc_cli.config.schema import check, compose
-from aigc_cli.data.base import Batch, DataSpec
 from aigc_cli.errors import ConfigError
+from aigc_cli.modalities.base import Batch, DataSpec
 from aigc_cli.models.latent import slerp
 from aigc_cli.models.vae.hierarchical import HVAE, HVAEConfig
 from aigc_cli.models.vae.hierarchical_layout import Level, from_patches, levels, to_patches

@@ -14,9 +14,9 @@ from toy_text import TOKENIZER, ToyText, documents, windows
 
 from aigc_cli.commands.train import check_config
 from aigc_cli.config.schema import check, compose
-from aigc_cli.data.base import Batch, DataSpec
 from aigc_cli.data.loader import Loader
 from aigc_cli.errors import ConfigError
+from aigc_cli.modalities.base import Batch, DataSpec
 from aigc_cli.modalities.tokenizers import BOS, EOS, PAD, SPECIALS, UNK
 from aigc_cli.models.vae.text import TextVAE, TextVAEConfig
 from aigc_cli.models.variational import SETTLED, Posterior

@@ -11,8 +11,8 @@ from fitting import fit
 from torch import Tensor
 
 from aigc_cli.config.schema import check, compose
-from aigc_cli.data.base import Batch, DataSpec
 from aigc_cli.errors import ConfigError
+from aigc_cli.modalities.base import Batch, DataSpec
 from aigc_cli.models.vae.networks import NETWORKS
 from aigc_cli.models.vae.vae import VAE, VAEConfig
 from aigc_cli.models.variational import SETTLED, Posterior

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from aigc_cli.config.schema import check, compose
-from aigc_cli.data.base import Batch, DataSpec
 from aigc_cli.errors import ConfigError
+from aigc_cli.modalities.base import Batch, DataSpec
 from aigc_cli.models.vae.vq import VQVAE, VQVAEConfig
 from aigc_cli.randomness import Noise
 
