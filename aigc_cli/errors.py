@@ -1,7 +1,7 @@
 """What can go wrong, and the exit code of each.
 
 Every error that a user can cause is an :class:`AigcError`: one line that says what and where, and one that says how
-to mend it. Anything else that reaches the top is a bug of ours (exit 1, with its traceback).
+to fix it. Anything else that reaches the top is a bug of ours (exit 1, with its traceback).
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ EXIT_TERMINATED = 143  # SIGTERM
 
 
 class AigcError(Exception):
-    """An error with a message for the user, a mend, and an exit code."""
+    """An error with a message for the user, a hint, and an exit code."""
 
     exit_code = EXIT_BUG
 
-    def __init__(self, message: str, mend: str = "") -> None:
+    def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(message)
         self.message = message
-        self.mend = mend
+        self.hint = hint
 
     def __str__(self) -> str:
-        return f"{self.message}\n  {self.mend}" if self.mend else self.message
+        return f"{self.message}\n  {self.hint}" if self.hint else self.message
 
     def __reduce__(self) -> tuple[type[AigcError], tuple[str, str]]:
-        return type(self), (self.message, self.mend)  # a sweep's worker hands its error to another process
+        return type(self), (self.message, self.hint)  # a sweep's worker hands its error to another process
 
 
 class ConfigError(AigcError):
@@ -81,7 +81,7 @@ def nearest(word: str, choices: Iterable[str], count: int = 3) -> list[str]:
 
 
 def suggest(word: str, choices: Iterable[str], limit: int = 12) -> str:
-    """A mend for a word that is not among `choices`: the nearest ones, or all of them where they are few."""
+    """A hint for a word that is not among `choices`: the nearest ones, or all of them where they are few."""
     options = sorted(set(choices))
     close = nearest(word, options)
     if close:

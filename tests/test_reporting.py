@@ -13,4 +13,4 @@ def test_a_batch_norm_of_one_item_is_the_users_batch_size() -> None:
         nn.BatchNorm1d(3)(torch.zeros(1, 3))
     known = as_user_error(raised.value)
     assert isinstance(known, ConfigError)
-    assert "trainer.batch_size=" in known.mend
+    assert "trainer.batch_size=" in known.hint

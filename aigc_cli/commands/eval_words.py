@@ -72,7 +72,7 @@ def check_number(n: int | None, there: int, what: str, *, drawn: bool = False) -
     print(f"aigc: warning: {found}, all of which are measured", file=sys.stderr)
 
 
-def check_no_other_side(asked: EvalConfig, mend: str) -> None:
+def check_no_other_side(asked: EvalConfig, hint: str) -> None:
     """Refuses what a run would be compared with where all is asked of its model; warns of other idle keys.
 
     Raises:
@@ -81,7 +81,7 @@ def check_no_other_side(asked: EvalConfig, mend: str) -> None:
     for key in ("real", "reference", "held_out"):
         if getattr(asked, key) is not None:
             what = "a run is measured here on held-out items of its data"
-            raise ConfigError(f"{key}={getattr(asked, key)} changes nothing: {what}", mend)
+            raise ConfigError(f"{key}={getattr(asked, key)} changes nothing: {what}", hint)
     warn_of_ignored(asked, {})
 
 

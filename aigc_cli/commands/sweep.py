@@ -156,7 +156,7 @@ def _check_all(jobs: Sequence[Sequence[str]]) -> list[dict[str, Any]]:
         except ConfigError as error:
             own = " ".join(word for word in job if word not in common)
             where = f"in the job {own}: " if len(jobs) > 1 else ""
-            raise ConfigError(f"{where}{error.message}", error.mend) from error
+            raise ConfigError(f"{where}{error.message}", error.hint) from error
         configs.append(config)
     return configs
 

@@ -199,8 +199,8 @@ def check_config(config: Mapping[str, Any]) -> Settings:
         except ConfigError as error:
             problems.append(error)
     if problems:
-        mends = [error.mend for error in problems if error.mend]
-        raise ConfigError("; ".join(error.message for error in problems), "; ".join(mends))
+        hints = [error.hint for error in problems if error.hint]
+        raise ConfigError("; ".join(error.message for error in problems), "; ".join(hints))
     own_device(checked["trainer"])
     where = place()
     share_of(checked["trainer"].batch_size, where.world_size if where else checked["trainer"].devices)

@@ -94,7 +94,7 @@ class _UserFolder(FileConfigSource):
     def _unreadable(self, config_path: str, reason: str | None = None) -> ConfigError:
         file = Path(self.path, self._normalize_file_name(config_path))
         reason = reason or "it is not a mapping of keys to values"
-        return ConfigError(f"{file} cannot be read: {reason}", "mend the file there")
+        return ConfigError(f"{file} cannot be read: {reason}", "hint the file there")
 
 
 class _SearchPath(SearchPathPlugin):
@@ -190,10 +190,10 @@ def _check_sections(command: str, config: Mapping[Any, Any]) -> None:
     known = top_level_keys(command)
     for key in config:
         if key not in known:
-            mend = suggest(str(key), known)
+            hint = suggest(str(key), known)
             if key in ("experiment", "paper", "recipe"):
-                mend = f"begin the file in {key}/ with the line `# @package _global_`"
-            raise ConfigError(f"there is no key {key}", mend)
+                hint = f"begin the file in {key}/ with the line `# @package _global_`"
+            raise ConfigError(f"there is no key {key}", hint)
     if command == "train":
         for section in SECTIONS:
             if not isinstance(config.get(section), dict):

@@ -35,11 +35,11 @@ def explain(
     """The user's error behind an exception of Hydra's; every misspelt word is named at once."""
     if isinstance(error, yaml.YAMLError | UnicodeDecodeError):
         name = getattr(getattr(error, "problem_mark", None), "name", "a YAML file")
-        return ConfigError(f"{name} cannot be read: {yaml_reason(error)}", "mend the file there")
+        return ConfigError(f"{name} cannot be read: {yaml_reason(error)}", "hint the file there")
     problems = _problems(loader, command, words, quiet)
     if problems:
-        messages, mends = zip(*problems, strict=True)
-        return ConfigError("; ".join(messages), "; ".join(dict.fromkeys(filter(None, mends))))
+        messages, hints = zip(*problems, strict=True)
+        return ConfigError("; ".join(messages), "; ".join(dict.fromkeys(filter(None, hints))))
     if isinstance(error, MissingConfigException):
         group, _, name = (error.missing_cfg_file or "").rpartition("/")
         where = re.match(r"In '([^']*)'", str(error))
@@ -54,7 +54,7 @@ def _one_line(error: BaseException) -> str:
 
 
 def _problems(loader: ConfigLoader, command: str, words: Sequence[str], quiet: Sequence[str]) -> list[tuple[str, str]]:
-    """What is wrong with each word by itself: (message, mend)."""
+    """What is wrong with each word by itself: (message, hint)."""
     problems: list[tuple[str, str]] = []
     good: list[str] = []
     others: list[tuple[str, Override]] = []
@@ -86,10 +86,10 @@ def _group(loader: ConfigLoader, command: str, parsed: Override) -> tuple[str, s
     for name in chosen:
         if isinstance(name, dict) or parsed.is_delete() or name in options:
             continue
-        mend = suggest(str(name), options) or f"there is none yet: put YAML files in ./configs/{group}"
+        hint = suggest(str(name), options) or f"there is none yet: put YAML files in ./configs/{group}"
         if _EXTRAS.get(group) == name:
-            mend = "install it with: pip install 'aigc-cli[sweep]'"
-        return f"there is no {group} named {str(name)!r}", mend
+            hint = "install it with: pip install 'aigc-cli[sweep]'"
+        return f"there is no {group} named {str(name)!r}", hint
     return None
 
 
@@ -123,7 +123,7 @@ def known_keys(config: DictConfig) -> set[str]:
 
 
 def _nearest_key(command: str, key: str, known: Sequence[str]) -> str:
-    """A mend that looks among the key's own siblings first, then everywhere but where a run has chosen already."""
+    """A hint that looks among the key's own siblings first, then everywhere but where a run has chosen already."""
     own = [other for other in known if other.split(".")[0] != "hydra" or key.split(".")[0] == "hydra"]
     section, _, last = key.rpartition(".")
     siblings = [other for other in own if other.rpartition(".")[0] == section]

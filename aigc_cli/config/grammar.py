@@ -73,7 +73,7 @@ def refuse_sweeps(words: Sequence[str]) -> None:
 
 
 def several_values(word: str, parsed: Override) -> tuple[str, str]:
-    """The message and the mend for a word that sweeps where nothing can."""
+    """The message and the hint for a word that sweeps where nothing can."""
     key = parsed.key_or_group
     return f"{word} gives several values", f"add -m to sweep over them, or write {key}=[a,b] for a list"
 

@@ -125,13 +125,13 @@ def check(section: str, schema: type, values: Mapping[str, Any]) -> Any:
 
 
 def _explain(section: str, schema: type, values: Any, error: Any) -> tuple[str, str]:
-    """The message and the mend for all problems; those of one key, a branch of its union each, make one."""
+    """The message and the hint for all problems; those of one key, a branch of its union each, make one."""
     by_key: dict[str, list[Mapping[str, Any]]] = {}
     for problem in error.errors(include_url=False):
         key = ".".join([section, *_location(values, problem)]).strip(".")
         by_key.setdefault(key, []).append(problem)
-    lines, mends = zip(*(_describe(key, schema, problems) for key, problems in by_key.items()), strict=True)
-    return "; ".join(lines), "; ".join(dict.fromkeys(filter(None, mends)))
+    lines, hints = zip(*(_describe(key, schema, problems) for key, problems in by_key.items()), strict=True)
+    return "; ".join(lines), "; ".join(dict.fromkeys(filter(None, hints)))
 
 
 def _location(values: Any, problem: Mapping[str, Any]) -> list[str]:
@@ -203,17 +203,17 @@ _TYPES = {
 def _fields_at(schema: Any, location: Sequence[int | str]) -> list[str]:
     """The field names of the dataclass that `location` leads to within `schema`."""
     for part in location:
-        hints = _hints(schema)
-        if part in hints:
-            schema = _dataclass_in(hints[str(part)])
+        types = _hints(schema)
+        if part in types:
+            schema = _dataclass_in(types[str(part)])
     return list(_hints(schema))
 
 
 def _hints(schema: Any) -> dict[str, Any]:
     if not dataclasses.is_dataclass(schema):
         return {}
-    hints = typing.get_type_hints(schema)
-    return {field.name: hints[field.name] for field in dataclasses.fields(schema)}
+    types = typing.get_type_hints(schema)
+    return {field.name: types[field.name] for field in dataclasses.fields(schema)}
 
 
 def _dataclass_in(annotation: Any) -> Any:

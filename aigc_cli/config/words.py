@@ -182,11 +182,11 @@ def _unknown_flag(name: str, value: str | None) -> ConfigError:
     key = name.lstrip("-")
     known = {known for command in ("train", "sample", "eval", "embed") for known in top_level_keys(command)}
     if not is_key_value(f"{key}=") or (close and key.split(".")[0] not in known):
-        mend = f"did you mean {' or '.join(close)}?" if close else f"choose from: {', '.join(FLAGS.values())}"
+        hint = f"did you mean {' or '.join(close)}?" if close else f"choose from: {', '.join(FLAGS.values())}"
     else:
         value = value if value and not value.startswith("-") and not is_key_value(value) else "VALUE"
-        mend = f"keys take no dashes: write {key}={value}"
-    return ConfigError(f"there is no flag {name}", mend)
+        hint = f"keys take no dashes: write {key}={value}"
+    return ConfigError(f"there is no flag {name}", hint)
 
 
 def _place_strays(words: Words, strays: list[tuple[str, str | None]]) -> None:
@@ -201,10 +201,10 @@ def _place_strays(words: Words, strays: list[tuple[str, str | None]]) -> None:
     for word, following in strays:
         if nearest(word, tasks):
             raise ConfigError(f"aigc {words.command}: there is no {word!r}", suggest(word, tasks))
-        mend = "write for example optimizer.lr=1e-4, without spaces around the ="
+        hint = "write for example optimizer.lr=1e-4, without spaces around the ="
         if is_key_value(f"{word}=") and following and not following.startswith("=") and not is_key_value(following):
-            mend = f"write {word}={following}"
-        raise ConfigError(f"{word!r} is not a key=value word", mend)
+            hint = f"write {word}={following}"
+        raise ConfigError(f"{word!r} is not a key=value word", hint)
 
 
 def _check_flags(words: Words) -> None:

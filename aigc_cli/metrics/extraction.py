@@ -95,8 +95,8 @@ class Extraction:
                 break
             except torch.OutOfMemoryError:
                 if self._given is not None or size == 1:
-                    mend = "choose a smaller batch_size=, or device=cpu"
-                    raise ResourceError(f"{size} images do not fit in the memory of {self.device}", mend) from None
+                    hint = "choose a smaller batch_size=, or device=cpu"
+                    raise ResourceError(f"{size} images do not fit in the memory of {self.device}", hint) from None
                 size = self._sizes[name] = size // 2
         whole = f"the features of {what} images"
         return {key: check_finite(torch.cat([part[key.layer] for part in parts]), whole) for key in keys}

@@ -73,8 +73,8 @@ class FrechetInfinity(FeatureMetric):
         """The distance; 0 is best, and chance puts it a little to either side."""
         real, fake = FeatureStatistics.unpacked(self.real), joined(self.fake, self.width)
         require(real.n, 2, "real", "a covariance", "give more images")
-        mend = "give more images, n= for generated ones"
-        require(len(fake), 10 * self.config.points, "generated", f"a line through {self.config.points} sizes", mend)
+        hint = "give more images, n= for generated ones"
+        require(len(fake), 10 * self.config.points, "generated", f"a line through {self.config.points} sizes", hint)
         root = factor(real.covariance)
         sizes = self._sizes(len(fake))
         values = []

@@ -125,7 +125,7 @@ class GeneratedImages(Images):
         try:
             yield from self._stream(batch_size)
         except NonFiniteError as error:
-            raise DataError(error.message, error.mend) from None
+            raise DataError(error.message, error.hint) from None
 
     def labels(self) -> Tensor | None:
         """As they are given."""
@@ -150,7 +150,7 @@ def same_shape(images: Images, real: Images, what: str = "generated") -> None:
     """
     if images.shape != real.shape:
         sizes = f"{size_of(images.shape)} and real ones {size_of(real.shape)}"
-        mend = "bring both to one size: how they are resized changes the figures"
+        hint = "bring both to one size: how they are resized changes the figures"
         if images.shape[1:] == real.shape[1:]:
-            mend = "bring both to as many channels, 1 for grey and 3 for colour"
-        raise DataError(f"{what} images are {sizes} (channels x height x width)", mend)
+            hint = "bring both to as many channels, 1 for grey and 3 for colour"
+        raise DataError(f"{what} images are {sizes} (channels x height x width)", hint)

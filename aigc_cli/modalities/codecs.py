@@ -106,7 +106,7 @@ def read_codec(path: Path) -> TextCodec:
         DataError: it is missing or broken.
     """
     file = path / TOKENIZER_FILE if path.is_dir() else path
-    mend = "restore the file from a copy of the run, or train the run again"
+    hint = "restore the file from a copy of the run, or train the run again"
     try:
         with file.open("rb") as opened:
             content = opened.read(LARGEST_FILE + 1)
@@ -119,10 +119,10 @@ def read_codec(path: Path) -> TextCodec:
         if type(start) is not int or not 0 <= start < tokenizer.vocab_size:
             raise ValueError(f"start={start} is no token of it")
     except DataError as error:
-        raise DataError(f"{file} cannot be read: {error.message}", mend) from None
+        raise DataError(f"{file} cannot be read: {error.message}", hint) from None
     except (OSError, ValueError, RecursionError) as error:
         reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
-        raise DataError(f"{file} cannot be read: {reason}", mend) from None
+        raise DataError(f"{file} cannot be read: {reason}", hint) from None
     return TextCodec(tokenizer, start)
 
 

@@ -126,13 +126,13 @@ class ArrayImages(FileImages):
 
 
 def _array_of(path: Path) -> np.ndarray:
-    names, mend = array_names(path), "give an .npz with one uint8 array"
+    names, hint = array_names(path), "give an .npz with one uint8 array"
     if {"mu", "sigma"} <= set(names):
-        raise DataError(f"{path} holds statistics, not images", mend)
+        raise DataError(f"{path} holds statistics, not images", hint)
     name = next((name for name in ("images", "samples", "arr_0") if name in names), names[0] if names else "images")
-    found = read_arrays(path, [name], "images", mend)
+    found = read_arrays(path, [name], "images", hint)
     if name not in found:
-        raise DataError(f"{path} holds no array", mend)
+        raise DataError(f"{path} holds no array", hint)
     return found[name]
 
 

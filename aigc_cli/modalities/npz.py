@@ -24,14 +24,14 @@ def array_names(path: Path) -> list[str]:
         return []
 
 
-def read_arrays(path: Path, names: Iterable[str], what: str, mend: str) -> dict[str, np.ndarray]:
+def read_arrays(path: Path, names: Iterable[str], what: str, hint: str) -> dict[str, np.ndarray]:
     """The arrays `names` of a ``.npz`` file, as far as it has them.
 
     Args:
         path: The file.
         names: Of the arrays.
         what: They are to be read as, for the message.
-        mend: What the user is told to do where they cannot be.
+        hint: What the user is told to do where they cannot be.
 
     Raises:
         DataError: it is broken, holds objects, or unpacks to far more than it is.
@@ -39,13 +39,13 @@ def read_arrays(path: Path, names: Iterable[str], what: str, mend: str) -> dict[
     """
     refused = f"{path} cannot be read as {what}"
     if not zipfile.is_zipfile(path):
-        raise DataError(f"{refused}: it is no .npz archive, or is cut short", mend)
+        raise DataError(f"{refused}: it is no .npz archive, or is cut short", hint)
     try:
         with zipfile.ZipFile(path) as archive:
             swollen = [info for info in archive.infolist() if info.file_size > _MOST_BYTES]
         for info in swollen:
             if info.file_size > _MOST_RATIO * info.compress_size:
-                raise DataError(f"{refused}: {info.filename} unpacks to {info.file_size:,} bytes", mend)
+                raise DataError(f"{refused}: {info.filename} unpacks to {info.file_size:,} bytes", hint)
         with np.load(path, allow_pickle=False) as file:
             return {name: np.asarray(file[name]) for name in names if name in file.files}
     except DataError:
@@ -53,4 +53,4 @@ def read_arrays(path: Path, names: Iterable[str], what: str, mend: str) -> dict[
     except MemoryError as error:
         raise ResourceError(f"{path} does not fit in memory: {error}", "give fewer images") from None
     except Exception as error:  # NumPy's reader raises whatever a broken header makes it trip over
-        raise DataError(f"{refused}: {str(error) or type(error).__name__}", mend) from None
+        raise DataError(f"{refused}: {str(error) or type(error).__name__}", hint) from None

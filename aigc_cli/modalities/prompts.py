@@ -124,4 +124,4 @@ def _encoded(text: str, prompt: Prompt, codec: TextCodec) -> list[int]:
     try:
         return codec.tokens(text)
     except ConfigError as error:
-        raise ConfigError(f"{prompt.where}: {error.message}", error.mend) from None
+        raise ConfigError(f"{prompt.where}: {error.message}", error.hint) from None

@@ -197,17 +197,17 @@ def lines_of(path: Path, reading: Reading) -> Iterator[str]:
         yield rest.removesuffix("\r")
 
 
-def read_lines(path: Path, mend: str = "save it as UTF-8") -> list[str]:
+def read_lines(path: Path, hint: str = "save it as UTF-8") -> list[str]:
     """The lines of a file of UTF-8 that fits in memory, unpacked where its name ends in .gz, without their ends; only a
     line feed, perhaps after a carriage return, ends one.
 
     Raises:
-        DataError: as :func:`blocks`, or it is not UTF-8, which `mend` is for.
+        DataError: as :func:`blocks`, or it is not UTF-8, which `hint` is for.
     """
     try:
         lines = b"".join(blocks(path)).decode("utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
-        raise DataError(f"{printable(path)} is not UTF-8 text: {error}", mend) from None
+        raise DataError(f"{printable(path)} is not UTF-8 text: {error}", hint) from None
     return [line.removesuffix("\r") for line in (lines[:-1] if lines[-1] == "" else lines)]
 
 
@@ -224,7 +224,7 @@ def rows_of(path: Path, fields: Sequence[str], reading: Reading) -> Iterator[tup
             if not isinstance(value, str):
                 what = f"has the fields {', '.join(map(str, row))}" if name not in row else f"has no text in {name}"
                 key = "data.field=" if len(fields) == 1 else "data.source= and data.target="
-                raise DataError(f"{where}: it {what}", f"name what holds the text, with {key}, or mend the row")
+                raise DataError(f"{where}: it {what}", f"name what holds the text, with {key}, or hint the row")
             text, count = without_surrogates(value)
             if count:
                 reading.broken[printable(path)] += count
@@ -263,10 +263,10 @@ def _csv_rows(path: Path, fields: Sequence[str], reading: Reading) -> Iterator[t
                         )
                 elif row:
                     if len(row) != len(header):
-                        raise DataError(f"{where} has {len(row)} columns, and the first {len(header)}", "mend the row")
+                        raise DataError(f"{where} has {len(row)} columns, and the first {len(header)}", "hint the row")
                     yield where, dict(zip(header, row, strict=True))
         except csv.Error as error:
-            raise DataError(f"{printable(path)} line {rows.line_num} is no row: {error}", "mend it") from None
+            raise DataError(f"{printable(path)} line {rows.line_num} is no row: {error}", "hint it") from None
 
 
 @contextmanager

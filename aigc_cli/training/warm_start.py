@@ -221,11 +221,11 @@ def _refusal(problems: list[str], source: Restored, config: Mapping[str, Any], *
     """Of weights that do not fit; `alike` says whether the two models have the same kinds of tensors."""
     more = f"; and {len(problems) - _MOST_NAMED} more" if len(problems) > _MOST_NAMED else ""
     family, differing = config["model"]["name"], " ".join(_differing(config, source.run.config))
-    mend = f"make this model like that one: {differing}"
+    hint = f"make this model like that one: {differing}"
     if not differing or not (alike or family == source.run.config["model"]["name"]):
-        mend = f"start from a run of model={family}"
+        hint = f"start from a run of model={family}"
     return ConfigError(
-        f"the weights of {source.run.name} do not fit: {'; '.join(problems[:_MOST_NAMED])}{more}", mend
+        f"the weights of {source.run.name} do not fit: {'; '.join(problems[:_MOST_NAMED])}{more}", hint
     )  # fmt: skip
 
 

@@ -73,8 +73,8 @@ def test_metrics_that_ask_the_model(
     Path("weights.pth").touch()
     monkeypatch.setattr(reconstruction, "weight_folders", lambda: [Path.cwd()])
     monkeypatch.setattr(reconstruction, "LPIPS_FILE", "weights.pth")
-    monkeypatch.setattr(reconstruction, "load_weights", lambda path, mend, **_: ("0" * 64, {}))
-    monkeypatch.setattr(reconstruction, "_lpips", lambda state, mend: Perceptual())
+    monkeypatch.setattr(reconstruction, "load_weights", lambda path, hint, **_: ("0" * 64, {}))
+    monkeypatch.setattr(reconstruction, "_lpips", lambda state, hint: Perceptual())
     monkeypatch.setattr(reconstruction, "_LPIPS_SIDE", 16)
     for name, record in told(capsys, [*KINDS.pairs, *KINDS.scores], "n=60").items():
         assert len(record["generated"]["checkpoint"]) == 64, name

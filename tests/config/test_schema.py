@@ -65,7 +65,7 @@ def test_check_builds_the_dataclass() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "message", "mend"),
+    ("changes", "message", "hint"),
     [
         ({"lost": 1}, "there is no key part.lost", "did you mean loss?"),
         ({"inner": {"lr": 1.0, "lrr": 2}}, "there is no key part.inner.lrr", "did you mean lr?"),
@@ -84,10 +84,10 @@ def test_check_builds_the_dataclass() -> None:
     ],
     ids=str,
 )
-def test_check_says_what_is_wrong_and_what_is_right(changes: dict[str, object], message: str, mend: str) -> None:
+def test_check_says_what_is_wrong_and_what_is_right(changes: dict[str, object], message: str, hint: str) -> None:
     error = problem(**changes)
     assert error.message == message
-    assert mend in error.mend
+    assert hint in error.hint
     assert len(str(error).splitlines()) <= 2
 
 

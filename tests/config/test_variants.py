@@ -41,7 +41,7 @@ def test_the_recorded_words_are_those_that_were_typed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "message", "mend"),
+    ("words", "message", "hint"),
     [
         (["model=vae", "data=text", "model.latent_side=4"], "there is no key model.latent_side", "model.latent"),
         (["model=vae", "data=text", "model.likelihood=logistic"], "there is no key model.likelihood", "free_bits"),
@@ -51,11 +51,11 @@ def test_the_recorded_words_are_those_that_were_typed() -> None:
         (["model=[vae]", "data=text"], "", ""),
     ],
 )
-def test_errors_are_of_the_variant(words: list[str], message: str, mend: str) -> None:
+def test_errors_are_of_the_variant(words: list[str], message: str, hint: str) -> None:
     with pytest.raises(ConfigError) as error:
         compose("train", words)
     assert message in error.value.message
-    assert mend in error.value.mend
+    assert hint in error.value.hint
 
 
 def test_a_variant_within_an_experiment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -250,7 +250,7 @@ def test_unseen_characters_of_a_held_out_split_are_told(tmp_path):
     assert opened(path, "val", kind="byte").problems() == []
     with pytest.raises(ConfigError, match="the vocabulary of this run has no 'ß'") as caught:
         val.codec.tokens("aß")
-    assert "byte or bpe" in caught.value.mend
+    assert "byte or bpe" in caught.value.hint
 
 
 def test_a_vocabulary_larger_than_the_text_can_fill(text):
@@ -361,7 +361,7 @@ def test_a_cache_that_is_full(text, monkeypatch):
     monkeypatch.setattr("aigc_cli.data.token_files._flush", full)
     with pytest.raises(ResourceError, match="No space left") as caught:
         opened(text)
-    assert "AIGC_CACHE" in caught.value.mend
+    assert "AIGC_CACHE" in caught.value.hint
 
 
 def test_a_tokenizer_of_another_run(tmp_path, text):

@@ -14,7 +14,7 @@ from aigc_cli.modalities.npz import array_names, read_arrays
 
 
 def read(path: Path, *names: str) -> dict[str, np.ndarray]:
-    return read_arrays(path, names or ("images",), "images", "mend")
+    return read_arrays(path, names or ("images",), "images", "hint")
 
 
 def packed(path: Path, content: bytes, compression: int = zipfile.ZIP_STORED) -> Path:

@@ -70,7 +70,7 @@ def test_too_many_broken_bytes_are_refused(tmp_path, size):
     path = written(tmp_path / "a.txt", b"caf\xe9 " * (size // 5))
     with pytest.raises(DataError, match=r"a\.txt is not utf-8: \d+ of its first") as caught:
         whole(path, max_broken=0.1)
-    assert "data.encoding=cp1252" in caught.value.mend
+    assert "data.encoding=cp1252" in caught.value.hint
     assert whole(path, max_broken=0.2).startswith(f"caf{REPLACED} ")
     assert whole(path, encoding="cp1252").startswith("café ")
 
@@ -223,7 +223,7 @@ def test_no_text_at_all(tmp_path):
     written(tmp_path / "b.png", "")
     with pytest.raises(DataError, match=r"it has 2 x \.png") as caught:
         text_files(tmp_path)
-    assert ".jsonl" in caught.value.mend
+    assert ".jsonl" in caught.value.hint
 
 
 def test_pieces_do_not_depend_on_blocks():

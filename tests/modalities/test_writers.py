@@ -177,7 +177,7 @@ def test_a_set_that_is_not_complete_is_not_finished(tmp_path: Path, provenance: 
 def test_channels_that_no_png_holds(tmp_path: Path, provenance: MakeProvenance) -> None:
     with pytest.raises(ConfigError, match="5 channels") as caught:
         PNGWriter(tmp_path, Arrangement(n=1), provenance(), ImageCodec()).write(images(1, 5))
-    assert "format=npz" in caught.value.mend
+    assert "format=npz" in caught.value.hint
     with NPZWriter(tmp_path, Arrangement(n=1), provenance(), ImageCodec()) as writer:
         writer.write(images(1, 5))
         writer.finish()
@@ -189,6 +189,6 @@ def test_find_writer() -> None:
     assert find_writer("image", "npz") == ("npz", NPZWriter)
     with pytest.raises(ConfigError, match="format=pgn") as caught:
         find_writer("image", "pgn")
-    assert caught.value.mend == "did you mean png?"
+    assert caught.value.hint == "did you mean png?"
     with pytest.raises(ConfigError, match="no writer for smell"):
         find_writer("smell")

@@ -70,10 +70,10 @@ def test_a_batch_that_does_not_fit_is_halved(error: type[Exception]) -> None:
     assert model.sizes[-1] <= 3
     with pytest.raises(ResourceError, match="batch of 8 samples") as caught:
         drawn(model, range(10), 8)
-    assert "batch_size=" in caught.value.mend
+    assert "batch_size=" in caught.value.hint
     with pytest.raises(ResourceError, match="batch of 1 samples") as caught:
         drawn(Tiny(fits=0, error=error), range(10), None)
-    assert "device=" in caught.value.mend
+    assert "device=" in caught.value.hint
 
 
 def test_other_errors_of_a_model_are_not_taken_for_memory() -> None:

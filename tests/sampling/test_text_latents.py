@@ -125,7 +125,7 @@ def test_words_that_change_nothing_are_told_of(
 
 
 @pytest.mark.parametrize(
-    ("mode", "prompts", "to", "complaint", "mend"),
+    ("mode", "prompts", "to", "complaint", "hint"),
     [
         ("interpolate", ["abc"], None, "walks between texts, and prompt 0 is one", "give to= too"),
         ("interpolate", [], "abc", "walks between texts, and to= is one", "give prompt= too"),
@@ -141,12 +141,12 @@ def test_words_that_change_nothing_are_told_of(
     ],
 )
 def test_what_cannot_be_encoded(
-    model: TextVAE, mode: str, prompts: list[str], to: str | None, complaint: str, mend: str
+    model: TextVAE, mode: str, prompts: list[str], to: str | None, complaint: str, hint: str
 ) -> None:
     with pytest.raises(ConfigError) as error:
         asked(model, mode, *prompts, to=to)
     assert complaint in error.value.message
-    assert mend in error.value.mend
+    assert hint in error.value.hint
 
 
 @pytest.mark.parametrize("word", ["7", "a, b", "null and void"])

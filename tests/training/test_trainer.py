@@ -238,7 +238,7 @@ def test_sigterm_saves_and_says_how_to_go_on(tmp_path):
     trainer = make(tmp_path / "run", "trainer.sample_every=1")
     with pytest.raises(Terminated, match="stopped at step") as caught:
         trainer.fit(Hooks(preview=lambda step: os.kill(os.getpid(), signal.SIGTERM)))
-    assert "aigc train --resume" in caught.value.mend
+    assert "aigc train --resume" in caught.value.hint
     assert trainer.run.status() == "stopped"
     assert trainer.checkpoints.steps()
 

@@ -48,7 +48,7 @@ class Inception:
         if resize not in RESIZES:
             raise ConfigError(f"resize={resize}: there is no such way to resize", suggest(resize, RESIZES))
         path = sources.weights or find_weights()
-        self.checksum, state = load_weights(path, _mend(), named_by_sum=sources.weights is None)
+        self.checksum, state = load_weights(path, _hint(), named_by_sum=sources.weights is None)
         self.canonical = self.checksum == SHA256 and resize == "tf_bilinear"
         self.name = "inception-v3-compat"
         if self.checksum != SHA256:
@@ -107,7 +107,7 @@ def _network(state: Mapping[str, Tensor]) -> nn.Module:
         return module.FeatureExtractorInceptionV3("inception-v3-compat", ["2048", "logits_unbiased"], None)  # type: ignore[no-any-return]
     except RuntimeError as error:
         first = " ".join(line.strip() for line in str(error).splitlines()[:2])
-        raise DataError(f"the weights do not fit the Inception network: {first[:300]}", _mend()) from None
+        raise DataError(f"the weights do not fit the Inception network: {first[:300]}", _hint()) from None
     finally:
         module.load_state_dict_from_url = original
 
@@ -127,11 +127,11 @@ def find_weights() -> Path:
     try:
         download(list(URLS), wanted[0], sha256=SHA256)
     except DataError as error:
-        raise DataError(f"the Inception weights are not here: {error.message}", _mend(source="")) from None
+        raise DataError(f"the Inception weights are not here: {error.message}", _hint(source="")) from None
     return wanted[0]
 
 
-def _mend(source: str = f", from {URLS[0]}") -> str:
+def _hint(source: str = f", from {URLS[0]}") -> str:
     place = short_path(weight_folders()[0])
     return (
         f"put {FILE} (SHA-256 {SHA256}{source}) into {place}, or name it with weights=FILE; "

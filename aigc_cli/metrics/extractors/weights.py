@@ -15,23 +15,23 @@ from aigc_cli import files
 from aigc_cli.errors import DataError
 
 
-def load_weights(path: Path, mend: str, *, named_by_sum: bool = False) -> tuple[str, dict[str, Tensor]]:
+def load_weights(path: Path, hint: str, *, named_by_sum: bool = False) -> tuple[str, dict[str, Tensor]]:
     """SHA-256 and tensors of a file of weights, ``.pth`` or ``.safetensors``; nothing in it is executed.
 
     Args:
         path: The file.
-        mend: What the user is told to do where it cannot be used.
+        hint: What the user is told to do where it cannot be used.
         named_by_sum: Whether its name ends in the first digits of its SHA-256, as those do that we look for ourselves.
 
     Raises:
         DataError: it is missing, cut short, corrupt, or holds no plain tensors by name.
     """
     if not path.is_file():
-        raise DataError(f"there is no file of weights at {path}", mend)
+        raise DataError(f"there is no file of weights at {path}", hint)
     checksum = files.checksum(path)
     promised = path.stem.rsplit("-", 1)[-1]
     if named_by_sum and not checksum.startswith(promised):
-        raise DataError(f"{path} is corrupt: its SHA-256 begins with {checksum[:8]}, not {promised}", mend)
+        raise DataError(f"{path} is corrupt: its SHA-256 begins with {checksum[:8]}, not {promised}", hint)
     try:
         state: Any
         if path.suffix == ".safetensors":
@@ -45,15 +45,15 @@ def load_weights(path: Path, mend: str, *, named_by_sum: bool = False) -> tuple[
     except Exception as error:  # an unpickler raises whatever a crafted file makes it trip over
         told = "" if isinstance(error, LookupError) else " ".join(str(error).split())[:120]  # a bare key tells nobody
         reason = told or "it is no file of tensors"
-        raise DataError(f"{path} cannot be read as weights: {reason}", mend) from None
+        raise DataError(f"{path} cannot be read as weights: {reason}", hint) from None
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise DataError(f"{path} holds no weights by name", mend)
+        raise DataError(f"{path} holds no weights by name", hint)
     odd = [name for name, value in state.items() if not _is_plain(value)]
     if odd:
-        raise DataError(f"{path} holds {odd[0]} as a tensor that is sparse, quantized or without values", mend)
+        raise DataError(f"{path} holds {odd[0]} as a tensor that is sparse, quantized or without values", hint)
     bad = [name for name, value in state.items() if value.is_floating_point() and not torch.isfinite(value).all()]
     if bad:
-        raise DataError(f"{path} holds NaN or infinite weights in {bad[0]}", mend)
+        raise DataError(f"{path} holds NaN or infinite weights in {bad[0]}", hint)
     return checksum, state
 
 

@@ -72,10 +72,10 @@ def test_a_broken_file_is_trained_again(
 def test_data_without_labels_is_told_what_works(blobs: Blobs) -> None:
     with pytest.raises(ConfigError, match="has none") as caught:
         Classifier(ClassifierConfig(), sources(blobs, labelled=False))
-    assert "--metric fid" in caught.value.mend
+    assert "--metric fid" in caught.value.hint
     with pytest.raises(ConfigError, match="no dataset is named") as caught:
         Classifier(ClassifierConfig(), Sources())
-    assert "data=NAME" in caught.value.mend
+    assert "data=NAME" in caught.value.hint
 
 
 def test_labels_that_mean_nothing_give_no_features(blobs: Blobs) -> None:

@@ -36,7 +36,7 @@ def test_without_weights_it_says_which_file_and_where_to_put_it(cache: Path) -> 
         Inception(InceptionConfig(), Sources())
     assert caught.value.exit_code == 3
     for part in (FILE, SHA256, str(cache / "cache" / "weights"), "weights=FILE", "--metric fd"):
-        assert part in caught.value.mend
+        assert part in caught.value.hint
 
 
 @pytest.mark.parametrize("folder", ["cache/weights", "torch/hub/checkpoints"])
@@ -78,15 +78,15 @@ def _nan(path: Path) -> None:
 def test_a_file_that_cannot_be_trusted_is_refused(tmp_path: Path, break_it) -> None:  # type: ignore[no-untyped-def]
     break_it(tmp_path / "w.pth")
     with pytest.raises(DataError, match=r"w\.pth"):
-        load_weights(tmp_path / "w.pth", "mend")
+        load_weights(tmp_path / "w.pth", "hint")
 
 
 def test_a_broken_safetensors_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "w.safetensors").write_bytes(b"hello")
     with pytest.raises(DataError, match="cannot be read as weights"):
-        load_weights(tmp_path / "w.safetensors", "mend")
+        load_weights(tmp_path / "w.safetensors", "hint")
     with pytest.raises(DataError, match="no file of weights"):
-        load_weights(tmp_path / "none.pth", "mend")
+        load_weights(tmp_path / "none.pth", "hint")
 
 
 def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:

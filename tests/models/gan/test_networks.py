@@ -45,7 +45,7 @@ def test_every_size_and_any_channels(preset: str, size: int) -> None:
 def test_sizes_that_cannot_be_made_are_named(preset: str, shape: tuple[int, int, int]) -> None:
     with pytest.raises(ConfigError, match=r"8, 16, 32, 64, 128, 256.*not") as error:
         build(preset, shape)
-    assert "data.size=" in error.value.mend
+    assert "data.size=" in error.value.hint
 
 
 @pytest.mark.parametrize(

@@ -89,7 +89,7 @@ def test_it_serves_every_size_and_channel_and_uses_all_its_weights(
 def test_other_images_are_refused(defaults: dict[str, Any], shape: tuple[int, int, int]) -> None:
     with pytest.raises(ConfigError, match=r"squares of 8 to 128.*not") as error:
         build(defaults, shape)
-    assert "data.size=" in error.value.mend
+    assert "data.size=" in error.value.hint
 
 
 def test_a_layout_is_as_written_or_all_halves() -> None:

@@ -95,7 +95,7 @@ def test_auto_goes_by_the_shape(defaults: dict[str, Any], shape: tuple[int, int,
 
 
 @pytest.mark.parametrize(
-    ("changes", "shape", "complaint", "mend"),
+    ("changes", "shape", "complaint", "hint"),
     [
         ({"network": "conv"}, (1, 30, 30), "halve down to 4 to 7.*30x30", "model.network=mlp"),
         ({"network": "resnet"}, (1, 16, 32), "16x32", "data.size="),
@@ -108,11 +108,11 @@ def test_auto_goes_by_the_shape(defaults: dict[str, Any], shape: tuple[int, int,
     ],
 )
 def test_shapes_and_data_it_cannot_serve(
-    defaults: dict[str, Any], changes: dict[str, Any], shape: tuple[int, int, int], complaint: str, mend: str
+    defaults: dict[str, Any], changes: dict[str, Any], shape: tuple[int, int, int], complaint: str, hint: str
 ) -> None:
     with pytest.raises(ConfigError, match=complaint) as error:
         build(defaults, shape, **changes)
-    assert mend in error.value.mend
+    assert hint in error.value.hint
 
 
 @pytest.mark.parametrize(
