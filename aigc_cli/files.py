@@ -89,7 +89,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def hint_for(error: OSError, elsewhere: str) -> str:
-    """How to hint a failure to write; `elsewhere` says how the user names another place, such as ``with out=``."""
+    """How to get past a failure to write; `elsewhere` says how the user names another place, such as ``with out=``."""
     return _FIRST.get(error.errno or 0, "") + f"choose another folder {elsewhere}"
 
 

@@ -266,7 +266,7 @@ def _csv_rows(path: Path, fields: Sequence[str], reading: Reading) -> Iterator[t
                         raise DataError(f"{where} has {len(row)} columns, and the first {len(header)}", "hint the row")
                     yield where, dict(zip(header, row, strict=True))
         except csv.Error as error:
-            raise DataError(f"{printable(path)} line {rows.line_num} is no row: {error}", "hint it") from None
+            raise DataError(f"{printable(path)} line {rows.line_num} is no row: {error}", "fix it") from None
 
 
 @contextmanager
