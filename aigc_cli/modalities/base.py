@@ -167,7 +167,7 @@ class Modality(ABC):
         raise NotImplementedError
 
     def glance(self, content: Tensor) -> Tensor:
-        """Raw items (n, ...) made small, so that a whole training set of them fits in memory where copies are sought."""
+        """Raw items (n, ...) made small: a whole training set of them must fit in memory where copies are sought."""
         return content
 
     #: How batches lie in memory where a network convolves them, such as channels_last; None is as they come.
