@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from functools import cache
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from aigc_cli.data import open_dataset
 from aigc_cli.data.base import Dataset, Split
 from aigc_cli.data.selection import Opener
+from aigc_cli.errors import warn
 from aigc_cli.runs import Run
 
 
@@ -28,7 +28,7 @@ def opener(run: Run, moved: Mapping[str, Any]) -> Opener:
     @cache
     def compared() -> None:
         if raw("train").spec.fingerprint != run.spec.fingerprint:
-            print(f"aigc: warning: the data differs from what {run.name} was trained on", file=sys.stderr)
+            warn(f"the data differs from what {run.name} was trained on")
 
     def opened(split: Split) -> Dataset:
         dataset = raw(split)

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from aigc_cli.config.schema import STRICT
 from aigc_cli.data.base import Dataset, Split
 from aigc_cli.data.loader import Loader, batches_in_order
-from aigc_cli.errors import AigcError, ConfigError, DataError
+from aigc_cli.errors import AigcError, ConfigError, DataError, warn
 from aigc_cli.files import checksum, resource_errors, write_atomically
 from aigc_cli.metrics.extractors.base import Sources
 from aigc_cli.modalities.base import Codec
@@ -182,7 +182,7 @@ def _read(path: Path, train: Dataset) -> _Kept | None:
             "accuracy_on": str(notes["accuracy_on"]),
         }
     except (SafetensorError, RuntimeError, OSError, KeyError, TypeError, ValueError) as error:
-        print(f"aigc: warning: {path} is broken ({str(error).splitlines()[0]}); training it again", file=sys.stderr)
+        warn(f"{path} is broken ({str(error).splitlines()[0]}); training it again")
         return None
     return _Kept(network, checksum(path), facts)
 
