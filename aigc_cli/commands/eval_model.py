@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Any
 
 from aigc_cli.commands.drawing import facts_of
 from aigc_cli.commands.eval_words import check_no_other_side, check_number
 from aigc_cli.config.schema import check
 from aigc_cli.data.open import reference_rows
-from aigc_cli.errors import ConfigError
+from aigc_cli.errors import ConfigError, warn
 from aigc_cli.metrics.latents import measure_active_units
 from aigc_cli.metrics.likelihood import measure_likelihood
 from aigc_cli.metrics.reconstruction import measure_pairs
@@ -40,7 +39,7 @@ def measure_model(setting: Setting, kinds: Kinds) -> list[tuple[list[Result], Si
         what = next(iter(kinds.of_model))
         raise ConfigError(f"{what} asks a model itself, and files come from none", "name a run with run=")
     if asked.seeds is not None:
-        print(f"aigc: warning: seeds= changes nothing for {', '.join(kinds.of_model)}", file=sys.stderr)
+        warn(f"seeds= changes nothing for {', '.join(kinds.of_model)}")
     if not kinds.features:
         check_no_other_side(asked, "leave it out")
     metrics = {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -13,7 +12,7 @@ from aigc_cli.commands.eval_words import check_no_controls, check_number, warn_o
 from aigc_cli.config.schema import Options
 from aigc_cli.data.base import Dataset, Split
 from aigc_cli.data.open import Splits
-from aigc_cli.errors import ConfigError, DataError
+from aigc_cli.errors import ConfigError, DataError, warn
 from aigc_cli.files import path_of
 from aigc_cli.metrics.evaluation import Evaluator, Side
 from aigc_cli.metrics.extraction import LABELS, labels_of
@@ -144,7 +143,7 @@ def measure_features(setting: Setting, metrics: Mapping[str, Mapping[str, Any]])
         raise ConfigError(f"seeds={seeds}: fake= is one set", "leave seeds= out, or evaluate a run")
     fakes, sides = open_sides(setting, seeds)
     if seeds > len(fakes):
-        print("aigc: warning: seeds= changes nothing for reconstructions", file=sys.stderr)
+        warn("seeds= changes nothing for reconstructions")
     evaluator = make_evaluator(setting, metrics, sides)
     return averaged([evaluator.evaluate(fake) for fake in fakes]), sides
 
@@ -278,7 +277,7 @@ def other_splits(setting: Setting) -> Iterator[tuple[Split, Dataset]]:
         except ConfigError:  # a dataset without such a split
             continue
         except DataError as error:
-            print(f"aigc: warning: no floor on the {other} split: {error.message}", file=sys.stderr)
+            warn(f"no floor on the {other} split: {error.message}")
             continue
         if len(dataset):
             yield other, dataset

@@ -15,10 +15,9 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass as typed
 
 from aigc_cli.config.schema import STRICT, Options, check
-from aigc_cli.errors import ConfigError
-from aigc_cli.files import checksum, path_of
+from aigc_cli.errors import ConfigError, say_plainly
+from aigc_cli.files import checksum, path_of, shown
 from aigc_cli.progress import progress
-from aigc_cli.reporting import say_plainly, shown
 
 if TYPE_CHECKING:
     from aigc_cli.modalities.prompts import Prompt

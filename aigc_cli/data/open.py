@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from aigc_cli.config.schema import check
 from aigc_cli.data.base import SPLITS, Dataset, Split
-from aigc_cli.errors import ConfigError, DataError
+from aigc_cli.errors import ConfigError, DataError, warn
 from aigc_cli.files import path_of
 from aigc_cli.modalities.base import Batch
 from aigc_cli.modalities.codecs import TOKENIZER_FILE
@@ -105,7 +104,7 @@ class Splits:
         @cache
         def warn_if_changed() -> None:
             if splits["train"].spec.fingerprint != run.spec.fingerprint:
-                print(f"aigc: warning: the data differs from what {run.name} was trained on", file=sys.stderr)
+                warn(f"the data differs from what {run.name} was trained on")
 
         def open_split(split: Split) -> Dataset:
             dataset = splits[split]  # first, so that an error is that of the split which was asked for
@@ -146,7 +145,7 @@ class Splits:
                 continue
             if len(dataset):
                 for name, reason in unread.items():
-                    print(f"aigc: warning: the {name} split is passed over: {reason.message}", file=sys.stderr)
+                    warn(f"the {name} split is passed over: {reason.message}")
                 return split, dataset
         nothing = ConfigError(f"{self.name} has no held-out items", "hold some out, such as with data.test_fraction=")
         raise next(iter(unread.values()), refused or nothing)

@@ -100,7 +100,9 @@ def test_a_held_out_split_that_cannot_be_read_is_reported(capsys: pytest.Capture
     with pytest.raises(DataError, match="test is torn"):
         splits({"test": None}).held_out()
     with pytest.raises(ConfigError, match="toys has no held-out items"):
-        splits({"test": 0, "train": 9}).held_out(avoid="train")
+        splits({"test": 0, "val": 0, "train": 9}).held_out(avoid="train")
+    with pytest.raises(ConfigError, match="no such split"):  # the dataset's own words, which say what to change
+        splits({"train": 9}).held_out(avoid="train")
     assert capsys.readouterr().err == ""
 
 

@@ -23,7 +23,7 @@ from aigc_cli.config.schema import STRICT
 from aigc_cli.data.base import Dataset
 from aigc_cli.data.loader import Loader, batches_in_order
 from aigc_cli.data.open import Splits
-from aigc_cli.errors import ConfigError, DataError
+from aigc_cli.errors import ConfigError, DataError, warn
 from aigc_cli.files import checksum, resource_errors, write_atomically
 from aigc_cli.metrics.extractors.base import Sources
 from aigc_cli.modalities.base import Codec
@@ -183,7 +183,7 @@ def _read(path: Path, train: Dataset) -> _Kept | None:
             "accuracy_on": str(notes["accuracy_on"]),
         }
     except (SafetensorError, RuntimeError, OSError, KeyError, TypeError, ValueError) as error:
-        print(f"aigc: warning: {path} is broken ({str(error).splitlines()[0]}); training it again", file=sys.stderr)
+        warn(f"{path} is broken ({str(error).splitlines()[0]}); training it again")
         return None
     return _Kept(network, checksum(path), facts)
 
