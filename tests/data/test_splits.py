@@ -15,8 +15,9 @@ import pytest
 from PIL import Image
 
 from aigc_cli.config.schema import load_yaml
-from aigc_cli.data import SPLITS, Dataset, open_dataset
+from aigc_cli.data import SPLITS, Dataset, Split, open_dataset
 from aigc_cli.data.open import items_at
+from aigc_cli.data.splits import Cut, names_of, part_for, parts_named, places_of, positions_of, rows_of
 
 CONFIGS = Path(__file__).parents[2] / "configs/data"
 TOKENIZER = {"kind": "byte", "vocab_size": 300, "path": None}
@@ -196,3 +197,50 @@ def test_membership_is_what_it_always_was(
 ) -> None:
     values = {**make(tmp_path), **changes}
     assert [digest(open_dataset(values, split)) for split in SPLITS] == expected
+
+
+def test_adding_files_moves_no_other() -> None:
+    names = [f"{i}.png" for i in range(1000)]
+    more = names + [f"new-{i}.png" for i in range(200)]
+    for split, expected in zip(SPLITS, (700, 100, 200), strict=True):
+        before, after = (names_of(split, given, Cut(0.1, 0.2), "here") for given in (names, more))
+        assert set(before) <= set(after)
+        assert abs(len(before) - expected) < 50
+
+
+def test_few_files_still_give_each_split_one() -> None:
+    for n in range(3, 12):
+        parts = [names_of(split, [f"{i}" for i in range(n)], Cut(0.1, 0.1), "here") for split in SPLITS]
+        assert sorted(name for part in parts for name in part) == sorted(map(str, range(n)))
+        assert all(parts)
+
+
+def test_the_test_part_does_not_depend_on_how_much_is_for_validation() -> None:
+    names = [str(i) for i in range(100)]
+    little, much = Cut(0.05, 0.2), Cut(0.4, 0.2)
+    assert rows_of("test", 100, little, "x").tolist() == rows_of("test", 100, much, "x").tolist()
+    assert names_of("test", names, little, "x") == names_of("test", names, much, "x")
+    assert places_of("test", little) == places_of("test", much)
+    assert positions_of("test", 100, little) == positions_of("test", 100, much)
+
+
+@pytest.mark.parametrize(
+    ("names", "parts"),
+    [
+        (["train.txt", "VALID/a.txt", "test-2.txt", "notes.txt"], {"train": [0], "val": [1], "test": [2]}),
+        (["train.txt", "training-b.txt"], {"train": [0, 1]}),
+        (["train.txt", "notes.txt"], {}),  # the log of a training is not a split
+        (["test.txt", "val.txt"], {}),
+        (["trained.txt", "notes.txt"], {}),
+    ],
+)
+def test_first_words_name_the_parts(names: list[str], parts: dict[Split, list[int]]) -> None:
+    assert parts_named(names) == parts
+
+
+def test_what_has_no_part_is_cut_off_the_training_part() -> None:
+    cut = Cut(0.1, 0.2)
+    assert [part_for(split, ("train", "val"), cut) for split in SPLITS] == [
+        ("train", Cut(0.0, 0.2)), ("val", Cut()), ("train", Cut(0.0, 0.2)),
+    ]  # fmt: skip
+    assert [part_for(split, (), cut) for split in SPLITS] == [("train", cut)] * 3
