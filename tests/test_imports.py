@@ -14,8 +14,8 @@ PACKAGE = Path(aigc_cli.__file__).parent
 LAYERS = (
     ("errors", "registry", "randomness", "progress", "files", "reporting"),
     ("config",),
-    ("modalities", "data"),
     ("nn",),
+    ("modalities", "data"),
     ("models",),
     ("runs", "training"),
     ("sampling", "metrics"),

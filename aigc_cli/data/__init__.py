@@ -11,7 +11,7 @@ from aigc_cli.data.base import SPLITS, Dataset, Split
 from aigc_cli.errors import ConfigError
 from aigc_cli.files import path_of
 from aigc_cli.modalities.base import Batch, Codec, DataSpec
-from aigc_cli.modalities.codecs import TOKENIZER_FILE
+from aigc_cli.modalities.text import TOKENIZER_FILE
 from aigc_cli.registry import find
 
 __all__ = ["SPLITS", "Batch", "Codec", "DataSpec", "Dataset", "Split", "absolute_paths", "open_dataset"]

@@ -15,7 +15,7 @@ from aigc_cli.config.schema import STRICT
 from aigc_cli.data.base import Dataset, Split
 from aigc_cli.errors import ConfigError
 from aigc_cli.modalities.base import Batch, Codec, DataSpec
-from aigc_cli.modalities.codecs import ImageCodec
+from aigc_cli.modalities.image import ImageCodec
 from aigc_cli.randomness import permutation
 
 if TYPE_CHECKING:

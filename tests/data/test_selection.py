@@ -6,7 +6,7 @@ from aigc_cli.data.images import ImageDataset
 from aigc_cli.data.selection import chosen_rows, encoded, held_out_split, items_at
 from aigc_cli.errors import ConfigError, DataError
 from aigc_cli.modalities.base import Batch, DataSpec
-from aigc_cli.modalities.codecs import ImageCodec
+from aigc_cli.modalities.image import ImageCodec
 
 
 class Streamed(Dataset):
