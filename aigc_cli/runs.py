@@ -25,7 +25,7 @@ from types import MappingProxyType
 from typing import Any
 
 from aigc_cli.config.schema import identity, load_yaml, save_yaml
-from aigc_cli.errors import ConfigError, DataError, suggest
+from aigc_cli.errors import ConfigError, DataError, suggest, unreadable
 from aigc_cli.files import check_writable, path_of, read_json, resource_errors, write_atomically, write_json
 from aigc_cli.modalities.base import DataSpec, modality
 
@@ -75,7 +75,7 @@ class Run:
         try:
             return _spec(read_json(path))
         except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
-            raise DataError(f"{path} cannot be read: {error}", "restore the file, or train the run again") from None
+            raise unreadable(path, error, "restore the file, or train the run again") from None
 
     def save_config(
         self, config: dict[str, Any], spec: DataSpec, files: Mapping[str, str] = MappingProxyType({})

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 import shutil
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +20,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from aigc_cli.config.schema import check
-from aigc_cli.errors import ConfigError, DataError, NonFiniteError, suggest
+from aigc_cli.errors import ConfigError, DataError, NonFiniteError, suggest, warn
 from aigc_cli.files import checksum, read_json, resource_errors, sync, write_atomically, write_json
 from aigc_cli.modalities.base import Codec, DataSpec, modality
 from aigc_cli.models.base import Model, keys_of
@@ -163,7 +162,7 @@ class CheckpointFolder:
                 return self.load(step)
             except DataError as error:
                 broken.append(error.message)
-                print(f"aigc: warning: {error.message}; trying an earlier one", file=sys.stderr)
+                warn(f"{error.message}; trying an earlier one")
         if broken:
             raise DataError(
                 f"all {len(broken)} checkpoints in {self.path} are broken: {'; '.join(broken)}",

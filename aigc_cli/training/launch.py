@@ -31,9 +31,9 @@ from aigc_cli.errors import (
     NonFiniteError,
     ResourceError,
     Terminated,
+    as_user_error,
 )
 from aigc_cli.files import write_json
-from aigc_cli.reporting import as_user_error
 from aigc_cli.training.memory import BatchTooLarge
 
 T = TypeVar("T")
