@@ -14,10 +14,10 @@ PACKAGE = Path(aigc_cli.__file__).parent
 LAYERS = (
     ("errors", "registry", "randomness", "progress", "files"),
     ("config",),
-    ("modalities", "data"),
+    ("modalities", "runs", "data"),
     ("nn",),
     ("models",),
-    ("runs", "training"),
+    ("training",),
     ("sampling", "metrics"),
     ("commands",),
     ("cli",),

@@ -88,14 +88,13 @@ def main(config: dict[str, Any], options: Options) -> int:
 
 def _plan(restored: Restored, settings: SampleConfig, controls: Mapping[str, Any]) -> Plan:
     """What is drawn, from a model that has seen what it needs for it."""
-    from aigc_cli.commands.opening import opener
-    from aigc_cli.data.selection import held_out_split
+    from aigc_cli.data.open import Splits
     from aigc_cli.sampling.plans import Request, plan
     from aigc_cli.sampling.preparing import prepare
 
-    opened = opener(restored.run, settings.data)
+    splits = Splits.of_run(restored.run, settings.data)
     if controls.get("mode") != "reconstruct":
-        prepare(restored.model, lambda: opened("train"), controls, device=restored.device)
+        prepare(restored.model, lambda: splits["train"], controls, device=restored.device)
     prompts = _prompts(settings, controls)
     request = Request(
         model=restored.model,
@@ -104,7 +103,7 @@ def _plan(restored: Restored, settings: SampleConfig, controls: Mapping[str, Any
         n=1 if settings.prompt_file and settings.n is None else settings.n,
         seed=settings.seed,
         device=restored.device,
-        held_out=lambda: held_out_split(opened),
+        held_out=splits.held_out,
         prompts=prompts,
     )
     return plan(request)

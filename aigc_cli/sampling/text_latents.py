@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from aigc_cli.data.selection import chosen_rows, items_at
+from aigc_cli.data.open import chosen_rows, items_at
 from aigc_cli.errors import ConfigError, warn
 from aigc_cli.modalities.arrangement import ORIGINAL, RECONSTRUCTION, Arrangement
 from aigc_cli.modalities.base import Batch
