@@ -9,7 +9,8 @@ from omegaconf import OmegaConf
 from toy_text import ToyText, documents, windows
 
 from aigc_cli.commands.train import check_config
-from aigc_cli.config.schema import check, compose, walk
+from aigc_cli.config.compose import compose
+from aigc_cli.config.schema import check, walk
 from aigc_cli.data.images import ImageDataset
 from aigc_cli.data.loader import Loader
 from aigc_cli.randomness import Noise
