@@ -16,7 +16,7 @@ from aigc_cli.data.splits import NO_CUT, Cut, empty, part_for, places_of, positi
 from aigc_cli.data.text_sources import EVERYTHING, By, Piece, Share, Source, selected
 from aigc_cli.errors import DataError
 from aigc_cli.files import write_atomically
-from aigc_cli.modalities.codecs import read_codec
+from aigc_cli.modalities.text import read_codec
 from aigc_cli.modalities.text_files import Reading
 from aigc_cli.modalities.tokenizers import Tokenizer, TokenizerConfig, restore_tokenizer, train_tokenizer
 from aigc_cli.progress import Progress, progress

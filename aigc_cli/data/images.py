@@ -12,7 +12,7 @@ from pydantic import Field
 
 from aigc_cli.data.base import Dataset
 from aigc_cli.modalities.base import Batch, Codec, DataSpec
-from aigc_cli.modalities.codecs import ImageCodec
+from aigc_cli.modalities.image import ImageCodec
 
 if TYPE_CHECKING:
     from torch import Tensor

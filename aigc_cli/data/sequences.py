@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,7 +13,7 @@ from aigc_cli.data.orders import BucketOrder
 from aigc_cli.data.text_dataset import Lines, lines_about, too_little
 from aigc_cli.data.token_files import Tokens, sequence_tokens
 from aigc_cli.modalities.base import Batch, DataSpec
-from aigc_cli.modalities.codecs import TextCodec
+from aigc_cli.modalities.text import TextCodec
 from aigc_cli.modalities.tokenizers import PAD, SPECIALS, TokenizerConfig
 
 if TYPE_CHECKING:
@@ -37,9 +38,9 @@ class Sequences(Dataset):
         self._sides = [
             _Side(tokens.load(side, resident=resident), tokens.offsets(side)) for side in range(tokens.sides)
         ]
-        modality = "pairs" if tokens.sides == 2 else "text"
         fingerprint = digest_of(["sequences", longest, tokens.key])
-        self.spec = DataSpec(modality, (longest,), (), codec.tokenizer.vocab_size, SPECIALS, fingerprint)
+        alone = DataSpec("text", (longest,), (), codec.tokenizer.vocab_size, SPECIALS)
+        self.spec = replace(alone, fingerprint=fingerprint, source=alone if tokens.sides == 2 else None)
 
     def __len__(self) -> int:
         return len(self._sides[0])

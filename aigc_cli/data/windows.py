@@ -13,7 +13,7 @@ from aigc_cli.data.text_dataset import Lines, lines_about, too_little
 from aigc_cli.data.token_files import Tokens, stream_tokens
 from aigc_cli.errors import ConfigError
 from aigc_cli.modalities.base import Batch, DataSpec
-from aigc_cli.modalities.codecs import TextCodec
+from aigc_cli.modalities.text import TextCodec
 from aigc_cli.modalities.tokenizers import EOS, FIRST, PAD, SPECIALS, UNK, Tokenizer, TokenizerConfig
 
 if TYPE_CHECKING:
