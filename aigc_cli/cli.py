@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from aigc_cli import __version__
-from aigc_cli.errors import EXIT_INTERRUPTED, EXIT_OK, ConfigError, suggest
-from aigc_cli.words import Words, parse
+from aigc_cli.config.words import Words, parse
+from aigc_cli.errors import EXIT_INTERRUPTED, EXIT_OK, ConfigError, report, suggest
 
 if TYPE_CHECKING:
-    from aigc_cli.config import Options
+    from aigc_cli.config.schema import Options
 
 EXIT_BROKEN_PIPE = 141  # as a shell reports SIGPIPE
 
@@ -33,8 +33,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_BROKEN_PIPE
     except Exception as error:
-        from aigc_cli.reporting import report
-
         return report(error, debug=debug)
 
 
@@ -53,7 +51,7 @@ def _run(words: Words) -> int:
 
 
 def _help(words: Words) -> int:
-    from aigc_cli.help import help_text
+    from aigc_cli.config.help import help_text
 
     if words.command is None and (words.overrides or words.names):
         raise ConfigError("there is no command before these words", "write for example aigc train model=gan")
@@ -66,7 +64,7 @@ def _composed(words: Words) -> int:
     """train, sample, eval and embed: compose, check, go."""
     import importlib
 
-    from aigc_cli.config import Options, compose
+    from aigc_cli.config.schema import Options, compose
 
     command = str(words.command)
     overrides = tuple(words.overrides)
@@ -90,7 +88,7 @@ def _resumed(options: Options) -> tuple[Options, tuple[str, ...]]:
     """The options with words that change the run's own configuration; the defaults' only say where runs lie."""
     from dataclasses import replace
 
-    from aigc_cli.grammar import prepare, refuse_sweeps
+    from aigc_cli.config.grammar import prepare, refuse_sweeps
 
     words = tuple(prepare("train", options.overrides))
     refuse_sweeps(words)
@@ -98,7 +96,7 @@ def _resumed(options: Options) -> tuple[Options, tuple[str, ...]]:
 
 
 def _show(command: str, overrides: Sequence[str], words: Words) -> int:
-    from aigc_cli.composition import show
+    from aigc_cli.config.compose import show
 
     if words.multirun:
         raise ConfigError("--cfg shows one configuration, --multirun makes many", "leave one of them out")
@@ -117,7 +115,7 @@ def _ls(words: Words) -> int:
 
 
 def _completion(words: Words) -> int:
-    from aigc_cli.completion import SHELLS, answer, script
+    from aigc_cli.config.completion import SHELLS, answer, script
 
     if words.names == ["query"]:
         print("\n".join(answer(os.environ.get("COMP_LINE", ""))))

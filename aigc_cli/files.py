@@ -34,6 +34,12 @@ def path_of(word: str | Path) -> Path:
     return path
 
 
+def shown(path: Path) -> Path:
+    """The path as it is shortest: relative where it lies under the current folder."""
+    path, here = path.absolute(), Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path
+
+
 def checksum(path: Path, algorithm: str = "sha256") -> str:
     """The sum of a file's content, in hex."""
     with path.open("rb") as file:
@@ -88,8 +94,8 @@ def write_json(path: Path, value: Any) -> None:
     write_atomically(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
-def mend_for(error: OSError, elsewhere: str) -> str:
-    """How to mend a failure to write; `elsewhere` says how the user names another place, such as ``with out=``."""
+def hint_for(error: OSError, elsewhere: str) -> str:
+    """How to get past a failure to write; `elsewhere` says how the user names another place, such as ``with out=``."""
     return _FIRST.get(error.errno or 0, "") + f"choose another folder {elsewhere}"
 
 
@@ -107,7 +113,7 @@ _FIRST = {
 def check_writable(folder: Path, elsewhere: str = _OF_RUNS) -> None:
     """Finds out before anything is computed whether `folder`, which need not be there yet, can be written to.
 
-    `elsewhere` is as in :func:`mend_for`.
+    `elsewhere` is as in :func:`hint_for`.
 
     Raises:
         ResourceError: it cannot.
@@ -120,18 +126,18 @@ def check_writable(folder: Path, elsewhere: str = _OF_RUNS) -> None:
             raise NotADirectoryError(errno.ENOTDIR, f"{there} is no folder")
         TemporaryFile(dir=there).close()  # what permissions say is not all: they allow root to write to /proc
     except OSError as error:
-        raise ResourceError(f"cannot write to {folder}: {error.strerror}", mend_for(error, elsewhere)) from error
+        raise ResourceError(f"cannot write to {folder}: {error.strerror}", hint_for(error, elsewhere)) from error
 
 
 @contextmanager
 def resource_errors(path: Path, elsewhere: str = _OF_RUNS) -> Iterator[None]:
     """Turns a full disk, a read-only folder or a file too large into a :class:`ResourceError` that names `path`.
 
-    `elsewhere` is as in :func:`mend_for`.
+    `elsewhere` is as in :func:`hint_for`.
     """
     try:
         yield
     except OSError as error:
         if error.errno not in _FIRST:
             raise
-        raise ResourceError(f"cannot write {path}: {error.strerror}", mend_for(error, elsewhere)) from error
+        raise ResourceError(f"cannot write {path}: {error.strerror}", hint_for(error, elsewhere)) from error

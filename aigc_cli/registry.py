@@ -5,9 +5,9 @@ A component registers itself with a decorator beside its code::
     @register("model", "gan", GANConfig)
     class GAN(Model): ...
 
-and is found by name: importing every module of the folder that holds its kind is all the discovery there is, so a new
-component is one new file. Packages installed by the user join through the entry point group ``aigc_plugins``, and a
-module named with ``--plugin`` joins for one command.
+and is found by name: importing every module of the folder that holds its kind, subfolders included, is all the
+discovery there is, so a new component is one new file. Packages installed by the user join through the entry point
+group ``aigc_plugins``, and a module named with ``--plugin`` joins for one command.
 """
 
 from __future__ import annotations
@@ -21,15 +21,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from aigc_cli.errors import ConfigError, suggest
+from aigc_cli.errors import ConfigError, no_such
 
 ENTRY_POINT_GROUP = "aigc_plugins"
 #: The folder whose modules hold each kind of component.
 HOMES = {
     "model": "aigc_cli.models",
+    "modality": "aigc_cli.modalities",
     "data": "aigc_cli.data",
     "optimizer": "aigc_cli.training",
-    "extractor": "aigc_cli.metrics",
+    "extractor": "aigc_cli.metrics.extractors",
     "metric": "aigc_cli.metrics",
 }
 
@@ -78,8 +79,8 @@ def load(kind: str) -> None:
     home = HOMES[kind]
     if home not in _loaded:
         package = importlib.import_module(home)
-        for module in pkgutil.iter_modules(package.__path__):
-            importlib.import_module(f"{home}.{module.name}")
+        for module in pkgutil.walk_packages(package.__path__, f"{home}."):
+            importlib.import_module(module.name)
         _loaded.add(home)
     for point in plugin_entry_points():
         _import(point.value.split(":")[0])
@@ -101,7 +102,7 @@ def find(kind: str, name: str) -> Component:
     try:
         return _components[kind, name]
     except KeyError:
-        raise ConfigError(f"there is no {kind} named {name!r}", suggest(name, names(kind))) from None
+        raise no_such(kind, name, names(kind)) from None
 
 
 def plugin_entry_points() -> list[importlib.metadata.EntryPoint]:

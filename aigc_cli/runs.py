@@ -24,10 +24,10 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from aigc_cli.config import identity, load_yaml, save_yaml
-from aigc_cli.data.base import DataSpec
-from aigc_cli.errors import ConfigError, DataError, suggest
+from aigc_cli.config.schema import identity, load_yaml, save_yaml
+from aigc_cli.errors import ConfigError, DataError, suggest, unreadable
 from aigc_cli.files import check_writable, path_of, read_json, resource_errors, write_atomically, write_json
+from aigc_cli.modalities.base import DataSpec
 
 OUTPUTS = Path("outputs")
 _RECORDED = (
@@ -87,7 +87,7 @@ class Run:
                 fingerprint=str(saved["fingerprint"]),
             )
         except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
-            raise DataError(f"{path} cannot be read: {error}", "restore the file, or train the run again") from None
+            raise unreadable(path, error, "restore the file, or train the run again") from None
 
     def save_config(
         self, config: dict[str, Any], spec: DataSpec, files: Mapping[str, str] = MappingProxyType({})
@@ -241,8 +241,8 @@ def create_run(config: dict[str, Any]) -> Run:
         path = path_of(config["run_dir"]).absolute()
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             resumable = (path / "config.yaml").exists()
-            mend = f"go on with `aigc train --resume {shlex.quote(str(path))}`, or name " if resumable else "name "
-            raise ConfigError(f"run_dir={config['run_dir']} exists and is not empty", mend + "another folder")
+            hint = f"go on with `aigc train --resume {shlex.quote(str(path))}`, or name " if resumable else "name "
+            raise ConfigError(f"run_dir={config['run_dir']} exists and is not empty", hint + "another folder")
         check_writable(path)
         with resource_errors(path):
             path.mkdir(parents=True, exist_ok=True)
@@ -301,8 +301,8 @@ def find_run(word: str, root: Path = OUTPUTS) -> Run:
         if path.is_dir():
             return open_run(path)
     known = [run.name for run in list_runs(root)]
-    mend = suggest(word, [*known, "latest"]) if known else "train one with `aigc train`, or name a run's directory"
-    raise ConfigError(f"there is no run {word!r}", mend)
+    hint = suggest(word, [*known, "latest"]) if known else "train one with `aigc train`, or name a run's directory"
+    raise ConfigError(f"there is no run {word!r}", hint)
 
 
 def _literal(word: str) -> str:

@@ -17,9 +17,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from aigc_cli.config import compose
-from aigc_cli.data.base import DataSpec
-from aigc_cli.data.tokenizers import SPECIALS
+from aigc_cli.config.schema import compose
+from aigc_cli.modalities.base import DataSpec
+from aigc_cli.modalities.tokenizers import SPECIALS
 from aigc_cli.models.transformer import DecoderLanguageModel
 from aigc_cli.randomness import Noise
 from aigc_cli.training.checkpoint import build_model

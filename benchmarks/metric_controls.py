@@ -18,7 +18,7 @@ from torch import Tensor
 
 from aigc_cli.data import open_dataset
 from aigc_cli.metrics.evaluation import Evaluator
-from aigc_cli.metrics.features import Sources
+from aigc_cli.metrics.extractors.base import Sources
 from aigc_cli.metrics.images import DatasetImages, GeneratedImages
 from aigc_cli.randomness import generator
 

@@ -42,7 +42,7 @@ def shared_data() -> Path:
 @pytest.fixture(scope="session")
 def tiny_config() -> dict[str, Any]:
     """The configuration of :func:`tiny_run`."""
-    from aigc_cli.config import compose
+    from aigc_cli.config.schema import compose
 
     words = ["data.size=8", "model.width=8", "model.max_width=16", "model.latent=8"]
     return compose("train", ["model=gan", "data=digits", *words])
@@ -53,7 +53,7 @@ def tiny_run(tmp_path: Path, tiny_config: dict[str, Any], monkeypatch: pytest.Mo
     """A GAN on 8x8 digits with fresh weights as its checkpoints of steps 3 and 5, in the current folder's outputs."""
     import torch
 
-    from aigc_cli.data.base import DataSpec
+    from aigc_cli.modalities.base import DataSpec
     from aigc_cli.runs import create_run
     from aigc_cli.training.checkpoint import CheckpointFolder, build_model
 
@@ -85,7 +85,7 @@ def random_inception(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """The extractor with a network that takes no time; the real one is compared with its reference elsewhere."""
     import torch
 
-    from aigc_cli.metrics import inception
+    from aigc_cli.metrics.extractors import inception
 
     class Small(torch.nn.Module):
         def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

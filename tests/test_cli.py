@@ -10,9 +10,9 @@ import pytest
 
 from aigc_cli import __version__, cli
 from aigc_cli.cli import main
-from aigc_cli.config import Options
+from aigc_cli.config.schema import Options
+from aigc_cli.config.words import COMMANDS, parse
 from aigc_cli.errors import ConfigError, Interrupted, ResourceError
-from aigc_cli.words import COMMANDS, parse
 
 
 class Recorder:

@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 from toy_text import ToyText, documents, windows
 
 from aigc_cli.commands.train import check_config
-from aigc_cli.config import check, compose, walk
+from aigc_cli.config.schema import check, compose, walk
 from aigc_cli.data.images import ImageDataset
 from aigc_cli.data.loader import Loader
 from aigc_cli.randomness import Noise

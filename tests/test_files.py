@@ -45,7 +45,7 @@ def test_a_place_that_takes_no_files_is_found_out_beforehand(tmp_path):
     for folder, named in ((tmp_path / "file" / "in it", "file is no folder"), (tmp_path / ("a" * 300), "too long")):
         with pytest.raises(ResourceError, match=named) as caught:
             check_writable(folder, "with out=")
-        assert caught.value.mend == "choose another folder with out="
+        assert caught.value.hint == "choose another folder with out="
 
 
 @pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="needs /proc, which takes no files from anyone")

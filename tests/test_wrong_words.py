@@ -1,4 +1,4 @@
-"""Wrong command lines end with the right code and at most two lines that name the mend, and leave nothing behind."""
+"""Wrong command lines end with the right code and at most two lines that name the hint, and leave nothing behind."""
 
 import os
 import subprocess
@@ -104,7 +104,7 @@ def everything(folder: Path) -> list[Path]:
 
 
 @pytest.mark.parametrize(("line", "code", "says"), WRONG, ids=[line for line, _, _ in WRONG])
-def test_a_wrong_line_is_mended(
+def test_a_wrong_line_gets_a_hint(
     line: str, code: int, says: list[str], workplace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = everything(workplace)

@@ -11,8 +11,8 @@ import torch
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
-from aigc_cli.config import STRICT, compose
-from aigc_cli.data.base import Batch, DataSpec
+from aigc_cli.config.schema import STRICT, compose
+from aigc_cli.modalities.base import Batch, DataSpec
 from aigc_cli.models.base import Losses
 from aigc_cli.models.latent import LatentControls, LatentModel, Mode, check_conditional
 from aigc_cli.randomness import Noise

@@ -7,11 +7,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from aigc_cli.config import compose
+from aigc_cli.config.schema import compose
 from aigc_cli.data import open_dataset
-from aigc_cli.data.base import Batch, Dataset, DataSpec
-from aigc_cli.data.codecs import TextCodec
-from aigc_cli.data.tokenizers import BOS, EOS, FIRST, PAD, SPECIALS, CharTokenizer
+from aigc_cli.data.base import Dataset
+from aigc_cli.modalities.base import Batch, DataSpec
+from aigc_cli.modalities.codecs import TextCodec
+from aigc_cli.modalities.tokenizers import BOS, EOS, FIRST, PAD, SPECIALS, CharTokenizer
 from aigc_cli.runs import Run, create_run
 from aigc_cli.training.checkpoint import CheckpointFolder, build_model
 

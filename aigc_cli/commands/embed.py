@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from aigc_cli.config import STRICT, Options, check
-from aigc_cli.errors import ConfigError
-from aigc_cli.files import path_of
-from aigc_cli.reporting import say, say_plainly, shown
+from aigc_cli.config.schema import STRICT, Options, check
+from aigc_cli.errors import ConfigError, say, say_plainly
+from aigc_cli.files import path_of, shown
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

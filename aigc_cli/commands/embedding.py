@@ -14,13 +14,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from aigc_cli.data.base import Batch
-from aigc_cli.data.codecs import TextCodec
-from aigc_cli.data.text_files import printable, read_lines, without_surrogates
-from aigc_cli.data.tokenizers import BOS, EOS, PAD
 from aigc_cli.errors import ConfigError
 from aigc_cli.files import replacing
-from aigc_cli.models.language import padded
+from aigc_cli.modalities.base import Batch
+from aigc_cli.modalities.codecs import TextCodec
+from aigc_cli.modalities.text_files import printable, read_lines, without_surrogates
+from aigc_cli.modalities.tokenizers import BOS, EOS, PAD
+from aigc_cli.models.language_model import padded
 from aigc_cli.models.latent import LatentModel
 from aigc_cli.training.checkpoint import Restored
 
@@ -67,7 +67,7 @@ def _count(lines: Sequence[int]) -> str:
 
 
 def lines_of_file(path: Path, read: Read) -> list[Line]:
-    """The lines of a file that have text in them, as :func:`aigc_cli.data.text_files.read_lines` reads them.
+    """The lines of a file that have text in them, as :func:`aigc_cli.modalities.text_files.read_lines` reads them.
 
     Raises:
         ConfigError: there is no such file, or no text in it.

@@ -8,10 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from aigc_cli.config import Options
-from aigc_cli.errors import AigcError, ConfigError, Interrupted, NonFiniteError, Terminated
+from aigc_cli.config.schema import Options
+from aigc_cli.errors import AigcError, ConfigError, Interrupted, NonFiniteError, Terminated, say
 from aigc_cli.registry import import_plugin
-from aigc_cli.reporting import say
 from aigc_cli.runs import Run
 from aigc_cli.training.meeting import place
 from aigc_cli.training.memory import BatchTooLarge, may_shrink, shrink_batch

@@ -7,9 +7,9 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from aigc_cli.config.folders import defaults, describe, options
 from aigc_cli.errors import ConfigError, DataError, suggest
 from aigc_cli.files import path_of
-from aigc_cli.folders import defaults, describe, options
 
 Row = dict[str, Any]
 _FIGURES = 4  # in a table

@@ -6,7 +6,7 @@ import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from aigc_cli.config import walk
+from aigc_cli.config.schema import walk
 from aigc_cli.errors import ConfigError, suggest
 
 #: What may differ between a run and its resumption: how far and how closely watched, and where things are.

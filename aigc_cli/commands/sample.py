@@ -14,18 +14,17 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field
 from pydantic.dataclasses import dataclass as typed
 
-from aigc_cli.config import STRICT, Options, check
-from aigc_cli.errors import ConfigError
-from aigc_cli.files import checksum, path_of
+from aigc_cli.config.schema import STRICT, Options, check
+from aigc_cli.errors import ConfigError, say_plainly
+from aigc_cli.files import checksum, path_of, shown
 from aigc_cli.progress import progress
-from aigc_cli.reporting import say_plainly, shown
 
 if TYPE_CHECKING:
+    from aigc_cli.modalities.prompts import Prompt
+    from aigc_cli.modalities.provenance import Provenance
+    from aigc_cli.modalities.writers import Writer
     from aigc_cli.runs import Run
     from aigc_cli.sampling.plans import Plan
-    from aigc_cli.sampling.prompts import Prompt
-    from aigc_cli.sampling.provenance import Provenance
-    from aigc_cli.sampling.writers import Writer
     from aigc_cli.training.checkpoint import Restored
 
 #: The folder within a run that samples land in where ``out`` names no other.
@@ -63,9 +62,9 @@ class Written:
 
 def main(config: dict[str, Any], options: Options) -> int:
     """Samples as `config` says; the exit code."""
+    from aigc_cli.modalities.writers import find_writer
     from aigc_cli.runs import find_run
     from aigc_cli.sampling.controls import check_controls, field_values, named_values
-    from aigc_cli.sampling.writers import find_writer
     from aigc_cli.training.checkpoint import restore_model
 
     settings: SampleConfig = check("", SampleConfig, _as_words(config))
@@ -89,14 +88,13 @@ def main(config: dict[str, Any], options: Options) -> int:
 
 def _plan(restored: Restored, settings: SampleConfig, controls: Mapping[str, Any]) -> Plan:
     """What is drawn, from a model that has seen what it needs for it."""
-    from aigc_cli.commands.opening import opener
-    from aigc_cli.data.selection import held_out_split
+    from aigc_cli.data.open import Splits
     from aigc_cli.sampling.plans import Request, plan
     from aigc_cli.sampling.preparing import prepare
 
-    opened = opener(restored.run, settings.data)
+    splits = Splits.of_run(restored.run, settings.data)
     if controls.get("mode") != "reconstruct":
-        prepare(restored.model, lambda: opened("train"), controls, device=restored.device)
+        prepare(restored.model, lambda: splits["train"], controls, device=restored.device)
     prompts = _prompts(settings, controls)
     request = Request(
         model=restored.model,
@@ -105,7 +103,7 @@ def _plan(restored: Restored, settings: SampleConfig, controls: Mapping[str, Any
         n=1 if settings.prompt_file and settings.n is None else settings.n,
         seed=settings.seed,
         device=restored.device,
-        held_out=lambda: held_out_split(opened),
+        held_out=splits.held_out,
         prompts=prompts,
     )
     return plan(request)
@@ -113,7 +111,7 @@ def _plan(restored: Restored, settings: SampleConfig, controls: Mapping[str, Any
 
 def _prompts(settings: SampleConfig, controls: Mapping[str, Any]) -> list[Prompt]:
     """What texts are to begin from: the words of the command line, or the lines of a file."""
-    from aigc_cli.sampling.prompts import Prompt, read_prompts
+    from aigc_cli.modalities.prompts import Prompt, read_prompts
 
     typed = controls.get("prompt")
     if settings.prompt_file is None:
@@ -128,8 +126,8 @@ def _prompts(settings: SampleConfig, controls: Mapping[str, Any]) -> list[Prompt
 def _write(
     plan: Plan, settings: SampleConfig, writer: Callable[..., Writer], provenance: Provenance, out: Path
 ) -> Written:
+    from aigc_cli.modalities.provenance import write_record
     from aigc_cli.sampling.folder import check_replaceable, filling
-    from aigc_cli.sampling.provenance import write_record
 
     arrangement = plan.arrangement
     check_replaceable(out, provenance, arrangement.n, settings.overwrite)
@@ -146,7 +144,7 @@ def _write(
 
 def default_out(run: Run, provenance: Provenance, usual_format: bool) -> Path:
     """``<run>/generated/step-N-seed-S``, with the controls that are not at their defaults and an unusual format."""
-    from aigc_cli.sampling.arrangement import slug
+    from aigc_cli.modalities.arrangement import slug
     from aigc_cli.sampling.controls import check_controls, named_values
 
     usual = named_values(check_controls(run, {}))
@@ -173,7 +171,7 @@ def _as_words(config: Mapping[str, Any]) -> dict[str, Any]:
 def _provenance(
     restored: Restored, settings: SampleConfig, format: str, controls: Mapping[str, Any], plan: Plan
 ) -> Provenance:
-    from aigc_cli.sampling.provenance import Provenance
+    from aigc_cli.modalities.provenance import Provenance
 
     run = restored.run
     file = settings.prompt_file
@@ -193,7 +191,7 @@ def _provenance(
 
 
 def _report(written: Written, plan: Plan, provenance: Provenance, settings: SampleConfig) -> None:
-    from aigc_cli.sampling.provenance import RECORD
+    from aigc_cli.modalities.provenance import RECORD
 
     folder, files = shown(written.out), written.files
     if written.shown:

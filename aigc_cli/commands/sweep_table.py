@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from aigc_cli.commands.ls import headline, table
-from aigc_cli.config import Options
+from aigc_cli.config.schema import Options
 from aigc_cli.errors import EXIT_OK
 from aigc_cli.files import resource_errors
 

@@ -18,14 +18,14 @@ from aigc_cli.commands.resuming import changed_config
 from aigc_cli.commands.train_parts import Parts, Settings, Work, build, prepare
 from aigc_cli.commands.train_report import describe, write_problems
 from aigc_cli.commands.watching import preview
-from aigc_cli.config import STRICT, Options, check
+from aigc_cli.config.schema import STRICT, Options, check
 from aigc_cli.data import absolute_paths
-from aigc_cli.data.codecs import TextCodec, codec_for
 from aigc_cli.data.loader import Loader
-from aigc_cli.errors import ConfigError, Interrupted, Terminated
+from aigc_cli.errors import ConfigError, Interrupted, Terminated, say
+from aigc_cli.files import shown
+from aigc_cli.modalities.codecs import TextCodec, codec_for
 from aigc_cli.models.base import keys_of
 from aigc_cli.registry import find
-from aigc_cli.reporting import shown
 from aigc_cli.runs import OUTPUTS, Run, create_run, find_by_identity, find_run
 from aigc_cli.sampling.controls import model_class, modes_of
 from aigc_cli.training.distributed import join, own_device, share_of
@@ -199,8 +199,8 @@ def check_config(config: Mapping[str, Any]) -> Settings:
         except ConfigError as error:
             problems.append(error)
     if problems:
-        mends = [error.mend for error in problems if error.mend]
-        raise ConfigError("; ".join(error.message for error in problems), "; ".join(mends))
+        hints = [error.hint for error in problems if error.hint]
+        raise ConfigError("; ".join(error.message for error in problems), "; ".join(hints))
     own_device(checked["trainer"])
     where = place()
     share_of(checked["trainer"].batch_size, where.world_size if where else checked["trainer"].devices)
@@ -237,7 +237,7 @@ def _fit(run: Run, work: Work, parts: Parts, *, resume: bool = False) -> TrainRe
     )  # fmt: skip
     if resume:
         if not trainer.restore():
-            print(f"aigc: {run.name} has no checkpoint yet; it starts from step 0", file=sys.stderr)
+            say(f"{run.name} has no checkpoint yet; it starts from step 0")
         if trainer.state.step >= settings.steps:
             run.set_status("complete", trainer.state.step)
             return _skipped(run, config)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +11,10 @@ from typing import Any
 import torch
 
 from aigc_cli.commands.watching import Watched, examiner, validator, watch
-from aigc_cli.config import Options
+from aigc_cli.config.schema import Options
 from aigc_cli.data import open_dataset
 from aigc_cli.data.base import Dataset
+from aigc_cli.errors import warn
 from aigc_cli.models.base import Model
 from aigc_cli.training.checkpoint import CheckpointFolder, build_model
 from aigc_cli.training.distributed import Processes, own_device, synchronized
@@ -85,7 +85,7 @@ def build(work: Work, folder: Path | None = None) -> Parts:
     config, settings = work.config, work.settings.trainer
     dataset = open_dataset(config["data"], "train", folder)
     for problem in dataset.problems()[:5]:
-        print(f"aigc: warning: {problem}", file=sys.stderr)
+        warn(f"{problem}")
     # Fresh weights depend on the seed alone, whatever was drawn before.
     torch.manual_seed(config["seed"])
     model = build_model(config["model"], dataset.spec)

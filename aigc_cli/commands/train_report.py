@@ -7,8 +7,9 @@ import sys
 import torch
 
 from aigc_cli.data.base import Dataset
+from aigc_cli.errors import warn
+from aigc_cli.files import shown
 from aigc_cli.models.base import Model
-from aigc_cli.reporting import shown
 from aigc_cli.runs import Run
 from aigc_cli.training.precision import resolve_precision
 from aigc_cli.training.settings import TrainerConfig
@@ -46,7 +47,4 @@ def write_problems(run: Run, dataset: Dataset) -> None:
     problems = dataset.problems()
     if problems:
         (run.path / "bad_files.txt").write_text("\n".join(problems) + "\n")
-        print(
-            f"aigc: warning: {len(problems)} problems with the data, listed in {run.path}/bad_files.txt",
-            file=sys.stderr,
-        )
+        warn(f"{len(problems)} problems with the data, listed in {run.path}/bad_files.txt")

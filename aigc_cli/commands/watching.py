@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from aigc_cli.data import open_dataset
-from aigc_cli.data.base import Batch, Dataset, Split
+from aigc_cli.data.base import Dataset
 from aigc_cli.data.loader import batches_in_order
-from aigc_cli.data.selection import Opener, chosen_rows, encoded, held_out_split, items_at
+from aigc_cli.data.open import Splits, chosen_rows, encoded, items_at
 from aigc_cli.errors import ConfigError
 from aigc_cli.files import resource_errors
+from aigc_cli.modalities.base import Batch
+from aigc_cli.modalities.writers import find_writer
 from aigc_cli.models.base import Model
 from aigc_cli.randomness import Noise
 from aigc_cli.runs import Run
@@ -25,7 +26,6 @@ from aigc_cli.sampling.controls import modes_of, usual_controls
 from aigc_cli.sampling.generate import generate
 from aigc_cli.sampling.plans import Request, plan
 from aigc_cli.sampling.preparing import prepare
-from aigc_cli.sampling.writers import find_writer
 from aigc_cli.training.settings import TrainerConfig
 
 PER_TOKEN = "_per_token"
@@ -44,7 +44,7 @@ class Watched:
     model: Model
     dataset: Dataset  # that it trains on
     data: dict[str, Any]  # the section `data` of the configuration
-    split: Opener
+    splits: Splits
     config: TrainerConfig
     device: torch.device
 
@@ -60,12 +60,7 @@ def watch(
     folder: Path | None = None,
 ) -> Watched:  # fmt: skip
     """A model that trains on `dataset`, the training split of `data`, whose other splits are opened when needed."""
-
-    @cache
-    def opened(split: Split) -> Dataset:
-        return dataset if split == "train" else open_dataset(data, split, folder)
-
-    return Watched(model, dataset, data, opened, config, device)
+    return Watched(model, dataset, data, Splits.of_config(data, folder, train=dataset), config, device)
 
 
 def preview(watched: Watched, run: Run) -> Callable[[int], None]:
@@ -89,7 +84,7 @@ def _draw(watched: Watched, mode: str, path: Path, title: str) -> None:
         n=balanced(n, watched.model) if mode == "sample" else max(1, n // 2),  # of items shown twice, half as many
         seed=0,
         device=watched.device,
-        held_out=partial(held_out_split, watched.split, ("val", "train")),
+        held_out=partial(watched.splits.held_out, avoid="test"),
         at_most=True,
     )
     drawn = plan(request)
@@ -119,7 +114,7 @@ def validator(watched: Watched) -> Callable[[], dict[str, float]]:
                 "use trainer.validate_metric=score" if has_score else "leave trainer.validate_every=null",
             )
         return _distance(watched)
-    return partial(_mean_score, watched, watched.split("val"))
+    return partial(_mean_score, watched, watched.splits["val"])
 
 
 def _distance(watched: Watched) -> Callable[[], dict[str, float]]:
@@ -133,7 +128,7 @@ def _distance(watched: Watched) -> Callable[[], dict[str, float]]:
 
     n = watched.config.validate_items or min(len(watched.dataset), MOST_SAMPLES)
     metric = {"name": "fd", "extractor": "classifier"}
-    return validator({"fd": metric}, watched.data, samples, n, device=watched.device, train=watched.dataset)
+    return validator({"fd": metric}, watched.splits, samples, n, device=watched.device)
 
 
 def _mean_score(watched: Watched, dataset: Dataset) -> dict[str, float]:
@@ -167,7 +162,7 @@ def examiner(watched: Watched) -> Callable[[], dict[str, float]] | None:
     if type(watched.model).examine is Model.examine:
         return None
     try:
-        held_out = watched.split("val")
+        held_out = watched.splits["val"]
     except ConfigError:
         held_out = None
     n = min(EXAMINED, len(watched.dataset), len(held_out) if held_out is not None else EXAMINED)

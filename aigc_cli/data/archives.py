@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from aigc_cli.errors import DataError, ResourceError
-from aigc_cli.files import mend_for
+from aigc_cli.files import hint_for
 
 CHUNK = 1 << 20
 BROKEN = (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, ValueError, NotImplementedError, RuntimeError)
@@ -49,8 +49,8 @@ def unpack(
     except OSError as error:
         if error.errno is None:  # gzip, lzma and bz2 say so of broken content
             raise _refuse(archive, f"it is broken: {error}") from error
-        mend = mend_for(error, "with AIGC_CACHE or data.root=")
-        raise ResourceError(f"cannot unpack {archive} into {folder}: {error.strerror}", mend) from error
+        hint = hint_for(error, "with AIGC_CACHE or data.root=")
+        raise ResourceError(f"cannot unpack {archive} into {folder}: {error.strerror}", hint) from error
     finally:
         if temporary is not None:
             shutil.rmtree(temporary, ignore_errors=True)

@@ -9,9 +9,10 @@ such as windows of a text, brings its own :class:`Gatherer` and :class:`Order`.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
+
+from aigc_cli.modalities.base import Batch, Codec, DataSpec
 
 if TYPE_CHECKING:
     import torch
@@ -19,67 +20,6 @@ if TYPE_CHECKING:
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
-
-
-@dataclass(frozen=True)
-class DataSpec:
-    """All that a model may know about the data."""
-
-    modality: str  # "image" | "text" | "pairs" | "audio" | "video"
-    shape: tuple[int, ...]  # of one encoded item; (channels, height, width) for images, (tokens,) for text
-    classes: tuple[str, ...] = ()  # () if unlabelled
-    vocab_size: int | None = None  # of tokens, the special ones included
-    specials: tuple[tuple[str, int], ...] = ()  # tokens that are no text: "pad", "bos", "eos", "unk"
-    fingerprint: str = ""  # of the content, so that a resumed run can tell when the data changed
-
-    def special(self, name: str) -> int | None:
-        """The id of a special token; None where the vocabulary has none of that name."""
-        return dict(self.specials).get(name)
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Some items, raw or encoded: (n, ...) content, (n,) int64 labels where there are any.
-
-    Of pairs, `content` is the target and `source` what it is made from, each padded to its longest.
-    """
-
-    content: Tensor
-    labels: Tensor | None = None
-    source: Tensor | None = None
-
-    def __len__(self) -> int:
-        return self.content.shape[0]
-
-    def to(self, device: torch.device | str) -> Batch:
-        """The same batch on a device."""
-        moved = [None if part is None else part.to(device, non_blocking=True) for part in (self.labels, self.source)]
-        return Batch(self.content.to(device, non_blocking=True), *moved)
-
-    def take(self, index: Tensor) -> Batch:
-        """The rows at `index` (int64, on the batch's device)."""
-        taken = [None if part is None else part[index] for part in (self.labels, self.source)]
-        return Batch(self.content[index], *taken)
-
-    def with_content(self, content: Tensor) -> Batch:
-        """The same labels with other content."""
-        return replace(self, content=content)
-
-
-class Codec(ABC):
-    """Maps raw content to what a model sees, and back."""
-
-    @abstractmethod
-    def encode(self, content: Tensor) -> Tensor:
-        """Raw content (n, ...) to encoded (n, ...)."""
-
-    @abstractmethod
-    def decode(self, encoded: Tensor) -> Tensor:
-        """Encoded (n, ...) to raw content (n, ...)."""
-
-    def files(self) -> Mapping[str, str]:
-        """What a run must keep to make the same codec without the data: the text of each file by its name."""
-        return {}
 
 
 class Gatherer(Protocol):

@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 from pydantic.dataclasses import dataclass
 
-from aigc_cli.config import STRICT
+from aigc_cli.config.schema import STRICT
 from aigc_cli.data.base import Split
 from aigc_cli.data.images import CutConfig, ImageDataset, Size, cut, rescale
 from aigc_cli.registry import register

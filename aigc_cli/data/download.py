@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from aigc_cli import __version__
 from aigc_cli.errors import DataError, ResourceError
-from aigc_cli.files import checksum, mend_for, replacing
+from aigc_cli.files import checksum, hint_for, replacing
 
 CHUNK = 1 << 20
 MARKUP = (b"<!doctype html", b"<html", b"<?xml", b"<head")
@@ -69,8 +69,8 @@ def _fetch(url: str, path: Path, sums: dict[str, str], timeout: float, max_bytes
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
-        mend = mend_for(error, "with AIGC_CACHE")
-        raise ResourceError(f"cannot write {path}: {error.strerror or error}", mend) from error
+        hint = hint_for(error, "with AIGC_CACHE")
+        raise ResourceError(f"cannot write {path}: {error.strerror or error}", hint) from error
 
 
 def _open(url: str, timeout: float) -> Any:

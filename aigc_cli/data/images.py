@@ -11,10 +11,11 @@ import numpy as np
 from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
 
-from aigc_cli.config import STRICT
-from aigc_cli.data.base import Batch, Codec, Dataset, DataSpec, Split
-from aigc_cli.data.codecs import ImageCodec
+from aigc_cli.config.schema import STRICT
+from aigc_cli.data.base import Dataset, Split
 from aigc_cli.errors import ConfigError
+from aigc_cli.modalities.base import Batch, Codec, DataSpec
+from aigc_cli.modalities.codecs import ImageCodec
 from aigc_cli.randomness import permutation
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator
 from pydantic.dataclasses import dataclass
 
-from aigc_cli.config import STRICT
+from aigc_cli.config.schema import STRICT
 from aigc_cli.data.base import Dataset, Split
 from aigc_cli.data.cache import cache_dir, find_root
 from aigc_cli.data.download import download
@@ -16,11 +16,11 @@ from aigc_cli.data.images import CutConfig
 from aigc_cli.data.sequences import open_sequences
 from aigc_cli.data.text import Broken, Gigabytes, own_splits
 from aigc_cli.data.text_cache import Corpus, share_of, take_stock
-from aigc_cli.data.text_files import Reading, kind_of, known_encoding, printable, text_files
 from aigc_cli.data.text_sources import FileSource, PairSource, Source
-from aigc_cli.data.tokenizers import TokenizerConfig
 from aigc_cli.errors import ConfigError, DataError
 from aigc_cli.files import checksum, path_of
+from aigc_cli.modalities.text_files import Reading, kind_of, known_encoding, printable, text_files
+from aigc_cli.modalities.tokenizers import TokenizerConfig
 from aigc_cli.registry import register
 
 Length = Annotated[int, Field(ge=4, le=1 << 16)]

@@ -13,13 +13,13 @@ import numpy as np
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from aigc_cli.config import STRICT
+from aigc_cli.config.schema import STRICT
 from aigc_cli.data.base import Dataset, Split
 from aigc_cli.data.cache import find_root
-from aigc_cli.data.decode import Unreadable, decode_image
-from aigc_cli.data.encoded import Encoded, open_encoded
+from aigc_cli.data.image_sets import Encoded, open_encoded
 from aigc_cli.data.images import Channels, CutConfig, Size, cut
 from aigc_cli.errors import ConfigError, DataError, ResourceError, suggest
+from aigc_cli.modalities.image_decode import Unreadable, decode_image
 from aigc_cli.registry import register
 
 if TYPE_CHECKING:

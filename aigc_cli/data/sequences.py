@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from aigc_cli.data.base import Batch, Dataset, DataSpec, Gatherer, Order, Plan, Split
-from aigc_cli.data.codecs import TextCodec
+from aigc_cli.data.base import Dataset, Gatherer, Order, Plan, Split
 from aigc_cli.data.orders import BucketOrder
 from aigc_cli.data.text_cache import Corpus, digest_of, tokenizer_for
 from aigc_cli.data.text_report import Lines, lines_about, too_little
 from aigc_cli.data.token_files import Tokens, sequence_tokens
-from aigc_cli.data.tokenizers import PAD, SPECIALS, TokenizerConfig
+from aigc_cli.modalities.base import Batch, DataSpec
+from aigc_cli.modalities.codecs import TextCodec
+from aigc_cli.modalities.tokenizers import PAD, SPECIALS, TokenizerConfig
 
 if TYPE_CHECKING:
     import torch

@@ -12,12 +12,12 @@ from typing import Any
 
 from aigc_cli.data.base import Split
 from aigc_cli.data.cache import cache_dir, find_root
-from aigc_cli.data.codecs import read_codec
-from aigc_cli.data.text_files import Reading
 from aigc_cli.data.text_sources import EVERYTHING, By, Piece, Share, Source, cut_text, selected
-from aigc_cli.data.tokenizers import Tokenizer, TokenizerConfig, restore_tokenizer, train_tokenizer
 from aigc_cli.errors import DataError
 from aigc_cli.files import write_atomically
+from aigc_cli.modalities.codecs import read_codec
+from aigc_cli.modalities.text_files import Reading
+from aigc_cli.modalities.tokenizers import Tokenizer, TokenizerConfig, restore_tokenizer, train_tokenizer
 from aigc_cli.progress import Progress, progress
 
 

@@ -7,19 +7,19 @@ from typing import Literal
 
 from pydantic.dataclasses import dataclass
 
-from aigc_cli.config import STRICT
+from aigc_cli.config.schema import STRICT
 from aigc_cli.data.base import Dataset, Split
 from aigc_cli.data.cache import cache_dir, find_root
 from aigc_cli.data.download import download
 from aigc_cli.data.images import CutConfig, Fraction
 from aigc_cli.data.text import Context, Gigabytes
 from aigc_cli.data.text_cache import Corpus, share_of
-from aigc_cli.data.text_files import Reading, printable
 from aigc_cli.data.text_sources import FileSource, TextSource
-from aigc_cli.data.tokenizers import TokenizerConfig
 from aigc_cli.data.windows import open_windows
 from aigc_cli.errors import DataError
 from aigc_cli.files import checksum
+from aigc_cli.modalities.text_files import Reading, printable
+from aigc_cli.modalities.tokenizers import TokenizerConfig
 from aigc_cli.registry import register
 
 SHAKESPEARE_URL = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"

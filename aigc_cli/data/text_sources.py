@@ -11,11 +11,11 @@ from typing import Literal, NamedTuple, Protocol
 
 from pydantic.dataclasses import dataclass
 
-from aigc_cli.config import STRICT
+from aigc_cli.config.schema import STRICT
 from aigc_cli.data.base import Split
 from aigc_cli.data.images import CutConfig
-from aigc_cli.data.text_files import Reading, identity_of, kind_of, lines_of, printable, rows_of, text_of
 from aigc_cli.errors import ConfigError, DataError
+from aigc_cli.modalities.text_files import Reading, identity_of, kind_of, lines_of, printable, rows_of, text_of
 
 PIECE = 1 << 16  # characters; what tokenizers are handed at a time
 By = Literal["position", "document"]

@@ -18,8 +18,8 @@ from aigc_cli.data.base import Extent
 from aigc_cli.data.cache import cache_dir
 from aigc_cli.data.text_cache import Corpus, digest_of
 from aigc_cli.data.text_sources import Piece
-from aigc_cli.data.tokenizers import BOS, EOS, UNK, Tokenizer
 from aigc_cli.files import resource_errors, sync, write_json
+from aigc_cli.modalities.tokenizers import BOS, EOS, UNK, Tokenizer
 from aigc_cli.progress import progress
 
 TOGETHER = 1 << 20  # characters tokenized at a time

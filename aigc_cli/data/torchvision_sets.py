@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from pydantic.dataclasses import dataclass
 
-from aigc_cli.config import STRICT
+from aigc_cli.config.schema import STRICT
 from aigc_cli.data.archives import unpack
 from aigc_cli.data.base import Dataset, Split
 from aigc_cli.data.cache import cache_dir, find_root
 from aigc_cli.data.download import download
-from aigc_cli.data.encoded import decode_once
+from aigc_cli.data.image_sets import decode_once
 from aigc_cli.data.images import Fraction, ImageDataset, Size, cut, rescale
 from aigc_cli.data.parquet import read_parquet, split_files
 from aigc_cli.errors import DataError

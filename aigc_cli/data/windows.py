@@ -6,14 +6,15 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from aigc_cli.data.base import Batch, Dataset, DataSpec, Extent, Gatherer, Order, Plan, Split
-from aigc_cli.data.codecs import TextCodec
+from aigc_cli.data.base import Dataset, Extent, Gatherer, Order, Plan, Split
 from aigc_cli.data.orders import WindowOrder
 from aigc_cli.data.text_cache import Corpus, digest_of, tokenizer_for
 from aigc_cli.data.text_report import Lines, lines_about, too_little
 from aigc_cli.data.token_files import Tokens, stream_tokens
-from aigc_cli.data.tokenizers import EOS, FIRST, PAD, SPECIALS, UNK, Tokenizer, TokenizerConfig
 from aigc_cli.errors import ConfigError
+from aigc_cli.modalities.base import Batch, DataSpec
+from aigc_cli.modalities.codecs import TextCodec
+from aigc_cli.modalities.tokenizers import EOS, FIRST, PAD, SPECIALS, UNK, Tokenizer, TokenizerConfig
 
 if TYPE_CHECKING:
     import torch

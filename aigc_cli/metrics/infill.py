@@ -12,15 +12,15 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor
 from torchmetrics import Metric
 
-from aigc_cli.config import STRICT, check
+from aigc_cli.config.schema import STRICT, check
 from aigc_cli.data.base import Dataset
-from aigc_cli.data.selection import chosen_rows, items_at
-from aigc_cli.data.tokenizers import FIRST, PAD
+from aigc_cli.data.open import chosen_rows, items_at
 from aigc_cli.errors import ConfigError
 from aigc_cli.metrics.passages import Passages
 from aigc_cli.metrics.result import Result, Score, finite
+from aigc_cli.modalities.tokenizers import FIRST, PAD
 from aigc_cli.models.base import Model
-from aigc_cli.models.language import LanguageModel
+from aigc_cli.models.language_model import LanguageModel
 from aigc_cli.nn.masking import Masks, masks_at
 from aigc_cli.progress import progress
 from aigc_cli.randomness import Noise

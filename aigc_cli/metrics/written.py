@@ -14,13 +14,13 @@ from typing import Any
 
 import torch
 
-from aigc_cli.config import check
+from aigc_cli.config.schema import check
 from aigc_cli.data.base import Dataset
-from aigc_cli.data.codecs import TextCodec
-from aigc_cli.data.tokenizers import BOS, EOS
 from aigc_cli.errors import DataError
 from aigc_cli.metrics.passages import Passages
 from aigc_cli.metrics.result import Result, Score, finite
+from aigc_cli.modalities.codecs import TextCodec
+from aigc_cli.modalities.tokenizers import BOS, EOS
 from aigc_cli.models.base import Model
 from aigc_cli.progress import progress
 from aigc_cli.randomness import generator

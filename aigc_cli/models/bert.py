@@ -15,11 +15,11 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from aigc_cli.config import STRICT
-from aigc_cli.data.base import Batch, DataSpec
+from aigc_cli.config.schema import STRICT
 from aigc_cli.errors import ConfigError
+from aigc_cli.modalities.base import Batch, DataSpec
 from aigc_cli.models.base import Losses
-from aigc_cli.models.language import (
+from aigc_cli.models.language_model import (
     LanguageModel,
     LanguageModelConfig,
     MaxTokens,
@@ -30,10 +30,10 @@ from aigc_cli.models.language import (
     per_token,
     unless_all,
 )
+from aigc_cli.nn.collective import draw, draw_common, integers, rank, weighted, world_size
 from aigc_cli.nn.decoding import Choice
-from aigc_cli.nn.language import TokenTransformer
 from aigc_cli.nn.masking import Filling, Masks, ancestral, by_confidence, gibbs, masks_at
-from aigc_cli.nn.parallel import draw, draw_common, integers, rank, weighted, world_size
+from aigc_cli.nn.token_transformer import TokenTransformer
 from aigc_cli.randomness import Noise
 from aigc_cli.registry import register
 

@@ -11,9 +11,9 @@ from pydantic import AliasChoices, Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from aigc_cli.config import STRICT
-from aigc_cli.data.base import Batch, DataSpec
+from aigc_cli.config.schema import STRICT
 from aigc_cli.errors import ConfigError, suggest
+from aigc_cli.modalities.base import Batch, DataSpec
 from aigc_cli.models.base import Model
 from aigc_cli.randomness import Noise
 

@@ -8,11 +8,11 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from aigc_cli.config import STRICT
-from aigc_cli.data.base import Batch, DataSpec
+from aigc_cli.config.schema import STRICT
 from aigc_cli.errors import ConfigError
+from aigc_cli.modalities.base import Batch, DataSpec
 from aigc_cli.models.base import Losses
-from aigc_cli.models.language import (
+from aigc_cli.models.language_model import (
     LanguageModel,
     LanguageModelConfig,
     Prompts,
@@ -21,9 +21,9 @@ from aigc_cli.models.language import (
     token_scores,
     unless_all,
 )
+from aigc_cli.nn.collective import weighted
 from aigc_cli.nn.decoding import Session
-from aigc_cli.nn.language import TokenTransformer
-from aigc_cli.nn.parallel import weighted
+from aigc_cli.nn.token_transformer import TokenTransformer
 from aigc_cli.nn.transformer import Transformer
 from aigc_cli.randomness import Noise
 from aigc_cli.registry import register

@@ -8,10 +8,10 @@ import torch
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from aigc_cli.config import STRICT
-from aigc_cli.data.base import Batch, DataSpec
+from aigc_cli.config.schema import STRICT
+from aigc_cli.modalities.base import Batch, DataSpec
 from aigc_cli.models.base import Losses, Transfer
-from aigc_cli.models.language import (
+from aigc_cli.models.language_model import (
     LanguageModel,
     LanguageModelConfig,
     Prompts,
@@ -19,9 +19,9 @@ from aigc_cli.models.language import (
     mean_of_tokens,
     token_scores,
 )
+from aigc_cli.nn.collective import summed, weighted
 from aigc_cli.nn.decoding import Session, invert
-from aigc_cli.nn.language import TokenTransformer
-from aigc_cli.nn.parallel import summed, weighted
+from aigc_cli.nn.token_transformer import TokenTransformer
 from aigc_cli.randomness import Noise
 from aigc_cli.registry import register
 

@@ -12,13 +12,13 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from aigc_cli.config import STRICT
-from aigc_cli.data.base import Batch, DataSpec
+from aigc_cli.config.schema import STRICT
+from aigc_cli.modalities.base import Batch, DataSpec
 from aigc_cli.models.base import Losses, ModelConfig, Phase
 from aigc_cli.models.latent import LatentModel
+from aigc_cli.nn.collective import averaged
 from aigc_cli.nn.likelihoods import gaussian_kl
 from aigc_cli.nn.mixture import LatentMixture
-from aigc_cli.nn.parallel import averaged
 from aigc_cli.randomness import Noise
 
 SETTLED = 500  # steps after which a posterior that says nothing has collapsed, and is not just young

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from aigc_cli.modalities.image_grid import Layout, columns_of, fitting_columns
 from aigc_cli.models.base import Model
 from aigc_cli.models.latent import LatentModel, chosen_classes
-from aigc_cli.sampling.grid import Layout, columns_of, fitting_columns
 
 
 def turns(model: Model, word: str | None) -> list[int]:

@@ -6,9 +6,9 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from aigc_cli.config import check
+from aigc_cli.config.folders import top_level_keys
+from aigc_cli.config.schema import check
 from aigc_cli.errors import ConfigError, suggest
-from aigc_cli.folders import top_level_keys
 from aigc_cli.models.base import Model
 from aigc_cli.registry import find
 from aigc_cli.runs import Run

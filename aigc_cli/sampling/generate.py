@@ -8,9 +8,10 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from aigc_cli.data.base import Codec, Dataset
-from aigc_cli.data.selection import encoded, items_at
+from aigc_cli.data.base import Dataset
+from aigc_cli.data.open import encoded, items_at
 from aigc_cli.errors import ConfigError, NonFiniteError, ResourceError
+from aigc_cli.modalities.base import Codec
 from aigc_cli.models.base import Model
 from aigc_cli.models.latent import LatentModel
 from aigc_cli.randomness import Noise
@@ -62,8 +63,8 @@ def generate(
     """
     able = modes_of(model)
     if "sample" not in able:
-        mend = f"it can: mode={', mode='.join(able)}" if able else "choose another run="
-        raise ConfigError(f"{type(model).__name__} is not a model that can be sampled", mend)
+        hint = f"it can: mode={', mode='.join(able)}" if able else "choose another run="
+        raise ConfigError(f"{type(model).__name__} is not a model that can be sampled", hint)
     values = controls or {}
 
     def draw(some: Sequence[int]) -> Tensor:
@@ -154,8 +155,8 @@ def in_batches(
             if not is_out_of_memory(error):
                 raise
             if batch_size is not None or size == 1:
-                mend = "choose a smaller batch_size=" if size > 1 else "choose another device="
-                raise ResourceError(f"a batch of {size} samples does not fit in the memory of {device}", mend) from None
+                hint = "choose a smaller batch_size=" if size > 1 else "choose another device="
+                raise ResourceError(f"a batch of {size} samples does not fit in the memory of {device}", hint) from None
             size //= 2
             continue
         yield drawn

@@ -8,13 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from aigc_cli.data.selection import chosen_rows, encoded, items_at
+from aigc_cli.data.open import chosen_rows, encoded, items_at
+from aigc_cli.modalities.arrangement import ORIGINAL, RECONSTRUCTION, ROLE, Arrangement
+from aigc_cli.modalities.image_grid import Layout, fitting_columns
 from aigc_cli.models.latent import LatentModel, slerp
 from aigc_cli.randomness import Noise
-from aigc_cli.sampling.arrangement import ORIGINAL, RECONSTRUCTION, ROLE, Arrangement
 from aigc_cli.sampling.classes import balanced, class_layout, turns
 from aigc_cli.sampling.generate import decoded, generate, in_batches, reconstruct
-from aigc_cli.sampling.grid import Layout, fitting_columns
 from aigc_cli.sampling.plans import Plan, Request, register_mode, source_of
 
 _WHOLE = 1024  # images in a grid that would mean little in part

@@ -12,7 +12,6 @@ plan depends on the seed and ``i`` alone, so that a plan of more samples begins 
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,14 +19,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from aigc_cli.data.base import Codec, Dataset, Split
-from aigc_cli.errors import ConfigError
+from aigc_cli.data.base import Dataset, Split
+from aigc_cli.errors import ConfigError, warn
+from aigc_cli.modalities.arrangement import Arrangement
+from aigc_cli.modalities.base import Codec
+from aigc_cli.modalities.prompts import Prompt
+from aigc_cli.modalities.writers import import_siblings
 from aigc_cli.models.base import Model
 from aigc_cli.models.latent import LatentModel
-from aigc_cli.sampling.arrangement import Arrangement
 from aigc_cli.sampling.controls import modes_of, usual_controls
-from aigc_cli.sampling.prompts import Prompt
-from aigc_cli.sampling.writers import import_siblings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,4 +152,4 @@ def warn_of_changed(model: Model, controls: Mapping[str, Any], names: Collection
     usual = usual_controls(model)
     for name in names:
         if controls[name] != usual.get(name, controls[name]):
-            print(f"aigc: warning: {name.rstrip('_')}= changes nothing {where}", file=sys.stderr)
+            warn(f"{name.rstrip('_')}= changes nothing {where}")

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from aigc_cli import __version__
 from aigc_cli.files import replacing
-from aigc_cli.sampling.grid import Layout, grid
-from aigc_cli.sampling.provenance import LABEL
+from aigc_cli.modalities.image_grid import Layout, grid
+from aigc_cli.modalities.provenance import LABEL
 
 
 def write_preview(path: Path, raw: Tensor, layout: Layout) -> None:

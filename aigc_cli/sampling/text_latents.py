@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
 
-from aigc_cli.data.base import Batch
-from aigc_cli.data.codecs import TextCodec
-from aigc_cli.data.selection import chosen_rows, items_at
-from aigc_cli.data.tokenizers import BOS, EOS, PAD
-from aigc_cli.errors import ConfigError
-from aigc_cli.models.language import padded
+from aigc_cli.data.open import chosen_rows, items_at
+from aigc_cli.errors import ConfigError, warn
+from aigc_cli.modalities.arrangement import ORIGINAL, RECONSTRUCTION, Arrangement
+from aigc_cli.modalities.base import Batch
+from aigc_cli.modalities.codecs import TextCodec
+from aigc_cli.modalities.prompts import Prompt, check_lengths, tokens_of
+from aigc_cli.modalities.tokenizers import BOS, EOS, PAD
+from aigc_cli.models.language_model import padded
 from aigc_cli.models.latent import slerp
 from aigc_cli.randomness import Noise
-from aigc_cli.sampling.arrangement import ORIGINAL, RECONSTRUCTION, Arrangement
 from aigc_cli.sampling.generate import decoded, in_batches, reconstruct
 from aigc_cli.sampling.plans import Plan, Request, register_mode, source_of, warn_of_changed
-from aigc_cli.sampling.prompts import Prompt, check_lengths, tokens_of
 
 _USUAL, _WALKS, _FRAMES = 8, 4, 8
 _DRAWN = ("prior", "latent_temperature")  # the controls of how latents are drawn
@@ -91,7 +90,7 @@ def _walks(request: Request) -> Plan:
 
 def _warn_of_n(request: Request) -> None:
     if request.n is not None:
-        print("aigc: warning: n= changes nothing beside prompts, each of which is decoded once", file=sys.stderr)
+        warn("n= changes nothing beside prompts, each of which is decoded once")
 
 
 def _path(request: Request) -> list[Prompt]:

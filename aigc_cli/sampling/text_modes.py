@@ -6,16 +6,16 @@ from collections.abc import Callable, Iterator, Sequence
 
 from torch import Tensor
 
-from aigc_cli.data.codecs import TextCodec
-from aigc_cli.data.selection import chosen_rows, items_at
-from aigc_cli.data.tokenizers import EOS, FIRST, PAD
+from aigc_cli.data.open import chosen_rows, items_at
 from aigc_cli.errors import ConfigError
-from aigc_cli.models.language import LanguageModel, Prompts
+from aigc_cli.modalities.arrangement import Arrangement
+from aigc_cli.modalities.codecs import TextCodec
+from aigc_cli.modalities.prompts import Prompt, check_lengths, left_open, tokens_of, tokens_with_gaps, warn_of_unread
+from aigc_cli.modalities.tokenizers import EOS, FIRST, PAD
+from aigc_cli.models.language_model import LanguageModel, Prompts
 from aigc_cli.randomness import permutation
-from aigc_cli.sampling.arrangement import Arrangement
 from aigc_cli.sampling.generate import generate
 from aigc_cli.sampling.plans import Plan, Request, register_mode, source_of
-from aigc_cli.sampling.prompts import Prompt, check_lengths, left_open, tokens_of, tokens_with_gaps, warn_of_unread
 
 _USUAL = 8  # texts that a person reads
 _LEFT_OUT = 0.15  # of the tokens of a held-out passage

@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from aigc_cli.data.base import DataSpec
-from aigc_cli.errors import ConfigError
+from aigc_cli.errors import ConfigError, say
+from aigc_cli.modalities.base import DataSpec
 from aigc_cli.models.base import Model
-from aigc_cli.reporting import say
 from aigc_cli.runs import Run
 from aigc_cli.training.checkpoint import Checkpoint
 

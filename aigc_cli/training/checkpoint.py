@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 import shutil
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,11 +19,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from aigc_cli.config import check
-from aigc_cli.data.base import Codec, DataSpec
-from aigc_cli.data.codecs import TOKENIZER_FILE, codec_for
-from aigc_cli.errors import ConfigError, DataError, NonFiniteError, suggest
+from aigc_cli.config.schema import check
+from aigc_cli.errors import ConfigError, DataError, NonFiniteError, suggest, warn
 from aigc_cli.files import checksum, read_json, resource_errors, sync, write_atomically, write_json
+from aigc_cli.modalities.base import Codec, DataSpec
+from aigc_cli.modalities.codecs import TOKENIZER_FILE, codec_for
 from aigc_cli.models.base import Model, keys_of
 from aigc_cli.nn.lora import merge_adapters, train_adapters_only
 from aigc_cli.registry import find
@@ -164,7 +163,7 @@ class CheckpointFolder:
                 return self.load(step)
             except DataError as error:
                 broken.append(error.message)
-                print(f"aigc: warning: {error.message}; trying an earlier one", file=sys.stderr)
+                warn(f"{error.message}; trying an earlier one")
         if broken:
             raise DataError(
                 f"all {len(broken)} checkpoints in {self.path} are broken: {'; '.join(broken)}",

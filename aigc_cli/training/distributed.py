@@ -20,10 +20,10 @@ from torch import Tensor, distributed, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
-from aigc_cli.data.base import Batch, DataSpec
 from aigc_cli.errors import ConfigError
+from aigc_cli.modalities.base import Batch, DataSpec
 from aigc_cli.models.base import Losses, Model
-from aigc_cli.nn import parallel
+from aigc_cli.nn import collective as parallel
 from aigc_cli.randomness import derive, seed_step
 from aigc_cli.runs import Run
 from aigc_cli.training.meeting import Place, meet, place

@@ -31,9 +31,9 @@ from aigc_cli.errors import (
     NonFiniteError,
     ResourceError,
     Terminated,
+    as_user_error,
 )
 from aigc_cli.files import write_json
-from aigc_cli.reporting import as_user_error
 from aigc_cli.training.memory import BatchTooLarge
 
 T = TypeVar("T")
@@ -108,7 +108,7 @@ def _as_error(failure: dict[str, Any]) -> Exception:
     kind = _KINDS.get(failure["code"])
     if kind is None:
         return RuntimeError(f"in process {failure['rank']}:\n{failure['traceback']}")
-    return (BatchTooLarge if failure["too_large"] else kind)(failure["message"], failure["mend"])
+    return (BatchTooLarge if failure["too_large"] else kind)(failure["message"], failure["hint"])
 
 
 def _work(function: Callable[..., T], args: tuple[Any, ...], folder: str) -> T | AigcError:
@@ -126,7 +126,7 @@ def _work(function: Callable[..., T], args: tuple[Any, ...], folder: str) -> T |
         failure = {
             "rank": rank, "time": time.time(), "code": code, "too_large": isinstance(error, BatchTooLarge),
             "lost": known is None and _lost_peer(error),
-            "message": known.message if known else "", "mend": known.mend if known else "",
+            "message": known.message if known else "", "hint": known.hint if known else "",
             "traceback": "".join(traceback.format_exception(error)),
         }  # fmt: skip
         write_json(Path(folder, f"{rank}.json"), failure)

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from aigc_cli.errors import ResourceError
+from aigc_cli.errors import ResourceError, warn
 from aigc_cli.runs import Run
 
 #: What a plain RuntimeError says where the CPU's allocator has no more, or where oneDNN's kernels or a thread get none.
@@ -109,10 +109,9 @@ def shrink_batch(run: Run) -> None:
     config = run.config
     smaller = smaller_batch(config)
     assert smaller is not None
-    print(
-        f"aigc: warning: out of memory with {as_words({'batch_size': config['trainer']['batch_size']})}; going on with "
-        f"{as_words(smaller)}, so that a step sees the same items",
-        file=sys.stderr,
+    warn(
+        f"out of memory with {as_words({'batch_size': config['trainer']['batch_size']})}; going on with "
+        f"{as_words(smaller)}, so that a step sees the same items"
     )
     run.save_config({**config, "trainer": {**config["trainer"], **smaller}}, run.spec)
     release_freed_memory()

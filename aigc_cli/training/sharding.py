@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from aigc_cli.data.base import Batch
 from aigc_cli.errors import ConfigError
+from aigc_cli.modalities.base import Batch
 from aigc_cli.models.base import Losses, Model
 from aigc_cli.nn.transformer import Block
 from aigc_cli.training.settings import TrainerConfig

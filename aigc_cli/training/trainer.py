@@ -16,9 +16,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from aigc_cli.data.base import Batch
 from aigc_cli.data.loader import Loader
 from aigc_cli.errors import AigcError, DataError, Interrupted, ResourceError, Terminated
+from aigc_cli.modalities.base import Batch
 from aigc_cli.models.base import Model
 from aigc_cli.progress import Progress, progress
 from aigc_cli.runs import Run

@@ -17,12 +17,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from aigc_cli.config import check, walk
-from aigc_cli.data.base import Codec
-from aigc_cli.data.codecs import TOKENIZER_FILE, TextCodec
-from aigc_cli.data.tokenizers import FIRST
+from aigc_cli.config.schema import check, walk
 from aigc_cli.errors import ConfigError, DataError
 from aigc_cli.files import checksum
+from aigc_cli.modalities.base import Codec
+from aigc_cli.modalities.codecs import TOKENIZER_FILE, TextCodec
+from aigc_cli.modalities.tokenizers import FIRST
 from aigc_cli.models.base import Model, ModelConfig, Transfer
 from aigc_cli.nn.lora import adapters
 from aigc_cli.runs import Run, find_run
@@ -221,11 +221,11 @@ def _refusal(problems: list[str], source: Restored, config: Mapping[str, Any], *
     """Of weights that do not fit; `alike` says whether the two models have the same kinds of tensors."""
     more = f"; and {len(problems) - _MOST_NAMED} more" if len(problems) > _MOST_NAMED else ""
     family, differing = config["model"]["name"], " ".join(_differing(config, source.run.config))
-    mend = f"make this model like that one: {differing}"
+    hint = f"make this model like that one: {differing}"
     if not differing or not (alike or family == source.run.config["model"]["name"]):
-        mend = f"start from a run of model={family}"
+        hint = f"start from a run of model={family}"
     return ConfigError(
-        f"the weights of {source.run.name} do not fit: {'; '.join(problems[:_MOST_NAMED])}{more}", mend
+        f"the weights of {source.run.name} do not fit: {'; '.join(problems[:_MOST_NAMED])}{more}", hint
     )  # fmt: skip
 
 

@@ -13,10 +13,11 @@ from toy import Toy
 from aigc_cli.cli import main
 from aigc_cli.commands.train import check_config
 from aigc_cli.commands.watching import examiner, preview, validator, watch
-from aigc_cli.config import compose
-from aigc_cli.data.base import Batch, Dataset, DataSpec
+from aigc_cli.config.schema import compose
+from aigc_cli.data.base import Dataset
 from aigc_cli.data.images import ImageDataset
 from aigc_cli.errors import ConfigError
+from aigc_cli.modalities.base import Batch, DataSpec
 from aigc_cli.models.base import Losses, Model
 from aigc_cli.randomness import Noise
 from aigc_cli.runs import Run, find_run, read_rows

@@ -52,7 +52,7 @@ def test_what_is_not_the_file_is_refused_and_leaves_nothing(server, tmp_path, an
         download([url], folder / "file", sha256=SHA256)
     assert list(folder.iterdir()) == []
     for word in (url, SHA256, str(folder / "file")):
-        assert word in caught.value.mend
+        assert word in caught.value.hint
 
 
 def test_an_older_file_survives_a_failed_download(server, tmp_path):

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from aigc_cli.config import load_yaml
+from aigc_cli.config.schema import load_yaml
 from aigc_cli.data import SPLITS, open_dataset
 from aigc_cli.data.image_folder import hash_cut
 from aigc_cli.data.loader import Loader
@@ -147,7 +147,7 @@ def test_unreadable_files_are_left_out_and_listed(tmp_path, memory_gb):
 def test_too_many_unreadable_files_are_named(tmp_path):
     with pytest.raises(DataError, match=r"2 of 32 .*bad-0\.png.*bad-1\.png") as caught:
         opened(broken(tmp_path), max_bad=1, **FEW)
-    assert "data.max_bad=2" in caught.value.mend
+    assert "data.max_bad=2" in caught.value.hint
 
 
 def test_only_broken_files(tmp_path):
@@ -180,7 +180,7 @@ def test_a_root_without_pictures(tmp_path, make, reason):
     with pytest.raises(DataError, match=reason) as caught:
         opened(tmp_path / "root")
     assert str(tmp_path / "root") in caught.value.message
-    assert caught.value.mend
+    assert caught.value.hint
 
 
 def test_no_root_and_an_empty_split(tmp_path):

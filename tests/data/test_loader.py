@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from aigc_cli.data.base import Batch
-from aigc_cli.data.encoded import Encoded, StreamedImages
+from aigc_cli.data.image_sets import Encoded, StreamedImages
 from aigc_cli.data.images import ImageDataset
 from aigc_cli.data.loader import Loader, batches_in_order
 from aigc_cli.errors import DataError
+from aigc_cli.modalities.base import Batch
 from aigc_cli.randomness import permutation
 
 N = 23
@@ -112,11 +112,11 @@ def test_a_dead_worker_is_named():
 @pytest.mark.parametrize("workers", [0, 1])
 def test_an_error_of_ours_comes_through_as_it_is(workers):
     def fail(index: int) -> np.ndarray:
-        raise DataError("item is broken", "mend it")
+        raise DataError("item is broken", "hint it")
 
     with pytest.raises(DataError) as caught:
         loader(streamed(fail), workers=workers).batch(0)
-    assert (caught.value.message, caught.value.mend) == ("item is broken", "mend it")
+    assert (caught.value.message, caught.value.hint) == ("item is broken", "hint it")
 
 
 def test_an_empty_dataset_is_refused():

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import torch
 
-from aigc_cli.config import load_yaml
+from aigc_cli.config.schema import load_yaml
 from aigc_cli.data import absolute_paths, open_dataset, pairs
 from aigc_cli.data.base import Plan
 from aigc_cli.data.loader import Loader, batches_in_order
-from aigc_cli.data.selection import items_at
-from aigc_cli.data.tokenizers import BOS, EOS, PAD
+from aigc_cli.data.open import items_at
 from aigc_cli.errors import ConfigError, DataError
+from aigc_cli.modalities.tokenizers import BOS, EOS, PAD
 
 CONFIGS = Path(__file__).parents[2] / "configs/data"
 N = 300
@@ -264,7 +264,7 @@ def test_multi30k_from_a_folder(tmp_path, official):
     (tmp_path / "train.en.gz").write_bytes(gzip.compress(b"x"))
     with pytest.raises(DataError, match="wrong sum") as caught:
         opened("train", "multi30k", root=str(tmp_path))
-    assert "data=pairs" in caught.value.mend
+    assert "data=pairs" in caught.value.hint
     (tmp_path / "train.en.gz").unlink()
     with pytest.raises(DataError, match=r"there is no train\.en\.gz"):
         opened("train", "multi30k", root=str(tmp_path))

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from aigc_cli.config import load_yaml
+from aigc_cli.config.schema import load_yaml
 from aigc_cli.data import open_dataset, token_files
 from aigc_cli.data.loader import Loader, batches_in_order
-from aigc_cli.data.tokenizers import BOS, EOS, PAD, UNK
 from aigc_cli.errors import ConfigError, DataError, ResourceError
+from aigc_cli.modalities.tokenizers import BOS, EOS, PAD, UNK
 
 CONFIGS = Path(__file__).parents[2] / "configs/data"
 WORDS = ["the", "quick", "brown", "fox", "jumps", "over", "a", "lazy", "dog", "and", "then", "it", "sleeps"]
@@ -250,7 +250,7 @@ def test_unseen_characters_of_a_held_out_split_are_told(tmp_path):
     assert opened(path, "val", kind="byte").problems() == []
     with pytest.raises(ConfigError, match="the vocabulary of this run has no 'ß'") as caught:
         val.codec.tokens("aß")
-    assert "byte or bpe" in caught.value.mend
+    assert "byte or bpe" in caught.value.hint
 
 
 def test_a_vocabulary_larger_than_the_text_can_fill(text):
@@ -361,7 +361,7 @@ def test_a_cache_that_is_full(text, monkeypatch):
     monkeypatch.setattr("aigc_cli.data.token_files._flush", full)
     with pytest.raises(ResourceError, match="No space left") as caught:
         opened(text)
-    assert "AIGC_CACHE" in caught.value.mend
+    assert "AIGC_CACHE" in caught.value.hint
 
 
 def test_a_tokenizer_of_another_run(tmp_path, text):

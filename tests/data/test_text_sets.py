@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from aigc_cli.config import load_yaml
+from aigc_cli.config.schema import load_yaml
 from aigc_cli.data import open_dataset, text_sets
 from aigc_cli.data.loader import batches_in_order
 from aigc_cli.errors import DataError
@@ -76,7 +76,7 @@ def test_shakespeare_from_a_file_or_a_folder(tmp_path, play):
 def test_no_shakespeare(tmp_path, server, monkeypatch):
     with pytest.raises(DataError, match=r"there is no input\.txt in") as caught:
         opened("shakespeare", root=str(tmp_path))
-    assert text_sets.SHAKESPEARE_SHA256 in caught.value.mend
+    assert text_sets.SHAKESPEARE_SHA256 in caught.value.hint
     monkeypatch.setattr(text_sets, "SHAKESPEARE_URL", "http://127.0.0.1:9/input.txt")
     with pytest.raises(DataError, match="no connection"):
         opened("shakespeare")

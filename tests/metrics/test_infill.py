@@ -6,11 +6,11 @@ import pytest
 import torch
 from toy_text import ToyText, documents, windows
 
-from aigc_cli.config import compose
-from aigc_cli.data.tokenizers import PAD
+from aigc_cli.config.schema import compose
 from aigc_cli.errors import ConfigError
 from aigc_cli.metrics.infill import gaps_of, measure_infill
 from aigc_cli.metrics.passages import Passages
+from aigc_cli.modalities.tokenizers import PAD
 from aigc_cli.models.base import Model
 from aigc_cli.randomness import Noise
 from aigc_cli.training.checkpoint import build_model

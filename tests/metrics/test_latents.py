@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from toy_text import ToyText, windows
 
-from aigc_cli.data.base import Batch
 from aigc_cli.errors import ConfigError, DataError
 from aigc_cli.metrics.latents import measure_active_units
+from aigc_cli.modalities.base import Batch
 from aigc_cli.models.base import Model
 from aigc_cli.models.variational import ACTIVE, Posterior, VariationalModel
 

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from aigc_cli.data.base import Batch, DataSpec
 from aigc_cli.data.images import ImageDataset
-from aigc_cli.data.selection import encoded, items_at
+from aigc_cli.data.open import encoded, items_at
 from aigc_cli.errors import ConfigError, DataError
 from aigc_cli.metrics.likelihood import measure_likelihood
+from aigc_cli.modalities.base import Batch, DataSpec
 from aigc_cli.models.base import Model
 from aigc_cli.randomness import Noise
 

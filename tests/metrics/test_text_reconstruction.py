@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 from toy_text import TOKENIZER, ToyText, documents, windows
 
-from aigc_cli.data.base import Batch
-from aigc_cli.data.codecs import TextCodec
-from aigc_cli.data.tokenizers import EOS
 from aigc_cli.errors import ConfigError
 from aigc_cli.metrics.passages import Passages
 from aigc_cli.metrics.text_reconstruction import ReconstructionBLEU, ReconstructionBLEUConfig
 from aigc_cli.metrics.written import Author, Written, measure_written, reconstructions
+from aigc_cli.modalities.base import Batch
+from aigc_cli.modalities.codecs import TextCodec
+from aigc_cli.modalities.tokenizers import EOS
 from aigc_cli.models.latent import LatentModel
 from aigc_cli.models.transformer import DecoderLanguageModel
 from aigc_cli.randomness import Noise

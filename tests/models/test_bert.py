@@ -11,9 +11,9 @@ import torch
 from fitting import fit
 from torch import Tensor
 
-from aigc_cli.config import check, compose
-from aigc_cli.data.base import Batch, DataSpec
+from aigc_cli.config.schema import check, compose
 from aigc_cli.errors import ConfigError
+from aigc_cli.modalities.base import Batch, DataSpec
 from aigc_cli.models.bert import BertConfig, MaskedLanguageModel
 from aigc_cli.nn.masking import masks_at
 from aigc_cli.randomness import Noise

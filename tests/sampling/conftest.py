@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from aigc_cli.sampling.provenance import Provenance
+from aigc_cli.modalities.provenance import Provenance
 
 MakeProvenance = Callable[..., Provenance]
 

@@ -5,11 +5,11 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 from toy import Toy, ToyControls
 
-from aigc_cli.config import STRICT, compose
-from aigc_cli.data.base import DataSpec
+from aigc_cli.config.schema import STRICT, compose
 from aigc_cli.errors import ConfigError
+from aigc_cli.modalities.base import DataSpec
 from aigc_cli.models.base import Model, NoControls
-from aigc_cli.models.gan import GAN
+from aigc_cli.models.gan.gan import GAN
 from aigc_cli.models.latent import LatentModel, Mode
 from aigc_cli.runs import Run
 from aigc_cli.sampling.controls import check_controls, field_values, modes_of, named_values, usual_controls
@@ -33,7 +33,7 @@ def test_controls_named_by_python_keywords(tiny_run: Run, monkeypatch: pytest.Mo
     for word in ("clas", "class_"):
         with pytest.raises(ConfigError, match=f"{word}: neither") as caught:
             check_controls(tiny_run, {word: 3})
-        assert "class" in caught.value.mend
+        assert "class" in caught.value.hint
     with pytest.raises(ConfigError, match="mode=bottom"):
         check_controls(tiny_run, {"mode": "bottom"})
     monkeypatch.setattr(GAN, "controls", NoControls)
@@ -44,7 +44,7 @@ def test_controls_named_by_python_keywords(tiny_run: Run, monkeypatch: pytest.Mo
 def test_a_misspelt_key_of_the_command_is_told_from_a_control(tiny_run: Run, command: str, key: str) -> None:
     with pytest.raises(ConfigError, match=f"neither a key of {command} nor a control of model=gan") as caught:
         check_controls(tiny_run, {f"{key}x": 1}, command)
-    assert caught.value.mend == f"did you mean {key}?"
+    assert caught.value.hint == f"did you mean {key}?"
 
 
 def test_the_mode_is_the_models_usual_one(monkeypatch: pytest.MonkeyPatch, tiny_run: Run) -> None:
@@ -53,7 +53,7 @@ def test_the_mode_is_the_models_usual_one(monkeypatch: pytest.MonkeyPatch, tiny_
     assert check_controls(tiny_run, {}).mode == "reconstruct"
     with pytest.raises(ConfigError, match="mode=sample: model=gan has no such mode") as caught:
         check_controls(tiny_run, {"mode": "sample"})
-    assert caught.value.mend == "choose from: reconstruct"
+    assert caught.value.hint == "choose from: reconstruct"
 
 
 def test_modes_of_models() -> None:

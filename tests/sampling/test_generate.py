@@ -2,9 +2,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from aigc_cli.data.base import DataSpec
-from aigc_cli.data.codecs import ImageCodec
 from aigc_cli.errors import ConfigError, NonFiniteError, ResourceError
+from aigc_cli.modalities.base import DataSpec
+from aigc_cli.modalities.codecs import ImageCodec
 from aigc_cli.models.base import Model
 from aigc_cli.randomness import Noise
 from aigc_cli.runs import Run
@@ -70,10 +70,10 @@ def test_a_batch_that_does_not_fit_is_halved(error: type[Exception]) -> None:
     assert model.sizes[-1] <= 3
     with pytest.raises(ResourceError, match="batch of 8 samples") as caught:
         drawn(model, range(10), 8)
-    assert "batch_size=" in caught.value.mend
+    assert "batch_size=" in caught.value.hint
     with pytest.raises(ResourceError, match="batch of 1 samples") as caught:
         drawn(Tiny(fits=0, error=error), range(10), None)
-    assert "device=" in caught.value.mend
+    assert "device=" in caught.value.hint
 
 
 def test_other_errors_of_a_model_are_not_taken_for_memory() -> None:

@@ -6,15 +6,16 @@ import torch
 from torch import Tensor
 from toy import LATENT, Toy, ToyConfig
 
-from aigc_cli.data.base import Dataset, DataSpec, Split
-from aigc_cli.data.codecs import ImageCodec
+from aigc_cli.data.base import Dataset, Split
 from aigc_cli.data.images import ImageDataset
 from aigc_cli.errors import ConfigError
+from aigc_cli.modalities.arrangement import Arrangement
+from aigc_cli.modalities.base import DataSpec
+from aigc_cli.modalities.codecs import ImageCodec
 from aigc_cli.models.base import Model
 from aigc_cli.models.latent import LatentModel, Mode
 from aigc_cli.randomness import Noise
 from aigc_cli.sampling import preparing
-from aigc_cli.sampling.arrangement import Arrangement
 from aigc_cli.sampling.classes import balanced
 from aigc_cli.sampling.controls import usual_controls
 from aigc_cli.sampling.plans import Plan, Request, plan
@@ -131,7 +132,7 @@ def test_the_usual_number_is_as_many_of_each_class() -> None:
 
 
 @pytest.mark.parametrize(
-    ("conditional", "controls", "message", "mend"),
+    ("conditional", "controls", "message", "hint"),
     [
         (True, {"class_": "cta"}, "class=cta: the data has no such class", "cat"),
         (True, {"class_": "cat,"}, "class=: the data has no such class", "cat, dog, owl"),
@@ -142,11 +143,11 @@ def test_the_usual_number_is_as_many_of_each_class() -> None:
     ],
 )
 def test_what_there_is_not(
-    conditional: bool, controls: dict[str, Any], message: str, mend: str, held_out: ImageDataset
+    conditional: bool, controls: dict[str, Any], message: str, hint: str, held_out: ImageDataset
 ) -> None:
     with pytest.raises(ConfigError, match=message) as caught:
         plan(request(toy(conditional=conditional), held_out, **controls))
-    assert mend in caught.value.mend
+    assert hint in caught.value.hint
 
 
 def test_reconstructions_stand_below_their_originals(held_out: ImageDataset) -> None:
@@ -253,7 +254,7 @@ def test_a_mode_that_the_model_does_not_have() -> None:
 
     with pytest.raises(ConfigError, match="mode=traverse") as caught:
         plan(request(Generator(ToyConfig(name="toy"), SPEC), mode="traverse"))
-    assert caught.value.mend == "choose from: sample, interpolate"
+    assert caught.value.hint == "choose from: sample, interpolate"
 
 
 def test_what_changes_nothing_is_said(held_out: ImageDataset, capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,7 +14,7 @@ from torch import distributed
 from toy_text import ToyText, documents
 
 from aigc_cli.commands.train import check_config
-from aigc_cli.config import compose
+from aigc_cli.config.schema import compose
 from aigc_cli.data.images import ImageDataset
 from aigc_cli.data.loader import Loader
 from aigc_cli.errors import ConfigError
@@ -192,7 +192,7 @@ def test_what_cannot_be_spread_is_refused():
 def test_a_batch_that_cannot_be_shared_is_refused():
     with pytest.raises(ConfigError, match="batch_size=10 cannot be shared among 4") as caught:
         share_of(10, 4)
-    assert "trainer.batch_size=8" in caught.value.mend
+    assert "trainer.batch_size=8" in caught.value.hint
 
 
 def test_batch_norms_are_synchronised_on_gpus_alone():

@@ -18,7 +18,7 @@ from aigc_cli.training.memory import BatchTooLarge
 
 def reason(folder: Path, *told: dict[str, Any], exitcode: int = 1, interrupted: bool = False) -> BaseException:
     """What two processes are said to have ended by, of which some wrote down why."""
-    usual = {"time": 1.0, "code": 1, "too_large": False, "lost": False, "message": "m", "mend": "do", "traceback": "T"}
+    usual = {"time": 1.0, "code": 1, "too_large": False, "lost": False, "message": "m", "hint": "do", "traceback": "T"}
     for rank, failure in enumerate(told):
         (folder / f"{rank}.json").write_text(json.dumps({**usual, "rank": rank, **failure}))
     error = SimpleNamespace(failures={1: SimpleNamespace(local_rank=1, exitcode=exitcode)})

@@ -14,7 +14,7 @@ import torch
 from toy import toy_config
 
 from aigc_cli.commands.train import run_training
-from aigc_cli.config import Options, identity
+from aigc_cli.config.schema import Options, identity
 from aigc_cli.errors import ResourceError
 from aigc_cli.runs import find_run, read_rows
 from aigc_cli.training.memory import (
@@ -100,8 +100,8 @@ def narrow(registered_toy: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 def test_the_batch_is_named(narrow: dict[str, Any]) -> None:
     with pytest.raises(BatchTooLarge, match=r"out of memory on cpu with trainer\.batch_size=8") as caught:
         run_training(narrow, Options())
-    assert "trainer.batch_size=4 trainer.accumulate=2" in caught.value.mend
-    assert "trainer.auto_batch=true" in caught.value.mend
+    assert "trainer.batch_size=4 trainer.accumulate=2" in caught.value.hint
+    assert "trainer.auto_batch=true" in caught.value.hint
     assert find_run("latest").status() == "failed"
 
 
@@ -139,5 +139,5 @@ def test_a_disk_without_room_for_the_checkpoints_is_told_before_training(
     monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(1000, 900, 100))
     with pytest.raises(ResourceError, match=r"takes about .* up to 3 at a time, .* has room for") as caught:
         run_training(narrow, Options())
-    assert "trainer.keep" in caught.value.mend
+    assert "trainer.keep" in caught.value.hint
     assert not list(find_run("latest").checkpoints.glob("*"))

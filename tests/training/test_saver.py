@@ -13,7 +13,7 @@ import torch
 from toy import toy_config
 
 from aigc_cli.commands.train import run_training
-from aigc_cli.config import Options
+from aigc_cli.config.schema import Options
 from aigc_cli.errors import NonFiniteError, ResourceError
 from aigc_cli.runs import Run, find_run
 from aigc_cli.training.checkpoint import CheckpointFolder

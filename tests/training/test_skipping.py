@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from aigc_cli.commands.train import check_config
-from aigc_cli.config import compose
-from aigc_cli.data.base import Batch, DataSpec
+from aigc_cli.config.schema import compose
 from aigc_cli.data.images import ImageDataset
 from aigc_cli.data.loader import Loader
 from aigc_cli.errors import ConfigError
+from aigc_cli.modalities.base import Batch, DataSpec
 from aigc_cli.models.base import Losses, Model
 from aigc_cli.runs import Run, read_rows
 from aigc_cli.training.trainer import Hooks, Trainer

@@ -10,11 +10,11 @@ import torch
 from torch import nn
 
 from aigc_cli.commands.train import check_config
-from aigc_cli.config import compose
-from aigc_cli.data.base import DataSpec
+from aigc_cli.config.schema import compose
 from aigc_cli.data.images import ImageDataset
 from aigc_cli.data.loader import Loader
 from aigc_cli.errors import ConfigError, DataError, Interrupted, NonFiniteError, Terminated
+from aigc_cli.modalities.base import DataSpec
 from aigc_cli.models.base import Model, Phase
 from aigc_cli.runs import Run, read_rows
 from aigc_cli.training.checkpoint import build_model
@@ -238,7 +238,7 @@ def test_sigterm_saves_and_says_how_to_go_on(tmp_path):
     trainer = make(tmp_path / "run", "trainer.sample_every=1")
     with pytest.raises(Terminated, match="stopped at step") as caught:
         trainer.fit(Hooks(preview=lambda step: os.kill(os.getpid(), signal.SIGTERM)))
-    assert "aigc train --resume" in caught.value.mend
+    assert "aigc train --resume" in caught.value.hint
     assert trainer.run.status() == "stopped"
     assert trainer.checkpoints.steps()
 

@@ -1,0 +1,200 @@
+"""Hydra, put to work: the search path, the words handed to its grammar, and its errors in our words.
+
+A single run is composed with Hydra's compose API, which creates nothing on disk. What a configuration may name is
+checked here, before anything in it is built: components go by their registered names, never by ``_target_``.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hydra import initialize_config_dir
+from hydra._internal.core_plugins.file_config_source import FileConfigSource
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.plugins import Plugins
+from hydra.errors import HydraException
+from hydra.plugins.config_source import ConfigLoadError, ConfigResult
+from hydra.plugins.search_path_plugin import SearchPathPlugin
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from aigc_cli.config.explain import SECTIONS, explain
+from aigc_cli.config.folders import config_folders, packaged_configs, top_level_keys
+from aigc_cli.config.grammar import prepare
+from aigc_cli.config.schema import walk
+from aigc_cli.config.variants import VariantLoader
+from aigc_cli.errors import ConfigError, suggest
+
+_PLUGIN = re.compile(r"(hydra\._internal\.core_plugins|hydra_plugins)\.[\w.]+")
+#: The only places where Hydra itself needs the name of a class, with what the name must match: a plugin's is looked up
+#: among those that Hydra found, but any other is followed through modules to whatever they import.
+_TARGETS = {
+    "hydra.launcher._target_": _PLUGIN,
+    "hydra.sweeper._target_": _PLUGIN,
+    "hydra.sweeper.sampler._target_": re.compile(r"optuna\.samplers\.\w+Sampler"),
+}
+#: Hydra's own settings that name code or files by other means than ``_target_``, with the only value each may have.
+_CLOSED = {
+    "hydra.callbacks": None,
+    "hydra.job_logging.root": None,
+    "hydra.hydra_logging.root": None,
+    "hydra.launcher.setup": None,  # lines of a shell
+    "hydra.sweeper.custom_search_space": None,
+}
+#: Keeps Hydra from writing files and logs of its own: a run directory is ours alone.
+QUIET = (
+    "hydra/job_logging=none",
+    "hydra/hydra_logging=none",
+    "hydra.output_subdir=null",
+    "hydra.job.chdir=false",
+)
+
+
+#: All that Hydra and OmegaConf raise where the user's words are wrong, slips of their own included.
+_COMPLAINTS = (
+    HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError, TypeError, AssertionError, AttributeError
+)  # fmt: skip
+
+
+class _UserFolder(FileConfigSource):
+    """A folder of the user's: it adds and replaces the options of groups, never the top-level files, which are ours.
+
+    Many a project keeps a ``configs/train.yaml`` of its own, for another program.
+    """
+
+    @staticmethod
+    def scheme() -> str:
+        return "user"
+
+    def is_config(self, config_path: str) -> bool:
+        return "/" in config_path.strip("/") and super().is_config(config_path)
+
+    def load_config(self, config_path: str) -> ConfigResult:
+        if not self.is_config(config_path):
+            raise ConfigLoadError(f"no {config_path} in {self.path}")
+        try:
+            loaded = super().load_config(config_path)
+        except UnicodeDecodeError as error:
+            raise self._unreadable(config_path, str(error)) from error
+        except OSError as error:  # without the system's word for it: of OmegaConf, for a number or a truth value
+            raise self._unreadable(config_path, error.strerror) from error
+        if not isinstance(loaded.config, DictConfig):
+            raise self._unreadable(config_path)
+        return loaded
+
+    def _unreadable(self, config_path: str, reason: str | None = None) -> ConfigError:
+        file = Path(self.path, self._normalize_file_name(config_path))
+        reason = reason or "it is not a mapping of keys to values"
+        return ConfigError(f"{file} cannot be read: {reason}", "correct the file there")
+
+
+class _SearchPath(SearchPathPlugin):
+    """Puts the user's folders before the packaged one."""
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        for folder in reversed(config_folders()[:-1]):
+            search_path.prepend("user", f"{_UserFolder.scheme()}://{folder}")
+
+
+@functools.cache
+def _register_plugins() -> None:
+    Plugins.instance().register(_UserFolder)
+    Plugins.instance().register(_SearchPath)
+
+
+@contextmanager
+def config_loader() -> Iterator[ConfigLoader]:
+    """Hydra's loader over our search path; what was there before comes back at the end."""
+    _register_plugins()
+    with initialize_config_dir(str(packaged_configs()), job_name="aigc", version_base="1.3"):
+        hydra = GlobalHydra.instance().hydra
+        assert hydra is not None
+        yield VariantLoader(hydra.config_loader.get_search_path())
+
+
+def compose(command: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """See :func:`aigc_cli.config.schema.compose`."""
+    return plain(command, compose_raw(command, prepare(command, overrides)))
+
+
+def compose_raw(command: str, words: Sequence[str], *, run_mode: RunMode = RunMode.RUN) -> DictConfig:
+    """The configuration with Hydra's own node, audited but not resolved, after words in Hydra's grammar.
+
+    Raises:
+        ConfigError: see :func:`compose`.
+    """
+    with config_loader() as loader:
+        try:
+            config = loader.load_configuration(command, [*words, *QUIET], run_mode, from_shell=False)
+        except _COMPLAINTS as error:
+            raise explain(error, loader, command, words, QUIET) from error
+    audit(config)
+    return config
+
+
+def plain(command: str, config: DictConfig) -> dict[str, Any]:
+    """The resolved configuration without Hydra's own node, as plain data.
+
+    Raises:
+        ConfigError: a value that cannot be resolved, a section that is missing, a top-level key that means nothing.
+    """
+    try:
+        task = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+        resolved = OmegaConf.to_container(task, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        where = getattr(error, "full_key", None) or "the configuration"
+        raise ConfigError(f"{where} has no value: {str(error).splitlines()[0]}", f"give it with {where}=") from error
+    assert isinstance(resolved, dict)
+    _check_sections(command, resolved)
+    return {str(key): value for key, value in resolved.items()}
+
+
+def show(command: str, overrides: Sequence[str], kind: str) -> str:
+    """The YAML that ``--cfg`` prints: `kind` is ``job`` (ours, resolved), ``hydra`` or ``all`` (as Hydra has them)."""
+    config = compose_raw(command, prepare(command, overrides))
+    if kind == "job":
+        return str(yaml.safe_dump(plain(command, config), sort_keys=False, allow_unicode=True, width=120))
+    shown = config if kind == "all" else OmegaConf.masked_copy(config, "hydra")
+    return OmegaConf.to_yaml(shown)
+
+
+def audit(config: DictConfig) -> None:
+    """Refuses a configuration that names code to run, before anything in it is built.
+
+    Raises:
+        ConfigError: ``_target_`` where it is not Hydra's own, a callback, or a logging configuration.
+    """
+    container = OmegaConf.to_container(config, resolve=False)
+    for key, value in walk(container):
+        if key.rsplit(".", 1)[-1] in ("_target_", "()"):
+            allowed = _TARGETS.get(key)
+            if allowed is None or not isinstance(value, str) or not allowed.fullmatch(value):
+                raise ConfigError(f"the configuration names code to run: {key}={value}", _NO_CODE)
+        elif key in _CLOSED and value != _CLOSED[key] and value != {}:
+            raise ConfigError(f"{key} cannot be set: it can name code to run", "remove it")
+
+
+_NO_CODE = "name a registered component instead; `aigc ls models` and `aigc ls data` list them"
+
+
+def _check_sections(command: str, config: Mapping[Any, Any]) -> None:
+    known = top_level_keys(command)
+    for key in config:
+        if key not in known:
+            hint = suggest(str(key), known)
+            if key in ("experiment", "paper", "recipe"):
+                hint = f"begin the file in {key}/ with the line `# @package _global_`"
+            raise ConfigError(f"there is no key {key}", hint)
+    if command == "train":
+        for section in SECTIONS:
+            if not isinstance(config.get(section), dict):
+                raise ConfigError(f"{section} is {config.get(section)!r}, not a section", f"name one: {section}=NAME")
