@@ -38,7 +38,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from gpu_kit import TAIL, Kit, arguments, rows_of_file, until
+from gpu_kit import TAIL, Kit, arguments, environment, rows_of_file, until
 from gpu_runs import cifar, multi30k, sampling, shakespeare, smoke
 from gpu_steps import compiled, decoder, throughput
 
@@ -69,7 +69,9 @@ def run_section(name: str, options: Any, end: float) -> dict[str, Any]:
     command += ["--tiny"] if options.tiny else []
     log = options.out / f"{name}.log"
     with log.open("wb") as file:
-        process = subprocess.Popen(list(map(str, command)), stdout=file, stderr=file, start_new_session=True)
+        process = subprocess.Popen(
+            list(map(str, command)), env=environment(options.work), stdout=file, stderr=file, start_new_session=True
+        )
         try:
             code = process.wait(limit)
             outcome = "ended" if code == 0 else f"exit code {code}: {log.read_text(errors='replace')[-TAIL:]}"
@@ -93,7 +95,6 @@ def only(name: str, options: Any) -> None:
         section=name, data=options.data, out=options.out, work=options.work, device=torch.device(options.device),
         tiny=options.tiny, seconds=options.seconds,
     )  # fmt: skip
-    os.environ["AIGC_CACHE"] = str(options.work / "cache")
     SECTIONS[name][0](kit)
 
 

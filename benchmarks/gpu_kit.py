@@ -129,24 +129,25 @@ class Kit:
             RuntimeError: it failed, with the end of what it said.
         """
         done = subprocess.run(
-            [sys.executable, "-m", "aigc_cli", *words], cwd=self.work, env=self.environment(), capture_output=True,
+            [sys.executable, "-m", "aigc_cli", *words], cwd=self.work, env=environment(self.work), capture_output=True,
             text=True,
         )  # fmt: skip
         if done.returncode:
             raise RuntimeError(f"aigc {' '.join(words[:2])}: exit code {done.returncode}: {done.stderr[-TAIL:]}")
         return done.stdout
 
-    def environment(self) -> dict[str, str]:
-        """The environment of a command: this checkout before all other packages, and a cache that sections share."""
-        path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-        return {**os.environ, "PYTHONPATH": path, "AIGC_CACHE": str(self.work / "cache")}
-
     def started(self, *words: str) -> subprocess.Popen[bytes]:
         """A training run that goes on by itself."""
         return subprocess.Popen(
-            [sys.executable, "-m", "aigc_cli", "train", *words], cwd=self.work, env=self.environment(),
+            [sys.executable, "-m", "aigc_cli", "train", *words], cwd=self.work, env=environment(self.work),
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
+
+
+def environment(work: Path) -> dict[str, str]:
+    """The environment of a command: this checkout before all other packages, and a cache that sections share."""
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    return {**os.environ, "PYTHONPATH": path, "AIGC_CACHE": str(work / "cache")}
 
 
 def _png(seed: int) -> bytes:

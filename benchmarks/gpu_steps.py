@@ -34,11 +34,12 @@ from turns import ENDLESS, Report, Turn, repeat, train
 
 from aigc_cli.commands.train import check_config
 from aigc_cli.commands.train_parts import prepare
-from aigc_cli.config import Options, compose
+from aigc_cli.config.schema import Options, compose
 from aigc_cli.data import open_dataset
-from aigc_cli.data.base import Batch, Codec, Dataset, DataSpec
+from aigc_cli.data.base import Dataset
 from aigc_cli.data.loader import Loader
-from aigc_cli.data.tokenizers import PAD, SPECIALS
+from aigc_cli.modalities.base import Batch, Codec, DataSpec
+from aigc_cli.modalities.tokenizers import PAD, SPECIALS
 from aigc_cli.models.base import Model
 from aigc_cli.training.checkpoint import build_model
 from aigc_cli.training.precision import Precision
