@@ -48,7 +48,7 @@ from aigc_cli.runs import versions
 SECTIONS: dict[str, tuple[Callable[[Kit], None], float]] = {
     "throughput": (throughput, 170),
     "decoder": (decoder, 130),
-    "shakespeare": (shakespeare, 150),
+    "shakespeare": (shakespeare, 190),
     "smoke": (smoke, 150),
     "compiled": (compiled, 120),
     "multi30k": (multi30k, 290),

@@ -20,6 +20,7 @@ from PIL import Image
 from pyarrow import parquet
 
 ROOT = Path(__file__).resolve().parents[1]
+STOPPED = 143  # the exit code after SIGTERM
 TAIL = 600  # characters of an error that are kept
 
 #: The words of each family and the data it trains on. Batches of 64 images; of text, the batches of the experiment.
@@ -136,12 +137,28 @@ class Kit:
             raise RuntimeError(f"aigc {' '.join(words[:2])}: exit code {done.returncode}: {done.stderr[-TAIL:]}")
         return done.stdout
 
-    def started(self, *words: str) -> subprocess.Popen[bytes]:
+    def train(self, run: Path, words: list[str], seconds: float | None = None) -> bool:
+        """Trains `run`; False where its time was over first, and it was stopped and saved.
+
+        Raises:
+            RuntimeError: it failed, with the end of what it said.
+        """
+        log = run.with_suffix(".log")
+        process = self.started(*words, f"run_dir={run}", log=log)
+        try:
+            code = process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            process.terminate()
+            code = process.wait()
+        if code not in (0, STOPPED):
+            raise RuntimeError(f"aigc train, {run.name}: exit code {code}: {log.read_text(errors='replace')[-TAIL:]}")
+        return code == 0
+
+    def started(self, *words: str, log: Path) -> subprocess.Popen[bytes]:
         """A training run that goes on by itself."""
-        return subprocess.Popen(
-            [sys.executable, "-m", "aigc_cli", "train", *words], cwd=self.work, env=environment(self.work),
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
+        command = [sys.executable, "-m", "aigc_cli", "train", *words]
+        with log.open("wb") as file:
+            return subprocess.Popen(command, cwd=self.work, env=environment(self.work), stdout=file, stderr=file)
 
 
 def environment(work: Path) -> dict[str, str]:

@@ -24,7 +24,7 @@ from aigc_cli.training.checkpoint import CheckpointFolder, build_model
 
 QUIET = ["trainer.sample_every=null", "trainer.examine_every=null"]
 TOLD = 1.47  # nats a character of Tiny Shakespeare, the published figure for this size
-METRICS = {"images": "prdc", "text": "likelihood", "pairs": "bleu", "captions": "likelihood"}
+METRICS = {"images": "prdc", "text": "likelihood", "pairs": "likelihood", "captions": "likelihood"}
 
 
 def _each(kit: Kit, names: list[str], act: Callable[[Kit, str], None]) -> None:
@@ -57,7 +57,7 @@ def _smoke(kit: Kit, family: str) -> None:
     words += ["trainer.keep=100", f"trainer.steps={steps}", f"trainer.checkpoint_every={every}", "trainer.log_every=10"]
     kit.aigc("train", *words, f"run_dir={whole}")
     losses = [value for key, value in rows_of(whole)[-1].items() if key.endswith("/loss")]
-    process = kit.started(*words, f"run_dir={killed}")
+    process = kit.started(*words, f"run_dir={killed}", log=killed.with_suffix(".log"))
     while process.poll() is None and not CheckpointFolder(killed / "checkpoints").steps():
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
@@ -85,17 +85,22 @@ def _sums(run: Path) -> dict[str, str]:
 # how far recipes get
 
 
-def _fitted(kit: Kit, name: str, words: list[str], seconds: float, most: int | None = None) -> tuple[Path, int]:
-    """A run of as many steps as fit in so many seconds, at the rate of a first few; at most `most`."""
+def _fitted(kit: Kit, name: str, words: list[str], seconds: float, most: int | None = None) -> dict[str, Any]:
+    """Trains the run `name` for as many steps as fit in so many seconds, at the rate of a first few; at most `most`."""
     few = 4 if kit.tiny else 100
-    probe, run = kit.work / f"{name}-probe", kit.work / name
-    quiet = [*words, *QUIET]
-    kit.aigc("train", *quiet, f"trainer.steps={few}", f"trainer.log_every={few // 2}", f"run_dir={probe}")
+    probe, quiet = kit.work / f"{name}-probe", [*words, *QUIET]
+    kit.train(probe, [*quiet, f"trainer.steps={few}", f"trainer.log_every={few // 2}"])
     first, last = (row["seconds"] for row in rows_of(probe) if "seconds" in row)
     steps = 8 if kit.tiny else int(seconds * few / 2 / (last - first))
     steps = max(few, steps if most is None else min(most, steps))
-    kit.aigc("train", *quiet, f"trainer.steps={steps}", f"run_dir={run}")
-    return run, steps
+    run = kit.work / name
+    complete = kit.train(run, [*quiet, f"trainer.steps={steps}"], seconds + 20)
+    return {
+        "steps": rows_of(run)[-1]["step"],
+        "planned": steps,
+        "complete": complete,
+        "training_seconds": _seconds(run),
+    }
 
 
 def _seconds(run: Path) -> float:
@@ -111,10 +116,8 @@ def shakespeare(kit: Kit) -> None:
 def _shakespeare(kit: Kit, name: str) -> None:
     began, run = time.monotonic(), kit.work / f"shakespeare-{name}"
     small = ["trainer.steps=4", "trainer.validate_every=2"] if kit.tiny else []
-    kit.aigc(
-        "train", *kit.words("transformer", *small, f"trainer.compile={str(name == 'compiled').lower()}"),
-        f"run_dir={run}",
-    )  # fmt: skip
+    words = kit.words("transformer", *small, f"trainer.compile={str(name == 'compiled').lower()}")
+    complete = kit.train(run, words, kit.seconds - 25)
     took = time.monotonic() - began
     seconds, looks = 0.0, []
     for row in rows_of(run):
@@ -125,7 +128,7 @@ def _shakespeare(kit: Kit, name: str) -> None:
     there = next(((step, at) for nats, step, at in looks if nats <= TOLD), None)
     kit.keep(
         f"shakespeare_char {name}", nats=best, best_step=step, best_at=at, below=TOLD, reached=there,
-        training_seconds=_seconds(run), command_seconds=took,
+        complete=complete, training_seconds=_seconds(run), command_seconds=took,
     )  # fmt: skip
     figures = measured(kit.aigc("eval", f"run={run}", "--metric", "likelihood", "step=best", "--json"))
     kit.keep(f"shakespeare_char {name} aigc eval step=best", **figures)
@@ -134,12 +137,13 @@ def _shakespeare(kit: Kit, name: str) -> None:
 def multi30k(kit: Kit) -> None:
     """``experiment=multi30k``, all its steps if they fit: sacreBLEU of test_2016_flickr, greedy and with a beam."""
     most = 12_000
-    run, steps = _fitted(kit, "multi30k", kit.words("seq2seq", "trainer.validate_every=1000"), kit.seconds * 0.7, most)
-    kit.keep("multi30k", steps=steps, of=most, training_seconds=_seconds(run))
+    words = kit.words("seq2seq", "trainer.validate_every=1000")
+    trained = _fitted(kit, "multi30k", words, kit.seconds - 80, most)
+    kit.keep("multi30k", of=most, **trained)
     for beam in (1,) if kit.tiny else (1, 5):
         words = ["n=2", "temperature=1"] if kit.tiny else []  # else it has nothing to say yet
-        printed = kit.aigc("eval", f"run={run}", "--metric", "bleu", f"beam={beam}", *words, "--json")
-        kit.keep(f"multi30k beam={beam}", steps=steps, **measured(printed))
+        printed = kit.aigc("eval", f"run={kit.work / 'multi30k'}", "--metric", "bleu", f"beam={beam}", *words, "--json")
+        kit.keep(f"multi30k beam={beam}", steps=trained["steps"], **measured(printed))
 
 
 #: Networks that are no harder to feed than a CPU's, with what a GPU leaves room for.
@@ -161,13 +165,12 @@ def _cifar(kit: Kit, family: str) -> None:
         words = kit.words(family, kind="digits")
     else:
         words = [*_CIFAR[family], kit.source("images")[1], f"trainer.device={kit.device}"]
-    run, steps = _fitted(kit, f"cifar-{family}", words, min(120.0, kit.seconds - 90))
-    kit.keep(f"{family} on CIFAR-10", steps=steps, training_seconds=_seconds(run))
+    kit.keep(f"{family} on CIFAR-10", **_fitted(kit, f"cifar-{family}", words, min(120.0, kit.seconds - 110)))
     metrics = "fd,likelihood" if family == "hvae" and not kit.tiny else "fd"
     n = 50 if kit.tiny else 10_000
     kit.keep(
         f"{family} on CIFAR-10, {n} samples",
-        **measured(kit.aigc("eval", f"run={run}", "--metric", metrics, f"n={n}", "--json")),
+        **measured(kit.aigc("eval", f"run={kit.work / f'cifar-{family}'}", "--metric", metrics, f"n={n}", "--json")),
     )
 
 

@@ -18,9 +18,9 @@ from aigc_cli.cli import main
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
 
 import gpu
-import gpu_steps
+import gpu_meter
 from gpu_kit import FAMILIES, Kit, rows_of_file
-from gpu_steps import covered, device_spans
+from gpu_meter import covered, device_spans
 
 
 class HereKit(Kit):
@@ -30,6 +30,9 @@ class HereKit(Kit):
         with contextlib.redirect_stdout(io.StringIO()) as said, contextlib.chdir(self.work):
             assert main(list(words)) == 0, words
         return said.getvalue()
+
+    def train(self, run: Path, words: list[str], seconds: float | None = None) -> bool:
+        return self.aigc("train", *words, f"run_dir={run}") != ""
 
 
 def results(section: str, folder: Path) -> dict[str, dict[str, Any]]:
@@ -44,7 +47,7 @@ def results(section: str, folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def test_every_family_is_timed_beside_a_plain_loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gpu_steps, "TURNS", 1)
+    monkeypatch.setattr(gpu_meter, "TURNS", 1)
     rows = results("throughput", tmp_path)
     for family in FAMILIES:
         assert rows[f"{family} ratio"]["speed_up"] > 0
