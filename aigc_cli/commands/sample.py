@@ -20,9 +20,9 @@ from aigc_cli.files import checksum, path_of, shown
 from aigc_cli.progress import progress
 
 if TYPE_CHECKING:
+    from aigc_cli.modalities.base import Writer
     from aigc_cli.modalities.prompts import Prompt
     from aigc_cli.modalities.provenance import Provenance
-    from aigc_cli.modalities.writers import Writer
     from aigc_cli.runs import Run
     from aigc_cli.sampling.plans import Plan
     from aigc_cli.training.checkpoint import Restored
@@ -62,7 +62,7 @@ class Written:
 
 def main(config: dict[str, Any], options: Options) -> int:
     """Samples as `config` says; the exit code."""
-    from aigc_cli.modalities.writers import find_writer
+    from aigc_cli.modalities.base import find_writer
     from aigc_cli.runs import find_run
     from aigc_cli.sampling.controls import check_controls, field_values, named_values
     from aigc_cli.training.checkpoint import restore_model

@@ -16,12 +16,11 @@ from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from aigc_cli import __version__
+from aigc_cli.files import replacing
 from aigc_cli.modalities.arrangement import Arrangement
-from aigc_cli.modalities.base import Codec
+from aigc_cli.modalities.base import Codec, Writer
 from aigc_cli.modalities.image_grid import grid, shown_of, to_image
-from aigc_cli.modalities.provenance import DIGITAL_SOURCE_TYPE, Provenance
-from aigc_cli.modalities.writers import Writer, register_writer
-from aigc_cli.sampling.preview import write_preview
+from aigc_cli.modalities.provenance import DIGITAL_SOURCE_TYPE, LABEL, Provenance
 
 GRID = "grid.png"
 ARCHIVE = "samples.npz"
@@ -86,11 +85,16 @@ class _ImageWriter(Writer):
 
     @classmethod
     def preview(cls, path: Path, batches: Iterable[Tensor], arrangement: Arrangement, codec: Codec, title: str) -> None:
-        """Writes a grid of the images."""
-        write_preview(path, torch.cat(list(batches)), replace(arrangement.layout, title=title))
+        """Writes a grid of the images, uint8 (n, C, H, W)."""
+        info = PngInfo()
+        info.add_text("Source", LABEL)
+        info.add_text("Software", f"aigc {__version__}")
+        image = grid(torch.cat(list(batches)).cpu(), replace(arrangement.layout, title=title))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as part:
+            image.save(part, format="PNG", pnginfo=info)
 
 
-@register_writer("image", "png")
 class PNGWriter(_ImageWriter):
     """Each image as its own PNG, named by its index and by what it is."""
 
@@ -110,7 +114,6 @@ class PNGWriter(_ImageWriter):
         return [self._name(index) for index in range(self.arrangement.n)]
 
 
-@register_writer("image", "npz")
 class NPZWriter(_ImageWriter):
     """All images in one archive: ``numpy.load("samples.npz")["images"]`` is uint8 (n, H, W, C).
 

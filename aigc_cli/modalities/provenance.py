@@ -98,7 +98,11 @@ def read_record(folder: Path) -> dict[str, Any] | None:
         record = read_json(folder / RECORD)
     except (OSError, ValueError):
         return None
-    return record if isinstance(record, dict) and record.get("label") == LABEL else None
+    if not isinstance(record, dict) or record.get("label") != LABEL:
+        return None
+    if record.get("modality") == "pairs":  # as older versions called texts that are made from others
+        record["modality"] = "text"
+    return record
 
 
 def recorded_files(record: Mapping[str, Any]) -> set[str]:

@@ -14,11 +14,10 @@ from torch import Tensor
 
 from aigc_cli.files import write_atomically
 from aigc_cli.modalities.arrangement import Arrangement
-from aigc_cli.modalities.base import Codec
-from aigc_cli.modalities.codecs import TextCodec
+from aigc_cli.modalities.base import Codec, Writer
 from aigc_cli.modalities.provenance import LABEL, Provenance
+from aigc_cli.modalities.text import TextCodec
 from aigc_cli.modalities.tokenizers import REPLACEMENT
-from aigc_cli.modalities.writers import Writer, register_writer
 
 TEXTS = "samples.txt"
 OBJECTS = "samples.jsonl"
@@ -44,8 +43,6 @@ def _brief(value: Any) -> str:
     return shown if len(shown) <= _LONGEST else f"{shown[: _LONGEST - 3]}..."
 
 
-@register_writer("pairs", "txt")
-@register_writer("text", "txt")
 class TextWriter(Writer):
     """All texts in one file under headings, and in another as a JSON object a line, each with its provenance."""
 

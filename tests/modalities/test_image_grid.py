@@ -1,13 +1,9 @@
-import errno
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from aigc_cli.modalities.image_grid import Layout, columns_of, fitting_columns, grid, shown_of
-from aigc_cli.sampling.preview import write_preview
 
 
 def test_tiny_images_are_enlarged_without_smoothing() -> None:
@@ -91,29 +87,3 @@ def test_given_columns_are_not_cut() -> None:
     assert grid(torch.zeros(8, 1, 512, 512, dtype=torch.uint8), Layout(columns=8)).width == 8 * 514 + 2
     assert fitting_columns((1, 8, 8)) == 31
     assert fitting_columns((3, 4096, 4096)) == 1
-
-
-def test_preview_with_a_title(tmp_path: Path) -> None:
-    path = tmp_path / "samples" / "step-100.png"
-    raw = torch.full((16, 1, 8, 8), 128, dtype=torch.uint8)
-    write_preview(path, raw, Layout(title="gan on digits, step 100 ☃"))
-    titled = Image.open(path)
-    assert titled.text["Source"] == "AI-generated"
-    plain = grid(raw)
-    assert titled.height > plain.height
-    assert np.asarray(titled)[: titled.height - plain.height].min() < 100  # there is ink in the title
-    assert [entry.name for entry in path.parent.iterdir()] == ["step-100.png"]
-
-
-def test_a_failed_preview_leaves_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "step-1.png"
-    path.write_bytes(b"old")
-
-    def full(*_: object, **__: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(Image.Image, "save", full)
-    with pytest.raises(OSError, match="No space"):
-        write_preview(path, torch.zeros(1, 1, 8, 8, dtype=torch.uint8), Layout())
-    assert path.read_bytes() == b"old"
-    assert [entry.name for entry in tmp_path.iterdir()] == ["step-1.png"]

@@ -7,12 +7,12 @@ import torch
 from torch import Tensor
 
 from aigc_cli.modalities.arrangement import Arrangement
-from aigc_cli.modalities.codecs import TextCodec
+from aigc_cli.modalities.base import find_writer
 from aigc_cli.modalities.image_grid import Layout
 from aigc_cli.modalities.provenance import Provenance
+from aigc_cli.modalities.text import TextCodec
 from aigc_cli.modalities.text_writers import TextWriter, block
 from aigc_cli.modalities.tokenizers import ByteTokenizer
-from aigc_cli.modalities.writers import find_writer
 
 MakeProvenance = Callable[..., Provenance]
 CODEC = TextCodec(ByteTokenizer())
@@ -86,4 +86,4 @@ def test_a_preview_is_one_file(tmp_path: Path) -> None:
 
 
 def test_find_writer() -> None:
-    assert find_writer("text") == find_writer("pairs", "txt") == ("txt", TextWriter)
+    assert find_writer("text") == find_writer("text", "txt") == ("txt", TextWriter)

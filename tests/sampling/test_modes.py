@@ -11,7 +11,7 @@ from aigc_cli.data.images import ImageDataset
 from aigc_cli.errors import ConfigError
 from aigc_cli.modalities.arrangement import Arrangement
 from aigc_cli.modalities.base import DataSpec
-from aigc_cli.modalities.codecs import ImageCodec
+from aigc_cli.modalities.image import ImageCodec
 from aigc_cli.models.base import Model
 from aigc_cli.models.latent import LatentModel, Mode
 from aigc_cli.randomness import Noise
