@@ -80,6 +80,7 @@ class Kit:
             multi30k = ["data=multi30k", f"data.root={self.data / 'multi30k'}"]
             return {
                 "images": ["data=cifar10", f"data.root={self.data / 'cifar10'}"],
+                "digits": ["data=digits"],
                 "text": ["data=shakespeare", f"data.root={self.data / 'shakespeare'}"],
                 "pairs": multi30k,
                 "captions": multi30k,

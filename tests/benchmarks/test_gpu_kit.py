@@ -14,6 +14,8 @@ import pytest
 import torch
 
 from aigc_cli.cli import main
+from aigc_cli.commands.train import check_config
+from aigc_cli.config.schema import compose
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
 
@@ -70,6 +72,14 @@ def test_recipes_are_trained_and_measured(tmp_path: Path) -> None:
     assert "nll_per_character" in results("shakespeare", tmp_path / "a")["shakespeare_char eager aigc eval step=best"]
     (tmp_path / "b").mkdir()
     assert results("multi30k", tmp_path / "b")["multi30k beam=1"]["steps"] == 8
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_words_of_full_sizes_are_a_configuration(family: str, tmp_path: Path) -> None:
+    kit = Kit("", tmp_path, tmp_path, tmp_path, torch.device("cpu"), tiny=False, seconds=1)
+    kind = FAMILIES[family][0]
+    for source in {kind, "digits"} if kind == "images" else {kind}:
+        check_config(compose("train", kit.words(family, kind=source)))
 
 
 def test_the_busy_time_is_that_of_the_union_of_all_spans() -> None:
