@@ -15,7 +15,7 @@ from decoding import plain as plain_writing
 from decoding import timed
 from gpu_kit import FAMILIES, TAIL, Kit, measured, rows_of
 
-from aigc_cli.config.schema import compose
+from aigc_cli.config.compose import compose
 from aigc_cli.modalities.base import DataSpec
 from aigc_cli.modalities.tokenizers import SPECIALS
 from aigc_cli.models.transformer import DecoderLanguageModel

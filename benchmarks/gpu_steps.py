@@ -31,7 +31,8 @@ from turns import ENDLESS, Report, Turn, repeat, train
 
 from aigc_cli.commands.train import check_config
 from aigc_cli.commands.train_parts import prepare
-from aigc_cli.config.schema import Options, compose
+from aigc_cli.config.compose import compose
+from aigc_cli.config.schema import Options
 from aigc_cli.data import open_dataset
 from aigc_cli.data.base import Dataset
 from aigc_cli.data.loader import Loader

@@ -15,7 +15,7 @@ import torch
 
 from aigc_cli.cli import main
 from aigc_cli.commands.train import check_config
-from aigc_cli.config.schema import compose
+from aigc_cli.config.compose import compose
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
 
