@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from aigc_cli.modalities.provenance import Provenance
+    from aigc_cli.modalities.samples import Provenance
     from aigc_cli.runs import Run
 
 # Read when torch and matplotlib are first imported, which is after this file.
@@ -102,7 +102,7 @@ def random_inception(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 @pytest.fixture
 def provenance() -> Callable[..., Provenance]:
     """Makes the provenance of some samples, with changes."""
-    from aigc_cli.modalities.provenance import Provenance
+    from aigc_cli.modalities.samples import Provenance
 
     def make(**changes: object) -> Provenance:
         values = {

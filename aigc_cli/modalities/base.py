@@ -22,8 +22,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-    from aigc_cli.modalities.arrangement import Arrangement
-    from aigc_cli.modalities.provenance import Provenance
+    from aigc_cli.modalities.samples import Arrangement, Provenance
 
 #: The format that stands for the usual one of a modality.
 AUTO = "auto"
@@ -100,6 +99,10 @@ class Codec(ABC):
     @abstractmethod
     def decode(self, encoded: Tensor) -> Tensor:
         """Encoded (n, ...) to raw content (n, ...)."""
+
+    def text(self, content: Tensor) -> list[str] | None:
+        """Raw content (n, ...) as a person reads it, a text each; None where it can only be seen or heard."""
+        return None
 
     def files(self) -> Mapping[str, str]:
         """What a run must keep to make the same codec without the data: the text of each file by its name."""

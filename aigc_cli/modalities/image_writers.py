@@ -17,10 +17,9 @@ from torch import Tensor
 
 from aigc_cli import __version__
 from aigc_cli.files import replacing
-from aigc_cli.modalities.arrangement import Arrangement
 from aigc_cli.modalities.base import Codec, Writer
-from aigc_cli.modalities.image_grid import grid, shown_of, to_image
-from aigc_cli.modalities.provenance import DIGITAL_SOURCE_TYPE, LABEL, Provenance
+from aigc_cli.modalities.image_grid import grid, layout_of, shown_of, to_image
+from aigc_cli.modalities.samples import DIGITAL_SOURCE_TYPE, LABEL, Arrangement, Provenance
 
 GRID = "grid.png"
 ARCHIVE = "samples.npz"
@@ -59,7 +58,7 @@ class _ImageWriter(Writer):
     def write(self, raw: Tensor) -> None:
         """Writes the next images, uint8 (b, C, H, W)."""
         if self.written == 0:
-            self._kept = shown_of(self.arrangement.n, raw.shape[1:], self.arrangement.layout)
+            self._kept = shown_of(self.arrangement.n, raw.shape[1:], layout_of(self.arrangement, raw.shape[1:]))
         if self.written < self._kept:
             self._first.append(raw[: self._kept - self.written].clone())  # a view would keep the whole batch
         self._put(raw)
@@ -77,7 +76,7 @@ class _ImageWriter(Writer):
         kind = self.provenance.of_set(self.arrangement)["digital_source_type"]
         sentence = f"{self.provenance.sentence()}, samples 0 to {len(first) - 1}"
         info = png_info(sentence, self.provenance.of_grid(len(first)), kind)
-        grid(first, self.arrangement.layout).save(self.folder / GRID, pnginfo=info)
+        grid(first, layout_of(self.arrangement, first.shape[1:])).save(self.folder / GRID, pnginfo=info)
         return self._names(), [GRID]
 
     def _names(self) -> list[str]:
@@ -89,7 +88,8 @@ class _ImageWriter(Writer):
         info = PngInfo()
         info.add_text("Source", LABEL)
         info.add_text("Software", f"aigc {__version__}")
-        image = grid(torch.cat(list(batches)).cpu(), replace(arrangement.layout, title=title))
+        raw = torch.cat(list(batches)).cpu()
+        image = grid(raw, replace(layout_of(arrangement, raw.shape[1:]), title=title))
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as part:
             image.save(part, format="PNG", pnginfo=info)

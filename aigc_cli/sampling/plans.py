@@ -23,9 +23,9 @@ from torch import Tensor
 
 from aigc_cli.data.base import Dataset, Split
 from aigc_cli.errors import ConfigError, warn
-from aigc_cli.modalities.arrangement import Arrangement
 from aigc_cli.modalities.base import Codec
 from aigc_cli.modalities.prompts import Prompt
+from aigc_cli.modalities.samples import Arrangement
 from aigc_cli.models.base import Model
 from aigc_cli.models.latent import LatentModel
 from aigc_cli.sampling.controls import modes_of, usual_controls

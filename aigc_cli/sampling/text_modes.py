@@ -8,8 +8,8 @@ from torch import Tensor
 
 from aigc_cli.data.open import chosen_rows, items_at
 from aigc_cli.errors import ConfigError
-from aigc_cli.modalities.arrangement import Arrangement
 from aigc_cli.modalities.prompts import Prompt, check_lengths, left_open, tokens_of, tokens_with_gaps, warn_of_unread
+from aigc_cli.modalities.samples import Arrangement
 from aigc_cli.modalities.text import TextCodec
 from aigc_cli.modalities.tokenizers import EOS, FIRST, PAD
 from aigc_cli.models.language_model import LanguageModel, Prompts

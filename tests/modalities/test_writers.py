@@ -11,12 +11,11 @@ import torch
 from PIL import Image
 
 from aigc_cli.errors import ConfigError
-from aigc_cli.modalities.arrangement import Arrangement
 from aigc_cli.modalities.base import find_writer
 from aigc_cli.modalities.image import ImageCodec
-from aigc_cli.modalities.image_grid import Layout, grid
+from aigc_cli.modalities.image_grid import grid
 from aigc_cli.modalities.image_writers import NPZWriter, PNGWriter
-from aigc_cli.modalities.provenance import LABEL, Provenance
+from aigc_cli.modalities.samples import LABEL, Arrangement, Provenance
 
 MakeProvenance = Callable[..., Provenance]
 
@@ -99,7 +98,7 @@ def test_npz_has_the_labels(tmp_path: Path, labelled: Arrangement, provenance: M
 
 def test_what_no_model_made_is_not_said_to_be(tmp_path: Path, provenance: MakeProvenance) -> None:
     roles = ["original", "reconstruction"]
-    pair = Arrangement(n=2, facts={"role": roles}, named=("role",), group=2, layout=Layout(columns=1, stack=2))
+    pair = Arrangement(n=2, facts={"role": roles}, named=("role",), group=2)
     with PNGWriter(tmp_path, pair, provenance(source={"split": "test"}), ImageCodec()) as writer:
         writer.write(images(2))
         files, _ = writer.finish()
