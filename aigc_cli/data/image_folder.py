@@ -22,8 +22,8 @@ from aigc_cli.data.archives import safe_name
 from aigc_cli.data.base import Dataset, Split
 from aigc_cli.data.cache import find_root
 from aigc_cli.data.image_sets import Encoded, open_encoded
-from aigc_cli.data.images import Channels, CutConfig, Size
-from aigc_cli.data.parquet import SPLIT_WORDS
+from aigc_cli.data.images import Channels, Size
+from aigc_cli.data.splits import SPLIT_WORDS, CutConfig, names_of, part_for, parts_by
 from aigc_cli.errors import ConfigError, DataError
 from aigc_cli.modalities.image_decode import Unreadable, decode_image
 from aigc_cli.registry import register
@@ -227,46 +227,10 @@ def _class_of(name: str, splits: bool) -> str:
 
 def _select(names: Sequence[str], split: Split, config: ImageFolderConfig, source: _Source) -> list[str]:
     """The pictures of `split`, in order of their names."""
-    val_fraction, test_fraction = config.val_fraction, config.test_fraction
-    if source.splits:
-        own: dict[Split, list[str]] = {}
-        for name in names:
-            own.setdefault(SPLIT_WORDS[_parts(name)[0].lower()], []).append(name)
-        if split != "train" and split in own:
-            return own[split]
-        names = own["train"]
-        val_fraction = 0.0 if "val" in own else val_fraction
-        test_fraction = 0.0 if "test" in own else test_fraction
-    chosen = hash_cut(names, split, val_fraction=val_fraction, test_fraction=test_fraction)
-    if not chosen:
-        raise ConfigError(
-            f"the {split} split of {source.path} is empty: data.val_fraction={val_fraction:g} and "
-            f"test_fraction={test_fraction:g} of {len(names)} pictures leave it nothing",
-            "add pictures or change the fractions",
-        )
-    return chosen
-
-
-def hash_cut(names: Sequence[str], split: Split, *, val_fraction: float, test_fraction: float) -> list[str]:
-    """The `names` that a hash of each puts into `split`, so that others may come and go without moving it.
-
-    Each part whose fraction is not zero gets at least one, if there are three names or more.
-    """
-    place = {name: _place(name) for name in names}
-    order = sorted(names, key=lambda name: place[name])
-    least = 1 if len(names) >= 3 else 0
-    tests = sum(place[name] < test_fraction for name in names)
-    vals = sum(test_fraction <= place[name] < test_fraction + val_fraction for name in names)
-    tests = max(tests, least) if test_fraction else 0
-    vals = max(vals, least) if val_fraction else 0
-    parts = {"test": order[:tests], "val": order[tests : tests + vals], "train": order[tests + vals :]}
-    return sorted(parts[split])
-
-
-def _place(name: str) -> float:
-    """A hash of a name, uniform in [0, 1)."""
-    digest = hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest()
-    return int.from_bytes(digest[:6], "big") / 2**48
+    own = parts_by([SPLIT_WORDS[_parts(name)[0].lower()] for name in names]) if source.splits else {}
+    part, cut = part_for(split, own, config.cut)
+    chosen = [names[place] for place in own[part]] if own else names
+    return list(chosen) if part == split != "train" else names_of(split, chosen, cut, str(source.path))
 
 
 @plain_dataclass(frozen=True)

@@ -18,7 +18,7 @@ from aigc_cli.data.images import ImageDataset, fingerprint, mirror
 from aigc_cli.errors import DataError
 from aigc_cli.files import replacing, write_atomically
 from aigc_cli.modalities.base import Batch, Codec, DataSpec
-from aigc_cli.modalities.codecs import ImageCodec
+from aigc_cli.modalities.image import ImageCodec
 from aigc_cli.modalities.image_decode import Unreadable, decode_all, pillow_errors
 
 if TYPE_CHECKING:

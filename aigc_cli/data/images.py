@@ -1,43 +1,24 @@
-"""What all image datasets share: uint8 pixels, a codec, a horizontal flip, and how a missing split is cut."""
+"""What all image datasets share: uint8 pixels, a codec and a horizontal flip."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
-from pydantic import Field, model_validator
-from pydantic.dataclasses import dataclass
+from pydantic import Field
 
-from aigc_cli.config.schema import STRICT
-from aigc_cli.data.base import Dataset, Split
-from aigc_cli.errors import ConfigError
+from aigc_cli.data.base import Dataset
 from aigc_cli.modalities.base import Batch, Codec, DataSpec
-from aigc_cli.modalities.codecs import ImageCodec
-from aigc_cli.randomness import permutation
+from aigc_cli.modalities.image import ImageCodec
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 Size = Annotated[int, Field(gt=0, le=4096)]
 Channels = Literal[1, 3]
-Fraction = Annotated[float, Field(ge=0, lt=1)]
-
-
-@dataclass(config=STRICT, frozen=True, kw_only=True)
-class CutConfig:
-    """How much is held out where a source has no splits of its own."""
-
-    val_fraction: Fraction
-    test_fraction: Fraction
-
-    @model_validator(mode="after")
-    def _leave_some(self) -> Self:
-        if self.val_fraction + self.test_fraction >= 1:
-            raise ValueError("val_fraction and test_fraction leave nothing to train on")
-        return self
 
 
 class ImageDataset(Dataset):
@@ -97,27 +78,6 @@ def fingerprint(arrays: Sequence[np.ndarray], shape: Sequence[int], classes: Seq
     for array in arrays:
         digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()
-
-
-def cut(n: int, split: Split, name: str, *, val_fraction: float, test_fraction: float = 0.0) -> np.ndarray:
-    """The rows of `split`, ascending, where a source of `n` items has no split of its own.
-
-    The cut depends on the dataset's name, never on a run's seed, and the test part does not depend on `val_fraction`.
-
-    Raises:
-        ConfigError: the fractions leave nothing for `split`.
-    """
-    order = permutation(n, "split", name)
-    tests, vals = round(n * test_fraction), round(n * val_fraction)
-    parts = {"test": order[:tests], "val": order[tests : tests + vals], "train": order[tests + vals :]}
-    rows = np.sort(parts[split])
-    if not len(rows):
-        raise ConfigError(
-            f"the {split} split of {name} is empty: data.val_fraction={val_fraction:g} and "
-            f"test_fraction={test_fraction:g} of {n} images leave it nothing",
-            "change the fractions so that each split that is used has at least one image",
-        )
-    return rows
 
 
 def rescale(content: Tensor, size: int) -> Tensor:

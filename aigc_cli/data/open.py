@@ -12,7 +12,7 @@ from aigc_cli.data.base import SPLITS, Dataset, Split
 from aigc_cli.errors import ConfigError, DataError, warn
 from aigc_cli.files import path_of
 from aigc_cli.modalities.base import Batch
-from aigc_cli.modalities.codecs import TOKENIZER_FILE
+from aigc_cli.modalities.text import TOKENIZER_FILE
 from aigc_cli.randomness import permutation
 from aigc_cli.registry import find
 

@@ -10,10 +10,10 @@ from pydantic.dataclasses import dataclass
 from aigc_cli.config.schema import STRICT
 from aigc_cli.data.base import Dataset, Split
 from aigc_cli.data.cache import cache_dir, find_root
+from aigc_cli.data.corpus import Corpora
 from aigc_cli.data.download import download
-from aigc_cli.data.images import CutConfig, Fraction
+from aigc_cli.data.splits import Cut, CutConfig, Fraction
 from aigc_cli.data.text import Context, Gigabytes
-from aigc_cli.data.text_cache import Corpus, share_of
 from aigc_cli.data.text_sources import FileSource, TextSource
 from aigc_cli.data.windows import open_windows
 from aigc_cli.errors import DataError
@@ -48,13 +48,8 @@ def pydocs(config: PydocsConfig, split: Split) -> Dataset:
 
     source = TextSource("pydoc_data.topics", unrepeated(topics))
 
-    def corpus_of(wanted: Split) -> Corpus:
-        return share_of(
-            wanted, source, Reading(), by="position", whole=False, val_fraction=config.val_fraction,
-            test_fraction=config.test_fraction,
-        )  # fmt: skip
-
-    return open_windows(split, corpus_of, config.tokenizer, context=config.context, memory_gb=config.memory_gb)
+    corpora = Corpora(source=lambda _: source, reading=Reading(), cut=config.cut, by="position", whole=False)
+    return open_windows(split, corpora, config.tokenizer, context=config.context, memory_gb=config.memory_gb)
 
 
 def unrepeated(topics: dict[str, str]) -> list[str]:
@@ -95,15 +90,12 @@ def shakespeare(config: ShakespeareConfig, split: Split) -> Dataset:
     path = _shakespeare_file(config.root)
     source = FileSource(printable(path), [(path.name, path)], field="text", lines=False)
 
-    def corpus_of(wanted: Split) -> Corpus:
-        part: Split = "val" if wanted == "test" else wanted
-        return share_of(
-            part, source, Reading(), by="position", whole=False, val_fraction=config.val_fraction, test_fraction=0.0
-        )
-
+    part: Split = "val" if split == "test" else split
+    cut = Cut(val=config.val_fraction)
+    corpora = Corpora(source=lambda _: source, reading=Reading(), cut=cut, by="position", whole=False)
     original = checksum(path) == SHAKESPEARE_SHA256
     windows = open_windows(
-        split, corpus_of, config.tokenizer, context=config.context, memory_gb=config.memory_gb,
+        part, corpora, config.tokenizer, context=config.context, memory_gb=config.memory_gb,
         notes=[] if original else [f"{printable(path)} is not the usual Tiny Shakespeare: its figures do not compare"],
     )  # fmt: skip
     windows.original = original

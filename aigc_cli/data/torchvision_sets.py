@@ -20,8 +20,9 @@ from aigc_cli.data.base import Dataset, Split
 from aigc_cli.data.cache import cache_dir, find_root
 from aigc_cli.data.download import download
 from aigc_cli.data.image_sets import decode_once
-from aigc_cli.data.images import Fraction, ImageDataset, Size, cut, rescale
-from aigc_cli.data.parquet import read_parquet, split_files
+from aigc_cli.data.images import ImageDataset, Size, rescale
+from aigc_cli.data.parquet import parts_of, read_parquet
+from aigc_cli.data.splits import Cut, Fraction, rows_of
 from aigc_cli.errors import DataError
 from aigc_cli.files import checksum, write_atomically
 from aigc_cli.registry import register
@@ -83,7 +84,7 @@ def cifar10(config: CIFAR10Config, split: Split) -> Dataset:
 def _cifar10_parquet(root: Path, *, train: bool) -> tuple[Tensor, np.ndarray]:
     import torch
 
-    groups = split_files(root)
+    groups = parts_of(root)
     if not {"train", "test"} <= set(groups):
         raise DataError(
             f"{root} lacks train-*.parquet or test-*.parquet",
@@ -224,7 +225,7 @@ def _split_of(config: Any, split: Split, content: Tensor, labels: np.ndarray, cl
 
     rows = np.arange(len(content))
     if split != "test":
-        rows = cut(len(content), split, config.name, val_fraction=config.val_fraction)
+        rows = rows_of(split, len(content), Cut(val=config.val_fraction), config.name)
     index = torch.from_numpy(rows)
     chosen = rescale(content[index].contiguous(), config.size)
     return ImageDataset(chosen, torch.from_numpy(labels)[index], classes, flip=config.flip)

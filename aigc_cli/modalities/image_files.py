@@ -20,7 +20,7 @@ from aigc_cli.files import checksum
 from aigc_cli.metrics.images import Images, size_of
 from aigc_cli.modalities.image_decode import FORMATS, pillow_errors, plain, reason_of
 from aigc_cli.modalities.npz import array_names, read_arrays
-from aigc_cli.modalities.provenance import not_samples
+from aigc_cli.modalities.samples import not_samples
 from aigc_cli.modalities.text_files import printable
 from aigc_cli.randomness import permutation
 

@@ -16,12 +16,10 @@ from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from aigc_cli import __version__
-from aigc_cli.modalities.arrangement import Arrangement
-from aigc_cli.modalities.base import Codec
-from aigc_cli.modalities.image_grid import grid, shown_of, to_image
-from aigc_cli.modalities.provenance import DIGITAL_SOURCE_TYPE, Provenance
-from aigc_cli.modalities.writers import Writer, register_writer
-from aigc_cli.sampling.preview import write_preview
+from aigc_cli.files import replacing
+from aigc_cli.modalities.base import Codec, Writer
+from aigc_cli.modalities.image_grid import grid, layout_of, shown_of, to_image
+from aigc_cli.modalities.samples import DIGITAL_SOURCE_TYPE, LABEL, Arrangement, Provenance
 
 GRID = "grid.png"
 ARCHIVE = "samples.npz"
@@ -60,7 +58,7 @@ class _ImageWriter(Writer):
     def write(self, raw: Tensor) -> None:
         """Writes the next images, uint8 (b, C, H, W)."""
         if self.written == 0:
-            self._kept = shown_of(self.arrangement.n, raw.shape[1:], self.arrangement.layout)
+            self._kept = shown_of(self.arrangement.n, raw.shape[1:], layout_of(self.arrangement, raw.shape[1:]))
         if self.written < self._kept:
             self._first.append(raw[: self._kept - self.written].clone())  # a view would keep the whole batch
         self._put(raw)
@@ -78,7 +76,7 @@ class _ImageWriter(Writer):
         kind = self.provenance.of_set(self.arrangement)["digital_source_type"]
         sentence = f"{self.provenance.sentence()}, samples 0 to {len(first) - 1}"
         info = png_info(sentence, self.provenance.of_grid(len(first)), kind)
-        grid(first, self.arrangement.layout).save(self.folder / GRID, pnginfo=info)
+        grid(first, layout_of(self.arrangement, first.shape[1:])).save(self.folder / GRID, pnginfo=info)
         return self._names(), [GRID]
 
     def _names(self) -> list[str]:
@@ -86,11 +84,17 @@ class _ImageWriter(Writer):
 
     @classmethod
     def preview(cls, path: Path, batches: Iterable[Tensor], arrangement: Arrangement, codec: Codec, title: str) -> None:
-        """Writes a grid of the images."""
-        write_preview(path, torch.cat(list(batches)), replace(arrangement.layout, title=title))
+        """Writes a grid of the images, uint8 (n, C, H, W)."""
+        info = PngInfo()
+        info.add_text("Source", LABEL)
+        info.add_text("Software", f"aigc {__version__}")
+        raw = torch.cat(list(batches)).cpu()
+        image = grid(raw, replace(layout_of(arrangement, raw.shape[1:]), title=title))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as part:
+            image.save(part, format="PNG", pnginfo=info)
 
 
-@register_writer("image", "png")
 class PNGWriter(_ImageWriter):
     """Each image as its own PNG, named by its index and by what it is."""
 
@@ -110,7 +114,6 @@ class PNGWriter(_ImageWriter):
         return [self._name(index) for index in range(self.arrangement.n)]
 
 
-@register_writer("image", "npz")
 class NPZWriter(_ImageWriter):
     """All images in one archive: ``numpy.load("samples.npz")["images"]`` is uint8 (n, H, W, C).
 

@@ -13,15 +13,13 @@ from typing import IO, Any
 from torch import Tensor
 
 from aigc_cli.files import write_atomically
-from aigc_cli.modalities.arrangement import Arrangement
-from aigc_cli.modalities.base import Codec
-from aigc_cli.modalities.codecs import TextCodec
-from aigc_cli.modalities.provenance import LABEL, Provenance
+from aigc_cli.modalities.base import Codec, Writer
+from aigc_cli.modalities.samples import LABEL, Arrangement, Provenance
 from aigc_cli.modalities.tokenizers import REPLACEMENT
-from aigc_cli.modalities.writers import Writer, register_writer
 
 TEXTS = "samples.txt"
 OBJECTS = "samples.jsonl"
+_SHOWN = 64  # texts on a terminal
 _LONGEST = 60  # characters of a fact in a heading
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # but tabs and line feeds
 
@@ -44,8 +42,6 @@ def _brief(value: Any) -> str:
     return shown if len(shown) <= _LONGEST else f"{shown[: _LONGEST - 3]}..."
 
 
-@register_writer("pairs", "txt")
-@register_writer("text", "txt")
 class TextWriter(Writer):
     """All texts in one file under headings, and in another as a JSON object a line, each with its provenance."""
 
@@ -70,7 +66,7 @@ class TextWriter(Writer):
             texts.write(f"{shown}\n")
             about = {"index": index, "text": text, **self.provenance.of_sample(self.arrangement, index)}
             objects.write(json.dumps(about, ensure_ascii=False) + "\n")
-            if index < self.arrangement.layout.limit:
+            if index < _SHOWN:
                 self._first.append(shown)
         self.written += len(raw)
 
@@ -104,5 +100,6 @@ class TextWriter(Writer):
 
 
 def _texts(raw: Tensor, codec: Codec) -> list[str]:
-    assert isinstance(codec, TextCodec)
-    return codec.text(raw)
+    texts = codec.text(raw)
+    assert texts is not None, "text can be read"
+    return texts

@@ -21,8 +21,7 @@ from aigc_cli.config.schema import check, walk
 from aigc_cli.errors import ConfigError, DataError
 from aigc_cli.files import checksum
 from aigc_cli.modalities.base import Codec
-from aigc_cli.modalities.codecs import TOKENIZER_FILE, TextCodec
-from aigc_cli.modalities.tokenizers import FIRST
+from aigc_cli.modalities.text import TOKENIZER_FILE
 from aigc_cli.models.base import Model, ModelConfig, Transfer
 from aigc_cli.nn.lora import adapters
 from aigc_cli.runs import Run, find_run
@@ -136,7 +135,8 @@ def take_weights(model: Model, codec: Codec, source: Restored, config: Mapping[s
     problems += [f"{name} is in that run, and not in this model" for name in theirs if name not in known]
     if found := [problem for problem in problems if problem]:
         raise _refusal(found, source, config, alike=_kinds(origins) == _kinds(theirs))
-    vocabulary = _shared(codec, source.codec)
+    pairs = codec.transfer(source.codec)
+    vocabulary = None if pairs is None else _Vocabulary(pairs, *map(_vocabulary_size, (model, source.model)))
     with torch.no_grad():
         for name, origin in origins.items():
             if name in transfer.rows and vocabulary is not None:
@@ -193,14 +193,9 @@ class _Vocabulary:
         own[here] = other[there]
 
 
-def _shared(codec: Codec, other: Codec) -> _Vocabulary | None:
-    if not isinstance(codec, TextCodec) or not isinstance(other, TextCodec):
-        return None
-    there = {spelling: token for token, spelling in enumerate(other.tokenizer.spellings(), FIRST)}
-    here = {spelling: token for token, spelling in enumerate(codec.tokenizer.spellings(), FIRST)}
-    special = [(token, token) for token in range(FIRST)]
-    shared = [(token, there[spelling]) for spelling, token in here.items() if spelling in there]
-    return _Vocabulary([*special, *shared], codec.tokenizer.vocab_size, other.tokenizer.vocab_size)
+def _vocabulary_size(model: Model) -> int:
+    assert model.spec.vocab_size is not None, "what is encoded to tokens has as many"
+    return model.spec.vocab_size
 
 
 def _check_adapters(model: Model, taken: Taken) -> None:

@@ -69,7 +69,7 @@ def test_the_same_pair_is_never_in_two_splits(files):
 
 def test_a_batch_is_padded_on_each_side_apart(files):
     dataset = opened(**files)
-    assert dataset.spec.modality == "pairs"
+    assert dataset.spec.kind == "text from text"
     assert dataset.spec.shape == (128,)
     assert dataset.codec.start == BOS
     batch = Loader(dataset, batch_size=1, seed=0, device="cpu").batch(3)

@@ -1,21 +1,22 @@
-"""What is worked out about a text once and kept in the cache: what there is of it, and its tokenizer."""
+"""The text of a split, and what is worked out about it once and kept: how much there is of it, and its tokenizer."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
-from typing import Any
+from typing import Any, Literal
 
 from aigc_cli.data.base import Split
 from aigc_cli.data.cache import cache_dir, find_root
-from aigc_cli.data.text_sources import EVERYTHING, By, Piece, Share, Source, cut_text, selected
+from aigc_cli.data.splits import NO_CUT, Cut, empty, part_for, places_of, positions_of
+from aigc_cli.data.text_sources import EVERYTHING, By, Piece, Share, Source, selected
 from aigc_cli.errors import DataError
 from aigc_cli.files import write_atomically
-from aigc_cli.modalities.codecs import read_codec
+from aigc_cli.modalities.text import read_codec
 from aigc_cli.modalities.text_files import Reading
 from aigc_cli.modalities.tokenizers import Tokenizer, TokenizerConfig, restore_tokenizer, train_tokenizer
 from aigc_cli.progress import Progress, progress
@@ -43,8 +44,7 @@ class Corpus:
 
     def pieces(self) -> Iterator[Piece]:
         """Its text."""
-        # What is wrong was told when stock was taken.
-        again = Reading(self.reading.encoding, self.reading.max_broken)
+        again = Reading(self.reading.encoding, self.reading.max_broken)  # problems were noted when stock was taken
         return selected(self.source.pieces(again), self.share)
 
     def identity(self) -> list[Any]:
@@ -63,6 +63,7 @@ def take_stock(source: Source, reading: Reading) -> Stock:
     memory = cache_dir() / "stock" / f"{key}.json"
     with suppress(OSError, ValueError, TypeError):
         return Stock(**json.loads(memory.read_text()))
+    reading = Reading(reading.encoding, reading.max_broken)  # so that problems are those of this source alone
     content, places = hashlib.sha256(), hashlib.sha256()
     characters = documents = 0
     with progress(None, f"reading {source.where}", "B") as bar:
@@ -86,26 +87,38 @@ def take_stock(source: Source, reading: Reading) -> Stock:
     return stock
 
 
-def share_of(
-    split: Split, source: Source, reading: Reading, *, by: By, whole: bool, val_fraction: float, test_fraction: float
-) -> Corpus:
-    """What `split` takes of a source that has no splits of its own; with `whole`, it cuts no document.
+@dataclass(frozen=True, kw_only=True)
+class Corpora:
+    """The text of every split: of files that are named after it, or what is cut off the training text."""
 
-    Raises:
-        ConfigError: the fractions leave it nothing.
-        DataError: as :func:`take_stock`.
-    """
-    stock = take_stock(source, reading)
-    share = cut_text(
-        split,
-        source.where,
-        by=by,
-        unit="documents" if whole else "characters",
-        total=stock.documents if whole else stock.characters,
-        val_fraction=val_fraction,
-        test_fraction=test_fraction,
-    )
-    return Corpus(source, stock, reading, share)
+    source: Callable[[Split], Source]  # the text of a part; "train" is all of it where there are no parts
+    reading: Reading
+    parts: Collection[Split] = ()  # the splits that have files of their own
+    cut: Cut = NO_CUT
+    by: By = "document"
+    whole: bool = True  # whether no document is cut in two, where the cut is by position
+
+    def __getitem__(self, split: Split) -> Corpus:
+        """The text of one split.
+
+        Raises:
+            ConfigError: the fractions leave it nothing.
+            DataError: as :func:`take_stock`.
+        """
+        part, cut = part_for(split, self.parts, self.cut)
+        source = self.source(part)
+        stock = take_stock(source, self.reading)
+        if self.parts and part == split and not any(cut):
+            return Corpus(source, stock, self.reading)
+        unit: Literal["documents", "characters"] = "documents" if self.whole else "characters"
+        total = stock.documents if self.whole else stock.characters
+        if self.by == "document":
+            share = Share("places", *places_of(split, cut))
+        else:
+            share = Share(unit, *positions_of(split, total, cut))
+        if share.first >= share.stop:
+            raise empty(split, source.where, cut, total, unit)
+        return Corpus(source, stock, self.reading, share)
 
 
 def tokenizer_for(config: TokenizerConfig, train: Corpus) -> Tokenizer:
