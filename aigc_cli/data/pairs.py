@@ -12,13 +12,13 @@ from aigc_cli.config.schema import STRICT
 from aigc_cli.data.base import SPLITS, Dataset, Split
 from aigc_cli.data.cache import cache_dir, find_root
 from aigc_cli.data.corpus import Corpora
-from aigc_cli.data.download import download
+from aigc_cli.data.download import Published
 from aigc_cli.data.sequences import open_sequences
 from aigc_cli.data.splits import CutConfig, parts_named
 from aigc_cli.data.text import Broken, Gigabytes
 from aigc_cli.data.text_sources import FileSource, PairSource, Source
 from aigc_cli.errors import ConfigError, DataError
-from aigc_cli.files import checksum, path_of
+from aigc_cli.files import path_of
 from aigc_cli.modalities.text_files import Reading, kind_of, known_encoding, printable, text_files
 from aigc_cli.modalities.tokenizers import TokenizerConfig
 from aigc_cli.registry import register
@@ -194,19 +194,5 @@ def _multi30k_file(root: str | None, name: str) -> Path:
         raise ConfigError(
             f"Multi30k has no {name.removesuffix('.gz')}", "choose another data.test=, or other languages"
         )
-    url, sum = MULTI30K_URL + name, MULTI30K_SHA256[name]
-    if root is None:
-        return download([url], cache_dir() / "data" / "multi30k" / name, sha256=sum)
-    folder = find_root(root)
-    for path in (folder / name, folder / name.removesuffix(".gz")):
-        if path.is_file():
-            if path.suffix == ".gz" and checksum(path) != sum:
-                raise DataError(
-                    f"{printable(path)} has the wrong sum: it is damaged, or another file",
-                    f"get {url} (sha256 {sum}) again; for other pairs use data=pairs",
-                )
-            return path
-    raise DataError(
-        f"there is no {name}, packed or not, in {printable(folder)}",
-        f"put {url} (sha256 {sum}) there, or leave data.root= out to have it downloaded",
-    )
+    published = Published(name, [MULTI30K_URL + name], {"sha256": MULTI30K_SHA256[name]})
+    return published.find(root, cache_dir() / "data" / "multi30k")

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from aigc_cli.data.base import Dataset, Gatherer, Order, Plan, Split
-from aigc_cli.data.corpus import Corpora, digest_of, tokenizer_for
+from aigc_cli.data.cache import digest_of
+from aigc_cli.data.corpus import Corpora, tokenizer_for
 from aigc_cli.data.orders import BucketOrder
 from aigc_cli.data.text_dataset import Lines, lines_about, too_little
 from aigc_cli.data.token_files import Tokens, sequence_tokens

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from aigc_cli.errors import ConfigError, suggest
 from aigc_cli.registry import find
@@ -145,28 +145,45 @@ class Items(ABC):
 
 
 class Writer(ABC):
-    """Writes a set of samples into `folder`, in order, a batch at a time, in memory that hardly grows with the set."""
+    """Writes a set of samples into `folder`, in order, a batch at a time, in memory that hardly grows with the set.
+
+    A subclass has :meth:`put`, :meth:`end` and :meth:`preview`, and enters the files that it keeps open in `open`.
+    """
 
     #: How many samples a person looks at together, and the ending of the file of a :meth:`preview` of them.
-    usual: ClassVar[int]
+    usual: ClassVar[int] = 64
     preview_suffix: ClassVar[str]
 
     def __init__(self, folder: Path, arrangement: Arrangement, provenance: Provenance, codec: Codec) -> None:
         self.folder, self.arrangement, self.provenance, self.codec = folder, arrangement, provenance, codec
+        self.written = 0
+        self.open = ExitStack()
 
-    def __enter__(self) -> Writer:
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self.release()
+    def __exit__(self, *error: object) -> None:
+        self.open.close()
 
-    @abstractmethod
     def write(self, raw: Tensor) -> None:
         """Writes the next samples, raw content (b, ...) on the CPU, as the codec decodes them."""
+        self.put(raw)
+        self.written += len(raw)
 
-    @abstractmethod
     def finish(self) -> tuple[list[str], list[str]]:
         """Ends the files. The names of those that hold the samples, in order; and of those that show some of them."""
+        if self.written != self.arrangement.n:
+            raise RuntimeError(f"{self.written} samples were written, not {self.arrangement.n}")
+        self.open.close()
+        return self.end()
+
+    @abstractmethod
+    def put(self, raw: Tensor) -> None:
+        """Writes samples (b, ...), of which the first has the number `written`."""
+
+    @abstractmethod
+    def end(self) -> tuple[list[str], list[str]]:
+        """Writes what is left once all samples are there, and names the files as :meth:`finish` does."""
 
     def shown(self) -> str:
         """What a terminal can show of the samples, once they are written; "" where that is nothing."""
@@ -180,9 +197,6 @@ class Writer(ABC):
         Raises:
             OSError: it cannot be written; nothing is left behind.
         """
-
-    def release(self) -> None:  # noqa: B027 - most writers hold nothing
-        """Lets go of what is open, whether or not all was written."""
 
 
 class Modality(ABC):
@@ -208,10 +222,15 @@ class Modality(ABC):
             DataError: a file of the codec is missing or cannot be trusted.
         """
 
-    @property
-    @abstractmethod
+    @cached_property
     def writers(self) -> dict[str, type[Writer]]:
-        """How samples become files, by the format that users type; the usual one first. A plugin may add to it."""
+        """How samples become files, by the format that users type; the usual one first. A plugin may add to it.
+
+        An array of them all is what every modality can have.
+        """
+        from aigc_cli.modalities.array_writer import ArrayWriter
+
+        return {"npz": ArrayWriter}
 
     def parse(self, word: str, codec: Codec) -> Batch:
         """What a person typed after ``prompt=``, as raw content: a text itself, or the name of a file.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable
-from contextlib import ExitStack
 from itertools import chain
 from pathlib import Path
 from typing import IO, Any
@@ -50,12 +49,10 @@ class TextWriter(Writer):
 
     def __init__(self, folder: Path, arrangement: Arrangement, provenance: Provenance, codec: Codec) -> None:
         super().__init__(folder, arrangement, provenance, codec)
-        self.written = 0
-        self._open = ExitStack()
         self._files: tuple[IO[str], IO[str]] | None = None
         self._first: list[str] = []
 
-    def write(self, raw: Tensor) -> None:
+    def put(self, raw: Tensor) -> None:
         """Writes the texts of the next token ids (b, t)."""
         if self._files is None:
             self._files = (self._begin(TEXTS), self._begin(OBJECTS))
@@ -68,21 +65,13 @@ class TextWriter(Writer):
             objects.write(json.dumps(about, ensure_ascii=False) + "\n")
             if index < _SHOWN:
                 self._first.append(shown)
-        self.written += len(raw)
 
     def _begin(self, name: str) -> IO[str]:
-        return self._open.enter_context((self.folder / name).open("w", encoding="utf-8", newline="\n"))
+        return self.open.enter_context((self.folder / name).open("w", encoding="utf-8", newline="\n"))
 
-    def finish(self) -> tuple[list[str], list[str]]:
-        """Closes the files; their names."""
-        if self.written != self.arrangement.n:
-            raise RuntimeError(f"{self.written} samples were written, not {self.arrangement.n}")
-        self.release()
+    def end(self) -> tuple[list[str], list[str]]:
+        """The names of the files."""
         return [OBJECTS], [TEXTS]
-
-    def release(self) -> None:
-        """Closes the files."""
-        self._open.close()
 
     def shown(self) -> str:
         """The first texts, without what would move a terminal's cursor."""

@@ -18,10 +18,10 @@ import torch
 from torch import Tensor
 
 from aigc_cli.config.schema import check, walk
+from aigc_cli.data.open import kept_sections
 from aigc_cli.errors import ConfigError, DataError
 from aigc_cli.files import checksum
 from aigc_cli.modalities.base import Codec
-from aigc_cli.modalities.text import TOKENIZER_FILE
 from aigc_cli.models.base import Model, ModelConfig, Transfer
 from aigc_cli.nn.lora import adapters
 from aigc_cli.runs import Run, find_run
@@ -56,16 +56,13 @@ def with_source(config: dict[str, Any]) -> dict[str, Any]:
         "init_step": checkpoint.step,
         "init_sha256": start.init_sha256 or checksum(checkpoint.path / "manifest.json"),
     }
-    return {**config, "model": {**config["model"], **found}, "data": _with_tokenizer(config["data"], run, start)}
+    return {**config, "model": {**config["model"], **found}, "data": _with_codec(config["data"], run, start)}
 
 
-def _with_tokenizer(data: dict[str, Any], run: Run, start: ModelConfig) -> dict[str, Any]:
-    own, theirs = data.get("tokenizer"), run.config["data"].get("tokenizer")
-    if start.init_tokenizer == "new" or not isinstance(own, dict) or own.get("path") is not None:
-        return data
-    if not (run.path / TOKENIZER_FILE).is_file() or not isinstance(theirs, dict):
-        return data
-    return {**data, "tokenizer": {**theirs, "path": str(run.path)}}
+def _with_codec(data: dict[str, Any], run: Run, start: ModelConfig) -> dict[str, Any]:
+    theirs = {} if start.init_tokenizer == "new" else kept_sections(run.config["data"], run.path)
+    own = {key for key, section in data.items() if isinstance(section, dict) and section.get("path", "") is None}
+    return {**data, **{key: section for key, section in theirs.items() if key in own}}
 
 
 def warm_start(model: Model, codec: Codec, config: Mapping[str, Any]) -> Taken | None:
