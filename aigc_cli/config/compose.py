@@ -1,37 +1,27 @@
-"""Hydra, put to work: the search path, the words handed to its grammar, and its errors in our words.
+"""Words -> a configuration, checked for names of code before anything in it is built.
 
-A single run is composed with Hydra's compose API, which creates nothing on disk. What a configuration may name is
-checked here, before anything in it is built: components go by their registered names, never by ``_target_``.
+A single run is composed with Hydra's own loader, which creates nothing on disk. Components go by their registered
+names, never by ``_target_``: Hydra would call whatever that names.
 """
 
 from __future__ import annotations
 
-import functools
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import yaml
-from hydra import initialize_config_dir
-from hydra._internal.core_plugins.file_config_source import FileConfigSource
-from hydra.core.config_loader import ConfigLoader
-from hydra.core.config_search_path import ConfigSearchPath
-from hydra.core.global_hydra import GlobalHydra
-from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
-from hydra.plugins.config_source import ConfigLoadError, ConfigResult
-from hydra.plugins.search_path_plugin import SearchPathPlugin
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from aigc_cli.config.explain import SECTIONS, explain
-from aigc_cli.config.folders import config_folders, defaults, options, packaged_configs, top_level_keys
+from aigc_cli.config.explain import SECTIONS, wrong_composition
+from aigc_cli.config.folders import GLOBAL, command_keys, options, top_level_keys
 from aigc_cli.config.grammar import prepare
+from aigc_cli.config.loader import config_loader
 from aigc_cli.config.schema import walk
-from aigc_cli.config.variants import VariantLoader
 from aigc_cli.config.words import split_key
 from aigc_cli.errors import ConfigError, suggest
 
@@ -66,62 +56,6 @@ _COMPLAINTS = (
 )  # fmt: skip
 
 
-class _UserFolder(FileConfigSource):
-    """A folder of the user's: it adds and replaces the options of groups, never the top-level files, which are ours.
-
-    Many a project keeps a ``configs/train.yaml`` of its own, for another program.
-    """
-
-    @staticmethod
-    def scheme() -> str:
-        return "user"
-
-    def is_config(self, config_path: str) -> bool:
-        return "/" in config_path.strip("/") and super().is_config(config_path)
-
-    def load_config(self, config_path: str) -> ConfigResult:
-        if not self.is_config(config_path):
-            raise ConfigLoadError(f"no {config_path} in {self.path}")
-        try:
-            loaded = super().load_config(config_path)
-        except UnicodeDecodeError as error:
-            raise self._unreadable(config_path, str(error)) from error
-        except OSError as error:  # without the system's word for it: of OmegaConf, for a number or a truth value
-            raise self._unreadable(config_path, error.strerror) from error
-        if not isinstance(loaded.config, DictConfig):
-            raise self._unreadable(config_path)
-        return loaded
-
-    def _unreadable(self, config_path: str, reason: str | None = None) -> ConfigError:
-        file = Path(self.path, self._normalize_file_name(config_path))
-        reason = reason or "it is not a mapping of keys to values"
-        return ConfigError(f"{file} cannot be read: {reason}", "correct the file there")
-
-
-class _SearchPath(SearchPathPlugin):
-    """Puts the user's folders before the packaged one."""
-
-    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
-        for folder in reversed(config_folders()[:-1]):
-            search_path.prepend("user", f"{_UserFolder.scheme()}://{folder}")
-
-
-@functools.cache
-def _register_plugins() -> None:
-    Plugins.instance().register(_UserFolder)
-    Plugins.instance().register(_SearchPath)
-
-
-@contextmanager
-def config_loader() -> Iterator[ConfigLoader]:
-    """Hydra's loader over our search path; what was there before comes back at the end."""
-    _register_plugins()
-    with initialize_config_dir(str(packaged_configs()), job_name="aigc", version_base="1.3"):
-        hydra = GlobalHydra.instance().hydra
-        assert hydra is not None
-        yield VariantLoader(hydra.config_loader.get_search_path())
-
-
 def compose(command: str, overrides: Sequence[str] = (), *, usual: Sequence[str] | None = None) -> dict[str, Any]:
     """The resolved configuration of `command` after the user's key=value words, as plain data.
 
@@ -146,25 +80,38 @@ def _with_metrics(words: list[str], usual: Sequence[str] | None) -> list[str]:
     if "metric" in keys:
         return words
     if usual is None:
-        chosen = next(entry["metric"] for entry in defaults("eval")["defaults"] if "metric" in entry)
+        chosen = re.findall(r"\w+", command_keys("eval")["defaults.metric"].value)
         named = [key.split(".")[1] for key in keys if key.startswith("metric.")]
         usual = [*chosen, *(name for name in named if name in options("metric"))]
     return [*words, f"metric=[{','.join(dict.fromkeys(usual))}]"]
 
 
-def compose_raw(command: str, words: Sequence[str], *, run_mode: RunMode = RunMode.RUN) -> DictConfig:
+def compose_raw(command: str, words: Sequence[str]) -> DictConfig:
     """The configuration with Hydra's own node, audited but not resolved, after words in Hydra's grammar.
 
     Raises:
         ConfigError: see :func:`compose`.
     """
-    with config_loader() as loader:
-        try:
-            config = loader.load_configuration(command, [*words, *QUIET], run_mode, from_shell=False)
-        except _COMPLAINTS as error:
-            raise explain(error, loader, command, words, QUIET) from error
+    with config_loader() as loader, _explained():
+        config = loader.load_configuration(command, [*words, *QUIET], RunMode.RUN, from_shell=False)
     audit(config)
     return config
+
+
+def recipes(overrides: Sequence[str]) -> list[str]:
+    """The files that gave ``train`` values which neither its parts nor a word chose, such as ``recipe/gan_digits``."""
+    with config_loader() as loader, _explained():
+        files = loader.applied("train", prepare("train", overrides)).defaults
+    paths = [str(file.config_path) for file in files]
+    return [path for path in paths if path.partition("/")[0] in GLOBAL]
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    try:
+        yield
+    except _COMPLAINTS as error:
+        raise wrong_composition(error) from error
 
 
 def plain(command: str, config: DictConfig) -> dict[str, Any]:
@@ -217,7 +164,7 @@ def _check_sections(command: str, config: Mapping[Any, Any]) -> None:
     for key in config:
         if key not in known:
             hint = suggest(str(key), known)
-            if key in ("experiment", "paper", "recipe"):
+            if key in GLOBAL:
                 hint = f"begin the file in {key}/ with the line `# @package _global_`"
             raise ConfigError(f"there is no key {key}", hint)
     if command == "train":

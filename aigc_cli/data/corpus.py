@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Callable, Collection, Iterable, Iterator
-from contextlib import suppress
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any, Literal
 
 from aigc_cli.data.base import Split
-from aigc_cli.data.cache import cache_dir, find_root
+from aigc_cli.data.cache import digest_of, find_root, remembered
 from aigc_cli.data.splits import NO_CUT, Cut, empty, part_for, places_of, positions_of
 from aigc_cli.data.text_sources import EVERYTHING, By, Piece, Share, Source, selected
 from aigc_cli.errors import DataError
-from aigc_cli.files import write_atomically
 from aigc_cli.modalities.text import read_codec
 from aigc_cli.modalities.text_files import Reading
 from aigc_cli.modalities.tokenizers import Tokenizer, TokenizerConfig, restore_tokenizer, train_tokenizer
-from aigc_cli.progress import Progress, progress
+from aigc_cli.progress import progress
 
 
 @dataclass(frozen=True)
@@ -60,10 +57,12 @@ def take_stock(source: Source, reading: Reading) -> Stock:
         DataError: it cannot be read, or has no text at all.
     """
     key = digest_of([source.identity, reading.encoding, reading.max_broken])
-    memory = cache_dir() / "stock" / f"{key}.json"
-    with suppress(OSError, ValueError, TypeError):
-        return Stock(**json.loads(memory.read_text()))
-    reading = Reading(reading.encoding, reading.max_broken)  # so that problems are those of this source alone
+    return remembered("stock", key, lambda: _counted(source, reading), lambda found: Stock(**found))
+
+
+def _counted(source: Source, settings: Reading) -> dict[str, Any]:
+    """The fields of :class:`Stock`, from all of a source."""
+    reading = Reading(settings.encoding, settings.max_broken)  # so that its problems are those of this source alone
     content, places = hashlib.sha256(), hashlib.sha256()
     characters = documents = 0
     with progress(None, f"reading {source.where}", "B") as bar:
@@ -80,11 +79,8 @@ def take_stock(source: Source, reading: Reading) -> Stock:
     if not characters:
         what = f": {'; '.join(problems[:3])}" if problems else ""
         raise DataError(f"there is no text in {source.where}{what}", "point data.root= at files with text in them")
-    stock = Stock(content.hexdigest(), places.hexdigest(), characters, documents, problems)
-    with suppress(OSError):
-        memory.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(memory, json.dumps(asdict(stock)))
-    return stock
+    return {"digest": content.hexdigest(), "places": places.hexdigest(), "characters": characters,
+            "documents": documents, "problems": problems}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,25 +127,17 @@ def tokenizer_for(config: TokenizerConfig, train: Corpus) -> Tokenizer:
         return read_codec(find_root(config.path)).tokenizer
     made_by = version("tokenizers") if config.kind == "bpe" else ""
     key = digest_of([train.identity(), config.kind, config.vocab_size if config.kind == "bpe" else 0, made_by])
-    memory = cache_dir() / "tokenizers" / f"{key}.json"
-    with suppress(OSError, ValueError, DataError):
-        return restore_tokenizer(json.loads(memory.read_text()))
-    characters = train.stock.characters
-    pieces = (text for piece in train.pieces() for text in piece.texts)
+    return remembered("tokenizers", key, lambda: _trained(config, train), restore_tokenizer)
+
+
+def _trained(config: TokenizerConfig, train: Corpus) -> dict[str, Any]:
+    """The state of a new tokenizer."""
     with progress(None, f"making a tokenizer ({config.kind})", "B") as bar:
-        tokenizer = train_tokenizer(config, _counted(pieces, bar), characters)
-    with suppress(OSError):
-        memory.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(memory, json.dumps(tokenizer.state()))
-    return tokenizer
 
+        def texts() -> Iterator[str]:
+            for piece in train.pieces():
+                for text in piece.texts:
+                    yield text
+                    bar.advance(len(text))
 
-def _counted(pieces: Iterable[str], bar: Progress[int]) -> Iterator[str]:
-    for piece in pieces:
-        yield piece
-        bar.advance(len(piece))
-
-
-def digest_of(value: Any) -> str:
-    """A SHA-256 of plain data."""
-    return hashlib.sha256(json.dumps(value).encode()).hexdigest()
+        return train_tokenizer(config, texts(), train.stock.characters).state()

@@ -21,10 +21,33 @@ Size = Annotated[int, Field(gt=0, le=4096)]
 Channels = Literal[1, 3]
 
 
-class ImageDataset(Dataset):
-    """Images that are held in memory: `content` is uint8 (n, c, h, w), `labels` int64 (n,) or None."""
+class Images(Dataset):
+    """What datasets of images share.
+
+    Args:
+        spec: of the images.
+        flip: whether half of them are mirrored in training.
+        problems: the files that were left out, with the reason.
+    """
 
     codec: Codec = ImageCodec()
+
+    def __init__(self, spec: DataSpec, *, flip: bool = False, problems: Sequence[str] = ()) -> None:
+        self.spec = spec
+        self._flip = flip
+        self._problems = list(problems)
+
+    def augment(self, content: Tensor, uniform: Tensor) -> Tensor:
+        """Mirrors left and right where an item's first draw is below one half, if `data.flip` is on."""
+        return mirror(content, uniform[:, 0] < 0.5) if self._flip else content
+
+    def problems(self) -> list[str]:
+        """The files that were left out, with the reason."""
+        return self._problems
+
+
+class ImageDataset(Images):
+    """Images that are held in memory: `content` is uint8 (n, c, h, w), `labels` int64 (n,) or None."""
 
     def __init__(
         self,
@@ -36,11 +59,8 @@ class ImageDataset(Dataset):
         problems: Sequence[str] = (),
     ) -> None:
         self._data = Batch(content, labels)
-        self._flip = flip
-        self._problems = list(problems)
-        shape = tuple(content.shape[1:])
         arrays = [tensor.numpy() for tensor in (content, labels) if tensor is not None]
-        self.spec = DataSpec("image", shape, tuple(classes), fingerprint=fingerprint(arrays, shape, classes))
+        super().__init__(spec_of(arrays, content.shape[1:], classes), flip=flip, problems=problems)
 
     def __len__(self) -> int:
         return len(self._data)
@@ -54,14 +74,6 @@ class ImageDataset(Dataset):
         labels = self._data.labels
         return self._data.content[index], None if labels is None else int(labels[index])
 
-    def augment(self, content: Tensor, uniform: Tensor) -> Tensor:
-        """Mirrors left and right where an item's first draw is below one half, if `data.flip` is on."""
-        return mirror(content, uniform[:, 0] < 0.5) if self._flip else content
-
-    def problems(self) -> list[str]:
-        """The files that were left out, with the reason."""
-        return self._problems
-
 
 def mirror(content: Tensor, where: Tensor) -> Tensor:
     """Images (n, c, h, w) with left and right exchanged for those that `where` (n,) marks."""
@@ -72,12 +84,12 @@ def mirror(content: Tensor, where: Tensor) -> Tensor:
     return torch.cat([content, content.flip(-1)]).index_select(0, index)
 
 
-def fingerprint(arrays: Sequence[np.ndarray], shape: Sequence[int], classes: Sequence[str]) -> str:
-    """A SHA-256 over content, labels and geometry."""
+def spec_of(arrays: Sequence[np.ndarray], shape: Sequence[int], classes: Sequence[str]) -> DataSpec:
+    """The spec of images, whose fingerprint is a SHA-256 over `arrays` (content, labels), geometry and classes."""
     digest = hashlib.sha256(json.dumps([list(shape), list(classes)]).encode())
     for array in arrays:
         digest.update(np.ascontiguousarray(array).data)
-    return digest.hexdigest()
+    return DataSpec("image", tuple(shape), tuple(classes), fingerprint=digest.hexdigest())
 
 
 def rescale(content: Tensor, size: int) -> Tensor:

@@ -12,15 +12,15 @@ from aigc_cli.config.schema import STRICT
 from aigc_cli.data.base import SPLITS, Dataset, Split
 from aigc_cli.data.cache import cache_dir, find_root
 from aigc_cli.data.corpus import Corpora
-from aigc_cli.data.download import download
+from aigc_cli.data.download import Published
 from aigc_cli.data.sequences import open_sequences
 from aigc_cli.data.splits import CutConfig, parts_named
-from aigc_cli.data.text import Broken, Gigabytes
+from aigc_cli.data.text import Broken
+from aigc_cli.data.text_dataset import TokensConfig
 from aigc_cli.data.text_sources import FileSource, PairSource, Source
 from aigc_cli.errors import ConfigError, DataError
-from aigc_cli.files import checksum, path_of
+from aigc_cli.files import path_of
 from aigc_cli.modalities.text_files import Reading, kind_of, known_encoding, printable, text_files
-from aigc_cli.modalities.tokenizers import TokenizerConfig
 from aigc_cli.registry import register
 
 Length = Annotated[int, Field(ge=4, le=1 << 16)]
@@ -32,7 +32,7 @@ HOW = (
 
 
 @dataclass(config=STRICT, frozen=True, kw_only=True)
-class PairsConfig(CutConfig):
+class PairsConfig(CutConfig, TokensConfig):
     """See ``configs/data/pairs.yaml``."""
 
     name: Literal["pairs"]
@@ -43,8 +43,6 @@ class PairsConfig(CutConfig):
     max_broken: Broken
     max_length: Length
     batch_tokens: BatchTokens
-    tokenizer: TokenizerConfig
-    memory_gb: Gigabytes
 
     @field_validator("encoding")
     @classmethod
@@ -68,10 +66,7 @@ def pairs(config: PairsConfig, split: Split) -> Dataset:
     corpora = Corpora(
         source=own.__getitem__, reading=Reading(config.encoding, config.max_broken), parts=own, cut=config.cut
     )
-    return open_sequences(
-        split, corpora, config.tokenizer, sides=2, longest=config.max_length, batch_tokens=config.batch_tokens,
-        memory_gb=config.memory_gb,
-    )  # fmt: skip
+    return open_sequences(split, corpora, config, sides=2, longest=config.max_length, batch_tokens=config.batch_tokens)
 
 
 def _sources(root: str | None, source: str, target: str) -> dict[Split, PairSource]:
@@ -145,7 +140,7 @@ MULTI30K_SHA256 = {
 
 
 @dataclass(config=STRICT, frozen=True, kw_only=True)
-class Multi30kConfig:
+class Multi30kConfig(TokensConfig):
     """See ``configs/data/multi30k.yaml``."""
 
     name: Literal["multi30k"]
@@ -156,8 +151,6 @@ class Multi30kConfig:
     test: Literal["test_2016_flickr", "test_2017_flickr", "test_2017_mscoco", "test_2018_flickr"]
     max_length: Length
     batch_tokens: BatchTokens
-    tokenizer: TokenizerConfig
-    memory_gb: Gigabytes
 
 
 @register("data", "multi30k", Multi30kConfig)
@@ -182,9 +175,8 @@ def multi30k(config: Multi30kConfig, split: Split) -> Dataset:
 
     corpora = Corpora(source=source_of, reading=Reading(), parts=SPLITS)
     sequences = open_sequences(
-        split, corpora, config.tokenizer, sides=len(languages), longest=config.max_length,
-        batch_tokens=config.batch_tokens, memory_gb=config.memory_gb,
-    )  # fmt: skip
+        split, corpora, config, sides=len(languages), longest=config.max_length, batch_tokens=config.batch_tokens
+    )
     sequences.original = all(path.suffix == ".gz" for path in files_of(split))  # whose sums were found right
     return sequences
 
@@ -194,19 +186,5 @@ def _multi30k_file(root: str | None, name: str) -> Path:
         raise ConfigError(
             f"Multi30k has no {name.removesuffix('.gz')}", "choose another data.test=, or other languages"
         )
-    url, sum = MULTI30K_URL + name, MULTI30K_SHA256[name]
-    if root is None:
-        return download([url], cache_dir() / "data" / "multi30k" / name, sha256=sum)
-    folder = find_root(root)
-    for path in (folder / name, folder / name.removesuffix(".gz")):
-        if path.is_file():
-            if path.suffix == ".gz" and checksum(path) != sum:
-                raise DataError(
-                    f"{printable(path)} has the wrong sum: it is damaged, or another file",
-                    f"get {url} (sha256 {sum}) again; for other pairs use data=pairs",
-                )
-            return path
-    raise DataError(
-        f"there is no {name}, packed or not, in {printable(folder)}",
-        f"put {url} (sha256 {sum}) there, or leave data.root= out to have it downloaded",
-    )
+    published = Published(name, [MULTI30K_URL + name], {"sha256": MULTI30K_SHA256[name]})
+    return published.find(root, cache_dir() / "data" / "multi30k")

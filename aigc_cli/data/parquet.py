@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass as plain_dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -15,11 +16,11 @@ from pydantic.dataclasses import dataclass
 from aigc_cli.config.schema import STRICT
 from aigc_cli.data.base import Dataset, Split
 from aigc_cli.data.cache import find_root
-from aigc_cli.data.image_sets import Encoded, open_encoded
+from aigc_cli.data.image_sets import EncodedImages, open_encoded
 from aigc_cli.data.images import Channels, Size
 from aigc_cli.data.splits import SPLIT_WORDS, CutConfig, part_for, parts_by, rows_of, split_named
 from aigc_cli.errors import ConfigError, DataError, ResourceError, suggest
-from aigc_cli.modalities.image_decode import Unreadable, decode_image
+from aigc_cli.modalities.image_decode import Unreadable
 from aigc_cli.registry import register
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def read_parquet(
     *,
     columns: tuple[str | None, str | None] = (None, None),
     memory_gb: float = 4.0,
-) -> Encoded:
+) -> EncodedImages:
     """All images of some parquet files, in memory as they are encoded; `columns` names images and labels, if need be.
 
     Raises:
@@ -74,8 +75,8 @@ def read_parquet(
         ResourceError: even encoded, the images take more than `memory_gb`.
     """
     images, labels, classes = _read(paths, columns, memory_gb)
-    return Encoded(
-        decode=_Cells(images, shape),
+    return EncodedImages(
+        read=partial(_cell, images),
         shape=shape,
         names=_RowNames(paths[0] if len(paths) == 1 else paths[0].parent, len(images)),
         identity=json.dumps([[str(path), path.stat().st_size, path.stat().st_mtime_ns] for path in paths]),
@@ -199,16 +200,11 @@ def _hub_classes(schema: pa.Schema, column: str) -> tuple[str, ...]:
         return ()
 
 
-@plain_dataclass(frozen=True)
-class _Cells:
-    images: pa.ChunkedArray
-    shape: tuple[int, int, int]
-
-    def __call__(self, index: int) -> np.ndarray:
-        cell = self.images[index].as_py()
-        if cell is None:
-            raise Unreadable("it has no bytes")
-        return decode_image(cell, self.shape[1], self.shape[0])
+def _cell(images: pa.ChunkedArray, index: int) -> bytes:
+    content: bytes | None = images[index].as_py()
+    if content is None:
+        raise Unreadable("it has no bytes")
+    return content
 
 
 @plain_dataclass(frozen=True)
