@@ -28,7 +28,7 @@ from torch.nn import functional
 from turns import ENDLESS, Report, Turn, measure, parser, repeat, show, train
 
 from aigc_cli.commands.train import check_config
-from aigc_cli.config.schema import compose
+from aigc_cli.config.compose import compose
 from aigc_cli.data import open_dataset
 from aigc_cli.data.loader import Loader
 from aigc_cli.training.checkpoint import build_model

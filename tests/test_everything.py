@@ -12,7 +12,8 @@ from omegaconf import OmegaConf
 from toy_text import ToyText, documents, windows
 
 from aigc_cli.commands.train import check_config
-from aigc_cli.config.schema import check, compose, walk
+from aigc_cli.config.compose import compose
+from aigc_cli.config.schema import check, walk
 from aigc_cli.data.images import ImageDataset
 from aigc_cli.data.loader import Loader
 from aigc_cli.models.base import METHODS, Ability, Model
@@ -41,7 +42,9 @@ def images(channels, size, classes):
 KINDS = {
     "image": [images(1, 8, 10), images(1, 16, 0), images(3, 32, 10), images(3, 64, 0)],
     "text": [ToyText(rows) for rows in (windows(24, 2), windows(24, 17), documents(24, 9), documents(24, 33))],
-    "pairs": [ToyText(documents(24, n), documents(24, m, seed=5)) for n, m in ((4, 4), (9, 9), (6, 12), (12, 6))],
+    "text from text": [
+        ToyText(documents(24, n), documents(24, m, seed=5)) for n, m in ((4, 4), (9, 9), (6, 12), (12, 6))
+    ],
 }
 
 

@@ -11,7 +11,8 @@ from aigc_cli.commands.eval_kinds import by_kind
 from aigc_cli.commands.eval_model import held_out_items
 from aigc_cli.commands.eval_words import check_no_other_side, check_number, records_folder
 from aigc_cli.commands.evaluating import open_setting
-from aigc_cli.config.schema import Options, check, compose
+from aigc_cli.config.compose import compose
+from aigc_cli.config.schema import Options, check
 from aigc_cli.errors import ConfigError, warn
 from aigc_cli.metrics.infill import measure_infill
 from aigc_cli.metrics.latents import measure_active_units
@@ -29,7 +30,7 @@ from aigc_cli.metrics.written import (
     reconstructions,
     translations,
 )
-from aigc_cli.modalities.codecs import TextCodec
+from aigc_cli.modalities.text import TextCodec
 from aigc_cli.registry import find
 from aigc_cli.runs import Run, find_run
 from aigc_cli.sampling.controls import check_controls, model_class, modes_of, named_values
@@ -45,7 +46,7 @@ Told = tuple[list[Result], Sides]
 #: The metrics of a run of each modality of text, where nobody names any.
 USUAL = {
     "text": ("likelihood", "distinct", "self_bleu", "repetition", "copied"),
-    "pairs": ("likelihood", "bleu", "chrf"),
+    "text from text": ("likelihood", "bleu", "chrf"),
 }
 #: Those that come to them where the model has a latent for each text.
 USUAL_OF_LATENTS = ("reconstruction_bleu", "active_units")
@@ -62,13 +63,13 @@ def text_run(asked: EvalConfig) -> Run | None:
     except ConfigError:  # told where a run is needed
         return None
     assert run.config  # one that cannot be read is told of before anything that follows from it
-    return run if run.spec.modality in USUAL else None
+    return run if run.spec.kind in USUAL else None
 
 
 def usual_metrics(run: Run) -> tuple[str, ...]:
     """The metrics of a run of text where nobody names any."""
     latent = "posterior" in model_class(run.config["model"]["name"]).can
-    return (*USUAL[run.spec.modality], *(USUAL_OF_LATENTS if latent else ()))
+    return (*USUAL[run.spec.kind], *(USUAL_OF_LATENTS if latent else ()))
 
 
 def with_usual_metrics(runs: Sequence[Run], asked: EvalConfig, options: Options) -> EvalConfig:
@@ -76,7 +77,7 @@ def with_usual_metrics(runs: Sequence[Run], asked: EvalConfig, options: Options)
     if any(word.lstrip("+").startswith("metric=") for word in options.overrides):
         return asked
     usual = [name for name in usual_metrics(runs[0]) if all(name in usual_metrics(run) for run in runs)]
-    return replace(asked, metric=compose("eval", [f"metric={','.join(usual)}"])["metric"])
+    return replace(asked, metric=compose("eval", options.overrides, usual=usual)["metric"])
 
 
 def text_records(runs: Sequence[Run], asked: EvalConfig, options: Options) -> list[tuple[str, dict[str, Any]]]:
@@ -135,7 +136,7 @@ def _open(setting: Setting, kinds: Kinds) -> TextRun:
         wrong = next(iter({**kinds.features, **kinds.pairs}))
         raise ConfigError(f"{wrong} measures images, and {run.name} writes text", fitting)
     alone = [*kinds.fills, *(name for name in kinds.text if name == "continuation" or _reference(name) == "itself")]
-    if run.spec.modality == "pairs" and alone:
+    if run.spec.source is not None and alone:
         raise ConfigError(f"{alone[0]} is for texts that stand alone, and {run.name} translates", fitting)
     check_no_other_side(
         asked, "leave it out, or name a file of text to measure with fake=" if kinds.text else "leave it out"
@@ -176,7 +177,7 @@ class TextRun:
     @property
     def pairs(self) -> bool:
         """Whether it writes one text from another."""
-        return self.restored.spec.modality == "pairs"
+        return self.restored.spec.source is not None
 
     def warn_of_idle(self, kinds: Kinds) -> None:
         """Warns of controls that change nothing in any of the ways in which the model is looked at."""

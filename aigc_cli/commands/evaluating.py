@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aigc_cli.commands.drawing import Drawer
 from aigc_cli.commands.eval_kinds import by_kind
 from aigc_cli.commands.eval_words import check_no_controls, check_number, warn_of_ignored
-from aigc_cli.commands.opening import opener
 from aigc_cli.config.schema import Options
-from aigc_cli.data import open_dataset
 from aigc_cli.data.base import Dataset, Split
+from aigc_cli.data.open import Splits
 from aigc_cli.errors import ConfigError, DataError, warn
 from aigc_cli.files import path_of
 from aigc_cli.metrics.evaluation import Evaluator, Side
@@ -105,9 +102,9 @@ def open_setting(asked: EvalConfig, options: Options, run: Run | None = None) ->
     owner = run or reference
     data, opened = None, None
     if named_data:
-        data, opened = asked.data["name"], _by_name(asked.data, None if run is None else run.path)
+        data, opened = asked.data["name"], Splits.named(asked.data, None if run is None else run.path).__getitem__
     elif owner is not None:
-        data, opened = owner.config["data"]["name"], opener(owner, asked.data)
+        data, opened = owner.config["data"]["name"], Splits.of_run(owner, asked.data).__getitem__
     return Setting(asked, resolve_device(asked.device), run, data, opened, "split" in words)
 
 
@@ -134,13 +131,6 @@ def looks_at_nothing_else(asked: EvalConfig) -> bool:
 
 def _metric(name: str) -> Any:
     return find("metric", name).build
-
-
-def _by_name(values: Mapping[str, Any], folder: Path | None) -> Callable[[Split], Dataset]:
-    # The keys that stand in eval.yaml for every dataset are null where nobody set them, and not every dataset has them.
-    fields = getattr(find("data", values["name"]).config, "__dataclass_fields__", {})
-    own = {key: value for key, value in values.items() if value is not None or key in fields}
-    return cache(lambda split: open_dataset(own, split, folder))  # in the tokens of a run of text
 
 
 def measure_features(setting: Setting, metrics: Mapping[str, Mapping[str, Any]]) -> tuple[list[Result], Sides]:

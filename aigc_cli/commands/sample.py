@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import re
 import shlex
 import sys
 from collections.abc import Callable, Mapping
@@ -20,9 +22,9 @@ from aigc_cli.files import checksum, path_of, shown
 from aigc_cli.progress import progress
 
 if TYPE_CHECKING:
+    from aigc_cli.modalities.base import Writer
     from aigc_cli.modalities.prompts import Prompt
-    from aigc_cli.modalities.provenance import Provenance
-    from aigc_cli.modalities.writers import Writer
+    from aigc_cli.modalities.samples import Provenance
     from aigc_cli.runs import Run
     from aigc_cli.sampling.plans import Plan
     from aigc_cli.training.checkpoint import Restored
@@ -62,7 +64,7 @@ class Written:
 
 def main(config: dict[str, Any], options: Options) -> int:
     """Samples as `config` says; the exit code."""
-    from aigc_cli.modalities.writers import find_writer
+    from aigc_cli.modalities.base import find_writer
     from aigc_cli.runs import find_run
     from aigc_cli.sampling.controls import check_controls, named_values
     from aigc_cli.training.checkpoint import restore_model
@@ -88,14 +90,13 @@ def main(config: dict[str, Any], options: Options) -> int:
 
 def _plan(restored: Restored, settings: SampleConfig, controls: Any) -> Plan:
     """What is drawn, from a model that has seen what it needs for it."""
-    from aigc_cli.commands.opening import opener
-    from aigc_cli.data.selection import held_out_split
+    from aigc_cli.data.open import Splits
     from aigc_cli.sampling.plans import Request, plan
     from aigc_cli.sampling.preparing import prepare
 
-    opened = opener(restored.run, settings.data)
+    splits = Splits.of_run(restored.run, settings.data)
     if getattr(controls, "mode", None) != "reconstruct":
-        prepare(restored.model, lambda: opened("train"), controls, device=restored.device)
+        prepare(restored.model, lambda: splits["train"], controls, device=restored.device)
     prompts = _prompts(settings, controls)
     request = Request(
         model=restored.model,
@@ -104,7 +105,7 @@ def _plan(restored: Restored, settings: SampleConfig, controls: Any) -> Plan:
         n=1 if settings.prompt_file and settings.n is None else settings.n,
         seed=settings.seed,
         device=restored.device,
-        held_out=lambda: held_out_split(opened),
+        held_out=splits.held_out,
         prompts=prompts,
     )
     return plan(request)
@@ -127,7 +128,7 @@ def _prompts(settings: SampleConfig, controls: Any) -> list[Prompt]:
 def _write(
     plan: Plan, settings: SampleConfig, writer: Callable[..., Writer], provenance: Provenance, out: Path
 ) -> Written:
-    from aigc_cli.modalities.provenance import write_record
+    from aigc_cli.modalities.samples import write_record
     from aigc_cli.sampling.folder import check_replaceable, filling
 
     arrangement = plan.arrangement
@@ -145,18 +146,25 @@ def _write(
 
 def default_out(run: Run, provenance: Provenance, usual_format: bool) -> Path:
     """``<run>/generated/step-N-seed-S``, with the controls that are not at their defaults and an unusual format."""
-    from aigc_cli.modalities.arrangement import slug
     from aigc_cli.sampling.controls import check_controls, named_values
 
     usual = named_values(check_controls(run, {}))
     chosen = {word: value for word, value in provenance.controls.items() if value != usual[word]}
     parts = [f"step-{provenance.step}", f"seed-{provenance.seed}"]
-    parts += [slug(f"{word}-{value}") for word, value in sorted(chosen.items())]
+    parts += [_slug(f"{word}-{value}") for word, value in sorted(chosen.items())]
     if "prompt_file" in provenance.source:
-        parts.append(slug(f"prompt_file-{provenance.source['prompt_file']}"))
+        parts.append(_slug(f"prompt_file-{provenance.source['prompt_file']}"))
     if not usual_format:
         parts.append(provenance.format)
     return run.path / GENERATED / "-".join(parts)
+
+
+def _slug(text: str, longest: int = 40) -> str:
+    """A name that a shell and Hydra take as it is, and that differs where the texts differ."""
+    plain = re.sub(r"[^A-Za-z0-9.+_-]+", "_", text)
+    if plain == text and len(plain) <= longest:
+        return plain
+    return f"{plain[:longest]}-{hashlib.blake2b(text.encode(), digest_size=3).hexdigest()}"
 
 
 def _as_words(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -172,7 +180,7 @@ def _as_words(config: Mapping[str, Any]) -> dict[str, Any]:
 def _provenance(
     restored: Restored, settings: SampleConfig, format: str, controls: Mapping[str, Any], plan: Plan
 ) -> Provenance:
-    from aigc_cli.modalities.provenance import Provenance
+    from aigc_cli.modalities.samples import Provenance
 
     run = restored.run
     file = settings.prompt_file
@@ -192,7 +200,7 @@ def _provenance(
 
 
 def _report(written: Written, plan: Plan, provenance: Provenance, settings: SampleConfig) -> None:
-    from aigc_cli.modalities.provenance import RECORD
+    from aigc_cli.modalities.samples import RECORD
 
     folder, files = shown(written.out), written.files
     if written.shown:

@@ -23,7 +23,7 @@ from aigc_cli.data import absolute_paths
 from aigc_cli.data.loader import Loader
 from aigc_cli.errors import ConfigError, Interrupted, Terminated, say
 from aigc_cli.files import shown
-from aigc_cli.modalities.codecs import TextCodec, codec_for
+from aigc_cli.modalities.base import modality
 from aigc_cli.models.base import keys_of
 from aigc_cli.registry import find
 from aigc_cli.runs import OUTPUTS, Run, create_run, find_by_identity, find_run
@@ -101,7 +101,7 @@ def _next(run: Run) -> list[str]:
     model = run.config["model"]
     kind = model_class(model["name"])
     modes = modes_of(kind)
-    prompts = run.spec.modality == "text" and "prompt" in kind.can
+    prompts = run.spec.source is None and "prompt" in kind.can
     lines = [f"aigc sample{_prompt(run, 'The ') if prompts else ''}"]
     if "infill" in modes:
         lines.append(f"aigc sample mode=infill{_prompt(run, 'The ____ of')}")
@@ -114,9 +114,12 @@ def _next(run: Run) -> list[str]:
 
 def _prompt(run: Run, text: str) -> str:
     """A prompt in English, where the vocabulary has its characters."""
-    codec = codec_for(run.spec, run.path)
-    readable = isinstance(codec, TextCodec) and not codec.tokenizer.unknown(text.replace("_", ""))
-    return f' prompt="{text}"' if readable else ""
+    kind = modality(run.spec.modality)
+    try:
+        kind.parse(text.replace("_", ""), kind.codec(run.spec, run.path))
+    except ConfigError:
+        return ""
+    return f' prompt="{text}"'
 
 
 def _is_latest(run: Run) -> bool:

@@ -28,7 +28,7 @@ def describe(
     trained = f", {_count(model, trained=True)} of them trained" if frozen else ""
     print(f"model:       {type(model).__name__}, {_count(model)} parameters ({', '.join(parts)}){trained}",
           file=sys.stderr)  # fmt: skip
-    print(f"data:        {len(dataset)} items of {shape} {spec.modality}{classes}", file=sys.stderr)
+    print(f"data:        {len(dataset)} items of {shape} {spec.kind}{classes}", file=sys.stderr)
     for line in dataset.describe():
         print(f"             {line}", file=sys.stderr)
     where = device if processes == 1 else f"{processes} processes, {device.type}"

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from aigc_cli.data import open_dataset
-from aigc_cli.data.base import Dataset, Split
+from aigc_cli.data.base import Dataset
 from aigc_cli.data.loader import batches_in_order
-from aigc_cli.data.selection import Opener, chosen_rows, encoded, held_out_split, items_at
+from aigc_cli.data.open import Splits, chosen_rows, encoded, items_at
 from aigc_cli.errors import ConfigError
 from aigc_cli.files import resource_errors
-from aigc_cli.modalities.base import Batch
-from aigc_cli.modalities.writers import find_writer
+from aigc_cli.modalities.base import Batch, find_writer
 from aigc_cli.models.base import Model
 from aigc_cli.randomness import Noise
 from aigc_cli.runs import Run
@@ -45,7 +43,7 @@ class Watched:
     model: Model
     dataset: Dataset  # that it trains on
     data: dict[str, Any]  # the section `data` of the configuration
-    split: Opener
+    splits: Splits
     config: TrainerConfig
     device: torch.device
 
@@ -61,12 +59,7 @@ def watch(
     folder: Path | None = None,
 ) -> Watched:  # fmt: skip
     """A model that trains on `dataset`, the training split of `data`, whose other splits are opened when needed."""
-
-    @cache
-    def opened(split: Split) -> Dataset:
-        return dataset if split == "train" else open_dataset(data, split, folder)
-
-    return Watched(model, dataset, data, opened, config, device)
+    return Watched(model, dataset, data, Splits.of_config(data, folder, train=dataset), config, device)
 
 
 def preview(watched: Watched, run: Run) -> Callable[[int], None]:
@@ -92,7 +85,7 @@ def _draw(watched: Watched, mode: str, path: Path, title: str) -> None:
         n=balanced(n, watched.model, controls) if mode == "sample" else max(1, n // 2),
         seed=0,
         device=watched.device,
-        held_out=partial(held_out_split, watched.split, ("val", "train")),
+        held_out=partial(watched.splits.held_out, avoid="test"),
         at_most=True,
     )
     drawn = plan(request)
@@ -122,7 +115,7 @@ def validator(watched: Watched) -> Callable[[], dict[str, float]]:
                 "use trainer.validate_metric=score" if has_score else "leave trainer.validate_every=null",
             )
         return _distance(watched)
-    return partial(_mean_score, watched, watched.split("val"))
+    return partial(_mean_score, watched, watched.splits["val"])
 
 
 def _distance(watched: Watched) -> Callable[[], dict[str, float]]:
@@ -136,7 +129,7 @@ def _distance(watched: Watched) -> Callable[[], dict[str, float]]:
 
     n = watched.config.validate_items or min(len(watched.dataset), MOST_SAMPLES)
     metric = {"name": "fd", "extractor": "classifier"}
-    return validator({"fd": metric}, watched.data, samples, n, device=watched.device, train=watched.dataset)
+    return validator({"fd": metric}, watched.splits, samples, n, device=watched.device)
 
 
 def _mean_score(watched: Watched, dataset: Dataset) -> dict[str, float]:
@@ -169,7 +162,7 @@ def examiner(watched: Watched) -> Callable[[], dict[str, float]] | None:
     if "examine" not in watched.model.can:
         return None
     try:
-        held_out = watched.split("val")
+        held_out = watched.splits["val"]
     except ConfigError:
         held_out = None
     n = min(EXAMINED, len(watched.dataset), len(held_out) if held_out is not None else EXAMINED)

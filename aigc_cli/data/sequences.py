@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from aigc_cli.data.base import Dataset, Gatherer, Order, Plan, Split
+from aigc_cli.data.cache import digest_of
+from aigc_cli.data.corpus import Corpora, tokenizer_for
 from aigc_cli.data.orders import BucketOrder
-from aigc_cli.data.text_cache import Corpus, digest_of, tokenizer_for
-from aigc_cli.data.text_report import Lines, lines_about, too_little
+from aigc_cli.data.text_dataset import Lines, lines_about, too_little
 from aigc_cli.data.token_files import Tokens, sequence_tokens
 from aigc_cli.modalities.base import Batch, DataSpec
-from aigc_cli.modalities.codecs import TextCodec
+from aigc_cli.modalities.text import TextCodec
 from aigc_cli.modalities.tokenizers import PAD, SPECIALS, TokenizerConfig
 
 if TYPE_CHECKING:
@@ -38,9 +39,9 @@ class Sequences(Dataset):
         self._sides = [
             _Side(tokens.load(side, resident=resident), tokens.offsets(side)) for side in range(tokens.sides)
         ]
-        modality = "pairs" if tokens.sides == 2 else "text"
         fingerprint = digest_of(["sequences", longest, tokens.key])
-        self.spec = DataSpec(modality, (longest,), (), codec.tokenizer.vocab_size, SPECIALS, fingerprint)
+        alone = DataSpec("text", (longest,), (), codec.tokenizer.vocab_size, SPECIALS)
+        self.spec = replace(alone, fingerprint=fingerprint, source=alone if tokens.sides == 2 else None)
 
     def __len__(self) -> int:
         return len(self._sides[0])
@@ -127,7 +128,7 @@ class _Padder:
 
 def open_sequences(
     split: Split,
-    corpus_of: Callable[[Split], Corpus],
+    corpora: Corpora,
     tokenizer: TokenizerConfig,
     *,
     sides: int,
@@ -142,9 +143,9 @@ def open_sequences(
     Raises:
         ConfigError: there is nothing in the split.
     """
-    train = corpus_of("train")
+    train = corpora["train"]
     made = tokenizer_for(tokenizer, train)
-    corpus = train if split == "train" else corpus_of(split)
+    corpus = train if split == "train" else corpora[split]
     leave_out = sides == 2 and split == "train"
     tokens = sequence_tokens(corpus, made, sides=sides, longest=longest, leave_out=leave_out)
     if not tokens.extent.documents:

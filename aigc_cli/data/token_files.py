@@ -15,8 +15,8 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from aigc_cli.data.base import Extent
-from aigc_cli.data.cache import cache_dir
-from aigc_cli.data.text_cache import Corpus, digest_of
+from aigc_cli.data.cache import cache_dir, digest_of
+from aigc_cli.data.corpus import Corpus
 from aigc_cli.data.text_sources import Piece
 from aigc_cli.files import resource_errors, sync, write_json
 from aigc_cli.modalities.tokenizers import BOS, EOS, UNK, Tokenizer

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from aigc_cli.data.base import Dataset, Extent, Gatherer, Order, Plan, Split
+from aigc_cli.data.cache import digest_of
+from aigc_cli.data.corpus import Corpora, tokenizer_for
 from aigc_cli.data.orders import WindowOrder
-from aigc_cli.data.text_cache import Corpus, digest_of, tokenizer_for
-from aigc_cli.data.text_report import Lines, lines_about, too_little
+from aigc_cli.data.text_dataset import Lines, lines_about, too_little
 from aigc_cli.data.token_files import Tokens, stream_tokens
 from aigc_cli.errors import ConfigError
 from aigc_cli.modalities.base import Batch, DataSpec
-from aigc_cli.modalities.codecs import TextCodec
+from aigc_cli.modalities.text import TextCodec
 from aigc_cli.modalities.tokenizers import EOS, FIRST, PAD, SPECIALS, UNK, Tokenizer, TokenizerConfig
 
 if TYPE_CHECKING:
@@ -110,7 +111,7 @@ class _WindowGatherer:
 
 def open_windows(
     split: Split,
-    corpus_of: Callable[[Split], Corpus],
+    corpora: Corpora,
     tokenizer: TokenizerConfig,
     *,
     context: int,
@@ -123,10 +124,10 @@ def open_windows(
         ConfigError: the training split is shorter than a window.
         DataError: there is next to no text.
     """
-    train = corpus_of("train")
+    train = corpora["train"]
     made = tokenizer_for(tokenizer, train)
     joined = train.stock.documents > 1
-    corpus = train if split == "train" else corpus_of(split)
+    corpus = train if split == "train" else corpora[split]
     tokens = stream_tokens(corpus, made, joined=joined)
     count = tokens.extent.tokens
     if count < 2:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from aigc_cli.data import open_dataset
-from aigc_cli.data.base import Dataset, Split
+from aigc_cli.data.base import Split
+from aigc_cli.data.open import Splits
 from aigc_cli.metrics.evaluation import Evaluator
 from aigc_cli.metrics.extractors.base import Sources
 from aigc_cli.metrics.images import DatasetImages, GeneratedImages
@@ -18,12 +17,11 @@ from aigc_cli.metrics.images import DatasetImages, GeneratedImages
 
 def validator(
     metrics: Mapping[str, Mapping[str, Any]],
-    data: Mapping[str, Any],
+    splits: Splits,
     stream: Callable[[int], Iterator[Tensor]],
     n: int,
     *,
     device: torch.device,
-    train: Dataset | None = None,
     split: Split = "val",
     batch_size: int = 128,
 ) -> Callable[[], dict[str, float]]:
@@ -32,11 +30,10 @@ def validator(
     Args:
         metrics: The configuration of each metric by its name, such as ``{"fd": {"name": "fd", "extractor":
             "classifier"}}``.
-        data: The section `data` of the run's configuration.
+        splits: The run's data.
         stream: Maps a batch size to batches of generated raw uint8 images, `n` in all; called at each validation.
         n: The number of samples.
         device: Where features are computed.
-        train: The training split, where it is open already.
         split: The reference.
         batch_size: Images at a time.
 
@@ -47,14 +44,8 @@ def validator(
         ConfigError: a metric or extractor that cannot serve this data.
         DataError: data or weights that are missing or cannot be trusted.
     """
-
-    @cache
-    def opened(which: Split) -> Dataset:
-        return train if train is not None and which == "train" else open_dataset(data, which)
-
-    name = str(data["name"])
-    sources = Sources(device=device, data=name, open_split=opened)
-    real = DatasetImages(opened(split), split, name)
+    sources = Sources(device=device, data=splits.name, open_split=splits.__getitem__)
+    real = DatasetImages(splits[split], split, splits.name)
     evaluator = Evaluator(metrics, sources, real, batch_size=batch_size)
 
     def measure() -> dict[str, float]:

@@ -13,7 +13,7 @@ from toy import Toy
 from aigc_cli.cli import main
 from aigc_cli.commands.train import check_config
 from aigc_cli.commands.watching import examiner, preview, validator, watch
-from aigc_cli.config.schema import compose
+from aigc_cli.config.compose import compose
 from aigc_cli.data.base import Dataset
 from aigc_cli.data.images import ImageDataset
 from aigc_cli.errors import ConfigError

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import torch
 
-from aigc_cli.config.schema import compose
+from aigc_cli.config.compose import compose
 from aigc_cli.data import open_dataset
-from aigc_cli.modalities.codecs import TextCodec
+from aigc_cli.modalities.text import TextCodec
 from aigc_cli.runs import Run, create_run
 from aigc_cli.training.checkpoint import CheckpointFolder, build_model
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from aigc_cli.data.images import ImageDataset
+from aigc_cli.data.open import Splits
 from aigc_cli.errors import ConfigError, DataError
 from aigc_cli.metrics import evaluation
 from aigc_cli.metrics.evaluation import Evaluator
@@ -214,7 +215,7 @@ def test_figures_while_a_model_trains(images: Make) -> None:
         yield from images(40, (1, 16, 16), seed=1).split(batch_size)
 
     digits = {"name": "digits", "size": 16, "flip": False, "val_fraction": 0.1, "test_fraction": 0.2}
-    measure = validator({"fd": FD}, digits, stream, 40, device=torch.device("cpu"))
+    measure = validator({"fd": FD}, Splits.of_config(digits), stream, 40, device=torch.device("cpu"))
     figures = measure()
     assert set(figures) == {"fd[pixels]"}
     assert figures == measure()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,7 +13,8 @@ from fitting import fit
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from aigc_cli.config.schema import check, compose
+from aigc_cli.config.compose import compose
+from aigc_cli.config.schema import check
 from aigc_cli.errors import ConfigError
 from aigc_cli.modalities.base import Batch, DataSpec
 from aigc_cli.models.seq2seq import Seq2SeqConfig, Seq2SeqModel
@@ -32,7 +34,8 @@ def build(defaults: dict[str, Any], **changes: Any) -> Seq2SeqModel:
     torch.manual_seed(0)
     small = {"layers": 1, "heads": 2, "width": 32, "dropout": 0.0, "label_smoothing": 0.0}
     config = check("model", Seq2SeqConfig, {**defaults, **small, **changes})
-    return Seq2SeqModel(config, DataSpec("pairs", (LONGEST,), vocab_size=VOCAB, specials=SPECIALS))
+    side = DataSpec("text", (LONGEST,), vocab_size=VOCAB, specials=SPECIALS)
+    return Seq2SeqModel(config, replace(side, source=side))
 
 
 def rows_of(texts: list[list[int]]) -> Tensor:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from aigc_cli.errors import ConfigError, NonFiniteError, ResourceError
 from aigc_cli.modalities.base import DataSpec
-from aigc_cli.modalities.codecs import ImageCodec
+from aigc_cli.modalities.image import ImageCodec
 from aigc_cli.models.base import Model, Prompts
 from aigc_cli.randomness import Noise
 from aigc_cli.runs import Run

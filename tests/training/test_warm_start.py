@@ -13,11 +13,13 @@ import torch
 from toy_text import ToyText, windows
 
 from aigc_cli.commands.train import check_config, run_training, settled
-from aigc_cli.config.schema import Options, compose
+from aigc_cli.config.compose import compose
+from aigc_cli.config.schema import Options
 from aigc_cli.data.loader import Loader
 from aigc_cli.errors import ConfigError, DataError
 from aigc_cli.modalities.base import Codec, DataSpec
-from aigc_cli.modalities.codecs import ImageCodec, TextCodec
+from aigc_cli.modalities.image import ImageCodec
+from aigc_cli.modalities.text import TextCodec
 from aigc_cli.modalities.tokenizers import FIRST, SPECIALS, BPETokenizer, ByteTokenizer, CharTokenizer, Tokenizer
 from aigc_cli.models.base import Model
 from aigc_cli.runs import Run, create_run

@@ -14,7 +14,8 @@ from fitting import fit
 from toy_text import TOKENIZER, ToyText, documents, windows
 
 from aigc_cli.commands.train import check_config
-from aigc_cli.config.schema import check, compose
+from aigc_cli.config.compose import compose
+from aigc_cli.config.schema import check
 from aigc_cli.data.loader import Loader
 from aigc_cli.errors import ConfigError
 from aigc_cli.modalities.base import Batch, DataSpec
@@ -269,8 +270,8 @@ def test_windows_of_a_text_are_served_too(defaults: dict[str, Any]) -> None:
 
 
 def test_only_texts(defaults: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError, match="TextVAE cannot model pairs data"):
-        build(defaults, DataSpec("pairs", (LONGEST,), vocab_size=12, specials=SPECIALS))
+    with pytest.raises(ConfigError, match="TextVAE cannot model text from text data"):
+        build(defaults, DataSpec("text", (LONGEST,), source=DataSpec("text", (LONGEST,))))
 
 
 # training

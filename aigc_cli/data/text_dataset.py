@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from aigc_cli.data.base import Split
-from aigc_cli.data.text_cache import Corpus
+from aigc_cli.data.corpus import Corpus
 from aigc_cli.data.token_files import Tokens
 from aigc_cli.errors import ConfigError
 from aigc_cli.modalities.tokenizers import Tokenizer, TokenizerConfig
