@@ -15,12 +15,12 @@ from aigc_cli.data.corpus import Corpora
 from aigc_cli.data.download import Published
 from aigc_cli.data.sequences import open_sequences
 from aigc_cli.data.splits import CutConfig, parts_named
-from aigc_cli.data.text import Broken, Gigabytes
+from aigc_cli.data.text import Broken
+from aigc_cli.data.text_dataset import TokensConfig
 from aigc_cli.data.text_sources import FileSource, PairSource, Source
 from aigc_cli.errors import ConfigError, DataError
 from aigc_cli.files import path_of
 from aigc_cli.modalities.text_files import Reading, kind_of, known_encoding, printable, text_files
-from aigc_cli.modalities.tokenizers import TokenizerConfig
 from aigc_cli.registry import register
 
 Length = Annotated[int, Field(ge=4, le=1 << 16)]
@@ -32,7 +32,7 @@ HOW = (
 
 
 @dataclass(config=STRICT, frozen=True, kw_only=True)
-class PairsConfig(CutConfig):
+class PairsConfig(CutConfig, TokensConfig):
     """See ``configs/data/pairs.yaml``."""
 
     name: Literal["pairs"]
@@ -43,8 +43,6 @@ class PairsConfig(CutConfig):
     max_broken: Broken
     max_length: Length
     batch_tokens: BatchTokens
-    tokenizer: TokenizerConfig
-    memory_gb: Gigabytes
 
     @field_validator("encoding")
     @classmethod
@@ -68,10 +66,7 @@ def pairs(config: PairsConfig, split: Split) -> Dataset:
     corpora = Corpora(
         source=own.__getitem__, reading=Reading(config.encoding, config.max_broken), parts=own, cut=config.cut
     )
-    return open_sequences(
-        split, corpora, config.tokenizer, sides=2, longest=config.max_length, batch_tokens=config.batch_tokens,
-        memory_gb=config.memory_gb,
-    )  # fmt: skip
+    return open_sequences(split, corpora, config, sides=2, longest=config.max_length, batch_tokens=config.batch_tokens)
 
 
 def _sources(root: str | None, source: str, target: str) -> dict[Split, PairSource]:
@@ -145,7 +140,7 @@ MULTI30K_SHA256 = {
 
 
 @dataclass(config=STRICT, frozen=True, kw_only=True)
-class Multi30kConfig:
+class Multi30kConfig(TokensConfig):
     """See ``configs/data/multi30k.yaml``."""
 
     name: Literal["multi30k"]
@@ -156,8 +151,6 @@ class Multi30kConfig:
     test: Literal["test_2016_flickr", "test_2017_flickr", "test_2017_mscoco", "test_2018_flickr"]
     max_length: Length
     batch_tokens: BatchTokens
-    tokenizer: TokenizerConfig
-    memory_gb: Gigabytes
 
 
 @register("data", "multi30k", Multi30kConfig)
@@ -182,9 +175,8 @@ def multi30k(config: Multi30kConfig, split: Split) -> Dataset:
 
     corpora = Corpora(source=source_of, reading=Reading(), parts=SPLITS)
     sequences = open_sequences(
-        split, corpora, config.tokenizer, sides=len(languages), longest=config.max_length,
-        batch_tokens=config.batch_tokens, memory_gb=config.memory_gb,
-    )  # fmt: skip
+        split, corpora, config, sides=len(languages), longest=config.max_length, batch_tokens=config.batch_tokens
+    )
     sequences.original = all(path.suffix == ".gz" for path in files_of(split))  # whose sums were found right
     return sequences
 

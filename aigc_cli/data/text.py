@@ -14,20 +14,19 @@ from aigc_cli.data.cache import find_root
 from aigc_cli.data.corpus import Corpora
 from aigc_cli.data.sequences import open_sequences
 from aigc_cli.data.splits import parts_named
+from aigc_cli.data.text_dataset import TokensConfig
 from aigc_cli.data.text_sources import FileSource, SplitConfig
 from aigc_cli.data.windows import open_windows
 from aigc_cli.errors import ConfigError, warn
 from aigc_cli.modalities.text_files import KINDS, Reading, known_encoding, printable, text_files
-from aigc_cli.modalities.tokenizers import TokenizerConfig
 from aigc_cli.registry import register
 
 Context = Annotated[int, Field(ge=1, le=1 << 20)]
-Gigabytes = Annotated[float, Field(gt=0)]
 Broken = Annotated[float, Field(ge=0, le=1)]
 
 
 @dataclass(config=STRICT, frozen=True, kw_only=True)
-class TextConfig(SplitConfig):
+class TextConfig(SplitConfig, TokensConfig):
     """See ``configs/data/text.yaml``."""
 
     name: Literal["text"]
@@ -38,8 +37,6 @@ class TextConfig(SplitConfig):
     lines: bool
     items: Literal["windows", "documents"]
     context: Context
-    tokenizer: TokenizerConfig
-    memory_gb: Gigabytes
 
     @field_validator("encoding")
     @classmethod
@@ -75,10 +72,8 @@ def text(config: TextConfig, split: Split) -> Dataset:
         by=config.split_by, whole=config.items == "documents",
     )  # fmt: skip
     if config.items == "windows":
-        return open_windows(split, corpora, config.tokenizer, context=config.context, memory_gb=config.memory_gb)
-    return open_sequences(
-        split, corpora, config.tokenizer, sides=1, longest=config.context + 1, memory_gb=config.memory_gb
-    )
+        return open_windows(split, corpora, config, context=config.context)
+    return open_sequences(split, corpora, config, sides=1, longest=config.context + 1)
 
 
 def _warn_of_left_out(names: Sequence[str], own: Mapping[Split, Sequence[int]]) -> None:

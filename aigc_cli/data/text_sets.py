@@ -13,11 +13,11 @@ from aigc_cli.data.cache import cache_dir, find_root
 from aigc_cli.data.corpus import Corpora
 from aigc_cli.data.download import Published
 from aigc_cli.data.splits import Cut, CutConfig, Fraction
-from aigc_cli.data.text import Context, Gigabytes
+from aigc_cli.data.text import Context
+from aigc_cli.data.text_dataset import TokensConfig
 from aigc_cli.data.text_sources import FileSource, TextSource
 from aigc_cli.data.windows import open_windows
 from aigc_cli.modalities.text_files import Reading, printable
-from aigc_cli.modalities.tokenizers import TokenizerConfig
 from aigc_cli.registry import register
 
 SHAKESPEARE = Published(
@@ -29,13 +29,11 @@ LONG = 80  # characters of a paragraph that two topics do not share by chance
 
 
 @dataclass(config=STRICT, frozen=True, kw_only=True)
-class PydocsConfig(CutConfig):
+class PydocsConfig(CutConfig, TokensConfig):
     """See ``configs/data/pydocs.yaml``."""
 
     name: Literal["pydocs"]
     context: Context
-    tokenizer: TokenizerConfig
-    memory_gb: Gigabytes
 
 
 @register("data", "pydocs", PydocsConfig)
@@ -50,7 +48,7 @@ def pydocs(config: PydocsConfig, split: Split) -> Dataset:
     source = TextSource("pydoc_data.topics", unrepeated(topics))
 
     corpora = Corpora(source=lambda _: source, reading=Reading(), cut=config.cut, by="position", whole=False)
-    return open_windows(split, corpora, config.tokenizer, context=config.context, memory_gb=config.memory_gb)
+    return open_windows(split, corpora, config, context=config.context)
 
 
 def unrepeated(topics: dict[str, str]) -> list[str]:
@@ -67,15 +65,13 @@ def unrepeated(topics: dict[str, str]) -> list[str]:
 
 
 @dataclass(config=STRICT, frozen=True, kw_only=True)
-class ShakespeareConfig:
+class ShakespeareConfig(TokensConfig):
     """See ``configs/data/shakespeare.yaml``."""
 
     name: Literal["shakespeare"]
     root: str | None
     context: Context
     val_fraction: Fraction
-    tokenizer: TokenizerConfig
-    memory_gb: Gigabytes
 
 
 @register("data", "shakespeare", ShakespeareConfig)
@@ -95,10 +91,8 @@ def shakespeare(config: ShakespeareConfig, split: Split) -> Dataset:
     cut = Cut(val=config.val_fraction)
     corpora = Corpora(source=lambda _: source, reading=Reading(), cut=cut, by="position", whole=False)
     original = SHAKESPEARE.is_at(path)
-    windows = open_windows(
-        part, corpora, config.tokenizer, context=config.context, memory_gb=config.memory_gb,
-        notes=[] if original else [f"{printable(path)} is not the usual Tiny Shakespeare: its figures do not compare"],
-    )  # fmt: skip
+    notes = [] if original else [f"{printable(path)} is not the usual Tiny Shakespeare: scores on it do not compare"]
+    windows = open_windows(part, corpora, config, context=config.context, notes=notes)
     windows.original = original
     return windows
 

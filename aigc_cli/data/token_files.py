@@ -45,6 +45,10 @@ class Tokens:
         """The bytes of all streams."""
         return sum((self.folder / f"{side}.bin").stat().st_size for side in range(self.sides))
 
+    def fit(self, memory_gb: float) -> bool:
+        """Whether they may be held in memory."""
+        return self.nbytes() <= memory_gb * 1e9
+
     def load(self, side: int = 0, *, resident: bool) -> np.ndarray:
         """The stream of a side (tokens,), in memory or mapped to it."""
         path = self.folder / f"{side}.bin"

@@ -9,7 +9,7 @@ import torch
 
 from aigc_cli.config.schema import load_yaml
 from aigc_cli.data import absolute_paths, open_dataset, pairs
-from aigc_cli.data.base import Plan
+from aigc_cli.data.base import BatchPlan
 from aigc_cli.data.loader import Loader, batches_in_order
 from aigc_cli.data.open import items_at
 from aigc_cli.errors import ConfigError, DataError
@@ -130,7 +130,7 @@ def test_padding_is_counted(files):
             padded += int((side == PAD).sum())
             total += side.numel()
         k += 1
-    assert dataset.padding(Plan(1, 0)) == pytest.approx(padded / total)
+    assert dataset.padding(BatchPlan(1, 0)) == pytest.approx(padded / total)
     assert any(f"{padded / total:.1%} are padding" in line for line in dataset.describe())
     assert padded / total < 0.15
 
