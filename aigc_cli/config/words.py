@@ -39,9 +39,7 @@ FLAGS = {
     "--resume": Flag("--resume [RUN]", "resume a run: the newest, or the one named", commands=("train",)),
     "--multirun": Flag("-m, --multirun", "sweep over all comma-separated values", "-m", ("train",)),
     "--metric": Flag("--metric NAME[,NAME]", "the same as metric=", commands=("eval",)),
-    "--json": Flag(
-        "--json", "print one JSON object and nothing else on stdout", commands=("sample", "eval", "embed", "ls")
-    ),
+    "--json": Flag("--json", "print one JSON object and nothing else on stdout"),
     "--cfg": Flag("--cfg job|all|hydra", "print the configuration and stop", "-c"),
     "--plugin": Flag("--plugin MODULE", "import a module with models or data of your own"),
     "--debug": Flag("--debug", "show tracebacks"),
