@@ -47,7 +47,7 @@ class Watched:
     config: TrainerConfig
     device: torch.device
 
-    def controls(self) -> dict[str, Any]:
+    def controls(self) -> Any:
         """What the model is sampled with, once it is ready for it."""
         controls = usual_controls(self.model, "sample")
         prepare(self.model, lambda: self.dataset, controls, device=self.device)
@@ -76,11 +76,13 @@ def preview(watched: Watched, run: Run) -> Callable[[int], None]:
 def _draw(watched: Watched, mode: str, path: Path, title: str) -> None:
     _, writer = find_writer(watched.model.spec.modality)
     n = watched.config.samples or writer.usual
+    controls = watched.controls() if mode == "sample" else usual_controls(watched.model, mode)
     request = Request(
         model=watched.model,
         codec=watched.dataset.codec,
-        controls=watched.controls() if mode == "sample" else usual_controls(watched.model, mode),
-        n=balanced(n, watched.model) if mode == "sample" else max(1, n // 2),  # of items shown twice, half as many
+        controls=controls,
+        # of items shown twice, half as many
+        n=balanced(n, watched.model, controls) if mode == "sample" else max(1, n // 2),
         seed=0,
         device=watched.device,
         held_out=partial(watched.splits.held_out, avoid="test"),
@@ -99,7 +101,7 @@ def validator(watched: Watched) -> Callable[[], dict[str, float]]:
     Raises:
         ConfigError: a score is asked for that the model does not have, or samples of one that cannot be sampled.
     """
-    has_score = type(watched.model).score is not Model.score
+    has_score = "score" in watched.model.can
     wanted = watched.config.validate_metric
     name = type(watched.model).__name__
     if wanted == "score" and not has_score:
@@ -143,7 +145,6 @@ def _mean_score(watched: Watched, dataset: Dataset) -> dict[str, float]:
             batch = batch.take(torch.arange(min(len(batch), config.validate_items - count), device=device))
         noise = Noise(0, range(count, count + len(batch)), device)
         scores = watched.model.score(encoded(batch, dataset.codec), noise)
-        assert scores is not None, "the model has a score"
         for name, values in scores.items():
             totals[name] = totals.get(name, torch.zeros((), dtype=torch.float64, device=device)) + values.double().sum()
         count += len(batch)
@@ -158,7 +159,7 @@ def _mean_score(watched: Watched, dataset: Dataset) -> dict[str, float]:
 
 def examiner(watched: Watched) -> Callable[[], dict[str, float]] | None:
     """The model's own curves on a few items that are always the same; None where it has none."""
-    if type(watched.model).examine is Model.examine:
+    if "examine" not in watched.model.can:
         return None
     try:
         held_out = watched.splits["val"]

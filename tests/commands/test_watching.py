@@ -85,6 +85,7 @@ def test_a_resumed_run_is_examined_and_warned_as_the_whole(monkeypatch: pytest.M
         if "examine/gain" in figures:
             yield "looked", "it was looked at"
 
+    monkeypatch.setattr(Toy, "can", Toy.can | {"examine"})
     monkeypatch.setattr(Toy, "examine", examine)
     monkeypatch.setattr(Toy, "warnings", warnings)
     words = [
@@ -141,8 +142,7 @@ def test_the_held_out_score_does_not_depend_on_the_batch() -> None:
 
 def test_a_model_without_score_and_samples_cannot_be_validated() -> None:
     class Coder(Toy):
-        modes = ("reconstruct",)
-        score = Model.score
+        can = frozenset({"encode", "decode"})
 
     with pytest.raises(ConfigError, match="has no samples to judge"):
         validator(watched(toy(Coder)))
@@ -152,7 +152,7 @@ def test_a_model_without_score_and_samples_cannot_be_validated() -> None:
 
 def test_only_reconstructions_of_a_model_that_only_reconstructs(here: Path) -> None:
     class Coder(Toy):
-        modes = ("reconstruct",)
+        can = frozenset({"encode", "decode"})
 
     run = Run(here / "run")
     preview(watched(toy(Coder)), run)(3)
@@ -163,6 +163,8 @@ def test_a_model_is_examined_on_items_that_stay_the_same() -> None:
     seen: list[tuple[Batch, Batch | None]] = []
 
     class Looking(Toy):
+        can = Toy.can | {"examine"}
+
         def examine(self, train: Batch, held_out: Batch | None) -> Losses:
             seen.append((train, held_out))
             return {"score": torch.tensor(2.0)}
@@ -187,9 +189,9 @@ def test_a_model_is_examined_on_items_that_stay_the_same() -> None:
 
 def test_samples_are_what_the_usual_controls_give(here: Path) -> None:
     class Strict(Toy):
-        def latents(self, noise: Noise, **controls: Any) -> torch.Tensor:
-            assert controls["mode"] == "sample"
-            return super().latents(noise, **controls)
+        def latents(self, noise: Noise, controls: Any) -> torch.Tensor:
+            assert controls.mode == "sample"
+            return super().latents(noise, controls)
 
     preview(watched(toy(Strict), "trainer.samples=4"), Run(here / "run"))(1)
     assert {path.name for path in (here / "run" / "samples").iterdir()} == {"step-1.png", "step-1-reconstructions.png"}
