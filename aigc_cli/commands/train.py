@@ -27,7 +27,8 @@ from aigc_cli.modalities.base import modality
 from aigc_cli.models.base import keys_of
 from aigc_cli.registry import find
 from aigc_cli.runs import OUTPUTS, Run, create_run, find_by_identity, find_run
-from aigc_cli.sampling.controls import model_class, modes_of
+from aigc_cli.sampling.controls import model_class
+from aigc_cli.sampling.modes import modes_of
 from aigc_cli.training.distributed import join, own_device, share_of
 from aigc_cli.training.meeting import place
 from aigc_cli.training.memory import BatchTooLarge, may_shrink, naming_the_batch, shrink_batch

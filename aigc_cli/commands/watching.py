@@ -20,11 +20,10 @@ from aigc_cli.modalities.base import Batch, find_writer
 from aigc_cli.models.base import Model
 from aigc_cli.randomness import Noise
 from aigc_cli.runs import Run
-from aigc_cli.sampling.classes import balanced
-from aigc_cli.sampling.controls import modes_of, usual_controls
-from aigc_cli.sampling.generate import generate
-from aigc_cli.sampling.plans import Request, plan
-from aigc_cli.sampling.preparing import prepare
+from aigc_cli.sampling.controls import usual_controls
+from aigc_cli.sampling.generate import generate, prepare
+from aigc_cli.sampling.modes import modes_of, plan
+from aigc_cli.sampling.request import Request
 from aigc_cli.training.settings import TrainerConfig
 
 PER_TOKEN = "_per_token"
@@ -81,8 +80,8 @@ def _draw(watched: Watched, mode: str, path: Path, title: str) -> None:
         model=watched.model,
         codec=watched.dataset.codec,
         controls=controls,
-        # of items shown twice, half as many
-        n=balanced(n, watched.model, controls) if mode == "sample" else max(1, n // 2),
+        n=None if mode == "sample" else max(1, n // 2),  # of items shown twice, half as many
+        usual=n,
         seed=0,
         device=watched.device,
         held_out=partial(watched.splits.held_out, avoid="test"),
