@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from aigc_cli import __version__
 from aigc_cli.config.words import Words, parse
-from aigc_cli.errors import EXIT_INTERRUPTED, EXIT_OK, ConfigError, suggest
+from aigc_cli.errors import EXIT_INTERRUPTED, EXIT_OK, ConfigError, report, suggest
 
 if TYPE_CHECKING:
     from aigc_cli.config.schema import Options
@@ -33,8 +33,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_BROKEN_PIPE
     except Exception as error:
-        from aigc_cli.reporting import report
-
         return report(error, debug=debug)
 
 

@@ -34,6 +34,12 @@ def path_of(word: str | Path) -> Path:
     return path
 
 
+def shown(path: Path) -> Path:
+    """The path as it is shortest: relative where it lies under the current folder."""
+    path, here = path.absolute(), Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path
+
+
 def checksum(path: Path, algorithm: str = "sha256") -> str:
     """The sum of a file's content, in hex."""
     with path.open("rb") as file:

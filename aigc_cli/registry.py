@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from aigc_cli.errors import ConfigError, suggest
+from aigc_cli.errors import ConfigError, no_such
 
 ENTRY_POINT_GROUP = "aigc_plugins"
 #: The folder whose modules hold each kind of component.
@@ -102,7 +102,7 @@ def find(kind: str, name: str) -> Component:
     try:
         return _components[kind, name]
     except KeyError:
-        raise ConfigError(f"there is no {kind} named {name!r}", suggest(name, names(kind))) from None
+        raise no_such(kind, name, names(kind)) from None
 
 
 def plugin_entry_points() -> list[importlib.metadata.EntryPoint]:

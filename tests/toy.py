@@ -14,11 +14,12 @@ from torch import Tensor, nn
 from aigc_cli.config.schema import STRICT, compose
 from aigc_cli.modalities.base import Batch, DataSpec
 from aigc_cli.models.base import Losses
+from aigc_cli.models.build import build_model
 from aigc_cli.models.latent import LatentControls, LatentModel, Mode, check_conditional
 from aigc_cli.randomness import Noise
 from aigc_cli.registry import Component
 from aigc_cli.runs import Run, create_run
-from aigc_cli.training.checkpoint import CheckpointFolder, build_model
+from aigc_cli.training.checkpoint import CheckpointFolder
 
 SIZE = 8
 LATENT = 4

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from aigc_cli.data.selection import Opener
+from aigc_cli.data.open import Splits
 from aigc_cli.errors import ConfigError
 from aigc_cli.metrics.images import GeneratedImages
 from aigc_cli.models.latent import LatentModel
@@ -13,7 +13,8 @@ from aigc_cli.runs import Run
 from aigc_cli.sampling.controls import check_controls, field_values, named_values
 from aigc_cli.sampling.generate import generate, reconstruct
 from aigc_cli.sampling.preparing import prepare
-from aigc_cli.training.checkpoint import CheckpointFolder, Restored, restore_model
+from aigc_cli.training.checkpoint import CheckpointFolder
+from aigc_cli.training.restore import Restored, restore_model
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -88,13 +89,11 @@ class Drawer:
 
     def _prepare(self) -> None:
         if not self._prepared:
-            prepare(self.restored.model, lambda: self._open()("train"), self._fields, device=self.setting.device)
+            prepare(self.restored.model, lambda: self._open()["train"], self._fields, device=self.setting.device)
             self._prepared = True
 
-    def _open(self) -> Opener:
-        from aigc_cli.commands.opening import opener
-
-        return opener(self.run, self.setting.asked.data)
+    def _open(self) -> Splits:
+        return Splits.of_run(self.run, self.setting.asked.data)
 
     def _held_out(self) -> tuple[str, Any]:
         from aigc_cli.commands.evaluating import other_splits

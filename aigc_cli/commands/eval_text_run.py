@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -13,7 +12,7 @@ from aigc_cli.commands.eval_model import held_out_items
 from aigc_cli.commands.eval_words import check_no_other_side, check_number, records_folder
 from aigc_cli.commands.evaluating import open_setting
 from aigc_cli.config.schema import Options, check, compose
-from aigc_cli.errors import ConfigError
+from aigc_cli.errors import ConfigError, warn
 from aigc_cli.metrics.infill import measure_infill
 from aigc_cli.metrics.latents import measure_active_units
 from aigc_cli.metrics.passages import Passages, check_readable, choose_rows
@@ -36,7 +35,7 @@ from aigc_cli.registry import find
 from aigc_cli.runs import Run, find_run
 from aigc_cli.sampling.controls import check_controls, field_values, model_class, modes_of, named_values
 from aigc_cli.sampling.plans import ignored, warn_of_changed
-from aigc_cli.training.checkpoint import Restored, restore_model
+from aigc_cli.training.restore import Restored, restore_model
 
 if TYPE_CHECKING:
     from aigc_cli.commands.eval import EvalConfig
@@ -148,7 +147,7 @@ def _open(setting: Setting, kinds: Kinds) -> TextRun:
     split, dataset = held_out_items(setting)
     check_readable(dataset, restored.spec, run.name)
     for problem in dataset.problems():  # such as characters that the run has no tokens for
-        print(f"aigc: warning: {problem}", file=sys.stderr)
+        warn(f"{problem}")
     held_out = Passages(dataset, range(len(dataset)), setting.data or "", split)
     return TextRun(setting, restored, held_out, controls)
 
@@ -187,7 +186,7 @@ class TextRun:
         ways = ["reconstruct" if self.writer(name) == self.reconstructed else usual for name in kinds.text]
         ways += ["infill"] if kinds.fills and "infill" in modes_of(model) else []
         if self.setting.asked.seeds is not None and not kinds.text:
-            print("aigc: warning: seeds= changes nothing here", file=sys.stderr)
+            warn("seeds= changes nothing here")
         deaf = [ignored(model, controls, way) for way in ways]
         warn_of_changed(model, controls, [name for name in controls if all(name in some for some in deaf)], "here")
 
@@ -242,7 +241,7 @@ class TextRun:
         """What it makes of the latents of held-out texts."""
         passages = self._some(self.setting.asked.n)
         if self.setting.asked.seeds is not None:
-            print("aigc: warning: seeds= changes nothing for reconstructions", file=sys.stderr)
+            warn("seeds= changes nothing for reconstructions")
         written = reconstructions(self.author, passages)
         results = [measure_written(name, values, written) for name, values in metrics.items()]
         sides = self._sides(passages, "reconstructions by", len(passages))
@@ -282,7 +281,7 @@ class TextRun:
         asked = self.setting.asked
         seeds = asked.seeds or 1
         if seeds > 1 and not getattr(self.controls, "draws", True):
-            print("aigc: warning: seeds= changes nothing where nothing is drawn", file=sys.stderr)
+            warn("seeds= changes nothing where nothing is drawn")
         author, sets = self.author, []
         for k in range(seeds):
             written = write(author, asked.seed + k)

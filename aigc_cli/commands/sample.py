@@ -15,10 +15,9 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass as typed
 
 from aigc_cli.config.schema import STRICT, Options, check
-from aigc_cli.errors import ConfigError
-from aigc_cli.files import checksum, path_of
+from aigc_cli.errors import ConfigError, say_plainly
+from aigc_cli.files import checksum, path_of, shown
 from aigc_cli.progress import progress
-from aigc_cli.reporting import say_plainly, shown
 
 if TYPE_CHECKING:
     from aigc_cli.modalities.prompts import Prompt
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
     from aigc_cli.modalities.writers import Writer
     from aigc_cli.runs import Run
     from aigc_cli.sampling.plans import Plan
-    from aigc_cli.training.checkpoint import Restored
+    from aigc_cli.training.restore import Restored
 
 #: The folder within a run that samples land in where ``out`` names no other.
 GENERATED = "generated"
@@ -66,7 +65,7 @@ def main(config: dict[str, Any], options: Options) -> int:
     from aigc_cli.modalities.writers import find_writer
     from aigc_cli.runs import find_run
     from aigc_cli.sampling.controls import check_controls, field_values, named_values
-    from aigc_cli.training.checkpoint import restore_model
+    from aigc_cli.training.restore import restore_model
 
     settings: SampleConfig = check("", SampleConfig, _as_words(config))
     run = find_run(settings.run)
@@ -89,14 +88,13 @@ def main(config: dict[str, Any], options: Options) -> int:
 
 def _plan(restored: Restored, settings: SampleConfig, controls: Mapping[str, Any]) -> Plan:
     """What is drawn, from a model that has seen what it needs for it."""
-    from aigc_cli.commands.opening import opener
-    from aigc_cli.data.selection import held_out_split
+    from aigc_cli.data.open import Splits
     from aigc_cli.sampling.plans import Request, plan
     from aigc_cli.sampling.preparing import prepare
 
-    opened = opener(restored.run, settings.data)
+    splits = Splits.of_run(restored.run, settings.data)
     if controls.get("mode") != "reconstruct":
-        prepare(restored.model, lambda: opened("train"), controls, device=restored.device)
+        prepare(restored.model, lambda: splits["train"], controls, device=restored.device)
     prompts = _prompts(settings, controls)
     request = Request(
         model=restored.model,
@@ -105,7 +103,7 @@ def _plan(restored: Restored, settings: SampleConfig, controls: Mapping[str, Any
         n=1 if settings.prompt_file and settings.n is None else settings.n,
         seed=settings.seed,
         device=restored.device,
-        held_out=lambda: held_out_split(opened),
+        held_out=splits.held_out,
         prompts=prompts,
     )
     return plan(request)

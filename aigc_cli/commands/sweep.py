@@ -30,10 +30,19 @@ from aigc_cli.config.compose import QUIET, audit, compose_raw, config_loader, pl
 from aigc_cli.config.grammar import prepare, quote
 from aigc_cli.config.schema import Options
 from aigc_cli.config.variants import VariantLoader
-from aigc_cli.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_TERMINATED, ConfigError, Interrupted, Terminated
+from aigc_cli.errors import (
+    EXIT_INTERRUPTED,
+    EXIT_OK,
+    EXIT_TERMINATED,
+    ConfigError,
+    Interrupted,
+    Terminated,
+    as_user_error,
+    report,
+    say,
+)
 from aigc_cli.files import path_of, resource_errors, write_json
 from aigc_cli.registry import import_plugin
-from aigc_cli.reporting import as_user_error, report, say
 
 _BASIC = f"{BasicSweeper.__module__}.{BasicSweeper.__qualname__}"
 

@@ -94,7 +94,7 @@ class _UserFolder(FileConfigSource):
     def _unreadable(self, config_path: str, reason: str | None = None) -> ConfigError:
         file = Path(self.path, self._normalize_file_name(config_path))
         reason = reason or "it is not a mapping of keys to values"
-        return ConfigError(f"{file} cannot be read: {reason}", "hint the file there")
+        return ConfigError(f"{file} cannot be read: {reason}", "correct the file there")
 
 
 class _SearchPath(SearchPathPlugin):

@@ -35,7 +35,7 @@ def explain(
     """The user's error behind an exception of Hydra's; every misspelt word is named at once."""
     if isinstance(error, yaml.YAMLError | UnicodeDecodeError):
         name = getattr(getattr(error, "problem_mark", None), "name", "a YAML file")
-        return ConfigError(f"{name} cannot be read: {yaml_reason(error)}", "hint the file there")
+        return ConfigError(f"{name} cannot be read: {yaml_reason(error)}", "correct the file there")
     problems = _problems(loader, command, words, quiet)
     if problems:
         messages, hints = zip(*problems, strict=True)

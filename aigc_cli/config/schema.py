@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aigc_cli.errors import ConfigError, DataError, suggest
+from aigc_cli.errors import ConfigError, DataError, suggest, unreadable
 from aigc_cli.files import write_atomically
 
 if TYPE_CHECKING:
@@ -79,9 +79,7 @@ def load_yaml(path: Path) -> dict[str, Any]:
             raise yaml.YAMLError("it holds aliases, which a run's own never does")  # they may expand without end
         loaded = yaml.safe_load(text)
     except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
-        raise DataError(
-            f"{path} cannot be read: {yaml_reason(error)}", "restore the file, or train the run again"
-        ) from None
+        raise unreadable(path, yaml_reason(error), "restore the file, or train the run again") from None
     if not isinstance(loaded, dict):
         raise DataError(f"{path} holds no configuration", "restore the file, or train the run again")
     for key, value in walk(loaded):

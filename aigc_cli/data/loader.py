@@ -17,10 +17,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from aigc_cli.data.base import Dataset, Order, Plan
-from aigc_cli.errors import AigcError, DataError
+from aigc_cli.errors import AigcError, DataError, as_user_error, dead_worker
 from aigc_cli.modalities.base import Batch
 from aigc_cli.randomness import generator, permutation
-from aigc_cli.reporting import as_user_error, dead_worker
 
 if TYPE_CHECKING:
     import torch

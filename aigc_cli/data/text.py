@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal
 
@@ -18,7 +17,7 @@ from aigc_cli.data.sequences import open_sequences
 from aigc_cli.data.text_cache import Corpus, share_of, take_stock
 from aigc_cli.data.text_sources import FileSource, SplitConfig
 from aigc_cli.data.windows import open_windows
-from aigc_cli.errors import ConfigError
+from aigc_cli.errors import ConfigError, warn
 from aigc_cli.modalities.text_files import KINDS, Reading, known_encoding, printable, text_files
 from aigc_cli.modalities.tokenizers import TokenizerConfig
 from aigc_cli.registry import register
@@ -94,10 +93,7 @@ def _warn_of_left_out(names: Sequence[str], own: Mapping[Split, Sequence[int]]) 
     left = [name for place, name in enumerate(names) if place not in taken] if own else []
     if left:
         some = ", ".join(left[:3]) + (", ..." if len(left) > 3 else "")
-        print(
-            f"aigc: warning: names of files begin with {' and '.join(own)}, which are the splits; left out: {some}",
-            file=sys.stderr,
-        )
+        warn(f"names of files begin with {' and '.join(own)}, which are the splits; left out: {some}")
 
 
 def own_splits(names: Sequence[str]) -> dict[Split, list[int]]:

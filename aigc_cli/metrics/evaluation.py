@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +10,7 @@ import torch
 from torch import Tensor
 
 from aigc_cli.config.schema import check
-from aigc_cli.errors import ConfigError, DataError
+from aigc_cli.errors import ConfigError, DataError, warn
 from aigc_cli.metrics.extraction import LABELS, PIXELS, Extraction, Key, Layers, build_extractor
 from aigc_cli.metrics.extractors.base import Extractor, FeatureStatistics, Sources
 from aigc_cli.metrics.images import Images, same_shape
@@ -241,7 +240,7 @@ class Evaluator:
             try:
                 floors[name] = Score(finite(name, metric.compute()), sizes.get(name, len(self.held_out)))
             except DataError as error:  # too few held-out images must not cost the figure itself
-                print(f"aigc: warning: no floor for {name}: {error.message}", file=sys.stderr)
+                warn(f"no floor for {name}: {error.message}")
                 floors[name] = None
         return floors
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from aigc_cli.data.base import Dataset
+from aigc_cli.data.open import reference_rows
 from aigc_cli.errors import ConfigError, DataError, NonFiniteError
-from aigc_cli.randomness import permutation
 
 
 class Images(ABC):
@@ -53,9 +53,7 @@ class DatasetImages(Images):
         channels, height, width = dataset.spec.shape
         self.shape = (channels, height, width)
         total = len(dataset)
-        self._rows: Sequence[int] | None = None
-        if count is not None and count < total:
-            self._rows = sorted(permutation(total, "reference", split, count)[:count].tolist())
+        self._rows = None if count is None or count >= total else reference_rows(dataset, split, count)
         self._count = total if self._rows is None else len(self._rows)
         self.key = f"{dataset.spec.fingerprint}/{split}/{self._count}"
         fingerprint, original = dataset.spec.fingerprint, dataset.original

@@ -14,7 +14,7 @@ from torchmetrics import Metric
 
 from aigc_cli.config.schema import STRICT, check
 from aigc_cli.data.base import Dataset
-from aigc_cli.data.selection import chosen_rows, items_at
+from aigc_cli.data.open import chosen_rows, items_at
 from aigc_cli.errors import ConfigError
 from aigc_cli.metrics.passages import Passages
 from aigc_cli.metrics.result import Result, Score, finite

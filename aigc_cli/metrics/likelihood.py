@@ -13,7 +13,7 @@ from torchmetrics import Metric
 
 from aigc_cli.config.schema import STRICT
 from aigc_cli.data.base import Dataset
-from aigc_cli.data.selection import encoded, items_at
+from aigc_cli.data.open import encoded, items_at
 from aigc_cli.errors import ConfigError, DataError
 from aigc_cli.metrics.result import Result, Score, finite
 from aigc_cli.models.base import Model

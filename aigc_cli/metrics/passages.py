@@ -12,12 +12,11 @@ from typing import Any
 import numpy as np
 
 from aigc_cli.data.base import Dataset, Extent
-from aigc_cli.data.selection import items_at
+from aigc_cli.data.open import items_at, reference_rows
 from aigc_cli.errors import ConfigError, DataError
 from aigc_cli.modalities.base import Batch, DataSpec
 from aigc_cli.modalities.codecs import TextCodec
 from aigc_cli.modalities.tokenizers import BOS, FIRST, PAD, UNK
-from aigc_cli.randomness import permutation
 
 _TOGETHER = 1024  # items gathered at a time
 
@@ -156,13 +155,9 @@ def choose_rows(dataset: Dataset, split: str, n: int | None) -> list[int]:
     Raises:
         DataError: there is none.
     """
-    total = len(dataset)
-    if not total:
+    if not len(dataset):
         raise DataError(f"there is nothing in the {split} split", "name another with split=")
-    if n is None or n >= total:
-        return list(range(total))
-    chosen: list[int] = sorted(permutation(total, "reference", split, n)[:n].tolist())
-    return chosen
+    return reference_rows(dataset, split, n)
 
 
 def check_readable(dataset: Dataset, spec: DataSpec, run: str) -> None:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from aigc_cli.errors import ConfigError
+from aigc_cli.errors import ConfigError, warn
 from aigc_cli.modalities.codecs import TextCodec
 from aigc_cli.modalities.text_files import printable, read_lines
 from aigc_cli.modalities.tokenizers import BOS, EOS
@@ -78,10 +77,9 @@ def warn_of_unread(prompts: Sequence[Prompt], rows: Sequence[Sequence[int]], win
         return
     where, length = long[0]
     others = f"; so it is with {len(long) - 1} more" if len(long) > 1 else ""
-    print(
-        f"aigc: warning: {where} has {length} tokens, and this model looks at the last {window}: the first "
-        f"{length - window} are not seen{others}",
-        file=sys.stderr,
+    warn(
+        f"{where} has {length} tokens, and this model looks at the last {window}: the first "
+        f"{length - window} are not seen{others}"
     )
 
 

@@ -224,7 +224,7 @@ def rows_of(path: Path, fields: Sequence[str], reading: Reading) -> Iterator[tup
             if not isinstance(value, str):
                 what = f"has the fields {', '.join(map(str, row))}" if name not in row else f"has no text in {name}"
                 key = "data.field=" if len(fields) == 1 else "data.source= and data.target="
-                raise DataError(f"{where}: it {what}", f"name what holds the text, with {key}, or hint the row")
+                raise DataError(f"{where}: it {what}", f"name what holds the text, with {key}, or fix the row")
             text, count = without_surrogates(value)
             if count:
                 reading.broken[printable(path)] += count
@@ -263,7 +263,9 @@ def _csv_rows(path: Path, fields: Sequence[str], reading: Reading) -> Iterator[t
                         )
                 elif row:
                     if len(row) != len(header):
-                        raise DataError(f"{where} has {len(row)} columns, and the first {len(header)}", "hint the row")
+                        raise DataError(
+                            f"{where} has {len(row)} columns, and the first {len(header)}", "correct the row"
+                        )
                     yield where, dict(zip(header, row, strict=True))
         except csv.Error as error:
             raise DataError(f"{printable(path)} line {rows.line_num} is no row: {error}", "fix it") from None

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from aigc_cli.data.base import Dataset
-from aigc_cli.data.selection import encoded, items_at
+from aigc_cli.data.open import encoded, items_at
 from aigc_cli.errors import ConfigError, NonFiniteError, ResourceError
 from aigc_cli.modalities.base import Codec
 from aigc_cli.models.base import Model

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from aigc_cli.data.selection import chosen_rows, encoded, items_at
+from aigc_cli.data.open import chosen_rows, encoded, items_at
 from aigc_cli.modalities.arrangement import ORIGINAL, RECONSTRUCTION, ROLE, Arrangement
 from aigc_cli.modalities.image_grid import Layout, fitting_columns
 from aigc_cli.models.latent import LatentModel, slerp

@@ -12,7 +12,6 @@ plan depends on the seed and ``i`` alone, so that a plan of more samples begins 
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,7 +20,7 @@ import torch
 from torch import Tensor
 
 from aigc_cli.data.base import Dataset, Split
-from aigc_cli.errors import ConfigError
+from aigc_cli.errors import ConfigError, warn
 from aigc_cli.modalities.arrangement import Arrangement
 from aigc_cli.modalities.base import Codec
 from aigc_cli.modalities.prompts import Prompt
@@ -153,4 +152,4 @@ def warn_of_changed(model: Model, controls: Mapping[str, Any], names: Collection
     usual = usual_controls(model)
     for name in names:
         if controls[name] != usual.get(name, controls[name]):
-            print(f"aigc: warning: {name.rstrip('_')}= changes nothing {where}", file=sys.stderr)
+            warn(f"{name.rstrip('_')}= changes nothing {where}")

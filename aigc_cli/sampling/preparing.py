@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from aigc_cli.data.base import Dataset
-from aigc_cli.data.selection import chosen_rows, encoded, items_at
+from aigc_cli.data.open import chosen_rows, encoded, items_at
 from aigc_cli.modalities.base import Batch
 from aigc_cli.models.base import Model
 

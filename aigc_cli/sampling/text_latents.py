@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
 
-from aigc_cli.data.selection import chosen_rows, items_at
-from aigc_cli.errors import ConfigError
+from aigc_cli.data.open import chosen_rows, items_at
+from aigc_cli.errors import ConfigError, warn
 from aigc_cli.modalities.arrangement import ORIGINAL, RECONSTRUCTION, Arrangement
 from aigc_cli.modalities.base import Batch
 from aigc_cli.modalities.codecs import TextCodec
@@ -91,7 +90,7 @@ def _walks(request: Request) -> Plan:
 
 def _warn_of_n(request: Request) -> None:
     if request.n is not None:
-        print("aigc: warning: n= changes nothing beside prompts, each of which is decoded once", file=sys.stderr)
+        warn("n= changes nothing beside prompts, each of which is decoded once")
 
 
 def _path(request: Request) -> list[Prompt]:

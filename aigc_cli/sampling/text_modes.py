@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from torch import Tensor
 
-from aigc_cli.data.selection import chosen_rows, items_at
+from aigc_cli.data.open import chosen_rows, items_at
 from aigc_cli.errors import ConfigError
 from aigc_cli.modalities.arrangement import Arrangement
 from aigc_cli.modalities.codecs import TextCodec

@@ -23,9 +23,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from aigc_cli.config.schema import STRICT
-from aigc_cli.errors import DataError, NonFiniteError
+from aigc_cli.errors import DataError, NonFiniteError, warn
 from aigc_cli.files import checksum, read_json, resource_errors, sync, write_atomically, write_json
-from aigc_cli.reporting import say
 from aigc_cli.training.tally import Sums
 
 Tensors = dict[str, Tensor]
@@ -195,7 +194,7 @@ class CheckpointFolder:
                 return self.load(step)
             except DataError as error:
                 broken.append(error.message)
-                say(f"warning: {error.message}; trying an earlier one")
+                warn(f"{error.message}; trying an earlier one")
         if broken:
             raise DataError(
                 f"all {len(broken)} checkpoints in {self.path} are broken: {'; '.join(broken)}",

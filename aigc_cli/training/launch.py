@@ -40,8 +40,8 @@ from aigc_cli.errors import (
 from aigc_cli.files import write_json
 from aigc_cli.registry import import_plugin
 from aigc_cli.runs import Run
+from aigc_cli.training.batch_size import BatchTooLarge, may_shrink, shrink_batch
 from aigc_cli.training.distributed import launched
-from aigc_cli.training.memory import BatchTooLarge, may_shrink, shrink_batch
 from aigc_cli.training.settings import TrainerConfig
 
 if TYPE_CHECKING:

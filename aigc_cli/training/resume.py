@@ -8,10 +8,9 @@ from dataclasses import asdict
 from typing import Any
 
 from aigc_cli.config.schema import walk
-from aigc_cli.errors import ConfigError, suggest
+from aigc_cli.errors import ConfigError, say, suggest, warn
 from aigc_cli.modalities.base import DataSpec
 from aigc_cli.models.base import Model
-from aigc_cli.reporting import say
 from aigc_cli.runs import Run
 from aigc_cli.training.checkpoint import Checkpoint
 
@@ -118,7 +117,7 @@ def say_resumed(run: Run, checkpoint: Checkpoint, processes: int) -> None:
     say(f"resuming {run.name} from step {checkpoint.step}")
     before = checkpoint.state.processes
     if before != processes:
-        say(
-            f"warning: trained by {before} processes so far, now by {processes}: "
+        warn(
+            f"trained by {before} processes so far, now by {processes}: "
             "items come in the same order, but sums round differently, so that it does not repeat bit for bit"
         )

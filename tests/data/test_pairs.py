@@ -11,7 +11,7 @@ from aigc_cli.config.schema import load_yaml
 from aigc_cli.data import absolute_paths, open_dataset, pairs
 from aigc_cli.data.base import Plan
 from aigc_cli.data.loader import Loader, batches_in_order
-from aigc_cli.data.selection import items_at
+from aigc_cli.data.open import items_at
 from aigc_cli.errors import ConfigError, DataError
 from aigc_cli.modalities.tokenizers import BOS, EOS, PAD
 

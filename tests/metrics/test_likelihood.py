@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from aigc_cli.data.images import ImageDataset
-from aigc_cli.data.selection import encoded, items_at
+from aigc_cli.data.open import encoded, items_at
 from aigc_cli.errors import ConfigError, DataError
 from aigc_cli.metrics.likelihood import measure_likelihood
 from aigc_cli.modalities.base import Batch, DataSpec

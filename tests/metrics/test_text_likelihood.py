@@ -13,15 +13,15 @@ from toy_text import ToyText, documents
 from aigc_cli.config.schema import compose
 from aigc_cli.data import open_dataset
 from aigc_cli.data.base import Dataset
-from aigc_cli.data.selection import items_at
+from aigc_cli.data.open import items_at
 from aigc_cli.errors import ConfigError
 from aigc_cli.metrics.passages import Passages, check_readable, choose_rows
 from aigc_cli.metrics.text_likelihood import measure_text_likelihood
 from aigc_cli.modalities.base import Batch
 from aigc_cli.modalities.tokenizers import PAD
 from aigc_cli.models.base import Model
+from aigc_cli.models.build import build_model
 from aigc_cli.randomness import Noise
-from aigc_cli.training.checkpoint import build_model
 
 TEXT = "naïve cats, 日本, see the moon.\nAnd the moon sees cats; " * 40
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import sys
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -20,6 +19,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from aigc_cli.data.cache import cache_dir
+from aigc_cli.errors import warn
 from aigc_cli.files import write_atomically
 from aigc_cli.metrics.extractors.base import Extractor, FeatureStatistics
 
@@ -74,7 +74,7 @@ def _load(path: Path) -> Tensor | None:
             raise ValueError("its content does not match its sum")
     except (OSError, SafetensorError, KeyError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
-        print(f"aigc: warning: {path} is broken ({reason}); computing it again", file=sys.stderr)
+        warn(f"{path} is broken ({reason}); computing it again")
         return None
     with suppress(OSError):
         os.utime(path)  # what was used last is removed last

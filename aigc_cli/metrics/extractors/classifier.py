@@ -20,9 +20,10 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from aigc_cli.config.schema import STRICT
-from aigc_cli.data.base import Dataset, Split
+from aigc_cli.data.base import Dataset
 from aigc_cli.data.loader import Loader, batches_in_order
-from aigc_cli.errors import AigcError, ConfigError, DataError
+from aigc_cli.data.open import Splits
+from aigc_cli.errors import ConfigError, DataError, warn
 from aigc_cli.files import checksum, resource_errors, write_atomically
 from aigc_cli.metrics.extractors.base import Sources
 from aigc_cli.modalities.base import Codec
@@ -182,7 +183,7 @@ def _read(path: Path, train: Dataset) -> _Kept | None:
             "accuracy_on": str(notes["accuracy_on"]),
         }
     except (SafetensorError, RuntimeError, OSError, KeyError, TypeError, ValueError) as error:
-        print(f"aigc: warning: {path} is broken ({str(error).splitlines()[0]}); training it again", file=sys.stderr)
+        warn(f"{path} is broken ({str(error).splitlines()[0]}); training it again")
         return None
     return _Kept(network, checksum(path), facts)
 
@@ -196,7 +197,7 @@ def _trained(train: Dataset, sources: Sources, name: str) -> bytes:
         network = _placed(_fresh(train), sources.device)
         _fit(network, train, sources.device, name)
     network.eval()
-    split, held_out = _held_out(sources)
+    split, held_out = Splits(name, sources.open_split).held_out()
     score = accuracy(network, held_out, train.codec, sources.device)
     print(f"{name}: accuracy {score:.1%} on {len(held_out):,} {split} images", file=sys.stderr)
     if score < 1.5 / len(train.spec.classes):
@@ -207,19 +208,6 @@ def _trained(train: Dataset, sources: Sources, name: str) -> bytes:
     tensors = {key: value.cpu().contiguous() for key, value in network.state_dict().items()}
     # One entry, because several are written in no fixed order, and the file's sum would change with it.
     return save(tensors, {"facts": json.dumps({"accuracy": score, "accuracy_on": f"{split} ({len(held_out)})"})})
-
-
-def _held_out(sources: Sources) -> tuple[Split, Dataset]:
-    """The test split, else the validation split, else what it was trained on."""
-    assert sources.open_split is not None
-    for split in ("test", "val"):
-        try:
-            dataset = sources.open_split(split)
-        except AigcError:
-            continue
-        if len(dataset):
-            return split, dataset
-    return "train", sources.open_split("train")
 
 
 def _fit(network: ClassifierNet, train: Dataset, device: torch.device, name: str) -> None:

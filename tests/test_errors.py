@@ -4,8 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from aigc_cli.errors import ConfigError
-from aigc_cli.reporting import as_user_error
+from aigc_cli.errors import ConfigError, as_user_error
 
 
 def test_a_batch_norm_of_one_item_is_the_users_batch_size() -> None:
