@@ -64,7 +64,8 @@ def _composed(words: Words) -> int:
     """train, sample, eval and embed: compose, check, go."""
     import importlib
 
-    from aigc_cli.config.schema import Options, compose
+    from aigc_cli.config.compose import compose
+    from aigc_cli.config.schema import Options
 
     command = str(words.command)
     overrides = tuple(words.overrides)

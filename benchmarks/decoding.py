@@ -17,7 +17,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from aigc_cli.config.schema import compose
+from aigc_cli.config.compose import compose
 from aigc_cli.modalities.base import DataSpec
 from aigc_cli.modalities.tokenizers import SPECIALS
 from aigc_cli.models.build import build_model

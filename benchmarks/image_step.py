@@ -29,7 +29,7 @@ import torch
 from plain_images import Pictures, endless, plain_gan, plain_vae
 from turns import ENDLESS, Report, Turn, measure, parser, repeat, show, train
 
-from aigc_cli.config.schema import compose
+from aigc_cli.config.compose import compose
 from aigc_cli.data import open_dataset
 from aigc_cli.data.base import Dataset
 from aigc_cli.data.images import ImageDataset

@@ -1,6 +1,6 @@
 """What each metric sees: held-out real images, spoilt step by step, in the place of samples.
 
-    python benchmarks/metric_controls.py [--data cifar10 --root FOLDER] [--figure docs/evaluation-controls.png]
+    python benchmarks/metric_controls.py [--data cifar10 --root FOLDER] [--figure docs/evaluate-controls.png]
 
 prints a table (metric by kind of damage: which way the figure moves, and from what to what) and draws the curves.
 Nothing here is trained but the classifier that serves as extractor.

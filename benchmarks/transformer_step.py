@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from turns import ENDLESS, Report, Turn, measure, parser, repeat, show, train
 
-from aigc_cli.config.schema import compose
+from aigc_cli.config.compose import compose
 from aigc_cli.data import open_dataset
 from aigc_cli.data.loader import Loader
 from aigc_cli.models.build import build_model

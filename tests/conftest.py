@@ -42,7 +42,7 @@ def shared_data() -> Path:
 @pytest.fixture(scope="session")
 def tiny_config() -> dict[str, Any]:
     """The configuration of :func:`tiny_run`."""
-    from aigc_cli.config.schema import compose
+    from aigc_cli.config.compose import compose
 
     words = ["data.size=8", "model.width=8", "model.max_width=16", "model.latent=8"]
     return compose("train", ["model=gan", "data=digits", *words])

@@ -8,7 +8,8 @@ import torch
 from omegaconf import OmegaConf
 from toy_text import ToyText, documents, windows
 
-from aigc_cli.config.schema import check, compose, walk
+from aigc_cli.config.compose import compose
+from aigc_cli.config.schema import check, walk
 from aigc_cli.data.images import ImageDataset
 from aigc_cli.data.loader import Loader
 from aigc_cli.models.build import build_model

@@ -1,8 +1,9 @@
 """What is shown and measured of a model while it trains, on a model with latents."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -10,8 +11,9 @@ import torch
 from PIL import Image
 from toy import Toy
 
+from aigc_cli import registry
 from aigc_cli.cli import main
-from aigc_cli.config.schema import compose
+from aigc_cli.config.compose import compose
 from aigc_cli.data.images import ImageDataset
 from aigc_cli.data.open import Splits
 from aigc_cli.errors import ConfigError
@@ -132,11 +134,32 @@ def test_the_held_out_score_does_not_depend_on_the_batch() -> None:
     assert validated(toy(), *few)["nelbo"] != pytest.approx(one["nelbo"])
 
 
-def test_the_distance_of_samples_is_the_same_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Weighed by their pixels, where the extractor that training takes would have to be trained."""
-    from aigc_cli.metrics.extractors.classifier import Classifier
+@dataclass(frozen=True)
+class PlainConfig:
+    name: str
 
-    monkeypatch.setattr(Classifier, "__init__", pytest.fail)
+
+class Pixels:
+    """An extractor that need not be trained: the pixels themselves."""
+
+    name, checksum, canonical = "pixels", "0" * 64, False
+    facts: ClassVar[Mapping[str, Any]] = {}
+    widths: ClassVar[Mapping[str, int]] = {"features": 16}
+
+    def __init__(self, config: PlainConfig, sources: Any) -> None:
+        pass
+
+    def __call__(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"features": images.float().flatten(1)[:, :16] / 255}
+
+
+def test_the_distance_of_samples_is_the_same_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    stand_in = registry.Component("extractor", "classifier", Pixels, PlainConfig)
+    registry.load("extractor")
+    monkeypatch.setitem(registry._components, ("extractor", "classifier"), stand_in)
+    distance = validated(toy(), "trainer.validate_metric=fd", "trainer.validate_items=40")
+    assert set(distance) == {"fd[pixels]"}
+    assert distance == validated(toy(), "trainer.validate_metric=fd", "trainer.validate_items=40")
 
 
 def test_a_model_without_score_and_samples_cannot_be_validated() -> None:

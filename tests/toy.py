@@ -11,7 +11,8 @@ import torch
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
-from aigc_cli.config.schema import STRICT, compose
+from aigc_cli.config.compose import compose
+from aigc_cli.config.schema import STRICT
 from aigc_cli.modalities.base import Batch, DataSpec
 from aigc_cli.models.base import Losses
 from aigc_cli.models.build import build_model

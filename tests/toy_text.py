@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from aigc_cli.config.schema import compose
+from aigc_cli.config.compose import compose
 from aigc_cli.data import open_dataset
 from aigc_cli.data.base import Dataset
 from aigc_cli.modalities.base import Batch, DataSpec

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from aigc_cli.commands.eval_kinds import by_kind
 from aigc_cli.commands.eval_words import check_no_controls, check_number, warn_of_ignored
 from aigc_cli.commands.evaluating import open_setting, open_side, with_extractor
-from aigc_cli.config.schema import Options, compose
+from aigc_cli.config.compose import compose
+from aigc_cli.config.schema import Options
 from aigc_cli.errors import ConfigError
 from aigc_cli.files import check_writable, path_of, resource_errors
 from aigc_cli.metrics.base import require

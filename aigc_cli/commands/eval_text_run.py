@@ -11,7 +11,8 @@ from aigc_cli.commands.eval_kinds import by_kind
 from aigc_cli.commands.eval_model import held_out_items
 from aigc_cli.commands.eval_words import check_no_other_side, check_number, records_folder
 from aigc_cli.commands.evaluating import open_setting
-from aigc_cli.config.schema import Options, check, compose
+from aigc_cli.config.compose import compose
+from aigc_cli.config.schema import Options, check
 from aigc_cli.errors import ConfigError, warn
 from aigc_cli.metrics.infill import measure_infill
 from aigc_cli.metrics.latents import measure_active_units
@@ -77,7 +78,7 @@ def with_usual_metrics(runs: Sequence[Run], asked: EvalConfig, options: Options)
     if any(word.lstrip("+").startswith("metric=") for word in options.overrides):
         return asked
     usual = [name for name in usual_metrics(runs[0]) if all(name in usual_metrics(run) for run in runs)]
-    return replace(asked, metric=compose("eval", [f"metric={','.join(usual)}"])["metric"])
+    return replace(asked, metric=compose("eval", options.overrides, usual=usual)["metric"])
 
 
 def text_records(runs: Sequence[Run], asked: EvalConfig, options: Options) -> list[tuple[str, dict[str, Any]]]:

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from aigc_cli.commands.train_report import report_end, report_start
 from aigc_cli.config.schema import Options
@@ -71,14 +74,10 @@ def train(config: dict[str, Any], options: Options, note: Path | None) -> TrainR
         if run is not None:
             run = Run(run.path, writes=processes.main)
             locks.enter_context(run.lock())
-            if processes.from_main(lambda: _is_done(run, settings)):
+            if processes.from_main(partial(_is_done, run, settings)):
                 return _result(run, config)
 
-        def make() -> tuple[Parts, Monitor]:
-            parts = build(config, settings, device, run.path if run is not None else None)
-            return parts, Monitor(parts.model, parts.splits, settings.trainer, device)
-
-        parts, monitor = processes.in_turn(make)
+        parts, monitor = processes.in_turn(partial(_build, config, settings, device, run))
         if run is None:
             run = Run(processes.from_main(lambda: create_run(config).path), writes=processes.main)
             locks.enter_context(run.lock())
@@ -127,7 +126,12 @@ def _is_done(run: Run, settings: Settings) -> bool:
     return run.status() == "complete" and run.step >= settings.trainer.steps
 
 
-def _trainer(run: Run, parts: Parts, settings: Settings, device: Any, processes: Processes) -> Trainer:
+def _build(config: dict[str, Any], settings: Settings, device: torch.device, run: Run | None) -> tuple[Parts, Monitor]:
+    parts = build(config, settings, device, run.path if run is not None else None)
+    return parts, Monitor(parts.model, parts.splits, settings.trainer, device)
+
+
+def _trainer(run: Run, parts: Parts, settings: Settings, device: torch.device, processes: Processes) -> Trainer:
     config, seed = settings.trainer, settings.seed
     loader = Loader(
         parts.dataset, batch_size=share_of(config.batch_size, processes.world_size), seed=seed, device=device,

@@ -119,7 +119,7 @@ def _keys(command: str, before: list[str], word: str) -> list[str]:
 
 
 def _composed(command: str, overrides: list[str]) -> dict[str, object]:
-    from aigc_cli.config.schema import compose
+    from aigc_cli.config.compose import compose
 
     for words in (overrides, []):
         with suppress(AigcError):

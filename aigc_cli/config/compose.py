@@ -28,10 +28,11 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from aigc_cli.config.explain import SECTIONS, explain
-from aigc_cli.config.folders import config_folders, packaged_configs, top_level_keys
+from aigc_cli.config.folders import config_folders, defaults, options, packaged_configs, top_level_keys
 from aigc_cli.config.grammar import prepare
 from aigc_cli.config.schema import walk
 from aigc_cli.config.variants import VariantLoader
+from aigc_cli.config.words import split_key
 from aigc_cli.errors import ConfigError, suggest
 
 _PLUGIN = re.compile(r"(hydra\._internal\.core_plugins|hydra_plugins)\.[\w.]+")
@@ -121,9 +122,34 @@ def config_loader() -> Iterator[ConfigLoader]:
         yield VariantLoader(hydra.config_loader.get_search_path())
 
 
-def compose(command: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """See :func:`aigc_cli.config.schema.compose`."""
-    return plain(command, compose_raw(command, prepare(command, overrides)))
+def compose(command: str, overrides: Sequence[str] = (), *, usual: Sequence[str] | None = None) -> dict[str, Any]:
+    """The resolved configuration of `command` after the user's key=value words, as plain data.
+
+    Args:
+        command: ``train``, ``sample``, ``eval`` or ``embed``.
+        overrides: the words as they were typed.
+        usual: the metrics of ``eval`` where no word names any. What is usual depends on the run, which the words name:
+            until it is known (None), they are those of ``eval.yaml`` and, so that no word is lost, those that a word
+            sets a key of.
+
+    Raises:
+        ConfigError: a word that is misspelt or malformed, or a configuration that names code to run.
+    """
+    words = prepare(command, overrides)
+    if command == "eval":
+        words = _with_metrics(words, usual)
+    return plain(command, compose_raw(command, words))
+
+
+def _with_metrics(words: list[str], usual: Sequence[str] | None) -> list[str]:
+    keys = [split_key(word)[1] for word in words]
+    if "metric" in keys:
+        return words
+    if usual is None:
+        chosen = next(entry["metric"] for entry in defaults("eval")["defaults"] if "metric" in entry)
+        named = [key.split(".")[1] for key in keys if key.startswith("metric.")]
+        usual = [*chosen, *(name for name in named if name in options("metric"))]
+    return [*words, f"metric=[{','.join(dict.fromkeys(usual))}]"]
 
 
 def compose_raw(command: str, words: Sequence[str], *, run_mode: RunMode = RunMode.RUN) -> DictConfig:

@@ -13,7 +13,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from aigc_cli.config.folders import groups
+from aigc_cli.config.folders import groups, options
 from aigc_cli.config.grammar import parse, several_values
 from aigc_cli.config.schema import walk, yaml_reason
 from aigc_cli.errors import ConfigError, nearest, suggest
@@ -124,6 +124,9 @@ def known_keys(config: DictConfig) -> set[str]:
 
 def _nearest_key(command: str, key: str, known: Sequence[str]) -> str:
     """A hint that looks among the key's own siblings first, then everywhere but where a run has chosen already."""
+    group, _, name = key.rpartition(".")[0].partition(".")
+    if group in groups(command) and name in options(group):
+        return f"{name} is not among the metrics that are measured here: name it with {group}="
     own = [other for other in known if other.split(".")[0] != "hydra" or key.split(".")[0] == "hydra"]
     section, _, last = key.rpartition(".")
     siblings = [other for other in own if other.rpartition(".")[0] == section]

@@ -37,17 +37,6 @@ class Options:
     plugins: tuple[str, ...] = ()  # modules named with --plugin
 
 
-def compose(command: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """The resolved configuration of `command` after the user's key=value words, as plain data.
-
-    Raises:
-        ConfigError: a word that is misspelt or malformed, or a configuration that names code to run.
-    """
-    from aigc_cli.config.compose import compose as with_hydra  # Hydra takes 0.2 s to import
-
-    return with_hydra(command, overrides)
-
-
 def identity(config: Mapping[str, Any]) -> str:
     """The sha256 of a resolved configuration, but for where its run lies, and how an automatic batch is divided."""
     kept = {key: value for key, value in config.items() if key not in _NOT_IDENTITY}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -20,6 +21,7 @@ from aigc_cli.training.distributed import Processes
 from aigc_cli.training.ema import EMA
 from aigc_cli.training.optimizers import load_optimizer_state, optimizer_state
 from aigc_cli.training.parallel import as_spread, gathered
+from aigc_cli.training.settings import TrainerConfig
 
 
 class Saver:
@@ -68,12 +70,15 @@ class Saver:
         self.checkpoints.prune(state.step, self.keep, state.best_step)
         self.run.set_status("running", state.step)
 
-    def check_space(self, one: int, count: int) -> None:
-        """Refuses a run whose checkpoints do not fit on its disk: up to `count` at a time, of `one` bytes each.
+    def check_space(self, one: int, config: TrainerConfig, step: int) -> None:
+        """Refuses a run of `config` from `step` on whose checkpoints, of `one` bytes each, do not fit on its disk.
 
         Raises:
             ResourceError: they do not; the message gives both sizes.
         """
+        saves = math.ceil((config.steps - step) / config.checkpoint_every)
+        # Those that are kept and the one being written, and the best.
+        count = min(saves, self.keep + 1) + int(config.validate_every is not None)
         used = sum(path.stat().st_size for path in self.checkpoints.path.rglob("*") if path.is_file())
         free = shutil.disk_usage(self.run.path).free + used
         if count * one > free:

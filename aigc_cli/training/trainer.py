@@ -211,7 +211,7 @@ class Trainer:
         self.bar.notes.update(shown | {"items/s": f"{rate:.0f}"})
 
     def _examine(self) -> None:
-        """The model's own curves, of the weights as they are: a discriminator has learnt from those, not their average."""
+        """The model's own curves, of its weights as they are: a discriminator has not learnt from their average."""
         self.model.eval()
         with torch.no_grad(), self.parallel.whole():
             curves = self.processes.from_main(self.hooks.examine)  # type: ignore[arg-type]
@@ -256,13 +256,11 @@ class Trainer:
         Raises:
             ResourceError: they do not; the message gives both sizes.
         """
-        config, networks = self.config, map(self.model.network, self.optimizers)
+        networks = map(self.model.network, self.optimizers)
         moments = state_copies(self.optimizer_config) * sum(size_of(network.parameters()) for network in networks)
         average = size_of(self.ema.shadow.values()) if self.ema is not None else 0
-        saves = math.ceil((config.steps - self.state.step) / config.checkpoint_every)
-        # Those that are kept and the one being written, and the best.
-        count = min(saves, config.keep + 1) + int(config.validate_every is not None)
-        self.saver.check_space(size_of(self.model.state_dict().values()) + average + moments, count)
+        one = size_of(self.model.state_dict().values()) + average + moments
+        self.saver.check_space(one, self.config, self.state.step)
 
     def save(self) -> None:
         """Begins to write a checkpoint; when it is there, those go that `keep` no longer covers."""

@@ -17,7 +17,8 @@ def auto_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> "Run":
     from pydantic.dataclasses import dataclass
 
     from aigc_cli import registry
-    from aigc_cli.config.schema import STRICT, compose
+    from aigc_cli.config.compose import compose
+    from aigc_cli.config.schema import STRICT
     from aigc_cli.data import open_dataset
     from aigc_cli.models.latent import LatentControls, LatentModel
     from aigc_cli.runs import create_run

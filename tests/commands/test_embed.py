@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from aigc_cli.cli import main
-from aigc_cli.config.schema import compose
+from aigc_cli.config.compose import compose
 from aigc_cli.modalities.base import Batch, DataSpec
 from aigc_cli.modalities.codecs import TextCodec
 from aigc_cli.modalities.tokenizers import BOS, SPECIALS, CharTokenizer

@@ -17,7 +17,8 @@ from toy import toy_run
 
 from aigc_cli.cli import main
 from aigc_cli.commands import sample
-from aigc_cli.config.schema import STRICT, Options, compose
+from aigc_cli.config.compose import compose
+from aigc_cli.config.schema import STRICT, Options
 from aigc_cli.errors import ConfigError, ResourceError
 from aigc_cli.modalities.provenance import Provenance
 from aigc_cli.models.gan.gan import GAN
@@ -347,7 +348,8 @@ def test_ctrl_c_leaves_nothing(tiny_run: Run) -> None:
     code = (
         "import os, signal, sys\n"
         "from aigc_cli.commands import sample\n"
-        "from aigc_cli.config.schema import Options, compose\n"
+        "from aigc_cli.config.compose import compose\n"
+        "from aigc_cli.config.schema import Options\n"
         "from aigc_cli.modalities.image_writers import PNGWriter\n"
         "put = PNGWriter._put\n"
         "def interrupted(self, raw):\n"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from aigc_cli.config.schema import compose
+from aigc_cli.config.compose import compose
 from aigc_cli.data import open_dataset
 from aigc_cli.modalities.codecs import TextCodec
 from aigc_cli.models.build import build_model

@@ -6,8 +6,9 @@ import pytest
 from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
 
+from aigc_cli.config.compose import compose
 from aigc_cli.config.folders import config_folders, describe, options, packaged_configs
-from aigc_cli.config.schema import STRICT, check, compose, identity, load_yaml, save_yaml
+from aigc_cli.config.schema import STRICT, check, identity, load_yaml, save_yaml
 from aigc_cli.errors import ConfigError, DataError
 
 
@@ -290,6 +291,17 @@ def test_controls_keep_numbers_and_lists() -> None:
 @pytest.mark.parametrize("word", ["metric=fid,kid", "metric=[fid,kid]"])
 def test_metrics_are_a_list(word: str) -> None:
     assert list(compose("eval", [word])["metric"]) == ["fid", "kid"]
+
+
+def test_words_for_a_metric_that_nobody_named_yet() -> None:
+    words = ["metric.likelihood.samples=64"]
+    assert compose("eval", words)["metric"]["likelihood"]["samples"] == 64
+    assert list(compose("eval", words, usual=("likelihood", "distinct"))["metric"]) == ["likelihood", "distinct"]
+    assert list(compose("eval", ["metric=fid"], usual=("likelihood",))["metric"]) == ["fid"]
+    with pytest.raises(ConfigError, match=r"metric\.likelihood\.samples.*\n.*metric="):
+        compose("eval", words, usual=("distinct",))
+    with pytest.raises(ConfigError, match=r"metric\.likelihod\.samples"):
+        compose("eval", ["metric.likelihod.samples=64"])
 
 
 # saved configurations

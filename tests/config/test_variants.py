@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from aigc_cli.config.compose import compose_raw
-from aigc_cli.config.schema import compose
+from aigc_cli.config.compose import compose, compose_raw
 from aigc_cli.errors import ConfigError
 
 

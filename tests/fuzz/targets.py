@@ -18,8 +18,8 @@ import yaml
 from hypothesis import strategies as st
 from PIL import Image
 
+from aigc_cli.config.compose import compose
 from aigc_cli.config.folders import options
-from aigc_cli.config.schema import compose
 from aigc_cli.config.words import COMMANDS, FLAGS
 from aigc_cli.files import checksum
 

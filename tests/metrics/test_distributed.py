@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from aigc_cli import registry
-from aigc_cli.config.schema import check, compose
+from aigc_cli.config.compose import compose
+from aigc_cli.config.schema import check
 from aigc_cli.metrics import reconstruction
 
 RANK = """

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from aigc_cli.data.images import ImageDataset
-from aigc_cli.data.open import Splits
 from aigc_cli.errors import ConfigError, DataError
 from aigc_cli.metrics import evaluation
 from aigc_cli.metrics.evaluation import Evaluator

@@ -6,7 +6,7 @@ import pytest
 import torch
 from toy_text import ToyText, documents, windows
 
-from aigc_cli.config.schema import compose
+from aigc_cli.config.compose import compose
 from aigc_cli.errors import ConfigError
 from aigc_cli.metrics.infill import gaps_of, measure_infill
 from aigc_cli.metrics.passages import Passages

@@ -2,8 +2,8 @@
 
 import pytest
 
+from aigc_cli.config.compose import compose
 from aigc_cli.config.grammar import FIGURES
-from aigc_cli.config.schema import compose
 from aigc_cli.registry import find, names
 
 

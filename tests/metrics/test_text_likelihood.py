@@ -10,7 +10,7 @@ import torch
 from torch.nn.functional import cross_entropy
 from toy_text import ToyText, documents
 
-from aigc_cli.config.schema import compose
+from aigc_cli.config.compose import compose
 from aigc_cli.data import open_dataset
 from aigc_cli.data.base import Dataset
 from aigc_cli.data.open import items_at

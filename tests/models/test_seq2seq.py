@@ -11,7 +11,8 @@ from fitting import fit
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from aigc_cli.config.schema import check, compose
+from aigc_cli.config.compose import compose
+from aigc_cli.config.schema import check
 from aigc_cli.errors import ConfigError
 from aigc_cli.modalities.base import Batch, DataSpec
 from aigc_cli.models.seq2seq import Seq2SeqConfig, Seq2SeqModel

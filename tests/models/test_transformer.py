@@ -10,7 +10,8 @@ import torch
 from fitting import fit
 from torch.nn.functional import cross_entropy
 
-from aigc_cli.config.schema import check, compose
+from aigc_cli.config.compose import compose
+from aigc_cli.config.schema import check
 from aigc_cli.errors import ConfigError
 from aigc_cli.modalities.base import Batch, DataSpec
 from aigc_cli.models.transformer import DecoderConfig, DecoderLanguageModel

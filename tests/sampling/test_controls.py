@@ -5,7 +5,8 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 from toy import Toy, ToyControls
 
-from aigc_cli.config.schema import STRICT, compose
+from aigc_cli.config.compose import compose
+from aigc_cli.config.schema import STRICT
 from aigc_cli.errors import ConfigError
 from aigc_cli.modalities.base import DataSpec
 from aigc_cli.models.base import Model, NoControls

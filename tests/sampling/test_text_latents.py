@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 from toy_text import TOKENIZER, ToyText, documents
 
-from aigc_cli.config.schema import check, compose
+from aigc_cli.config.compose import compose
+from aigc_cli.config.schema import check
 from aigc_cli.errors import ConfigError
 from aigc_cli.modalities.base import Batch
 from aigc_cli.modalities.codecs import TextCodec

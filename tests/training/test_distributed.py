@@ -5,6 +5,7 @@ from datetime import timedelta
 
 import pytest
 import torch
+
 from aigc_cli.config.compose import compose
 from aigc_cli.errors import ConfigError, ResourceError
 from aigc_cli.training import distributed

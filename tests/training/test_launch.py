@@ -7,12 +7,11 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-import torch
+from together import fails_in_one
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
 from aigc_cli.errors import ConfigError, DataError, NonFiniteError, ResourceError, Terminated
 from aigc_cli.training.batch_size import BatchTooLarge
-from aigc_cli.training.distributed import join
 from aigc_cli.training.launch import first_cause, run_together
 
 
@@ -56,14 +55,6 @@ def test_processes_that_signals_ended(tmp_path: Path) -> None:
     assert isinstance(reason(tmp_path, lost, exitcode=-signal.SIGTERM), Terminated)
     assert isinstance(reason(tmp_path, {}, interrupted=True), KeyboardInterrupt)
     assert isinstance(reason(tmp_path, {"code": 5}, interrupted=True), ResourceError)  # it says more
-
-
-def fails_in_one() -> None:
-    """What each of two processes does: one raises while the other waits for it."""
-    with join(torch.device("cpu")) as processes:
-        if not processes.main:
-            raise NonFiniteError("step 7: main/loss is not finite", "lower optimizer.lr")
-        processes.highest(0)
 
 
 @pytest.mark.slow

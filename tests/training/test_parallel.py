@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import distributed
 from toy_text import ToyText, documents
 
-from aigc_cli.config.schema import compose
+from aigc_cli.config.compose import compose
 from aigc_cli.data.images import ImageDataset
 from aigc_cli.data.loader import Loader
 from aigc_cli.errors import ConfigError

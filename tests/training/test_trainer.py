@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from aigc_cli.config.schema import compose
+from aigc_cli.config.compose import compose
 from aigc_cli.data.images import ImageDataset
 from aigc_cli.data.loader import Loader
 from aigc_cli.errors import ConfigError, DataError, Interrupted, NonFiniteError, Terminated

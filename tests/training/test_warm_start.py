@@ -13,7 +13,8 @@ import torch
 from toy_text import ToyText, windows
 
 from aigc_cli.commands.train import run_training, settled
-from aigc_cli.config.schema import Options, compose
+from aigc_cli.config.compose import compose
+from aigc_cli.config.schema import Options
 from aigc_cli.data.loader import Loader
 from aigc_cli.errors import ConfigError, DataError
 from aigc_cli.modalities.base import Codec, DataSpec

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from aigc_cli.config.schema import check, compose
+from aigc_cli.config.compose import compose
+from aigc_cli.config.schema import check
 from aigc_cli.modalities.base import Batch, DataSpec
 from aigc_cli.models.gan.config import GANConfig
 from aigc_cli.models.gan.gan import GAN

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from aigc_cli.config.schema import check, compose
+from aigc_cli.config.compose import compose
+from aigc_cli.config.schema import check
 from aigc_cli.errors import ConfigError
 from aigc_cli.modalities.base import DataSpec
 from aigc_cli.models.gan.config import GANConfig

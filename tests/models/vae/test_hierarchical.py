@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.distributions import Normal as TorchNormal
 from torch.distributions import kl_divergence
 
-from aigc_cli.config.schema import check, compose
+from aigc_cli.config.compose import compose
+from aigc_cli.config.schema import check
 from aigc_cli.errors import ConfigError
 from aigc_cli.modalities.base import Batch, DataSpec
 from aigc_cli.models.latent import slerp

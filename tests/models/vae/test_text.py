@@ -12,7 +12,8 @@ import torch
 from fitting import fit
 from toy_text import TOKENIZER, ToyText, documents, windows
 
-from aigc_cli.config.schema import check, compose
+from aigc_cli.config.compose import compose
+from aigc_cli.config.schema import check
 from aigc_cli.data.loader import Loader
 from aigc_cli.errors import ConfigError
 from aigc_cli.modalities.base import Batch, DataSpec

@@ -10,7 +10,8 @@ import torch
 from fitting import fit
 from torch import Tensor
 
-from aigc_cli.config.schema import check, compose
+from aigc_cli.config.compose import compose
+from aigc_cli.config.schema import check
 from aigc_cli.errors import ConfigError
 from aigc_cli.modalities.base import Batch, DataSpec
 from aigc_cli.models.vae.networks import NETWORKS
