@@ -42,10 +42,10 @@ def _run(words: Words) -> int:
         return EXIT_OK
     if words.help or words.command in (None, "help"):
         return _help(words)
-    if words.plugins:
+    if words.plugin:
         from aigc_cli.registry import import_plugin
 
-        for module in words.plugins:
+        for module in words.plugin:
             import_plugin(module)
     return _COMMANDS[str(words.command)](words)
 
@@ -56,7 +56,9 @@ def _help(words: Words) -> int:
     if words.command is None and (words.overrides or words.names):
         raise ConfigError("there is no command before these words", "write for example aigc train model=gan")
     topic = words.command if words.command != "help" else next(iter(words.names), None)
-    print(help_text(topic))
+    chosen = (word.partition("=") for word in words.overrides)
+    groups = ("model", "data", "optimizer", "trainer", "metric")
+    print(help_text(topic, [(group, name) for group, _, name in chosen if group in groups]))
     return EXIT_OK
 
 
@@ -69,9 +71,9 @@ def _composed(words: Words) -> int:
 
     command = str(words.command)
     overrides = tuple(words.overrides)
-    if words.metrics:
-        overrides += (f"metric=[{','.join(words.metrics)}]",)
-    options = Options(overrides=overrides, json=words.json, resume=words.resume, plugins=tuple(words.plugins))
+    if words.metric:
+        overrides += (f"metric=[{','.join(words.metric)}]",)
+    options = Options(overrides=overrides, json=words.json, resume=words.resume, plugins=tuple(words.plugin))
     if words.cfg is not None:
         return _show(command, overrides, words)
     if words.multirun:
@@ -89,10 +91,11 @@ def _resumed(options: Options) -> tuple[Options, tuple[str, ...]]:
     """The options with words that change the run's own configuration; the defaults' only say where runs lie."""
     from dataclasses import replace
 
-    from aigc_cli.config.grammar import prepare, refuse_sweeps
+    from aigc_cli.config.explain import refuse, several_values
+    from aigc_cli.config.grammar import parse, prepare
 
     words = tuple(prepare("train", options.overrides))
-    refuse_sweeps(words)
+    refuse([several_values(parsed) for word in words if (parsed := parse(word)) and parsed.is_sweep_override()])
     return replace(options, overrides=words), tuple(word for word in words if word.startswith("outputs="))
 
 

@@ -6,7 +6,8 @@ import errno
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -141,3 +142,28 @@ def resource_errors(path: Path, elsewhere: str = _OF_RUNS) -> Iterator[None]:
         if error.errno not in _FIRST:
             raise
         raise ResourceError(f"cannot write {path}: {error.strerror}", hint_for(error, elsewhere)) from error
+
+
+def walk_files(root: Path) -> Iterator[tuple[str, Path]]:
+    """The files below a folder, each with its name within.
+
+    Files and folders whose names begin with a dot are passed over, and so is a link that leads back up.
+    """
+    seen: set[str] = set()
+    for folder, folders, names in os.walk(root, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for path in (Path(folder, name) for name in names if not name.startswith(".")):
+            if path.is_file():
+                yield path.relative_to(root).as_posix(), path
+
+
+def kinds_of(names: Iterable[str]) -> str:
+    """What kinds of files there are, for a message that none is of the kind that is wanted."""
+    kinds = Counter(Path(name).suffix.lower() or "no suffix" for name in names)
+    seen = ", ".join(f"{count} x {kind}" for kind, count in kinds.most_common(5))
+    return f"it has {seen}" if seen else "it is empty"

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
+import importlib.util
 import pkgutil
 import sys
 from collections.abc import Callable
@@ -52,8 +53,11 @@ _loaded: set[str] = set()
 _plugins: dict[str, Path | None] = {}
 
 
-def register(kind: str, name: str, config: type) -> Callable[[T], T]:
-    """Registers a class or function as the component `name` of `kind` (a key of :data:`HOMES`)."""
+def register(kind: str, name: str, config: type = object) -> Callable[[T], T]:
+    """Registers a class or function as the component `name` of `kind` (a key of :data:`HOMES`).
+
+    `config` types its configuration; a modality has none.
+    """
     if kind not in HOMES:
         raise ValueError(f"unknown kind {kind!r}, choose from {', '.join(HOMES)}")
 
@@ -82,8 +86,25 @@ def load(kind: str) -> None:
         for module in pkgutil.walk_packages(package.__path__, f"{home}."):
             importlib.import_module(module.name)
         _loaded.add(home)
+    _load_plugins()
+
+
+def _load_plugins() -> None:
     for point in plugin_entry_points():
         _import(point.value.split(":")[0])
+
+
+def _load_modality(name: str) -> None:
+    """Imports the module of our folder that is called as a modality, else the plugins.
+
+    Of the other kinds all modules are imported, to find who calls themselves alike; here that would bring Pillow,
+    torch and tokenizers along for the sake of a name or a shape.
+    """
+    module = f"{HOMES['modality']}.{name}"
+    if name.isidentifier() and importlib.util.find_spec(module) is not None:
+        importlib.import_module(module)
+    else:
+        _load_plugins()
 
 
 def names(kind: str) -> list[str]:
@@ -98,7 +119,10 @@ def find(kind: str, name: str) -> Component:
     Raises:
         ConfigError: there is none; the message names the nearest.
     """
-    load(kind)
+    if kind == "modality":
+        _load_modality(name)
+    else:
+        load(kind)
     try:
         return _components[kind, name]
     except KeyError:

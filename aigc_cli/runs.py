@@ -27,7 +27,7 @@ from typing import Any
 from aigc_cli.config.schema import identity, load_yaml, save_yaml
 from aigc_cli.errors import ConfigError, DataError, suggest, unreadable
 from aigc_cli.files import check_writable, path_of, read_json, resource_errors, write_atomically, write_json
-from aigc_cli.modalities.base import DataSpec
+from aigc_cli.modalities.base import DataSpec, modality
 
 OUTPUTS = Path("outputs")
 _RECORDED = (
@@ -78,20 +78,8 @@ class Run:
         """What its model knows of its data."""
         path = self.path / "data.json"
         try:
-            saved = read_json(path)
-            modality, shape = str(saved["modality"]), tuple(int(size) for size in saved["shape"])
-            dimensions = {"image": 3, "text": 1, "pairs": 1}.get(modality, len(shape))
-            if min(shape, default=0) < 1 or len(shape) != dimensions:
-                raise ValueError(f"shape {list(shape)} is not that of {modality} data")
-            return DataSpec(
-                modality=modality,
-                shape=shape,
-                classes=tuple(str(name) for name in saved["classes"]),
-                vocab_size=None if saved["vocab_size"] is None else int(saved["vocab_size"]),
-                specials=tuple((str(name), int(token)) for name, token in saved.get("specials", ())),
-                fingerprint=str(saved["fingerprint"]),
-            )
-        except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
+            return _spec(read_json(path))
+        except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
             raise unreadable(path, error, "restore the file, or train the run again") from None
 
     def save_config(
@@ -185,6 +173,26 @@ class Run:
         except OSError:
             return False
         return False
+
+
+def _spec(saved: Mapping[str, Any]) -> DataSpec:
+    name, source = str(saved["modality"]), saved.get("source")
+    if name == "pairs":  # as older runs have it, of texts whose source is text of the same tokens
+        name, source = "text", {**saved, "modality": "text", "fingerprint": ""}
+    shape = tuple(int(size) for size in saved["shape"])
+    vocab_size = None if saved["vocab_size"] is None else int(saved["vocab_size"])
+    dimensions = len(modality(name).axes) if vocab_size is None else 1
+    if min(shape, default=0) < 1 or len(shape) != dimensions:
+        raise ValueError(f"shape {list(shape)} is not that of {name} data")
+    return DataSpec(
+        modality=name,
+        shape=shape,
+        classes=tuple(str(label) for label in saved["classes"]),
+        vocab_size=vocab_size,
+        specials=tuple((str(special), int(token)) for special, token in saved.get("specials", ())),
+        fingerprint=str(saved["fingerprint"]),
+        source=None if source is None else _spec(source),
+    )
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:

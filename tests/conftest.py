@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 if TYPE_CHECKING:
+    from aigc_cli.modalities.samples import Provenance
     from aigc_cli.runs import Run
 
 # Read when torch and matplotlib are first imported, which is after this file.
@@ -97,3 +98,18 @@ def random_inception(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     monkeypatch.setattr(inception.Inception, "widths", {"features": 12, "logits": 3})
     torch.save({"a": torch.zeros(1)}, tmp_path / "w.pth")
     return tmp_path / "w.pth"
+
+
+@pytest.fixture
+def provenance() -> Callable[..., Provenance]:
+    """Makes the provenance of some samples, with changes."""
+    from aigc_cli.modalities.samples import Provenance
+
+    def make(**changes: object) -> Provenance:
+        values = {
+            "modality": "image", "format": "png", "run": "gan-digits/a", "model": "gan", "data": "digits", "step": 7,
+            "model_checksum": "ab" * 32, "seed": 3, "controls": {"truncation": 0.5},
+        }  # fmt: skip
+        return Provenance(**{**values, **changes})  # type: ignore[arg-type]
+
+    return make

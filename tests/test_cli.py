@@ -78,11 +78,11 @@ def test_resume_takes_a_run_or_none(line: str, run: str, overrides: list[str]) -
 
 @pytest.mark.parametrize("line", ["eval --metric fid,kid", "eval --metric=fid,kid", "eval --metric fid --metric kid"])
 def test_metrics(line: str) -> None:
-    assert parse(line.split()).metrics == ["fid", "kid"]
+    assert parse(line.split()).metric == ["fid", "kid"]
 
 
 def test_plugins_repeat() -> None:
-    assert parse(["train", "--plugin", "a", "--plugin=b.c"]).plugins == ["a", "b.c"]
+    assert parse(["train", "--plugin", "a", "--plugin=b.c"]).plugin == ["a", "b.c"]
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,9 @@ def images(channels, size, classes):
 KINDS = {
     "image": [images(1, 8, 10), images(1, 16, 0), images(3, 32, 10), images(3, 64, 0)],
     "text": [ToyText(rows) for rows in (windows(24, 2), windows(24, 17), documents(24, 9), documents(24, 33))],
-    "pairs": [ToyText(documents(24, n), documents(24, m, seed=5)) for n, m in ((4, 4), (9, 9), (6, 12), (12, 6))],
+    "text from text": [
+        ToyText(documents(24, n), documents(24, m, seed=5)) for n, m in ((4, 4), (9, 9), (6, 12), (12, 6))
+    ],
 }
 
 

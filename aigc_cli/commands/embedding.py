@@ -17,7 +17,7 @@ from torch.nn.functional import normalize
 from aigc_cli.errors import ConfigError
 from aigc_cli.files import replacing
 from aigc_cli.modalities.base import Batch
-from aigc_cli.modalities.codecs import TextCodec
+from aigc_cli.modalities.text import TextCodec
 from aigc_cli.modalities.text_files import printable, read_lines, without_surrogates
 from aigc_cli.modalities.tokenizers import BOS, EOS, PAD
 from aigc_cli.models.language_model import padded
@@ -91,8 +91,8 @@ def embed(restored: Restored, lines: Sequence[Line], read: Read, batch_size: int
         ConfigError: the model gives no vectors, or is not of text.
     """
     codec, model, name = restored.codec, restored.model, restored.run.name
-    if not isinstance(codec, TextCodec) or restored.spec.modality != "text":
-        raise ConfigError(f"aigc embed reads text, and {name} is of {restored.spec.modality}", "name a run on text")
+    if not isinstance(codec, TextCodec) or restored.spec.kind != "text":
+        raise ConfigError(f"aigc embed reads text, and {name} is of {restored.spec.kind}", "name a run on text")
     if not hasattr(model, "encode"):
         raise ConfigError(f"{name} gives no vectors: its model has no encoder", "name a run of model=bert")
     encoder = cast(Encoder, model)

@@ -30,7 +30,7 @@ from aigc_cli.metrics.written import (
     reconstructions,
     translations,
 )
-from aigc_cli.modalities.codecs import TextCodec
+from aigc_cli.modalities.text import TextCodec
 from aigc_cli.models.variational import VariationalModel
 from aigc_cli.registry import find
 from aigc_cli.runs import Run, find_run
@@ -47,7 +47,7 @@ Told = tuple[list[Result], Sides]
 #: The metrics of a run of each modality of text, where nobody names any.
 USUAL = {
     "text": ("likelihood", "distinct", "self_bleu", "repetition", "copied"),
-    "pairs": ("likelihood", "bleu", "chrf"),
+    "text from text": ("likelihood", "bleu", "chrf"),
 }
 #: Those that come to them where the model has a latent for each text.
 USUAL_OF_LATENTS = ("reconstruction_bleu", "active_units")
@@ -64,13 +64,13 @@ def text_run(asked: EvalConfig) -> Run | None:
     except ConfigError:  # told where a run is needed
         return None
     assert run.config  # one that cannot be read is told of before anything that follows from it
-    return run if run.spec.modality in USUAL else None
+    return run if run.spec.kind in USUAL else None
 
 
 def usual_metrics(run: Run) -> tuple[str, ...]:
     """The metrics of a run of text where nobody names any."""
     latent = issubclass(model_class(run.config["model"]["name"]), VariationalModel)
-    return (*USUAL[run.spec.modality], *(USUAL_OF_LATENTS if latent else ()))
+    return (*USUAL[run.spec.kind], *(USUAL_OF_LATENTS if latent else ()))
 
 
 def with_usual_metrics(runs: Sequence[Run], asked: EvalConfig, options: Options) -> EvalConfig:
@@ -137,7 +137,7 @@ def _open(setting: Setting, kinds: Kinds) -> TextRun:
         wrong = next(iter({**kinds.features, **kinds.pairs}))
         raise ConfigError(f"{wrong} measures images, and {run.name} writes text", fitting)
     alone = [*kinds.fills, *(name for name in kinds.text if name == "continuation" or _reference(name) == "itself")]
-    if run.spec.modality == "pairs" and alone:
+    if run.spec.source is not None and alone:
         raise ConfigError(f"{alone[0]} is for texts that stand alone, and {run.name} translates", fitting)
     check_no_other_side(
         asked, "leave it out, or name a file of text to measure with fake=" if kinds.text else "leave it out"
@@ -178,7 +178,7 @@ class TextRun:
     @property
     def pairs(self) -> bool:
         """Whether it writes one text from another."""
-        return self.restored.spec.modality == "pairs"
+        return self.restored.spec.source is not None
 
     def warn_of_idle(self, kinds: Kinds) -> None:
         """Warns of controls that change nothing in any of the ways in which the model is looked at."""

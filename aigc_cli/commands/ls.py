@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from aigc_cli.config.folders import defaults, describe, options
+from aigc_cli.config.folders import command_keys, header, options
 from aigc_cli.errors import ConfigError, DataError, suggest
 from aigc_cli.files import path_of
 
@@ -40,13 +40,16 @@ _EMPTY = {"runs": "no runs yet; `aigc train` makes one"}
 
 
 def _options(group: str) -> list[Row]:
-    return [{"name": name, "description": describe(path), "file": str(path)} for name, path in options(group).items()]
+    return [
+        {"name": name, "description": next(iter(header(path)), ""), "file": str(path)}
+        for name, path in options(group).items()
+    ]
 
 
 def _runs(outputs: str | None) -> list[Row]:
     from aigc_cli.runs import list_runs
 
-    return [_run_row(run) for run in list_runs(path_of(outputs or defaults("train")["outputs"]))]
+    return [_run_row(run) for run in list_runs(path_of(outputs or command_keys("train")["outputs"].value))]
 
 
 def _run_row(run: Any) -> Row:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import re
 import shlex
 import sys
 from collections.abc import Callable, Mapping
@@ -20,9 +22,9 @@ from aigc_cli.files import checksum, path_of, shown
 from aigc_cli.progress import progress
 
 if TYPE_CHECKING:
+    from aigc_cli.modalities.base import Writer
     from aigc_cli.modalities.prompts import Prompt
-    from aigc_cli.modalities.provenance import Provenance
-    from aigc_cli.modalities.writers import Writer
+    from aigc_cli.modalities.samples import Provenance
     from aigc_cli.runs import Run
     from aigc_cli.sampling.plans import Plan
     from aigc_cli.training.restore import Restored
@@ -62,7 +64,7 @@ class Written:
 
 def main(config: dict[str, Any], options: Options) -> int:
     """Samples as `config` says; the exit code."""
-    from aigc_cli.modalities.writers import find_writer
+    from aigc_cli.modalities.base import find_writer
     from aigc_cli.runs import find_run
     from aigc_cli.sampling.controls import check_controls, field_values, named_values
     from aigc_cli.training.restore import restore_model
@@ -126,7 +128,7 @@ def _prompts(settings: SampleConfig, controls: Mapping[str, Any]) -> list[Prompt
 def _write(
     plan: Plan, settings: SampleConfig, writer: Callable[..., Writer], provenance: Provenance, out: Path
 ) -> Written:
-    from aigc_cli.modalities.provenance import write_record
+    from aigc_cli.modalities.samples import write_record
     from aigc_cli.sampling.folder import check_replaceable, filling
 
     arrangement = plan.arrangement
@@ -144,18 +146,25 @@ def _write(
 
 def default_out(run: Run, provenance: Provenance, usual_format: bool) -> Path:
     """``<run>/generated/step-N-seed-S``, with the controls that are not at their defaults and an unusual format."""
-    from aigc_cli.modalities.arrangement import slug
     from aigc_cli.sampling.controls import check_controls, named_values
 
     usual = named_values(check_controls(run, {}))
     chosen = {word: value for word, value in provenance.controls.items() if value != usual[word]}
     parts = [f"step-{provenance.step}", f"seed-{provenance.seed}"]
-    parts += [slug(f"{word}-{value}") for word, value in sorted(chosen.items())]
+    parts += [_slug(f"{word}-{value}") for word, value in sorted(chosen.items())]
     if "prompt_file" in provenance.source:
-        parts.append(slug(f"prompt_file-{provenance.source['prompt_file']}"))
+        parts.append(_slug(f"prompt_file-{provenance.source['prompt_file']}"))
     if not usual_format:
         parts.append(provenance.format)
     return run.path / GENERATED / "-".join(parts)
+
+
+def _slug(text: str, longest: int = 40) -> str:
+    """A name that a shell and Hydra take as it is, and that differs where the texts differ."""
+    plain = re.sub(r"[^A-Za-z0-9.+_-]+", "_", text)
+    if plain == text and len(plain) <= longest:
+        return plain
+    return f"{plain[:longest]}-{hashlib.blake2b(text.encode(), digest_size=3).hexdigest()}"
 
 
 def _as_words(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -171,7 +180,7 @@ def _as_words(config: Mapping[str, Any]) -> dict[str, Any]:
 def _provenance(
     restored: Restored, settings: SampleConfig, format: str, controls: Mapping[str, Any], plan: Plan
 ) -> Provenance:
-    from aigc_cli.modalities.provenance import Provenance
+    from aigc_cli.modalities.samples import Provenance
 
     run = restored.run
     file = settings.prompt_file
@@ -191,7 +200,7 @@ def _provenance(
 
 
 def _report(written: Written, plan: Plan, provenance: Provenance, settings: SampleConfig) -> None:
-    from aigc_cli.modalities.provenance import RECORD
+    from aigc_cli.modalities.samples import RECORD
 
     folder, files = shown(written.out), written.files
     if written.shown:

@@ -26,10 +26,9 @@ from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, open_dict, read_write
 
 from aigc_cli.commands.sweep_table import collect, common_words, finish, new_row, read_rows
-from aigc_cli.config.compose import QUIET, audit, compose_raw, config_loader, plain
+from aigc_cli.config.compose import QUIET, Loader, audit, compose_raw, config_loader, plain
 from aigc_cli.config.grammar import prepare, quote
 from aigc_cli.config.schema import Options
-from aigc_cli.config.variants import VariantLoader
 from aigc_cli.errors import (
     EXIT_INTERRUPTED,
     EXIT_OK,
@@ -208,7 +207,7 @@ def _stamp() -> str:
 # running them
 
 
-class _AuditingLoader(VariantLoader):
+class _AuditingLoader(Loader):
     """Looks at every job's configuration before Hydra acts on its own part of it, also where an optimizer chose."""
 
     def load_sweep_config(self, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:

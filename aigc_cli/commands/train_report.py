@@ -9,9 +9,9 @@ from pathlib import Path
 from torch import nn
 
 from aigc_cli.data.base import Dataset
-from aigc_cli.errors import warn
+from aigc_cli.errors import ConfigError, warn
 from aigc_cli.files import shown
-from aigc_cli.modalities.codecs import TextCodec, codec_for
+from aigc_cli.modalities.base import modality
 from aigc_cli.runs import OUTPUTS, Run
 from aigc_cli.sampling.controls import model_class, modes_of
 from aigc_cli.training.build import Parts
@@ -52,7 +52,7 @@ def _describe(trainer: Trainer, dataset: Dataset) -> None:
     where = trainer.device if processes.alone else f"{processes.world_size} processes, {trainer.device.type}"
     lines = [
         f"model:       {type(model).__name__}, {_count(model)} parameters ({', '.join(parts)}){trained}",
-        f"data:        {len(dataset)} items of {shape} {spec.modality}{classes}",
+        f"data:        {len(dataset)} items of {shape} {spec.kind}{classes}",
         *(f"             {line}" for line in dataset.describe()),
         f"training:    {config.steps} steps of {config.batch_size * config.accumulate} items on {where}, "
         f"{trainer.precision.name}",
@@ -90,7 +90,7 @@ def _next(run: Run) -> list[str]:
     model = run.config["model"]
     kind = model_class(model["name"])
     modes = modes_of(kind)
-    prompts = run.spec.modality == "text" and hasattr(kind.controls, "prompt")
+    prompts = run.spec.source is None and hasattr(kind.controls, "prompt")
     lines = [f"aigc sample{_prompt(run, 'The ') if prompts else ''}"]
     if "infill" in modes:
         lines.append(f"aigc sample mode=infill{_prompt(run, 'The ____ of')}")
@@ -103,6 +103,9 @@ def _next(run: Run) -> list[str]:
 
 def _prompt(run: Run, text: str) -> str:
     """A prompt in English, where the vocabulary has its characters."""
-    codec = codec_for(run.spec, run.path)
-    readable = isinstance(codec, TextCodec) and not codec.tokenizer.unknown(text.replace("_", ""))
-    return f' prompt="{text}"' if readable else ""
+    kind = modality(run.spec.modality)
+    try:
+        kind.parse(text.replace("_", ""), kind.codec(run.spec, run.path))
+    except ConfigError:
+        return ""
+    return f' prompt="{text}"'

@@ -11,8 +11,8 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from aigc_cli.config.folders import defaults, groups, options
-from aigc_cli.config.words import CFG_KINDS, COMMANDS, FLAG_COMMANDS, FLAGS, is_key_value
+from aigc_cli.config.folders import command_keys, groups, options, top_level_keys
+from aigc_cli.config.words import CFG_KINDS, COMMANDS, FLAGS, is_key_value
 from aigc_cli.errors import AigcError
 
 SHELLS = ("bash",)
@@ -83,7 +83,7 @@ def _candidates(before: list[str], word: str) -> Iterable[str]:
 
 
 def _flags(command: str | None) -> list[str]:
-    return [flag for flag in FLAGS if command is None or command in FLAG_COMMANDS.get(flag, (command,))]
+    return [name for name, flag in FLAGS.items() if command is None or command in flag.commands]
 
 
 def _values(command: str, key: str, value: str) -> Iterable[str]:
@@ -107,8 +107,7 @@ def _listed(prefix: str, value: str, names: Iterable[str]) -> list[str]:
 def _keys(command: str, before: list[str], word: str) -> list[str]:
     """The keys one level below what is typed so far, as ``key=`` or ``section.``."""
     if "." not in word and command in ("sample", "eval", "embed"):
-        own = [f"{key}=" for key in defaults(command) if key not in ("defaults", "controls")]
-        return [*own, *(f"{group}=" for group in groups(command))]
+        return [f"{key}=" for key in top_level_keys(command) - {"controls"}]
     config = _composed(command, [other for other in before if is_key_value(other)])
     section, dot, _ = word.rpartition(".")
     for part in section.split(".") if dot else ():
@@ -136,7 +135,7 @@ def _hydra_options(group: str) -> list[str]:
 
 def _runs() -> list[str]:
     """The runs' names, read from the folders alone."""
-    root = Path(str(defaults("train").get("outputs", "outputs")))
+    root = Path(command_keys("train")["outputs"].value)
     found = [path.parent for path in root.glob("*/*/config.yaml") if path.parent.parent.name != "latest"]
     return ["latest", *(f"{path.parent.name}/{path.name}" for path in sorted(found))]
 

@@ -1,22 +1,27 @@
-"""What Hydra and OmegaConf complain about, in the words of the person at the keyboard."""
+"""What is wrong with a configuration and how to put it right, in the words of the person at the keyboard.
+
+Words are looked at before Hydra applies them: what it would say of them names neither the nearest key nor a remedy.
+"""
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import re
-from collections.abc import Sequence
-
-import yaml
-from hydra.core.config_loader import ConfigLoader
-from hydra.core.override_parser.types import Override
-from hydra.errors import HydraException, MissingConfigException
-from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+import types
+import typing
+from collections.abc import Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from aigc_cli.config.folders import groups, options
-from aigc_cli.config.grammar import parse, several_values
-from aigc_cli.config.schema import walk, yaml_reason
-from aigc_cli.errors import ConfigError, nearest, suggest
+from aigc_cli.errors import ConfigError, nearest, no_such, suggest
+
+if TYPE_CHECKING:
+    from hydra.core.override_parser.types import Override
+    from pydantic import ValidationError
+
+#: A message and a hint.
+Problem = tuple[str, str]
 
 #: The groups that a configuration cannot do without.
 SECTIONS = ("model", "data", "optimizer", "trainer")
@@ -29,108 +34,65 @@ _INSTEAD = {
 _EXTRAS = {"hydra/launcher": "joblib", "hydra/sweeper": "optuna"}
 
 
-def explain(
-    error: Exception, loader: ConfigLoader, command: str, words: Sequence[str], quiet: Sequence[str]
-) -> ConfigError:
-    """The user's error behind an exception of Hydra's; every misspelt word is named at once."""
-    if isinstance(error, yaml.YAMLError | UnicodeDecodeError):
-        name = getattr(getattr(error, "problem_mark", None), "name", "a YAML file")
-        return ConfigError(f"{name} cannot be read: {yaml_reason(error)}", "correct the file there")
-    problems = _problems(loader, command, words, quiet)
+def refuse(problems: Sequence[Problem]) -> None:
+    """Raises one :class:`ConfigError` for all problems, if there are any."""
     if problems:
         messages, hints = zip(*problems, strict=True)
-        return ConfigError("; ".join(messages), "; ".join(dict.fromkeys(filter(None, hints))))
-    if isinstance(error, MissingConfigException):
-        group, _, name = (error.missing_cfg_file or "").rpartition("/")
-        where = re.match(r"In '([^']*)'", str(error))
-        place = f"configs/{where[1]}.yaml names" if where else "the configuration names"
-        return ConfigError(f"{place} {group}={name}, which does not exist", suggest(name, error.options or []))
-    cause = error.__cause__ if error.__cause__ is not None and not str(error).strip() else error
-    return ConfigError(_one_line(cause), "check the words on the command line; `--cfg job` shows what they make")
+        raise ConfigError("; ".join(messages), "; ".join(dict.fromkeys(filter(None, hints))))
 
 
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+def unreadable_word(word: str) -> Problem:
+    """The problem of a word that Hydra's grammar makes no sense of."""
+    return f"{word!r} cannot be read", "write key=value; quote the value if it has odd characters"
 
 
-def _problems(loader: ConfigLoader, command: str, words: Sequence[str], quiet: Sequence[str]) -> list[tuple[str, str]]:
-    """What is wrong with each word by itself: (message, hint)."""
-    problems: list[tuple[str, str]] = []
-    good: list[str] = []
-    others: list[tuple[str, Override]] = []
-    for word in words:
-        parsed = parse(word)
-        if parsed is None:
-            problems.append((f"{word!r} cannot be read", "write key=value; quote the value if it has odd characters"))
-        elif parsed.is_sweep_override():
-            problems.append(several_values(word, parsed))
-        elif parsed.key_or_group in groups(command) or loader.get_group_options(parsed.key_or_group):
-            problem = _group(loader, command, parsed)
-            problems += [problem] if problem else []
-            good += [] if problem else [word]
-        else:
-            others.append((word, parsed))
-    return problems + _keys(loader, command, [*good, *quiet], others)
+def several_values(word: Override) -> Problem:
+    """The problem of a word that sweeps where there is one job."""
+    line, key = word.input_line, word.key_or_group
+    return f"{line} gives several values", f"add -m to sweep over them, or write {key}=[a,b] for a list"
 
 
-def _group(loader: ConfigLoader, command: str, parsed: Override) -> tuple[str, str] | None:
-    group, value = parsed.key_or_group, parsed.value()
+def wrong_choice(command: str, word: Override, names: Sequence[str]) -> Problem | None:
+    """The problem of a word for a group whose options are `names`; None where it has none."""
+    group, line, value = word.key_or_group, word.input_line, word.value()
     if command in _INSTEAD and group in SECTIONS:
-        return f"{parsed.input_line}: aigc {command} does not choose the {group}", _INSTEAD[command]
-    options = loader.get_group_options(group)
-    if group in SECTIONS and (value is None or parsed.is_delete()):
-        return f"{parsed.input_line} leaves no {group}", suggest("", options)
-    if value is None and not parsed.is_delete():
-        return f"{parsed.input_line} names nothing", f"leave the word out, or write ~{group} to do without it"
-    chosen = value if isinstance(value, list) else [value]
-    for name in chosen:
-        if isinstance(name, dict) or parsed.is_delete() or name in options:
-            continue
-        hint = suggest(str(name), options) or f"there is none yet: put YAML files in ./configs/{group}"
-        if _EXTRAS.get(group) == name:
-            hint = "install it with: pip install 'aigc-cli[sweep]'"
-        return f"there is no {group} named {str(name)!r}", hint
+        return f"{line}: aigc {command} does not choose the {group}", _INSTEAD[command]
+    if group in SECTIONS and (value is None or word.is_delete()):
+        return f"{line} leaves no {group}", suggest("", names)
+    if word.is_delete():
+        return None
+    if value is None:
+        return f"{line} names nothing", f"leave the word out, or write ~{group} to do without it"
+    for name in value if isinstance(value, list) else [value]:
+        if not isinstance(name, dict) and name not in names:
+            if _EXTRAS.get(group) == name:
+                return f"there is no {group} named {name!r}", "install it with: pip install 'aigc-cli[sweep]'"
+            error = no_such(group, str(name), names, f"there is none yet: put YAML files in ./configs/{group}")
+            return error.message, error.hint
     return None
 
 
-def _keys(
-    loader: ConfigLoader, command: str, good: Sequence[str], others: Sequence[tuple[str, Override]]
-) -> list[tuple[str, str]]:
-    """The words among `others` that set a key which the configuration does not have."""
-    try:
-        base = loader.load_configuration(command, list(good), RunMode.RUN, from_shell=False)
-    except (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError):
-        return []
-    known = known_keys(base)
-    problems = []
-    for word, parsed in others:
-        key = parsed.key_or_group
-        if parsed.is_add() and not parsed.is_force_add() and key in known:
-            problems.append((f"{word}: there is a key {key} already", f"write it without the +: {word.lstrip('+')}"))
-        elif parsed.is_add() or parsed.is_force_add() or key in known:
-            continue
-        elif "/" in key or "@" in word.partition("=")[0]:
-            problems.append((f"there is no group {key}", suggest(key, groups(command))))
-        else:
-            problems.append((f"there is no key {key}", _nearest_key(command, key, [*known, *groups(command)])))
-    return problems
-
-
-def known_keys(config: DictConfig) -> set[str]:
-    """Every dotted key of a composed configuration, Hydra's own among them."""
-    container = OmegaConf.to_container(config, resolve=False)
-    return {key for key, _ in walk(container)}
+def wrong_key(command: str, word: Override, known: Collection[str]) -> Problem | None:
+    """The problem of a word that sets a key, where the configuration has the keys `known`; None where it has none."""
+    key, line = word.key_or_group, str(word.input_line)
+    if word.is_add() and not word.is_force_add() and key in known:
+        return f"{line}: there is a key {key} already", f"write it without the +: {line.lstrip('+')}"
+    if word.is_add() or word.is_force_add() or key in known:
+        return None
+    if "/" in key or "@" in line.partition("=")[0]:
+        return f"there is no group {key}", suggest(key, groups(command))
+    return f"there is no key {key}", _nearest_key(command, key, [*known, *groups(command)])
 
 
 def _nearest_key(command: str, key: str, known: Sequence[str]) -> str:
     """A hint that looks among the key's own siblings first, then everywhere but where a run has chosen already."""
-    group, _, name = key.rpartition(".")[0].partition(".")
+    section, _, last = key.rpartition(".")
+    group, _, name = section.partition(".")
     if group in groups(command) and name in options(group):
         return f"{name} is not among the metrics that are measured here: name it with {group}="
-    own = [other for other in known if other.split(".")[0] != "hydra" or key.split(".")[0] == "hydra"]
-    section, _, last = key.rpartition(".")
-    siblings = [other for other in own if other.rpartition(".")[0] == section]
-    close = nearest(last, [other.rpartition(".")[2] for other in siblings], count=2)
+    own = [other for other in known if other.split(".")[0] != "hydra" or group == "hydra"]
+    siblings = [other.rpartition(".")[2] for other in own if other.rpartition(".")[0] == section]
+    close = nearest(last, siblings, count=2)
     instead = _INSTEAD.get(command, "") if key.split(".")[0] in SECTIONS else ""
     if close:
         return f"did you mean {' or '.join(f'{section}.{name}'.lstrip('.') for name in close)}? {instead}".rstrip()
@@ -140,6 +102,128 @@ def _nearest_key(command: str, key: str, known: Sequence[str]) -> str:
     close = nearest(key, [other for other in own if other not in sections], count=2)
     if close:
         return f"did you mean {' or '.join(close)}?"
-    if siblings and section:
-        return suggest(last, [other.rpartition(".")[2] for other in siblings], limit=16)
-    return "`--cfg job` prints all keys"
+    return suggest(last, siblings, limit=16) if siblings and section else "`--cfg job` prints all keys"
+
+
+def wrong_composition(error: Exception) -> ConfigError:
+    """The error behind an exception that Hydra, OmegaConf or YAML raised over a file, or over a value."""
+    if hasattr(error, "problem_mark") or isinstance(error, UnicodeDecodeError):
+        name = getattr(getattr(error, "problem_mark", None), "name", "a YAML file")
+        return ConfigError(f"{name} cannot be read: {yaml_reason(error)}", "correct the file there")
+    missing = getattr(error, "missing_cfg_file", None)
+    if missing is not None:
+        group, _, name = missing.rpartition("/")
+        where = re.match(r"In '([^']*)'", str(error))
+        place = f"configs/{where[1]}.yaml names" if where else "the configuration names"
+        return ConfigError(
+            f"{place} {group}={name}, which does not exist", suggest(name, getattr(error, "options", []))
+        )
+    cause = error.__cause__ if error.__cause__ is not None and not str(error).strip() else error
+    return ConfigError(yaml_reason(cause), "check the words on the command line; `--cfg job` shows what they make")
+
+
+def yaml_reason(error: BaseException) -> str:
+    """What went wrong in one line, with its place in a YAML file where there is one."""
+    mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
+    if mark is not None and problem:
+        return f"line {mark.line + 1}: {problem}"
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def wrong_values(section: str, schema: type, values: Any, error: ValidationError) -> list[Problem]:
+    """What pydantic found wrong; the problems of one key, a branch of its union each, make one."""
+    by_key: dict[str, list[Any]] = {}
+    for problem in error.errors(include_url=False):
+        key = ".".join([section, *_location(values, problem)]).strip(".")
+        by_key.setdefault(key, []).append(problem)
+    return [_wrong_value(key, schema, problems) for key, problems in by_key.items()]
+
+
+def _location(values: Any, problem: Mapping[str, Any]) -> list[str]:
+    """The keys that lead to a problem, without the names of union branches that pydantic puts between them."""
+    *path, last = problem["loc"] or ("",)
+    kept = []
+    for part in path:
+        if (isinstance(values, Mapping) and part in values) or (isinstance(values, list) and isinstance(part, int)):
+            values = values[part]
+            kept.append(str(part))
+    absent = problem["type"].startswith("missing")
+    if absent or (isinstance(values, Mapping) and last in values) or isinstance(last, int):
+        kept.append(str(last))
+    return kept
+
+
+def _wrong_value(key: str, schema: type, problems: Sequence[Mapping[str, Any]]) -> Problem:
+    problem = problems[0]
+    kind, name = problem["type"], key.rpartition(".")[2]
+    if kind == "unexpected_keyword_argument":
+        return f"there is no key {key}", suggest(name, _fields_at(schema, problem["loc"][:-1]))
+    if kind == "missing" and isinstance(problem["loc"][-1], int):
+        key = key.rpartition(".")[0]
+        return f"{key} has too few values", f"give {key} as a list that is long enough, such as {key}=[a,b]"
+    if kind.startswith("missing"):
+        return f"{key} is missing", f"give it with {key}=VALUE"
+    if kind == "value_error":
+        message = str(problem.get("ctx", {}).get("error", problem["msg"]))
+        return (f"{key}: {message}" if key else message), ""
+    value = problem["input"]
+    shown = value if isinstance(value, str) else json.dumps(value)
+    if kind == "dataclass_type":
+        names = " ".join(f"{key}.{name}=" for name in _fields_at(schema, problem["loc"]))
+        return f"{key}={shown} is not a section of keys", f"give its keys one by one: {names}"
+    if len(problems) == 1 and kind == "literal_error":
+        return f"{key}={shown} is not a choice", suggest(shown, _choices(problem))
+    return f"{key}={shown} is not allowed", f"{key} must be {' or '.join(dict.fromkeys(map(_allowed, problems)))}"
+
+
+def _allowed(problem: Mapping[str, Any]) -> str:
+    if problem["type"] == "literal_error":
+        return " or ".join(_choices(problem))
+    return _TYPES.get(problem["type"]) or str(problem["msg"]).removeprefix("Input ").removeprefix("should be ")
+
+
+def _choices(problem: Mapping[str, Any]) -> list[str]:
+    """The values in pydantic's ``'a', 'b' or 'c'``."""
+    return [part.strip("'") for part in problem["ctx"]["expected"].replace(" or ", ", ").split(", ")]
+
+
+_TYPES = {
+    "int_type": "a whole number",
+    "int_parsing": "a whole number",
+    "int_from_float": "a whole number, written without point or exponent",
+    "float_type": "a number",
+    "float_parsing": "a number",
+    "finite_number": "a finite number",
+    "bool_type": "true or false",
+    "bool_parsing": "true or false",
+    "string_type": "text (quote it to keep a number as text)",
+    "string_too_short": "a word, not nothing",
+    "list_type": "a list, written [a,b]",
+    "tuple_type": "a list, written [a,b]",
+    "dict_type": "a mapping, written {a:1,b:2}",
+    "none_required": "null",
+}
+
+
+def _fields_at(schema: Any, location: Sequence[int | str]) -> list[str]:
+    """The field names of the dataclass that `location` leads to within `schema`."""
+    for part in location:
+        types = _hints(schema)
+        if part in types:
+            schema = _dataclass_in(types[str(part)])
+    return list(_hints(schema))
+
+
+def _hints(schema: Any) -> dict[str, Any]:
+    if not dataclasses.is_dataclass(schema):
+        return {}
+    types = typing.get_type_hints(schema)
+    return {field.name: types[field.name] for field in dataclasses.fields(schema)}
+
+
+def _dataclass_in(annotation: Any) -> Any:
+    """The dataclass within ``X | None``, ``list[X]`` and the like; the annotation itself where there is none."""
+    if isinstance(annotation, types.UnionType) or typing.get_origin(annotation) is not None:
+        inner = [_dataclass_in(argument) for argument in typing.get_args(annotation)]
+        return next((found for found in inner if dataclasses.is_dataclass(found)), annotation)
+    return annotation

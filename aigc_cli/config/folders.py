@@ -1,12 +1,14 @@
-"""The folders that hold configurations: the packaged one, the user's, and those of plugins."""
+"""The folders that hold configurations, and what their YAML files say of each key."""
 
 from __future__ import annotations
 
 import functools
 import importlib.util
+import itertools
 import os
+import re
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 from aigc_cli.registry import plugin_configs, plugin_entry_points
 
@@ -54,34 +56,87 @@ def options(group: str) -> dict[str, Path]:
     return dict(sorted(found.items()))
 
 
-def describe(path: Path) -> str:
-    """The first comment of a YAML file, which says in one sentence what it is; "" where there is none."""
-    with path.open(encoding="utf-8", errors="replace") as file:
-        for line in file:
-            text = line.strip()
-            if text.startswith("#") and not text.lstrip("# ").startswith("@package"):
-                return text.lstrip("# ")
-            if text and not text.startswith("#"):
-                return ""
-    return ""
+class Key(NamedTuple):
+    """A key as its YAML file writes it."""
+
+    name: str  # with dots; the groups that a command chooses from are under "defaults."
+    value: str  # as it is written; "" for a section
+    kind: str  # in capitals, such as FOLDER, for a key whose value is text; else ""
+    comment: str
+
+
+_LINE = re.compile(
+    r"(?P<indent> *)(?P<mark>- (?:optional )?|# )?(?P<name>\w+)(?:@[\w.]+)?:"
+    r"(?: +(?P<value>[^#\s](?:[^#]*[^#\s])?))?(?: +# *(?:(?P<kind>[A-Z]{2,}): )?(?P<comment>.*))?"
+)
 
 
 @functools.cache
-def defaults(command: str) -> dict[str, Any]:
-    """A command's packaged YAML, as it is written."""
-    import yaml
+def keys_of(path: Path) -> dict[str, Key]:
+    """The keys of a YAML file by name, in its order, after those of the files that its ``defaults`` name.
 
-    return dict(yaml.safe_load((packaged_configs() / f"{command}.yaml").read_text(encoding="utf-8")) or {})
+    A comment belongs to the key before it, and may go on in the lines below. One that begins with a word in capitals
+    declares that the value is text: ``root: null # FOLDER: ...``. A key that is commented out together with a comment
+    of its own is an example of what may stand there. This is read line by line: a parser would drop the comments, and
+    takes longer to import than ``--help`` may take.
+    """
+    found: dict[str, Key] = {}
+    slot = ""
+    parents: list[tuple[int, str]] = []  # the sections around a line, each with its indent
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        match = _LINE.fullmatch(line)
+        if match is None or (match["mark"] == "# " and (match["comment"] is None or not match["indent"])):
+            if slot in found and line.startswith(" ") and line.lstrip().startswith("#"):
+                found[slot] = found[slot]._replace(comment=f"{found[slot].comment} {line.strip(' #')}")
+            continue
+        indent, value = len(match["indent"]), match["value"] or ""
+        parents = [parent for parent in parents if parent[0] < indent] + [(indent, match["name"])]
+        name = ".".join(part for _, part in parents)
+        if name == "defaults":
+            for base in set(re.findall(r"\w+", value)) & set(options(path.parent.name)) - {path.stem}:
+                found |= keys_of(options(path.parent.name)[base])
+        else:
+            old = found.get(name, Key(name, "", "", ""))
+            slot = name if match["mark"] != "# " or name not in found else f"{name}={value}"
+            found[slot] = Key(name, value, match["kind"] or old.kind, match["comment"] or old.comment)
+    return found
+
+
+def header(path: Path) -> list[str]:
+    """The comment that a YAML file begins with, line by line; the first one describes the file in one sentence."""
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    head = list(itertools.takewhile(lambda line: line.startswith("#"), lines))
+    return [line.lstrip("# ") for line in head if not line.startswith("# @")]
+
+
+def declared(path: Path, name: str) -> str:
+    """What a YAML file declares of itself in a line ``# @NAME VALUE`` at its top, in the manner of Hydra; else ""."""
+    match = re.search(rf"^# @{name} (\S+)", path.read_text(encoding="utf-8", errors="replace"), re.MULTILINE)
+    return match[1] if match else ""
+
+
+def modality_of(data: str) -> str:
+    """What a dataset declares itself to be, such as ``text``: in its own YAML file, or in that of its component."""
+    files = options("data")
+    for name in (data, keys_of(files[data])["name"].value if data in files and "name" in keys_of(files[data]) else ""):
+        if name in files and (found := declared(files[name], "modality")):
+            return found
+    return ""
+
+
+def command_keys(command: str) -> dict[str, Key]:
+    """The keys of a command's own YAML file."""
+    return keys_of(packaged_configs() / f"{command}.yaml")
 
 
 @functools.cache
 def groups(command: str) -> tuple[str, ...]:
     """The groups that a command chooses from, such as ``model``."""
-    entries = [next(iter(entry)) for entry in defaults(command).get("defaults", []) if isinstance(entry, dict)]
-    return tuple(dict.fromkeys(entry.removeprefix("optional ").split("@")[0] for entry in entries))
+    return tuple(name.removeprefix("defaults.") for name in command_keys(command) if name.startswith("defaults."))
 
 
 @functools.cache
 def top_level_keys(command: str) -> frozenset[str]:
     """The keys that a command's composed configuration has at the top."""
-    return frozenset({*defaults(command), *groups(command)} - {"defaults", "experiment", "paper", "recipe"})
+    own = {name.split(".")[0] for name in command_keys(command)}
+    return frozenset({*own, *groups(command)} - {"defaults", "experiment", "paper", "recipe"})

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
-import types
-import typing
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aigc_cli.errors import ConfigError, DataError, suggest, unreadable
+from aigc_cli.errors import DataError, unreadable
 from aigc_cli.files import write_atomically
 
 if TYPE_CHECKING:
@@ -62,6 +59,8 @@ def load_yaml(path: Path) -> dict[str, Any]:
     """
     import yaml
 
+    from aigc_cli.config.explain import yaml_reason
+
     try:
         text = path.read_text(encoding="utf-8")
         if "&" in text and any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text)):
@@ -77,14 +76,6 @@ def load_yaml(path: Path) -> dict[str, Any]:
         if isinstance(value, str) and "${" in value:
             raise DataError(f"{path} is not resolved: {key} is {value}", "write the value itself there")
     return {str(key): value for key, value in loaded.items()}
-
-
-def yaml_reason(error: BaseException) -> str:
-    """Why YAML could not be read, in one line."""
-    mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
-    if mark is not None and problem:
-        return f"line {mark.line + 1}: {problem}"
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 def walk(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -104,108 +95,11 @@ def check(section: str, schema: type, values: Mapping[str, Any]) -> Any:
     """
     from pydantic import TypeAdapter, ValidationError
 
+    from aigc_cli.config.explain import refuse, wrong_values
+
     try:
         # Through JSON, because a YAML list may stand for a tuple, while "1" may not stand for 1.
         return TypeAdapter(schema).validate_json(json.dumps(values))
     except ValidationError as error:
-        raise ConfigError(*_explain(section, schema, values, error)) from None
-
-
-def _explain(section: str, schema: type, values: Any, error: Any) -> tuple[str, str]:
-    """The message and the hint for all problems; those of one key, a branch of its union each, make one."""
-    by_key: dict[str, list[Mapping[str, Any]]] = {}
-    for problem in error.errors(include_url=False):
-        key = ".".join([section, *_location(values, problem)]).strip(".")
-        by_key.setdefault(key, []).append(problem)
-    lines, hints = zip(*(_describe(key, schema, problems) for key, problems in by_key.items()), strict=True)
-    return "; ".join(lines), "; ".join(dict.fromkeys(filter(None, hints)))
-
-
-def _location(values: Any, problem: Mapping[str, Any]) -> list[str]:
-    """The keys that lead to a problem, without the names of union branches that pydantic puts between them."""
-    *path, last = problem["loc"] or ("",)
-    kept = []
-    for part in path:
-        if (isinstance(values, Mapping) and part in values) or (isinstance(values, list) and isinstance(part, int)):
-            values = values[part]
-            kept.append(str(part))
-    absent = problem["type"].startswith("missing")
-    if absent or (isinstance(values, Mapping) and last in values) or isinstance(last, int):
-        kept.append(str(last))
-    return kept
-
-
-def _describe(key: str, schema: type, problems: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
-    problem = problems[0]
-    kind, name = problem["type"], key.rpartition(".")[2]
-    if kind == "unexpected_keyword_argument":
-        return f"there is no key {key}", suggest(name, _fields_at(schema, problem["loc"][:-1]))
-    if kind == "missing" and isinstance(problem["loc"][-1], int):
-        key = key.rpartition(".")[0]
-        return f"{key} has too few values", f"give {key} as a list that is long enough, such as {key}=[a,b]"
-    if kind.startswith("missing"):
-        return f"{key} is missing", f"give it with {key}=VALUE"
-    if kind == "value_error":
-        message = str(problem.get("ctx", {}).get("error", problem["msg"]))
-        return (f"{key}: {message}" if key else message), ""
-    value = problem["input"]
-    shown = value if isinstance(value, str) else json.dumps(value)
-    if kind == "dataclass_type":
-        names = " ".join(f"{key}.{name}=" for name in _fields_at(schema, problem["loc"]))
-        return f"{key}={shown} is not a section of keys", f"give its keys one by one: {names}"
-    if len(problems) == 1 and kind == "literal_error":
-        return f"{key}={shown} is not a choice", suggest(shown, _choices(problem))
-    return f"{key}={shown} is not allowed", f"{key} must be {' or '.join(dict.fromkeys(map(_allowed, problems)))}"
-
-
-def _allowed(problem: Mapping[str, Any]) -> str:
-    if problem["type"] == "literal_error":
-        return " or ".join(_choices(problem))
-    return _TYPES.get(problem["type"]) or str(problem["msg"]).removeprefix("Input ").removeprefix("should be ")
-
-
-def _choices(problem: Mapping[str, Any]) -> list[str]:
-    """The values in pydantic's ``'a', 'b' or 'c'``."""
-    return [part.strip("'") for part in problem["ctx"]["expected"].replace(" or ", ", ").split(", ")]
-
-
-_TYPES = {
-    "int_type": "a whole number",
-    "int_parsing": "a whole number",
-    "int_from_float": "a whole number, written without point or exponent",
-    "float_type": "a number",
-    "float_parsing": "a number",
-    "finite_number": "a finite number",
-    "bool_type": "true or false",
-    "bool_parsing": "true or false",
-    "string_type": "text (quote it to keep a number as text)",
-    "string_too_short": "a word, not nothing",
-    "list_type": "a list, written [a,b]",
-    "tuple_type": "a list, written [a,b]",
-    "dict_type": "a mapping, written {a:1,b:2}",
-    "none_required": "null",
-}
-
-
-def _fields_at(schema: Any, location: Sequence[int | str]) -> list[str]:
-    """The field names of the dataclass that `location` leads to within `schema`."""
-    for part in location:
-        types = _hints(schema)
-        if part in types:
-            schema = _dataclass_in(types[str(part)])
-    return list(_hints(schema))
-
-
-def _hints(schema: Any) -> dict[str, Any]:
-    if not dataclasses.is_dataclass(schema):
-        return {}
-    types = typing.get_type_hints(schema)
-    return {field.name: types[field.name] for field in dataclasses.fields(schema)}
-
-
-def _dataclass_in(annotation: Any) -> Any:
-    """The dataclass within ``X | None``, ``list[X]`` and the like; the annotation itself where there is none."""
-    if isinstance(annotation, types.UnionType) or typing.get_origin(annotation) is not None:
-        inner = [_dataclass_in(argument) for argument in typing.get_args(annotation)]
-        return next((found for found in inner if dataclasses.is_dataclass(found)), annotation)
-    return annotation
+        refuse(wrong_values(section, schema, values, error))
+        raise AssertionError("an error names at least one problem") from error

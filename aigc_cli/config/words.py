@@ -3,43 +3,51 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from argparse import ArgumentParser
 from dataclasses import dataclass, field
+from typing import NoReturn
 
 from aigc_cli.errors import ConfigError, nearest, suggest
 
 #: Each command, with what it does in a few words.
 COMMANDS = {
-    "train": "train a model, or go on with a run",
+    "train": "train a model, or resume a run",
     "sample": "draw samples from a run",
     "eval": "measure how good a run's samples are",
     "embed": "turn lines of text into vectors",
     "ls": "list models, data, metrics or runs",
     "completion": "print the completion script for bash",
 }
-#: Each flag under its full name, with how it is shown in a list.
-FLAGS = {
-    "--multirun": "-m, --multirun",
-    "--cfg": "--cfg job|all|hydra",
-    "--resume": "--resume [RUN]",
-    "--metric": "--metric NAME[,NAME]",
-    "--json": "--json",
-    "--debug": "--debug",
-    "--plugin": "--plugin MODULE",
-    "--help": "-h, --help",
-    "--version": "--version",
-}
-SHORT = {"-m": "--multirun", "-h": "--help", "-c": "--cfg", "-V": "--version"}
 CFG_KINDS = ("job", "all", "hydra")
-#: The flags that only some commands have.
-FLAG_COMMANDS = {"--multirun": ("train",), "--resume": ("train",), "--metric": ("eval",)}
-
 #: The words that may follow a command alone, each short for ``task=WORD``.
 TASKS = {"eval": ("compare", "stats")}
-
 #: The key that a word alone is the value of, for the commands that have one.
 BARE = {"embed": "input"}
 
+
+@dataclass(frozen=True)
+class Flag:
+    """A flag of the command line."""
+
+    shown: str
+    what: str
+    short: str = ""
+    commands: tuple[str, ...] = tuple(COMMANDS)  # those that have it
+
+
+FLAGS = {
+    "--resume": Flag("--resume [RUN]", "resume a run: the newest, or the one named", commands=("train",)),
+    "--multirun": Flag("-m, --multirun", "sweep over all comma-separated values", "-m", ("train",)),
+    "--metric": Flag("--metric NAME[,NAME]", "the same as metric=", commands=("eval",)),
+    "--json": Flag(
+        "--json", "print one JSON object and nothing else on stdout", commands=("sample", "eval", "embed", "ls")
+    ),
+    "--cfg": Flag("--cfg job|all|hydra", "print the configuration and stop", "-c"),
+    "--plugin": Flag("--plugin MODULE", "import a module with models or data of your own"),
+    "--debug": Flag("--debug", "show tracebacks"),
+    "--help": Flag("-h, --help", "explain a command and its keys", "-h"),
+    "--version": Flag("--version", "print the version", "-V"),
+}
 _KEY = re.compile(r"(\+{0,2}|~)[A-Za-z_$][\w.$-]*(/[\w-]+)*(@[\w.:$-]*)?")
 
 
@@ -53,8 +61,8 @@ class Words:
     multirun: bool = False
     cfg: str | None = None
     resume: str | None = None
-    metrics: list[str] = field(default_factory=list)
-    plugins: list[str] = field(default_factory=list)
+    metric: list[str] = field(default_factory=list)
+    plugin: list[str] = field(default_factory=list)
     json: bool = False
     debug: bool = False
     help: bool = False
@@ -80,141 +88,90 @@ def is_key_value(word: str) -> bool:
     return match is not None and ("=" in word or match[1] == "~")
 
 
+class _Parser(ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """What argparse complains of, with the usage of the flag that it names."""
+        shown = next((flag.shown for name, flag in FLAGS.items() if name in message), "")
+        raise ConfigError(message.removeprefix("argument "), f"write {shown}" if shown else "see aigc --help")
+
+
 def parse(argv: list[str]) -> Words:
     """Takes a command line apart; flags and words may come in any order.
 
     Raises:
         ConfigError: an unknown command or flag, a flag without its value, a word that is none of all this.
     """
-    words = Words()
-    strays: list[tuple[str, str | None]] = []  # with the word that follows each
-    queue = iter_ahead(argv)
-    for word, following in queue:
-        if word.startswith("-") and len(word) > 1:
-            if _flag(words, word, following):
-                next(queue)
-        elif is_key_value(word):
-            words.overrides.append(word)
-        elif words.command is None:
-            words.command = _command(word)
-        else:
-            strays.append((word, following))
-    _place_strays(words, strays)
-    _check_flags(words)
+    command = next((word for word in argv if word in COMMANDS or word == "help"), None)
+    words = Words(command, [word for word in argv if is_key_value(word)])
+    rest = [word for word in argv if not is_key_value(word)]
+    if command is not None:
+        rest.remove(command)
+    parser = _Parser(add_help=False, allow_abbrev=False)
+    for name in ("--multirun", "--json", "--debug", "--help", "--version"):
+        parser.add_argument(name, *filter(None, [FLAGS[name].short]), action="store_true")
+    parser.add_argument("--cfg", "-c", nargs="?", const="job", type=_kind)
+    parser.add_argument("--resume", nargs="?", const="latest", type=lambda run: run or "latest")
+    parser.add_argument("--metric", action="extend", type=_names)
+    parser.add_argument("--plugin", action="append")
+    _, others = parser.parse_known_args(rest, namespace=words)
+    unknown = next((word for word in others if word.startswith("-") and len(word) > 1), None)
+    if unknown is not None:
+        raise _unknown_flag(unknown, next(iter(argv[argv.index(unknown) + 1 :]), None))
+    _place(words, others, argv)
+    for flag in ("--multirun", "--resume", "--metric"):
+        commands = FLAGS[flag].commands
+        if getattr(words, flag.strip("-")) and command is not None and command not in commands and not words.help:
+            raise ConfigError(f"aigc {command} has no {flag}", f"{flag} belongs to aigc {' and '.join(commands)}")
+    if words.multirun and words.resume:
+        hint = "run the same sweep again: it skips the jobs that are complete"
+        raise ConfigError("--multirun and --resume cannot be combined", hint)
     return words
 
 
-def iter_ahead(argv: list[str]) -> Iterator[tuple[str, str | None]]:
-    """Each word with the one that follows it."""
-    return zip(argv, [*argv[1:], None], strict=False)
+def _names(value: str) -> list[str]:
+    names = [name.strip() for name in value.strip("[]").split(",") if name.strip()]
+    if not names:
+        raise ConfigError("--metric names no metric", "write for example --metric fd; `aigc ls metrics` lists them")
+    return names
 
 
-def _command(word: str) -> str:
-    if word == "help":
-        return word
-    if word not in COMMANDS:
-        raise ConfigError(f"there is no command {word!r}", suggest(word, COMMANDS))
-    return word
-
-
-def _flag(words: Words, word: str, following: str | None) -> bool:
-    """Takes one flag in; says whether it used up the word that follows."""
-    name, equals, value = word.partition("=")
-    name = SHORT.get(name, name)
-    if name not in FLAGS:
-        raise _unknown_flag(name, value if equals else following)
-    if name not in _VALUED:
-        if equals:
-            raise ConfigError(f"{name} takes no value, got {value!r}", f"write {name} alone")
-        setattr(words, name.removeprefix("--"), True)
-        return False
-    if equals:
-        _VALUED[name](words, value)
-        return False
-    if following is not None and _may_follow(words, name, following):
-        _VALUED[name](words, following)
-        return True
-    if name not in _OPTIONAL:
-        raise ConfigError(f"{name} needs a value", f"write {FLAGS[name]}")
-    _VALUED[name](words, _OPTIONAL[name])
-    return False
-
-
-def _may_follow(words: Words, name: str, following: str) -> bool:
-    if following.startswith("-"):
-        return False
-    if name == "--resume":
-        return not is_key_value(following) and not (words.command is None and following in COMMANDS)
-    if name == "--cfg":
-        return not is_key_value(following) and following not in COMMANDS
-    return True
-
-
-def _set_cfg(words: Words, value: str) -> None:
+def _kind(value: str) -> str:
     if value not in CFG_KINDS:
         raise ConfigError(f"--cfg {value}: there is no such part", suggest(value, CFG_KINDS))
-    words.cfg = value
+    return value
 
 
-def _set_resume(words: Words, value: str) -> None:
-    words.resume = value or "latest"
-
-
-def _add_metrics(words: Words, value: str) -> None:
-    found = [name.strip() for name in value.strip("[]").split(",") if name.strip()]
-    if not found:
-        raise ConfigError("--metric names no metric", "write for example --metric fd; `aigc ls metrics` lists them")
-    words.metrics += found
-
-
-def _add_plugin(words: Words, value: str) -> None:
-    words.plugins.append(value)
-
-
-_VALUED = {"--cfg": _set_cfg, "--resume": _set_resume, "--metric": _add_metrics, "--plugin": _add_plugin}
-_OPTIONAL = {"--cfg": "job", "--resume": "latest"}
-
-
-def _unknown_flag(name: str, value: str | None) -> ConfigError:
+def _unknown_flag(word: str, following: str | None) -> ConfigError:
     from aigc_cli.config.folders import top_level_keys  # reads YAML, so only now
 
-    close = nearest(name, [*FLAGS, *SHORT])
+    name, equals, value = word.partition("=")
+    value = value if equals else following or ""
+    close = nearest(name, [*FLAGS, *(flag.short for flag in FLAGS.values() if flag.short)])
     key = name.lstrip("-")
     known = {known for command in ("train", "sample", "eval", "embed") for known in top_level_keys(command)}
-    if not is_key_value(f"{key}=") or (close and key.split(".")[0] not in known):
-        hint = f"did you mean {' or '.join(close)}?" if close else f"choose from: {', '.join(FLAGS.values())}"
-    else:
+    if is_key_value(f"{key}=") and (key.split(".")[0] in known or not close):
         value = value if value and not value.startswith("-") and not is_key_value(value) else "VALUE"
-        hint = f"keys take no dashes: write {key}={value}"
-    return ConfigError(f"there is no flag {name}", hint)
+        return ConfigError(f"there is no flag {name}", f"keys take no dashes: write {key}={value}")
+    return ConfigError(f"there is no flag {name}", suggest(name, close or [flag.shown for flag in FLAGS.values()]))
 
 
-def _place_strays(words: Words, strays: list[tuple[str, str | None]]) -> None:
+def _place(words: Words, others: list[str], argv: list[str]) -> None:
+    """Finds the place of each word that is neither a command, a flag nor a key=value word."""
+    if words.command is None and others:
+        raise ConfigError(f"there is no command {others[0]!r}", suggest(others[0], COMMANDS))
     if words.command in ("ls", "completion", "help", None):
-        words.names = [word for word, _ in strays]
+        words.names = others
         return
-    tasks = TASKS.get(str(words.command), ())
-    if strays and strays[0][0] in tasks:
-        words.overrides.insert(0, f"task={strays.pop(0)[0]}")
-    if strays and words.command in BARE:
-        words.overrides.insert(0, f"{BARE[words.command]}={strays.pop(0)[0]}")
-    for word, following in strays:
+    tasks = TASKS.get(words.command, ())
+    if others and others[0] in tasks:
+        words.overrides.insert(0, f"task={others.pop(0)}")
+    if others and words.command in BARE:
+        words.overrides.insert(0, f"{BARE[words.command]}={others.pop(0)}")
+    for word in others:
         if nearest(word, tasks):
             raise ConfigError(f"aigc {words.command}: there is no {word!r}", suggest(word, tasks))
+        following = next(iter(argv[argv.index(word) + 1 :]), "=")
         hint = "write for example optimizer.lr=1e-4, without spaces around the ="
-        if is_key_value(f"{word}=") and following and not following.startswith("=") and not is_key_value(following):
+        if is_key_value(f"{word}=") and not following.startswith("=") and not is_key_value(following):
             hint = f"write {word}={following}"
         raise ConfigError(f"{word!r} is not a key=value word", hint)
-
-
-def _check_flags(words: Words) -> None:
-    given = {"--multirun": words.multirun, "--resume": words.resume is not None, "--metric": bool(words.metrics)}
-    for flag, commands in FLAG_COMMANDS.items():
-        if given[flag] and words.command is not None and words.command not in commands and not words.help:
-            raise ConfigError(
-                f"aigc {words.command} has no {flag}", f"{flag} belongs to: aigc {', aigc '.join(commands)}"
-            )
-    if words.multirun and words.resume is not None:
-        raise ConfigError(
-            "--multirun and --resume do not go together", "run the same sweep again: jobs that are complete are skipped"
-        )

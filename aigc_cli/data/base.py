@@ -38,7 +38,7 @@ class Gatherer(Protocol):
 
 
 @dataclass(frozen=True)
-class Plan:
+class BatchPlan:
     """All that decides which items a micro-batch holds."""
 
     batch_size: int
@@ -60,7 +60,7 @@ class Extent:
 
 
 class Order(Protocol):
-    """Which items each micro-batch of a rank holds: a pure function of a :class:`Plan` and its number."""
+    """Which items each micro-batch of a rank holds: a pure function of a :class:`BatchPlan` and its number."""
 
     def entries(self, k: int) -> tuple[Tensor, Tensor | None]:
         """The item numbers (n,) of micro-batch `k`, int64, and their draws (n, d), float32 in [0, 1), where it has any,
@@ -93,7 +93,7 @@ class Dataset(ABC):
         """Its own way to make batches, for training on `device`; None where items are taken one by one."""
         return None
 
-    def order(self, plan: Plan, device: torch.device | str) -> Order | None:
+    def order(self, plan: BatchPlan, device: torch.device | str) -> Order | None:
         """Its own order of items, with entries on `device`; None for a permutation an epoch."""
         return None
 

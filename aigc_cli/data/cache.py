@@ -1,13 +1,20 @@
-"""The cache folder, for what is downloaded once and used by many runs."""
+"""The cache folder, for what is downloaded or worked out once and used by many runs."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import tempfile
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from typing import Any, TypeVar
 
 from aigc_cli.errors import DataError, ResourceError
-from aigc_cli.files import path_of
+from aigc_cli.files import path_of, write_atomically
+
+T = TypeVar("T")
 
 
 def cache_dir() -> Path:
@@ -45,6 +52,27 @@ def _writable(folder: Path) -> bool:
         return folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)
     except OSError:
         return False
+
+
+def digest_of(value: Any) -> str:
+    """A SHA-256 of plain data."""
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()
+
+
+def remembered(kind: str, key: str, make: Callable[[], Any], read: Callable[[Any], T]) -> T:
+    """What `read` finds in the plain data that `make` gives, which is made once and kept in the cache under its `key`.
+
+    What is kept is made again where it cannot be read; and where it cannot be kept, as on a full disk, that costs time
+    at the next start and nothing else.
+    """
+    memory = cache_dir() / kind / f"{key}.json"
+    with suppress(OSError, ValueError, TypeError, LookupError, AttributeError, DataError):
+        return read(json.loads(memory.read_text()))
+    made = make()
+    with suppress(OSError):
+        memory.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(memory, json.dumps(made))
+    return read(made)
 
 
 def find_root(root: str) -> Path:

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from aigc_cli.data.base import Dataset
-from aigc_cli.data.cache import cache_dir
-from aigc_cli.data.images import ImageDataset, fingerprint, mirror
+from aigc_cli.data.cache import digest_of, remembered
+from aigc_cli.data.images import ImageDataset, Images, spec_of
 from aigc_cli.errors import DataError
-from aigc_cli.files import replacing, write_atomically
-from aigc_cli.modalities.base import Batch, Codec, DataSpec
-from aigc_cli.modalities.codecs import ImageCodec
-from aigc_cli.modalities.image_decode import Unreadable, decode_all, pillow_errors
+from aigc_cli.files import replacing
+from aigc_cli.modalities.base import Batch
+from aigc_cli.modalities.image_decode import Unreadable, decode_all, decode_image, pillow_errors
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,12 +26,12 @@ NAMED = 5  # how many unreadable files an error names
 
 
 @dataclass(frozen=True)
-class Encoded:
+class EncodedImages:
     """Image files that are not decoded yet."""
 
-    decode: Callable[[int], np.ndarray]  # item number to uint8 (c, h, w); picklable, raises Unreadable
-    shape: tuple[int, int, int]
-    names: Sequence[str]  # one for each item, for messages
+    read: Callable[[int], bytes | Path]  # what is in a file, by its number; picklable, raises Unreadable
+    shape: tuple[int, int, int]  # (channels, height, width) that they are brought to
+    names: Sequence[str]  # one for each file, for messages
     identity: str  # changes when a file may have
     labels: np.ndarray | None = None  # int64 (n,)
     classes: Sequence[str] = ()
@@ -41,46 +39,44 @@ class Encoded:
     def __len__(self) -> int:
         return len(self.names)
 
-    def take(self, rows: np.ndarray) -> Encoded:
+    def decode(self, index: int) -> np.ndarray:
+        """The pixels of one, uint8 (c, h, w).
+
+        Raises:
+            Unreadable: it is not an image that can be used.
+        """
+        return decode_image(self.read(index), self.shape[1], self.shape[0])
+
+    def take(self, rows: np.ndarray) -> EncodedImages:
         """Some of them."""
         return replace(
             self,
-            decode=_Some(self.decode, rows),
+            read=partial(_read_row, self.read, rows),
             names=[self.names[row] for row in rows.tolist()],
             identity=f"{self.identity} {hashlib.sha256(rows.tobytes()).hexdigest()}",
             labels=None if self.labels is None else self.labels[rows],
         )
 
 
-@dataclass(frozen=True)
-class _Some:
-    decode: Callable[[int], np.ndarray]
-    rows: np.ndarray
-
-    def __call__(self, index: int) -> np.ndarray:
-        return self.decode(int(self.rows[index]))
+def _read_row(read: Callable[[int], bytes | Path], rows: np.ndarray, index: int) -> bytes | Path:
+    return read(int(rows[index]))
 
 
-class StreamedImages(Dataset):
+class StreamedImages(Images):
     """Images that do not fit in memory: `files`, decoded each time they are asked for.
 
     Args:
-        files: All of them readable.
-        content: A digest of their pixels.
-        flip: Whether half of them are mirrored.
-        problems: The files that were left out, with the reason.
+        files: all of them readable.
+        content: a digest of their pixels.
+        flip: whether half of them are mirrored in training.
+        problems: the files that were left out, with the reason.
     """
 
-    codec: Codec = ImageCodec()
-
-    def __init__(self, files: Encoded, content: str, *, flip: bool = False, problems: Sequence[str] = ()) -> None:
+    def __init__(self, files: EncodedImages, content: str, *, flip: bool = False, problems: Sequence[str] = ()) -> None:
         self._files = files
-        self._flip = flip
-        self._problems = list(problems)
         arrays = [np.frombuffer(content.encode(), dtype=np.uint8)]
         arrays += [] if files.labels is None else [files.labels]
-        whole = fingerprint(arrays, files.shape, files.classes)
-        self.spec = DataSpec("image", files.shape, tuple(files.classes), fingerprint=whole)
+        super().__init__(spec_of(arrays, files.shape, files.classes), flip=flip, problems=problems)
 
     def __len__(self) -> int:
         return len(self._files)
@@ -103,16 +99,8 @@ class StreamedImages(Dataset):
             ) from reason
         return torch.from_numpy(pixels), None if files.labels is None else int(files.labels[index])
 
-    def augment(self, content: Tensor, uniform: Tensor) -> Tensor:
-        """As in :class:`ImageDataset`."""
-        return mirror(content, uniform[:, 0] < 0.5) if self._flip else content
 
-    def problems(self) -> list[str]:
-        """The files that were left out, with the reason."""
-        return self._problems
-
-
-def open_encoded(files: Encoded, *, flip: bool, memory_gb: float, max_bad: int) -> ImageDataset | StreamedImages:
+def open_encoded(files: EncodedImages, *, flip: bool, memory_gb: float, max_bad: int) -> ImageDataset | StreamedImages:
     """Decodes all `files` once, to hold them or to know which are unreadable, and leaves those out.
 
     Raises:
@@ -136,7 +124,7 @@ def open_encoded(files: Encoded, *, flip: bool, memory_gb: float, max_bad: int) 
     return ImageDataset(torch.from_numpy(pixels), held, files.classes, flip=flip, problems=problems)
 
 
-def decode_once(files: Encoded, memory: Path) -> np.ndarray:
+def decode_once(files: EncodedImages, memory: Path) -> np.ndarray:
     """All pixels of `files`, uint8 (n, c, h, w), remembered in the file `memory`.
 
     Raises:
@@ -158,7 +146,7 @@ def decode_once(files: Encoded, memory: Path) -> np.ndarray:
     return pixels
 
 
-def _accept(files: Encoded, failed: Mapping[int, str], max_bad: int) -> list[str]:
+def _accept(files: EncodedImages, failed: Mapping[int, str], max_bad: int) -> list[str]:
     """The line for each unreadable file, where there are not too many."""
     lines = [f"{files.names[index]}: {reason}" for index, reason in failed.items()]
     named = "; ".join(lines[:NAMED]) + (f"; and {len(lines) - NAMED} more" if len(lines) > NAMED else "")
@@ -172,24 +160,24 @@ def _accept(files: Encoded, failed: Mapping[int, str], max_bad: int) -> list[str
     return lines
 
 
-def _checked(files: Encoded) -> tuple[dict[int, str], str]:
+def _checked(files: EncodedImages) -> tuple[dict[int, str], str]:
     """What is unreadable among files that are not held, and a digest of the pixels of all others.
 
     Found once, and remembered while none of them changes.
     """
-    key = hashlib.sha256(json.dumps([files.identity, *files.shape]).encode()).hexdigest()
-    memory = cache_dir() / "checked" / f"{key}.json"
-    with suppress(OSError, ValueError, TypeError, LookupError, AttributeError):
-        found = json.loads(memory.read_text())
-        return {int(index): str(reason) for index, reason in found["failed"].items()}, str(found["content"])
+    key = digest_of([files.identity, *files.shape])
+    return remembered("checked", key, lambda: _decoded_all(files), _checked_from)
+
+
+def _checked_from(found: Any) -> tuple[dict[int, str], str]:
+    return {int(index): str(reason) for index, reason in found["failed"].items()}, str(found["content"])
+
+
+def _decoded_all(files: EncodedImages) -> dict[str, Any]:
     digests = np.zeros((len(files), 32), dtype=np.uint8)
 
     def keep(index: int, pixels: np.ndarray) -> None:
         digests[index] = np.frombuffer(hashlib.sha256(pixels.data).digest(), dtype=np.uint8)
 
     failed = decode_all(files.decode, len(files), keep, "checking")
-    content = hashlib.sha256(np.delete(digests, list(failed), axis=0).data).hexdigest()
-    with suppress(OSError):
-        memory.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(memory, json.dumps({"failed": failed, "content": content}))
-    return failed, content
+    return {"failed": failed, "content": hashlib.sha256(np.delete(digests, list(failed), axis=0).data).hexdigest()}

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from aigc_cli.data.base import Dataset, Order, Plan
+from aigc_cli.data.base import BatchPlan, Dataset, Order
 from aigc_cli.errors import AigcError, DataError, as_user_error, dead_worker
 from aigc_cli.modalities.base import Batch
 from aigc_cli.randomness import generator, permutation
@@ -56,7 +56,7 @@ class Loader:
         self.dataset = dataset
         self.device = device
         self.workers = workers
-        plan = Plan(batch_size, seed, rank, world_size, draws=augment)
+        plan = BatchPlan(batch_size, seed, rank, world_size, draws=augment)
         self._gatherer = dataset.gatherer(device)
         resident = dataset.resident() if self._gatherer is None else None
         self._resident = None if resident is None else resident.to(device)
@@ -100,7 +100,7 @@ class Loader:
 class _Permuted:
     """One permutation of the items after the other; apart, so that a stream needs no loader."""
 
-    def __init__(self, dataset: Dataset, plan: Plan, device: Device) -> None:
+    def __init__(self, dataset: Dataset, plan: BatchPlan, device: Device) -> None:
         self.n = len(dataset)
         self.plan = plan
         self.device = device

@@ -12,7 +12,6 @@ from aigc_cli.data.base import SPLITS, Dataset, Split
 from aigc_cli.errors import ConfigError, DataError, warn
 from aigc_cli.files import path_of
 from aigc_cli.modalities.base import Batch
-from aigc_cli.modalities.codecs import TOKENIZER_FILE
 from aigc_cli.randomness import permutation
 from aigc_cli.registry import find
 
@@ -27,7 +26,7 @@ def open_dataset(values: Mapping[str, Any], split: Split, folder: Path | None = 
     Args:
         values: the section.
         split: which part of it.
-        folder: of a run, whose tokenizer is used if it has one, in place of a new one.
+        folder: of a run, whose codec is used in place of a new one, see :func:`kept_sections`.
 
     Raises:
         ConfigError: no such dataset, or a configuration that does not fit it.
@@ -37,11 +36,22 @@ def open_dataset(values: Mapping[str, Any], split: Split, folder: Path | None = 
         raise ConfigError(f"there is no split named {split!r}", f"choose from: {', '.join(SPLITS)}")
     if not isinstance(values.get("name"), str):
         raise ConfigError("the configuration names no dataset", "give one, for example data=digits")
-    if folder is not None and (folder / TOKENIZER_FILE).is_file() and isinstance(values.get("tokenizer"), Mapping):
-        values = {**values, "tokenizer": {**values["tokenizer"], "path": str(folder)}}
+    if folder is not None:
+        values = {**values, **kept_sections(values, folder)}
     component = find("data", values["name"])
     dataset: Dataset = component.build(check("data", component.config, values), split)
     return dataset
+
+
+def kept_sections(values: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """What of a `data` section says how a codec is made, such as ``tokenizer``, with `folder` as its path.
+
+    They are those with a `path`, if the folder, of a run, keeps what was made in a file of that name.
+    """
+    sections = {key: section for key, section in values.items() if isinstance(section, Mapping) and "path" in section}
+    return {
+        key: {**section, "path": str(folder)} for key, section in sections.items() if (folder / f"{key}.json").is_file()
+    }
 
 
 def absolute_paths(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -51,9 +61,9 @@ def absolute_paths(values: Mapping[str, Any]) -> dict[str, Any]:
         path = None if changed.get(key) is None else path_of(str(changed[key])).absolute()
         if path is not None and (key == "root" or path.is_file()):  # a source may be a language, or a field
             changed[key] = str(path)
-    tokenizer = changed.get("tokenizer")
-    if isinstance(tokenizer, Mapping) and tokenizer.get("path") is not None:
-        changed["tokenizer"] = {**tokenizer, "path": str(path_of(tokenizer["path"]).absolute())}
+    for key, section in values.items():
+        if isinstance(section, Mapping) and section.get("path") is not None:
+            changed[key] = {**section, "path": str(path_of(section["path"]).absolute())}
     return changed
 
 

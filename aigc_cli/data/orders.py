@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from aigc_cli.data.base import Plan
+from aigc_cli.data.base import BatchPlan
 from aigc_cli.randomness import permutation, scattered, uniform_at
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ class WindowOrder:
     ``batch_size * world_size`` of them.
     """
 
-    def __init__(self, n: int, plan: Plan, device: torch.device | str) -> None:
+    def __init__(self, n: int, plan: BatchPlan, device: torch.device | str) -> None:
         self.n = n
         self.plan = plan
         self.device = device
@@ -70,7 +70,7 @@ class BucketOrder:
     An epoch has as many batches as every other, and ranks share each of them.
     """
 
-    def __init__(self, lengths: np.ndarray, plan: Plan, *, batch_tokens: int | None, buckets: int = 16) -> None:
+    def __init__(self, lengths: np.ndarray, plan: BatchPlan, *, batch_tokens: int | None, buckets: int = 16) -> None:
         """`lengths` (n,) are of the longer side of each item.
 
         `batch_tokens` bounds the tokens of a batch of all ranks on that side, padding counted; it takes the place of

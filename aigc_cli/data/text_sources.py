@@ -12,9 +12,8 @@ from typing import Literal, NamedTuple, Protocol
 from pydantic.dataclasses import dataclass
 
 from aigc_cli.config.schema import STRICT
-from aigc_cli.data.base import Split
-from aigc_cli.data.images import CutConfig
-from aigc_cli.errors import ConfigError, DataError
+from aigc_cli.data.splits import CutConfig, place_of
+from aigc_cli.errors import DataError
 from aigc_cli.modalities.text_files import Reading, identity_of, kind_of, lines_of, printable, rows_of, text_of
 
 PIECE = 1 << 16  # characters; what tokenizers are handed at a time
@@ -128,12 +127,6 @@ def in_pieces(blocks: Iterable[str], place: float) -> Iterator[Piece]:
         yield Piece((rest,), True, place)
 
 
-def place_of(*parts: str) -> float:
-    """A hash of some text, uniform in [0, 1)."""
-    digest = hashlib.sha256("\0".join(parts).encode("utf-8", "surrogatepass")).digest()
-    return int.from_bytes(digest[:6], "big") / 2**48
-
-
 class Share(NamedTuple):
     """Which of a source's pieces a split takes: those between two bounds of what `of` counts."""
 
@@ -172,29 +165,3 @@ class SplitConfig(CutConfig):
     """How a source is split that has no splits of its own."""
 
     split_by: By
-
-
-def cut_text(
-    split: Split, where: str, *, by: By, unit: Literal["characters", "documents"], total: int, val_fraction: float,
-    test_fraction: float,
-) -> Share:  # fmt: skip
-    """The share of `split`: training comes first, then validation, then test; or as a hash of each document says.
-
-    Raises:
-        ConfigError: the fractions leave nothing for `split`.
-    """
-    if by == "document":  # the test part does not depend on `val_fraction`
-        edges = {"test": (0.0, test_fraction), "val": (test_fraction, test_fraction + val_fraction)}
-        first, stop = edges.get(split, (test_fraction + val_fraction, 1.0))
-        share = Share("places", first, stop)
-    else:
-        train, val = int(total * (1 - val_fraction - test_fraction)), int(total * (1 - test_fraction))
-        bounds = {"train": (0, train), "val": (train, val), "test": (val, total)}
-        share = Share(unit, *bounds[split])
-    if share.first >= share.stop:
-        raise ConfigError(
-            f"the {split} split of {where} is empty: data.val_fraction={val_fraction:g} and "
-            f"data.test_fraction={test_fraction:g} of {total} {unit} leave it nothing",
-            "change the fractions, or use more text",
-        )
-    return share

@@ -15,8 +15,8 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from aigc_cli.data.base import Extent
-from aigc_cli.data.cache import cache_dir
-from aigc_cli.data.text_cache import Corpus, digest_of
+from aigc_cli.data.cache import cache_dir, digest_of
+from aigc_cli.data.corpus import Corpus
 from aigc_cli.data.text_sources import Piece
 from aigc_cli.files import resource_errors, sync, write_json
 from aigc_cli.modalities.tokenizers import BOS, EOS, UNK, Tokenizer
@@ -44,6 +44,10 @@ class Tokens:
     def nbytes(self) -> int:
         """The bytes of all streams."""
         return sum((self.folder / f"{side}.bin").stat().st_size for side in range(self.sides))
+
+    def fit(self, memory_gb: float) -> bool:
+        """Whether they may be held in memory."""
+        return self.nbytes() <= memory_gb * 1e9
 
     def load(self, side: int = 0, *, resident: bool) -> np.ndarray:
         """The stream of a side (tokens,), in memory or mapped to it."""

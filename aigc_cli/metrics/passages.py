@@ -15,7 +15,7 @@ from aigc_cli.data.base import Dataset, Extent
 from aigc_cli.data.open import items_at, reference_rows
 from aigc_cli.errors import ConfigError, DataError
 from aigc_cli.modalities.base import Batch, DataSpec
-from aigc_cli.modalities.codecs import TextCodec
+from aigc_cli.modalities.text import TextCodec
 from aigc_cli.modalities.tokenizers import BOS, FIRST, PAD, UNK
 
 _TOGETHER = 1024  # items gathered at a time
@@ -131,7 +131,7 @@ class Passages:
     def facts(self) -> dict[str, Any]:
         """What a stamp says of it; the fingerprint is of the text itself, whatever the tokenizer."""
         digest = hashlib.sha256(self.joined.encode())
-        if self.dataset.spec.modality == "pairs":
+        if self.dataset.spec.source is not None:
             digest.update("\n".join(["", *self.texts("source")]).encode())
         tokenizer = json.dumps(self.codec.tokenizer.state(), sort_keys=True)
         extent = self.extent
@@ -167,8 +167,8 @@ def check_readable(dataset: Dataset, spec: DataSpec, run: str) -> None:
         ConfigError: it is of another modality, another vocabulary, or in longer items.
     """
     own = dataset.spec
-    if own.modality != spec.modality:
-        raise ConfigError(f"the data is {own.modality}, and {run} is of {spec.modality}", "leave data= out")
+    if own.kind != spec.kind:
+        raise ConfigError(f"the data is {own.kind}, and {run} is of {spec.kind}", "leave data= out")
     if own.vocab_size != spec.vocab_size:
         raise ConfigError(
             f"the data has {own.vocab_size} different tokens, and {run} {spec.vocab_size}",

@@ -19,7 +19,7 @@ from aigc_cli.data.base import Dataset
 from aigc_cli.errors import DataError
 from aigc_cli.metrics.passages import Passages
 from aigc_cli.metrics.result import Result, Score, finite
-from aigc_cli.modalities.codecs import TextCodec
+from aigc_cli.modalities.text import TextCodec
 from aigc_cli.modalities.tokenizers import BOS, EOS
 from aigc_cli.models.base import Model
 from aigc_cli.progress import progress

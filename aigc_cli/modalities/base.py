@@ -8,17 +8,24 @@ content to that and back, so that sampling and evaluation know nothing of any on
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import cache, cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+
+from aigc_cli.errors import ConfigError, suggest
+from aigc_cli.registry import find
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-    from aigc_cli.modalities.writers import Writer
+    from aigc_cli.modalities.samples import Arrangement, Provenance
 
+#: The format that stands for the usual one of a modality.
+AUTO = "auto"
 #: How what a model sees is laid out: token ids in a row, (channels, time), (channels, height, width), or
 #: (channels, time, height, width). A model declares the layouts that it takes.
 Layout = Literal["tokens", "sequence", "map", "volume"]
@@ -28,12 +35,13 @@ Layout = Literal["tokens", "sequence", "map", "volume"]
 class DataSpec:
     """All that a model may know about the data."""
 
-    modality: str  # "image" | "text" | "pairs" | "audio" | "video"
+    modality: str  # of the raw content: "image", "text", or that of a plugin
     shape: tuple[int, ...]  # of one encoded item; (channels, height, width) for images, (tokens,) for text
     classes: tuple[str, ...] = ()  # () if unlabelled
     vocab_size: int | None = None  # of tokens, the special ones included
     specials: tuple[tuple[str, int], ...] = ()  # tokens that are no text: "pad", "bos", "eos", "unk"
     fingerprint: str = ""  # of the content, so that a resumed run can tell when the data changed
+    source: DataSpec | None = None  # of what each item is made from, such as the sentence that it translates
 
     @property
     def layout(self) -> Layout:
@@ -41,6 +49,11 @@ class DataSpec:
         if self.vocab_size is not None:
             return "tokens"
         return {2: "sequence", 3: "map", 4: "volume"}[len(self.shape)]  # type: ignore[return-value]
+
+    @property
+    def kind(self) -> str:
+        """The content in words: its modality, and where it is made from a source the source's, as "text from text"."""
+        return self.modality if self.source is None else f"{self.modality} from {self.source.modality}"
 
     def special(self, name: str) -> int | None:
         """The id of a special token; None where the vocabulary has none of that name."""
@@ -87,9 +100,21 @@ class Codec(ABC):
     def decode(self, encoded: Tensor) -> Tensor:
         """Encoded (n, ...) to raw content (n, ...)."""
 
+    def text(self, content: Tensor) -> list[str] | None:
+        """Raw content (n, ...) as a person reads it, a text each; None where it can only be seen or heard."""
+        return None
+
     def files(self) -> Mapping[str, str]:
         """What a run must keep to make the same codec without the data: the text of each file by its name."""
         return {}
+
+    def transfer(self, other: Codec) -> list[tuple[int, int]] | None:
+        """The tokens that stand for the same here and in `other`, as pairs of their ids here and there.
+
+        A model that starts from the weights of another goes by these where its tensors have a row for each token. None
+        where content is not encoded to tokens.
+        """
+        return None
 
 
 class Items(ABC):
@@ -119,15 +144,72 @@ class Items(ABC):
         raise NotImplementedError
 
 
-class Modality(ABC):
-    """One kind of content: its shapes, its words for messages, its files. Registered under its name.
+class Writer(ABC):
+    """Writes a set of samples into `folder`, in order, a batch at a time, in memory that hardly grows with the set.
 
-    Ten members and no more: what depends on a model belongs to the model, and what depends on a metric to the metric.
+    A subclass has :meth:`put`, :meth:`end` and :meth:`preview`, and enters the files that it keeps open in `open`.
+    """
+
+    #: How many samples a person looks at together, and the ending of the file of a :meth:`preview` of them.
+    usual: ClassVar[int] = 64
+    preview_suffix: ClassVar[str]
+
+    def __init__(self, folder: Path, arrangement: Arrangement, provenance: Provenance, codec: Codec) -> None:
+        self.folder, self.arrangement, self.provenance, self.codec = folder, arrangement, provenance, codec
+        self.written = 0
+        self.open = ExitStack()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.open.close()
+
+    def write(self, raw: Tensor) -> None:
+        """Writes the next samples, raw content (b, ...) on the CPU, as the codec decodes them."""
+        self.put(raw)
+        self.written += len(raw)
+
+    def finish(self) -> tuple[list[str], list[str]]:
+        """Ends the files. The names of those that hold the samples, in order; and of those that show some of them."""
+        if self.written != self.arrangement.n:
+            raise RuntimeError(f"{self.written} samples were written, not {self.arrangement.n}")
+        self.open.close()
+        return self.end()
+
+    @abstractmethod
+    def put(self, raw: Tensor) -> None:
+        """Writes samples (b, ...), of which the first has the number `written`."""
+
+    @abstractmethod
+    def end(self) -> tuple[list[str], list[str]]:
+        """Writes what is left once all samples are there, and names the files as :meth:`finish` does."""
+
+    def shown(self) -> str:
+        """What a terminal can show of the samples, once they are written; "" where that is nothing."""
+        return ""
+
+    @classmethod
+    @abstractmethod
+    def preview(cls, path: Path, batches: Iterable[Tensor], arrangement: Arrangement, codec: Codec, title: str) -> None:
+        """Writes one file that shows all samples, with a title; `path` appears whole or not at all.
+
+        Raises:
+            OSError: it cannot be written; nothing is left behind.
+        """
+
+
+class Modality(ABC):
+    """One kind of content: its shapes, its words for messages, its files. Registered under its name, built once.
+
+    A module that registers one imports torch, Pillow and the like within functions alone: a command that only needs a
+    name or a shape should not wait for them. Ten members and no more: what depends on a model belongs to the model,
+    and what depends on a metric to the metric.
     """
 
     #: What :attr:`DataSpec.modality` says.
     name: ClassVar[str]
-    #: The axes of one raw item, such as ("channels", "height", "width"): checks shapes and names them in messages.
+    #: The axes of one encoded item, such as ("channels", "height", "width"), unless a codec makes tokens of it.
     axes: ClassVar[tuple[str, ...]]
     #: One and several, as in every message and headline.
     noun: ClassVar[tuple[str, str]]
@@ -140,19 +222,15 @@ class Modality(ABC):
             DataError: a file of the codec is missing or cannot be trusted.
         """
 
-    @property
-    @abstractmethod
-    def writers(self) -> Mapping[str, type[Writer]]:
-        """How samples become files, by the format that users type; the usual one first."""
+    @cached_property
+    def writers(self) -> dict[str, type[Writer]]:
+        """How samples become files, by the format that users type; the usual one first. A plugin may add to it.
 
-    @abstractmethod
-    def read(self, path: Path, like: DataSpec | None = None) -> Items:
-        """The items in a file or folder that a person names, such as ``fake=``; `like` says what they are held against.
-
-        Raises:
-            ConfigError: there is nothing of this modality there.
-            DataError: a file cannot be read or trusted.
+        An array of them all is what every modality can have.
         """
+        from aigc_cli.modalities.array_writer import ArrayWriter
+
+        return {"npz": ArrayWriter}
 
     def parse(self, word: str, codec: Codec) -> Batch:
         """What a person typed after ``prompt=``, as raw content: a text itself, or the name of a file.
@@ -160,27 +238,48 @@ class Modality(ABC):
         Raises:
             ConfigError: it cannot be read, or the modality takes no prompts.
         """
-        raise NotImplementedError
+        raise ConfigError(f"{self.noun[1]} cannot be prompted", "leave prompt= out")
 
     def network(self, spec: DataSpec) -> nn.Module:
-        """An untrained network of the domain's classifier: encoded items to {"features": (n, d), "logits": (n, k)}."""
-        raise NotImplementedError
+        """An untrained network that learns the classes: encoded items to {"features": (n, d), "logits": (n, k)}.
+
+        Raises:
+            ConfigError: the modality has none.
+        """
+        raise ConfigError(f"there is no classifier of {self.noun[1]}", "choose another extractor=")
 
     def glance(self, content: Tensor) -> Tensor:
-        """Raw items (n, ...) made small: a whole training set of them must fit in memory where copies are sought."""
+        """Raw items (n, ...) made small: a whole training set of them is to fit in memory where copies are sought."""
         return content
 
-    #: How batches lie in memory where a network convolves them, such as channels_last; None is as they come.
-    memory_format: ClassVar[torch.memory_format | None] = None
+    @property
+    def memory_format(self) -> torch.memory_format | None:
+        """How batches lie in memory where a network convolves them, such as channels_last; None is as they come."""
+        return None
 
 
+@cache
 def modality(name: str) -> Modality:
-    """The modality of that name, of ours or of a plugin.
+    """The modality of that name, of ours or of a plugin; always the same object.
 
     Raises:
         ConfigError: there is none.
     """
-    from aigc_cli.registry import find
-
-    made: Modality = find("modality", name).build()
+    try:
+        made: Modality = find("modality", name).build()
+    except ConfigError as error:
+        raise ConfigError(error.message, f"{error.hint}; name the plugin that adds it with --plugin") from None
     return made
+
+
+def find_writer(name: str, format: str = AUTO) -> tuple[str, type[Writer]]:
+    """The writer of a modality's format, and the format's name, which for "auto" is the modality's usual one.
+
+    Raises:
+        ConfigError: the modality has no such format.
+    """
+    writers = modality(name).writers
+    if format != AUTO and format not in writers:
+        raise ConfigError(f"format={format}: {name} samples cannot be written so", suggest(format, writers))
+    found = next(iter(writers)) if format == AUTO else format
+    return found, writers[found]

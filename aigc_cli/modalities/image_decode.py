@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 ORIENTED = ("exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif")  # where an orientation may be told
 MODES = {1: "L", 3: "RGB"}
 

@@ -14,13 +14,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from aigc_cli.data.image_folder import SUFFIXES
 from aigc_cli.errors import ConfigError, DataError
 from aigc_cli.files import checksum
 from aigc_cli.metrics.images import Images, size_of
-from aigc_cli.modalities.image_decode import FORMATS, pillow_errors, plain, reason_of
+from aigc_cli.modalities.image_decode import FORMATS, SUFFIXES, pillow_errors, plain, reason_of
 from aigc_cli.modalities.npz import array_names, read_arrays
-from aigc_cli.modalities.provenance import not_samples
+from aigc_cli.modalities.samples import not_samples
 from aigc_cli.modalities.text_files import printable
 from aigc_cli.randomness import permutation
 

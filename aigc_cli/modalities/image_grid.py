@@ -10,10 +10,13 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from aigc_cli.errors import ConfigError
+from aigc_cli.modalities.samples import Arrangement
 
 _MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 _TILE = 64  # pixels that a tile has at least, so that an 8x8 digit can be read
 _SIDE = 2048  # pixels that a grid has at most, unless it shows a single image, or its columns are given
+_WHOLE = 1024  # images in a grid that would mean little in part, such as one of walks
+_ACROSS = 8  # groups that stand side by side
 _GAP = 2
 _TITLE = 22
 _MARGIN = 160  # pixels that the titles of rows take at most
@@ -24,7 +27,7 @@ Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
 @dataclass(frozen=True, kw_only=True)
-class Layout:
+class GridLayout:
     """Where images stand in a grid, and what is written beside them."""
 
     #: None is as square as can be.
@@ -43,6 +46,33 @@ class Layout:
         """The row and the column of an image in a grid of `columns`."""
         group, within = divmod(index, self.stack)
         return group // columns * self.stack + within, group % columns
+
+
+def layout_of(arrangement: Arrangement, shape: Sequence[int]) -> GridLayout:
+    """How a grid shows a set of images of a `shape` (C, H, W)."""
+    group, room = arrangement.group, fitting_columns(shape)
+    if group == 1:
+        return _in_turns(arrangement, room)
+    return GridLayout(
+        columns=group if arrangement.row else max(1, min(arrangement.n // group, _ACROSS, room)),
+        stack=1 if arrangement.row else group,
+        limit=_WHOLE,
+        title=arrangement.title,
+        column_titles=arrangement.column_titles,
+        row_titles=arrangement.row_titles,
+    )
+
+
+def _in_turns(arrangement: Arrangement, room: int) -> GridLayout:
+    """A column for each class, or several where classes are few; as it comes where they are too many."""
+    names = arrangement.turns[: arrangement.n]
+    if len(names) == 1:
+        return GridLayout(title=names[0])
+    if not 0 < len(names) <= room:
+        return GridLayout(title=arrangement.title)
+    wanted = columns_of(min(arrangement.n, GridLayout.limit))
+    times = max(1, min(room, round(wanted / len(names)) * len(names)) // len(names))
+    return GridLayout(columns=times * len(names), column_titles=names * times)
 
 
 def to_image(raw: Tensor) -> Image.Image:
@@ -71,9 +101,9 @@ def fitting_columns(shape: Sequence[int]) -> int:
     return max(1, (_SIDE - _GAP) // (_scale(height, width) * width + _GAP))
 
 
-def shown_of(n: int, shape: Sequence[int], layout: Layout | None = None) -> int:
+def shown_of(n: int, shape: Sequence[int], layout: GridLayout | None = None) -> int:
     """How many of `n` images of a `shape` (C, H, W) a grid shows: no more than its layout allows, or than fit well."""
-    layout = layout or Layout()
+    layout = layout or GridLayout()
     _, height, width = shape
     tile = _scale(height, width) * max(height, width) + _GAP
     if layout.columns is None:
@@ -87,12 +117,12 @@ def _scale(height: int, width: int) -> int:
     return max(1, math.ceil(_TILE / max(height, width)))
 
 
-def grid(raw: Tensor, layout: Layout | None = None) -> Image.Image:
+def grid(raw: Tensor, layout: GridLayout | None = None) -> Image.Image:
     """A grid of the first images of `raw`, uint8 (n, C, H, W) on the CPU: :func:`shown_of` of them.
 
     Tiny images are enlarged by a whole factor without smoothing, so that what is seen is what was generated.
     """
-    layout = layout or Layout()
+    layout = layout or GridLayout()
     height, width = raw.shape[2:]
     scale = _scale(height, width)
     n = shown_of(len(raw), raw.shape[1:], layout)
@@ -113,7 +143,7 @@ def _drawable(raw: Tensor) -> Tensor:
 class _Sheet:
     """The picture with its titles: the columns' above, the rows' to the left, its own on top of all."""
 
-    def __init__(self, layout: Layout, across: int, down: int, columns: int, rows: int) -> None:
+    def __init__(self, layout: GridLayout, across: int, down: int, columns: int, rows: int) -> None:
         self.layout, self.across, self.down, self.columns = layout, across, down, columns
         self.top = _TITLE * (bool(layout.title) + bool(layout.column_titles))
         wanted = [_length(_plain(text), _font(_FONTS[0])) for text in layout.row_titles[:rows]]

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import zipfile
 from collections.abc import Iterable, Mapping
-from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,15 +14,13 @@ from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from aigc_cli import __version__
-from aigc_cli.modalities.arrangement import Arrangement
-from aigc_cli.modalities.base import Codec
-from aigc_cli.modalities.image_grid import grid, shown_of, to_image
-from aigc_cli.modalities.provenance import DIGITAL_SOURCE_TYPE, Provenance
-from aigc_cli.modalities.writers import Writer, register_writer
-from aigc_cli.sampling.preview import write_preview
+from aigc_cli.files import replacing
+from aigc_cli.modalities.array_writer import ARCHIVE, ArrayWriter
+from aigc_cli.modalities.base import Codec, Writer
+from aigc_cli.modalities.image_grid import grid, layout_of, shown_of, to_image
+from aigc_cli.modalities.samples import DIGITAL_SOURCE_TYPE, LABEL, Arrangement, Provenance
 
 GRID = "grid.png"
-ARCHIVE = "samples.npz"
 
 # Adobe's XMP Specification Part 1, with the one property of the IPTC's that says how an image came to be.
 _XMP = (
@@ -45,59 +41,21 @@ def png_info(sentence: str, about: Mapping[str, Any], kind: str | None) -> PngIn
     return info
 
 
-class _ImageWriter(Writer):
-    """Keeps the first images for the grid."""
+class PNGWriter(Writer):
+    """Each image as its own PNG, named by its index and by what it is."""
 
-    usual = 64
     preview_suffix = ".png"
 
     def __init__(self, folder: Path, arrangement: Arrangement, provenance: Provenance, codec: Codec) -> None:
         super().__init__(folder, arrangement, provenance, codec)
-        self.written = 0
-        self._first: list[Tensor] = []
-        self._kept = 0
-
-    def write(self, raw: Tensor) -> None:
-        """Writes the next images, uint8 (b, C, H, W)."""
-        if self.written == 0:
-            self._kept = shown_of(self.arrangement.n, raw.shape[1:], self.arrangement.layout)
-        if self.written < self._kept:
-            self._first.append(raw[: self._kept - self.written].clone())  # a view would keep the whole batch
-        self._put(raw)
-        self.written += len(raw)
-
-    def _put(self, raw: Tensor) -> None:
-        raise NotImplementedError
-
-    def finish(self) -> tuple[list[str], list[str]]:
-        """Writes the grid; the names of the files that hold the images, and of the grid."""
-        n = self.arrangement.n
-        if self.written != n:
-            raise RuntimeError(f"{self.written} samples were written, not {n}")
-        first = torch.cat(self._first)
-        kind = self.provenance.of_set(self.arrangement)["digital_source_type"]
-        sentence = f"{self.provenance.sentence()}, samples 0 to {len(first) - 1}"
-        info = png_info(sentence, self.provenance.of_grid(len(first)), kind)
-        grid(first, self.arrangement.layout).save(self.folder / GRID, pnginfo=info)
-        return self._names(), [GRID]
-
-    def _names(self) -> list[str]:
-        raise NotImplementedError
-
-    @classmethod
-    def preview(cls, path: Path, batches: Iterable[Tensor], arrangement: Arrangement, codec: Codec, title: str) -> None:
-        """Writes a grid of the images."""
-        write_preview(path, torch.cat(list(batches)), replace(arrangement.layout, title=title))
-
-
-@register_writer("image", "png")
-class PNGWriter(_ImageWriter):
-    """Each image as its own PNG, named by its index and by what it is."""
+        self._overview = _Overview(arrangement, provenance)
 
     def _name(self, index: int) -> str:
         return f"{self.arrangement.name(index)}.png"
 
-    def _put(self, raw: Tensor) -> None:
+    def put(self, raw: Tensor) -> None:
+        """Writes the next images, uint8 (b, C, H, W)."""
+        self._overview.put(raw)
         for index, image in enumerate(raw, start=self.written):
             about = self.provenance.of_sample(self.arrangement, index)
             if self.arrangement.generated(index):
@@ -106,53 +64,66 @@ class PNGWriter(_ImageWriter):
                 info = png_info(f"an original of {self.provenance.data}, for comparison", about, None)
             to_image(image).save(self.folder / self._name(index), pnginfo=info)
 
-    def _names(self) -> list[str]:
-        return [self._name(index) for index in range(self.arrangement.n)]
+    def end(self) -> tuple[list[str], list[str]]:
+        """Writes the grid."""
+        return [self._name(index) for index in range(self.arrangement.n)], self._overview.save(self.folder)
+
+    @classmethod
+    def preview(cls, path: Path, batches: Iterable[Tensor], arrangement: Arrangement, codec: Codec, title: str) -> None:
+        """Writes a grid of the images, uint8 (n, C, H, W)."""
+        info = PngInfo()
+        info.add_text("Source", LABEL)
+        info.add_text("Software", f"aigc {__version__}")
+        raw = torch.cat(list(batches)).cpu()
+        image = grid(raw, replace(layout_of(arrangement, raw.shape[1:]), title=title))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as part:
+            image.save(part, format="PNG", pnginfo=info)
 
 
-@register_writer("image", "npz")
-class NPZWriter(_ImageWriter):
-    """All images in one archive: ``numpy.load("samples.npz")["images"]`` is uint8 (n, H, W, C).
+class NPZWriter(ArrayWriter):
+    """All images in one archive, ``numpy.load("samples.npz")["images"]``, uint8 (n, H, W, C), beside a grid."""
 
-    Where classes are known there are also ``labels``, int64 (n,), and ``classes``, the names that they number. The
-    images' header and rows go straight into the archive, so memory holds one batch. Nothing in it is pickled.
-    """
+    array = "images"
 
     def __init__(self, folder: Path, arrangement: Arrangement, provenance: Provenance, codec: Codec) -> None:
         super().__init__(folder, arrangement, provenance, codec)
-        self._open = ExitStack()
-        self._rows: IO[bytes] | None = None
+        self._overview = _Overview(arrangement, provenance)
 
-    def _put(self, raw: Tensor) -> None:
-        rows = raw.permute(0, 2, 3, 1).contiguous().numpy()
-        if self._rows is None:
-            self._rows = self._begin(rows.shape[1:])
-        self._rows.write(rows.data)
+    @classmethod
+    def rows(cls, raw: Tensor) -> np.ndarray:
+        """(b, H, W, C)."""
+        return super().rows(raw.permute(0, 2, 3, 1))
 
-    def _begin(self, shape: tuple[int, ...]) -> IO[bytes]:
-        archive = self._open.enter_context(zipfile.ZipFile(self.folder / ARCHIVE, "w"))
-        archive.comment = self.provenance.sentence().encode()[:65535]
-        if self.arrangement.labels is not None:
-            _add(archive, "labels", np.asarray(self.arrangement.labels, dtype=np.int64))
-            _add(archive, "classes", np.asarray(self.arrangement.classes, dtype=np.str_))
-        rows = self._open.enter_context(archive.open(_entry("images"), "w", force_zip64=True))
-        header = {"descr": "|u1", "fortran_order": False, "shape": (self.arrangement.n, *shape)}
-        np.lib.format.write_array_header_1_0(rows, header)
-        return rows
+    def put(self, raw: Tensor) -> None:
+        """Writes the next images, uint8 (b, C, H, W)."""
+        self._overview.put(raw)
+        super().put(raw)
 
-    def release(self) -> None:
-        """Closes the archive."""
-        self._open.close()
-
-    def _names(self) -> list[str]:
-        self.release()
-        return [ARCHIVE]
+    def end(self) -> tuple[list[str], list[str]]:
+        """Writes the grid."""
+        return [ARCHIVE], self._overview.save(self.folder)
 
 
-def _entry(name: str) -> zipfile.ZipInfo:
-    return zipfile.ZipInfo(f"{name}.npy")  # it has a fixed date, so that the same samples are the same bytes
+class _Overview:
+    """Keeps the first images for the grid."""
 
+    def __init__(self, arrangement: Arrangement, provenance: Provenance) -> None:
+        self.arrangement, self.provenance = arrangement, provenance
+        self._first: list[Tensor] = []
 
-def _add(archive: zipfile.ZipFile, name: str, array: np.ndarray) -> None:
-    with archive.open(_entry(name), "w") as file:
-        np.lib.format.write_array(file, array, allow_pickle=False)
+    def put(self, raw: Tensor) -> None:
+        """Takes the next images, uint8 (b, C, H, W), as long as the grid has room."""
+        shape = raw.shape[1:]
+        room = shown_of(self.arrangement.n, shape, layout_of(self.arrangement, shape)) - sum(map(len, self._first))
+        if room > 0:
+            self._first.append(raw[:room].clone())  # a view would keep the whole batch
+
+    def save(self, folder: Path) -> list[str]:
+        """Writes the grid; the names of the files."""
+        first = torch.cat(self._first)
+        kind = self.provenance.of_set(self.arrangement)["digital_source_type"]
+        sentence = f"{self.provenance.sentence()}, samples 0 to {len(first) - 1}"
+        info = png_info(sentence, self.provenance.of_grid(len(first)), kind)
+        grid(first, layout_of(self.arrangement, first.shape[1:])).save(folder / GRID, pnginfo=info)
+        return [GRID]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from aigc_cli.errors import ConfigError, warn
-from aigc_cli.modalities.codecs import TextCodec
+from aigc_cli.modalities.text import TextCodec
 from aigc_cli.modalities.text_files import printable, read_lines
 from aigc_cli.modalities.tokenizers import BOS, EOS
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from aigc_cli.errors import DataError
+from aigc_cli.files import kinds_of, walk_files
 
 SUFFIXES = (".txt", ".jsonl", ".csv", ".tsv")
 KINDS = ".txt, .jsonl, .csv or .tsv files, each as it is or packed with gzip (.gz)"
@@ -67,25 +68,10 @@ def text_files(root: Path) -> list[tuple[str, Path]]:
     """
     if root.is_file():
         return [(root.name, root)]
-    found, others, seen = {}, [], set()
-    for folder, folders, names in os.walk(root, followlinks=True):
-        real = os.path.realpath(folder)
-        if real in seen:
-            folders.clear()
-            continue
-        seen.add(real)
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in names:
-            path = Path(folder, name)
-            if kind_of(path) in SUFFIXES and not name.startswith(".") and path.is_file():
-                found[path.relative_to(root).as_posix()] = path
-            else:
-                others.append(name)
+    files = dict(walk_files(root))
+    found = {name: path for name, path in files.items() if kind_of(path) in SUFFIXES}
     if not found:
-        kinds = Counter(Path(name).suffix.lower() or "no suffix" for name in others)
-        seen_kinds = ", ".join(f"{count} x {kind}" for kind, count in kinds.most_common(5))
-        what = f"it has {seen_kinds}" if others else "it is empty"
-        raise DataError(f"there is no text in {printable(root)}; {what}", f"point data.root= at {KINDS}")
+        raise DataError(f"there is no text in {printable(root)}; {kinds_of(files)}", f"point data.root= at {KINDS}")
     return sorted(found.items())
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable
-from contextlib import ExitStack
 from itertools import chain
 from pathlib import Path
 from typing import IO, Any
@@ -13,15 +12,13 @@ from typing import IO, Any
 from torch import Tensor
 
 from aigc_cli.files import write_atomically
-from aigc_cli.modalities.arrangement import Arrangement
-from aigc_cli.modalities.base import Codec
-from aigc_cli.modalities.codecs import TextCodec
-from aigc_cli.modalities.provenance import LABEL, Provenance
+from aigc_cli.modalities.base import Codec, Writer
+from aigc_cli.modalities.samples import LABEL, Arrangement, Provenance
 from aigc_cli.modalities.tokenizers import REPLACEMENT
-from aigc_cli.modalities.writers import Writer, register_writer
 
 TEXTS = "samples.txt"
 OBJECTS = "samples.jsonl"
+_SHOWN = 64  # texts on a terminal
 _LONGEST = 60  # characters of a fact in a heading
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # but tabs and line feeds
 
@@ -44,8 +41,6 @@ def _brief(value: Any) -> str:
     return shown if len(shown) <= _LONGEST else f"{shown[: _LONGEST - 3]}..."
 
 
-@register_writer("pairs", "txt")
-@register_writer("text", "txt")
 class TextWriter(Writer):
     """All texts in one file under headings, and in another as a JSON object a line, each with its provenance."""
 
@@ -54,12 +49,10 @@ class TextWriter(Writer):
 
     def __init__(self, folder: Path, arrangement: Arrangement, provenance: Provenance, codec: Codec) -> None:
         super().__init__(folder, arrangement, provenance, codec)
-        self.written = 0
-        self._open = ExitStack()
         self._files: tuple[IO[str], IO[str]] | None = None
         self._first: list[str] = []
 
-    def write(self, raw: Tensor) -> None:
+    def put(self, raw: Tensor) -> None:
         """Writes the texts of the next token ids (b, t)."""
         if self._files is None:
             self._files = (self._begin(TEXTS), self._begin(OBJECTS))
@@ -70,23 +63,15 @@ class TextWriter(Writer):
             texts.write(f"{shown}\n")
             about = {"index": index, "text": text, **self.provenance.of_sample(self.arrangement, index)}
             objects.write(json.dumps(about, ensure_ascii=False) + "\n")
-            if index < self.arrangement.layout.limit:
+            if index < _SHOWN:
                 self._first.append(shown)
-        self.written += len(raw)
 
     def _begin(self, name: str) -> IO[str]:
-        return self._open.enter_context((self.folder / name).open("w", encoding="utf-8", newline="\n"))
+        return self.open.enter_context((self.folder / name).open("w", encoding="utf-8", newline="\n"))
 
-    def finish(self) -> tuple[list[str], list[str]]:
-        """Closes the files; their names."""
-        if self.written != self.arrangement.n:
-            raise RuntimeError(f"{self.written} samples were written, not {self.arrangement.n}")
-        self.release()
+    def end(self) -> tuple[list[str], list[str]]:
+        """The names of the files."""
         return [OBJECTS], [TEXTS]
-
-    def release(self) -> None:
-        """Closes the files."""
-        self._open.close()
 
     def shown(self) -> str:
         """The first texts, without what would move a terminal's cursor."""
@@ -104,5 +89,6 @@ class TextWriter(Writer):
 
 
 def _texts(raw: Tensor, codec: Codec) -> list[str]:
-    assert isinstance(codec, TextCodec)
-    return codec.text(raw)
+    texts = codec.text(raw)
+    assert texts is not None, "text can be read"
+    return texts

@@ -77,17 +77,17 @@ class Transfer(NamedTuple):
 class Model(nn.Module):
     """Base of all models. A subclass is built as ``build(config, spec)`` with its own typed config."""
 
-    #: The modalities it serves, of :attr:`DataSpec.modality`.
+    #: The modalities it serves, of :attr:`DataSpec.kind`.
     modalities: ClassVar[tuple[str, ...]] = ()
     #: A dataclass with a field for each control that :meth:`sample` takes.
     controls: ClassVar[type] = NoControls
 
     def __init__(self, spec: DataSpec) -> None:
         super().__init__()
-        if spec.modality not in self.modalities:
+        if spec.kind not in self.modalities:
             name = type(self).__name__
             raise ConfigError(
-                f"{name} cannot model {spec.modality} data; it serves {', '.join(self.modalities)}",
+                f"{name} cannot model {spec.kind} data; it serves {', '.join(self.modalities)}",
                 "choose other data= or another model=; `aigc ls data` and `aigc ls models` list them",
             )
         self.spec = spec

@@ -52,7 +52,7 @@ class Seq2SeqModel(LanguageModel):
     with its label smoothing.
     """
 
-    modalities = ("pairs",)
+    modalities = ("text from text",)
     controls: ClassVar[type] = TranslationControls
     tokens = "decoder"
     config: Seq2SeqConfig

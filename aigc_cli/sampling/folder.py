@@ -12,7 +12,7 @@ from pathlib import Path
 
 from aigc_cli.errors import AigcError, ConfigError, ResourceError
 from aigc_cli.files import hint_for
-from aigc_cli.modalities.provenance import RECORD, Provenance, read_record, recorded_files
+from aigc_cli.modalities.samples import RECORD, Provenance, read_record, recorded_files
 
 _ELSEWHERE = "choose another folder with out="
 _TAKEN = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR, errno.EISDIR)

@@ -9,15 +9,13 @@ import torch
 from torch import Tensor
 
 from aigc_cli.data.open import chosen_rows, encoded, items_at
-from aigc_cli.modalities.arrangement import ORIGINAL, RECONSTRUCTION, ROLE, Arrangement
-from aigc_cli.modalities.image_grid import Layout, fitting_columns
+from aigc_cli.modalities.samples import ORIGINAL, RECONSTRUCTION, ROLE, Arrangement
 from aigc_cli.models.latent import LatentModel, slerp
 from aigc_cli.randomness import Noise
-from aigc_cli.sampling.classes import balanced, class_layout, turns
+from aigc_cli.sampling.classes import balanced, turns
 from aigc_cli.sampling.generate import decoded, generate, in_batches, reconstruct
 from aigc_cli.sampling.plans import Plan, Request, register_mode, source_of
 
-_WHOLE = 1024  # images in a grid that would mean little in part
 _WALK, _MOVE = 8, 9  # frames in a row, unless the control says
 _REACH = 3.0  # standard deviations that a latent is moved either way
 _RANKED = 512  # held-out items that the activity of latents is measured on
@@ -34,7 +32,7 @@ def _samples(request: Request) -> Plan:
         labels = [classes[index % len(classes)] for index in range(n)]
         arrangement = Arrangement(
             n=n,
-            layout=class_layout([model.spec.classes[label] for label in classes], model.spec.shape, n),
+            turns=tuple(model.spec.classes[label] for label in classes),
             facts={"class": [model.spec.classes[label] for label in labels]},
             named=("class",),
             labels=labels,
@@ -71,7 +69,7 @@ def _reconstructions(request: Request) -> Plan:
         facts["class"] = [classes[label] for label in labels]
     arrangement = Arrangement(
         n=2 * n,
-        layout=_pair_layout(n, dataset.spec.shape),
+        row_titles=(ORIGINAL, RECONSTRUCTION),
         facts=facts,
         named=("class", ROLE) if "class" in facts else (ROLE,),
         labels=labels,
@@ -86,12 +84,6 @@ def _reconstructions(request: Request) -> Plan:
             yield torch.stack(pair, dim=1).flatten(0, 1)
 
     return Plan(arrangement=arrangement, batches=batches, source=source_of(split, dataset))
-
-
-def _pair_layout(n: int, shape: Sequence[int]) -> Layout:
-    """Originals above their reconstructions, `n` of each."""
-    columns = max(1, min(n, 8, fitting_columns(shape)))
-    return Layout(columns=columns, stack=2, limit=_WHOLE, row_titles=(ORIGINAL, RECONSTRUCTION))
 
 
 @register_mode("image", "interpolate")
@@ -113,7 +105,8 @@ def _walks(request: Request) -> Plan:
     names = [] if labels is None else [model.spec.classes[label] for label in labels]
     arrangement = Arrangement(
         n=n * frames,
-        layout=Layout(columns=frames, limit=_WHOLE, row_titles=tuple(names)),
+        row=True,
+        row_titles=tuple(names),
         facts={
             "row": [row for row in range(n) for _ in range(frames)],
             "frame": list(range(frames)) * n,
@@ -149,13 +142,10 @@ def _moves(request: Request) -> Plan:
     shown = [round(value, 3) for value in values.tolist()]
     arrangement = Arrangement(
         n=n * frames,
-        layout=Layout(
-            columns=frames,
-            limit=_WHOLE,
-            title=None if labels is None else model.spec.classes[labels[0]],
-            column_titles=tuple(f"{value:g}" for value in shown),
-            row_titles=tuple(f"z{dimension}" for dimension in order[:n]),
-        ),
+        row=True,
+        title=None if labels is None else model.spec.classes[labels[0]],
+        column_titles=tuple(f"{value:g}" for value in shown),
+        row_titles=tuple(f"z{dimension}" for dimension in order[:n]),
         facts={
             "dimension": [dimension for dimension in order[:n] for _ in range(frames)],
             "frame": list(range(frames)) * n,

@@ -12,6 +12,8 @@ plan depends on the seed and ``i`` alone, so that a plan of more samples begins 
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,10 +23,9 @@ from torch import Tensor
 
 from aigc_cli.data.base import Dataset, Split
 from aigc_cli.errors import ConfigError, warn
-from aigc_cli.modalities.arrangement import Arrangement
 from aigc_cli.modalities.base import Codec
 from aigc_cli.modalities.prompts import Prompt
-from aigc_cli.modalities.writers import import_siblings
+from aigc_cli.modalities.samples import Arrangement
 from aigc_cli.models.base import Model
 from aigc_cli.models.latent import LatentModel
 from aigc_cli.sampling.controls import modes_of, usual_controls
@@ -128,7 +129,7 @@ def plan(request: Request) -> Plan:
     mode = request.controls.get("mode") or next(iter(modes), "sample")
     if modes and mode not in modes:
         raise ConfigError(f"mode={mode}: this model has no such mode", f"choose from: {', '.join(modes)}")
-    way, modality = _find(request.model, mode), request.model.spec.modality
+    way, modality = _find(request.model, mode), request.model.spec.kind
     if way is None:
         raise ConfigError(f"mode={mode} is not for models of {modality}", f"choose from: {', '.join(modes)}")
     idle = ignored(request.model, request.controls, mode)
@@ -137,8 +138,10 @@ def plan(request: Request) -> Plan:
 
 
 def _find(model: Model, mode: str) -> _Mode | None:
-    import_siblings()
-    return _modes.get((model.spec.modality, mode))
+    home = "aigc_cli.sampling"
+    for module in pkgutil.iter_modules(importlib.import_module(home).__path__):
+        importlib.import_module(f"{home}.{module.name}")
+    return _modes.get((model.spec.kind, mode))
 
 
 def ignored(model: Model, controls: Mapping[str, Any], mode: str) -> list[str]:

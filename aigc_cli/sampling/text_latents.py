@@ -9,10 +9,10 @@ from torch import Tensor
 
 from aigc_cli.data.open import chosen_rows, items_at
 from aigc_cli.errors import ConfigError, warn
-from aigc_cli.modalities.arrangement import ORIGINAL, RECONSTRUCTION, Arrangement
 from aigc_cli.modalities.base import Batch
-from aigc_cli.modalities.codecs import TextCodec
 from aigc_cli.modalities.prompts import Prompt, check_lengths, tokens_of
+from aigc_cli.modalities.samples import ORIGINAL, RECONSTRUCTION, Arrangement
+from aigc_cli.modalities.text import TextCodec
 from aigc_cli.modalities.tokenizers import BOS, EOS, PAD
 from aigc_cli.models.language_model import padded
 from aigc_cli.models.latent import slerp
@@ -83,6 +83,7 @@ def _walks(request: Request) -> Plan:
         named=("frame",),
         summary=f"{_count(n, 'walk')} of {frames} texts",
         group=frames,
+        row=True,
     )
     shares = torch.linspace(0, 1, frames, device=request.device)
     return _decoded_plan(request, arrangement, slerp(starts, ends, shares).flatten(0, 1))

@@ -8,9 +8,9 @@ from torch import Tensor
 
 from aigc_cli.data.open import chosen_rows, items_at
 from aigc_cli.errors import ConfigError
-from aigc_cli.modalities.arrangement import Arrangement
-from aigc_cli.modalities.codecs import TextCodec
 from aigc_cli.modalities.prompts import Prompt, check_lengths, left_open, tokens_of, tokens_with_gaps, warn_of_unread
+from aigc_cli.modalities.samples import Arrangement
+from aigc_cli.modalities.text import TextCodec
 from aigc_cli.modalities.tokenizers import EOS, FIRST, PAD
 from aigc_cli.models.language_model import LanguageModel, Prompts
 from aigc_cli.randomness import permutation
@@ -59,7 +59,7 @@ def _check_room(model: LanguageModel, prompts: Sequence[Prompt], rows: Prompts, 
             )
 
 
-@register_mode("pairs", "sample")
+@register_mode("text from text", "sample")
 def _translated(request: Request) -> Plan:
     """Translations of prompts; without any, of held-out sources, beside what they were translated to by a person."""
     codec, prompts = _codec(request), request.prompts

@@ -29,10 +29,11 @@ def naming_the_batch(config: Mapping[str, Any], device: torch.device) -> Iterato
 
 
 def _advice(config: Mapping[str, Any], device: torch.device) -> tuple[str, str]:
-    trainer, tokens = config["trainer"], config["data"].get("batch_tokens")
+    trainer, own = config["trainer"], _own_batch(config)
     smaller = smaller_batch(config)
-    if tokens is not None:
-        batch, first = f"data.batch_tokens={tokens}", f"data.batch_tokens={tokens // 2}"
+    if own is not None:
+        key, size = own
+        batch, first = f"data.{key}={size}", f"data.{key}={size // 2}"
     else:
         batch, first = f"trainer.batch_size={trainer['batch_size']}", _as_words(smaller or {})
     others = ["trainer.precision=bf16" if device.type == "cuda" else "", "a smaller model"]
@@ -40,14 +41,20 @@ def _advice(config: Mapping[str, Any], device: torch.device) -> tuple[str, str]:
     return f"out of memory on {device} with {batch}", "try " + ", or ".join(filter(None, [first, *others]))
 
 
+def _own_batch(config: Mapping[str, Any]) -> tuple[str, int] | None:
+    """The key of the data, such as ``batch_tokens``, that says how large a batch is in place of the trainer's."""
+    keys = ((key, value) for key, value in config["data"].items() if key.startswith("batch_"))
+    return next(((key, value) for key, value in keys if type(value) is int), None)
+
+
 def smaller_batch(config: Mapping[str, Any]) -> dict[str, int] | None:
     """The keys of half the batch, or of the next part that divides it, with as many more accumulated.
 
-    A step sees the same items, so the run trains the same. None where a batch is a single item, or is counted in
-    tokens: those batches differ in size, and half a budget would put other items together.
+    A step sees the same items, so the run trains the same. None where a batch is a single item, or the data counts it
+    in something else, such as tokens: half of those would put other items together.
     """
     size, accumulate = config["trainer"]["batch_size"], config["trainer"]["accumulate"]
-    if size == 1 or config["data"].get("batch_tokens") is not None:
+    if size == 1 or _own_batch(config) is not None:
         return None
     parts = next(divisor for divisor in range(2, size + 1) if size % divisor == 0)
     return {"batch_size": size // parts, "accumulate": accumulate * parts}

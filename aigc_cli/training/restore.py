@@ -8,8 +8,7 @@ import torch
 
 from aigc_cli.errors import ConfigError, DataError, suggest
 from aigc_cli.files import read_json
-from aigc_cli.modalities.base import Codec, DataSpec
-from aigc_cli.modalities.codecs import TOKENIZER_FILE, codec_for
+from aigc_cli.modalities.base import Codec, DataSpec, modality
 from aigc_cli.models.base import Model
 from aigc_cli.models.build import build_model
 from aigc_cli.nn.lora import merge_adapters
@@ -59,7 +58,8 @@ def restore_model(run: Run, *, step: int | str | None = None, device: str = "aut
     model.requires_grad_(False).eval().to(where)
     weights = "ema" if "ema" in checkpoint.tensors else "model"
     used = checkpoint.sums[f"{weights}.safetensors"]
-    codec = codec_for(run.spec, checkpoint.path if TOKENIZER_FILE in checkpoint.sums else run.path)
+    own = any(not name.endswith(".safetensors") and name != "state.json" for name in checkpoint.sums)
+    codec = modality(run.spec.modality).codec(run.spec, checkpoint.path if own else run.path)
     return Restored(run, model, checkpoint.step, used, run.spec, codec, where)
 
 

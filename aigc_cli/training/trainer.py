@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from aigc_cli.data.loader import Loader
 from aigc_cli.errors import AigcError, DataError, Interrupted, ResourceError, Terminated
-from aigc_cli.modalities.base import Batch
+from aigc_cli.modalities.base import Batch, modality
 from aigc_cli.models.base import Model
 from aigc_cli.progress import Progress, progress
 from aigc_cli.runs import Run
@@ -49,8 +49,8 @@ class Trainer:
         self.processes = processes or Processes()
         self.loader = loader
         self.model = model.to(device)
-        if model.spec.layout == "map":
-            self.model.to(memory_format=torch.channels_last)  # convolutions are faster, on a CPU too
+        if (memory_format := modality(model.spec.modality).memory_format) is not None:
+            self.model.to(memory_format=memory_format)
         phases = dict.fromkeys(phase.name for phase in model.phases(0))
         self.precision = Precision(config.precision, device, phases)
         sharded = config.sharding == "full" and not self.processes.alone

@@ -18,11 +18,10 @@ import torch
 from torch import Tensor
 
 from aigc_cli.config.schema import check, walk
+from aigc_cli.data.open import kept_sections
 from aigc_cli.errors import ConfigError, DataError
 from aigc_cli.files import checksum
 from aigc_cli.modalities.base import Codec
-from aigc_cli.modalities.codecs import TOKENIZER_FILE, TextCodec
-from aigc_cli.modalities.tokenizers import FIRST
 from aigc_cli.models.base import Model, ModelConfig, Transfer
 from aigc_cli.nn.lora import adapters
 from aigc_cli.runs import Run, find_run
@@ -58,16 +57,13 @@ def with_source(config: dict[str, Any]) -> dict[str, Any]:
         "init_step": checkpoint.step,
         "init_sha256": start.init_sha256 or checksum(checkpoint.path / "manifest.json"),
     }
-    return {**config, "model": {**config["model"], **found}, "data": _with_tokenizer(config["data"], run, start)}
+    return {**config, "model": {**config["model"], **found}, "data": _with_codec(config["data"], run, start)}
 
 
-def _with_tokenizer(data: dict[str, Any], run: Run, start: ModelConfig) -> dict[str, Any]:
-    own, theirs = data.get("tokenizer"), run.config["data"].get("tokenizer")
-    if start.init_tokenizer == "new" or not isinstance(own, dict) or own.get("path") is not None:
-        return data
-    if not (run.path / TOKENIZER_FILE).is_file() or not isinstance(theirs, dict):
-        return data
-    return {**data, "tokenizer": {**theirs, "path": str(run.path)}}
+def _with_codec(data: dict[str, Any], run: Run, start: ModelConfig) -> dict[str, Any]:
+    theirs = {} if start.init_tokenizer == "new" else kept_sections(run.config["data"], run.path)
+    own = {key for key, section in data.items() if isinstance(section, dict) and section.get("path", "") is None}
+    return {**data, **{key: section for key, section in theirs.items() if key in own}}
 
 
 def warm_start(model: Model, codec: Codec, config: Mapping[str, Any]) -> Taken | None:
@@ -137,7 +133,8 @@ def take_weights(model: Model, codec: Codec, source: Restored, config: Mapping[s
     problems += [f"{name} is in that run, and not in this model" for name in theirs if name not in known]
     if found := [problem for problem in problems if problem]:
         raise _refusal(found, source, config, alike=_kinds(origins) == _kinds(theirs))
-    vocabulary = _shared(codec, source.codec)
+    pairs = codec.transfer(source.codec)
+    vocabulary = None if pairs is None else _Vocabulary(pairs, *map(_vocabulary_size, (model, source.model)))
     with torch.no_grad():
         for name, origin in origins.items():
             if name in transfer.rows and vocabulary is not None:
@@ -194,14 +191,9 @@ class _Vocabulary:
         own[here] = other[there]
 
 
-def _shared(codec: Codec, other: Codec) -> _Vocabulary | None:
-    if not isinstance(codec, TextCodec) or not isinstance(other, TextCodec):
-        return None
-    there = {spelling: token for token, spelling in enumerate(other.tokenizer.spellings(), FIRST)}
-    here = {spelling: token for token, spelling in enumerate(codec.tokenizer.spellings(), FIRST)}
-    special = [(token, token) for token in range(FIRST)]
-    shared = [(token, there[spelling]) for spelling, token in here.items() if spelling in there]
-    return _Vocabulary([*special, *shared], codec.tokenizer.vocab_size, other.tokenizer.vocab_size)
+def _vocabulary_size(model: Model) -> int:
+    assert model.spec.vocab_size is not None, "what is encoded to tokens has as many"
+    return model.spec.vocab_size
 
 
 def _check_adapters(model: Model, taken: Taken) -> None:

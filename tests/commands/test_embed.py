@@ -11,7 +11,7 @@ import torch
 from aigc_cli.cli import main
 from aigc_cli.config.compose import compose
 from aigc_cli.modalities.base import Batch, DataSpec
-from aigc_cli.modalities.codecs import TextCodec
+from aigc_cli.modalities.text import TextCodec
 from aigc_cli.modalities.tokenizers import BOS, SPECIALS, CharTokenizer
 from aigc_cli.models.build import build_model
 from aigc_cli.runs import Run, create_run

@@ -20,7 +20,7 @@ from aigc_cli.commands import sample
 from aigc_cli.config.compose import compose
 from aigc_cli.config.schema import STRICT, Options
 from aigc_cli.errors import ConfigError, ResourceError
-from aigc_cli.modalities.provenance import Provenance
+from aigc_cli.modalities.samples import Provenance
 from aigc_cli.models.gan.gan import GAN
 from aigc_cli.runs import Run
 from aigc_cli.sampling.controls import check_controls, named_values

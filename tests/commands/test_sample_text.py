@@ -14,7 +14,7 @@ import pytest
 from toy_text import text_run
 
 from aigc_cli.cli import main
-from aigc_cli.modalities.codecs import read_codec
+from aigc_cli.modalities.text import read_codec
 from aigc_cli.runs import Run, find_run
 
 Make = Callable[..., Run]

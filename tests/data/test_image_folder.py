@@ -10,7 +10,6 @@ from PIL import Image
 
 from aigc_cli.config.schema import load_yaml
 from aigc_cli.data import SPLITS, open_dataset
-from aigc_cli.data.image_folder import hash_cut
 from aigc_cli.data.loader import Loader
 from aigc_cli.errors import ConfigError, DataError
 
@@ -107,23 +106,6 @@ def test_a_split_without_a_folder_is_cut_from_train(tmp_path):
 def test_a_class_may_be_called_train(tmp_path):
     root = paint(tmp_path, [f"{kind}/{i}.png" for kind in ("boat", "train") for i in range(10)])
     assert opened(root).spec.classes == ("boat", "train")
-
-
-def test_adding_files_moves_no_other():
-    names = [f"{i}.png" for i in range(1000)]
-    more = names + [f"new-{i}.png" for i in range(200)]
-    fractions = {"val_fraction": 0.1, "test_fraction": 0.2}
-    for split, expected in (("train", 700), ("val", 100), ("test", 200)):
-        before, after = (hash_cut(given, split, **fractions) for given in (names, more))
-        assert set(before) <= set(after)
-        assert abs(len(before) - expected) < 50
-
-
-def test_few_pictures_still_give_each_split_one():
-    for n in range(3, 12):
-        parts = [hash_cut([f"{i}" for i in range(n)], s, val_fraction=0.1, test_fraction=0.1) for s in SPLITS]
-        assert sorted(name for part in parts for name in part) == sorted(map(str, range(n)))
-        assert all(parts)
 
 
 def broken(tmp_path: Path, count: int = 2) -> Path:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from aigc_cli.data.image_sets import Encoded, StreamedImages
+from aigc_cli.data.image_sets import EncodedImages, StreamedImages
 from aigc_cli.data.images import ImageDataset
 from aigc_cli.data.loader import Loader, batches_in_order
 from aigc_cli.errors import DataError
@@ -25,10 +25,17 @@ def held(flip: bool = True) -> ImageDataset:
     return ImageDataset(torch.from_numpy(pixels()), torch.arange(N), [str(i) for i in range(N)], flip=flip)
 
 
+class Files(EncodedImages):
+    """Files whose content is their pixels."""
+
+    def decode(self, index: int) -> np.ndarray:
+        return self.read(index)
+
+
 def streamed(decode=None, flip: bool = True) -> StreamedImages:
     data = pixels()
     names = [str(i) for i in range(N)]
-    files = Encoded(decode or (lambda i: data[i]), (3, 4, 4), names, "", np.arange(N), names)
+    files = Files(decode or (lambda i: data[i]), (3, 4, 4), names, "", np.arange(N), names)
     return StreamedImages(files, "", flip=flip)
 
 

@@ -8,7 +8,7 @@ from aigc_cli.data.images import ImageDataset
 from aigc_cli.data.open import Splits, chosen_rows, encoded, items_at, open_dataset, reference_rows
 from aigc_cli.errors import ConfigError, DataError
 from aigc_cli.modalities.base import Batch, DataSpec
-from aigc_cli.modalities.codecs import ImageCodec
+from aigc_cli.modalities.image import ImageCodec
 from aigc_cli.runs import create_run
 
 DIGITS = {"name": "digits", "size": 8, "flip": False, "val_fraction": 0.1, "test_fraction": 0.2}

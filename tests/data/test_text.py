@@ -336,7 +336,7 @@ def test_the_fingerprint_is_of_the_text_and_its_tokens(tmp_path, text):
 def test_tokens_are_found_again_and_mended(text, cache, monkeypatch):
     expected = stream_of(opened(text, kind="bpe"))
     with monkeypatch.context() as patch:
-        for place in ("text_cache.train_tokenizer", "token_files._together"):
+        for place in ("corpus.train_tokenizer", "token_files._together"):
             patch.setattr(f"aigc_cli.data.{place}", lambda *_: pytest.fail("done again"))
         patch.setattr("aigc_cli.data.text_sources.text_of", lambda *_: pytest.fail("read again"))
         assert stream_of(opened(text, kind="bpe")) == expected

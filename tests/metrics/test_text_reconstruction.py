@@ -14,7 +14,7 @@ from aigc_cli.metrics.passages import Passages
 from aigc_cli.metrics.text_reconstruction import ReconstructionBLEU, ReconstructionBLEUConfig
 from aigc_cli.metrics.written import Author, Written, measure_written, reconstructions
 from aigc_cli.modalities.base import Batch
-from aigc_cli.modalities.codecs import TextCodec
+from aigc_cli.modalities.text import TextCodec
 from aigc_cli.modalities.tokenizers import EOS
 from aigc_cli.models.latent import LatentModel
 from aigc_cli.models.transformer import DecoderLanguageModel

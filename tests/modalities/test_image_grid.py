@@ -1,13 +1,10 @@
-import errno
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from aigc_cli.modalities.image_grid import Layout, columns_of, fitting_columns, grid, shown_of
-from aigc_cli.sampling.preview import write_preview
+from aigc_cli.modalities.image_grid import GridLayout, columns_of, fitting_columns, grid, layout_of, shown_of
+from aigc_cli.modalities.samples import Arrangement
 
 
 def test_tiny_images_are_enlarged_without_smoothing() -> None:
@@ -53,7 +50,9 @@ def ink(sheet: Image.Image, box: tuple[int, int, int, int]) -> int:
 
 def test_columns_rows_and_the_whole_have_titles_of_their_own() -> None:
     white = torch.full((6, 1, 64, 64), 255, dtype=torch.uint8)
-    sheet = grid(white, Layout(columns=3, title="all", column_titles=("cat", "dog", ""), row_titles=("upper", "lower")))
+    sheet = grid(
+        white, GridLayout(columns=3, title="all", column_titles=("cat", "dog", ""), row_titles=("upper", "lower"))
+    )
     left, top = sheet.width - (3 * 66 + 2), 44
     assert 20 < left < 60
     assert sheet.height == top + 2 * 66 + 2
@@ -65,55 +64,63 @@ def test_columns_rows_and_the_whole_have_titles_of_their_own() -> None:
     for row in range(2):
         assert ink(sheet, (0, top + 2 + 66 * row, left, top + 66 * (row + 1))) > 10
     assert ink(sheet, (left, top, sheet.width, sheet.height)) == 0  # nothing is written over the images
-    untitled = grid(white, Layout(columns=3))
+    untitled = grid(white, GridLayout(columns=3))
     assert untitled.size == (3 * 66 + 2, 2 * 66 + 2)
 
 
 def test_a_long_title_keeps_to_its_column() -> None:
     white = torch.full((2, 1, 64, 64), 255, dtype=torch.uint8)
-    sheet = grid(white, Layout(columns=2, column_titles=("wwwwwwwwwwwwwwwwwwwwwwww", "")))
+    sheet = grid(white, GridLayout(columns=2, column_titles=("wwwwwwwwwwwwwwwwwwwwwwww", "")))
     assert ink(sheet, (2, 0, 66, 22)) > 50
     assert ink(sheet, (67, 0, sheet.width, 22)) == 0
 
 
 def test_stacked_images_stand_above_one_another() -> None:
     raw = torch.arange(8, dtype=torch.uint8)[:, None, None, None].expand(8, 1, 64, 64) * 10
-    sheet = grid(raw, Layout(columns=2, stack=2))
+    sheet = grid(raw, GridLayout(columns=2, stack=2))
     shown = [[sheet.getpixel((2 + 66 * column, 2 + 66 * row))[0] // 10 for column in range(2)] for row in range(4)]
     assert shown == [[0, 2], [1, 3], [4, 6], [5, 7]]
 
 
 def test_given_columns_are_not_cut() -> None:
-    assert shown_of(100, (1, 8, 8), Layout(columns=10)) == 70  # the last row is full
-    assert shown_of(100, (1, 8, 8), Layout(columns=10, limit=1000)) == 100
-    assert shown_of(5, (1, 8, 8), Layout(columns=10)) == 5
-    assert shown_of(64, (3, 2048, 2048), Layout(columns=8)) == 8
-    assert grid(torch.zeros(8, 1, 512, 512, dtype=torch.uint8), Layout(columns=8)).width == 8 * 514 + 2
+    assert shown_of(100, (1, 8, 8), GridLayout(columns=10)) == 70  # the last row is full
+    assert shown_of(100, (1, 8, 8), GridLayout(columns=10, limit=1000)) == 100
+    assert shown_of(5, (1, 8, 8), GridLayout(columns=10)) == 5
+    assert shown_of(64, (3, 2048, 2048), GridLayout(columns=8)) == 8
+    assert grid(torch.zeros(8, 1, 512, 512, dtype=torch.uint8), GridLayout(columns=8)).width == 8 * 514 + 2
     assert fitting_columns((1, 8, 8)) == 31
     assert fitting_columns((3, 4096, 4096)) == 1
 
 
-def test_preview_with_a_title(tmp_path: Path) -> None:
-    path = tmp_path / "samples" / "step-100.png"
-    raw = torch.full((16, 1, 8, 8), 128, dtype=torch.uint8)
-    write_preview(path, raw, Layout(title="gan on digits, step 100 ☃"))
-    titled = Image.open(path)
-    assert titled.text["Source"] == "AI-generated"
-    plain = grid(raw)
-    assert titled.height > plain.height
-    assert np.asarray(titled)[: titled.height - plain.height].min() < 100  # there is ink in the title
-    assert [entry.name for entry in path.parent.iterdir()] == ["step-100.png"]
+CLASSES = tuple("abc")
 
 
-def test_a_failed_preview_leaves_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "step-1.png"
-    path.write_bytes(b"old")
+@pytest.mark.parametrize(
+    ("arrangement", "columns", "titles"),
+    [
+        (Arrangement(n=9), None, ()),
+        (Arrangement(n=8, turns=CLASSES), 3, CLASSES),
+        (Arrangement(n=64, turns=CLASSES), 9, CLASSES * 3),
+        (Arrangement(n=2, turns=CLASSES), 2, CLASSES[:2]),
+        (Arrangement(n=64, turns=tuple(map(str, range(100)))), None, ()),  # too many to stand side by side
+        (Arrangement(n=10, group=5, row=True, column_titles=tuple("01234")), 5, tuple("01234")),
+        (Arrangement(n=6, group=2), 3, ()),
+        (Arrangement(n=60, group=2), 8, ()),
+    ],
+)
+def test_what_belongs_together_stands_together(
+    arrangement: Arrangement, columns: int | None, titles: tuple[str, ...]
+) -> None:
+    layout = layout_of(arrangement, (1, 8, 8))
+    assert (layout.columns, layout.column_titles) == (columns, titles)
+    assert layout.stack == (1 if arrangement.row else arrangement.group)
 
-    def full(*_: object, **__: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(Image.Image, "save", full)
-    with pytest.raises(OSError, match="No space"):
-        write_preview(path, torch.zeros(1, 1, 8, 8, dtype=torch.uint8), Layout())
-    assert path.read_bytes() == b"old"
-    assert [entry.name for entry in tmp_path.iterdir()] == ["step-1.png"]
+def test_one_class_is_the_title() -> None:
+    layout = layout_of(Arrangement(n=4, turns=("dog",)), (1, 8, 8))
+    assert (layout.title, layout.columns) == ("dog", None)
+
+
+def test_large_images_that_belong_together_stand_side_by_side() -> None:
+    assert layout_of(Arrangement(n=8, group=4, row=True), (3, 2048, 2048)).columns == 4
+    assert layout_of(Arrangement(n=8, group=2), (3, 2048, 2048)).columns == 1

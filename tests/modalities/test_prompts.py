@@ -3,8 +3,8 @@ from pathlib import Path
 import pytest
 
 from aigc_cli.errors import ConfigError, DataError
-from aigc_cli.modalities.codecs import TextCodec
 from aigc_cli.modalities.prompts import Prompt, left_open, read_prompts, tokens_of, tokens_with_gaps
+from aigc_cli.modalities.text import TextCodec
 from aigc_cli.modalities.tokenizers import BOS, EOS, FIRST, BPETokenizer, ByteTokenizer, CharTokenizer
 
 MASK = 99

@@ -6,13 +6,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from aigc_cli.modalities.arrangement import Arrangement
-from aigc_cli.modalities.codecs import TextCodec
-from aigc_cli.modalities.image_grid import Layout
-from aigc_cli.modalities.provenance import Provenance
+from aigc_cli.modalities import text_writers
+from aigc_cli.modalities.base import find_writer
+from aigc_cli.modalities.samples import Arrangement, Provenance
+from aigc_cli.modalities.text import TextCodec
 from aigc_cli.modalities.text_writers import TextWriter, block
 from aigc_cli.modalities.tokenizers import ByteTokenizer
-from aigc_cli.modalities.writers import find_writer
 
 MakeProvenance = Callable[..., Provenance]
 CODEC = TextCodec(ByteTokenizer())
@@ -36,9 +35,12 @@ def test_a_block_shows_what_stands_beside_a_text() -> None:
     assert heading.endswith("x... ---")
 
 
-def test_both_files_hold_every_text(tmp_path: Path, provenance: MakeProvenance) -> None:
+def test_both_files_hold_every_text(
+    tmp_path: Path, provenance: MakeProvenance, monkeypatch: pytest.MonkeyPatch
+) -> None:
     made = ["ä\tb", "two\nlines", "", "[31mred[0m"]
-    with TextWriter(tmp_path, Arrangement(n=4, layout=Layout(limit=3)), provenance(), CODEC) as writer:
+    monkeypatch.setattr(text_writers, "_SHOWN", 3)
+    with TextWriter(tmp_path, Arrangement(n=4), provenance(), CODEC) as writer:
         writer.write(ids(*made[:1]))
         writer.write(ids(*made[1:]))
         assert writer.finish() == (["samples.jsonl"], ["samples.txt"])
@@ -86,4 +88,4 @@ def test_a_preview_is_one_file(tmp_path: Path) -> None:
 
 
 def test_find_writer() -> None:
-    assert find_writer("text") == find_writer("pairs", "txt") == ("txt", TextWriter)
+    assert find_writer("text") == find_writer("text", "txt") == ("txt", TextWriter)

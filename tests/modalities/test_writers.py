@@ -1,3 +1,4 @@
+import errno
 import json
 import tracemalloc
 import zipfile
@@ -10,12 +11,11 @@ import torch
 from PIL import Image
 
 from aigc_cli.errors import ConfigError
-from aigc_cli.modalities.arrangement import Arrangement
-from aigc_cli.modalities.codecs import ImageCodec
-from aigc_cli.modalities.image_grid import Layout
+from aigc_cli.modalities.base import find_writer
+from aigc_cli.modalities.image import ImageCodec
+from aigc_cli.modalities.image_grid import grid
 from aigc_cli.modalities.image_writers import NPZWriter, PNGWriter
-from aigc_cli.modalities.provenance import LABEL, Provenance
-from aigc_cli.modalities.writers import find_writer
+from aigc_cli.modalities.samples import LABEL, Arrangement, Provenance
 
 MakeProvenance = Callable[..., Provenance]
 
@@ -98,7 +98,7 @@ def test_npz_has_the_labels(tmp_path: Path, labelled: Arrangement, provenance: M
 
 def test_what_no_model_made_is_not_said_to_be(tmp_path: Path, provenance: MakeProvenance) -> None:
     roles = ["original", "reconstruction"]
-    pair = Arrangement(n=2, facts={"role": roles}, named=("role",), group=2, layout=Layout(columns=1, stack=2))
+    pair = Arrangement(n=2, facts={"role": roles}, named=("role",), group=2)
     with PNGWriter(tmp_path, pair, provenance(source={"split": "test"}), ImageCodec()) as writer:
         writer.write(images(2))
         files, _ = writer.finish()
@@ -184,11 +184,41 @@ def test_channels_that_no_png_holds(tmp_path: Path, provenance: MakeProvenance) 
     assert np.load(tmp_path / "samples.npz")["images"].shape == (1, 8, 8, 5)
 
 
+def preview(path: Path, raw: torch.Tensor, title: str) -> None:
+    PNGWriter.preview(path, iter([raw]), Arrangement(n=len(raw)), ImageCodec(), title)
+
+
+def test_preview_with_a_title(tmp_path: Path) -> None:
+    path = tmp_path / "samples" / "step-100.png"
+    raw = torch.full((16, 1, 8, 8), 128, dtype=torch.uint8)
+    preview(path, raw, "gan on digits, step 100 ☃")
+    titled = Image.open(path)
+    assert titled.text["Source"] == "AI-generated"
+    plain = grid(raw)
+    assert titled.height > plain.height
+    assert np.asarray(titled)[: titled.height - plain.height].min() < 100  # there is ink in the title
+    assert [entry.name for entry in path.parent.iterdir()] == ["step-100.png"]
+
+
+def test_a_failed_preview_leaves_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "step-1.png"
+    path.write_bytes(b"old")
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Image.Image, "save", full)
+    with pytest.raises(OSError, match="No space"):
+        preview(path, torch.zeros(1, 1, 8, 8, dtype=torch.uint8), "")
+    assert path.read_bytes() == b"old"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["step-1.png"]
+
+
 def test_find_writer() -> None:
     assert find_writer("image") == ("png", PNGWriter)
     assert find_writer("image", "npz") == ("npz", NPZWriter)
     with pytest.raises(ConfigError, match="format=pgn") as caught:
         find_writer("image", "pgn")
     assert caught.value.hint == "did you mean png?"
-    with pytest.raises(ConfigError, match="no writer for smell"):
+    with pytest.raises(ConfigError, match="no modality named 'smell'"):
         find_writer("smell")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -32,7 +33,8 @@ def build(defaults: dict[str, Any], **changes: Any) -> Seq2SeqModel:
     torch.manual_seed(0)
     small = {"layers": 1, "heads": 2, "width": 32, "dropout": 0.0, "label_smoothing": 0.0}
     config = check("model", Seq2SeqConfig, {**defaults, **small, **changes})
-    return Seq2SeqModel(config, DataSpec("pairs", (LONGEST,), vocab_size=VOCAB, specials=SPECIALS))
+    side = DataSpec("text", (LONGEST,), vocab_size=VOCAB, specials=SPECIALS)
+    return Seq2SeqModel(config, replace(side, source=side))
 
 
 def rows_of(texts: list[list[int]]) -> Tensor:

@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 
 from aigc_cli.errors import ConfigError, ResourceError
-from aigc_cli.modalities.arrangement import Arrangement
-from aigc_cli.modalities.provenance import RECORD, Provenance, read_record, recorded_files, write_record
+from aigc_cli.modalities.samples import RECORD, Arrangement, Provenance, read_record, recorded_files, write_record
 from aigc_cli.sampling import folder
 from aigc_cli.sampling.folder import check_replaceable, filling
 

@@ -4,7 +4,7 @@ from torch import Tensor, nn
 
 from aigc_cli.errors import ConfigError, NonFiniteError, ResourceError
 from aigc_cli.modalities.base import DataSpec
-from aigc_cli.modalities.codecs import ImageCodec
+from aigc_cli.modalities.image import ImageCodec
 from aigc_cli.models.base import Model
 from aigc_cli.randomness import Noise
 from aigc_cli.runs import Run

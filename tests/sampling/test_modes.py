@@ -9,9 +9,9 @@ from toy import LATENT, Toy, ToyConfig
 from aigc_cli.data.base import Dataset, Split
 from aigc_cli.data.images import ImageDataset
 from aigc_cli.errors import ConfigError
-from aigc_cli.modalities.arrangement import Arrangement
 from aigc_cli.modalities.base import DataSpec
-from aigc_cli.modalities.codecs import ImageCodec
+from aigc_cli.modalities.image import ImageCodec
+from aigc_cli.modalities.samples import Arrangement
 from aigc_cli.models.base import Model
 from aigc_cli.models.latent import LatentModel, Mode
 from aigc_cli.randomness import Noise
@@ -99,10 +99,7 @@ def test_classes_stand_below_their_names() -> None:
     arrangement = planned.arrangement
     assert arrangement.facts["class"] == ["cat", "dog", "owl", "cat", "dog", "owl", "cat", "dog"]
     assert list(arrangement.labels or ()) == [0, 1, 2, 0, 1, 2, 0, 1]
-    layout = arrangement.layout
-    assert layout.columns is not None
-    for index, name in enumerate(arrangement.facts["class"]):
-        assert layout.column_titles[layout.place(index, layout.columns)[1]] == name
+    assert arrangement.turns == CLASSES
     raw = drawn(planned).float().mean(dim=(1, 2, 3))
     assert raw[0::3].max() < raw[1::3].min() < raw[2::3].min()  # the toy's classes differ in brightness
 
@@ -113,7 +110,7 @@ def test_the_classes_that_are_asked_for() -> None:
     raw = drawn(planned).float().mean(dim=(1, 2, 3))
     assert raw[0] > raw[1]
     one = plan(request(toy(conditional=True), n=4, class_="dog")).arrangement
-    assert (one.layout.title, one.layout.columns, one.name(3)) == ("dog", None, "000003-dog")
+    assert (one.turns, one.name(3)) == (("dog",), "000003-dog")
 
 
 def test_a_class_whose_name_has_a_comma() -> None:
@@ -127,8 +124,7 @@ def test_the_usual_number_is_as_many_of_each_class() -> None:
     assert plan(request(toy(conditional=True), class_="cat,owl")).arrangement.n == 64
     assert balanced(2, toy(conditional=True)) == 2
     many = toy(conditional=True, spec=DataSpec("image", (1, 8, 8), tuple(map(str, range(100)))))
-    assert plan(request(many)).arrangement.layout.columns is None  # too many to stand side by side
-    assert plan(request(many, n=2)).arrangement.layout.column_titles == ("0", "1")
+    assert plan(request(many)).arrangement.n == 64
 
 
 @pytest.mark.parametrize(
@@ -164,7 +160,7 @@ def test_reconstructions_stand_below_their_originals(held_out: ImageDataset) -> 
     assert labels is not None
     assert list(arrangement.labels or ())[0::2] == labels[items[0::2]].tolist()
     assert arrangement.name(2).startswith(f"000001-{CLASSES[labels[items[2]]]}-original")
-    assert arrangement.layout.place(1, arrangement.layout.columns or 0) == (1, 0)
+    assert (arrangement.group, arrangement.row) == (2, False)
     assert planned.source == {"split": "test", "fingerprint": held_out.spec.fingerprint}
     assert arrangement.summary == "3 items of the test split and their reconstructions"
 
@@ -202,8 +198,8 @@ def test_a_walk_goes_from_one_sample_to_another_of_its_class(controls: dict[str,
         if controls:
             own = planned.arrangement.facts["class"][5 * row : 5 * row + 5]
             assert set(own) == {samples.arrangement.facts["class"][start]}
-            assert planned.arrangement.layout.row_titles[row] == own[0]
-    assert planned.arrangement.layout.columns == 5
+            assert planned.arrangement.row_titles[row] == own[0]
+    assert (planned.arrangement.group, planned.arrangement.row) == (5, True)
 
 
 def test_a_walk_is_on_the_sphere() -> None:
@@ -233,8 +229,8 @@ def test_one_latent_moves_along_a_row_the_most_active_first(held_out: ImageDatas
         torch.testing.assert_close(rows[row, :, dimension], torch.linspace(-3, 3, 9))
         others = [other for other in range(LATENT) if other != dimension]
         assert torch.equal(rows[row][:, others], base[others].expand(9, 3))
-    layout = planned.arrangement.layout
-    assert (layout.column_titles[0], layout.column_titles[4], layout.row_titles[0]) == ("-3", "0", f"z{order[0]}")
+    arrangement = planned.arrangement
+    assert (arrangement.column_titles[::4], arrangement.row_titles[0]) == (("-3", "0", "3"), f"z{order[0]}")
     assert planned.arrangement.about(10)["value"] == -2.25
 
 

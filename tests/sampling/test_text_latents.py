@@ -14,8 +14,8 @@ from aigc_cli.config.compose import compose
 from aigc_cli.config.schema import check
 from aigc_cli.errors import ConfigError
 from aigc_cli.modalities.base import Batch
-from aigc_cli.modalities.codecs import TextCodec
 from aigc_cli.modalities.prompts import Prompt
+from aigc_cli.modalities.text import TextCodec
 from aigc_cli.modalities.tokenizers import BOS, EOS
 from aigc_cli.models.latent import slerp
 from aigc_cli.models.vae.text import TextVAE, TextVAEConfig

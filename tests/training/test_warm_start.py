@@ -18,7 +18,8 @@ from aigc_cli.config.schema import Options
 from aigc_cli.data.loader import Loader
 from aigc_cli.errors import ConfigError, DataError
 from aigc_cli.modalities.base import Codec, DataSpec
-from aigc_cli.modalities.codecs import ImageCodec, TextCodec
+from aigc_cli.modalities.image import ImageCodec
+from aigc_cli.modalities.text import TextCodec
 from aigc_cli.modalities.tokenizers import FIRST, SPECIALS, BPETokenizer, ByteTokenizer, CharTokenizer, Tokenizer
 from aigc_cli.models.base import Model
 from aigc_cli.models.build import build_model

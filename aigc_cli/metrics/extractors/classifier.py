@@ -26,23 +26,18 @@ from aigc_cli.data.open import Splits
 from aigc_cli.errors import ConfigError, DataError, warn
 from aigc_cli.files import checksum, resource_errors, write_atomically
 from aigc_cli.metrics.extractors.base import Sources
-from aigc_cli.modalities.base import Codec
-from aigc_cli.nn.augment import translation
+from aigc_cli.modalities.base import Codec, modality
 from aigc_cli.progress import progress
 from aigc_cli.registry import register
 
 #: Part of the name of a cached network: a change to anything below that changes its weights raises it.
 VERSION = 1
-WIDTH = 128
 _SEED = 0
 _BATCH = 128
 _LEARNING_RATE = 4e-3
 _WEIGHT_DECAY = 1e-2
 #: Images seen while it trains: so many passes over the data, within bounds that fit its two ends, digits and CIFAR-10.
 _PASSES, _FEWEST, _MOST = 8, 20_000, 300_000
-#: Images move by up to this share of their side: without it, the features of what it was trained on cluster more
-#: tightly than those of new images of the same kind, which would then score as less precise.
-_SHIFT = 1 / 16
 
 
 @dataclass(config=STRICT, frozen=True, kw_only=True)
@@ -50,44 +45,6 @@ class ClassifierConfig:
     """It has no choices: two classifiers of one dataset would give two scales."""
 
     name: Literal["classifier"] = "classifier"
-
-
-class ClassifierNet(nn.Module):
-    """A plain convolutional network for images of any size.
-
-    Halves the image to at most 32 pixels by strided convolutions, then to at most 4 by pooling, and averages what is
-    left: (n, C, H, W) in [-1, 1] to features (n, 128) and logits (n, classes).
-    """
-
-    def __init__(self, channels: int, side: int, classes: int) -> None:
-        super().__init__()
-        layers: list[nn.Module] = []
-        width = channels
-        while side > 32:
-            layers += _convolution(width, 16, stride=2)
-            width, side = 16, (side + 1) // 2
-        layers += _convolution(width, 32)
-        width = 32
-        while side > 4:
-            wider = min(2 * width, WIDTH)
-            layers += [nn.MaxPool2d(2), *_convolution(width, wider)]
-            width, side = wider, side // 2
-        layers += [*_convolution(width, WIDTH), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
-        self.body = nn.Sequential(*layers)
-        self.head = nn.Linear(WIDTH, classes)
-
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Features and logits."""
-        features = self.body(images)
-        return features, self.head(features)
-
-
-def _convolution(inputs: int, outputs: int, stride: int = 1) -> list[nn.Module]:
-    return [
-        nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False),
-        nn.BatchNorm2d(outputs),
-        nn.ReLU(inplace=True),
-    ]
 
 
 @register("extractor", "classifier", ClassifierConfig)
@@ -100,17 +57,19 @@ class Classifier:
         train, name = _labelled(sources)
         self.name = f"{name}-cnn"
         path = _cache_path(name, train.spec.fingerprint)
-        kept = _read(path, train)
+        kept = _read(path, train, sources.device)
         if kept is None:
             with resource_errors(path, "with AIGC_CACHE"):
                 path.parent.mkdir(parents=True, exist_ok=True)
                 write_atomically(path, _trained(train, sources, self.name))
-            kept = _read(path, train)
+            kept = _read(path, train, sources.device)
             assert kept is not None
         self.checksum = kept.checksum
-        self._network = _placed(kept.network, sources.device).eval()
+        self._network = kept.network.eval()
         self._codec, self._device, self._shape = train.codec, sources.device, train.spec.shape
-        self.widths: Mapping[str, int] = {"features": WIDTH, "logits": len(train.spec.classes)}
+        with torch.inference_mode():
+            layers = self._network(torch.zeros(1, *train.spec.shape, device=sources.device))
+        self.widths: Mapping[str, int] = {name: values.shape[1] for name, values in layers.items()}
         self.facts: Mapping[str, Any] = {"preprocessing": "uint8 to [-1, 1], not resized", **kept.facts}
 
     def __call__(self, images: Tensor) -> dict[str, Tensor]:
@@ -126,8 +85,8 @@ class Classifier:
                 "bring them to that size, or use --metric fid",
             )
         with torch.inference_mode():
-            features, logits = self._network(self._codec.encode(images.to(self._device)))
-        return {"features": features.cpu(), "logits": logits.cpu()}
+            layers = self._network(self._codec.encode(images.to(self._device)))
+        return {name: values.cpu() for name, values in layers.items()}
 
 
 def _labelled(sources: Sources) -> tuple[Dataset, str]:
@@ -148,7 +107,7 @@ def _labelled(sources: Sources) -> tuple[Dataset, str]:
 
 @plain_dataclass(frozen=True)
 class _Kept:
-    network: ClassifierNet
+    network: nn.Module
     checksum: str
     facts: dict[str, Any]
 
@@ -159,20 +118,18 @@ def _cache_path(name: str, fingerprint: str) -> Path:
     return cache_dir() / "classifiers" / f"{name}-cnn-v{VERSION}-{fingerprint[:16]}.safetensors"
 
 
-def _fresh(train: Dataset) -> ClassifierNet:
-    channels, height, width = train.spec.shape
-    return ClassifierNet(channels, min(height, width), len(train.spec.classes))
+def _fresh(train: Dataset, device: torch.device) -> nn.Module:
+    """The network of the data's modality, with random weights, as it lies in memory while it trains."""
+    kind = modality(train.spec.modality)
+    network = kind.network(train.spec).to(device)
+    return network if kind.memory_format is None else network.to(memory_format=kind.memory_format)
 
 
-def _placed(network: ClassifierNet, device: torch.device) -> ClassifierNet:
-    return network.to(device).to(memory_format=torch.channels_last)
-
-
-def _read(path: Path, train: Dataset) -> _Kept | None:
+def _read(path: Path, train: Dataset, device: torch.device) -> _Kept | None:
     """The network kept at `path`; None where there is none, or it cannot be read."""
     if not path.is_file():
         return None
-    network = _fresh(train)
+    network = _fresh(train, device)
     try:
         with safe_open(path, framework="pt") as file:
             notes = json.loads((file.metadata() or {})["facts"])
@@ -194,7 +151,7 @@ def _trained(train: Dataset, sources: Sources, name: str) -> bytes:
     devices = [sources.device] if sources.device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices), torch.enable_grad():
         torch.manual_seed(_SEED)
-        network = _placed(_fresh(train), sources.device)
+        network = _fresh(train, sources.device)
         _fit(network, train, sources.device, name)
     network.eval()
     split, held_out = Splits(name, sources.open_split).held_out()
@@ -210,7 +167,7 @@ def _trained(train: Dataset, sources: Sources, name: str) -> bytes:
     return save(tensors, {"facts": json.dumps({"accuracy": score, "accuracy_on": f"{split} ({len(held_out)})"})})
 
 
-def _fit(network: ClassifierNet, train: Dataset, device: torch.device, name: str) -> None:
+def _fit(network: nn.Module, train: Dataset, device: torch.device, name: str) -> None:
     batch_size = min(_BATCH, len(train))
     steps = -(-min(max(_PASSES * len(train), _FEWEST), _MOST) // batch_size)
     loader = Loader(train, batch_size=batch_size, seed=_SEED, device=device)
@@ -221,8 +178,7 @@ def _fit(network: ClassifierNet, train: Dataset, device: torch.device, name: str
     with progress(steps, f"training {name}", "steps") as bar:
         for step in range(steps):
             batch = loader.batch(step)
-            images = translation(batch.content, _SHIFT).contiguous(memory_format=torch.channels_last)
-            _, logits = network(images)
+            logits = network(batch.content)["logits"]
             assert batch.labels is not None
             loss = nn.functional.cross_entropy(logits, batch.labels)
             optimizer.zero_grad(set_to_none=True)
@@ -232,11 +188,11 @@ def _fit(network: ClassifierNet, train: Dataset, device: torch.device, name: str
             bar.advance()
 
 
-def accuracy(network: ClassifierNet, dataset: Dataset, codec: Codec, device: torch.device) -> float:
+def accuracy(network: nn.Module, dataset: Dataset, codec: Codec, device: torch.device) -> float:
     """The share of a labelled dataset that the network names right."""
     right = 0
     with torch.inference_mode():
         for batch in batches_in_order(dataset, 500, device):
-            _, logits = network(codec.encode(batch.content))
+            logits = network(codec.encode(batch.content))["logits"]
             right += int((logits.argmax(dim=1) == batch.labels).sum())
     return right / len(dataset)

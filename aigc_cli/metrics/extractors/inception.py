@@ -125,7 +125,7 @@ def find_weights() -> Path:
     from aigc_cli.data.download import download
 
     try:
-        download(list(URLS), wanted[0], sha256=SHA256)
+        download(list(URLS), wanted[0], {"sha256": SHA256})
     except DataError as error:
         raise DataError(f"the Inception weights are not here: {error.message}", _hint(source="")) from None
     return wanted[0]

@@ -11,7 +11,7 @@ from aigc_cli.errors import ConfigError, DataError
 from aigc_cli.metrics.evaluation import build_extractor
 from aigc_cli.metrics.extractors import classifier
 from aigc_cli.metrics.extractors.base import Sources
-from aigc_cli.metrics.extractors.classifier import Classifier, ClassifierConfig, ClassifierNet
+from aigc_cli.metrics.extractors.classifier import Classifier, ClassifierConfig
 
 Blobs = Callable[..., ImageDataset]
 
@@ -83,16 +83,6 @@ def test_labels_that_mean_nothing_give_no_features(blobs: Blobs) -> None:
     test = ImageDataset(blobs(60, 1).resident().content, torch.arange(60) // 2 % 2, ("a", "b"))  # type: ignore[union-attr]
     with pytest.raises(DataError, match="cannot tell the classes apart"):
         Classifier(ClassifierConfig(), Sources(data="x", open_split={"train": noise, "test": test}.__getitem__))  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize(
-    ("channels", "height", "width"), [(1, 8, 8), (3, 32, 32), (1, 28, 28), (3, 96, 64), (3, 5, 9), (1, 1, 1)]
-)
-def test_images_of_any_size(channels: int, height: int, width: int) -> None:
-    network = ClassifierNet(channels, min(height, width), 7).eval()
-    features, logits = network(torch.zeros(2, channels, height, width))
-    assert features.shape == (2, 128)
-    assert logits.shape == (2, 7)
 
 
 @pytest.mark.slow

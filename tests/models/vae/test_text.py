@@ -270,8 +270,8 @@ def test_windows_of_a_text_are_served_too(defaults: dict[str, Any]) -> None:
 
 
 def test_only_texts(defaults: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError, match="TextVAE cannot model pairs data; it serves text"):
-        build(defaults, DataSpec("pairs", (LONGEST,), vocab_size=12, specials=SPECIALS))
+    with pytest.raises(ConfigError, match="TextVAE cannot model text from text data; it serves text"):
+        build(defaults, DataSpec("text", (LONGEST,), source=DataSpec("text", (LONGEST,))))
 
 
 # training

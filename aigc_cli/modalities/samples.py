@@ -1,10 +1,11 @@
-"""Where a sample comes from, and the label that says it was generated."""
+"""A set of samples: what each is and how they belong together, where they come from, and the label that says so."""
 
 from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -12,8 +13,9 @@ from typing import Any
 
 from aigc_cli import __version__
 from aigc_cli.files import read_json
-from aigc_cli.modalities.arrangement import ORIGINAL, ROLE, Arrangement
 
+#: The fact that tells an item of the data, which no model made, from what a model made of it.
+ROLE, ORIGINAL, RECONSTRUCTION = "role", "original", "reconstruction"
 #: The words that mark generated content wherever it goes.
 LABEL = "AI-generated"
 #: The IPTC's terms for content made by a trained model, and for such content beside other content
@@ -22,6 +24,62 @@ DIGITAL_SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlg
 COMPOSITE_SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/compositeWithTrainedAlgorithmicMedia"
 #: The file beside the samples that says all this; written last, so that samples without one are incomplete.
 RECORD = "samples.json"
+_DIGITS = 6  # at least, so that the names of the first million do not depend on how many there are
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arrangement:
+    """A set of `n` samples. What is said of sample ``i`` does not depend on `n`.
+
+    It knows nothing of pixels or pages: it says what belongs together and what is to be read beside it, and the writer
+    of a modality finds the place for that.
+    """
+
+    n: int
+    #: What is known of each sample, a list of `n` for each kind of fact: ``{"class": ["cat", "dog", ...]}``.
+    facts: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    #: The facts that the names of files show, or the headings of texts.
+    named: tuple[str, ...] = ()
+    #: Of texts, the facts that stand beside each, and what it is called there.
+    beside: tuple[str, ...] = ()
+    text: str = "text"
+    #: The number of each sample's class, and the names that the numbers stand for.
+    labels: Sequence[int] | None = None
+    classes: tuple[str, ...] = ()
+    #: The set as a person counts it; None is so many samples.
+    summary: str | None = None
+    #: Consecutive samples that belong together, whose files share a number: the frames of a walk, an original and its
+    #: reconstruction. As a `row` they are looked at side by side, else one above the other.
+    group: int = 1
+    row: bool = False
+    #: What samples that stand alone take turns in, such as classes: those of one kind stand in a column.
+    turns: tuple[str, ...] = ()
+    #: What is written above all, above the columns, and before the rows, which begin again where there are more.
+    title: str | None = None
+    column_titles: tuple[str, ...] = ()
+    row_titles: tuple[str, ...] = ()
+
+    def about(self, index: int) -> dict[str, Any]:
+        """The facts of one sample."""
+        return {name: values[index] for name, values in self.facts.items()}
+
+    def generated(self, index: int) -> bool:
+        """Whether a model made it."""
+        return ROLE not in self.facts or self.facts[ROLE][index] != ORIGINAL
+
+    def name(self, index: int) -> str:
+        """The name of a sample's file without its ending, such as ``000003-cat``."""
+        number = index // self.group
+        digits = max(_DIGITS, len(str((self.n - 1) // self.group)))
+        return "-".join([f"{number:0{digits}d}", *(_tag(name, self.facts[name][index]) for name in self.named)])
+
+    def described(self) -> str:
+        """The set in a few words."""
+        return self.summary or f"{self.n} {'sample' if self.n == 1 else 'samples'}"
+
+
+def _tag(name: str, value: Any) -> str:
+    return f"{name}{value:03d}" if isinstance(value, int) else re.sub(r"[^\w.+-]+", "_", value)[:40]
 
 
 def _versions() -> dict[str, str]:
@@ -98,7 +156,11 @@ def read_record(folder: Path) -> dict[str, Any] | None:
         record = read_json(folder / RECORD)
     except (OSError, ValueError):
         return None
-    return record if isinstance(record, dict) and record.get("label") == LABEL else None
+    if not isinstance(record, dict) or record.get("label") != LABEL:
+        return None
+    if record.get("modality") == "pairs":  # as older versions called texts that are made from others
+        record["modality"] = "text"
+    return record
 
 
 def recorded_files(record: Mapping[str, Any]) -> set[str]:

@@ -4,23 +4,9 @@ import pytest
 import torch
 
 from aigc_cli.errors import ConfigError, DataError
-from aigc_cli.modalities.base import DataSpec
-from aigc_cli.modalities.codecs import LARGEST_FILE, ImageCodec, TextCodec, codec_for, read_codec
+from aigc_cli.modalities.base import DataSpec, modality
+from aigc_cli.modalities.text import LARGEST_FILE, TextCodec, read_codec
 from aigc_cli.modalities.tokenizers import SPECIALS, BPETokenizer, ByteTokenizer, CharTokenizer
-
-
-def test_every_pixel_value_comes_back():
-    values = torch.arange(256, dtype=torch.uint8).reshape(1, 1, 16, 16)
-    encoded = ImageCodec().encode(values)
-    assert encoded.dtype == torch.float32
-    assert (encoded.min(), encoded.max()) == (-1, 1)
-    assert torch.equal(ImageCodec().decode(encoded), values)
-
-
-def test_values_out_of_range_are_clamped_and_low_precision_is_taken():
-    encoded = torch.tensor([-7.0, -1.0, 0.0, 1.0, 9.0], dtype=torch.bfloat16).reshape(1, 1, 1, 5)
-    assert ImageCodec().decode(encoded).flatten().tolist() == [0, 0, 128, 255, 255]
-    assert encoded.flatten()[0] == -7  # the input is left alone
 
 
 def codec(start: int = 2) -> TextCodec:
@@ -67,18 +53,14 @@ def test_a_codec_is_made_of_the_files_it_leaves(tmp_path, tokenizer):
     for name, content in first.files().items():
         (tmp_path / name).write_text(content)
     spec = DataSpec("text", (9,), vocab_size=tokenizer.vocab_size, specials=SPECIALS)
-    for found in (codec_for(spec, tmp_path), read_codec(tmp_path / "tokenizer.json")):
+    for found in (modality(spec.modality).codec(spec, tmp_path), read_codec(tmp_path / "tokenizer.json")):
         assert found.files() == first.files()
         assert found.start == 2
         assert found.tokens("a b") == first.tokens("a b")
     with pytest.raises(DataError, match="tokens, and the model 3"):
-        codec_for(replace(spec, vocab_size=3), tmp_path)
+        modality("text").codec(replace(spec, vocab_size=3), tmp_path)
     with pytest.raises(DataError, match="made of a run"):
-        codec_for(spec)
-
-
-def test_images_need_no_files():
-    assert codec_for(DataSpec("image", (1, 8, 8))).files() == {}
+        modality(spec.modality).codec(spec)
 
 
 @pytest.mark.parametrize(

@@ -1,16 +1,18 @@
-"""Codecs: between raw content and what a model sees."""
+"""Text: token ids (tokens,), which are also what a model sees, and the tokenizer that maps them to strings and back."""
 
 from __future__ import annotations
 
 import json
 import os
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aigc_cli.errors import ConfigError, DataError
-from aigc_cli.modalities.base import Codec, DataSpec
-from aigc_cli.modalities.tokenizers import BOS, EOS, PAD, SPECIALS, Tokenizer, restore_tokenizer
+from aigc_cli.modalities.base import Batch, Codec, DataSpec, Modality, Writer
+from aigc_cli.modalities.tokenizers import BOS, EOS, FIRST, PAD, SPECIALS, Tokenizer, restore_tokenizer
+from aigc_cli.registry import register
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -18,23 +20,7 @@ if TYPE_CHECKING:
 TOKENIZER_FILE = "tokenizer.json"
 FORMAT = 1
 LARGEST_FILE = 1 << 26  # bytes; a tokenizer of a million merges has 20 million
-
-
-class ImageCodec(Codec):
-    """uint8 pixels (n, c, h, w) to float32 in [-1, 1], the range of a tanh, and back.
-
-    Exact in float32: every one of the 256 values comes back as itself. Encoded values outside of [-1, 1] are clamped.
-    """
-
-    def encode(self, content: Tensor) -> Tensor:
-        """uint8 (n, c, h, w) to float32 (n, c, h, w) in [-1, 1]."""
-        return content.float().div_(127.5).sub_(1.0)
-
-    def decode(self, encoded: Tensor) -> Tensor:
-        """Floating (n, c, h, w) to uint8 (n, c, h, w), rounded to the nearest."""
-        import torch
-
-        return encoded.float().add(1.0).mul_(127.5).round_().clamp_(0, 255).to(torch.uint8)
+_RESTORE = "restore the file from a copy of the run, or train the run again"
 
 
 class TextCodec(Codec):
@@ -90,6 +76,15 @@ class TextCodec(Codec):
         saved = {"format": FORMAT, "start": self.start, **self.tokenizer.state()}
         return {TOKENIZER_FILE: json.dumps(saved, ensure_ascii=False) + "\n"}
 
+    def transfer(self, other: Codec) -> list[tuple[int, int]] | None:
+        """The special tokens, and those that spell the same."""
+        if not isinstance(other, TextCodec):
+            return None
+        there = {spelling: token for token, spelling in enumerate(other.tokenizer.spellings(), FIRST)}
+        here = enumerate(self.tokenizer.spellings(), FIRST)
+        special = [(token, token) for token in range(FIRST)]
+        return [*special, *((token, there[spelling]) for token, spelling in here if spelling in there)]
+
 
 def _inner(row: list[int], stop: bool) -> list[int]:
     first = next((place for place, token in enumerate(row) if token not in (PAD, BOS, EOS)), len(row))
@@ -106,7 +101,6 @@ def read_codec(path: Path) -> TextCodec:
         DataError: it is missing or broken.
     """
     file = path / TOKENIZER_FILE if path.is_dir() else path
-    hint = "restore the file from a copy of the run, or train the run again"
     try:
         with file.open("rb") as opened:
             content = opened.read(LARGEST_FILE + 1)
@@ -119,31 +113,43 @@ def read_codec(path: Path) -> TextCodec:
         if type(start) is not int or not 0 <= start < tokenizer.vocab_size:
             raise ValueError(f"start={start} is no token of it")
     except DataError as error:
-        raise DataError(f"{file} cannot be read: {error.message}", hint) from None
+        raise DataError(f"{file} cannot be read: {error.message}", _RESTORE) from None
     except (OSError, ValueError, RecursionError) as error:
         reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
-        raise DataError(f"{file} cannot be read: {reason}", hint) from None
+        raise DataError(f"{file} cannot be read: {reason}", _RESTORE) from None
     return TextCodec(tokenizer, start)
 
 
-def codec_for(spec: DataSpec, folder: Path | None = None) -> Codec:
-    """The codec of what `spec` describes, made without the data itself, so that a run can be sampled on its own.
+@register("modality", "text")
+class TextModality(Modality):
+    """Texts, each a row of token ids."""
 
-    Args:
-        spec: of the data.
-        folder: of the run or checkpoint, which holds what the codec needs to be made of.
+    name = "text"
+    axes = ("tokens",)
+    noun = ("text", "texts")
 
-    Raises:
-        DataError: what it needs is missing or broken, or is of other data.
-    """
-    if spec.modality == "image":
-        return ImageCodec()
-    if folder is None:
-        raise DataError(f"a codec of {spec.modality} is made of a run's {TOKENIZER_FILE}", "name the run")
-    codec = read_codec(folder)
-    if codec.tokenizer.vocab_size != spec.vocab_size or dict(spec.specials) != dict(SPECIALS):
-        raise DataError(
-            f"{folder / TOKENIZER_FILE} has {codec.tokenizer.vocab_size} tokens, and the model {spec.vocab_size}",
-            "restore the file from a copy of the run, or train the run again",
-        )
-    return codec
+    def codec(self, spec: DataSpec, folder: Path | None = None) -> TextCodec:
+        """The one in the folder's ``tokenizer.json``, if that is the one that `spec` is of."""
+        if folder is None:
+            raise DataError(f"a codec of text is made of a run's {TOKENIZER_FILE}", "name the run")
+        codec = read_codec(folder)
+        if codec.tokenizer.vocab_size != spec.vocab_size or dict(spec.specials) != dict(SPECIALS):
+            raise DataError(
+                f"{folder / TOKENIZER_FILE} has {codec.tokenizer.vocab_size} tokens, and the model {spec.vocab_size}",
+                _RESTORE,
+            )
+        return codec
+
+    @cached_property
+    def writers(self) -> dict[str, type[Writer]]:
+        """One file that a person reads beside one that a program does."""
+        from aigc_cli.modalities.text_writers import TextWriter
+
+        return {"txt": TextWriter}
+
+    def parse(self, word: str, codec: Codec) -> Batch:
+        """The token ids of a text, (1, t), without special tokens."""
+        import torch
+
+        assert isinstance(codec, TextCodec)
+        return Batch(torch.tensor([codec.tokens(word)]))
