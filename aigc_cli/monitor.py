@@ -73,11 +73,13 @@ class Monitor:
     def _draw(self, mode: str, path: Path, title: str) -> None:
         _, writer = find_writer(self.model.spec.modality)
         n = self.config.samples or writer.usual
+        controls = self._sampling_controls() if mode == "sample" else usual_controls(self.model, mode)
         request = Request(
             model=self.model,
             codec=self.train.codec,
-            controls=self._sampling_controls() if mode == "sample" else usual_controls(self.model, mode),
-            n=balanced(n, self.model) if mode == "sample" else max(1, n // 2),  # of items shown twice, half as many
+            controls=controls,
+            # Items that are shown twice are half as many.
+            n=balanced(n, self.model, controls) if mode == "sample" else max(1, n // 2),
             seed=0,
             device=self.device,
             held_out=partial(self.splits.held_out, avoid="test"),
@@ -89,7 +91,7 @@ class Monitor:
         with resource_errors(path):
             writer.preview(path, drawn.batches(None), drawn.arrangement, request.codec, title)
 
-    def _sampling_controls(self) -> dict[str, Any]:
+    def _sampling_controls(self) -> Any:
         """What the model is sampled with, once it is ready for it: its weights have changed since the last time."""
         controls = usual_controls(self.model, "sample")
         prepare(self.model, lambda: self.train, controls, device=self.device)
@@ -99,7 +101,7 @@ class Monitor:
 
     def _validator(self) -> Callable[[], dict[str, float]]:
         """The model's own score where it has one, else the Fréchet distance of its samples to the val split."""
-        has_score = type(self.model).score is not Model.score
+        has_score = "score" in self.model.can
         wanted, name = self.config.validate_metric, type(self.model).__name__
         if wanted == "score" and not has_score:
             raise ConfigError(
@@ -150,7 +152,6 @@ class Monitor:
                 batch = batch.take(torch.arange(min(len(batch), config.validate_items - count), device=device))
             noise = Noise(0, range(count, count + len(batch)), device)
             scores = self.model.score(encoded(batch, dataset.codec), noise)
-            assert scores is not None, "the model has a score"
             for name, values in scores.items():
                 zero = torch.zeros((), dtype=torch.float64, device=device)
                 totals[name] = totals.get(name, zero) + values.double().sum()
@@ -168,7 +169,7 @@ class Monitor:
 
     def _examiner(self) -> Callable[[], dict[str, float]] | None:
         """The curves of a few items; None for a model that has none."""
-        if type(self.model).examine is Model.examine:
+        if "examine" not in self.model.can:
             return None
         try:
             held_out = self.splits["val"]

@@ -65,7 +65,7 @@ def register(kind: str, name: str, config: type = object) -> Callable[[T], T]:
         known = _components.get((kind, name))
         if known is not None and _origin(known.build) != _origin(build):
             raise ConfigError(
-                f"two components call themselves {kind}={name}: {_origin(known.build)} and {_origin(build)}",
+                f"two components are registered as {kind}={name}: {_origin(known.build)} and {_origin(build)}",
                 "rename one of them",
             )
         _components[kind, name] = Component(kind, name, build, config)  # type: ignore[arg-type]

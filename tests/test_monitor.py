@@ -71,6 +71,7 @@ def test_a_resumed_run_is_examined_and_warned_as_the_whole(monkeypatch: pytest.M
         if "examine/gain" in figures:
             yield "looked", "it was looked at"
 
+    monkeypatch.setattr(Toy, "can", Toy.can | {"examine"})
     monkeypatch.setattr(Toy, "examine", examine)
     monkeypatch.setattr(Toy, "warnings", warnings)
     words = [
@@ -164,8 +165,7 @@ def test_the_distance_of_samples_is_the_same_each_time(monkeypatch: pytest.Monke
 
 def test_a_model_without_score_and_samples_cannot_be_validated() -> None:
     class Coder(Toy):
-        modes = ("reconstruct",)
-        score = Model.score
+        can = frozenset({"encode", "decode"})
 
     with pytest.raises(ConfigError, match="has no samples to judge"):
         validated(toy(Coder))
@@ -175,7 +175,7 @@ def test_a_model_without_score_and_samples_cannot_be_validated() -> None:
 
 def test_only_reconstructions_of_a_model_that_only_reconstructs(here: Path) -> None:
     class Coder(Toy):
-        modes = ("reconstruct",)
+        can = frozenset({"encode", "decode"})
 
     monitor(toy(Coder)).preview(here / "samples", 3)
     assert [path.name for path in (here / "samples").iterdir()] == ["step-3-reconstructions.png"]
@@ -185,6 +185,8 @@ def test_a_model_is_examined_on_items_that_stay_the_same() -> None:
     seen: list[tuple[Batch, Batch | None]] = []
 
     class Looking(Toy):
+        can = Toy.can | {"examine"}
+
         def examine(self, train: Batch, held_out: Batch | None) -> Losses:
             seen.append((train, held_out))
             return {"score": torch.tensor(2.0)}
@@ -209,9 +211,9 @@ def test_a_model_is_examined_on_items_that_stay_the_same() -> None:
 
 def test_samples_are_what_the_usual_controls_give(here: Path) -> None:
     class Strict(Toy):
-        def latents(self, noise: Noise, **controls: Any) -> torch.Tensor:
-            assert controls["mode"] == "sample"
-            return super().latents(noise, **controls)
+        def latents(self, noise: Noise, controls: Any) -> torch.Tensor:
+            assert controls.mode == "sample"
+            return super().latents(noise, controls)
 
     monitor(toy(Strict), "trainer.samples=4").preview(here / "samples", 1)
     assert {path.name for path in (here / "samples").iterdir()} == {"step-1.png", "step-1-reconstructions.png"}

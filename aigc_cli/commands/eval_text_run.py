@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from aigc_cli.commands.drawing import facts_of
@@ -31,10 +31,9 @@ from aigc_cli.metrics.written import (
     translations,
 )
 from aigc_cli.modalities.text import TextCodec
-from aigc_cli.models.variational import VariationalModel
 from aigc_cli.registry import find
 from aigc_cli.runs import Run, find_run
-from aigc_cli.sampling.controls import check_controls, field_values, model_class, modes_of, named_values
+from aigc_cli.sampling.controls import check_controls, model_class, modes_of, named_values
 from aigc_cli.sampling.plans import ignored, warn_of_changed
 from aigc_cli.training.restore import Restored, restore_model
 
@@ -69,7 +68,7 @@ def text_run(asked: EvalConfig) -> Run | None:
 
 def usual_metrics(run: Run) -> tuple[str, ...]:
     """The metrics of a run of text where nobody names any."""
-    latent = issubclass(model_class(run.config["model"]["name"]), VariationalModel)
+    latent = "posterior" in model_class(run.config["model"]["name"]).can
     return (*USUAL[run.spec.kind], *(USUAL_OF_LATENTS if latent else ()))
 
 
@@ -182,14 +181,15 @@ class TextRun:
 
     def warn_of_idle(self, kinds: Kinds) -> None:
         """Warns of controls that change nothing in any of the ways in which the model is looked at."""
-        model, controls = self.restored.model, field_values(self.controls)
-        usual = controls.get("mode") or "sample"
+        model, controls = self.restored.model, self.controls
+        usual = getattr(controls, "mode", None) or "sample"
         ways = ["reconstruct" if self.writer(name) == self.reconstructed else usual for name in kinds.text]
         ways += ["infill"] if kinds.fills and "infill" in modes_of(model) else []
         if self.setting.asked.seeds is not None and not kinds.text:
             warn("seeds= changes nothing here")
         deaf = [ignored(model, controls, way) for way in ways]
-        warn_of_changed(model, controls, [name for name in controls if all(name in some for some in deaf)], "here")
+        names = [field.name for field in fields(controls)]
+        warn_of_changed(model, controls, [name for name in names if all(name in some for some in deaf)], "here")
 
     def writer(self, metric: str) -> Callable[[Configs], Told]:
         """What measures a metric of text on texts that suit it."""
@@ -223,10 +223,9 @@ class TextRun:
     def infill(self, values: Mapping[str, Any]) -> Told:
         """How many masked tokens of the held-out text it finds."""
         asked, passages = self.setting.asked, self._some(self.setting.asked.n)
-        usual: dict[str, Any] = dict(getattr(self.restored.model, "filling", {}))
-        controls = check_controls(self.restored.run, {**usual, **asked.controls}, "eval")
+        controls = check_controls(self.restored.run, {**self.restored.model.filling, **asked.controls}, "eval")
         result = measure_infill(
-            self.restored.model, passages, self.setting.split("train"), values, controls=field_values(controls),
+            self.restored.model, passages, self.setting.split("train"), values, controls=controls,
             seed=asked.seed, device=self.restored.device, batch_size=asked.batch_size,
         )  # fmt: skip
         made = f"passages of {_of(passages)} with gaps filled by"
@@ -273,7 +272,7 @@ class TextRun:
         model, codec = self.restored.model, self.restored.codec
         assert isinstance(codec, TextCodec), "text has a codec of its own"
         return Author(
-            model, codec, field_values(self.controls), self.restored.device, lambda: self.setting.split("train"),
+            model, codec, self.controls, self.restored.device, lambda: self.setting.split("train"),
             self.setting.asked.batch_size,
         )  # fmt: skip
 

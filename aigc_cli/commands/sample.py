@@ -66,7 +66,7 @@ def main(config: dict[str, Any], options: Options) -> int:
     """Samples as `config` says; the exit code."""
     from aigc_cli.modalities.base import find_writer
     from aigc_cli.runs import find_run
-    from aigc_cli.sampling.controls import check_controls, field_values, named_values
+    from aigc_cli.sampling.controls import check_controls, named_values
     from aigc_cli.training.restore import restore_model
 
     settings: SampleConfig = check("", SampleConfig, _as_words(config))
@@ -75,7 +75,7 @@ def main(config: dict[str, Any], options: Options) -> int:
     format, writer = find_writer(run.spec.modality, settings.format)
     restored = restore_model(run, step=settings.step, device=settings.device)
     print(f"sampling {run.name}, step {restored.step}, on {restored.device}", file=sys.stderr)
-    plan = _plan(restored, settings, field_values(controls))
+    plan = _plan(restored, settings, controls)
     provenance = _provenance(restored, settings, format, named_values(controls), plan)
     usual = format == find_writer(run.spec.modality)[0]
     out = path_of(settings.out) if settings.out else default_out(run, provenance, usual)
@@ -88,14 +88,14 @@ def main(config: dict[str, Any], options: Options) -> int:
     return 0
 
 
-def _plan(restored: Restored, settings: SampleConfig, controls: Mapping[str, Any]) -> Plan:
+def _plan(restored: Restored, settings: SampleConfig, controls: Any) -> Plan:
     """What is drawn, from a model that has seen what it needs for it."""
     from aigc_cli.data.open import Splits
     from aigc_cli.sampling.plans import Request, plan
     from aigc_cli.sampling.preparing import prepare
 
     splits = Splits.of_run(restored.run, settings.data)
-    if controls.get("mode") != "reconstruct":
+    if getattr(controls, "mode", None) != "reconstruct":
         prepare(restored.model, lambda: splits["train"], controls, device=restored.device)
     prompts = _prompts(settings, controls)
     request = Request(
@@ -111,14 +111,14 @@ def _plan(restored: Restored, settings: SampleConfig, controls: Mapping[str, Any
     return plan(request)
 
 
-def _prompts(settings: SampleConfig, controls: Mapping[str, Any]) -> list[Prompt]:
+def _prompts(settings: SampleConfig, controls: Any) -> list[Prompt]:
     """What texts are to begin from: the words of the command line, or the lines of a file."""
     from aigc_cli.modalities.prompts import Prompt, read_prompts
 
-    typed = controls.get("prompt")
+    typed = getattr(controls, "prompt", None)
     if settings.prompt_file is None:
         return [] if typed is None else [Prompt(typed, "prompt=")]
-    if "prompt" not in controls:
+    if not hasattr(controls, "prompt"):
         raise ConfigError(f"prompt_file={settings.prompt_file}: this model takes no prompts", "leave prompt_file= out")
     if typed is not None:
         raise ConfigError("prompt= and prompt_file= both say what to begin from", "leave one of them out")

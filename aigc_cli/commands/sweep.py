@@ -26,8 +26,9 @@ from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, open_dict, read_write
 
 from aigc_cli.commands.sweep_table import collect, common_words, finish, new_row, read_rows
-from aigc_cli.config.compose import QUIET, Loader, audit, compose_raw, config_loader, plain
+from aigc_cli.config.compose import QUIET, audit, compose_raw, plain
 from aigc_cli.config.grammar import prepare, quote
+from aigc_cli.config.loader import Loader, config_loader
 from aigc_cli.config.schema import Options
 from aigc_cli.errors import (
     EXIT_INTERRUPTED,

@@ -90,7 +90,7 @@ def _next(run: Run) -> list[str]:
     model = run.config["model"]
     kind = model_class(model["name"])
     modes = modes_of(kind)
-    prompts = run.spec.source is None and hasattr(kind.controls, "prompt")
+    prompts = run.spec.source is None and "prompt" in kind.can
     lines = [f"aigc sample{_prompt(run, 'The ') if prompts else ''}"]
     if "infill" in modes:
         lines.append(f"aigc sample mode=infill{_prompt(run, 'The ____ of')}")

@@ -79,7 +79,7 @@ def _value(command: str, key: str, value: str, *, control: bool, multirun: bool)
         return value
     kind = _kind(command, key)
     if parsed is None and not kind and value[0] in "[{'\"":
-        raise ConfigError(f"{key}={value} cannot be read", "close every bracket and quote; quote odd characters")
+        raise ConfigError(f"{key}={value} cannot be read", "close all brackets and quotes; quote special characters")
     if kind or parsed is None or (control and (sweeps or isinstance(parsed.value(), str))):
         value = os.path.expanduser(value) if kind not in ("", "TEXT") and value.startswith("~/") else value
         return quote(value.replace("${", "\\${") if control else value)

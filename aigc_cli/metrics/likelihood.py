@@ -161,7 +161,7 @@ def measure_likelihood(
         ConfigError: the model has no likelihood.
         DataError: there are no items, or a figure is not finite.
     """
-    if type(model).score is Model.score:
+    if "score" not in model.can:
         raise no_likelihood(model)
     if not rows:
         raise DataError("there are no items to measure the likelihood of", "give at least one with n=")

@@ -15,7 +15,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import torch
@@ -27,7 +27,6 @@ from aigc_cli.modalities.base import Codec
 from aigc_cli.modalities.prompts import Prompt
 from aigc_cli.modalities.samples import Arrangement
 from aigc_cli.models.base import Model
-from aigc_cli.models.latent import LatentModel
 from aigc_cli.sampling.controls import modes_of, usual_controls
 
 
@@ -37,8 +36,8 @@ class Request:
 
     model: Model
     codec: Codec
-    #: The fields of ``model.controls``.
-    controls: Mapping[str, Any]
+    #: Of ``model.controls``.
+    controls: Any
     #: Samples, or what a mode counts in their place; None is as many as suit it.
     n: int | None
     seed: int
@@ -49,12 +48,6 @@ class Request:
     prompts: Sequence[Prompt] = ()
     #: Whether fewer will do, where there are not `n`.
     at_most: bool = False
-
-    @property
-    def latent_model(self) -> LatentModel:
-        """The model, of which the modes beside "sample" take it that it has latents."""
-        assert isinstance(self.model, LatentModel)
-        return self.model
 
     def counted(self, usual: int, most: int, what: str) -> int:
         """How many are asked for.
@@ -126,7 +119,7 @@ def plan(request: Request) -> Plan:
         DataError: held-out items are needed, and cannot be read.
     """
     modes = modes_of(request.model)
-    mode = request.controls.get("mode") or next(iter(modes), "sample")
+    mode = getattr(request.controls, "mode", None) or next(iter(modes), "sample")
     if modes and mode not in modes:
         raise ConfigError(f"mode={mode}: this model has no such mode", f"choose from: {', '.join(modes)}")
     way, modality = _find(request.model, mode), request.model.spec.kind
@@ -144,15 +137,15 @@ def _find(model: Model, mode: str) -> _Mode | None:
     return _modes.get((model.spec.kind, mode))
 
 
-def ignored(model: Model, controls: Mapping[str, Any], mode: str) -> list[str]:
+def ignored(model: Model, controls: Any, mode: str) -> list[str]:
     """The controls, fields of ``model.controls``, that change nothing in a mode."""
     way = _find(model, mode)
-    return [] if way is None else [name for name in controls if not way.heeds(name)]
+    return [] if way is None else [field.name for field in fields(controls) if not way.heeds(field.name)]
 
 
-def warn_of_changed(model: Model, controls: Mapping[str, Any], names: Collection[str], where: str) -> None:
+def warn_of_changed(model: Model, controls: Any, names: Collection[str], where: str) -> None:
     """Warns of those of the controls `names` that somebody has set, although they change nothing `where` they are."""
     usual = usual_controls(model)
     for name in names:
-        if controls[name] != usual.get(name, controls[name]):
+        if getattr(controls, name) != getattr(usual, name):
             warn(f"{name.rstrip('_')}= changes nothing {where}")

@@ -143,4 +143,4 @@ def test_a_place_that_takes_no_files_is_told_of_first(line: str, capsys: pytest.
 @pytest.mark.parametrize("line", ["eval data=digits fake=a.npz out=", "eval stats out=", "sample out=", "eval run="])
 def test_a_name_that_no_file_can_have_is_told_of(tiny_run: Run, line: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(f"{line}{'a' * 300}.npz".split()) == 2
-    assert "is no path: File name too long" in capsys.readouterr().err
+    assert "path: File name too long" in capsys.readouterr().err

@@ -20,7 +20,8 @@ SPEC = DataSpec("image", (1, 4, 4))
 class Bounded(Model):
     """Gives a bound that is tighter with more samples, and noisy in a way that depends on the item alone."""
 
-    modalities = ("image",)
+    can = frozenset({"score"})
+    layouts = frozenset({"map"})
 
     def score(self, batch: Batch, noise: Noise, samples: int = 1) -> dict[str, torch.Tensor]:
         base = batch.content.flatten(1).sum(1) + 50
@@ -31,11 +32,12 @@ class Bounded(Model):
 
 
 class Plain(Model):
-    modalities = ("image",)
+    layouts = frozenset({"map"})
 
 
 class ErrorAlone(Model):
-    modalities = ("image",)
+    can = frozenset({"score"})
+    layouts = frozenset({"map"})
 
     def score(self, batch: Batch, noise: Noise, samples: int = 1) -> dict[str, torch.Tensor]:
         return {"mse": batch.content.flatten(1).mean(1)}

@@ -152,7 +152,8 @@ def test_a_guesser_is_measured_on_some_of_the_tokens(tmp_path: Path) -> None:
 class Latent(Model):
     """Has a bound, a tighter one of several samples, and a divergence."""
 
-    modalities = ("text",)
+    can = frozenset({"score"})
+    layouts = frozenset({"tokens"})
 
     def score(self, batch: Batch, noise: Noise, samples: int = 1) -> dict[str, torch.Tensor]:
         tokens = (batch.content[:, 1:] != PAD).sum(1).double()
@@ -175,7 +176,8 @@ def test_any_model_fits_that_names_its_scores_so(tmp_path: Path) -> None:
 class Uneven(Model):
     """Pays more for each token of a longer text, so that no mean of means is the mean."""
 
-    modalities = ("text",)
+    can = frozenset({"score"})
+    layouts = frozenset({"tokens"})
 
     def score(self, batch: Batch, noise: Noise, samples: int = 1) -> dict[str, torch.Tensor]:
         tokens = (batch.content[:, 1:] != PAD).sum(1).double()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 import torch
 from torch import Tensor
@@ -18,17 +16,13 @@ from aigc_cli.modalities.text import TextCodec
 from aigc_cli.modalities.tokenizers import EOS
 from aigc_cli.models.latent import LatentModel
 from aigc_cli.models.transformer import DecoderLanguageModel
-from aigc_cli.randomness import Noise
 
 
 class Keeps(LatentModel):
     """Keeps tokens as they are for a latent, but for those of items that begin with an "a"."""
 
-    modalities = ("text",)
-    modes = ("sample", "reconstruct")
-
-    def latents(self, noise: Noise, **controls: Any) -> Tensor:
-        raise NotImplementedError
+    layouts = frozenset({"tokens"})
+    can = frozenset({"encode", "decode"})
 
     def encode(self, batch: Batch) -> Tensor:
         return batch.content.double()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -40,7 +41,7 @@ def model() -> TextVAE:
 
 def asked(model: TextVAE, mode: str, *prompts: str, n: int | None = None, **controls: Any) -> Plan:
     request = Request(
-        model=model, codec=CODEC, controls={**usual_controls(model, mode), **controls}, n=n, seed=1,
+        model=model, codec=CODEC, controls=replace(usual_controls(model, mode), **controls), n=n, seed=1,
         device=torch.device("cpu"), held_out=lambda: ("test", HELD_OUT),
         prompts=[Prompt(text, f"prompt {place}") for place, text in enumerate(prompts)],
     )  # fmt: skip

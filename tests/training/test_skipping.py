@@ -27,7 +27,7 @@ STEPS = 8
 class Wild(Model):
     """Every third step's gradient is a hundred times as large."""
 
-    modalities = ("image",)
+    layouts = frozenset({"map"})
 
     def __init__(self, spec: DataSpec) -> None:
         super().__init__(spec)

@@ -25,7 +25,7 @@ from aigc_cli.training.trainer import Trainer
 class Two(Model):
     """Two networks: the second's loss runs through the first."""
 
-    modalities = ("image",)
+    layouts = frozenset({"map"})
     seen: ClassVar[list] = []
 
     def __init__(self, spec):
@@ -381,7 +381,7 @@ def test_a_smaller_batch_goes_on_with_the_same_items(tmp_path):
 
 
 def test_a_model_refuses_what_it_cannot_serve():
-    with pytest.raises(ConfigError, match="Two cannot model text data; it serves image"):
+    with pytest.raises(ConfigError, match="Two cannot model text data; it takes items laid out as map"):
         Two(DataSpec("text", (16,), vocab_size=65))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated, Any, ClassVar, NamedTuple
+from typing import Annotated, ClassVar, NamedTuple
 
 import torch
 from pydantic import Field
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from aigc_cli.config.schema import STRICT
+from aigc_cli.errors import ConfigError
 from aigc_cli.modalities.base import Batch, DataSpec
 from aigc_cli.models.base import Losses, Phase
 from aigc_cli.models.gan import health as gan_health
@@ -22,7 +23,7 @@ from aigc_cli.models.gan.losses import LOSSES, gradient_penalty, lecam_penalty, 
 from aigc_cli.models.gan.networks import DCGANDiscriminator, DCGANGenerator, MLPDiscriminator, MLPGenerator
 from aigc_cli.models.gan.r3gan import R3GANDiscriminator, R3GANGenerator
 from aigc_cli.models.gan.resnet import ResNetDiscriminator, ResNetGenerator
-from aigc_cli.models.latent import LatentControls, LatentModel, Mode, check_conditional
+from aigc_cli.models.latent import LatentControls, LatentModel, check_conditional
 from aigc_cli.nn.ada import ADJUST_EVERY, adapt, adaptive
 from aigc_cli.nn.augment import augment
 from aigc_cli.nn.blocks import MinibatchStddev, add_spectral_norm
@@ -64,9 +65,9 @@ class GAN(LatentModel):
     share of scores on the right side, and every regulariser that applies.
     """
 
-    modalities = ("image",)
+    can = frozenset({"sample", "latents", "decode", "examine"})
+    layouts = frozenset({"sequence", "map", "volume"})
     controls: ClassVar[type] = Controls
-    modes: ClassVar[tuple[Mode, ...]] = ("sample", "interpolate")
     ada_strength: Tensor
     ada_signs: Tensor
     lecam_anchors: Tensor
@@ -75,6 +76,7 @@ class GAN(LatentModel):
         super().__init__(spec)
         self.config = config
         self.conditional = check_conditional(config.conditional, spec)
+        _check_augmentation(config, spec)
         networks, classes = NETWORKS[config.network], len(spec.classes) if config.conditional else 0
         self.generator = networks.generator(config, spec.shape, classes)
         self.discriminator = networks.discriminator(config, spec.shape, classes)
@@ -125,7 +127,7 @@ class GAN(LatentModel):
         """
         losses = {"generator": self._generator_losses, "discriminator": self._discriminator_losses}[phase]
         with parametrize.cached():  # a spectral norm is the same all through a phase
-            return losses(batch.content, batch.labels if self.conditional else None)
+            return losses(batch.content, self.labels_of(batch))
 
     def _generator_losses(self, real: Tensor, labels: Tensor | None) -> Losses:
         fake = self._made.pop(0) if self._made else self._fake(len(real), labels)
@@ -227,17 +229,16 @@ class GAN(LatentModel):
 
     # sampling
 
-    def latents(self, noise: Noise, **controls: Any) -> Tensor:
+    def latents(self, noise: Noise, controls: Controls) -> Tensor:
         """Standard normal latents (n, latent), truncated where asked; see :class:`Controls`.
 
         Truncation maps each draw to the same quantile of the truncated distribution, so that one sample becomes more
         typical as the threshold falls, and depends on its own draws alone.
         """
         z = noise.normal(self.config.latent)
-        threshold = controls.get("truncation")
-        if threshold is None:
+        if controls.truncation is None:
             return z
-        inside = math.erf(threshold / math.sqrt(2))
+        inside = math.erf(controls.truncation / math.sqrt(2))
         return (math.sqrt(2) * torch.erfinv(inside * torch.erf(z.double() / math.sqrt(2)))).float()
 
     def decode(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
@@ -254,6 +255,20 @@ class GAN(LatentModel):
     def warnings(self, figures: Mapping[str, float]) -> Iterator[tuple[str, str]]:
         """See :func:`aigc_cli.models.gan.health.warnings`."""
         return gan_health.warnings(self.config, figures)
+
+
+def _check_augmentation(config: GANConfig, spec: DataSpec) -> None:
+    """Refuses changes that images alone can undergo where the data is of another kind.
+
+    Raises:
+        ConfigError: there are some.
+    """
+    key = "augment" if config.augment else "consistency" if config.consistency else None
+    if key and spec.layout != "map":
+        raise ConfigError(
+            f"model.{key}={getattr(config, key)} is for images, and this is {spec.modality} data",
+            f"leave it out: model.{key}={'[]' if key == 'augment' else 0}",
+        )
 
 
 def _add(losses: Losses, name: str, weight: float, term: Tensor) -> None:
