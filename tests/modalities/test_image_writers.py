@@ -11,7 +11,6 @@ import torch
 from PIL import Image
 
 from aigc_cli.errors import ConfigError
-from aigc_cli.modalities.base import find_writer
 from aigc_cli.modalities.image import ImageCodec
 from aigc_cli.modalities.image_grid import grid
 from aigc_cli.modalities.image_writers import NPZWriter, PNGWriter
@@ -212,13 +211,3 @@ def test_a_failed_preview_leaves_the_old_one(tmp_path: Path, monkeypatch: pytest
         preview(path, torch.zeros(1, 1, 8, 8, dtype=torch.uint8), "")
     assert path.read_bytes() == b"old"
     assert [entry.name for entry in tmp_path.iterdir()] == ["step-1.png"]
-
-
-def test_find_writer() -> None:
-    assert find_writer("image") == ("png", PNGWriter)
-    assert find_writer("image", "npz") == ("npz", NPZWriter)
-    with pytest.raises(ConfigError, match="format=pgn") as caught:
-        find_writer("image", "pgn")
-    assert caught.value.hint == "did you mean png?"
-    with pytest.raises(ConfigError, match="no modality named 'smell'"):
-        find_writer("smell")
