@@ -69,7 +69,7 @@ def main(config: dict[str, Any], options: Options) -> int:
     from aigc_cli.sampling.controls import check_controls, named_values
     from aigc_cli.training.restore import restore_model
 
-    settings: SampleConfig = check("", SampleConfig, _as_words(config))
+    settings: SampleConfig = check("", SampleConfig, config)
     run = find_run(settings.run)
     controls = check_controls(run, settings.controls)
     format, writer = find_writer(run.spec.modality, settings.format)
@@ -165,16 +165,6 @@ def _slug(text: str, longest: int = 40) -> str:
     if plain == text and len(plain) <= longest:
         return plain
     return f"{plain[:longest]}-{hashlib.blake2b(text.encode(), digest_size=3).hexdigest()}"
-
-
-def _as_words(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The configuration with names as text: a run may be called 7, which the command line reads as a number."""
-    named = {
-        key: config[key]
-        for key in ("run", "out", "format", "device", "prompt_file")
-        if isinstance(config.get(key), int | float)
-    }
-    return {**config, **{key: str(value) for key, value in named.items()}}
 
 
 def _provenance(

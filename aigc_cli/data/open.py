@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from aigc_cli.config.schema import check
 from aigc_cli.data.base import SPLITS, Dataset, Split
+from aigc_cli.data.loader import gatherer_of
 from aigc_cli.errors import ConfigError, DataError, warn
 from aigc_cli.files import path_of
 from aigc_cli.modalities.base import Batch
@@ -169,12 +170,9 @@ def items_at(dataset: Dataset, rows: Sequence[int]) -> Batch:
     """
     import torch
 
-    gatherer = dataset.gatherer("cpu")
+    gatherer = gatherer_of(dataset, "cpu")
     if gatherer is not None:
         return gatherer(torch.as_tensor(rows, dtype=torch.int64))
-    resident = dataset.resident()
-    if resident is not None:
-        return resident.take(torch.as_tensor(rows, dtype=torch.int64))
     contents, labels = zip(*(dataset.read(row) for row in rows), strict=True)
     known = [label for label in labels if label is not None]
     return Batch(torch.stack(contents), torch.tensor(known) if known else None)

@@ -60,7 +60,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("data.root=cut.txt.gz", 3, "cannot be read"),
         ("data.root=pictures", 3, "it has 1 x .png"),
         ("data.root=nowhere", 3, "there is nothing at"),
-        ("data.root=null", 2, "data=text needs data.root="),
+        ("data.root=null", 2, "needs data.root="),
     ],
 )
 def test_what_cannot_be_trained_on(words: str, code: int, says: str, capsys: pytest.CaptureFixture[str]) -> None:
