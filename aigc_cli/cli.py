@@ -95,7 +95,7 @@ def _resumed(options: Options) -> tuple[Options, tuple[str, ...]]:
     from aigc_cli.config.grammar import parse, prepare
 
     words = tuple(prepare("train", options.overrides))
-    refuse([several_values(parsed) for word in words if (parsed := parse(word)) and parsed.is_sweep_override()])
+    refuse(several_values(parsed) for word in words if (parsed := parse(word)) and parsed.is_sweep_override())
     return replace(options, overrides=words), tuple(word for word in words if word.startswith("outputs="))
 
 

@@ -11,7 +11,8 @@ from aigc_cli.metrics.images import GeneratedImages
 from aigc_cli.runs import Run
 from aigc_cli.sampling.controls import check_controls, named_values
 from aigc_cli.sampling.generate import generate, prepare, reconstruct
-from aigc_cli.training.checkpoint import CheckpointFolder, Restored, restore_model
+from aigc_cli.training.checkpoint import CheckpointFolder
+from aigc_cli.training.restore import Restored, restore_model
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -35,7 +35,7 @@ from aigc_cli.registry import find
 from aigc_cli.runs import Run, find_run
 from aigc_cli.sampling.controls import check_controls, model_class, named_values
 from aigc_cli.sampling.modes import ignored, modes_of, warn_of_idle
-from aigc_cli.training.checkpoint import Restored, restore_model
+from aigc_cli.training.restore import Restored, restore_model
 
 if TYPE_CHECKING:
     from aigc_cli.commands.eval import EvalConfig

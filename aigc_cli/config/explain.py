@@ -10,7 +10,7 @@ import json
 import re
 import types
 import typing
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from aigc_cli.config.folders import groups, options
@@ -34,10 +34,11 @@ _INSTEAD = {
 _EXTRAS = {"hydra/launcher": "joblib", "hydra/sweeper": "optuna"}
 
 
-def refuse(problems: Sequence[Problem]) -> None:
-    """Raises one :class:`ConfigError` for all problems, if there are any."""
-    if problems:
-        messages, hints = zip(*problems, strict=True)
+def refuse(problems: Iterable[Problem | None]) -> None:
+    """Raises one :class:`ConfigError` for all problems, if there are any; None stands for what has none."""
+    found = [problem for problem in problems if problem is not None]
+    if found:
+        messages, hints = zip(*found, strict=True)
         raise ConfigError("; ".join(messages), "; ".join(dict.fromkeys(filter(None, hints))))
 
 
@@ -57,6 +58,8 @@ def wrong_choice(command: str, word: Override, names: Sequence[str]) -> Problem 
     group, line, value = word.key_or_group, word.input_line, word.value()
     if command in _INSTEAD and group in SECTIONS:
         return f"{line}: aigc {command} does not choose the {group}", _INSTEAD[command]
+    if "/" not in group and group not in groups(command) and not word.is_add():
+        return f"there is no key {group}", suggest(group, groups(command))
     if group in SECTIONS and (value is None or word.is_delete()):
         return f"{line} removes the {group}, which is needed", suggest("", names)
     if word.is_delete():

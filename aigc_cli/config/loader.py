@@ -98,14 +98,13 @@ class Loader(ConfigLoaderImpl):
     def _parse_overrides_and_create_caching_repo(
         self, config_name: str | None, overrides: list[str]
     ) -> tuple[list[Override], CachingConfigRepository]:
-        refuse([unreadable_word(word) for word in overrides if parse(word) is None])
+        refuse(unreadable_word(word) for word in overrides if parse(word) is None)
         words, repo = super()._parse_overrides_and_create_caching_repo(config_name, overrides)
         if config_name is None:
             return words, repo
-        refuse([several_values(word) for word in words if word.is_sweep_override()])
+        refuse(several_values(word) for word in words if word.is_sweep_override())
         choices = [word for word in words if repo.group_exists(word.key_or_group)]
-        found = (wrong_choice(config_name, word, self._names(repo, word.key_or_group)) for word in choices)
-        refuse([problem for problem in found if problem is not None])
+        refuse(wrong_choice(config_name, word, self._names(repo, word.key_or_group)) for word in choices)
         self._command, self._keys = config_name, [word for word in words if word not in choices]
         return self._with_variant(words, choices, repo), repo
 
@@ -113,8 +112,7 @@ class Loader(ConfigLoaderImpl):
     def _compose_config_from_defaults_list(self, defaults: list[ResultDefault], repo: IConfigRepository) -> DictConfig:
         config = super()._compose_config_from_defaults_list(defaults, repo)
         known = {key for key, _ in walk(OmegaConf.to_container(config, resolve=False))}
-        found = (wrong_key(self._command, word, known) for word in self._keys)
-        refuse([problem for problem in found if problem is not None])
+        refuse(wrong_key(self._command, word, known) for word in self._keys)
         return config
 
     def applied(self, command: str, words: Sequence[str]) -> DefaultsList:
