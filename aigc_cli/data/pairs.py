@@ -45,7 +45,7 @@ class PairsConfig(TextFilesConfig, TokensConfig):
 def pairs(config: PairsConfig, split: Split) -> Dataset:
     """Pairs of texts, in two files line by line, or in one with two fields; one tokenizer serves both sides.
 
-    Where there are no files for a split, a hash of each pair says which it is in.
+    Where there are no files for a split, a hash of each pair decides.
 
     Raises:
         ConfigError: nothing says where they are, or the fractions leave the split empty.
