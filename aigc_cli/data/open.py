@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -68,6 +69,15 @@ def absolute_paths(values: Mapping[str, Any]) -> dict[str, Any]:
     return changed
 
 
+def batch_bound(values: Mapping[str, Any]) -> tuple[str, int] | None:
+    """The key of a `data` section that bounds its batches in place of ``trainer.batch_size``, and its value.
+
+    An example is ("data.batch_tokens", 4096). None where there is no such key, or it is null.
+    """
+    key = getattr(find("data", values["name"]).config, "batch_key", None)
+    return None if key is None or values.get(key) is None else (f"data.{key}", values[key])
+
+
 class Splits:
     """The splits of some data, each opened when it is first asked for, and kept.
 
@@ -99,8 +109,8 @@ class Splits:
 
         Keys that are null are left out where the dataset has no such key: ``eval.yaml`` has keys for all datasets.
         """
-        fields = getattr(find("data", str(values["name"])).config, "__dataclass_fields__", {})
-        own = {key: value for key, value in values.items() if value is not None or key in fields}
+        known = {field.name for field in fields(find("data", str(values["name"])).config)}
+        own = {key: value for key, value in values.items() if value is not None or key in known}
         return cls.of_config(own, folder)
 
     @classmethod

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import numpy as np
+from pydantic import Field
+from pydantic.dataclasses import dataclass
 
+from aigc_cli.config.schema import STRICT
 from aigc_cli.data.base import BatchPlan, Gatherer, Order, Split
 from aigc_cli.data.corpus import Corpora, tokenizer_for
 from aigc_cli.data.orders import BucketOrder
@@ -18,6 +21,17 @@ from aigc_cli.modalities.tokenizers import PAD
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
+
+
+@dataclass(config=STRICT, frozen=True, kw_only=True)
+class SequencesConfig(TokensConfig):
+    """The keys of datasets whose batches are counted in tokens."""
+
+    #: The key that bounds a batch in place of ``trainer.batch_size``, where it is not null.
+    batch_key: ClassVar[str] = "batch_tokens"
+
+    max_length: Annotated[int, Field(ge=4, le=1 << 16)]
+    batch_tokens: Annotated[int, Field(ge=1)] | None
 
 
 class Sequences(TextDataset):
