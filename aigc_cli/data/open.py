@@ -69,15 +69,6 @@ def absolute_paths(values: Mapping[str, Any]) -> dict[str, Any]:
     return changed
 
 
-def batch_bound(values: Mapping[str, Any]) -> tuple[str, int] | None:
-    """The key of a `data` section that bounds its batches in place of ``trainer.batch_size``, and its value.
-
-    An example is ("data.batch_tokens", 4096). None where there is no such key, or it is null.
-    """
-    key = getattr(find("data", values["name"]).config, "batch_key", None)
-    return None if key is None or values.get(key) is None else (f"data.{key}", values[key])
-
-
 class Splits:
     """The splits of some data, each opened when it is first asked for, and kept.
 

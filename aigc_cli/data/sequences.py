@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 from pydantic import Field
@@ -27,11 +27,8 @@ if TYPE_CHECKING:
 class SequencesConfig(TokensConfig):
     """The keys of datasets whose batches are counted in tokens."""
 
-    #: The key that bounds a batch in place of ``trainer.batch_size``, where it is not null.
-    batch_key: ClassVar[str] = "batch_tokens"
-
     max_length: Annotated[int, Field(ge=4, le=1 << 16)]
-    batch_tokens: Annotated[int, Field(ge=1)] | None
+    batch_tokens: Annotated[int, Field(ge=1)] | None  # takes the place of trainer.batch_size
 
 
 class Sequences(TextDataset):

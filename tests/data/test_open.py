@@ -5,7 +5,7 @@ import torch
 
 from aigc_cli.data.base import Dataset, Split
 from aigc_cli.data.images import ImageDataset
-from aigc_cli.data.open import Splits, batch_bound, chosen_rows, encoded, items_at, open_dataset, reference_rows
+from aigc_cli.data.open import Splits, chosen_rows, encoded, items_at, open_dataset, reference_rows
 from aigc_cli.errors import ConfigError, DataError
 from aigc_cli.modalities.base import Batch, DataSpec
 from aigc_cli.modalities.image import ImageCodec
@@ -130,12 +130,6 @@ def test_the_data_of_a_run_is_compared_with_what_it_was_trained_on(
     moved = Splits.of_run(run, {"size": 8})
     assert [moved[split].spec.shape for split in ("val", "train")] == [(1, 8, 8)] * 2  # type: ignore[index]
     assert capsys.readouterr().err == f"aigc: warning: the data differs from what {run.name} was trained on\n"
-
-
-def test_a_dataset_may_bound_its_batches_in_its_own_way() -> None:
-    assert batch_bound({"name": "pairs", "batch_tokens": 512}) == ("data.batch_tokens", 512)
-    assert batch_bound({"name": "pairs", "batch_tokens": None}) is None
-    assert batch_bound(DIGITS) is None
 
 
 def test_data_that_is_named_needs_no_null_keys_of_other_datasets() -> None:
