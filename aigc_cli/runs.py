@@ -37,10 +37,15 @@ _RECORDED = (
 
 
 class Run:
-    """A run directory."""
+    """A run directory.
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    Args:
+        path: The directory.
+        writes: Whether this process writes in it; of several that train together, only the main one does.
+    """
+
+    def __init__(self, path: Path, *, writes: bool = True) -> None:
+        self.path, self.writes = path, writes
 
     @property
     def name(self) -> str:
@@ -81,6 +86,8 @@ class Run:
         self, config: dict[str, Any], spec: DataSpec, files: Mapping[str, str] = MappingProxyType({})
     ) -> None:
         """Writes the configuration, its identity, what the model may know about the data, and a codec's `files`."""
+        if not self.writes:
+            return
         for name, content in files.items():
             write_atomically(self.path / name, content)
         save_yaml(self.path / "config.yaml", config)
@@ -99,8 +106,9 @@ class Run:
 
     def set_status(self, status: str, step: int) -> None:
         """Records how far the run is: "running", "complete", "stopped" or "failed"."""
-        with resource_errors(self.path):
-            write_json(self.path / "status.json", {"status": status, "step": step, "time": time.time()})
+        if self.writes:
+            with resource_errors(self.path):
+                write_json(self.path / "status.json", {"status": status, "step": step, "time": time.time()})
 
     def _status(self) -> dict[str, Any]:
         with suppress(OSError, ValueError):
@@ -137,6 +145,9 @@ class Run:
         Raises:
             ConfigError: another process holds it.
         """
+        if not self.writes:
+            yield
+            return
         with resource_errors(self.path):
             file = (self.path / "lock").open("a+")
         with file:
