@@ -37,10 +37,15 @@ _RECORDED = (
 
 
 class Run:
-    """A run directory."""
+    """A run directory.
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    Args:
+        path: The directory.
+        writes: Whether this process writes in it; of several that train together, only the main one does.
+    """
+
+    def __init__(self, path: Path, *, writes: bool = True) -> None:
+        self.path, self.writes = path, writes
 
     @property
     def name(self) -> str:
@@ -81,6 +86,8 @@ class Run:
         self, config: dict[str, Any], spec: DataSpec, files: Mapping[str, str] = MappingProxyType({})
     ) -> None:
         """Writes the configuration, its identity, what the model may know about the data, and a codec's `files`."""
+        if not self.writes:
+            return
         for name, content in files.items():
             write_atomically(self.path / name, content)
         save_yaml(self.path / "config.yaml", config)
@@ -99,8 +106,9 @@ class Run:
 
     def set_status(self, status: str, step: int) -> None:
         """Records how far the run is: "running", "complete", "stopped" or "failed"."""
-        with resource_errors(self.path):
-            write_json(self.path / "status.json", {"status": status, "step": step, "time": time.time()})
+        if self.writes:
+            with resource_errors(self.path):
+                write_json(self.path / "status.json", {"status": status, "step": step, "time": time.time()})
 
     def _status(self) -> dict[str, Any]:
         with suppress(OSError, ValueError):
@@ -137,6 +145,9 @@ class Run:
         Raises:
             ConfigError: another process holds it.
         """
+        if not self.writes:
+            yield
+            return
         with resource_errors(self.path):
             file = (self.path / "lock").open("a+")
         with file:
@@ -206,7 +217,7 @@ def _is_number(value: Any) -> bool:
 
 
 def versions() -> dict[str, str]:
-    """The versions of the packages that figures may depend on."""
+    """The versions of the packages that scores may depend on."""
     found = {}
     for package in _RECORDED:
         with suppress(PackageNotFoundError):
@@ -249,7 +260,7 @@ def create_run(config: dict[str, Any]) -> Run:
         path = path_of(config["run_dir"]).absolute()
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             resumable = (path / "config.yaml").exists()
-            hint = f"go on with `aigc train --resume {shlex.quote(str(path))}`, or name " if resumable else "name "
+            hint = f"resume it with `aigc train --resume {shlex.quote(str(path))}`, or name " if resumable else "name "
             raise ConfigError(f"run_dir={config['run_dir']} exists and is not empty", hint + "another folder")
         check_writable(path)
         with resource_errors(path):
@@ -298,7 +309,7 @@ def find_run(word: str, root: Path = OUTPUTS) -> Run:
     """The run that `word` names: a directory, ``latest``, ``<model>-<data>/<stamp>``, or a stamp alone.
 
     Raises:
-        ConfigError: there is none such.
+        ConfigError: there is none.
     """
     if word == "latest":
         link = root / "latest"
@@ -330,7 +341,7 @@ def list_runs(root: Path = OUTPUTS) -> list[Run]:
 
 
 def find_by_identity(config: dict[str, Any]) -> Run | None:
-    """The newest run under ``outputs`` with the same resolved configuration, whatever its status; None without one."""
+    """The newest run under ``outputs`` with the same resolved configuration, of any status; None without one."""
     wanted = identity(config)
     for run in reversed(list_runs(Path(config["outputs"]))):
         with suppress(OSError):

@@ -11,17 +11,17 @@ from draws import sampled
 from omegaconf import OmegaConf
 from toy_text import ToyText, documents, windows
 
-from aigc_cli.commands.train import check_config
 from aigc_cli.config.compose import compose
 from aigc_cli.config.schema import check, walk
 from aigc_cli.data.images import ImageDataset
 from aigc_cli.data.loader import Loader
 from aigc_cli.models.base import METHODS, Ability, Model
+from aigc_cli.models.build import build_model
 from aigc_cli.randomness import Noise
 from aigc_cli.registry import find, names
 from aigc_cli.runs import Run
 from aigc_cli.sampling.controls import modes_of
-from aigc_cli.training.checkpoint import build_model
+from aigc_cli.training.build import check_config
 from aigc_cli.training.settings import Hooks
 from aigc_cli.training.trainer import Trainer
 

@@ -19,6 +19,7 @@ LAYERS = (
     ("models",),
     ("training",),
     ("sampling", "metrics"),
+    ("monitor",),
     ("commands",),
     ("cli",),
     ("__main__",),

@@ -15,11 +15,12 @@ from aigc_cli.config.compose import compose
 from aigc_cli.config.schema import STRICT
 from aigc_cli.modalities.base import Batch, DataSpec
 from aigc_cli.models.base import Losses
+from aigc_cli.models.build import build_model
 from aigc_cli.models.latent import LatentControls, LatentModel, check_conditional
 from aigc_cli.randomness import Noise
 from aigc_cli.registry import Component
 from aigc_cli.runs import Run, create_run
-from aigc_cli.training.checkpoint import CheckpointFolder, build_model
+from aigc_cli.training.checkpoint import CheckpointFolder
 
 SIZE = 8
 LATENT = 4

@@ -12,7 +12,8 @@ from aigc_cli.runs import Run
 from aigc_cli.sampling.controls import check_controls, named_values
 from aigc_cli.sampling.generate import generate, reconstruct
 from aigc_cli.sampling.preparing import prepare
-from aigc_cli.training.checkpoint import CheckpointFolder, Restored, restore_model
+from aigc_cli.training.checkpoint import CheckpointFolder
+from aigc_cli.training.restore import Restored, restore_model
 
 if TYPE_CHECKING:
     from torch import Tensor

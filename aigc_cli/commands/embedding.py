@@ -21,7 +21,7 @@ from aigc_cli.modalities.text import TextCodec
 from aigc_cli.modalities.text_files import printable, read_lines, without_surrogates
 from aigc_cli.modalities.tokenizers import BOS, EOS, PAD
 from aigc_cli.models.language_model import padded
-from aigc_cli.training.checkpoint import Restored
+from aigc_cli.training.restore import Restored
 
 _NAMED = 10  # characters that the vocabulary lacks
 _ROWS = 1024  # whose similarities to all others are held at once

@@ -17,7 +17,7 @@ from aigc_cli.metrics.result import Result
 from aigc_cli.progress import progress
 from aigc_cli.registry import find
 from aigc_cli.sampling.generate import reconstruct
-from aigc_cli.training.checkpoint import Restored, restore_model
+from aigc_cli.training.restore import Restored, restore_model
 
 if TYPE_CHECKING:
     from aigc_cli.commands.eval_kinds import Kinds

@@ -35,7 +35,7 @@ from aigc_cli.registry import find
 from aigc_cli.runs import Run, find_run
 from aigc_cli.sampling.controls import check_controls, model_class, modes_of, named_values
 from aigc_cli.sampling.plans import ignored, warn_of_changed
-from aigc_cli.training.checkpoint import Restored, restore_model
+from aigc_cli.training.restore import Restored, restore_model
 
 if TYPE_CHECKING:
     from aigc_cli.commands.eval import EvalConfig

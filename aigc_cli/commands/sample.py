@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from aigc_cli.modalities.samples import Provenance
     from aigc_cli.runs import Run
     from aigc_cli.sampling.plans import Plan
-    from aigc_cli.training.checkpoint import Restored
+    from aigc_cli.training.restore import Restored
 
 #: The folder within a run that samples land in where ``out`` names no other.
 GENERATED = "generated"
@@ -67,7 +67,7 @@ def main(config: dict[str, Any], options: Options) -> int:
     from aigc_cli.modalities.base import find_writer
     from aigc_cli.runs import find_run
     from aigc_cli.sampling.controls import check_controls, named_values
-    from aigc_cli.training.checkpoint import restore_model
+    from aigc_cli.training.restore import restore_model
 
     settings: SampleConfig = check("", SampleConfig, config)
     run = find_run(settings.run)

@@ -153,7 +153,7 @@ def _continuous(override: Override) -> bool:
 
 def _check_all(jobs: Sequence[Sequence[str]]) -> list[dict[str, Any]]:
     """The configuration of every job, fully checked."""
-    from aigc_cli.commands.train import check_config  # torch
+    from aigc_cli.training.build import check_config  # torch
 
     common = common_words(jobs)
     configs = []

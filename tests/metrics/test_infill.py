@@ -12,8 +12,8 @@ from aigc_cli.metrics.infill import gaps_of, measure_infill
 from aigc_cli.metrics.passages import Passages
 from aigc_cli.modalities.tokenizers import PAD
 from aigc_cli.models.base import Model
+from aigc_cli.models.build import build_model
 from aigc_cli.randomness import Noise
-from aigc_cli.training.checkpoint import build_model
 
 DATASET = ToyText(documents(20, 12))
 

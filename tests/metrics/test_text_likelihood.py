@@ -20,8 +20,8 @@ from aigc_cli.metrics.text_likelihood import measure_text_likelihood
 from aigc_cli.modalities.base import Batch
 from aigc_cli.modalities.tokenizers import PAD
 from aigc_cli.models.base import Model
+from aigc_cli.models.build import build_model
 from aigc_cli.randomness import Noise
-from aigc_cli.training.checkpoint import build_model
 
 TEXT = "naïve cats, 日本, see the moon.\nAnd the moon sees cats; " * 40
 

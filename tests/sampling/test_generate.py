@@ -12,7 +12,7 @@ from aigc_cli.models.base import Model, Prompts
 from aigc_cli.randomness import Noise
 from aigc_cli.runs import Run
 from aigc_cli.sampling.generate import auto_batch_size, generate
-from aigc_cli.training.checkpoint import restore_model
+from aigc_cli.training.restore import restore_model
 
 SPEC = DataSpec("image", (1, 2, 2))
 

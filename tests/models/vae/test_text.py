@@ -13,18 +13,19 @@ from draws import latents_of, sampled
 from fitting import fit
 from toy_text import TOKENIZER, ToyText, documents, windows
 
-from aigc_cli.commands.train import check_config
 from aigc_cli.config.compose import compose
 from aigc_cli.config.schema import check
 from aigc_cli.data.loader import Loader
 from aigc_cli.errors import ConfigError
 from aigc_cli.modalities.base import Batch, DataSpec
 from aigc_cli.modalities.tokenizers import BOS, EOS, PAD, SPECIALS, UNK
+from aigc_cli.models.build import build_model
 from aigc_cli.models.vae.text import TextVAE, TextVAEConfig
 from aigc_cli.models.variational import SETTLED, Posterior
 from aigc_cli.randomness import Noise
 from aigc_cli.runs import Run
-from aigc_cli.training.checkpoint import CheckpointFolder, build_model
+from aigc_cli.training.build import check_config
+from aigc_cli.training.checkpoint import CheckpointFolder
 from aigc_cli.training.settings import Hooks
 from aigc_cli.training.trainer import Trainer
 

@@ -1,8 +1,9 @@
-"""What ``aigc train`` shows while it trains and at its end, on a model with latents."""
+"""What is shown and measured of a model while it trains, on a model with latents."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -10,17 +11,18 @@ import torch
 from PIL import Image
 from toy import Toy
 
+from aigc_cli import registry
 from aigc_cli.cli import main
-from aigc_cli.commands.train import check_config
-from aigc_cli.commands.watching import examiner, preview, validator, watch
 from aigc_cli.config.compose import compose
-from aigc_cli.data.base import Dataset
 from aigc_cli.data.images import ImageDataset
+from aigc_cli.data.open import Splits
 from aigc_cli.errors import ConfigError
 from aigc_cli.modalities.base import Batch, DataSpec
 from aigc_cli.models.base import Losses, Model
+from aigc_cli.monitor import Monitor
 from aigc_cli.randomness import Noise
 from aigc_cli.runs import Run, find_run, read_rows
+from aigc_cli.training.build import check_config
 
 WORDS = ["train", "model=toy", "data=digits", "data.size=8", "trainer.batch_size=8", "trainer.device=cpu"]
 
@@ -37,22 +39,6 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, registered_toy: None) 
 def train(*words: str) -> Run:
     assert main([*WORDS, *words]) == 0
     return find_run("latest")
-
-
-def test_the_end_of_training_names_what_to_look_at_and_to_type(capsys: pytest.CaptureFixture[str]) -> None:
-    run = train("trainer.steps=2")
-    lines = capsys.readouterr().out.splitlines()
-    folder = run.path.relative_to(Path.cwd().resolve())
-    assert lines[1:4] == [
-        f"samples:     {folder}/samples/step-2.png",
-        f"             {folder}/samples/step-2-reconstructions.png",
-        f"curves:      {folder}/curves.png",
-    ]
-    assert lines[-1] == "next:        aigc sample    or    aigc sample mode=reconstruct    or    aigc eval"
-    train("trainer.steps=2", "model.conditional=true", "trainer.sample_every=null")
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[1].startswith("checkpoint:")
-    assert "    or    aigc sample class=0    or    " in lines[-1]
 
 
 def test_previews_are_drawn_from_the_same_noise_and_the_same_items() -> None:
@@ -117,9 +103,10 @@ def pictures(n: int) -> ImageDataset:
     )
 
 
-def watched(model: Model, *words: str, dataset: Dataset | None = None) -> Any:
+def monitor(model: Model, *words: str) -> Monitor:
     config = compose("train", ["data=digits", "data.size=8", "trainer.batch_size=16", *words])
-    return watch(model, dataset or pictures(300), config["data"], check_config(config).trainer, torch.device("cpu"))
+    splits = Splits.of_config(config["data"], train=pictures(300))
+    return Monitor(model, splits, check_config(config).trainer, torch.device("cpu"))
 
 
 def toy(kind: type[Toy] = Toy) -> Toy:
@@ -128,16 +115,52 @@ def toy(kind: type[Toy] = Toy) -> Toy:
     return kind(ToyConfig(name="toy"), DataSpec("image", (1, 8, 8), tuple("0123456789"))).eval()
 
 
+def validated(model: Model, *words: str) -> dict[str, float]:
+    validate = monitor(model, "trainer.validate_every=1", *words).validate
+    assert validate is not None
+    return validate()
+
+
+def test_nothing_is_looked_at_unasked() -> None:
+    hooks = monitor(toy(), "trainer.sample_every=null", "trainer.examine_every=null").hooks(Path("samples"))
+    assert (hooks.preview, hooks.validate, hooks.examine) == (None, None, None)
+
+
 def test_the_held_out_score_does_not_depend_on_the_batch() -> None:
-    one = validator(watched(toy()))()
-    other = validator(watched(toy(), "trainer.batch_size=7"))()
+    one, other = validated(toy()), validated(toy(), "trainer.batch_size=7")
     assert one.keys() == other.keys() == {"nelbo"}
     assert one["nelbo"] == pytest.approx(other["nelbo"], rel=1e-6)
-    few = validator(watched(toy(), "trainer.validate_items=20"))()["nelbo"]
-    assert few == pytest.approx(
-        validator(watched(toy(), "trainer.validate_items=20", "trainer.batch_size=20"))()["nelbo"]
-    )
-    assert few != pytest.approx(one["nelbo"])
+    few = ("trainer.validate_items=20",)
+    assert validated(toy(), *few) == pytest.approx(validated(toy(), *few, "trainer.batch_size=20"))
+    assert validated(toy(), *few)["nelbo"] != pytest.approx(one["nelbo"])
+
+
+@dataclass(frozen=True)
+class PlainConfig:
+    name: str
+
+
+class Pixels:
+    """An extractor that need not be trained: the pixels themselves."""
+
+    name, checksum, canonical = "pixels", "0" * 64, False
+    facts: ClassVar[Mapping[str, Any]] = {}
+    widths: ClassVar[Mapping[str, int]] = {"features": 16}
+
+    def __init__(self, config: PlainConfig, sources: Any) -> None:
+        pass
+
+    def __call__(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"features": images.float().flatten(1)[:, :16] / 255}
+
+
+def test_the_distance_of_samples_is_the_same_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    stand_in = registry.Component("extractor", "classifier", Pixels, PlainConfig)
+    registry.load("extractor")
+    monkeypatch.setitem(registry._components, ("extractor", "classifier"), stand_in)
+    distance = validated(toy(), "trainer.validate_metric=fd", "trainer.validate_items=40")
+    assert set(distance) == {"fd[pixels]"}
+    assert distance == validated(toy(), "trainer.validate_metric=fd", "trainer.validate_items=40")
 
 
 def test_a_model_without_score_and_samples_cannot_be_validated() -> None:
@@ -145,18 +168,17 @@ def test_a_model_without_score_and_samples_cannot_be_validated() -> None:
         can = frozenset({"encode", "decode"})
 
     with pytest.raises(ConfigError, match="has no samples to judge"):
-        validator(watched(toy(Coder)))
+        validated(toy(Coder))
     with pytest.raises(ConfigError, match="has no held-out score"):
-        validator(watched(toy(Coder), "trainer.validate_metric=score"))
+        validated(toy(Coder), "trainer.validate_metric=score")
 
 
 def test_only_reconstructions_of_a_model_that_only_reconstructs(here: Path) -> None:
     class Coder(Toy):
         can = frozenset({"encode", "decode"})
 
-    run = Run(here / "run")
-    preview(watched(toy(Coder)), run)(3)
-    assert [path.name for path in (here / "run" / "samples").iterdir()] == ["step-3-reconstructions.png"]
+    monitor(toy(Coder)).preview(here / "samples", 3)
+    assert [path.name for path in (here / "samples").iterdir()] == ["step-3-reconstructions.png"]
 
 
 def test_a_model_is_examined_on_items_that_stay_the_same() -> None:
@@ -169,8 +191,8 @@ def test_a_model_is_examined_on_items_that_stay_the_same() -> None:
             seen.append((train, held_out))
             return {"score": torch.tensor(2.0)}
 
-    assert examiner(watched(toy())) is None
-    look = examiner(watched(toy(Looking)))
+    assert monitor(toy()).examine is None
+    look = monitor(toy(Looking)).examine
     assert look is not None
     assert look() == look() == {"score": 2.0}
     (train, held_out), (again, _) = seen
@@ -180,7 +202,7 @@ def test_a_model_is_examined_on_items_that_stay_the_same() -> None:
     assert train.content.dtype == torch.float32
     assert train.content.abs().max() <= 1
     assert not torch.equal(train.content, held_out.content)
-    none = examiner(watched(toy(Looking), "data.val_fraction=0.0"))
+    none = monitor(toy(Looking), "data.val_fraction=0.0").examine
     assert none is not None
     none()
     assert seen[-1][1] is None
@@ -193,5 +215,5 @@ def test_samples_are_what_the_usual_controls_give(here: Path) -> None:
             assert controls.mode == "sample"
             return super().latents(noise, controls)
 
-    preview(watched(toy(Strict), "trainer.samples=4"), Run(here / "run"))(1)
-    assert {path.name for path in (here / "run" / "samples").iterdir()} == {"step-1.png", "step-1-reconstructions.png"}
+    monitor(toy(Strict), "trainer.samples=4").preview(here / "samples", 1)
+    assert {path.name for path in (here / "samples").iterdir()} == {"step-1.png", "step-1-reconstructions.png"}

@@ -1,4 +1,4 @@
-"""Training models of text: what it shows while it trains and at its end, and that it resumes bit for bit."""
+"""``aigc train``: what it shows while a model trains and at its end, and that what resumes is bit for bit the same."""
 
 from __future__ import annotations
 
@@ -13,6 +13,41 @@ from toy_text import text_words
 from aigc_cli.cli import main
 from aigc_cli.runs import Run, find_run
 from aigc_cli.training.checkpoint import CheckpointFolder
+
+TOY = [
+    "train",
+    "model=toy",
+    "data=digits",
+    "data.size=8",
+    "trainer.batch_size=8",
+    "trainer.device=cpu",
+    "trainer.steps=2",
+]
+
+
+def test_the_end_of_training_names_what_to_look_at_and_to_type(
+    registered_toy: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "configs" / "model").mkdir(parents=True)
+    (tmp_path / "configs" / "model" / "toy.yaml").write_text("# A toy\nname: toy\nconditional: false\n")
+    assert main(TOY) == 0
+    run = find_run("latest")
+    lines = capsys.readouterr().out.splitlines()
+    folder = run.path.relative_to(Path.cwd().resolve())
+    assert lines[1:4] == [
+        f"samples:     {folder}/samples/step-2.png",
+        f"             {folder}/samples/step-2-reconstructions.png",
+        f"curves:      {folder}/curves.png",
+    ]
+    assert lines[-1] == "next:        aigc sample    or    aigc sample mode=reconstruct    or    aigc eval"
+    assert main([*TOY, "model.conditional=true", "trainer.sample_every=null"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].startswith("checkpoint:")
+    assert "    or    aigc sample class=0    or    " in lines[-1]
+
+
+# models of text
 
 STEPS = 6
 EVERY = ["trainer.sample_every=3", "trainer.checkpoint_every=99", "trainer.samples=4"]

@@ -13,24 +13,24 @@ from safetensors.torch import load_file, save_file
 from torch import distributed
 from toy_text import ToyText, documents
 
-from aigc_cli.commands.train import check_config
 from aigc_cli.config.compose import compose
 from aigc_cli.data.images import ImageDataset
 from aigc_cli.data.loader import Loader
 from aigc_cli.errors import ConfigError
+from aigc_cli.models.build import build_model
 from aigc_cli.runs import Run, read_rows
-from aigc_cli.training.checkpoint import CheckpointFolder, build_model
-from aigc_cli.training.distributed import Processes, own_device, share_of, synchronized
-from aigc_cli.training.meeting import Place
+from aigc_cli.training.build import check_config
+from aigc_cli.training.checkpoint import CheckpointFolder
+from aigc_cli.training.distributed import Processes, share_of
+from aigc_cli.training.parallel import check_sharding, gathered, synchronize_batchnorm
 from aigc_cli.training.settings import Hooks
-from aigc_cli.training.sharding import check_sharding, gathered
 from aigc_cli.training.trainer import Trainer
 
 OTHER = """
 import sys
 sys.path[:0] = sys.argv[1:3]
-import test_data_parallel
-test_data_parallel.train_together(test_data_parallel.Path(sys.argv[3]), rank=1)
+import test_parallel
+test_parallel.train_together(test_parallel.Path(sys.argv[3]), rank=1)
 """
 STEPS = 20
 # Adam would take a step of its full size where a gradient is 0 but for rounding, such as of a critic's last bias.
@@ -78,13 +78,13 @@ def trained(path, name, processes, steps=STEPS):
     torch.manual_seed(0)
     model = build_model(config["model"], dataset.spec)
     loader = Loader(
-        dataset, batch_size=share_of(checked.trainer.batch_size, processes.count), seed=0, device="cpu",
-        rank=processes.rank, world_size=processes.count,
+        dataset, batch_size=share_of(checked.trainer.batch_size, processes.world_size), seed=0, device="cpu",
+        rank=processes.rank, world_size=processes.world_size,
     )  # fmt: skip
     path.mkdir(parents=True, exist_ok=True)
     trainer = Trainer(
         model=model, loader=loader, optimizer=checked.optimizer, config=checked.trainer, seed=0,
-        run=processes.run(path), device=torch.device("cpu"), processes=processes,
+        run=Run(path, writes=processes.main), device=torch.device("cpu"), processes=processes,
     )  # fmt: skip
     trainer.restore()
     with pytest.MonkeyPatch.context() as patch:
@@ -107,7 +107,7 @@ def assert_close(left, right):
 def train_together(folder, rank):
     """What each of two processes does."""
     distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
-    processes = Processes(Place(rank, 2, rank, 2))
+    processes = Processes(rank, 2, rank, 2)
     for name in CASES | SHARED_NORM:
         trainer = trained(folder / "together" / name, name, processes)
         state = {key: tensor.contiguous().clone() for key, tensor in gathered(trainer.model.state_dict()).items()}
@@ -183,43 +183,17 @@ def test_what_cannot_be_spread_is_refused():
         check_sharding(model, check_config(config).trainer)
 
     check("bert")
-    with pytest.raises(ConfigError, match="spreads transformers over processes, and VAE is none"):
+    with pytest.raises(ConfigError, match="spreads transformers over processes, and VAE is not one"):
         check("vae")
     with pytest.raises(ConfigError, match=r"does not go with trainer.precision=fp16"):
         check("bert", "trainer.precision=fp16")
 
 
-def test_a_batch_that_cannot_be_shared_is_refused():
-    with pytest.raises(ConfigError, match="batch_size=10 cannot be shared among 4") as caught:
-        share_of(10, 4)
-    assert "trainer.batch_size=8" in caught.value.hint
-
-
 def test_batch_norms_are_synchronised_on_gpus_alone():
     model = build_model(compose("train", SHARED_NORM["batch_norm"])["model"], dataset_of(["data=digits"]).spec)
     with pytest.raises(ConfigError, match="this is a cpu"):
-        synchronized(model, torch.device("cpu"))
-    synchronized(model, torch.device("cuda"))
+        synchronize_batchnorm(model, torch.device("cpu"))
+    synchronize_batchnorm(model, torch.device("cuda"))
     norms = [module for module in model.modules() if isinstance(module, torch.nn.modules.batchnorm._BatchNorm)]
     assert norms
     assert all(isinstance(norm, torch.nn.SyncBatchNorm) for norm in norms)
-
-
-def test_processes_on_gpus_have_one_each(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-
-    def device(*words):
-        return own_device(check_config(compose("train", ["trainer.device=cpu"])).trainer.__class__(
-            **compose("train", list(words))["trainer"]
-        ))  # fmt: skip
-
-    with pytest.raises(ConfigError, match=r"trainer.devices=4: torch sees 2 GPUs here"):
-        device("trainer.devices=4", "trainer.device=cuda")
-    with pytest.raises(ConfigError, match=r"trainer.device=cuda:1 is one GPU, for 2 processes"):
-        device("trainer.devices=2", "trainer.device=cuda:1")
-    monkeypatch.setenv("RANK", "3")
-    monkeypatch.setenv("WORLD_SIZE", "4")
-    monkeypatch.setenv("LOCAL_RANK", "1")
-    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
-    assert device("trainer.device=auto") == torch.device("cuda:1")
