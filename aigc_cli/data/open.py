@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -99,8 +100,8 @@ class Splits:
 
         Keys that are null are left out where the dataset has no such key: ``eval.yaml`` has keys for all datasets.
         """
-        fields = getattr(find("data", str(values["name"])).config, "__dataclass_fields__", {})
-        own = {key: value for key, value in values.items() if value is not None or key in fields}
+        known = {field.name for field in fields(find("data", str(values["name"])).config)}
+        own = {key: value for key, value in values.items() if value is not None or key in known}
         return cls.of_config(own, folder)
 
     @classmethod

@@ -39,7 +39,7 @@ class DataSpec:
     shape: tuple[int, ...]  # of one encoded item; (channels, height, width) for images, (tokens,) for text
     classes: tuple[str, ...] = ()  # () if unlabelled
     vocab_size: int | None = None  # of tokens, the special ones included
-    specials: tuple[tuple[str, int], ...] = ()  # tokens that are no text: "pad", "bos", "eos", "unk"
+    specials: tuple[tuple[str, int], ...] = ()  # tokens that do not stand for text: "pad", "bos", "eos", "unk"
     fingerprint: str = ""  # of the content, so that a resumed run can tell when the data changed
     source: DataSpec | None = None  # of what each item is made from, such as the sentence that it translates
 

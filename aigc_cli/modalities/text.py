@@ -51,7 +51,7 @@ class TextCodec(Codec):
         """The text of each row of token ids, integers (n, t) in [0, vocab_size).
 
         Special tokens at the beginning are passed over; with `stop`, the text ends at the first `eos` after them, and
-        else goes on behind it.
+        else includes what follows it.
         """
         return [self.tokenizer.decode(_inner(row, stop)) for row in ids.tolist()]
 
@@ -59,7 +59,7 @@ class TextCodec(Codec):
         """The token ids of some text, such as a prompt, without special tokens.
 
         Raises:
-            ConfigError: it holds characters that the vocabulary lacks, or bytes that are no text.
+            ConfigError: it holds characters that the vocabulary lacks, or bytes that are not text.
         """
         if lacking := self.tokenizer.unknown(text):
             named = ", ".join(f"{character!r}" for character in lacking[:10])
@@ -72,7 +72,7 @@ class TextCodec(Codec):
             return found
         except UnicodeEncodeError:
             raise ConfigError(
-                f"this holds bytes that are no text: {text.encode('utf-8', 'backslashreplace').decode()[:80]}",
+                f"this holds bytes that are not text: {text.encode('utf-8', 'backslashreplace').decode()[:80]}",
                 "write it in UTF-8",
             ) from None
 
@@ -117,10 +117,10 @@ def read_codec(path: Path) -> TextCodec:
             raise ValueError(f"it has more than {LARGEST_FILE} bytes")
         saved = json.loads(content)
         if not isinstance(saved, dict) or saved.get("format") != FORMAT:
-            raise ValueError(f"it is no tokenizer of format {FORMAT}")
+            raise ValueError(f"it is not a tokenizer of format {FORMAT}")
         tokenizer, start = restore_tokenizer(saved), saved.get("start")
         if type(start) is not int or not 0 <= start < tokenizer.vocab_size:
-            raise ValueError(f"start={start} is no token of it")
+            raise ValueError(f"start={start} is not one of its tokens")
     except DataError as error:
         raise DataError(f"{file} cannot be read: {error.message}", _RESTORE) from None
     except (OSError, ValueError, RecursionError) as error:

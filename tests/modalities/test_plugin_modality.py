@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,9 +27,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
         patch.syspath_prepend(str(PLUGIN))
-        patch.setattr(registry, "_plugins", dict(registry._plugins))
-        patch.setattr(registry, "_components", dict(registry._components))
         yield root
+    registry._plugins.pop("signals", None)
+    sys.modules.pop("signals", None)
+    for key in [key for key, known in registry._components.items() if known.build.__module__ == "signals"]:
+        del registry._components[key]
     modality.cache_clear()
 
 
