@@ -103,6 +103,13 @@ class Codec(ABC):
         """Raw content (n, ...) as a person reads it, a text each; None where it can only be seen or heard."""
         return None
 
+    def extensions(self, token: int) -> list[int]:
+        """The tokens whose content begins with that of a token, itself among them; none where it has no others.
+
+        A prompt may end within a token: then its last one is drawn again, from these.
+        """
+        return []
+
     def files(self) -> Mapping[str, str]:
         """What a run must keep to make the same codec without the data: the text of each file by its name."""
         return {}
