@@ -91,6 +91,9 @@ class Batch:
 class Codec(ABC):
     """Maps raw content to what a model sees, and back."""
 
+    #: Whether content is text, which can be told beside what a model makes of it; see :meth:`text`.
+    readable: ClassVar[bool] = False
+
     @abstractmethod
     def encode(self, content: Tensor) -> Tensor:
         """Raw content (n, ...) to encoded (n, ...)."""

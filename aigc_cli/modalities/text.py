@@ -30,6 +30,8 @@ class TextCodec(Codec):
     of several documents, else what ends a line.
     """
 
+    readable = True
+
     def __init__(self, tokenizer: Tokenizer, start: int = BOS) -> None:
         self.tokenizer = tokenizer
         self.start = start
