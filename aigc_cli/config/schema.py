@@ -33,6 +33,7 @@ class Options:
     job: int | None = None  # the number of this job within a sweep
     sweep_dir: str | None = None  # where a sweep collects what its jobs report
     plugins: tuple[str, ...] = ()  # modules named with --plugin
+    recipe: tuple[str, ...] = ()  # files that set values which nobody typed; of a new run
 
     @property
     def given(self) -> set[str]:
