@@ -44,10 +44,11 @@ def home(tmp_path_factory):
         for i in range(12):
             Image.effect_noise((80, 70), 60 + i).save(folder / place / f"{i}.png")
     shutil.copytree(SIGNALS, folder, dirs_exist_ok=True)
-    for group, name in (("data", "discs"), ("model", "linear")):
-        (folder / f"my_{group}.py").write_text(fence("python", f'@register("{group}"'))
-        (folder / "configs" / group).mkdir(exist_ok=True)
-        (folder / "configs" / group / f"{name}.yaml").write_text(fence("yaml", f"name: {name}"))
+    (folder / "my_data.py").write_text(fence("python", "@register"))
+    (folder / "my_flow.py").write_text(fence("python", "class MyFlow(Model)"))
+    for kind, name in (("data", "discs"), ("model", "my_flow")):
+        (folder / "configs" / kind).mkdir(exist_ok=True)
+        (folder / "configs" / kind / f"{name}.yaml").write_text(fence("yaml", f"name: {name}"))
     before = Path.cwd()
     os.chdir(folder)
     with pytest.MonkeyPatch.context() as patch:
