@@ -186,7 +186,7 @@ class TextRun:
         ways = ["reconstruct" if self.writer(name) == self.reconstructed else usual for name in kinds.text]
         ways += ["infill"] if kinds.fills and "infill" in modes_of(model) else []
         if self.setting.asked.seeds is not None and not kinds.text:
-            warn("seeds= changes nothing here")
+            warn("seeds= has no effect here")
         deaf = [ignored(model, controls, way) for way in ways]
         names = [field.name for field in fields(controls)]
         warn_of_idle(model, controls, [name for name in names if all(name in some for some in deaf)], "here")

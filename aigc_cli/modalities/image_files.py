@@ -176,7 +176,7 @@ class FolderImages(FileImages):
             raise DataError(
                 f"{printable(path)} is {size_of(tuple(image.shape))}, "
                 f"and {printable(self.paths[0].name)} is {size_of(self.shape)}",
-                "bring all pictures to one size first: how they are resized changes the figures",
+                "resize all pictures to one size first; how that is done changes the scores",
             )
         return image
 

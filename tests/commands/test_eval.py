@@ -180,7 +180,7 @@ def test_a_model_that_draws_nan_gives_no_number(
 
     monkeypatch.setattr(GAN, "sample", lambda self, noise, **_: torch.full((len(noise), 1, 8, 8), float("nan")))
     assert main(["eval", "--metric", "fd", "n=20"]) == 3
-    assert "not finite" in capsys.readouterr().err
+    assert "NaN or Inf" in capsys.readouterr().err
 
 
 def test_without_inceptions_weights(
@@ -234,7 +234,7 @@ def test_a_place_that_cannot_be_written_is_told_of_before_anything_is_measured(
     monkeypatch.setattr(Evaluator, "__init__", lambda *words, **named: pytest.fail("it was measured"))
     (tiny_run.path / "eval").touch()
     assert main(["eval", "--metric", "fd", "n=30"]) == 5
-    assert f"{tiny_run.path / 'eval'} is no folder" in capsys.readouterr().err
+    assert f"{tiny_run.path / 'eval'} is not a folder" in capsys.readouterr().err
 
     def refuse(**where: Path) -> None:
         raise PermissionError(errno.EACCES, "Permission denied")

@@ -121,7 +121,7 @@ def test_an_autoencoder_is_measured_by_what_it_gives_back(capsys: pytest.Capture
     assert by_mode["bleu"]["figures"]["bleu"] == record["figures"]["reconstruction_bleu"]
     assert by_mode["distinct"]["generated"]["reconstructed"] == "test"
     assert main(["eval", "run=autoencoder", "n=6", "--metric", "bleu", "mode=reconstruct", "temperature=0.5"]) == 0
-    assert "temperature= changes nothing here" in capsys.readouterr().err
+    assert "temperature= has no effect here" in capsys.readouterr().err
     assert (
         "reconstructed" not in told(capsys, "run=autoencoder", "n=6", "--metric", "distinct")["distinct"]["generated"]
     )
@@ -218,9 +218,9 @@ def test_controls_that_no_metric_hears_are_told_of(
     assert main(["eval", *words, "n=4"]) == 0
     said = capsys.readouterr().err
     for name in idle:
-        assert f"aigc: warning: {name}= changes nothing here" in said
+        assert f"aigc: warning: {name}= has no effect here" in said
     for name in heard:
-        assert f"{name}= changes nothing" not in said
+        assert f"{name}= has no effect" not in said
 
 
 def test_characters_that_the_run_has_no_tokens_for_are_told_of(capsys: pytest.CaptureFixture[str]) -> None:
