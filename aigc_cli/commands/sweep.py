@@ -93,7 +93,7 @@ def main(overrides: Sequence[str], options: Options) -> int:
     rows = collect(folder, grid)
     finish(folder, rows, options)
     if code:
-        say("stopped; the same command again skips the jobs that are complete and goes on with the others")
+        say("stopped; the same command again skips the jobs that are complete and resumes the others")
     return code or next((row["code"] for row in rows if row["status"] == "failed"), EXIT_OK)
 
 
