@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from torch import nn
@@ -18,17 +19,23 @@ from aigc_cli.training.build import Parts
 from aigc_cli.training.trainer import Trainer
 
 
-def report_start(trainer: Trainer, parts: Parts, note: Path | None) -> None:
-    """Records and says what is about to train, if there is room for its checkpoints; the run's directory in `note`.
+def report_start(trainer: Trainer, parts: Parts, recipes: Sequence[str], note: Path | None) -> None:
+    """Records and says what is about to train.
+
+    Args:
+        trainer: Of the run.
+        parts: What it trains, and on what.
+        recipes: The files that gave values which no word chose.
+        note: A file for the run's directory, by which a process that started this one finds it.
 
     Raises:
-        ResourceError: there is not.
+        ResourceError: the disk has no room for the run's checkpoints.
     """
     trainer.check_space()
     run = trainer.run
     run.record_command()
     _list_problems(run, parts.dataset)
-    _describe(trainer, parts.dataset)
+    _describe(trainer, parts.dataset, recipes)
     if parts.taken is not None:
         print(f"start:       {parts.taken.sentence()}", file=sys.stderr, flush=True)
     if note is not None:
@@ -42,7 +49,7 @@ def _list_problems(run: Run, dataset: Dataset) -> None:
         warn(f"{len(problems)} problems with the data, listed in {run.path}/bad_files.txt")
 
 
-def _describe(trainer: Trainer, dataset: Dataset) -> None:
+def _describe(trainer: Trainer, dataset: Dataset, recipes: Sequence[str]) -> None:
     model, config, spec = trainer.model, trainer.config, dataset.spec
     parts = [f"{name} {_count(part)}" for name, part in model.named_children()]
     frozen = any(not parameter.requires_grad for parameter in model.parameters())
@@ -54,6 +61,7 @@ def _describe(trainer: Trainer, dataset: Dataset) -> None:
         f"model:       {type(model).__name__}, {_count(model)} parameters ({', '.join(parts)}){trained}",
         f"data:        {len(dataset)} items of {shape} {spec.kind}{classes}",
         *(f"             {line}" for line in dataset.describe()),
+        *([f"recipe:      {', '.join(recipes)}"] if recipes else []),
         f"training:    {config.steps} steps of {config.batch_size * config.accumulate} items on {where}, "
         f"{trainer.precision.name}",
         f"run:         {shown(trainer.run.path)}",
