@@ -18,19 +18,20 @@ from aigc_cli.data.loader import batches_in_order
 from aigc_cli.data.open import Splits, chosen_rows, encoded, items_at
 from aigc_cli.errors import ConfigError
 from aigc_cli.files import resource_errors
-from aigc_cli.modalities.base import Batch, find_writer
+from aigc_cli.modalities.base import Batch
+from aigc_cli.modalities.writers import find_writer
 from aigc_cli.models.base import Model
 from aigc_cli.randomness import Noise
-from aigc_cli.sampling.classes import balanced
-from aigc_cli.sampling.controls import modes_of, usual_controls
-from aigc_cli.sampling.generate import generate
-from aigc_cli.sampling.plans import Request, plan
-from aigc_cli.sampling.preparing import prepare
+from aigc_cli.sampling.controls import usual_controls
+from aigc_cli.sampling.generate import generate, prepare
+from aigc_cli.sampling.modes import modes_of, plan
+from aigc_cli.sampling.request import Request
 from aigc_cli.training.settings import Hooks, TrainerConfig
 
 PER_TOKEN = "_per_token"
 #: Samples that a Fréchet distance is measured on, if `trainer.validate_items` does not say.
 MOST_SAMPLES = 2048
+_DRAWN = 128  # of them at a time
 #: The modes that previews show, each with what the names of its files end in.
 PREVIEWS = {"sample": "", "reconstruct": "-reconstructions", "infill": "-infilled"}
 #: Items of the training set, and as many held out, that a model's own curves are of.
@@ -78,8 +79,8 @@ class Monitor:
             model=self.model,
             codec=self.train.codec,
             controls=controls,
-            # Items that are shown twice are half as many.
-            n=balanced(n, self.model, controls) if mode == "sample" else max(1, n // 2),
+            n=None if mode == "sample" else max(1, n // 2),  # items that are shown twice are half as many
+            usual=n,
             seed=0,
             device=self.device,
             held_out=partial(self.splits.held_out, avoid="test"),
@@ -118,24 +119,26 @@ class Monitor:
         return partial(self._mean_score, self.splits["val"])
 
     def _frechet_distance(self) -> Callable[[], dict[str, float]]:
-        from aigc_cli.metrics.evaluation import Evaluator  # torchmetrics takes seconds to import
+        from aigc_cli.metrics.evaluation import Evaluation  # torchmetrics takes seconds to import
         from aigc_cli.metrics.extractors.base import Sources
-        from aigc_cli.metrics.images import DatasetImages, GeneratedImages
+        from aigc_cli.metrics.items import SampledItems, items_of
+        from aigc_cli.metrics.views import Views
 
-        def samples(batch_size: int) -> Iterator[Tensor]:
-            return generate(
-                self.model, self.train.codec, range(n), seed=0, device=self.device, batch_size=batch_size,
+        def samples() -> Iterator[Batch]:
+            drawn = generate(
+                self.model, self.train.codec, range(n), seed=0, device=self.device, batch_size=_DRAWN,
                 controls=self._sampling_controls(),
             )  # fmt: skip
+            return map(Batch, drawn)
 
         n = self.config.validate_items or min(len(self.train), MOST_SAMPLES)
-        sources = Sources(device=self.device, data=self.splits.name, open_split=self.splits.__getitem__)
-        real = DatasetImages(self.splits["val"], "val", self.splits.name)  # whose features are computed once
-        evaluator = Evaluator({"fd": {"name": "fd", "extractor": "classifier"}}, sources, real)
+        sources = Sources(device=self.device, splits=self.splits)
+        real = items_of(self.splits["val"], "val", self.splits.name)  # whose features are computed once
+        evaluation = Evaluation({"fd": {"name": "fd", "extractor": "classifier"}}, Views(sources), real)
 
         def measure() -> dict[str, float]:
-            (result,) = evaluator.evaluate(GeneratedImages(samples, n, real.shape))
-            return dict(result.labelled())
+            (record,) = evaluation.of(SampledItems(samples, n, real.spec))
+            return dict(record.labelled())
 
         return measure
 

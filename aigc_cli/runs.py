@@ -217,7 +217,7 @@ def _is_number(value: Any) -> bool:
 
 
 def versions() -> dict[str, str]:
-    """The versions of the packages that figures may depend on."""
+    """The versions of the packages that scores may depend on."""
     found = {}
     for package in _RECORDED:
         with suppress(PackageNotFoundError):
@@ -260,7 +260,7 @@ def create_run(config: dict[str, Any]) -> Run:
         path = path_of(config["run_dir"]).absolute()
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             resumable = (path / "config.yaml").exists()
-            hint = f"go on with `aigc train --resume {shlex.quote(str(path))}`, or name " if resumable else "name "
+            hint = f"resume it with `aigc train --resume {shlex.quote(str(path))}`, or name " if resumable else "name "
             raise ConfigError(f"run_dir={config['run_dir']} exists and is not empty", hint + "another folder")
         check_writable(path)
         with resource_errors(path):
@@ -310,7 +310,7 @@ def find_run(word: str, root: Path = OUTPUTS) -> Run:
     """The run that `word` names: a directory, ``latest``, ``<model>-<data>/<stamp>``, or a stamp alone.
 
     Raises:
-        ConfigError: there is none such.
+        ConfigError: there is none.
     """
     if word == "latest":
         link = root / "latest"
@@ -342,7 +342,7 @@ def list_runs(root: Path = OUTPUTS) -> list[Run]:
 
 
 def find_by_identity(config: dict[str, Any]) -> Run | None:
-    """The newest run under ``outputs`` with the same resolved configuration, whatever its status; None without one."""
+    """The newest run under ``outputs`` with the same resolved configuration, of any status; None without one."""
     wanted = identity(config)
     for run in reversed(list_runs(Path(config["outputs"]))):
         with suppress(OSError):

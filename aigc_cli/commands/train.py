@@ -12,7 +12,6 @@ from typing import Any
 import torch
 
 from aigc_cli.commands.train_report import report_end, report_start
-from aigc_cli.config.compose import recipes
 from aigc_cli.config.schema import Options
 from aigc_cli.data.loader import Loader
 from aigc_cli.data.open import absolute_paths
@@ -92,9 +91,7 @@ def train(config: dict[str, Any], options: Options, note: Path | None) -> TrainR
                 run.set_status("complete", trainer.state.step)
                 return _result(run, config)
             run.save_config(config, run.spec)
-        # A job of a sweep says its words alone: Hydra composes it, and would not compose another within it.
-        asks = not resumed and options.job is None
-        processes.from_main(lambda: report_start(trainer, parts, recipes(options.overrides) if asks else [], note))
+        processes.from_main(lambda: report_start(trainer, parts, note, () if resumed else options.recipe))
         with naming_the_batch(config, device):
             figures = trainer.fit(monitor.hooks(run.path / "samples"))
     return _result(run, config, figures)

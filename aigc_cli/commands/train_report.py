@@ -14,19 +14,20 @@ from aigc_cli.errors import ConfigError, warn
 from aigc_cli.files import shown
 from aigc_cli.modalities.base import modality
 from aigc_cli.runs import OUTPUTS, Run
-from aigc_cli.sampling.controls import model_class, modes_of
+from aigc_cli.sampling.controls import model_class
+from aigc_cli.sampling.modes import modes_of
 from aigc_cli.training.build import Parts
 from aigc_cli.training.trainer import Trainer
 
 
-def report_start(trainer: Trainer, parts: Parts, recipes: Sequence[str], note: Path | None) -> None:
-    """Records and says what is about to train.
+def report_start(trainer: Trainer, parts: Parts, note: Path | None, recipe: Sequence[str]) -> None:
+    """Records and says what is about to train, if there is room for its checkpoints.
 
     Args:
         trainer: Of the run.
         parts: What it trains, and on what.
-        recipes: The files that gave values which no word chose.
         note: A file for the run's directory, by which a process that started this one finds it.
+        recipe: The files that gave values which no word chose.
 
     Raises:
         ResourceError: the disk has no room for the run's checkpoints.
@@ -35,7 +36,7 @@ def report_start(trainer: Trainer, parts: Parts, recipes: Sequence[str], note: P
     run = trainer.run
     run.record_command()
     _list_problems(run, parts.dataset)
-    _describe(trainer, parts.dataset, recipes)
+    _describe(trainer, parts.dataset, recipe)
     if parts.taken is not None:
         print(f"start:       {parts.taken.sentence()}", file=sys.stderr, flush=True)
     if note is not None:
@@ -49,7 +50,7 @@ def _list_problems(run: Run, dataset: Dataset) -> None:
         warn(f"{len(problems)} problems with the data, listed in {run.path}/bad_files.txt")
 
 
-def _describe(trainer: Trainer, dataset: Dataset, recipes: Sequence[str]) -> None:
+def _describe(trainer: Trainer, dataset: Dataset, recipe: Sequence[str]) -> None:
     model, config, spec = trainer.model, trainer.config, dataset.spec
     parts = [f"{name} {_count(part)}" for name, part in model.named_children()]
     frozen = any(not parameter.requires_grad for parameter in model.parameters())
@@ -61,9 +62,9 @@ def _describe(trainer: Trainer, dataset: Dataset, recipes: Sequence[str]) -> Non
         f"model:       {type(model).__name__}, {_count(model)} parameters ({', '.join(parts)}){trained}",
         f"data:        {len(dataset)} items of {shape} {spec.kind}{classes}",
         *(f"             {line}" for line in dataset.describe()),
-        *([f"recipe:      {', '.join(recipes)}"] if recipes else []),
         f"training:    {config.steps} steps of {config.batch_size * config.accumulate} items on {where}, "
         f"{trainer.precision.name}",
+        *([f"recipe:      {', '.join(recipe)}"] if recipe else []),
         f"run:         {shown(trainer.run.path)}",
     ]
     print("\n".join(lines), file=sys.stderr, flush=True)

@@ -31,7 +31,7 @@ NAMED = 5  # how many unreadable files an error names
 
 @typed(config=STRICT, frozen=True, kw_only=True)
 class ImageFilesConfig(ImagesConfig, CutConfig):
-    """The keys of a person's own images, in files of whatever kind."""
+    """The keys of a person's own images, in files of any layout."""
 
     root: str | None
     channels: Channels

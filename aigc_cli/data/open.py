@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -83,15 +84,9 @@ class Splits:
         self._opened = cache(open_split)
 
     @classmethod
-    def of_config(
-        cls, values: Mapping[str, Any], folder: Path | None = None, *, train: Dataset | None = None
-    ) -> Splits:
-        """The splits that a `data` section describes, as in :func:`open_dataset`; `train` if that is open already."""
-
-        def open_split(split: Split) -> Dataset:
-            return train if train is not None and split == "train" else open_dataset(values, split, folder)
-
-        return cls(str(values.get("name")), open_split)
+    def of_config(cls, values: Mapping[str, Any], folder: Path | None = None) -> Splits:
+        """The splits that a `data` section describes; `folder` is as in :func:`open_dataset`."""
+        return cls(str(values.get("name")), lambda split: open_dataset(values, split, folder))
 
     @classmethod
     def named(cls, values: Mapping[str, Any], folder: Path | None = None) -> Splits:
@@ -99,8 +94,8 @@ class Splits:
 
         Keys that are null are left out where the dataset has no such key: ``eval.yaml`` has keys for all datasets.
         """
-        fields = getattr(find("data", str(values["name"])).config, "__dataclass_fields__", {})
-        own = {key: value for key, value in values.items() if value is not None or key in fields}
+        known = {field.name for field in fields(find("data", str(values["name"])).config)}
+        own = {key: value for key, value in values.items() if value is not None or key in known}
         return cls.of_config(own, folder)
 
     @classmethod

@@ -172,7 +172,7 @@ def selected(pieces: Iterable[Piece], share: Share) -> Iterator[Piece]:
 
 @dataclass(config=STRICT, frozen=True, kw_only=True)
 class TextFilesConfig(CutConfig):
-    """The keys of a person's own text, in files of whatever kind."""
+    """The keys of a person's own text, in files of any layout."""
 
     root: str | None
     encoding: str

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
-ORIENTED = ("exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif")  # where an orientation may be told
+ORIENTED = ("exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif")  # where the orientation may stand
 MODES = {1: "L", 3: "RGB"}
 
 
@@ -50,7 +50,7 @@ def decode_image(source: bytes | Path, size: int, channels: int) -> np.ndarray:
         pixels = np.asarray(_square(plain(upright, MODES[channels]), size))
     except MemoryError:
         raise
-    except Exception as error:  # Pillow's decoders raise whatever a broken file makes them trip over
+    except Exception as error:  # a broken file may make Pillow's decoders raise anything
         raise Unreadable(reason_of(error)) from error
     return np.ascontiguousarray(pixels.reshape(size, size, channels).transpose(2, 0, 1))
 

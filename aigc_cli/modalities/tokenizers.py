@@ -83,7 +83,7 @@ class Tokenizer(ABC):
         return self.encode_all([text])[0]
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of ids in [0, vocab_size): `unk`, and bytes that are no UTF-8, show as U+FFFD, other special tokens
+        """The text of ids in [0, vocab_size): `unk`, and bytes that are not UTF-8, show as U+FFFD, other special tokens
         not at all."""
         return b"".join([self._texts[token] for token in ids]).decode("utf-8", "replace")
 
@@ -269,7 +269,7 @@ def restore_tokenizer(state: Mapping[str, Any]) -> Tokenizer:
 
 def _checked_characters(characters: Any) -> str:
     if not isinstance(characters, str) or len(characters) > LARGEST:
-        raise ValueError("its characters are no text, or too many")
+        raise ValueError("its characters are not text, or too many")
     if any(second <= first for first, second in pairwise(characters)):
         raise ValueError("its characters are not in order, each once")
     characters.encode()  # half of a surrogate pair is a ValueError
@@ -278,9 +278,9 @@ def _checked_characters(characters: Any) -> str:
 
 def _checked_merges(merges: Any) -> list[tuple[int, int]]:
     if not isinstance(merges, list) or len(merges) > LARGEST:
-        raise ValueError("its merges are no list, or too many")
+        raise ValueError("its merges are not a list, or too many")
     for merge in merges:
         pair = isinstance(merge, list) and len(merge) == 2 and all(type(token) is int for token in merge)
         if not pair or min(merge) < FIRST:
-            raise ValueError(f"{str(merge)[:40]} is no merge of two tokens")
+            raise ValueError(f"{str(merge)[:40]} is not a merge of two tokens")
     return [(first, second) for first, second in merges]

@@ -108,6 +108,12 @@ class Model(nn.Module):
     controls: ClassVar[type] = NoControls
     #: Whether it was built to be told the class.
     conditional: bool = False
+    #: The controls that :meth:`latents` heeds, None is all: the others have no effect on a walk between latents.
+    of_latents: ClassVar[frozenset[str] | None] = None
+    #: Whether it writes beyond its window, which moves on, so that of a long prompt it reads the last tokens; and the
+    #: token that stands for a gap in a prompt.
+    moves_on: ClassVar[bool] = False
+    mask: int | None = None
     #: Of a model that can "fill": what it guesses from, for the record, and the controls that this is measured with
     #: where nobody sets others.
     fills_from: ClassVar[str] = ""
@@ -122,9 +128,10 @@ class Model(nn.Module):
     def __init__(self, spec: DataSpec) -> None:
         super().__init__()
         if spec.layout not in self.layouts or self.from_source != (spec.source is not None):
-            takes = f"{' or '.join(sorted(self.layouts))}{' made from a source' if self.from_source else ''}"
+            source = " with a source" if self.from_source else " without a source" if spec.source else ""
             raise ConfigError(
-                f"{type(self).__name__} cannot model {spec.kind} data; it takes items laid out as {takes}",
+                f"{type(self).__name__} cannot model {spec.kind} data; it takes items laid out as "
+                f"{' or '.join(sorted(self.layouts))}{source}",
                 "choose other data= or another model=; `aigc ls data` and `aigc ls models` list them",
             )
         self.spec = spec

@@ -54,7 +54,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("data.root=ok.txt data.tokenizer.vocab_size=100", 2, "cannot hold the 256 bytes"),
         ("data.root=latin.txt", 3, "data.encoding=cp1252"),
         ("data.root=utf16.txt", 3, "data.encoding=utf-16"),
-        ("data.root=broken.jsonl", 3, "line 2 is no JSON"),
+        ("data.root=broken.jsonl", 3, "line 2 is not JSON"),
         ("data.root=body.jsonl", 3, "data.field="),
         ("data.root=ragged.csv", 3, "line 2 has 3 columns, and the first 2"),
         ("data.root=cut.txt.gz", 3, "cannot be read"),
