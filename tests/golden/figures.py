@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import io
 import json
 import math
 import os
@@ -35,6 +34,7 @@ os.environ["MPLBACKEND"] = "Agg"
 import materials  # noqa: E402
 from cases import COMMON, EMBEDDINGS, EVALS, REAL_RUNS, RESUMED, RUNS, SAMPLES, SPLITS  # noqa: E402
 from contents import content, pixels, sha256, steady  # noqa: E402
+from line import aigc  # noqa: E402
 
 TOLERANCE = 1e-6
 #: Of a run's data.json: what the data is, however it is called.
@@ -103,18 +103,6 @@ def _timed(name: str) -> Iterator[None]:
     began = time.perf_counter()
     yield
     print(f"{time.perf_counter() - began:6.1f} s  {name}", file=sys.__stderr__, flush=True)
-
-
-def aigc(*words: str) -> tuple[int, Any]:
-    """The exit code of a command line, and the JSON that it prints, if it prints any."""
-    from aigc_cli.cli import main
-
-    out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        code = main(list(words))
-    if code:
-        print(f"exit {code}: aigc {' '.join(words)}\n{err.getvalue()[-2000:]}", file=sys.__stderr__)
-    return code, json.loads(out.getvalue()) if out.getvalue().startswith("{") else None
 
 
 def _run(folder: Path) -> dict[str, Any]:
