@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from aigc_cli import __version__
-from aigc_cli.errors import EXIT_INTERRUPTED, EXIT_OK, ConfigError, suggest
-from aigc_cli.words import Words, parse
+from aigc_cli.config.words import Words, parse
+from aigc_cli.errors import EXIT_INTERRUPTED, EXIT_OK, ConfigError, report, suggest
 
 if TYPE_CHECKING:
-    from aigc_cli.config import Options
+    from aigc_cli.config.schema import Options
 
 EXIT_BROKEN_PIPE = 141  # as a shell reports SIGPIPE
 
@@ -33,8 +33,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_BROKEN_PIPE
     except Exception as error:
-        from aigc_cli.reporting import report
-
         return report(error, debug=debug)
 
 
@@ -44,21 +42,23 @@ def _run(words: Words) -> int:
         return EXIT_OK
     if words.help or words.command in (None, "help"):
         return _help(words)
-    if words.plugins:
+    if words.plugin:
         from aigc_cli.registry import import_plugin
 
-        for module in words.plugins:
+        for module in words.plugin:
             import_plugin(module)
     return _COMMANDS[str(words.command)](words)
 
 
 def _help(words: Words) -> int:
-    from aigc_cli.help import help_text
+    from aigc_cli.config.help import help_text
 
     if words.command is None and (words.overrides or words.names):
-        raise ConfigError("there is no command before these words", "write for example aigc train model=gan")
+        raise ConfigError("a command is missing", "write for example aigc train model=gan")
     topic = words.command if words.command != "help" else next(iter(words.names), None)
-    print(help_text(topic))
+    chosen = (word.partition("=") for word in words.overrides)
+    groups = ("model", "data", "optimizer", "trainer", "metric")
+    print(help_text(topic, [(group, name) for group, _, name in chosen if group in groups]))
     return EXIT_OK
 
 
@@ -66,13 +66,14 @@ def _composed(words: Words) -> int:
     """train, sample, eval and embed: compose, check, go."""
     import importlib
 
-    from aigc_cli.config import Options, compose
+    from aigc_cli.config.compose import compose
+    from aigc_cli.config.schema import Options
 
     command = str(words.command)
     overrides = tuple(words.overrides)
-    if words.metrics:
-        overrides += (f"metric=[{','.join(words.metrics)}]",)
-    options = Options(overrides=overrides, json=words.json, resume=words.resume, plugins=tuple(words.plugins))
+    if words.metric:
+        overrides += (f"metric=[{','.join(words.metric)}]",)
+    options = Options(overrides=overrides, json=words.json, resume=words.resume, plugins=tuple(words.plugin))
     if words.cfg is not None:
         return _show(command, overrides, words)
     if words.multirun:
@@ -90,20 +91,21 @@ def _resumed(options: Options) -> tuple[Options, tuple[str, ...]]:
     """The options with words that change the run's own configuration; the defaults' only say where runs lie."""
     from dataclasses import replace
 
-    from aigc_cli.grammar import prepare, refuse_sweeps
+    from aigc_cli.config.explain import refuse, several_values
+    from aigc_cli.config.grammar import parse, prepare
 
     words = tuple(prepare("train", options.overrides))
-    refuse_sweeps(words)
+    refuse(several_values(parsed) for word in words if (parsed := parse(word)) and parsed.is_sweep_override())
     return replace(options, overrides=words), tuple(word for word in words if word.startswith("outputs="))
 
 
 def _show(command: str, overrides: Sequence[str], words: Words) -> int:
-    from aigc_cli.composition import show
+    from aigc_cli.config.compose import show
 
     if words.multirun:
-        raise ConfigError("--cfg shows one configuration, --multirun makes many", "leave one of them out")
+        raise ConfigError("--cfg and --multirun cannot be combined", "leave one of them out")
     if words.resume is not None:
-        raise ConfigError("--cfg shows a new configuration, --resume goes on with one", "read the run's config.yaml")
+        raise ConfigError("--cfg and --resume cannot be combined", "read the run's config.yaml")
     print(show(command, overrides, str(words.cfg)), end="")
     return EXIT_OK
 
@@ -117,7 +119,7 @@ def _ls(words: Words) -> int:
 
 
 def _completion(words: Words) -> int:
-    from aigc_cli.completion import SHELLS, answer, script
+    from aigc_cli.config.completion import SHELLS, answer, script
 
     if words.names == ["query"]:
         print("\n".join(answer(os.environ.get("COMP_LINE", ""))))
@@ -125,14 +127,14 @@ def _completion(words: Words) -> int:
     _no_overrides(words.overrides, "completion")
     if len(words.names) != 1 or words.names[0] not in SHELLS:
         named = " ".join(words.names) or "no shell"
-        raise ConfigError(f"aigc completion: {named} is not a shell it knows", suggest(named, SHELLS))
+        raise ConfigError(f"aigc completion does not know {named}", suggest(named, SHELLS))
     print(script(words.names[0]), end="")
     return EXIT_OK
 
 
 def _no_overrides(overrides: Sequence[str], command: str) -> None:
     if overrides:
-        raise ConfigError(f"aigc {command} has no key for {overrides[0]}", f"see aigc {command} --help")
+        raise ConfigError(f"aigc {command} does not take {overrides[0]}", f"see aigc {command} --help")
 
 
 _COMMANDS = {

@@ -1,35 +1,52 @@
-"""What can go wrong, and the exit code of each.
+"""What can go wrong, the exit code of each, and messages to the user.
 
 Every error that a user can cause is an :class:`AigcError`: one line that says what and where, and one that says how
-to mend it. Anything else that reaches the top is a bug of ours (exit 1, with its traceback).
+to fix it. Anything else that reaches the top is a bug of ours (exit 1, with its traceback).
 """
 
 from __future__ import annotations
 
 import difflib
+import errno
+import sys
+import traceback
 from collections.abc import Iterable
+from pathlib import Path
+
+from aigc_cli import __version__
 
 EXIT_OK = 0
 EXIT_BUG = 1
 EXIT_INTERRUPTED = 130  # Ctrl-C
 EXIT_TERMINATED = 143  # SIGTERM
 
+_SPENT = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EFBIG, errno.EMFILE, errno.ENOMEM}
+#: How libraries word a resource that ran out, where they raise no type of their own for it.
+_SPENT_WORDS = ("no space left on device", "can't allocate memory", "not enough memory", "out of memory",
+                "too many open files", "can't start new thread")  # fmt: skip
+#: What torch raises when a process that reads data dies: from a signal's handler, wherever the program happens to be.
+_DEAD_WORKER = "DataLoader worker (pid"
+#: What torch says of a batch norm whose batch has one item.
+_ONE_VALUE = "Expected more than 1 value per channel when training"
+#: The errors of joblib and submitit for a job whose process is gone.
+_LOST_JOB = ("TerminatedWorkerError", "UncompletedJobError")
+
 
 class AigcError(Exception):
-    """An error with a message for the user, a mend, and an exit code."""
+    """An error with a message for the user, a hint, and an exit code."""
 
     exit_code = EXIT_BUG
 
-    def __init__(self, message: str, mend: str = "") -> None:
+    def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(message)
         self.message = message
-        self.mend = mend
+        self.hint = hint
 
     def __str__(self) -> str:
-        return f"{self.message}\n  {self.mend}" if self.mend else self.message
+        return f"{self.message}\n  {self.hint}" if self.hint else self.message
 
     def __reduce__(self) -> tuple[type[AigcError], tuple[str, str]]:
-        return type(self), (self.message, self.mend)  # a sweep's worker hands its error to another process
+        return type(self), (self.message, self.hint)  # a sweep's worker hands its error to another process
 
 
 class ConfigError(AigcError):
@@ -81,7 +98,7 @@ def nearest(word: str, choices: Iterable[str], count: int = 3) -> list[str]:
 
 
 def suggest(word: str, choices: Iterable[str], limit: int = 12) -> str:
-    """A mend for a word that is not among `choices`: the nearest ones, or all of them where they are few."""
+    """A hint for a word that is not among `choices`: the nearest ones, or all of them where they are few."""
     options = sorted(set(choices))
     close = nearest(word, options)
     if close:
@@ -90,3 +107,81 @@ def suggest(word: str, choices: Iterable[str], limit: int = 12) -> str:
         return ""
     more = "" if len(options) <= limit else f", ... ({len(options)} in all)"
     return f"choose from: {', '.join(options[:limit])}{more}"
+
+
+def no_such(kind: str, name: str, choices: Iterable[str], hint: str = "") -> ConfigError:
+    """The error of a name that is not among `choices`; `hint` where there is nothing to choose from."""
+    return ConfigError(f"there is no {kind} named {name!r}", suggest(name, choices) or hint)
+
+
+def unreadable(path: Path | str, why: object, hint: str = "restore the file from a copy") -> DataError:
+    """The error of a file that is broken, or cannot be opened."""
+    return DataError(f"{path} cannot be read: {why}", hint)
+
+
+def say(text: str) -> None:
+    """One message to the user, on stderr."""
+    print(f"aigc: {text}", file=sys.stderr, flush=True)
+
+
+def warn(text: str) -> None:
+    """One warning to the user, on stderr."""
+    say(f"warning: {text}")
+
+
+def say_plainly(text: str) -> None:
+    """Text that may hold anything on stdout, with ``?`` for what its encoding lacks."""
+    encoding = sys.stdout.encoding or "utf-8"
+    print(text.encode(encoding, "replace").decode(encoding))
+
+
+def report(error: Exception, *, debug: bool = False, prefix: str = "") -> int:
+    """Tells the user about an error on stderr and returns its exit code; a bug of ours comes with its traceback."""
+    known = as_user_error(error)
+    if known is None or debug:
+        traceback.print_exception(error)
+    if known is not None:
+        say(f"{prefix}{known}")
+        return known.exit_code
+    say(f"{prefix}this is a bug (aigc {__version__}); please report it with the lines above and the command you typed")
+    return EXIT_BUG
+
+
+def dead_worker(reason: str) -> DataError:
+    """The error of a process that read data and is gone."""
+    return DataError(
+        f"a data worker process died: {reason}",
+        "most often the machine ran out of memory: use fewer workers or a smaller batch",
+    )
+
+
+def as_user_error(error: Exception) -> AigcError | None:
+    """The error in the user's terms; None where it is a bug of ours."""
+    if isinstance(error, AigcError):
+        return error
+    text = str(error)
+    first = next(iter(text.strip().splitlines()), "")
+    if first.startswith(_DEAD_WORKER):
+        return dead_worker(first.strip())
+    if first.startswith(_ONE_VALUE):
+        return ConfigError(
+            "a batch norm got a batch of one item, which has no variance",
+            "give each process two items or more: raise trainer.batch_size=, or lower trainer.devices=",
+        )
+    if type(error).__name__ in _LOST_JOB:
+        return ResourceError(
+            "a process of the sweep was killed together with its job",
+            "most often the machine ran out of memory: run fewer jobs at a time, or use a smaller trainer.batch_size",
+        )
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return ResourceError(
+            f"out of memory: {first or 'an allocation failed'}",
+            "use a smaller batch_size (trainer.batch_size= in training), or close what else uses the memory",
+        )
+    if isinstance(error, OSError) and error.errno in _SPENT:
+        where = f"{error.filename}: " if error.filename else ""
+        return ResourceError(f"{where}{error.strerror}", "free some space, or choose a folder that you can write to")
+    # Libraries written in other languages have types of their own for a full disk, all with the system's words.
+    if any(words in text.lower() for words in _SPENT_WORDS):
+        return ResourceError(first, "free some space or memory, and run the command again")
+    return None

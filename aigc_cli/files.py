@@ -6,7 +6,8 @@ import errno
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,14 +25,20 @@ def path_of(word: str | Path) -> Path:
         ConfigError: no path can be written so.
     """
     if "\0" in str(word):
-        raise ConfigError(f"{str(word)!r} is no path: it holds a null byte", "name a file or a folder")
+        raise ConfigError(f"{str(word)!r} is not a path: it contains a null byte", "name a file or a folder")
     path = Path(os.path.expanduser(word))
     try:
         path.lstat()
     except OSError as error:
         if error.errno == errno.ENAMETOOLONG:
-            raise ConfigError(f"{str(word)[:40]}... is no path: {error.strerror}", "choose a shorter one") from None
+            raise ConfigError(f"{str(word)[:40]}... is not a path: {error.strerror}", "choose a shorter one") from None
     return path
+
+
+def shown(path: Path) -> Path:
+    """The path as it is shortest: relative where it lies under the current folder."""
+    path, here = path.absolute(), Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path
 
 
 def checksum(path: Path, algorithm: str = "sha256") -> str:
@@ -75,7 +82,7 @@ def read_json(path: Path) -> Any:
 
     Raises:
         OSError: it cannot be read.
-        ValueError: it is no JSON, or is nested too deeply.
+        ValueError: it is not JSON, or is nested too deeply.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
@@ -88,8 +95,8 @@ def write_json(path: Path, value: Any) -> None:
     write_atomically(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
-def mend_for(error: OSError, elsewhere: str) -> str:
-    """How to mend a failure to write; `elsewhere` says how the user names another place, such as ``with out=``."""
+def hint_for(error: OSError, elsewhere: str) -> str:
+    """How to get past a failure to write; `elsewhere` says how the user names another place, such as ``with out=``."""
     return _FIRST.get(error.errno or 0, "") + f"choose another folder {elsewhere}"
 
 
@@ -99,15 +106,15 @@ _FIRST = {
     errno.EDQUOT: "free some of your quota, or ",
     errno.EFBIG: "raise the limit on file sizes (ulimit -f), or ",
     errno.EROFS: "it is read-only: ",
-    errno.EACCES: "you may not write there: ",
-    errno.EPERM: "you may not write there: ",
+    errno.EACCES: "you have no permission to write there: ",
+    errno.EPERM: "you have no permission to write there: ",
 }
 
 
 def check_writable(folder: Path, elsewhere: str = _OF_RUNS) -> None:
     """Finds out before anything is computed whether `folder`, which need not be there yet, can be written to.
 
-    `elsewhere` is as in :func:`mend_for`.
+    `elsewhere` is as in :func:`hint_for`.
 
     Raises:
         ResourceError: it cannot.
@@ -117,21 +124,46 @@ def check_writable(folder: Path, elsewhere: str = _OF_RUNS) -> None:
     try:
         there = next(path for path in (folder, *folder.parents) if path.exists())
         if not there.is_dir():
-            raise NotADirectoryError(errno.ENOTDIR, f"{there} is no folder")
+            raise NotADirectoryError(errno.ENOTDIR, f"{there} is not a folder")
         TemporaryFile(dir=there).close()  # what permissions say is not all: they allow root to write to /proc
     except OSError as error:
-        raise ResourceError(f"cannot write to {folder}: {error.strerror}", mend_for(error, elsewhere)) from error
+        raise ResourceError(f"cannot write to {folder}: {error.strerror}", hint_for(error, elsewhere)) from error
 
 
 @contextmanager
 def resource_errors(path: Path, elsewhere: str = _OF_RUNS) -> Iterator[None]:
     """Turns a full disk, a read-only folder or a file too large into a :class:`ResourceError` that names `path`.
 
-    `elsewhere` is as in :func:`mend_for`.
+    `elsewhere` is as in :func:`hint_for`.
     """
     try:
         yield
     except OSError as error:
         if error.errno not in _FIRST:
             raise
-        raise ResourceError(f"cannot write {path}: {error.strerror}", mend_for(error, elsewhere)) from error
+        raise ResourceError(f"cannot write {path}: {error.strerror}", hint_for(error, elsewhere)) from error
+
+
+def walk_files(root: Path) -> Iterator[tuple[str, Path]]:
+    """The files below a folder, each with its name within.
+
+    Files and folders whose names begin with a dot are passed over, and so is a link that leads back up.
+    """
+    seen: set[str] = set()
+    for folder, folders, names in os.walk(root, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for path in (Path(folder, name) for name in names if not name.startswith(".")):
+            if path.is_file():
+                yield path.relative_to(root).as_posix(), path
+
+
+def kinds_of(names: Iterable[str]) -> str:
+    """What kinds of files there are, for a message that none is of the kind that is wanted."""
+    kinds = Counter(Path(name).suffix.lower() or "no suffix" for name in names)
+    seen = ", ".join(f"{count} x {kind}" for kind, count in kinds.most_common(5))
+    return f"it has {seen}" if seen else "it is empty"

@@ -5,15 +5,16 @@ A component registers itself with a decorator beside its code::
     @register("model", "gan", GANConfig)
     class GAN(Model): ...
 
-and is found by name: importing every module of the folder that holds its kind is all the discovery there is, so a new
-component is one new file. Packages installed by the user join through the entry point group ``aigc_plugins``, and a
-module named with ``--plugin`` joins for one command.
+and is found by name: importing every module of the folder that holds its kind, subfolders included, is all the
+discovery there is, so a new component is one new file. Packages installed by the user join through the entry point
+group ``aigc_plugins``, and a module named with ``--plugin`` joins for one command.
 """
 
 from __future__ import annotations
 
 import importlib
 import importlib.metadata
+import importlib.util
 import pkgutil
 import sys
 from collections.abc import Callable
@@ -21,15 +22,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from aigc_cli.errors import ConfigError, suggest
+from aigc_cli.errors import ConfigError, no_such
 
 ENTRY_POINT_GROUP = "aigc_plugins"
 #: The folder whose modules hold each kind of component.
 HOMES = {
     "model": "aigc_cli.models",
+    "modality": "aigc_cli.modalities",
     "data": "aigc_cli.data",
     "optimizer": "aigc_cli.training",
-    "extractor": "aigc_cli.metrics",
+    "extractor": "aigc_cli.metrics.extractors",
     "metric": "aigc_cli.metrics",
 }
 
@@ -51,8 +53,11 @@ _loaded: set[str] = set()
 _plugins: dict[str, Path | None] = {}
 
 
-def register(kind: str, name: str, config: type) -> Callable[[T], T]:
-    """Registers a class or function as the component `name` of `kind` (a key of :data:`HOMES`)."""
+def register(kind: str, name: str, config: type = object) -> Callable[[T], T]:
+    """Registers a class or function as the component `name` of `kind` (a key of :data:`HOMES`).
+
+    `config` types its configuration; a modality has none.
+    """
     if kind not in HOMES:
         raise ValueError(f"unknown kind {kind!r}, choose from {', '.join(HOMES)}")
 
@@ -60,7 +65,7 @@ def register(kind: str, name: str, config: type) -> Callable[[T], T]:
         known = _components.get((kind, name))
         if known is not None and _origin(known.build) != _origin(build):
             raise ConfigError(
-                f"two components call themselves {kind}={name}: {_origin(known.build)} and {_origin(build)}",
+                f"two components are registered as {kind}={name}: {_origin(known.build)} and {_origin(build)}",
                 "rename one of them",
             )
         _components[kind, name] = Component(kind, name, build, config)  # type: ignore[arg-type]
@@ -78,11 +83,28 @@ def load(kind: str) -> None:
     home = HOMES[kind]
     if home not in _loaded:
         package = importlib.import_module(home)
-        for module in pkgutil.iter_modules(package.__path__):
-            importlib.import_module(f"{home}.{module.name}")
+        for module in pkgutil.walk_packages(package.__path__, f"{home}."):
+            importlib.import_module(module.name)
         _loaded.add(home)
+    _load_plugins()
+
+
+def _load_plugins() -> None:
     for point in plugin_entry_points():
         _import(point.value.split(":")[0])
+
+
+def _load_modality(name: str) -> None:
+    """Imports the module of our folder that is called as a modality, else the plugins.
+
+    Of the other kinds all modules are imported, to find who calls themselves alike; here that would bring Pillow,
+    torch and tokenizers along for the sake of a name or a shape.
+    """
+    module = f"{HOMES['modality']}.{name}"
+    if name.isidentifier() and importlib.util.find_spec(module) is not None:
+        importlib.import_module(module)
+    else:
+        _load_plugins()
 
 
 def names(kind: str) -> list[str]:
@@ -97,11 +119,14 @@ def find(kind: str, name: str) -> Component:
     Raises:
         ConfigError: there is none; the message names the nearest.
     """
-    load(kind)
+    if kind == "modality":
+        _load_modality(name)
+    else:
+        load(kind)
     try:
         return _components[kind, name]
     except KeyError:
-        raise ConfigError(f"there is no {kind} named {name!r}", suggest(name, names(kind))) from None
+        raise no_such(kind, name, names(kind)) from None
 
 
 def plugin_entry_points() -> list[importlib.metadata.EntryPoint]:

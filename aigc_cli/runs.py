@@ -24,10 +24,10 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from aigc_cli.config import identity, load_yaml, save_yaml
-from aigc_cli.data.base import DataSpec
-from aigc_cli.errors import ConfigError, DataError, suggest
+from aigc_cli.config.schema import identity, load_yaml, save_yaml
+from aigc_cli.errors import ConfigError, DataError, suggest, unreadable
 from aigc_cli.files import check_writable, path_of, read_json, resource_errors, write_atomically, write_json
+from aigc_cli.modalities.base import DataSpec, modality
 
 OUTPUTS = Path("outputs")
 _RECORDED = (
@@ -37,10 +37,15 @@ _RECORDED = (
 
 
 class Run:
-    """A run directory."""
+    """A run directory.
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    Args:
+        path: The directory.
+        writes: Whether this process writes in it; of several that train together, only the main one does.
+    """
+
+    def __init__(self, path: Path, *, writes: bool = True) -> None:
+        self.path, self.writes = path, writes
 
     @property
     def name(self) -> str:
@@ -73,26 +78,16 @@ class Run:
         """What its model knows of its data."""
         path = self.path / "data.json"
         try:
-            saved = read_json(path)
-            modality, shape = str(saved["modality"]), tuple(int(size) for size in saved["shape"])
-            dimensions = {"image": 3, "text": 1, "pairs": 1}.get(modality, len(shape))
-            if min(shape, default=0) < 1 or len(shape) != dimensions:
-                raise ValueError(f"shape {list(shape)} is not that of {modality} data")
-            return DataSpec(
-                modality=modality,
-                shape=shape,
-                classes=tuple(str(name) for name in saved["classes"]),
-                vocab_size=None if saved["vocab_size"] is None else int(saved["vocab_size"]),
-                specials=tuple((str(name), int(token)) for name, token in saved.get("specials", ())),
-                fingerprint=str(saved["fingerprint"]),
-            )
-        except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
-            raise DataError(f"{path} cannot be read: {error}", "restore the file, or train the run again") from None
+            return _spec(read_json(path))
+        except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
+            raise unreadable(path, error, "restore the file, or train the run again") from None
 
     def save_config(
         self, config: dict[str, Any], spec: DataSpec, files: Mapping[str, str] = MappingProxyType({})
     ) -> None:
         """Writes the configuration, its identity, what the model may know about the data, and a codec's `files`."""
+        if not self.writes:
+            return
         for name, content in files.items():
             write_atomically(self.path / name, content)
         save_yaml(self.path / "config.yaml", config)
@@ -111,8 +106,9 @@ class Run:
 
     def set_status(self, status: str, step: int) -> None:
         """Records how far the run is: "running", "complete", "stopped" or "failed"."""
-        with resource_errors(self.path):
-            write_json(self.path / "status.json", {"status": status, "step": step, "time": time.time()})
+        if self.writes:
+            with resource_errors(self.path):
+                write_json(self.path / "status.json", {"status": status, "step": step, "time": time.time()})
 
     def _status(self) -> dict[str, Any]:
         with suppress(OSError, ValueError):
@@ -149,6 +145,9 @@ class Run:
         Raises:
             ConfigError: another process holds it.
         """
+        if not self.writes:
+            yield
+            return
         with resource_errors(self.path):
             file = (self.path / "lock").open("a+")
         with file:
@@ -176,6 +175,26 @@ class Run:
         return False
 
 
+def _spec(saved: Mapping[str, Any]) -> DataSpec:
+    name, source = str(saved["modality"]), saved.get("source")
+    if name == "pairs":  # as older runs have it, of texts whose source is text of the same tokens
+        name, source = "text", {**saved, "modality": "text", "fingerprint": ""}
+    shape = tuple(int(size) for size in saved["shape"])
+    vocab_size = None if saved["vocab_size"] is None else int(saved["vocab_size"])
+    dimensions = len(modality(name).axes) if vocab_size is None else 1
+    if min(shape, default=0) < 1 or len(shape) != dimensions:
+        raise ValueError(f"shape {list(shape)} is not that of {name} data")
+    return DataSpec(
+        modality=name,
+        shape=shape,
+        classes=tuple(str(label) for label in saved["classes"]),
+        vocab_size=vocab_size,
+        specials=tuple((str(special), int(token)) for special, token in saved.get("specials", ())),
+        fingerprint=str(saved["fingerprint"]),
+        source=None if source is None else _spec(source),
+    )
+
+
 def read_rows(path: Path) -> list[dict[str, Any]]:
     """The rows of a ``metrics.jsonl``; a line torn by a kill is passed over."""
     rows = []
@@ -198,7 +217,7 @@ def _is_number(value: Any) -> bool:
 
 
 def versions() -> dict[str, str]:
-    """The versions of the packages that figures may depend on."""
+    """The versions of the packages that scores may depend on."""
     found = {}
     for package in _RECORDED:
         with suppress(PackageNotFoundError):
@@ -241,8 +260,8 @@ def create_run(config: dict[str, Any]) -> Run:
         path = path_of(config["run_dir"]).absolute()
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             resumable = (path / "config.yaml").exists()
-            mend = f"go on with `aigc train --resume {shlex.quote(str(path))}`, or name " if resumable else "name "
-            raise ConfigError(f"run_dir={config['run_dir']} exists and is not empty", mend + "another folder")
+            hint = f"resume it with `aigc train --resume {shlex.quote(str(path))}`, or name " if resumable else "name "
+            raise ConfigError(f"run_dir={config['run_dir']} exists and is not empty", hint + "another folder")
         check_writable(path)
         with resource_errors(path):
             path.mkdir(parents=True, exist_ok=True)
@@ -290,7 +309,7 @@ def find_run(word: str, root: Path = OUTPUTS) -> Run:
     """The run that `word` names: a directory, ``latest``, ``<model>-<data>/<stamp>``, or a stamp alone.
 
     Raises:
-        ConfigError: there is none such.
+        ConfigError: there is none.
     """
     if word == "latest":
         link = root / "latest"
@@ -301,8 +320,8 @@ def find_run(word: str, root: Path = OUTPUTS) -> Run:
         if path.is_dir():
             return open_run(path)
     known = [run.name for run in list_runs(root)]
-    mend = suggest(word, [*known, "latest"]) if known else "train one with `aigc train`, or name a run's directory"
-    raise ConfigError(f"there is no run {word!r}", mend)
+    hint = suggest(word, [*known, "latest"]) if known else "train one with `aigc train`, or name a run's directory"
+    raise ConfigError(f"there is no run {word!r}", hint)
 
 
 def _literal(word: str) -> str:
@@ -322,7 +341,7 @@ def list_runs(root: Path = OUTPUTS) -> list[Run]:
 
 
 def find_by_identity(config: dict[str, Any]) -> Run | None:
-    """The newest run under ``outputs`` with the same resolved configuration, whatever its status; None without one."""
+    """The newest run under ``outputs`` with the same resolved configuration, of any status; None without one."""
     wanted = identity(config)
     for run in reversed(list_runs(Path(config["outputs"]))):
         with suppress(OSError):

@@ -23,10 +23,11 @@ import numpy as np
 import torch
 
 from aigc_cli.commands.train import run_training
-from aigc_cli.config import Options, compose
+from aigc_cli.config.compose import compose
+from aigc_cli.config.schema import Options
 from aigc_cli.training.checkpoint import CheckpointFolder
 from aigc_cli.training.journal import Journal
-from aigc_cli.training.saving import Saver
+from aigc_cli.training.saver import Saver
 from aigc_cli.training.trainer import Trainer
 
 EVERY = 100

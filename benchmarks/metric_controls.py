@@ -1,6 +1,6 @@
 """What each metric sees: held-out real images, spoilt step by step, in the place of samples.
 
-    python benchmarks/metric_controls.py [--data cifar10 --root FOLDER] [--figure docs/evaluation-controls.png]
+    python benchmarks/metric_controls.py [--data cifar10 --root FOLDER] [--figure docs/evaluate-controls.png]
 
 prints a table (metric by kind of damage: which way the figure moves, and from what to what) and draws the curves.
 Nothing here is trained but the classifier that serves as extractor.
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from aigc_cli.data import open_dataset
 from aigc_cli.metrics.evaluation import Evaluator
-from aigc_cli.metrics.features import Sources
+from aigc_cli.metrics.extractors.base import Sources
 from aigc_cli.metrics.images import DatasetImages, GeneratedImages
 from aigc_cli.randomness import generator
 

@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from aigc_cli.config import load_yaml
+from aigc_cli.config.schema import load_yaml
 from aigc_cli.data import open_dataset
 from aigc_cli.data.loader import Loader
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 if TYPE_CHECKING:
+    from aigc_cli.modalities.samples import Provenance
     from aigc_cli.runs import Run
 
 # Read when torch and matplotlib are first imported, which is after this file.
@@ -42,7 +43,7 @@ def shared_data() -> Path:
 @pytest.fixture(scope="session")
 def tiny_config() -> dict[str, Any]:
     """The configuration of :func:`tiny_run`."""
-    from aigc_cli.config import compose
+    from aigc_cli.config.compose import compose
 
     words = ["data.size=8", "model.width=8", "model.max_width=16", "model.latent=8"]
     return compose("train", ["model=gan", "data=digits", *words])
@@ -53,9 +54,10 @@ def tiny_run(tmp_path: Path, tiny_config: dict[str, Any], monkeypatch: pytest.Mo
     """A GAN on 8x8 digits with fresh weights as its checkpoints of steps 3 and 5, in the current folder's outputs."""
     import torch
 
-    from aigc_cli.data.base import DataSpec
+    from aigc_cli.modalities.base import DataSpec
+    from aigc_cli.models.build import build_model
     from aigc_cli.runs import create_run
-    from aigc_cli.training.checkpoint import CheckpointFolder, build_model
+    from aigc_cli.training.checkpoint import CheckpointFolder
 
     monkeypatch.chdir(tmp_path)
     config = copy.deepcopy(tiny_config)
@@ -85,7 +87,7 @@ def random_inception(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """The extractor with a network that takes no time; the real one is compared with its reference elsewhere."""
     import torch
 
-    from aigc_cli.metrics import inception
+    from aigc_cli.metrics.extractors import inception
 
     class Small(torch.nn.Module):
         def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -96,3 +98,18 @@ def random_inception(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     monkeypatch.setattr(inception.Inception, "widths", {"features": 12, "logits": 3})
     torch.save({"a": torch.zeros(1)}, tmp_path / "w.pth")
     return tmp_path / "w.pth"
+
+
+@pytest.fixture
+def provenance() -> Callable[..., Provenance]:
+    """Makes the provenance of some samples, with changes."""
+    from aigc_cli.modalities.samples import Provenance
+
+    def make(**changes: object) -> Provenance:
+        values = {
+            "modality": "image", "format": "png", "run": "gan-digits/a", "model": "gan", "data": "digits", "step": 7,
+            "model_checksum": "ab" * 32, "seed": 3, "controls": {"truncation": 0.5},
+        }  # fmt: skip
+        return Provenance(**{**values, **changes})  # type: ignore[arg-type]
+
+    return make

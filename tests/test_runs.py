@@ -1,10 +1,13 @@
 """The run directory: how it is named, found, locked, and what a broken one says."""
 
+import json
 import os
+from dataclasses import replace
 
 import pytest
 
 from aigc_cli.errors import ConfigError, DataError
+from aigc_cli.modalities.base import DataSpec
 from aigc_cli.runs import Run, create_run, find_run
 
 CONFIG = {"model": {"name": "gan"}, "data": {"name": "digits"}, "outputs": "outputs", "run_dir": None}
@@ -50,6 +53,51 @@ def test_a_broken_configuration(text):
     (run.path / "config.yaml").write_text(text)
     with pytest.raises(DataError, match=r"config\.yaml"):
         _ = run.config
+
+
+SAVED = {"modality": "image", "shape": [1, 8, 8], "classes": ["a"], "vocab_size": None, "fingerprint": "f"}
+
+
+def test_what_the_model_knows_of_its_data_comes_back():
+    run = made()
+    source = DataSpec("text", (9,), vocab_size=7, specials=(("pad", 0),))
+    for spec in (DataSpec("image", (1, 8, 8), ("a", "b"), fingerprint="f"), replace(source, source=source)):
+        run.save_config(CONFIG, spec)
+        assert run.spec == spec
+
+
+def test_pairs_were_a_modality_once():
+    run = made()
+    saved = {**SAVED, "modality": "pairs", "shape": [9], "classes": [], "vocab_size": 7, "specials": [["pad", 0]]}
+    (run.path / "data.json").write_text(json.dumps(saved))
+    side = DataSpec("text", (9,), vocab_size=7, specials=(("pad", 0),))
+    assert run.spec == replace(side, fingerprint="f", source=side)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"shape": [8, 8]}, r"shape \[8, 8\] is not that of image data"),
+        ({"shape": [1, 0, 8]}, "is not that of image data"),
+        ({"vocab_size": 9}, "is not that of image data"),
+        ({"classes": None}, "not iterable"),
+        ({"source": [1]}, "list indices"),
+    ],
+    ids=str,
+)
+def test_a_broken_description_of_the_data(changes, words):
+    run = made()
+    (run.path / "data.json").write_text(json.dumps({**SAVED, **changes}))
+    with pytest.raises(DataError, match=f"data.json cannot be read: .*{words}"):
+        _ = run.spec
+
+
+def test_a_modality_that_nobody_has():
+    run = made()
+    (run.path / "data.json").write_text(json.dumps({**SAVED, "modality": "smell"}))
+    with pytest.raises(ConfigError, match="no modality named 'smell'") as caught:
+        _ = run.spec
+    assert "--plugin" in caught.value.hint
 
 
 def test_figures_are_finite_numbers():

@@ -1,4 +1,4 @@
-"""Wrong command lines end with the right code and at most two lines that name the mend, and leave nothing behind."""
+"""Wrong command lines end with the right code and at most two lines that name the hint, and leave nothing behind."""
 
 import os
 import subprocess
@@ -21,6 +21,7 @@ WRONG = [
     ("train lr=1e-4", 2, ["did you mean optimizer.lr?"]),
     ("train optimizer.generator.lrr=1", 2, ["did you mean optimizer.generator.lr?"]),
     ("train experiment=nothing", 2, ["nothing"]),
+    ("train metric=fd", 2, ["there is no key metric"]),
     ("eval --metric fidd", 2, ["fidd", "fid"]),
     ("ls modles", 2, ["modles", "models"]),
     ("train --cfg jobb", 2, ["did you mean job?"]),
@@ -104,7 +105,7 @@ def everything(folder: Path) -> list[Path]:
 
 
 @pytest.mark.parametrize(("line", "code", "says"), WRONG, ids=[line for line, _, _ in WRONG])
-def test_a_wrong_line_is_mended(
+def test_a_wrong_line_gets_a_hint(
     line: str, code: int, says: list[str], workplace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = everything(workplace)

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from aigc_cli.config import compose
+from aigc_cli.config.compose import compose
 from aigc_cli.data import open_dataset
-from aigc_cli.data.base import Batch, Dataset, DataSpec
-from aigc_cli.data.codecs import TextCodec
-from aigc_cli.data.tokenizers import BOS, EOS, FIRST, PAD, SPECIALS, CharTokenizer
+from aigc_cli.data.base import Dataset
+from aigc_cli.modalities.base import Batch, DataSpec
+from aigc_cli.modalities.text import TextCodec
+from aigc_cli.modalities.tokenizers import BOS, EOS, FIRST, PAD, SPECIALS, CharTokenizer
+from aigc_cli.models.build import build_model
 from aigc_cli.runs import Run, create_run
-from aigc_cli.training.checkpoint import CheckpointFolder, build_model
+from aigc_cli.training.checkpoint import CheckpointFolder
 
 TOKENIZER = CharTokenizer("abcdefgh")
 
@@ -41,9 +44,9 @@ class ToyText(Dataset):
     def __init__(self, content: Tensor, source: Tensor | None = None) -> None:
         self.batch = Batch(content, source=source)
         self.codec = TextCodec(TOKENIZER)
-        modality = "text" if source is None else "pairs"
         width = max(part.shape[1] for part in (content, source) if part is not None)
-        self.spec = DataSpec(modality, (width,), vocab_size=TOKENIZER.vocab_size, specials=SPECIALS)
+        alone = DataSpec("text", (width,), vocab_size=TOKENIZER.vocab_size, specials=SPECIALS)
+        self.spec = replace(alone, source=None if source is None else alone)
 
     def __len__(self) -> int:
         return len(self.batch)

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from aigc_cli.data.selection import Opener
+from aigc_cli.data.open import Splits
 from aigc_cli.errors import ConfigError
 from aigc_cli.metrics.images import GeneratedImages
-from aigc_cli.models.latent import LatentModel
 from aigc_cli.runs import Run
-from aigc_cli.sampling.controls import check_controls, field_values, named_values
+from aigc_cli.sampling.controls import check_controls, named_values
 from aigc_cli.sampling.generate import generate, reconstruct
 from aigc_cli.sampling.preparing import prepare
-from aigc_cli.training.checkpoint import CheckpointFolder, Restored, restore_model
+from aigc_cli.training.checkpoint import CheckpointFolder
+from aigc_cli.training.restore import Restored, restore_model
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -38,9 +38,9 @@ class Drawer:
         asked = setting.asked
         checked = check_controls(run, asked.controls if controls is None else controls, "eval")
         self.setting, self.run = setting, run
-        self._fields = field_values(checked)
+        self._controls = checked
         self.named = {word: value for word, value in named_values(checked).items() if value is not None}
-        mode = self._fields.get("mode") or "sample"
+        mode = getattr(checked, "mode", None) or "sample"
         if mode not in ("sample", "reconstruct"):
             raise ConfigError(f"mode={mode} shows how samples change, and is no set of samples", "use mode=sample")
         self.mode = mode
@@ -75,26 +75,22 @@ class Drawer:
                 seed=seed,
                 device=self.setting.device,
                 batch_size=asked.batch_size,
-                controls=self._fields,
+                controls=self._controls,
             )
 
         facts = {**self.facts(), "seed": seed}
         return GeneratedImages(stream, n, self.restored.spec.shape, facts, lambda: self._asked_classes(n))
 
     def _asked_classes(self, n: int) -> Tensor | None:
-        model = self.restored.model
-        asked = self._fields.get("class_")
-        return model.labels(range(n), asked, "cpu") if isinstance(model, LatentModel) else None
+        return self.restored.model.labels(range(n), self._controls, "cpu")
 
     def _prepare(self) -> None:
         if not self._prepared:
-            prepare(self.restored.model, lambda: self._open()("train"), self._fields, device=self.setting.device)
+            prepare(self.restored.model, lambda: self._open()["train"], self._controls, device=self.setting.device)
             self._prepared = True
 
-    def _open(self) -> Opener:
-        from aigc_cli.commands.opening import opener
-
-        return opener(self.run, self.setting.asked.data)
+    def _open(self) -> Splits:
+        return Splits.of_run(self.run, self.setting.asked.data)
 
     def _held_out(self) -> tuple[str, Any]:
         from aigc_cli.commands.evaluating import other_splits
@@ -109,11 +105,10 @@ class Drawer:
         split, dataset = self._held_out()
         originals = DatasetImages(dataset, split, self.setting.data or "", n)
         rows = originals.rows()
-        model: Any = self.restored.model
 
         def stream(batch_size: int) -> Iterator[Tensor]:
-            asked = self.setting.asked
-            pairs = reconstruct(model, dataset, rows, device=self.setting.device, batch_size=asked.batch_size)
+            size = self.setting.asked.batch_size
+            pairs = reconstruct(self.restored.model, dataset, rows, device=self.setting.device, batch_size=size)
             return (made for _, made in pairs)
 
         facts = {**self.facts(), "reconstructed": split}

@@ -10,16 +10,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from aigc_cli.config import STRICT, Options, check
-from aigc_cli.errors import ConfigError
-from aigc_cli.files import path_of
-from aigc_cli.reporting import say, say_plainly, shown
+from aigc_cli.config.schema import STRICT, Options, check
+from aigc_cli.errors import ConfigError, say, say_plainly
+from aigc_cli.files import path_of, shown
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from aigc_cli.commands.embedding import Line, Read
-    from aigc_cli.training.checkpoint import Restored
+    from aigc_cli.training.restore import Restored
 
 #: The folder within a run that vectors land in where ``out`` names no other place.
 EMBEDDINGS = "embeddings"
@@ -48,7 +47,7 @@ def main(config: dict[str, Any], options: Options) -> int:
     from aigc_cli.commands.embedding import Read, embed, nearest, write_vectors
     from aigc_cli.files import check_writable, resource_errors
     from aigc_cli.runs import find_run
-    from aigc_cli.training.checkpoint import restore_model
+    from aigc_cli.training.restore import restore_model
 
     settings: EmbedConfig = check("", EmbedConfig, config)
     read = Read()

@@ -7,32 +7,24 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from aigc_cli.data.base import Batch
-from aigc_cli.data.codecs import TextCodec
-from aigc_cli.data.text_files import printable, read_lines, without_surrogates
-from aigc_cli.data.tokenizers import BOS, EOS, PAD
 from aigc_cli.errors import ConfigError
 from aigc_cli.files import replacing
-from aigc_cli.models.language import padded
-from aigc_cli.models.latent import LatentModel
-from aigc_cli.training.checkpoint import Restored
+from aigc_cli.modalities.base import Batch
+from aigc_cli.modalities.text import TextCodec
+from aigc_cli.modalities.text_files import printable, read_lines, without_surrogates
+from aigc_cli.modalities.tokenizers import BOS, EOS, PAD
+from aigc_cli.models.language_model import padded
+from aigc_cli.training.restore import Restored
 
 _NAMED = 10  # characters that the vocabulary lacks
 _ROWS = 1024  # whose similarities to all others are held at once
-
-
-class Encoder(Protocol):
-    """A model that gives each item a vector."""
-
-    def encode(self, batch: Batch) -> Tensor:
-        """Items (n, t) to vectors (n, width)."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +59,7 @@ def _count(lines: Sequence[int]) -> str:
 
 
 def lines_of_file(path: Path, read: Read) -> list[Line]:
-    """The lines of a file that have text in them, as :func:`aigc_cli.data.text_files.read_lines` reads them.
+    """The lines of a file that have text in them, as :func:`aigc_cli.modalities.text_files.read_lines` reads them.
 
     Raises:
         ConfigError: there is no such file, or no text in it.
@@ -91,18 +83,17 @@ def embed(restored: Restored, lines: Sequence[Line], read: Read, batch_size: int
         ConfigError: the model gives no vectors, or is not of text.
     """
     codec, model, name = restored.codec, restored.model, restored.run.name
-    if not isinstance(codec, TextCodec) or restored.spec.modality != "text":
-        raise ConfigError(f"aigc embed reads text, and {name} is of {restored.spec.modality}", "name a run on text")
-    if not hasattr(model, "encode"):
+    if not isinstance(codec, TextCodec) or restored.spec.kind != "text":
+        raise ConfigError(f"aigc embed reads text, and {name} is of {restored.spec.kind}", "name a run on text")
+    if "encode" not in model.can:
         raise ConfigError(f"{name} gives no vectors: its model has no encoder", "name a run of model=bert")
-    encoder = cast(Encoder, model)
-    ends = codec.start == BOS or isinstance(model, LatentModel)  # which takes a text whole, whatever it was trained on
+    ends = codec.start == BOS or "decode" in model.can  # which takes a text whole, whatever it was trained on
     rows = [_tokens(line, codec, restored.spec.shape[0] - 1, ends, read) for line in lines]
     vectors = []
     with torch.inference_mode():
         for first in range(0, len(rows), batch_size):
             content = padded(rows[first : first + batch_size], PAD, restored.device)
-            vectors.append(encoder.encode(Batch(content)).float().cpu())
+            vectors.append(model.encode(Batch(content)).float().cpu())
     found = torch.cat(vectors)
     if not bool(torch.isfinite(found).all()):
         worst = lines[int((~torch.isfinite(found)).any(1).nonzero()[0])]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from aigc_cli.config import STRICT, Options, check
+from aigc_cli.config.schema import STRICT, Options, check
 from aigc_cli.data.base import Split
 from aigc_cli.errors import ConfigError
 from aigc_cli.files import path_of

@@ -22,7 +22,7 @@ from aigc_cli.commands.evaluating import (
     open_sides,
     with_extractor,
 )
-from aigc_cli.config import STRICT, Options
+from aigc_cli.config.schema import STRICT, Options
 from aigc_cli.errors import ConfigError, DataError
 from aigc_cli.files import path_of, read_json
 from aigc_cli.metrics.comparison import Records, check_comparable, describe_comparison, differences

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Any
 
 from aigc_cli.commands.drawing import facts_of
 from aigc_cli.commands.eval_words import check_no_other_side, check_number
-from aigc_cli.config import check
-from aigc_cli.errors import ConfigError
+from aigc_cli.config.schema import check
+from aigc_cli.data.open import reference_rows
+from aigc_cli.errors import ConfigError, warn
 from aigc_cli.metrics.latents import measure_active_units
 from aigc_cli.metrics.likelihood import measure_likelihood
 from aigc_cli.metrics.reconstruction import measure_pairs
 from aigc_cli.metrics.report import Items, Sides
 from aigc_cli.metrics.result import Result
 from aigc_cli.progress import progress
-from aigc_cli.randomness import permutation
 from aigc_cli.registry import find
 from aigc_cli.sampling.generate import reconstruct
-from aigc_cli.training.checkpoint import Restored, restore_model
+from aigc_cli.training.restore import Restored, restore_model
 
 if TYPE_CHECKING:
     from aigc_cli.commands.eval_kinds import Kinds
@@ -40,7 +39,7 @@ def measure_model(setting: Setting, kinds: Kinds) -> list[tuple[list[Result], Si
         what = next(iter(kinds.of_model))
         raise ConfigError(f"{what} asks a model itself, and files come from none", "name a run with run=")
     if asked.seeds is not None:
-        print(f"aigc: warning: seeds= changes nothing for {', '.join(kinds.of_model)}", file=sys.stderr)
+        warn(f"seeds= changes nothing for {', '.join(kinds.of_model)}")
     if not kinds.features:
         check_no_other_side(asked, "leave it out")
     metrics = {
@@ -53,7 +52,7 @@ def measure_model(setting: Setting, kinds: Kinds) -> list[tuple[list[Result], Si
     split, dataset = held_out_items(setting)
     check_number(asked.n, len(dataset), f"images in the {split} split", drawn=bool(kinds.features))
     n = min(asked.n or len(dataset), len(dataset))
-    rows = sorted(permutation(len(dataset), "reference", split, n)[:n].tolist()) if n < len(dataset) else list(range(n))
+    rows = reference_rows(dataset, split, n)
     results = _reconstruction(setting, restored, dataset, rows, kinds, metrics) if metrics else []
     results += _figures_of_itself(setting, restored, dataset, rows, kinds)
     model_facts = {**facts_of(restored), "seed": asked.seed, "controls": {}, "reconstructed": split}

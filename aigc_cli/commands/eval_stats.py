@@ -11,16 +11,17 @@ from typing import TYPE_CHECKING, Any
 from aigc_cli.commands.eval_kinds import by_kind
 from aigc_cli.commands.eval_words import check_no_controls, check_number, warn_of_ignored
 from aigc_cli.commands.evaluating import open_setting, open_side, with_extractor
-from aigc_cli.config import Options, compose
+from aigc_cli.config.compose import compose
+from aigc_cli.config.schema import Options
 from aigc_cli.errors import ConfigError
 from aigc_cli.files import check_writable, path_of, resource_errors
 from aigc_cli.metrics.base import require
 from aigc_cli.metrics.evaluation import summed
 from aigc_cli.metrics.extraction import Extraction, Key, build_extractor
-from aigc_cli.metrics.features import FeatureStatistics
-from aigc_cli.metrics.image_files import Drawn, FileImages
+from aigc_cli.metrics.extractors.base import FeatureStatistics
 from aigc_cli.metrics.images import DatasetImages, Images
 from aigc_cli.metrics.statistics_file import write_statistics
+from aigc_cli.modalities.image_files import Drawn, FileImages
 from aigc_cli.runs import versions
 
 if TYPE_CHECKING:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from aigc_cli.commands.eval_words import check_no_controls, check_number, warn_of_ignored
-from aigc_cli.config import check
-from aigc_cli.data.text_files import printable, read_lines
+from aigc_cli.config.schema import check
 from aigc_cli.errors import ConfigError
 from aigc_cli.files import checksum, path_of
 from aigc_cli.metrics.report import Items, Sides
 from aigc_cli.metrics.result import Result, Score, finite
 from aigc_cli.metrics.text import TextMetric
+from aigc_cli.modalities.text_files import printable, read_lines
 from aigc_cli.registry import find
 
 if TYPE_CHECKING:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from aigc_cli.commands.drawing import facts_of
@@ -12,9 +11,9 @@ from aigc_cli.commands.eval_kinds import by_kind
 from aigc_cli.commands.eval_model import held_out_items
 from aigc_cli.commands.eval_words import check_no_other_side, check_number, records_folder
 from aigc_cli.commands.evaluating import open_setting
-from aigc_cli.config import Options, check, compose
-from aigc_cli.data.codecs import TextCodec
-from aigc_cli.errors import ConfigError
+from aigc_cli.config.compose import compose
+from aigc_cli.config.schema import Options, check
+from aigc_cli.errors import ConfigError, warn
 from aigc_cli.metrics.infill import measure_infill
 from aigc_cli.metrics.latents import measure_active_units
 from aigc_cli.metrics.passages import Passages, check_readable, choose_rows
@@ -31,12 +30,12 @@ from aigc_cli.metrics.written import (
     reconstructions,
     translations,
 )
-from aigc_cli.models.variational import VariationalModel
+from aigc_cli.modalities.text import TextCodec
 from aigc_cli.registry import find
 from aigc_cli.runs import Run, find_run
-from aigc_cli.sampling.controls import check_controls, field_values, model_class, modes_of, named_values
+from aigc_cli.sampling.controls import check_controls, model_class, modes_of, named_values
 from aigc_cli.sampling.plans import ignored, warn_of_changed
-from aigc_cli.training.checkpoint import Restored, restore_model
+from aigc_cli.training.restore import Restored, restore_model
 
 if TYPE_CHECKING:
     from aigc_cli.commands.eval import EvalConfig
@@ -47,7 +46,7 @@ Told = tuple[list[Result], Sides]
 #: The metrics of a run of each modality of text, where nobody names any.
 USUAL = {
     "text": ("likelihood", "distinct", "self_bleu", "repetition", "copied"),
-    "pairs": ("likelihood", "bleu", "chrf"),
+    "text from text": ("likelihood", "bleu", "chrf"),
 }
 #: Those that come to them where the model has a latent for each text.
 USUAL_OF_LATENTS = ("reconstruction_bleu", "active_units")
@@ -64,13 +63,13 @@ def text_run(asked: EvalConfig) -> Run | None:
     except ConfigError:  # told where a run is needed
         return None
     assert run.config  # one that cannot be read is told of before anything that follows from it
-    return run if run.spec.modality in USUAL else None
+    return run if run.spec.kind in USUAL else None
 
 
 def usual_metrics(run: Run) -> tuple[str, ...]:
     """The metrics of a run of text where nobody names any."""
-    latent = issubclass(model_class(run.config["model"]["name"]), VariationalModel)
-    return (*USUAL[run.spec.modality], *(USUAL_OF_LATENTS if latent else ()))
+    latent = "posterior" in model_class(run.config["model"]["name"]).can
+    return (*USUAL[run.spec.kind], *(USUAL_OF_LATENTS if latent else ()))
 
 
 def with_usual_metrics(runs: Sequence[Run], asked: EvalConfig, options: Options) -> EvalConfig:
@@ -78,7 +77,7 @@ def with_usual_metrics(runs: Sequence[Run], asked: EvalConfig, options: Options)
     if any(word.lstrip("+").startswith("metric=") for word in options.overrides):
         return asked
     usual = [name for name in usual_metrics(runs[0]) if all(name in usual_metrics(run) for run in runs)]
-    return replace(asked, metric=compose("eval", [f"metric={','.join(usual)}"])["metric"])
+    return replace(asked, metric=compose("eval", options.overrides, usual=usual)["metric"])
 
 
 def text_records(runs: Sequence[Run], asked: EvalConfig, options: Options) -> list[tuple[str, dict[str, Any]]]:
@@ -137,7 +136,7 @@ def _open(setting: Setting, kinds: Kinds) -> TextRun:
         wrong = next(iter({**kinds.features, **kinds.pairs}))
         raise ConfigError(f"{wrong} measures images, and {run.name} writes text", fitting)
     alone = [*kinds.fills, *(name for name in kinds.text if name == "continuation" or _reference(name) == "itself")]
-    if run.spec.modality == "pairs" and alone:
+    if run.spec.source is not None and alone:
         raise ConfigError(f"{alone[0]} is for texts that stand alone, and {run.name} translates", fitting)
     check_no_other_side(
         asked, "leave it out, or name a file of text to measure with fake=" if kinds.text else "leave it out"
@@ -148,7 +147,7 @@ def _open(setting: Setting, kinds: Kinds) -> TextRun:
     split, dataset = held_out_items(setting)
     check_readable(dataset, restored.spec, run.name)
     for problem in dataset.problems():  # such as characters that the run has no tokens for
-        print(f"aigc: warning: {problem}", file=sys.stderr)
+        warn(f"{problem}")
     held_out = Passages(dataset, range(len(dataset)), setting.data or "", split)
     return TextRun(setting, restored, held_out, controls)
 
@@ -178,18 +177,19 @@ class TextRun:
     @property
     def pairs(self) -> bool:
         """Whether it writes one text from another."""
-        return self.restored.spec.modality == "pairs"
+        return self.restored.spec.source is not None
 
     def warn_of_idle(self, kinds: Kinds) -> None:
         """Warns of controls that change nothing in any of the ways in which the model is looked at."""
-        model, controls = self.restored.model, field_values(self.controls)
-        usual = controls.get("mode") or "sample"
+        model, controls = self.restored.model, self.controls
+        usual = getattr(controls, "mode", None) or "sample"
         ways = ["reconstruct" if self.writer(name) == self.reconstructed else usual for name in kinds.text]
         ways += ["infill"] if kinds.fills and "infill" in modes_of(model) else []
         if self.setting.asked.seeds is not None and not kinds.text:
-            print("aigc: warning: seeds= changes nothing here", file=sys.stderr)
+            warn("seeds= changes nothing here")
         deaf = [ignored(model, controls, way) for way in ways]
-        warn_of_changed(model, controls, [name for name in controls if all(name in some for some in deaf)], "here")
+        names = [field.name for field in fields(controls)]
+        warn_of_changed(model, controls, [name for name in names if all(name in some for some in deaf)], "here")
 
     def writer(self, metric: str) -> Callable[[Configs], Told]:
         """What measures a metric of text on texts that suit it."""
@@ -223,10 +223,9 @@ class TextRun:
     def infill(self, values: Mapping[str, Any]) -> Told:
         """How many masked tokens of the held-out text it finds."""
         asked, passages = self.setting.asked, self._some(self.setting.asked.n)
-        usual: dict[str, Any] = dict(getattr(self.restored.model, "filling", {}))
-        controls = check_controls(self.restored.run, {**usual, **asked.controls}, "eval")
+        controls = check_controls(self.restored.run, {**self.restored.model.filling, **asked.controls}, "eval")
         result = measure_infill(
-            self.restored.model, passages, self.setting.split("train"), values, controls=field_values(controls),
+            self.restored.model, passages, self.setting.split("train"), values, controls=controls,
             seed=asked.seed, device=self.restored.device, batch_size=asked.batch_size,
         )  # fmt: skip
         made = f"passages of {_of(passages)} with gaps filled by"
@@ -242,7 +241,7 @@ class TextRun:
         """What it makes of the latents of held-out texts."""
         passages = self._some(self.setting.asked.n)
         if self.setting.asked.seeds is not None:
-            print("aigc: warning: seeds= changes nothing for reconstructions", file=sys.stderr)
+            warn("seeds= changes nothing for reconstructions")
         written = reconstructions(self.author, passages)
         results = [measure_written(name, values, written) for name, values in metrics.items()]
         sides = self._sides(passages, "reconstructions by", len(passages))
@@ -273,7 +272,7 @@ class TextRun:
         model, codec = self.restored.model, self.restored.codec
         assert isinstance(codec, TextCodec), "text has a codec of its own"
         return Author(
-            model, codec, field_values(self.controls), self.restored.device, lambda: self.setting.split("train"),
+            model, codec, self.controls, self.restored.device, lambda: self.setting.split("train"),
             self.setting.asked.batch_size,
         )  # fmt: skip
 
@@ -282,7 +281,7 @@ class TextRun:
         asked = self.setting.asked
         seeds = asked.seeds or 1
         if seeds > 1 and not getattr(self.controls, "draws", True):
-            print("aigc: warning: seeds= changes nothing where nothing is drawn", file=sys.stderr)
+            warn("seeds= changes nothing where nothing is drawn")
         author, sets = self.author, []
         for k in range(seeds):
             written = write(author, asked.seed + k)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aigc_cli.errors import ConfigError, suggest
+from aigc_cli.config.folders import top_level_keys
+from aigc_cli.errors import ConfigError, suggest, warn
 from aigc_cli.files import check_writable, path_of
-from aigc_cli.folders import top_level_keys
 from aigc_cli.metrics.statistics_file import is_statistics
 
 if TYPE_CHECKING:
@@ -50,7 +49,7 @@ def warn_of_ignored(asked: EvalConfig, metrics: Mapping[str, Mapping[str, Any]],
         **dict.fromkeys(others, True),
     }
     for key in (key for key, is_so in ignored.items() if is_so and _given(asked, key)):
-        print(f"aigc: warning: {key}= changes nothing here", file=sys.stderr)
+        warn(f"{key}= changes nothing here")
 
 
 def _given(asked: EvalConfig, key: str) -> bool:
@@ -69,10 +68,10 @@ def check_number(n: int | None, there: int, what: str, *, drawn: bool = False) -
     found = f"n={n}: there are {there:,} {what}"
     if not drawn:
         raise ConfigError(found, f"use n={there}, or no n=")
-    print(f"aigc: warning: {found}, all of which are measured", file=sys.stderr)
+    warn(f"{found}, all of which are measured")
 
 
-def check_no_other_side(asked: EvalConfig, mend: str) -> None:
+def check_no_other_side(asked: EvalConfig, hint: str) -> None:
     """Refuses what a run would be compared with where all is asked of its model; warns of other idle keys.
 
     Raises:
@@ -81,7 +80,7 @@ def check_no_other_side(asked: EvalConfig, mend: str) -> None:
     for key in ("real", "reference", "held_out"):
         if getattr(asked, key) is not None:
             what = "a run is measured here on held-out items of its data"
-            raise ConfigError(f"{key}={getattr(asked, key)} changes nothing: {what}", mend)
+            raise ConfigError(f"{key}={getattr(asked, key)} changes nothing: {what}", hint)
     warn_of_ignored(asked, {})
 
 

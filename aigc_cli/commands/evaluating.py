@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aigc_cli.commands.drawing import Drawer
 from aigc_cli.commands.eval_kinds import by_kind
 from aigc_cli.commands.eval_words import check_no_controls, check_number, warn_of_ignored
-from aigc_cli.commands.opening import opener
-from aigc_cli.config import Options
-from aigc_cli.data import open_dataset
+from aigc_cli.config.schema import Options
 from aigc_cli.data.base import Dataset, Split
-from aigc_cli.errors import ConfigError, DataError
+from aigc_cli.data.open import Splits
+from aigc_cli.errors import ConfigError, DataError, warn
 from aigc_cli.files import path_of
 from aigc_cli.metrics.evaluation import Evaluator, Side
 from aigc_cli.metrics.extraction import LABELS, labels_of
-from aigc_cli.metrics.features import Sources
-from aigc_cli.metrics.image_files import Drawn, FileImages, alike, open_images
+from aigc_cli.metrics.extractors.base import Sources
 from aigc_cli.metrics.images import DatasetImages, Images
 from aigc_cli.metrics.report import Sides
 from aigc_cli.metrics.result import Result, averaged
 from aigc_cli.metrics.statistics_file import StatisticsFile, is_statistics
+from aigc_cli.modalities.image_files import Drawn, FileImages, alike, open_images
 from aigc_cli.registry import find
 from aigc_cli.runs import Run, find_run
 from aigc_cli.training.precision import resolve_device
@@ -106,9 +102,9 @@ def open_setting(asked: EvalConfig, options: Options, run: Run | None = None) ->
     owner = run or reference
     data, opened = None, None
     if named_data:
-        data, opened = asked.data["name"], _by_name(asked.data, None if run is None else run.path)
+        data, opened = asked.data["name"], Splits.named(asked.data, None if run is None else run.path).__getitem__
     elif owner is not None:
-        data, opened = owner.config["data"]["name"], opener(owner, asked.data)
+        data, opened = owner.config["data"]["name"], Splits.of_run(owner, asked.data).__getitem__
     return Setting(asked, resolve_device(asked.device), run, data, opened, "split" in words)
 
 
@@ -137,13 +133,6 @@ def _metric(name: str) -> Any:
     return find("metric", name).build
 
 
-def _by_name(values: Mapping[str, Any], folder: Path | None) -> Callable[[Split], Dataset]:
-    # The keys that stand in eval.yaml for every dataset are null where nobody set them, and not every dataset has them.
-    fields = getattr(find("data", values["name"]).config, "__dataclass_fields__", {})
-    own = {key: value for key, value in values.items() if value is not None or key in fields}
-    return cache(lambda split: open_dataset(own, split, folder))  # in the tokens of a run of text
-
-
 def measure_features(setting: Setting, metrics: Mapping[str, Mapping[str, Any]]) -> tuple[list[Result], Sides]:
     """The figures of metrics on features, over one sample set or several."""
     asked = setting.asked
@@ -154,7 +143,7 @@ def measure_features(setting: Setting, metrics: Mapping[str, Mapping[str, Any]])
         raise ConfigError(f"seeds={seeds}: fake= is one set", "leave seeds= out, or evaluate a run")
     fakes, sides = open_sides(setting, seeds)
     if seeds > len(fakes):
-        print("aigc: warning: seeds= changes nothing for reconstructions", file=sys.stderr)
+        warn("seeds= changes nothing for reconstructions")
     evaluator = make_evaluator(setting, metrics, sides)
     return averaged([evaluator.evaluate(fake) for fake in fakes]), sides
 
@@ -288,7 +277,7 @@ def other_splits(setting: Setting) -> Iterator[tuple[Split, Dataset]]:
         except ConfigError:  # a dataset without such a split
             continue
         except DataError as error:
-            print(f"aigc: warning: no floor on the {other} split: {error.message}", file=sys.stderr)
+            warn(f"no floor on the {other} split: {error.message}")
             continue
         if len(dataset):
             yield other, dataset

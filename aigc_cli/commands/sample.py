@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import re
 import shlex
 import sys
 from collections.abc import Callable, Mapping
@@ -14,19 +16,18 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field
 from pydantic.dataclasses import dataclass as typed
 
-from aigc_cli.config import STRICT, Options, check
-from aigc_cli.errors import ConfigError
-from aigc_cli.files import checksum, path_of
+from aigc_cli.config.schema import STRICT, Options, check
+from aigc_cli.errors import ConfigError, say_plainly
+from aigc_cli.files import checksum, path_of, shown
 from aigc_cli.progress import progress
-from aigc_cli.reporting import say_plainly, shown
 
 if TYPE_CHECKING:
+    from aigc_cli.modalities.base import Writer
+    from aigc_cli.modalities.prompts import Prompt
+    from aigc_cli.modalities.samples import Provenance
     from aigc_cli.runs import Run
     from aigc_cli.sampling.plans import Plan
-    from aigc_cli.sampling.prompts import Prompt
-    from aigc_cli.sampling.provenance import Provenance
-    from aigc_cli.sampling.writers import Writer
-    from aigc_cli.training.checkpoint import Restored
+    from aigc_cli.training.restore import Restored
 
 #: The folder within a run that samples land in where ``out`` names no other.
 GENERATED = "generated"
@@ -63,18 +64,18 @@ class Written:
 
 def main(config: dict[str, Any], options: Options) -> int:
     """Samples as `config` says; the exit code."""
+    from aigc_cli.modalities.base import find_writer
     from aigc_cli.runs import find_run
-    from aigc_cli.sampling.controls import check_controls, field_values, named_values
-    from aigc_cli.sampling.writers import find_writer
-    from aigc_cli.training.checkpoint import restore_model
+    from aigc_cli.sampling.controls import check_controls, named_values
+    from aigc_cli.training.restore import restore_model
 
-    settings: SampleConfig = check("", SampleConfig, _as_words(config))
+    settings: SampleConfig = check("", SampleConfig, config)
     run = find_run(settings.run)
     controls = check_controls(run, settings.controls)
     format, writer = find_writer(run.spec.modality, settings.format)
     restored = restore_model(run, step=settings.step, device=settings.device)
     print(f"sampling {run.name}, step {restored.step}, on {restored.device}", file=sys.stderr)
-    plan = _plan(restored, settings, field_values(controls))
+    plan = _plan(restored, settings, controls)
     provenance = _provenance(restored, settings, format, named_values(controls), plan)
     usual = format == find_writer(run.spec.modality)[0]
     out = path_of(settings.out) if settings.out else default_out(run, provenance, usual)
@@ -87,16 +88,15 @@ def main(config: dict[str, Any], options: Options) -> int:
     return 0
 
 
-def _plan(restored: Restored, settings: SampleConfig, controls: Mapping[str, Any]) -> Plan:
+def _plan(restored: Restored, settings: SampleConfig, controls: Any) -> Plan:
     """What is drawn, from a model that has seen what it needs for it."""
-    from aigc_cli.commands.opening import opener
-    from aigc_cli.data.selection import held_out_split
+    from aigc_cli.data.open import Splits
     from aigc_cli.sampling.plans import Request, plan
     from aigc_cli.sampling.preparing import prepare
 
-    opened = opener(restored.run, settings.data)
-    if controls.get("mode") != "reconstruct":
-        prepare(restored.model, lambda: opened("train"), controls, device=restored.device)
+    splits = Splits.of_run(restored.run, settings.data)
+    if getattr(controls, "mode", None) != "reconstruct":
+        prepare(restored.model, lambda: splits["train"], controls, device=restored.device)
     prompts = _prompts(settings, controls)
     request = Request(
         model=restored.model,
@@ -105,20 +105,20 @@ def _plan(restored: Restored, settings: SampleConfig, controls: Mapping[str, Any
         n=1 if settings.prompt_file and settings.n is None else settings.n,
         seed=settings.seed,
         device=restored.device,
-        held_out=lambda: held_out_split(opened),
+        held_out=splits.held_out,
         prompts=prompts,
     )
     return plan(request)
 
 
-def _prompts(settings: SampleConfig, controls: Mapping[str, Any]) -> list[Prompt]:
+def _prompts(settings: SampleConfig, controls: Any) -> list[Prompt]:
     """What texts are to begin from: the words of the command line, or the lines of a file."""
-    from aigc_cli.sampling.prompts import Prompt, read_prompts
+    from aigc_cli.modalities.prompts import Prompt, read_prompts
 
-    typed = controls.get("prompt")
+    typed = getattr(controls, "prompt", None)
     if settings.prompt_file is None:
         return [] if typed is None else [Prompt(typed, "prompt=")]
-    if "prompt" not in controls:
+    if not hasattr(controls, "prompt"):
         raise ConfigError(f"prompt_file={settings.prompt_file}: this model takes no prompts", "leave prompt_file= out")
     if typed is not None:
         raise ConfigError("prompt= and prompt_file= both say what to begin from", "leave one of them out")
@@ -128,8 +128,8 @@ def _prompts(settings: SampleConfig, controls: Mapping[str, Any]) -> list[Prompt
 def _write(
     plan: Plan, settings: SampleConfig, writer: Callable[..., Writer], provenance: Provenance, out: Path
 ) -> Written:
+    from aigc_cli.modalities.samples import write_record
     from aigc_cli.sampling.folder import check_replaceable, filling
-    from aigc_cli.sampling.provenance import write_record
 
     arrangement = plan.arrangement
     check_replaceable(out, provenance, arrangement.n, settings.overwrite)
@@ -146,34 +146,31 @@ def _write(
 
 def default_out(run: Run, provenance: Provenance, usual_format: bool) -> Path:
     """``<run>/generated/step-N-seed-S``, with the controls that are not at their defaults and an unusual format."""
-    from aigc_cli.sampling.arrangement import slug
     from aigc_cli.sampling.controls import check_controls, named_values
 
     usual = named_values(check_controls(run, {}))
     chosen = {word: value for word, value in provenance.controls.items() if value != usual[word]}
     parts = [f"step-{provenance.step}", f"seed-{provenance.seed}"]
-    parts += [slug(f"{word}-{value}") for word, value in sorted(chosen.items())]
+    parts += [_slug(f"{word}-{value}") for word, value in sorted(chosen.items())]
     if "prompt_file" in provenance.source:
-        parts.append(slug(f"prompt_file-{provenance.source['prompt_file']}"))
+        parts.append(_slug(f"prompt_file-{provenance.source['prompt_file']}"))
     if not usual_format:
         parts.append(provenance.format)
     return run.path / GENERATED / "-".join(parts)
 
 
-def _as_words(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The configuration with names as text: a run may be called 7, which the command line reads as a number."""
-    named = {
-        key: config[key]
-        for key in ("run", "out", "format", "device", "prompt_file")
-        if isinstance(config.get(key), int | float)
-    }
-    return {**config, **{key: str(value) for key, value in named.items()}}
+def _slug(text: str, longest: int = 40) -> str:
+    """A name that a shell and Hydra take as it is, and that differs where the texts differ."""
+    plain = re.sub(r"[^A-Za-z0-9.+_-]+", "_", text)
+    if plain == text and len(plain) <= longest:
+        return plain
+    return f"{plain[:longest]}-{hashlib.blake2b(text.encode(), digest_size=3).hexdigest()}"
 
 
 def _provenance(
     restored: Restored, settings: SampleConfig, format: str, controls: Mapping[str, Any], plan: Plan
 ) -> Provenance:
-    from aigc_cli.sampling.provenance import Provenance
+    from aigc_cli.modalities.samples import Provenance
 
     run = restored.run
     file = settings.prompt_file
@@ -193,7 +190,7 @@ def _provenance(
 
 
 def _report(written: Written, plan: Plan, provenance: Provenance, settings: SampleConfig) -> None:
-    from aigc_cli.sampling.provenance import RECORD
+    from aigc_cli.modalities.samples import RECORD
 
     folder, files = shown(written.out), written.files
     if written.shown:

@@ -26,14 +26,23 @@ from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, open_dict, read_write
 
 from aigc_cli.commands.sweep_table import collect, common_words, finish, new_row, read_rows
-from aigc_cli.composition import QUIET, audit, compose_raw, config_loader, plain
-from aigc_cli.config import Options
-from aigc_cli.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_TERMINATED, ConfigError, Interrupted, Terminated
+from aigc_cli.config.compose import QUIET, audit, compose_raw, plain
+from aigc_cli.config.grammar import prepare, quote
+from aigc_cli.config.loader import Loader, config_loader
+from aigc_cli.config.schema import Options
+from aigc_cli.errors import (
+    EXIT_INTERRUPTED,
+    EXIT_OK,
+    EXIT_TERMINATED,
+    ConfigError,
+    Interrupted,
+    Terminated,
+    as_user_error,
+    report,
+    say,
+)
 from aigc_cli.files import path_of, resource_errors, write_json
-from aigc_cli.grammar import prepare, quote
 from aigc_cli.registry import import_plugin
-from aigc_cli.reporting import as_user_error, report, say
-from aigc_cli.variants import VariantLoader
 
 _BASIC = f"{BasicSweeper.__module__}.{BasicSweeper.__qualname__}"
 
@@ -144,7 +153,7 @@ def _continuous(override: Override) -> bool:
 
 def _check_all(jobs: Sequence[Sequence[str]]) -> list[dict[str, Any]]:
     """The configuration of every job, fully checked."""
-    from aigc_cli.commands.train import check_config  # torch
+    from aigc_cli.training.build import check_config  # torch
 
     common = common_words(jobs)
     configs = []
@@ -156,7 +165,7 @@ def _check_all(jobs: Sequence[Sequence[str]]) -> list[dict[str, Any]]:
         except ConfigError as error:
             own = " ".join(word for word in job if word not in common)
             where = f"in the job {own}: " if len(jobs) > 1 else ""
-            raise ConfigError(f"{where}{error.message}", error.mend) from error
+            raise ConfigError(f"{where}{error.message}", error.hint) from error
         configs.append(config)
     return configs
 
@@ -199,7 +208,7 @@ def _stamp() -> str:
 # running them
 
 
-class _AuditingLoader(VariantLoader):
+class _AuditingLoader(Loader):
     """Looks at every job's configuration before Hydra acts on its own part of it, also where an optimizer chose."""
 
     def load_sweep_config(self, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:

@@ -1,17 +1,19 @@
-"""What data is to the rest of the house: items of one modality, a :class:`DataSpec`, and a codec.
+"""What a dataset is: items of one modality, a :class:`DataSpec`, and a codec.
 
-A dataset yields raw items (for images: uint8 pixels and a label). Its codec maps a batch of them to what a model sees
-and a batch of a model's samples back. A dataset that fits in memory hands itself over whole, so that batches can be
-gathered by index on the device; one that does not is read item by item. A dataset whose batches are made otherwise,
-such as windows of a text, brings its own :class:`Gatherer` and :class:`Order`.
+A dataset yields raw items (for images: uint8 pixels and a label). Its codec maps a batch of them to what a model sees,
+and a batch of a model's samples back. A dataset that fits in memory hands itself over whole, so that batches are
+gathered by index on the device: copying batches there one by one would keep a GPU waiting. One that does not fit is
+read item by item. A dataset whose batches are made in another way, such as windows of a text, brings its own
+:class:`Gatherer` and :class:`Order`.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
+
+from aigc_cli.modalities.base import Batch, Codec, DataSpec
 
 if TYPE_CHECKING:
     import torch
@@ -21,69 +23,8 @@ Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
 
-@dataclass(frozen=True)
-class DataSpec:
-    """All that a model may know about the data."""
-
-    modality: str  # "image" | "text" | "pairs" | "audio" | "video"
-    shape: tuple[int, ...]  # of one encoded item; (channels, height, width) for images, (tokens,) for text
-    classes: tuple[str, ...] = ()  # () if unlabelled
-    vocab_size: int | None = None  # of tokens, the special ones included
-    specials: tuple[tuple[str, int], ...] = ()  # tokens that are no text: "pad", "bos", "eos", "unk"
-    fingerprint: str = ""  # of the content, so that a resumed run can tell when the data changed
-
-    def special(self, name: str) -> int | None:
-        """The id of a special token; None where the vocabulary has none of that name."""
-        return dict(self.specials).get(name)
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Some items, raw or encoded: (n, ...) content, (n,) int64 labels where there are any.
-
-    Of pairs, `content` is the target and `source` what it is made from, each padded to its longest.
-    """
-
-    content: Tensor
-    labels: Tensor | None = None
-    source: Tensor | None = None
-
-    def __len__(self) -> int:
-        return self.content.shape[0]
-
-    def to(self, device: torch.device | str) -> Batch:
-        """The same batch on a device."""
-        moved = [None if part is None else part.to(device, non_blocking=True) for part in (self.labels, self.source)]
-        return Batch(self.content.to(device, non_blocking=True), *moved)
-
-    def take(self, index: Tensor) -> Batch:
-        """The rows at `index` (int64, on the batch's device)."""
-        taken = [None if part is None else part[index] for part in (self.labels, self.source)]
-        return Batch(self.content[index], *taken)
-
-    def with_content(self, content: Tensor) -> Batch:
-        """The same labels with other content."""
-        return replace(self, content=content)
-
-
-class Codec(ABC):
-    """Maps raw content to what a model sees, and back."""
-
-    @abstractmethod
-    def encode(self, content: Tensor) -> Tensor:
-        """Raw content (n, ...) to encoded (n, ...)."""
-
-    @abstractmethod
-    def decode(self, encoded: Tensor) -> Tensor:
-        """Encoded (n, ...) to raw content (n, ...)."""
-
-    def files(self) -> Mapping[str, str]:
-        """What a run must keep to make the same codec without the data: the text of each file by its name."""
-        return {}
-
-
 class Gatherer(Protocol):
-    """Makes raw batches out of item numbers, where a dataset has a way of its own."""
+    """Makes raw batches of item numbers, where a dataset has its own way to."""
 
     @property
     def device(self) -> torch.device:
@@ -98,7 +39,7 @@ class Gatherer(Protocol):
 
 
 @dataclass(frozen=True)
-class Plan:
+class BatchPlan:
     """All that decides which items a micro-batch holds."""
 
     batch_size: int
@@ -106,6 +47,22 @@ class Plan:
     rank: int = 0
     world_size: int = 1
     draws: bool = True  # whether items come with draws for their training view
+
+
+class Order(Protocol):
+    """Which items each micro-batch of a rank holds.
+
+    It is a pure function of a :class:`BatchPlan` and the micro-batch's number, and not an iterator: so a run that is
+    resumed asks for the number where it stopped, no state of a loader has to be saved, and each rank finds its own
+    share without a word from the others.
+    """
+
+    def entries(self, k: int) -> tuple[Tensor, Tensor | None]:
+        """The item numbers (n,) of micro-batch `k`, int64, and their draws (n, d), float32 in [0, 1), if it has any;
+        both on the device that the order was made for."""
+
+    def epoch(self, k: int) -> float:
+        """How many passes over the data lie before micro-batch `k`."""
 
 
 @dataclass(frozen=True)
@@ -119,24 +76,13 @@ class Extent:
     documents: int
 
 
-class Order(Protocol):
-    """Which items each micro-batch of a rank holds: a pure function of a :class:`Plan` and its number."""
-
-    def entries(self, k: int) -> tuple[Tensor, Tensor | None]:
-        """The item numbers (n,) of micro-batch `k`, int64, and their draws (n, d), float32 in [0, 1), where it has any,
-        on the device that it was made for."""
-
-    def epoch(self, k: int) -> float:
-        """How many passes over the data lie before micro-batch `k`."""
-
-
 class Dataset(ABC):
     """The items of one split. A subclass is built as ``build(config, split)`` with its own typed config."""
 
     spec: DataSpec
     codec: Codec
     extent: Extent | None = None  # of text
-    original: bool = False  # whether the publisher's own sums say that it is what published figures are of
+    original: bool = False  # whether the publisher's own sums say that published scores were measured on this data
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -153,8 +99,8 @@ class Dataset(ABC):
         """Its own way to make batches, for training on `device`; None where items are taken one by one."""
         return None
 
-    def order(self, plan: Plan, device: torch.device | str) -> Order | None:
-        """Its own order of items, with entries on `device`; None for a permutation an epoch."""
+    def order(self, plan: BatchPlan, device: torch.device | str) -> Order | None:
+        """Its own order of items, with entries on `device`; None for one permutation an epoch."""
         return None
 
     def augment(self, content: Tensor, uniform: Tensor) -> Tensor:

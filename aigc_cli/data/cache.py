@@ -1,13 +1,20 @@
-"""The cache folder, for what is downloaded once and used by many runs."""
+"""The cache folder, for what is downloaded or worked out once and used by many runs."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import tempfile
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from typing import Any, TypeVar
 
-from aigc_cli.errors import DataError, ResourceError
-from aigc_cli.files import path_of
+from aigc_cli.errors import ConfigError, DataError, ResourceError
+from aigc_cli.files import path_of, write_atomically
+
+T = TypeVar("T")
 
 
 def cache_dir() -> Path:
@@ -47,12 +54,36 @@ def _writable(folder: Path) -> bool:
         return False
 
 
-def find_root(root: str) -> Path:
-    """The absolute path of `data.root`, with ``~`` for the home folder.
+def digest_of(value: Any) -> str:
+    """A SHA-256 of plain data."""
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()
+
+
+def remembered(kind: str, key: str, make: Callable[[], Any], read: Callable[[Any], T]) -> T:
+    """What `read` finds in the plain data that `make` gives, which is made once and kept in the cache under its `key`.
+
+    What is kept is made again where it cannot be read; and where it cannot be kept, as on a full disk, that costs time
+    at the next start and nothing else.
+    """
+    memory = cache_dir() / kind / f"{key}.json"
+    with suppress(OSError, ValueError, TypeError, LookupError, AttributeError, DataError):
+        return read(json.loads(memory.read_text()))
+    made = make()
+    with suppress(OSError):
+        memory.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(memory, json.dumps(made))
+    return read(made)
+
+
+def find_root(root: str | None, hint: str = "") -> Path:
+    """The absolute path of `data.root`, with ``~`` for the home folder; `hint` says what to name if it is not set.
 
     Raises:
+        ConfigError: it is not set.
         DataError: there is nothing.
     """
+    if root is None:
+        raise ConfigError("this dataset needs data.root=", hint)
     path = path_of(root).absolute()
     if not path.exists():
         raise DataError(f"data.root={root}: there is nothing at {path}", "check the path, or put the data there")

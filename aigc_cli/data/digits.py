@@ -7,19 +7,18 @@ from typing import Literal
 import numpy as np
 from pydantic.dataclasses import dataclass
 
-from aigc_cli.config import STRICT
+from aigc_cli.config.schema import STRICT
 from aigc_cli.data.base import Split
-from aigc_cli.data.images import CutConfig, ImageDataset, Size, cut, rescale
+from aigc_cli.data.images import ImageDataset, ImagesConfig, rescale
+from aigc_cli.data.splits import CutConfig, rows_of
 from aigc_cli.registry import register
 
 
 @dataclass(config=STRICT, frozen=True, kw_only=True)
-class DigitsConfig(CutConfig):
+class DigitsConfig(ImagesConfig, CutConfig):
     """See ``configs/data/digits.yaml``."""
 
     name: Literal["digits"]
-    size: Size
-    flip: bool
 
 
 @register("data", "digits", DigitsConfig)
@@ -29,7 +28,7 @@ def digits(config: DigitsConfig, split: Split) -> ImageDataset:
     from sklearn.datasets import load_digits
 
     scans, targets = load_digits(return_X_y=True)
-    rows = cut(len(scans), split, "digits", val_fraction=config.val_fraction, test_fraction=config.test_fraction)
+    rows = rows_of(split, len(scans), config.cut, "digits")
     pixels = np.round(scans[rows].reshape(-1, 1, 8, 8) * (255 / 16)).astype(np.uint8)
     content = rescale(torch.from_numpy(pixels), config.size)
     labels = torch.from_numpy(targets[rows].astype(np.int64))

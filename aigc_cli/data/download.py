@@ -1,4 +1,4 @@
-"""Downloads that are either whole and right, or not there at all."""
+"""Files that a dataset's publisher offers: downloads that are either whole and right, or not there at all."""
 
 from __future__ import annotations
 
@@ -8,17 +8,20 @@ import os
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 from tqdm import tqdm
 
 from aigc_cli import __version__
+from aigc_cli.data.cache import find_root
 from aigc_cli.errors import DataError, ResourceError
-from aigc_cli.files import checksum, mend_for, replacing
+from aigc_cli.files import checksum, hint_for, replacing
+from aigc_cli.modalities.text_files import printable
 
-CHUNK = 1 << 20
+CHUNK = 1 << 20  # bytes
 MARKUP = (b"<!doctype html", b"<html", b"<?xml", b"<head")
 
 
@@ -26,16 +29,72 @@ class Refused(Exception):
     """Why one address did not give the file."""
 
 
+@dataclass(frozen=True)
+class Published:
+    """A file at its publisher's addresses, with its sums by algorithm, such as ``{"md5": "..."}``."""
+
+    name: str
+    urls: Sequence[str]
+    sums: Mapping[str, str]
+
+    def __str__(self) -> str:
+        sums = ", ".join(f"{algorithm} {value}" for algorithm, value in self.sums.items())
+        return f"{' or '.join(self.urls)} ({sums})"
+
+    @property
+    def _may_be_plain(self) -> bool:
+        return self.name.endswith(".gz") and not self.name.endswith(".tar.gz")
+
+    def find(self, root: str | None, cached: Path, folders: Sequence[str] = ("",)) -> Path:
+        """The file in one of some `folders` of a person's `root`, or without a root downloaded to the folder `cached`.
+
+        One that ends in .gz may be there unpacked, and then has no sum that is known.
+
+        Raises:
+            DataError: it is not there, or has another sum, or cannot be downloaded.
+            ResourceError: it cannot be written.
+        """
+        if root is None:
+            return download(self.urls, cached / self.name, self.sums)
+        base = find_root(root)
+        for folder in folders:
+            packed = base / folder / self.name
+            if packed.is_file():
+                return self.checked(packed)
+            if self._may_be_plain and packed.with_suffix("").is_file():
+                return packed.with_suffix("")
+        raise self.missing(base)
+
+    def is_at(self, path: Path) -> bool:
+        """Whether a file has its sums."""
+        return all(checksum(path, algorithm) == value for algorithm, value in self.sums.items())
+
+    def checked(self, path: Path) -> Path:
+        """`path` itself, where it is this very file.
+
+        Raises:
+            DataError: it has another sum.
+        """
+        if self.is_at(path):
+            return path
+        raise DataError(
+            f"{printable(path)} has the wrong sum: it is damaged, or another file",
+            f"get {self} again, or choose another data= for files of your own",
+        )
+
+    def missing(self, folder: Path, instead: str = "") -> DataError:
+        """The error that it is not in a folder, and `instead` neither."""
+        packed = ", packed or not," if self._may_be_plain else ""
+        return DataError(
+            f"there is no {self.name}{packed} in {printable(folder)}{instead}",
+            f"put {self} there, or leave data.root= out to have it downloaded",
+        )
+
+
 def download(
-    urls: Sequence[str],
-    path: Path,
-    *,
-    sha256: str | None = None,
-    md5: str | None = None,
-    timeout: float = 30.0,
-    max_bytes: int = 20 * 10**9,
+    urls: Sequence[str], path: Path, sums: Mapping[str, str], *, timeout: float = 30.0, max_bytes: int = 20 * 10**9
 ) -> Path:
-    """The file at `path`, fetched from the first of `urls` that gives it; one that is there with the right sum stays.
+    """The file at `path`, fetched from the first of `urls` that gives it; one that is there with the right sums stays.
 
     The body goes to a temporary file beside `path`, which is renamed at the end: nothing is ever left half-written.
 
@@ -43,34 +102,28 @@ def download(
         DataError: no address gave the file: no network, an HTML page, a truncated body, a wrong sum.
         ResourceError: it cannot be written.
     """
-    sums = {name: value.lower() for name, value in (("sha256", sha256), ("md5", md5)) if value}
-    if path.is_file() and all(checksum(path, name) == value for name, value in sums.items()):
+    wanted = Published(path.name, urls, sums)
+    if path.is_file() and wanted.is_at(path):
         return path
     reasons = []
     for url in urls:
+        print(f"downloading {url}", file=sys.stderr)
         try:
-            print(f"downloading {url}", file=sys.stderr)
-            _fetch(url, path, sums, timeout, max_bytes)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with replacing(path) as part, _open(url, timeout) as answer, part.open("wb") as file:
+                _copy(answer, file, path.name, sums, max_bytes)
+                file.flush()
+                os.fsync(file.fileno())
             return path
         except Refused as reason:
             reasons.append(f"{url}: {reason}")
-    expected = "".join(f" ({name} {value})" for name, value in sums.items())
+        except OSError as error:
+            hint = hint_for(error, "with AIGC_CACHE")
+            raise ResourceError(f"cannot write {path}: {error.strerror or error}", hint) from error
     raise DataError(
         f"{path.name} could not be downloaded: {'; '.join(reasons)}",
-        f"download {' or '.join(urls)}{expected} by other means and put it at {path}",
+        f"download {wanted} by other means and put it at {path}",
     )
-
-
-def _fetch(url: str, path: Path, sums: dict[str, str], timeout: float, max_bytes: int) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as part, _open(url, timeout) as answer, part.open("wb") as file:
-            _copy(answer, file, path.name, sums, max_bytes)
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError as error:
-        mend = mend_for(error, "with AIGC_CACHE")
-        raise ResourceError(f"cannot write {path}: {error.strerror or error}", mend) from error
 
 
 def _open(url: str, timeout: float) -> Any:
@@ -82,20 +135,16 @@ def _open(url: str, timeout: float) -> Any:
     except urllib.error.HTTPError as error:
         error.close()
         raise Refused(f"the server answered {error.code} {error.reason}") from error
-    except urllib.error.URLError as error:
-        raise Refused(f"no connection ({error.reason})") from error
     except (OSError, http.client.HTTPException) as error:
-        raise Refused(f"no connection ({error})") from error
+        raise Refused(f"no connection ({getattr(error, 'reason', error)})") from error
 
 
-def _copy(answer: Any, file: IO[bytes], name: str, sums: dict[str, str], max_bytes: int) -> None:
-    kind = answer.headers.get_content_type()
-    if kind in ("text/html", "application/xhtml+xml"):
-        raise Refused("it is an HTML page, not the file")
+def _copy(answer: Any, file: IO[bytes], name: str, sums: Mapping[str, str], max_bytes: int) -> None:
+    """Copies a body, and holds it against all that is known of the file."""
+    if answer.headers.get_content_type() in ("text/html", "application/xhtml+xml"):
+        raise Refused("it is an HTML page, not the file")  # such as the login page of a network
     length = answer.headers.get("Content-Length")
     expected = int(length) if length and length.isdigit() else None
-    if expected is not None and expected > max_bytes:
-        raise Refused(f"it has {expected} bytes, more than the {max_bytes} allowed")
     digests = {algorithm: hashlib.new(algorithm, usedforsecurity=False) for algorithm in sums}
     received = 0
     with tqdm(total=expected, unit="B", unit_scale=True, desc=name, disable=None, leave=False) as bar:
@@ -103,7 +152,7 @@ def _copy(answer: Any, file: IO[bytes], name: str, sums: dict[str, str], max_byt
             if not received and block.lstrip()[:16].lower().startswith(MARKUP):
                 raise Refused("it is an HTML page, not the file")
             received += len(block)
-            if received > max_bytes:
+            if max(received, expected or 0) > max_bytes:
                 raise Refused(f"it has more than the {max_bytes} bytes allowed")
             for digest in digests.values():
                 digest.update(block)
@@ -116,7 +165,7 @@ def _copy(answer: Any, file: IO[bytes], name: str, sums: dict[str, str], max_byt
             raise Refused(f"its {algorithm} is {digest.hexdigest()}, not {sums[algorithm]}")
 
 
-def _blocks(answer: Any) -> Iterable[bytes]:
+def _blocks(answer: Any) -> Iterator[bytes]:
     while True:
         try:
             block = answer.read(CHUNK)

@@ -7,44 +7,36 @@ import json
 import os
 import zipfile
 import zlib
-from collections import Counter
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass as plain_dataclass
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
-from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from aigc_cli.config import STRICT
+from aigc_cli.config.schema import STRICT
 from aigc_cli.data.archives import safe_name
 from aigc_cli.data.base import Dataset, Split
 from aigc_cli.data.cache import find_root
-from aigc_cli.data.decode import Unreadable, decode_image
-from aigc_cli.data.encoded import Encoded, open_encoded
-from aigc_cli.data.images import Channels, CutConfig, Size
-from aigc_cli.data.parquet import SPLIT_WORDS
-from aigc_cli.errors import ConfigError, DataError
+from aigc_cli.data.image_sets import EncodedImages, ImageFilesConfig, open_encoded
+from aigc_cli.data.splits import SPLIT_WORDS, names_of, part_for, parts_by
+from aigc_cli.errors import DataError
+from aigc_cli.files import kinds_of, walk_files
+from aigc_cli.modalities.image_decode import SUFFIXES, Unreadable
+from aigc_cli.modalities.text_files import printable
 from aigc_cli.registry import register
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
-LARGEST_FILE = 1 << 28  # bytes; no picture that Pillow's own limit admits is larger
+LARGEST_FILE = 1 << 28  # bytes; any picture that Pillow's own limit admits is smaller
 KINDS = "png, jpeg, webp or bmp pictures, flat or in a folder for each class, or a zip of them"
 
 
 @dataclass(config=STRICT, frozen=True, kw_only=True)
-class ImageFolderConfig(CutConfig):
+class ImageFolderConfig(ImageFilesConfig):
     """See ``configs/data/image_folder.yaml``."""
 
     name: Literal["image_folder"]
-    root: str | None
-    size: Size
-    channels: Channels
     labels: bool
-    flip: bool
-    max_bad: Annotated[int, Field(ge=0)]
-    memory_gb: Annotated[float, Field(gt=0)]
 
 
 @register("data", "image_folder", ImageFolderConfig)
@@ -53,82 +45,90 @@ def image_folder(config: ImageFolderConfig, split: Split) -> Dataset:
 
     Where `root` holds nothing but ``train``, ``val`` and ``test`` folders, they are the splits; a part that is missing
     is cut by a hash of each path, so that adding pictures moves no other from its split. Files and folders whose names
-    begin with a dot, and files that are no pictures by their suffix, are passed over.
+    begin with a dot, and files whose suffix is not that of a picture, are passed over.
 
     Raises:
         ConfigError: no `root`, or fractions that leave the split empty.
         DataError: no pictures, too many unreadable ones, or some beside and some in class folders.
     """
-    if config.root is None:
-        raise ConfigError("data=image_folder needs data.root=", f"name a folder of {KINDS}")
-    source = _open(find_root(config.root))
-    listing = source.files()
-    names = _select(sorted(listing), split, config, source)
-    folders = [_class_of(name, source.splits) for name in names]
-    classes = sorted({_class_of(name, source.splits) for name in listing}) if config.labels else []
-    if "" in classes and len(classes) > 1:
-        loose = [name for name in listing if not _class_of(name, source.splits)]
+    source = _open(find_root(config.root, f"name a folder of {KINDS}"))
+    names = sorted(source.files)
+    own = _own_splits(names)
+    part, cut = part_for(split, own, config.cut)
+    chosen = [names[place] for place in own[part]] if own else names
+    if part == "train":
+        chosen = names_of(split, chosen, cut, str(source.path))
+    labels, classes = _labels(source, names, chosen, within=1 if own else 0) if config.labels else (None, [])
+    stamps = json.dumps([str(source.path), [[name, *source.files[name]] for name in chosen]])
+    files = EncodedImages(
+        read=partial(_read, source, chosen),
+        shape=config.shape,
+        names=[printable(source.prefix + name) for name in chosen],
+        identity=hashlib.sha256(stamps.encode()).hexdigest(),
+        labels=labels,
+        classes=[printable(name) for name in classes],
+    )
+    return open_encoded(files, config)
+
+
+def _own_splits(names: Sequence[str]) -> dict[Split, list[int]]:
+    """Where the pictures of each split lie among `names`, if every picture lies in the folder of a split.
+
+    A class may be called "train" too, but then there are folders of other classes beside it.
+    """
+    words = [SPLIT_WORDS.get(_parts(name)[0].lower()) if "/" in name else None for name in names]
+    return {} if None in words else parts_by(words)
+
+
+def _labels(
+    source: _Source, names: Sequence[str], chosen: Sequence[str], within: int
+) -> tuple[np.ndarray | None, list[str]]:
+    """The labels (n,) of the `chosen` pictures, and the classes of all `names`: their folders at depth `within`.
+
+    Raises:
+        DataError: some lie beside the class folders.
+    """
+
+    def folder(name: str) -> str:
+        return next(iter(_parts(name)[within:-1]), "")
+
+    classes = sorted({folder(name) for name in names})
+    if classes == [""]:
+        return None, []
+    if "" in classes:
+        loose = [name for name in names if not folder(name)]
         raise DataError(
             f"{len(loose)} pictures lie beside the class folders of {source.path}, such as {loose[0]}",
             "move them into a class folder, or ignore the classes with data.labels=false",
         )
-    labelled = classes not in ([], [""])
     index = {name: number for number, name in enumerate(classes)}
-    shape = (config.channels, config.size, config.size)
-    stamps = json.dumps([str(source.path), [[name, *listing[name]] for name in names]])
-    files = Encoded(
-        decode=_Files(source, names, shape),
-        shape=shape,
-        names=[_printable(source.prefix + name) for name in names],
-        identity=hashlib.sha256(stamps.encode()).hexdigest(),
-        labels=np.array([index[folder] for folder in folders], dtype=np.int64) if labelled else None,
-        classes=[_printable(name) for name in classes] if labelled else [],
-    )
-    return open_encoded(files, flip=config.flip, memory_gb=config.memory_gb, max_bad=config.max_bad)
+    return np.array([index[folder(name)] for name in chosen], dtype=np.int64), classes
+
+
+def _read(source: _Source, names: Sequence[str], index: int) -> bytes | Path:
+    return source.read(names[index])
 
 
 class _Source(Protocol):
     path: Path
     prefix: str  # what the names leave out
-    splits: bool  # whether the first folders are splits
-
-    def files(self) -> dict[str, tuple[int, int]]:
-        """What changes when a picture may have, by its path within: its bytes, and its time or its CRC-32."""
+    files: dict[str, tuple[int, int]]  # what changes when a picture may have, by its name: its size, and time or CRC-32
 
     def read(self, name: str) -> bytes | Path: ...
 
 
 class _Folder:
+    prefix = ""
+
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.prefix = ""
-        self._files, others = self._walk()
-        _need_some(path, self._files, others)
-        self.splits = _are_splits(self._files)
-
-    def files(self) -> dict[str, tuple[int, int]]:
-        return self._files
+        found = dict(walk_files(path))
+        stats = {name: file.stat() for name, file in found.items() if _is_picture(name)}
+        self.files = {name: (stat.st_size, stat.st_mtime_ns) for name, stat in stats.items()}
+        self.others = kinds_of(found)
 
     def read(self, name: str) -> bytes | Path:
         return self.path / name
-
-    def _walk(self) -> tuple[dict[str, tuple[int, int]], list[str]]:
-        files, others, seen = {}, [], set()
-        for folder, folders, names in os.walk(self.path, followlinks=True):
-            real = os.path.realpath(folder)
-            if real in seen:  # a link that leads back up
-                folders.clear()
-                continue
-            seen.add(real)
-            folders[:] = sorted(name for name in folders if not name.startswith("."))
-            for name in names:
-                path = Path(folder, name)
-                if _is_picture(name) and path.is_file():
-                    stat = path.stat()
-                    files[path.relative_to(self.path).as_posix()] = stat.st_size, stat.st_mtime_ns
-                elif not name.startswith("."):
-                    others.append(name)
-        return files, others
 
 
 class _Zip:
@@ -146,24 +146,16 @@ class _Zip:
         outside = next((name for name in listed if safe_name(name) is None), None)
         if outside is not None or len(set(listed)) < len(listed):
             reason = "it holds a name twice" if outside is None else f"{outside!r} leads outside of it"
-            raise DataError(f"{path} is refused: {reason}", "make the archive again")
+            raise DataError(f"{path} is not safe to read: {reason}", "make the archive again")
         shown = [
             info for info in infos if not any(part.startswith((".", "__MACOSX")) for part in _parts(info.filename))
         ]
-        names = [info.filename for info in shown if _is_picture(info.filename)]
-        _need_some(path, names, [info.filename for info in shown])
-        top = {_parts(name)[0] for name in names if len(_parts(name)) > 1}
-        single = len(top) == 1 and all("/" in name for name in names) and not top & set(SPLIT_WORDS)
-        self.prefix = f"{top.pop()}/" if single else ""  # the folder that was packed is no class
-        self._files = {
-            info.filename.removeprefix(self.prefix): (info.file_size, info.CRC)
-            for info in shown
-            if _is_picture(info.filename)
-        }
-        self.splits = _are_splits(self._files)
-
-    def files(self) -> dict[str, tuple[int, int]]:
-        return self._files
+        pictures = {info.filename: (info.file_size, info.CRC) for info in shown if _is_picture(info.filename)}
+        top = {_parts(name)[0] if "/" in name else "" for name in pictures}
+        packed = len(top) == 1 and not top & {"", *SPLIT_WORDS}
+        self.prefix = f"{top.pop()}/" if packed else ""  # the folder that was packed is not a class
+        self.files = {name.removeprefix(self.prefix): stamp for name, stamp in pictures.items()}
+        self.others = kinds_of(info.filename for info in shown)
 
     def read(self, name: str) -> bytes | Path:
         try:
@@ -185,15 +177,12 @@ class _Zip:
 
 
 def _open(path: Path) -> _Source:
-    if path.is_dir():
-        return _Folder(path)
-    if zipfile.is_zipfile(path):
-        return _Zip(path)
-    raise DataError(f"{path} is neither a folder nor a zip", f"point data.root= at a folder of {KINDS}")
-
-
-def _printable(name: str) -> str:
-    return os.fsencode(name).decode("utf-8", "backslashreplace")  # a file's name may be any bytes
+    if not path.is_dir() and not zipfile.is_zipfile(path):
+        raise DataError(f"{path} is neither a folder nor a zip", f"point data.root= at a folder of {KINDS}")
+    source: _Folder | _Zip = _Folder(path) if path.is_dir() else _Zip(path)
+    if not source.files:
+        raise DataError(f"there are no pictures in {path}; {source.others}", f"point data.root= at a folder of {KINDS}")
+    return source
 
 
 def _parts(name: str) -> tuple[str, ...]:
@@ -203,77 +192,3 @@ def _parts(name: str) -> tuple[str, ...]:
 def _is_picture(name: str) -> bool:
     base = name.rsplit("/", 1)[-1]
     return not base.startswith(".") and base.lower().endswith(SUFFIXES)
-
-
-def _need_some(path: Path, pictures: Collection[str], others: Sequence[str]) -> None:
-    if not pictures:
-        kinds = Counter(PurePosixPath(name).suffix.lower() or "no suffix" for name in others)
-        seen = ", ".join(f"{count} x {kind}" for kind, count in kinds.most_common(5))
-        found = f"; it has {seen}" if seen else "; it is empty"
-        raise DataError(f"there are no pictures in {path}{found}", f"point data.root= at a folder of {KINDS}")
-
-
-def _are_splits(names: Collection[str]) -> bool:
-    """Whether the first folders are splits: a class may be called "train", but then there are others beside it."""
-    first = {_parts(name)[0].lower() if "/" in name else "" for name in names}
-    return "train" in first and first <= set(SPLIT_WORDS)
-
-
-def _class_of(name: str, splits: bool) -> str:
-    """The folder that names a picture's class, "" where it lies in none."""
-    folders = _parts(name)[1 if splits else 0 : -1]
-    return folders[0] if folders else ""
-
-
-def _select(names: Sequence[str], split: Split, config: ImageFolderConfig, source: _Source) -> list[str]:
-    """The pictures of `split`, in order of their names."""
-    val_fraction, test_fraction = config.val_fraction, config.test_fraction
-    if source.splits:
-        own: dict[Split, list[str]] = {}
-        for name in names:
-            own.setdefault(SPLIT_WORDS[_parts(name)[0].lower()], []).append(name)
-        if split != "train" and split in own:
-            return own[split]
-        names = own["train"]
-        val_fraction = 0.0 if "val" in own else val_fraction
-        test_fraction = 0.0 if "test" in own else test_fraction
-    chosen = hash_cut(names, split, val_fraction=val_fraction, test_fraction=test_fraction)
-    if not chosen:
-        raise ConfigError(
-            f"the {split} split of {source.path} is empty: data.val_fraction={val_fraction:g} and "
-            f"test_fraction={test_fraction:g} of {len(names)} pictures leave it nothing",
-            "add pictures or change the fractions",
-        )
-    return chosen
-
-
-def hash_cut(names: Sequence[str], split: Split, *, val_fraction: float, test_fraction: float) -> list[str]:
-    """The `names` that a hash of each puts into `split`, so that others may come and go without moving it.
-
-    Each part whose fraction is not zero gets at least one, if there are three names or more.
-    """
-    place = {name: _place(name) for name in names}
-    order = sorted(names, key=lambda name: place[name])
-    least = 1 if len(names) >= 3 else 0
-    tests = sum(place[name] < test_fraction for name in names)
-    vals = sum(test_fraction <= place[name] < test_fraction + val_fraction for name in names)
-    tests = max(tests, least) if test_fraction else 0
-    vals = max(vals, least) if val_fraction else 0
-    parts = {"test": order[:tests], "val": order[tests : tests + vals], "train": order[tests + vals :]}
-    return sorted(parts[split])
-
-
-def _place(name: str) -> float:
-    """A hash of a name, uniform in [0, 1)."""
-    digest = hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest()
-    return int.from_bytes(digest[:6], "big") / 2**48
-
-
-@plain_dataclass(frozen=True)
-class _Files:
-    source: _Source
-    names: Sequence[str]
-    shape: tuple[int, int, int]
-
-    def __call__(self, index: int) -> np.ndarray:
-        return decode_image(self.source.read(self.names[index]), self.shape[1], self.shape[0])

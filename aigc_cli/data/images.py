@@ -1,48 +1,63 @@
-"""What all image datasets share: uint8 pixels, a codec, a horizontal flip, and how a missing split is cut."""
+"""What all image datasets share: uint8 pixels, a codec and a horizontal flip."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
-from pydantic import Field, model_validator
+from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from aigc_cli.config import STRICT
-from aigc_cli.data.base import Batch, Codec, Dataset, DataSpec, Split
-from aigc_cli.data.codecs import ImageCodec
-from aigc_cli.errors import ConfigError
-from aigc_cli.randomness import permutation
+from aigc_cli.config.schema import STRICT
+from aigc_cli.data.base import Dataset
+from aigc_cli.modalities.base import Batch, Codec, DataSpec
+from aigc_cli.modalities.image import ImageCodec
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 Size = Annotated[int, Field(gt=0, le=4096)]
 Channels = Literal[1, 3]
-Fraction = Annotated[float, Field(ge=0, lt=1)]
 
 
 @dataclass(config=STRICT, frozen=True, kw_only=True)
-class CutConfig:
-    """How much is held out where a source has no splits of its own."""
+class ImagesConfig:
+    """The keys that all datasets of images have."""
 
-    val_fraction: Fraction
-    test_fraction: Fraction
-
-    @model_validator(mode="after")
-    def _leave_some(self) -> Self:
-        if self.val_fraction + self.test_fraction >= 1:
-            raise ValueError("val_fraction and test_fraction leave nothing to train on")
-        return self
+    size: Size
+    flip: bool
 
 
-class ImageDataset(Dataset):
-    """Images that are held in memory: `content` is uint8 (n, c, h, w), `labels` int64 (n,) or None."""
+class Images(Dataset):
+    """What datasets of images share.
+
+    Args:
+        spec: of the images.
+        flip: whether half of them are mirrored in training.
+        problems: the files that were left out, with the reason.
+    """
 
     codec: Codec = ImageCodec()
+
+    def __init__(self, spec: DataSpec, *, flip: bool = False, problems: Sequence[str] = ()) -> None:
+        self.spec = spec
+        self._flip = flip
+        self._problems = list(problems)
+
+    def augment(self, content: Tensor, uniform: Tensor) -> Tensor:
+        """Mirrors left and right where an item's first draw is below one half, if `data.flip` is on."""
+        return mirror(content, uniform[:, 0] < 0.5) if self._flip else content
+
+    def problems(self) -> list[str]:
+        """The files that were left out, with the reason."""
+        return self._problems
+
+
+class ImageDataset(Images):
+    """Images that are held in memory: `content` is uint8 (n, c, h, w), `labels` int64 (n,) or None."""
 
     def __init__(
         self,
@@ -54,11 +69,8 @@ class ImageDataset(Dataset):
         problems: Sequence[str] = (),
     ) -> None:
         self._data = Batch(content, labels)
-        self._flip = flip
-        self._problems = list(problems)
-        shape = tuple(content.shape[1:])
         arrays = [tensor.numpy() for tensor in (content, labels) if tensor is not None]
-        self.spec = DataSpec("image", shape, tuple(classes), fingerprint=fingerprint(arrays, shape, classes))
+        super().__init__(spec_of(arrays, content.shape[1:], classes), flip=flip, problems=problems)
 
     def __len__(self) -> int:
         return len(self._data)
@@ -72,14 +84,6 @@ class ImageDataset(Dataset):
         labels = self._data.labels
         return self._data.content[index], None if labels is None else int(labels[index])
 
-    def augment(self, content: Tensor, uniform: Tensor) -> Tensor:
-        """Mirrors left and right where an item's first draw is below one half, if `data.flip` is on."""
-        return mirror(content, uniform[:, 0] < 0.5) if self._flip else content
-
-    def problems(self) -> list[str]:
-        """The files that were left out, with the reason."""
-        return self._problems
-
 
 def mirror(content: Tensor, where: Tensor) -> Tensor:
     """Images (n, c, h, w) with left and right exchanged for those that `where` (n,) marks."""
@@ -90,33 +94,12 @@ def mirror(content: Tensor, where: Tensor) -> Tensor:
     return torch.cat([content, content.flip(-1)]).index_select(0, index)
 
 
-def fingerprint(arrays: Sequence[np.ndarray], shape: Sequence[int], classes: Sequence[str]) -> str:
-    """A SHA-256 over content, labels and geometry."""
+def spec_of(arrays: Sequence[np.ndarray], shape: Sequence[int], classes: Sequence[str]) -> DataSpec:
+    """The spec of images, whose fingerprint is a SHA-256 over `arrays` (content, labels), geometry and classes."""
     digest = hashlib.sha256(json.dumps([list(shape), list(classes)]).encode())
     for array in arrays:
         digest.update(np.ascontiguousarray(array).data)
-    return digest.hexdigest()
-
-
-def cut(n: int, split: Split, name: str, *, val_fraction: float, test_fraction: float = 0.0) -> np.ndarray:
-    """The rows of `split`, ascending, where a source of `n` items has no split of its own.
-
-    The cut depends on the dataset's name, never on a run's seed, and the test part does not depend on `val_fraction`.
-
-    Raises:
-        ConfigError: the fractions leave nothing for `split`.
-    """
-    order = permutation(n, "split", name)
-    tests, vals = round(n * test_fraction), round(n * val_fraction)
-    parts = {"test": order[:tests], "val": order[tests : tests + vals], "train": order[tests + vals :]}
-    rows = np.sort(parts[split])
-    if not len(rows):
-        raise ConfigError(
-            f"the {split} split of {name} is empty: data.val_fraction={val_fraction:g} and "
-            f"test_fraction={test_fraction:g} of {n} images leave it nothing",
-            "change the fractions so that each split that is used has at least one image",
-        )
-    return rows
+    return DataSpec("image", tuple(shape), tuple(classes), fingerprint=digest.hexdigest())
 
 
 def rescale(content: Tensor, size: int) -> Tensor:

@@ -3,88 +3,57 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import Field, field_validator
 from pydantic.dataclasses import dataclass
 
-from aigc_cli.config import STRICT
-from aigc_cli.data.base import Dataset, Split
+from aigc_cli.config.schema import STRICT
+from aigc_cli.data.base import SPLITS, Dataset, Split
 from aigc_cli.data.cache import cache_dir, find_root
-from aigc_cli.data.download import download
-from aigc_cli.data.images import CutConfig
-from aigc_cli.data.sequences import open_sequences
-from aigc_cli.data.text import Broken, Gigabytes, own_splits
-from aigc_cli.data.text_cache import Corpus, share_of, take_stock
-from aigc_cli.data.text_files import Reading, kind_of, known_encoding, printable, text_files
-from aigc_cli.data.text_sources import FileSource, PairSource, Source
-from aigc_cli.data.tokenizers import TokenizerConfig
+from aigc_cli.data.corpus import Corpora
+from aigc_cli.data.download import Published
+from aigc_cli.data.sequences import SequencesConfig, open_sequences
+from aigc_cli.data.splits import parts_named
+from aigc_cli.data.text_sources import FileSource, PairSource, Source, TextFilesConfig
 from aigc_cli.errors import ConfigError, DataError
-from aigc_cli.files import checksum, path_of
+from aigc_cli.files import path_of
+from aigc_cli.modalities.text_files import Reading, kind_of, printable, text_files
 from aigc_cli.registry import register
 
-Length = Annotated[int, Field(ge=4, le=1 << 16)]
-BatchTokens = Annotated[int, Field(ge=1)] | None
 HOW = (
-    "give two files with data.source= and data.target=; or data.root= as a folder of such as train.en and train.de, or "
-    "as a .jsonl, .csv or .tsv, and with data.source= and data.target= the endings of the names, or the fields"
+    "name two files with data.source= and data.target=; or with data.root= a folder of files such as train.en and "
+    "train.de, or a .jsonl, .csv or .tsv, and with data.source= and data.target= the endings of names, or the fields"
 )
 
 
 @dataclass(config=STRICT, frozen=True, kw_only=True)
-class PairsConfig(CutConfig):
+class PairsConfig(TextFilesConfig, SequencesConfig):
     """See ``configs/data/pairs.yaml``."""
 
     name: Literal["pairs"]
-    root: str | None
     source: str | None
     target: str | None
-    encoding: str
-    max_broken: Broken
-    max_length: Length
-    batch_tokens: BatchTokens
-    tokenizer: TokenizerConfig
-    memory_gb: Gigabytes
-
-    @field_validator("encoding")
-    @classmethod
-    def _known(cls, name: str) -> str:
-        return known_encoding(name)
 
 
 @register("data", "pairs", PairsConfig)
 def pairs(config: PairsConfig, split: Split) -> Dataset:
-    """Pairs of texts, in two files of as many lines, or in one with two fields; one tokenizer serves both sides.
+    """Pairs of texts, in two files line by line, or in one with two fields; one tokenizer serves both sides.
 
-    Where there are no files for a split, a hash of each pair says which it is in.
+    Where there are no files for a split, a hash of each pair decides.
 
     Raises:
-        ConfigError: it is not said where they are, or the fractions leave the split empty.
-        DataError: they are missing or broken, or the two files have not as many lines.
+        ConfigError: nothing says where they are, or the fractions leave the split empty.
+        DataError: they are missing or broken, or the two files differ in their numbers of lines.
     """
     if config.source is None or config.target is None:
         raise ConfigError("data=pairs needs data.source= and data.target=", HOW)
     own = _sources(config.root, config.source, config.target)
-    reading = Reading(config.encoding, config.max_broken)
-
-    def corpus_of(wanted: Split) -> Corpus:
-        source = own.get(wanted, own["train"])
-        val_fraction = 0.0 if "val" in own else config.val_fraction
-        test_fraction = 0.0 if "test" in own else config.test_fraction
-        if wanted in own and (wanted != "train" or not val_fraction + test_fraction):
-            return Corpus(source, take_stock(source, reading), reading)
-        return share_of(
-            wanted, source, reading, by="document", whole=True, val_fraction=val_fraction, test_fraction=test_fraction
-        )
-
-    return open_sequences(
-        split, corpus_of, config.tokenizer, sides=2, longest=config.max_length, batch_tokens=config.batch_tokens,
-        memory_gb=config.memory_gb,
-    )  # fmt: skip
+    corpora = Corpora(source=own.__getitem__, reading=config.reading, parts=own, cut=config.cut)
+    return open_sequences(split, corpora, config, sides=2, longest=config.max_length, batch_tokens=config.batch_tokens)
 
 
 def _sources(root: str | None, source: str, target: str) -> dict[Split, PairSource]:
-    """Where the pairs of each split are; of "train" alone, where nothing says otherwise."""
+    """Where the pairs of each split are; "train" alone has them where no file is named after a split."""
     if root is None:
         files = [_file(key, name) for key, name in (("source", source), ("target", target))]
         return {"train": PairSource(" and ".join(map(printable, files)), [files], ())}
@@ -99,7 +68,7 @@ def _sources(root: str | None, source: str, target: str) -> dict[Split, PairSour
         names, parts = [name for name, _ in rows], [[path] for _, path in rows]
     if not parts:
         raise DataError(f"there are no pairs in {printable(folder)}: no NAME.{source} beside NAME.{target}", HOW)
-    own = own_splits(names) or {"train": list(range(len(parts)))}
+    own = parts_named(names) or {"train": list(range(len(parts)))}
     fields = (source, target)
     return {
         split: PairSource(f"the {split} files of {printable(folder)}", [parts[place] for place in places], fields)
@@ -154,7 +123,7 @@ MULTI30K_SHA256 = {
 
 
 @dataclass(config=STRICT, frozen=True, kw_only=True)
-class Multi30kConfig:
+class Multi30kConfig(SequencesConfig):
     """See ``configs/data/multi30k.yaml``."""
 
     name: Literal["multi30k"]
@@ -163,10 +132,6 @@ class Multi30kConfig:
     target: Language
     only: Language | None
     test: Literal["test_2016_flickr", "test_2017_flickr", "test_2017_mscoco", "test_2018_flickr"]
-    max_length: Length
-    batch_tokens: BatchTokens
-    tokenizer: TokenizerConfig
-    memory_gb: Gigabytes
 
 
 @register("data", "multi30k", Multi30kConfig)
@@ -179,22 +144,21 @@ def multi30k(config: Multi30kConfig, split: Split) -> Dataset:
     """
     languages = [config.source, config.target] if config.only is None else [config.only]
 
-    def corpus_of(wanted: Split) -> Corpus:
-        part = config.test if wanted == "test" else wanted
-        files = [_multi30k_file(config.root, f"{part}.{language}.gz") for language in languages]
-        where = f"the {part} part of Multi30k"
-        source: Source = PairSource(where, [files], ())
-        if config.only is not None:
-            source = FileSource(where, [(path.name, path) for path in files], field="text", lines=True)
-        return Corpus(source, take_stock(source, Reading()), Reading())
+    def files_of(part: Split) -> list[Path]:
+        name = config.test if part == "test" else part
+        return [_multi30k_file(config.root, f"{name}.{language}.gz") for language in languages]
 
+    def source_of(part: Split) -> Source:
+        where = f"the {config.test if part == 'test' else part} part of Multi30k"
+        if config.only is None:
+            return PairSource(where, [files_of(part)], ())
+        return FileSource(where, [(path.name, path) for path in files_of(part)], field="text", lines=True)
+
+    corpora = Corpora(source=source_of, reading=Reading(), parts=SPLITS)
     sequences = open_sequences(
-        split, corpus_of, config.tokenizer, sides=len(languages), longest=config.max_length,
-        batch_tokens=config.batch_tokens, memory_gb=config.memory_gb,
-    )  # fmt: skip
-    part = config.test if split == "test" else split
-    files = [_multi30k_file(config.root, f"{part}.{language}.gz") for language in languages]
-    sequences.original = all(path.suffix == ".gz" for path in files)  # whose sums were found right
+        split, corpora, config, sides=len(languages), longest=config.max_length, batch_tokens=config.batch_tokens
+    )
+    sequences.original = all(path.suffix == ".gz" for path in files_of(split))  # whose sums were found right
     return sequences
 
 
@@ -203,19 +167,5 @@ def _multi30k_file(root: str | None, name: str) -> Path:
         raise ConfigError(
             f"Multi30k has no {name.removesuffix('.gz')}", "choose another data.test=, or other languages"
         )
-    url, sum = MULTI30K_URL + name, MULTI30K_SHA256[name]
-    if root is None:
-        return download([url], cache_dir() / "data" / "multi30k" / name, sha256=sum)
-    folder = find_root(root)
-    for path in (folder / name, folder / name.removesuffix(".gz")):
-        if path.is_file():
-            if path.suffix == ".gz" and checksum(path) != sum:
-                raise DataError(
-                    f"{printable(path)} has the wrong sum: it is damaged, or another file",
-                    f"get {url} (sha256 {sum}) again; for other pairs use data=pairs",
-                )
-            return path
-    raise DataError(
-        f"there is no {name}, packed or not, in {printable(folder)}",
-        f"put {url} (sha256 {sum}) there, or leave data.root= out to have it downloaded",
-    )
+    published = Published(name, [MULTI30K_URL + name], {"sha256": MULTI30K_SHA256[name]})
+    return published.find(root, cache_dir() / "data" / "multi30k")

@@ -3,71 +3,56 @@
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass as plain_dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from aigc_cli.config import STRICT
+from aigc_cli.config.schema import STRICT
 from aigc_cli.data.base import Dataset, Split
 from aigc_cli.data.cache import find_root
-from aigc_cli.data.decode import Unreadable, decode_image
-from aigc_cli.data.encoded import Encoded, open_encoded
-from aigc_cli.data.images import Channels, CutConfig, Size, cut
+from aigc_cli.data.image_sets import EncodedImages, ImageFilesConfig, open_encoded
+from aigc_cli.data.splits import SPLIT_WORDS, part_for, parts_by, rows_of, split_named
 from aigc_cli.errors import ConfigError, DataError, ResourceError, suggest
+from aigc_cli.modalities.image_decode import Unreadable
 from aigc_cli.registry import register
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-SPLIT_WORDS: Mapping[str, Split] = {
-    "train": "train",
-    "training": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "dev": "val",
-    "test": "test",
-}
 IMAGE_NAMES = ("image", "img", "images", "picture", "pixels", "jpg", "jpeg", "png")
 LABEL_NAMES = ("label", "labels", "class", "target", "fine_label", "coarse_label", "category")
 
 
 @dataclass(config=STRICT, frozen=True, kw_only=True)
-class ParquetConfig(CutConfig):
+class ParquetConfig(ImageFilesConfig):
     """See ``configs/data/parquet.yaml``."""
 
     name: Literal["parquet"]
-    root: str | None
     image_column: str | None
     label_column: str | None
-    size: Size
-    channels: Channels
-    flip: bool
-    max_bad: Annotated[int, Field(ge=0)]
-    memory_gb: Annotated[float, Field(gt=0)]
 
 
 @register("data", "parquet", ParquetConfig)
 def parquet(config: ParquetConfig, split: Split) -> Dataset:
-    """Any parquet file, or folder of them, with a column of encoded images."""
-    if config.root is None:
-        raise ConfigError("data=parquet needs data.root=", "name a parquet file or a folder of them")
-    groups = split_files(find_root(config.root))
-    shape = (config.channels, config.size, config.size)
+    """Any parquet file, or folder of them, with a column of encoded images.
+
+    Raises:
+        ConfigError: no `root`, no such column, or fractions that leave the split empty.
+        DataError: no images, too many unreadable ones, or a file that is broken.
+        ResourceError: even encoded, the images take more than ``data.memory_gb``.
+    """
+    parts = parts_of(find_root(config.root, "name a parquet file or a folder of them"))
+    part, cut = part_for(split, parts, config.cut)
     columns = (config.image_column, config.label_column)
-    paths = groups.get(split, groups["train"])
-    files = read_parquet(paths, shape, columns=columns, memory_gb=config.memory_gb)
-    if split == "train" or split not in groups:
-        val_fraction = 0.0 if "val" in groups else config.val_fraction
-        test_fraction = 0.0 if "test" in groups else config.test_fraction
-        files = files.take(cut(len(files), split, "parquet", val_fraction=val_fraction, test_fraction=test_fraction))
-    return open_encoded(files, flip=config.flip, memory_gb=config.memory_gb, max_bad=config.max_bad)
+    files = read_parquet(parts[part], config.shape, columns=columns, memory_gb=config.memory_gb)
+    if part == "train":
+        files = files.take(rows_of(split, len(files), cut, "parquet"))
+    return open_encoded(files, config)
 
 
 def read_parquet(
@@ -76,8 +61,8 @@ def read_parquet(
     *,
     columns: tuple[str | None, str | None] = (None, None),
     memory_gb: float = 4.0,
-) -> Encoded:
-    """All images of some parquet files, in memory as they are encoded; `columns` names images and labels, if need be.
+) -> EncodedImages:
+    """All images of some parquet files, in memory as they are encoded; `columns` may name images and labels.
 
     Raises:
         ConfigError: there is no such column.
@@ -85,8 +70,8 @@ def read_parquet(
         ResourceError: even encoded, the images take more than `memory_gb`.
     """
     images, labels, classes = _read(paths, columns, memory_gb)
-    return Encoded(
-        decode=_Cells(images, shape),
+    return EncodedImages(
+        read=partial(_cell, images),
         shape=shape,
         names=_RowNames(paths[0] if len(paths) == 1 else paths[0].parent, len(images)),
         identity=json.dumps([[str(path), path.stat().st_size, path.stat().st_mtime_ns] for path in paths]),
@@ -95,7 +80,7 @@ def read_parquet(
     )
 
 
-def split_files(root: Path) -> dict[Split, list[Path]]:
+def parts_of(root: Path) -> dict[Split, list[Path]]:
     """The parquet files of each split under `root`, sorted; all of them are "train" where no name says otherwise.
 
     Raises:
@@ -105,18 +90,11 @@ def split_files(root: Path) -> dict[Split, list[Path]]:
     paths = [path for path in found if not path.name.startswith(".")]
     if not paths:
         raise DataError(f"there are no parquet files in {root}", "point data.root= at a folder with *.parquet files")
-    words = {path: None if path == root else _split_word(path) for path in paths}
-    if "train" not in words.values():
+    words = [split_named(path.name) or SPLIT_WORDS.get(path.parent.name.lower()) for path in paths]
+    if root.is_file() or "train" not in words:
         return {"train": paths}
-    groups: dict[Split, list[Path]] = {}
-    for path in paths:
-        groups.setdefault(words[path] or "train", []).append(path)
-    return groups
-
-
-def _split_word(path: Path) -> Split | None:
-    word = re.match(r"[a-z]*", path.name.lower())
-    return SPLIT_WORDS.get(word[0] if word else "") or SPLIT_WORDS.get(path.parent.name.lower())
+    places = parts_by([word or "train" for word in words])  # files of any other name are trained on
+    return {split: [paths[place] for place in part] for split, part in places.items()}
 
 
 def _read(
@@ -158,7 +136,7 @@ def _column_bytes(metadata: pa.FileMetaData, column: str) -> int:
 
 
 def _columns(schema: pa.Schema, named: tuple[str | None, str | None], path: Path) -> tuple[str, str | None]:
-    """The names of the image column and of the label column, as given or as they can be told."""
+    """The names of the image column and of the label column, as given, or else by their types and usual names."""
     import pyarrow.types as types
 
     for key, name in zip(("image_column", "label_column"), named, strict=True):
@@ -203,7 +181,7 @@ def _labels(column: pa.ChunkedArray, name: str, schema: pa.Schema) -> tuple[np.n
     if labels.min() < 0 or (known and labels.max() >= len(known)):
         raise DataError(
             f"{name} holds {labels.min()} to {labels.max()}, outside of its classes",
-            "number the classes from 0, and every row's class",
+            "number the classes from 0, and give every row the number of its class",
         )
     return labels, known or tuple(str(index) for index in range(int(labels.max()) + 1))
 
@@ -217,16 +195,11 @@ def _hub_classes(schema: pa.Schema, column: str) -> tuple[str, ...]:
         return ()
 
 
-@plain_dataclass(frozen=True)
-class _Cells:
-    images: pa.ChunkedArray
-    shape: tuple[int, int, int]
-
-    def __call__(self, index: int) -> np.ndarray:
-        cell = self.images[index].as_py()
-        if cell is None:
-            raise Unreadable("it has no bytes")
-        return decode_image(cell, self.shape[1], self.shape[0])
+def _cell(images: pa.ChunkedArray, index: int) -> bytes:
+    content: bytes | None = images[index].as_py()
+    if content is None:
+        raise Unreadable("it has no bytes")
+    return content
 
 
 @plain_dataclass(frozen=True)

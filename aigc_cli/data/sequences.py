@@ -1,52 +1,54 @@
-"""Texts of which each is an item of its own, padded to the longest beside it: documents, or pairs of them."""
+"""Documents, or pairs of texts, as items: each is padded to the longest in its batch."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
+from pydantic import Field
+from pydantic.dataclasses import dataclass
 
-from aigc_cli.data.base import Batch, Dataset, DataSpec, Gatherer, Order, Plan, Split
-from aigc_cli.data.codecs import TextCodec
+from aigc_cli.config.schema import STRICT
+from aigc_cli.data.base import BatchPlan, Gatherer, Order, Split
+from aigc_cli.data.corpus import Corpora, tokenizer_for
 from aigc_cli.data.orders import BucketOrder
-from aigc_cli.data.text_cache import Corpus, digest_of, tokenizer_for
-from aigc_cli.data.text_report import Lines, lines_about, too_little
+from aigc_cli.data.text_dataset import Lines, TextDataset, TokensConfig, lines_about, too_little
 from aigc_cli.data.token_files import Tokens, sequence_tokens
-from aigc_cli.data.tokenizers import PAD, SPECIALS, TokenizerConfig
+from aigc_cli.modalities.base import Batch
+from aigc_cli.modalities.text import TextCodec
+from aigc_cli.modalities.tokenizers import PAD
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
 
-class Sequences(Dataset):
+@dataclass(config=STRICT, frozen=True, kw_only=True)
+class SequencesConfig(TokensConfig):
+    """The keys of datasets whose batches are counted in tokens."""
+
+    max_length: Annotated[int, Field(ge=4, le=1 << 16)]
+    batch_tokens: Annotated[int, Field(ge=1)] | None  # takes the place of trainer.batch_size
+
+
+class Sequences(TextDataset):
     """Sequences of `bos`, text and `eos`, int64 (n, t), filled up with `pad` to the longest of a batch.
 
-    Of pairs, `content` is the target and `source` the source, padded apart from each other. In training, a batch holds
-    items of like length. A sequence that was cut, because it has more than `longest` tokens, has no `eos`.
+    Of pairs, `content` is the target and `source` the source, each padded to its own longest. In training, a batch
+    holds items of similar length. A sequence that was cut, because it has more than `longest` tokens, has no `eos`.
     """
 
     def __init__(
         self, tokens: Tokens, codec: TextCodec, longest: int, *, resident: bool, batch_tokens: int | None, lines: Lines
     ) -> None:
-        self.codec = codec
-        self.extent = tokens.extent
-        self._lines = lines
+        super().__init__(tokens, codec, longest, ["sequences", longest], lines)
         self._batch_tokens = batch_tokens
         self._sides = [
             _Side(tokens.load(side, resident=resident), tokens.offsets(side)) for side in range(tokens.sides)
         ]
-        modality = "pairs" if tokens.sides == 2 else "text"
-        fingerprint = digest_of(["sequences", longest, tokens.key])
-        self.spec = DataSpec(modality, (longest,), (), codec.tokenizer.vocab_size, SPECIALS, fingerprint)
 
     def __len__(self) -> int:
         return len(self._sides[0])
-
-    def resident(self) -> Batch | None:
-        """None: items have no length in common."""
-        return None
 
     def read(self, index: int) -> tuple[Tensor, int | None]:
         """One target, or text, filled up to the longest that is allowed."""
@@ -55,14 +57,14 @@ class Sequences(Dataset):
         return torch.from_numpy(self._sides[-1].padded(np.array([index]), self.spec.shape[0])[0]), None
 
     def gatherer(self, device: torch.device | str) -> Gatherer:
-        """Pads on the CPU, whatever `device` the batches go to."""
+        """Pads on the CPU: the lengths, which say how wide a batch is, would have to come back from a GPU."""
         return _Padder(self._sides)
 
-    def order(self, plan: Plan, device: torch.device | str) -> Order:
-        """Items of like length together: see :class:`BucketOrder`."""
+    def order(self, plan: BatchPlan, device: torch.device | str) -> Order:
+        """Items of similar length together: see :class:`BucketOrder`."""
         return BucketOrder(self._longer_side(), plan, batch_tokens=self._batch_tokens)
 
-    def padding(self, plan: Plan) -> float:
+    def padding(self, plan: BatchPlan) -> float:
         """The share of the tokens in an epoch's batches that is `pad`."""
         order = BucketOrder(self._longer_side(), plan, batch_tokens=self._batch_tokens)
         full = real = 0
@@ -74,15 +76,11 @@ class Sequences(Dataset):
                 real += int(lengths.sum())
         return 1 - real / full
 
-    def problems(self) -> list[str]:
-        """What was wrong with the text, and what was cut or left out."""
-        return self._lines.problems
-
     def describe(self) -> list[str]:
         """How much text there is, in what tokens, and how much of a batch is padding."""
         if self._batch_tokens is None:
             return self._lines.notes
-        share = self.padding(Plan(1, 0))
+        share = self.padding(BatchPlan(1, 0))
         said = f"batches of up to {self._batch_tokens:,} tokens (data.batch_tokens, not trainer.batch_size)"
         return [*self._lines.notes, f"{said}, of which {share:.1%} are padding"]
 
@@ -126,13 +124,12 @@ class _Padder:
 
 def open_sequences(
     split: Split,
-    corpus_of: Callable[[Split], Corpus],
-    tokenizer: TokenizerConfig,
+    corpora: Corpora,
+    config: TokensConfig,
     *,
     sides: int,
     longest: int,
     batch_tokens: int | None = None,
-    memory_gb: float,
 ) -> Sequences:
     """The documents or pairs of a split, in the tokens of a tokenizer that is made for the training split.
 
@@ -141,14 +138,14 @@ def open_sequences(
     Raises:
         ConfigError: there is nothing in the split.
     """
-    train = corpus_of("train")
-    made = tokenizer_for(tokenizer, train)
-    corpus = train if split == "train" else corpus_of(split)
+    train = corpora["train"]
+    tokenizer = tokenizer_for(config.tokenizer, train)
+    corpus = train if split == "train" else corpora[split]
     leave_out = sides == 2 and split == "train"
-    tokens = sequence_tokens(corpus, made, sides=sides, longest=longest, leave_out=leave_out)
+    tokens = sequence_tokens(corpus, tokenizer, sides=sides, longest=longest, leave_out=leave_out)
     if not tokens.extent.documents:
         left_out = f" but {tokens.left_out} pairs that are too long or empty" if tokens.left_out else ""
         raise too_little(split, corpus, f"nothing in it{left_out}")
-    lines = lines_about(split, corpus, tokens, made, tokenizer)
-    resident = tokens.nbytes() <= memory_gb * 1e9
-    return Sequences(tokens, TextCodec(made), longest, resident=resident, batch_tokens=batch_tokens, lines=lines)
+    lines = lines_about(split, corpus, tokens, tokenizer, config)
+    resident = tokens.fit(config.memory_gb)
+    return Sequences(tokens, TextCodec(tokenizer), longest, resident=resident, batch_tokens=batch_tokens, lines=lines)

@@ -7,15 +7,24 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import zip_longest
 from pathlib import Path
-from typing import Literal, NamedTuple, Protocol
+from typing import Annotated, Literal, NamedTuple, Protocol
 
+from pydantic import Field, field_validator
 from pydantic.dataclasses import dataclass
 
-from aigc_cli.config import STRICT
-from aigc_cli.data.base import Split
-from aigc_cli.data.images import CutConfig
-from aigc_cli.data.text_files import Reading, identity_of, kind_of, lines_of, printable, rows_of, text_of
-from aigc_cli.errors import ConfigError, DataError
+from aigc_cli.config.schema import STRICT
+from aigc_cli.data.splits import CutConfig, place_of
+from aigc_cli.errors import DataError
+from aigc_cli.modalities.text_files import (
+    Reading,
+    identity_of,
+    kind_of,
+    known_encoding,
+    lines_of,
+    printable,
+    rows_of,
+    text_of,
+)
 
 PIECE = 1 << 16  # characters; what tokenizers are handed at a time
 By = Literal["position", "document"]
@@ -36,7 +45,7 @@ class Source(Protocol):
     identity: str  # changes when the content may have
 
     def pieces(self, reading: Reading) -> Iterator[Piece]:
-        """Everything, in order; what is wrong with it is told to `reading`."""
+        """Everything, in order; `reading` notes what is wrong with it."""
 
 
 class FileSource:
@@ -49,7 +58,7 @@ class FileSource:
         self.identity = json.dumps(["files", identity_of(files), field, lines])
 
     def pieces(self, reading: Reading) -> Iterator[Piece]:
-        """See :class:`Source`; rows and lines without a character but white space are left out."""
+        """See :class:`Source`; rows and lines of white space alone are left out."""
         for name, path in self.files:
             if kind_of(path) in (".jsonl", ".csv", ".tsv"):
                 yield from _whole(rows_of(path, [self.field], reading))
@@ -87,7 +96,7 @@ class PairSource:
         """See :class:`Source`; each piece is a pair.
 
         Raises:
-            DataError: two files have not as many lines.
+            DataError: two files differ in their numbers of lines.
         """
         for part in self.parts:
             rows = _lines(part, reading) if len(part) == 2 else rows_of(part[0], self.fields, reading)
@@ -128,12 +137,6 @@ def in_pieces(blocks: Iterable[str], place: float) -> Iterator[Piece]:
         yield Piece((rest,), True, place)
 
 
-def place_of(*parts: str) -> float:
-    """A hash of some text, uniform in [0, 1)."""
-    digest = hashlib.sha256("\0".join(parts).encode("utf-8", "surrogatepass")).digest()
-    return int.from_bytes(digest[:6], "big") / 2**48
-
-
 class Share(NamedTuple):
     """Which of a source's pieces a split takes: those between two bounds of what `of` counts."""
 
@@ -168,33 +171,19 @@ def selected(pieces: Iterable[Piece], share: Share) -> Iterator[Piece]:
 
 
 @dataclass(config=STRICT, frozen=True, kw_only=True)
-class SplitConfig(CutConfig):
-    """How a source is split that has no splits of its own."""
+class TextFilesConfig(CutConfig):
+    """The keys of a person's own text, in files of any layout."""
 
-    split_by: By
+    root: str | None
+    encoding: str
+    max_broken: Annotated[float, Field(ge=0, le=1)]
 
+    @field_validator("encoding")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        return known_encoding(name)
 
-def cut_text(
-    split: Split, where: str, *, by: By, unit: Literal["characters", "documents"], total: int, val_fraction: float,
-    test_fraction: float,
-) -> Share:  # fmt: skip
-    """The share of `split`: training comes first, then validation, then test; or as a hash of each document says.
-
-    Raises:
-        ConfigError: the fractions leave nothing for `split`.
-    """
-    if by == "document":  # the test part does not depend on `val_fraction`
-        edges = {"test": (0.0, test_fraction), "val": (test_fraction, test_fraction + val_fraction)}
-        first, stop = edges.get(split, (test_fraction + val_fraction, 1.0))
-        share = Share("places", first, stop)
-    else:
-        train, val = int(total * (1 - val_fraction - test_fraction)), int(total * (1 - test_fraction))
-        bounds = {"train": (0, train), "val": (train, val), "test": (val, total)}
-        share = Share(unit, *bounds[split])
-    if share.first >= share.stop:
-        raise ConfigError(
-            f"the {split} split of {where} is empty: data.val_fraction={val_fraction:g} and "
-            f"data.test_fraction={test_fraction:g} of {total} {unit} leave it nothing",
-            "change the fractions, or use more text",
-        )
-    return share
+    @property
+    def reading(self) -> Reading:
+        """How the files are read."""
+        return Reading(self.encoding, self.max_broken)

@@ -15,11 +15,11 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from aigc_cli.data.base import Extent
-from aigc_cli.data.cache import cache_dir
-from aigc_cli.data.text_cache import Corpus, digest_of
+from aigc_cli.data.cache import cache_dir, digest_of
+from aigc_cli.data.corpus import Corpus
 from aigc_cli.data.text_sources import Piece
-from aigc_cli.data.tokenizers import BOS, EOS, UNK, Tokenizer
 from aigc_cli.files import resource_errors, sync, write_json
+from aigc_cli.modalities.tokenizers import BOS, EOS, UNK, Tokenizer
 from aigc_cli.progress import progress
 
 TOGETHER = 1 << 20  # characters tokenized at a time
@@ -38,12 +38,16 @@ class Tokens:
     extent: Extent
     unknown: int  # tokens that stand for a character which the vocabulary lacks
     lacking: str  # some of those characters
-    cut: int  # sequences that were longer than allowed, and are cut
-    left_out: int  # pairs that are not here, because they were
+    cut: int  # sequences that were longer than allowed
+    left_out: int  # pairs that were longer than allowed, or had an empty side
 
     def nbytes(self) -> int:
         """The bytes of all streams."""
         return sum((self.folder / f"{side}.bin").stat().st_size for side in range(self.sides))
+
+    def fit(self, memory_gb: float) -> bool:
+        """Whether they may be held in memory."""
+        return self.nbytes() <= memory_gb * 1e9
 
     def load(self, side: int = 0, *, resident: bool) -> np.ndarray:
         """The stream of a side (tokens,), in memory or mapped to it."""
@@ -123,7 +127,7 @@ class _Tally:
         self.lacking: set[str] = set()
 
     def first_target(self, text: str, ids: np.ndarray) -> None:
-        """The first token of a stream is nothing's target, nor is its text."""
+        """Takes the first token of a stream, and its text, out of the targets: nothing comes before it."""
         unknown = int(ids[0]) == UNK  # a character, of any size
         characters, size = (1, len(text[0].encode())) if unknown else self.tokenizer.size_of(int(ids[0]))
         self.targets, self.characters, self.bytes = -1, -characters, -size
@@ -191,7 +195,7 @@ class _Sequences:
             self.lengths[side].append(len(kept))
             text, ended = "".join(self._texts[side]), len(kept) == len(whole)
             self.tally.note_unknown(text, kept)
-        self.tally.tokens += 1  # bos, which is nothing's target
+        self.tally.tokens += 1  # bos, which is never a target
         ids = kept[1:-1] if ended else kept[1:]
         self.tally.add(text if ended else self.tokenizer.decode(ids.tolist()), ids, ends=ended)
         self.tally.documents += 1
@@ -202,7 +206,7 @@ class _Sequences:
 
 
 def _together(corpus: Corpus) -> Iterator[list[Piece]]:
-    """Pieces by the group, so that all cores have some to tokenize."""
+    """Pieces in groups, so that all cores have some to tokenize."""
     group: list[Piece] = []
     size = 0
     with progress(None, f"tokenizing {corpus.source.where}", "B") as bar:

@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 import gzip
-import hashlib
-import json
 import warnings
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from pydantic.dataclasses import dataclass
 
-from aigc_cli.config import STRICT
+from aigc_cli.config.schema import STRICT
 from aigc_cli.data.archives import unpack
 from aigc_cli.data.base import Dataset, Split
-from aigc_cli.data.cache import cache_dir, find_root
-from aigc_cli.data.download import download
-from aigc_cli.data.encoded import decode_once
-from aigc_cli.data.images import Fraction, ImageDataset, Size, cut, rescale
-from aigc_cli.data.parquet import read_parquet, split_files
+from aigc_cli.data.cache import cache_dir, digest_of, find_root
+from aigc_cli.data.download import Published
+from aigc_cli.data.image_sets import decode_once
+from aigc_cli.data.images import ImageDataset, ImagesConfig, rescale
+from aigc_cli.data.parquet import parts_of, read_parquet
+from aigc_cli.data.splits import Cut, Fraction, rows_of
 from aigc_cli.errors import DataError
-from aigc_cli.files import checksum, write_atomically
 from aigc_cli.registry import register
 
 if TYPE_CHECKING:
@@ -34,10 +32,8 @@ LARGEST_IDX = 1 << 27  # bytes; the largest of the files has 47 million
 
 
 @dataclass(config=STRICT, frozen=True, kw_only=True)
-class _Config:
+class _Config(ImagesConfig):
     root: str | None
-    size: Size
-    flip: bool
     val_fraction: Fraction
 
 
@@ -83,7 +79,7 @@ def cifar10(config: CIFAR10Config, split: Split) -> Dataset:
 def _cifar10_parquet(root: Path, *, train: bool) -> tuple[Tensor, np.ndarray]:
     import torch
 
-    groups = split_files(root)
+    groups = parts_of(root)
     if not {"train", "test"} <= set(groups):
         raise DataError(
             f"{root} lacks train-*.parquet or test-*.parquet",
@@ -93,9 +89,7 @@ def _cifar10_parquet(root: Path, *, train: bool) -> tuple[Tensor, np.ndarray]:
     files = read_parquet(paths, (3, 32, 32))
     if files.labels is None or files.labels.max() >= len(CIFAR10_CLASSES):
         raise DataError(f"{paths[0]} does not hold the labels of CIFAR-10", "for other images use data=parquet")
-    stamps = [[str(path), path.stat().st_size, path.stat().st_mtime_ns] for path in paths]
-    key = hashlib.sha256(json.dumps(stamps).encode()).hexdigest()[:16]
-    pixels = decode_once(files, cache_dir() / "data" / "cifar10" / f"pixels-{key}.npy")
+    pixels = decode_once(files, cache_dir() / "data" / "cifar10" / f"pixels-{digest_of(files.identity)[:16]}.npy")
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The given NumPy array is not writable")  # nothing writes to it
         return torch.from_numpy(pixels), files.labels
@@ -105,25 +99,18 @@ def _cifar10_home(root: Path | None) -> Path:
     """The folder with ``cifar-10-batches-py`` in it, downloaded and unpacked where that has to be."""
     from torchvision.datasets import CIFAR10
 
-    batches, archive = CIFAR10.base_folder, CIFAR10.filename
+    batches, archive = CIFAR10.base_folder, Published(CIFAR10.filename, [CIFAR10.url], {"md5": CIFAR10.tgz_md5})
     unpacked = cache_dir() / "data" / "cifar10" / "unpacked"
-    places = [unpacked] if root is None else [root, root.parent]
-    for place in places:
+    for place in [unpacked] if root is None else [root, root.parent]:
         if (place / batches).is_dir() and root in (None, place, place / batches):
             return place
     if root is None:
-        packed = download([CIFAR10.url], unpacked.with_name(archive), md5=CIFAR10.tgz_md5)
+        packed = archive.find(None, unpacked.parent)
     else:
-        packed = root if root.is_file() else root / archive
-        expected = f"{CIFAR10.url} (md5 {CIFAR10.tgz_md5})"
+        packed = root if root.is_file() else root / archive.name
         if not packed.is_file():
-            raise DataError(
-                f"there is no CIFAR-10 in {root}: neither train-*.parquet and test-*.parquet, nor {batches}/, "
-                f"nor {archive}",
-                f"put {expected} there, or leave data.root= out to have it downloaded",
-            )
-        if checksum(packed, "md5") != CIFAR10.tgz_md5:
-            raise DataError(f"{packed} has the wrong sum: it is damaged, or another file", f"get {expected} again")
+            raise archive.missing(root, f", nor {batches}/, nor train-*.parquet and test-*.parquet")
+        archive.checked(packed)
     if (unpacked / batches).is_dir():  # torchvision looks at the sum of each of its files
         return unpacked
     return unpack(packed, unpacked, max_bytes=10**9)
@@ -158,64 +145,40 @@ def fashion_mnist(config: FashionMNISTConfig, split: Split) -> ImageDataset:
 
 
 def _idx_dataset(config: Any, split: Split, name: str, kind: str, classes: Sequence[str]) -> ImageDataset:
+    import torch
+    import torchvision
     from torch.nn.functional import pad
-    from torchvision.datasets.mnist import read_image_file, read_label_file
 
-    images, labels = _idx_files(config.root, name, kind, "t10k" if split == "test" else "train")
-    try:
-        content, targets = read_image_file(str(images)).unsqueeze(1), read_label_file(str(labels)).numpy()
-        if len(content) != len(targets) or targets.max() >= len(classes):
-            raise ValueError("the labels do not fit the images")
-    except (OSError, ValueError, AssertionError, TypeError, KeyError, IndexError, RuntimeError) as error:
-        raise DataError(f"{images} and {labels.name} are damaged: {error}", "remove them and get them again") from error
+    source, part = getattr(torchvision.datasets, kind), "t10k" if split == "test" else "train"
+    found = []
+    for file, md5 in source.resources:
+        if file.startswith(part):
+            published = Published(file, [mirror + file for mirror in source.mirrors], {"md5": md5})
+            found.append(published.find(config.root, cache_dir() / "data" / name, (f"{kind}/raw", "raw", "")))
+    images, labels = _read_idx(found[0], 3), _read_idx(found[1], 1)
+    if len(images) != len(labels) or labels.max() >= len(classes):
+        raise DataError(f"{found[0]} and {found[1].name} do not belong together", "remove them and get them again")
+    content = torch.from_numpy(images).unsqueeze(1)
     if config.size == 32:
         content = pad(content, (2, 2, 2, 2))  # the customary way to a power of two: no pixel is changed
-    return _split_of(config, split, content, targets, classes)
+    return _split_of(config, split, content, labels.astype(np.int64), classes)
 
 
-def _idx_files(root: str | None, name: str, kind: str, prefix: str) -> Iterator[Path]:
-    """The plain files of images and of labels whose names begin with `prefix`, fetched or unpacked as needed."""
-    import torchvision
+def _read_idx(path: Path, dimensions: int) -> np.ndarray:
+    """The array of bytes in a file of MNIST's format: a magic number, its sizes, its content; all big-endian.
 
-    source = getattr(torchvision.datasets, kind)
-    cached = cache_dir() / "data" / name
-    base = cached if root is None else find_root(root)
-    folders = [base / kind / "raw", base / "raw", base]
-    for file, md5 in source.resources:
-        if not file.startswith(prefix):
-            continue
-        packed = [folder / file for folder in folders if (folder / file).is_file()]
-        plain = [path for folder in folders if (path := (folder / file).with_suffix("")).is_file()]
-        if plain:
-            yield plain[0]
-            continue
-        if not packed and root is None:
-            packed = [download([mirror + file for mirror in source.mirrors], cached / file, md5=md5)]
-        if not packed:
-            listed = ", ".join(str(folder) for folder in folders)
-            raise DataError(
-                f"there is no {file} (packed or not) in {listed}",
-                f"put {source.mirrors[0]}{file} (md5 {md5}) there, or leave data.root= out to have it downloaded",
-            )
-        if checksum(packed[0], "md5") != md5:
-            raise DataError(
-                f"{packed[0]} has the wrong sum: it is damaged, or another file",
-                f"get {source.mirrors[0]}{file} (md5 {md5}) again",
-            )
-        yield _gunzip(packed[0], (cached / file).with_suffix(""))
-
-
-def _gunzip(packed: Path, plain: Path) -> Path:
+    Raises:
+        DataError: it is damaged.
+    """
     try:
-        with gzip.open(packed) as file:
-            content = file.read(LARGEST_IDX + 1)
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{packed} is damaged: {error}", "get it again") from error
-    if len(content) > LARGEST_IDX:
-        raise DataError(f"{packed} unpacks to more than {LARGEST_IDX} bytes", "get it again from a source you trust")
-    plain.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(plain, content)
-    return plain
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            content = bytearray(file.read(LARGEST_IDX + 1))
+        magic, *shape = np.frombuffer(content, ">i4", 1 + dimensions).tolist()
+        if magic != 0x800 + dimensions or len(content) > LARGEST_IDX:
+            raise ValueError(f"it does not hold bytes in {dimensions} dimensions")
+        return np.frombuffer(content, np.uint8, offset=4 * (1 + dimensions)).reshape(shape)
+    except (OSError, EOFError, zlib.error, ValueError) as error:
+        raise DataError(f"{path} is damaged: {error}", "remove it and get it again") from error
 
 
 def _split_of(config: Any, split: Split, content: Tensor, labels: np.ndarray, classes: Sequence[str]) -> ImageDataset:
@@ -224,7 +187,7 @@ def _split_of(config: Any, split: Split, content: Tensor, labels: np.ndarray, cl
 
     rows = np.arange(len(content))
     if split != "test":
-        rows = cut(len(content), split, config.name, val_fraction=config.val_fraction)
+        rows = rows_of(split, len(content), Cut(val=config.val_fraction), config.name)
     index = torch.from_numpy(rows)
     chosen = rescale(content[index].contiguous(), config.size)
     return ImageDataset(chosen, torch.from_numpy(labels)[index], classes, flip=config.flip)

@@ -2,56 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from aigc_cli.data.base import Batch, Dataset, DataSpec, Extent, Gatherer, Order, Plan, Split
-from aigc_cli.data.codecs import TextCodec
+from aigc_cli.data.base import BatchPlan, Gatherer, Order, Split
+from aigc_cli.data.corpus import Corpora, tokenizer_for
 from aigc_cli.data.orders import WindowOrder
-from aigc_cli.data.text_cache import Corpus, digest_of, tokenizer_for
-from aigc_cli.data.text_report import Lines, lines_about, too_little
+from aigc_cli.data.text_dataset import Lines, TextDataset, TokensConfig, lines_about, too_little
 from aigc_cli.data.token_files import Tokens, stream_tokens
-from aigc_cli.data.tokenizers import EOS, FIRST, PAD, SPECIALS, UNK, Tokenizer, TokenizerConfig
 from aigc_cli.errors import ConfigError
+from aigc_cli.modalities.base import Batch
+from aigc_cli.modalities.text import TextCodec
+from aigc_cli.modalities.tokenizers import EOS, FIRST, PAD, UNK, Tokenizer
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
 
-class Windows(Dataset):
+class Windows(TextDataset):
     """Windows of one long stream of tokens: an item is `context` + 1 of them, int64; the last is only predicted.
 
-    In training, item i of an epoch begins at a place of its own draw among the `context` from ``i * context`` on. In
-    order, it begins at ``i * context``, so that all items together have each token but the first as a target once; the
-    last is filled up with `pad`, which is no target.
+    In training, item i of an epoch begins at ``i * context`` plus a random offset below `context`, drawn anew in each
+    epoch, so that a model does not see the same cuts again. In order, it begins at ``i * context``, so that all items
+    together have each token but the first as a target once; the last is filled up with `pad`, which is not a target.
     """
-
-    codec: TextCodec
-    extent: Extent
 
     def __init__(self, tokens: Tokens, codec: TextCodec, context: int, *, resident: bool, lines: Lines) -> None:
         import torch
 
-        self.codec = codec
-        self.extent = tokens.extent
+        super().__init__(tokens, codec, context + 1, ["windows", context], lines)
         self.context = context
-        self._lines = lines
         stream = torch.from_numpy(tokens.load(resident=resident))
         short = context + 1 - len(stream)
         self._stream = torch.nn.functional.pad(stream.int(), (0, short), value=PAD) if short > 0 else stream
         self._resident = resident
-        self._on = lru_cache(maxsize=2)(self._move)
-        fingerprint = digest_of(["windows", context, tokens.key])
-        self.spec = DataSpec("text", (context + 1,), (), codec.tokenizer.vocab_size, SPECIALS, fingerprint)
+        self._on = lru_cache(maxsize=2)(self._move)  # on the device that trains, and on the CPU for single items
 
     def __len__(self) -> int:
         return max(1, -(-(self.extent.tokens - 1) // self.context))
-
-    def resident(self) -> Batch | None:
-        """None: windows are not held, but cut out of the stream."""
-        return None
 
     def read(self, index: int) -> tuple[Tensor, int | None]:
         """One window, in its place in order."""
@@ -60,20 +50,12 @@ class Windows(Dataset):
         return self._on("cpu")(torch.tensor([index])).content[0], None
 
     def gatherer(self, device: torch.device | str) -> Gatherer:
-        """Cuts windows out of the stream, on `device` where it fits in memory."""
+        """Cuts windows out of the stream, on `device` if the stream may be held in memory."""
         return self._on(str(device) if self._resident else "cpu")
 
-    def order(self, plan: Plan, device: torch.device | str) -> Order:
+    def order(self, plan: BatchPlan, device: torch.device | str) -> Order:
         """A permutation an epoch, and a draw for each window."""
         return WindowOrder(len(self), plan, device)
-
-    def problems(self) -> list[str]:
-        """What was wrong with the text."""
-        return self._lines.problems
-
-    def describe(self) -> list[str]:
-        """How much text there is, in what tokens."""
-        return self._lines.notes
 
     def _move(self, device: str) -> _WindowGatherer:
         import torch
@@ -100,7 +82,8 @@ class _WindowGatherer:
         last = len(self._windows) - 1
         windows = self._windows.index_select(0, starts.clamp(max=last)).long()
         if uniform is None:
-            # The last window would reach over the end: what of the window before the end it shares moves to its left.
+            # The last window would reach beyond the end of the stream. So the last whole window is taken in its place,
+            # and its tokens move to the left until they begin where the last window does.
             columns = self._columns + (starts - last).clamp(min=0)[:, None]
             windows = windows.gather(1, columns.clamp(max=self._context))
             windows = windows.masked_fill(columns > self._context, PAD)
@@ -108,25 +91,18 @@ class _WindowGatherer:
 
 
 def open_windows(
-    split: Split,
-    corpus_of: Callable[[Split], Corpus],
-    tokenizer: TokenizerConfig,
-    *,
-    context: int,
-    memory_gb: float,
-    notes: Sequence[str] = (),
+    split: Split, corpora: Corpora, config: TokensConfig, *, context: int, notes: Sequence[str] = ()
 ) -> Windows:
     """The windows of a split, over the tokens of a tokenizer that is made for the training split.
 
     Raises:
-        ConfigError: the training split is shorter than a window.
-        DataError: there is next to no text.
+        ConfigError: there is next to no text, or the training split is shorter than a window.
     """
-    train = corpus_of("train")
-    made = tokenizer_for(tokenizer, train)
+    train = corpora["train"]
+    tokenizer = tokenizer_for(config.tokenizer, train)
     joined = train.stock.documents > 1
-    corpus = train if split == "train" else corpus_of(split)
-    tokens = stream_tokens(corpus, made, joined=joined)
+    corpus = train if split == "train" else corpora[split]
+    tokens = stream_tokens(corpus, tokenizer, joined=joined)
     count = tokens.extent.tokens
     if count < 2:
         raise too_little(split, corpus, f"{count} tokens")
@@ -135,18 +111,14 @@ def open_windows(
             f"the training split of {corpus.source.where} has {count} tokens, and a window data.context={context} + 1",
             f"use more text, or data.context={count - 1} or less",
         )
-    resident = tokens.nbytes() <= memory_gb * 1e9
-    lines = lines_about(split, corpus, tokens, made, tokenizer)
+    lines = lines_about(split, corpus, tokens, tokenizer, config)
     lines.notes.extend(notes)
-    if not resident:
-        lines.notes.append(
-            f"the tokens stay on disk: {tokens.nbytes() / 1e9:.1f} GB, above data.memory_gb={memory_gb:g}"
-        )
-    return Windows(tokens, TextCodec(made, _start(made, joined)), context, resident=resident, lines=lines)
+    codec = TextCodec(tokenizer, _start(tokenizer, joined))
+    return Windows(tokens, codec, context, resident=tokens.fit(config.memory_gb), lines=lines)
 
 
 def _start(tokenizer: Tokenizer, joined: bool) -> int:
-    """What writing from nothing begins after: the end of a document, or of a line; see :class:`TextCodec`."""
+    """The token that a text without a prompt begins after: the end of a document or of a line (:class:`TextCodec`)."""
     if joined:
         return EOS
     found = (int(tokenizer.encode(text)[0]) for text in "\n ")

@@ -10,7 +10,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from aigc_cli.errors import DataError
-from aigc_cli.metrics.features import FeatureStatistics, merge_packed
+from aigc_cli.metrics.extractors.base import FeatureStatistics, merge_packed
 
 
 class FeatureMetric(Metric):
@@ -73,14 +73,14 @@ class FeatureMetric(Metric):
         return []
 
 
-def require(count: int, least: int, whose: str, why: str, mend: str) -> None:
+def require(count: int, least: int, whose: str, why: str, hint: str) -> None:
     """Refuses fewer than `least` images.
 
     Raises:
         DataError: there are too few.
     """
     if count < least:
-        raise DataError(f"{count} {whose} images are too few: {why} needs at least {least}", mend)
+        raise DataError(f"{count} {whose} images are too few: {why} needs at least {least}", hint)
 
 
 class MomentMetric(FeatureMetric):

@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from aigc_cli.config import STRICT
+from aigc_cli.config.schema import STRICT
 from aigc_cli.metrics.text import ROUGE, BLEUConfig, CorpusBLEU, ROUGEConfig, TextMetric
 from aigc_cli.metrics.text_diversity import Distinct, DistinctConfig
 from aigc_cli.registry import register

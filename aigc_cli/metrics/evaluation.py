@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import copy
-import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from aigc_cli.config import check
-from aigc_cli.errors import ConfigError, DataError
+from aigc_cli.config.schema import check
+from aigc_cli.errors import ConfigError, DataError, warn
 from aigc_cli.metrics.extraction import LABELS, PIXELS, Extraction, Key, Layers, build_extractor
-from aigc_cli.metrics.features import Extractor, FeatureStatistics, Sources
+from aigc_cli.metrics.extractors.base import Extractor, FeatureStatistics, Sources
 from aigc_cli.metrics.images import Images, same_shape
 from aigc_cli.metrics.result import Result, Score, finite
 from aigc_cli.metrics.statistics_file import StatisticsFile
@@ -241,7 +240,7 @@ class Evaluator:
             try:
                 floors[name] = Score(finite(name, metric.compute()), sizes.get(name, len(self.held_out)))
             except DataError as error:  # too few held-out images must not cost the figure itself
-                print(f"aigc: warning: no floor for {name}: {error.message}", file=sys.stderr)
+                warn(f"no floor for {name}: {error.message}")
                 floors[name] = None
         return floors
 

@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from aigc_cli.config import check
+from aigc_cli.config.schema import check
 from aigc_cli.errors import ConfigError, DataError, ResourceError
-from aigc_cli.metrics import feature_cache
 from aigc_cli.metrics.ahead import ahead
-from aigc_cli.metrics.features import Extractor, FeatureStatistics, Sources, check_finite
+from aigc_cli.metrics.extractors import cache as feature_cache
+from aigc_cli.metrics.extractors.base import Extractor, FeatureStatistics, Sources, check_finite
 from aigc_cli.metrics.images import Images
 from aigc_cli.progress import progress
 from aigc_cli.registry import find
@@ -95,8 +95,8 @@ class Extraction:
                 break
             except torch.OutOfMemoryError:
                 if self._given is not None or size == 1:
-                    mend = "choose a smaller batch_size=, or device=cpu"
-                    raise ResourceError(f"{size} images do not fit in the memory of {self.device}", mend) from None
+                    hint = "choose a smaller batch_size=, or device=cpu"
+                    raise ResourceError(f"{size} images do not fit in the memory of {self.device}", hint) from None
                 size = self._sizes[name] = size // 2
         whole = f"the features of {what} images"
         return {key: check_finite(torch.cat([part[key.layer] for part in parts]), whole) for key in keys}

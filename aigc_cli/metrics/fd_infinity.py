@@ -10,9 +10,9 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from aigc_cli.config import STRICT
+from aigc_cli.config.schema import STRICT
 from aigc_cli.metrics.base import FeatureMetric, joined, require
-from aigc_cli.metrics.features import FeatureStatistics, merge_packed
+from aigc_cli.metrics.extractors.base import FeatureStatistics, merge_packed
 from aigc_cli.metrics.frechet import factor
 from aigc_cli.randomness import permutation
 from aigc_cli.registry import register
@@ -73,8 +73,8 @@ class FrechetInfinity(FeatureMetric):
         """The distance; 0 is best, and chance puts it a little to either side."""
         real, fake = FeatureStatistics.unpacked(self.real), joined(self.fake, self.width)
         require(real.n, 2, "real", "a covariance", "give more images")
-        mend = "give more images, n= for generated ones"
-        require(len(fake), 10 * self.config.points, "generated", f"a line through {self.config.points} sizes", mend)
+        hint = "give more images, n= for generated ones"
+        require(len(fake), 10 * self.config.points, "generated", f"a line through {self.config.points} sizes", hint)
         root = factor(real.covariance)
         sizes = self._sizes(len(fake))
         values = []

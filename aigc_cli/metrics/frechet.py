@@ -8,9 +8,9 @@ import torch
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from aigc_cli.config import STRICT
+from aigc_cli.config.schema import STRICT
 from aigc_cli.metrics.base import MomentMetric, require
-from aigc_cli.metrics.features import FeatureStatistics
+from aigc_cli.metrics.extractors.base import FeatureStatistics
 from aigc_cli.registry import register
 
 PUBLISHED = 50_000  # generated images behind the FID figures of papers since Heusel et al.

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from aigc_cli.data.base import Dataset
+from aigc_cli.data.open import reference_rows
 from aigc_cli.errors import ConfigError, DataError, NonFiniteError
-from aigc_cli.randomness import permutation
 
 
 class Images(ABC):
@@ -53,9 +53,7 @@ class DatasetImages(Images):
         channels, height, width = dataset.spec.shape
         self.shape = (channels, height, width)
         total = len(dataset)
-        self._rows: Sequence[int] | None = None
-        if count is not None and count < total:
-            self._rows = sorted(permutation(total, "reference", split, count)[:count].tolist())
+        self._rows = None if count is None or count >= total else reference_rows(dataset, split, count)
         self._count = total if self._rows is None else len(self._rows)
         self.key = f"{dataset.spec.fingerprint}/{split}/{self._count}"
         fingerprint, original = dataset.spec.fingerprint, dataset.original
@@ -125,7 +123,7 @@ class GeneratedImages(Images):
         try:
             yield from self._stream(batch_size)
         except NonFiniteError as error:
-            raise DataError(error.message, error.mend) from None
+            raise DataError(error.message, error.hint) from None
 
     def labels(self) -> Tensor | None:
         """As they are given."""
@@ -150,7 +148,7 @@ def same_shape(images: Images, real: Images, what: str = "generated") -> None:
     """
     if images.shape != real.shape:
         sizes = f"{size_of(images.shape)} and real ones {size_of(real.shape)}"
-        mend = "bring both to one size: how they are resized changes the figures"
+        hint = "bring both to one size: how they are resized changes the figures"
         if images.shape[1:] == real.shape[1:]:
-            mend = "bring both to as many channels, 1 for grey and 3 for colour"
-        raise DataError(f"{what} images are {sizes} (channels x height x width)", mend)
+            hint = "bring both to as many channels, 1 for grey and 3 for colour"
+        raise DataError(f"{what} images are {sizes} (channels x height x width)", hint)

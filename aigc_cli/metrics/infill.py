@@ -12,15 +12,14 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor
 from torchmetrics import Metric
 
-from aigc_cli.config import STRICT, check
+from aigc_cli.config.schema import STRICT, check
 from aigc_cli.data.base import Dataset
-from aigc_cli.data.selection import chosen_rows, items_at
-from aigc_cli.data.tokenizers import FIRST, PAD
+from aigc_cli.data.open import chosen_rows, items_at
 from aigc_cli.errors import ConfigError
 from aigc_cli.metrics.passages import Passages
 from aigc_cli.metrics.result import Result, Score, finite
+from aigc_cli.modalities.tokenizers import FIRST, PAD
 from aigc_cli.models.base import Model
-from aigc_cli.models.language import LanguageModel
 from aigc_cli.nn.masking import Masks, masks_at
 from aigc_cli.progress import progress
 from aigc_cli.randomness import Noise
@@ -97,7 +96,7 @@ def measure_infill(
     train: Dataset,
     values: Mapping[str, Any],
     *,
-    controls: Mapping[str, Any],
+    controls: Any,
     seed: int,
     device: torch.device,
     batch_size: int | None = None,
@@ -109,7 +108,7 @@ def measure_infill(
         passages: What is masked; texts, and not pairs.
         train: What the model was trained on.
         values: The metric's configuration.
-        controls: The fields of ``model.controls``, for models that have a choice of how they fill.
+        controls: Of ``model.controls``, for models that have a choice of how they fill.
         seed: Of what is drawn on the way.
         device: Where the model is.
         batch_size: Items at a time; None suits their length, and is halved where memory runs out.
@@ -117,7 +116,7 @@ def measure_infill(
     Raises:
         ConfigError: the model fills no gaps.
     """
-    if not isinstance(model, LanguageModel) or not model.fills_from:
+    if "fill" not in model.can:
         raise ConfigError(f"{type(model).__name__} fills no gaps", "a run of model=bert or model=transformer does")
     config = check("metric.infill", InfillConfig, values)
     metric, floor = Infill(config), Infill(config)
@@ -127,7 +126,7 @@ def measure_infill(
     def fill(rows: Sequence[int]) -> int:
         tokens = items_at(passages.dataset, rows).content.to(device)
         gaps = {figure: gaps_of(tokens, rows, share, config.seed, longest) for figure, share in metric.shares.items()}
-        guesses = {name: model.fill(tokens, gaps[name], Noise(seed, rows, device), **controls) for name in gaps}
+        guesses = {name: model.fill(tokens, gaps[name], Noise(seed, rows, device), controls) for name in gaps}
         for figure in gaps:
             metric.update(figure, guesses[figure], tokens, gaps[figure])
             floor.update(figure, torch.full_like(tokens, commonest), tokens, gaps[figure])

@@ -10,13 +10,13 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor
 from torchmetrics import Metric
 
-from aigc_cli.config import STRICT
+from aigc_cli.config.schema import STRICT
 from aigc_cli.data.base import Dataset
-from aigc_cli.data.selection import encoded, items_at
+from aigc_cli.data.open import encoded, items_at
 from aigc_cli.errors import ConfigError, DataError
 from aigc_cli.metrics.result import Result, Score, finite
 from aigc_cli.models.base import Model
-from aigc_cli.models.variational import ACTIVE, VariationalModel
+from aigc_cli.models.variational import ACTIVE
 from aigc_cli.progress import progress
 from aigc_cli.registry import register
 from aigc_cli.sampling.generate import in_batches
@@ -88,7 +88,7 @@ def measure_active_units(
         DataError: there are fewer than two items, or means that are not finite.
         ResourceError: a batch does not fit in memory.
     """
-    if not isinstance(model, VariationalModel):
+    if "posterior" not in model.can:
         raise ConfigError(
             f"active_units looks at a latent vector's posterior, and {type(model).__name__} has none",
             "name a run of model=vae",
@@ -103,7 +103,7 @@ def measure_active_units(
     with progress(len(rows), "encoding", "items") as bar:
         for done in in_batches(encode, rows, model.held(), device, batch_size):
             bar.advance(done)
-    figures, d = finite("active_units", metric.compute()), model.dimensions
+    figures, d = finite("active_units", metric.compute()), len(metric.total)
     return Result(
         metric="active_units",
         extractor=None,

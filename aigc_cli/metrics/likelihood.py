@@ -11,9 +11,9 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor
 from torchmetrics import Metric
 
-from aigc_cli.config import STRICT
+from aigc_cli.config.schema import STRICT
 from aigc_cli.data.base import Dataset
-from aigc_cli.data.selection import encoded, items_at
+from aigc_cli.data.open import encoded, items_at
 from aigc_cli.errors import ConfigError, DataError
 from aigc_cli.metrics.result import Result, Score, finite
 from aigc_cli.models.base import Model
@@ -161,7 +161,7 @@ def measure_likelihood(
         ConfigError: the model has no likelihood.
         DataError: there are no items, or a figure is not finite.
     """
-    if type(model).score is Model.score:
+    if "score" not in model.can:
         raise no_likelihood(model)
     if not rows:
         raise DataError("there are no items to measure the likelihood of", "give at least one with n=")

@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from aigc_cli.data.base import Batch, Dataset, DataSpec, Extent
-from aigc_cli.data.codecs import TextCodec
-from aigc_cli.data.selection import items_at
-from aigc_cli.data.tokenizers import BOS, FIRST, PAD, UNK
+from aigc_cli.data.base import Dataset, Extent
+from aigc_cli.data.open import items_at, reference_rows
 from aigc_cli.errors import ConfigError, DataError
-from aigc_cli.randomness import permutation
+from aigc_cli.modalities.base import Batch, DataSpec
+from aigc_cli.modalities.text import TextCodec
+from aigc_cli.modalities.tokenizers import BOS, FIRST, PAD, UNK
 
 _TOGETHER = 1024  # items gathered at a time
 
@@ -131,7 +131,7 @@ class Passages:
     def facts(self) -> dict[str, Any]:
         """What a stamp says of it; the fingerprint is of the text itself, whatever the tokenizer."""
         digest = hashlib.sha256(self.joined.encode())
-        if self.dataset.spec.modality == "pairs":
+        if self.dataset.spec.source is not None:
             digest.update("\n".join(["", *self.texts("source")]).encode())
         tokenizer = json.dumps(self.codec.tokenizer.state(), sort_keys=True)
         extent = self.extent
@@ -155,13 +155,9 @@ def choose_rows(dataset: Dataset, split: str, n: int | None) -> list[int]:
     Raises:
         DataError: there is none.
     """
-    total = len(dataset)
-    if not total:
+    if not len(dataset):
         raise DataError(f"there is nothing in the {split} split", "name another with split=")
-    if n is None or n >= total:
-        return list(range(total))
-    chosen: list[int] = sorted(permutation(total, "reference", split, n)[:n].tolist())
-    return chosen
+    return reference_rows(dataset, split, n)
 
 
 def check_readable(dataset: Dataset, spec: DataSpec, run: str) -> None:
@@ -171,8 +167,8 @@ def check_readable(dataset: Dataset, spec: DataSpec, run: str) -> None:
         ConfigError: it is of another modality, another vocabulary, or in longer items.
     """
     own = dataset.spec
-    if own.modality != spec.modality:
-        raise ConfigError(f"the data is {own.modality}, and {run} is of {spec.modality}", "leave data= out")
+    if own.kind != spec.kind:
+        raise ConfigError(f"the data is {own.kind}, and {run} is of {spec.kind}", "leave data= out")
     if own.vocab_size != spec.vocab_size:
         raise ConfigError(
             f"the data has {own.vocab_size} different tokens, and {run} {spec.vocab_size}",

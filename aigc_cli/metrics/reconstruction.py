@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 from torchmetrics.functional.image import structural_similarity_index_measure
 
-from aigc_cli.config import STRICT
+from aigc_cli.config.schema import STRICT
 from aigc_cli.errors import ConfigError, DataError
+from aigc_cli.metrics.extractors.weights import load_weights, short_path, weight_folders
 from aigc_cli.metrics.result import Result, Score, finite
-from aigc_cli.metrics.weights import load_weights, short_path, weight_folders
 from aigc_cli.registry import register
 
 _SSIM_SIDE = 11  # of its Gaussian window
@@ -125,13 +125,13 @@ class LPIPS(PairMetric):
     def __init__(self, config: LPIPSConfig) -> None:
         super().__init__()
         path = next((folder / LPIPS_FILE for folder in weight_folders() if (folder / LPIPS_FILE).is_file()), None)
-        mend = (
+        hint = (
             f"put {LPIPS_FILE} (SHA-256 begins with 7be5be79, from {_LPIPS_URL}) into {short_path(weight_folders()[0])}"
         )
         if path is None:
-            raise DataError("the AlexNet weights of lpips are not here", mend)
-        self.checksum, state = load_weights(path, mend, named_by_sum=True)
-        self._network = _lpips(state, mend)
+            raise DataError("the AlexNet weights of lpips are not here", hint)
+        self.checksum, state = load_weights(path, hint, named_by_sum=True)
+        self._network = _lpips(state, hint)
 
     def measured(self, images: Tensor, made: Tensor) -> list[Tensor]:
         """The distance of each pair; grey images are repeated to RGB."""
@@ -146,7 +146,7 @@ class LPIPS(PairMetric):
         return {"network": "alexnet, LPIPS 0.1", "sha256": self.checksum, "scale": "uint8 as [-1, 1]"}
 
 
-def _lpips(state: dict[str, Tensor], mend: str) -> nn.Module:
+def _lpips(state: dict[str, Tensor], hint: str) -> nn.Module:
     from torchmetrics.functional.image.lpips import _LPIPS
 
     network = _LPIPS(net="alex", pnet_rand=True)  # random for now: it would load, or fetch, a file of its own choice
@@ -156,7 +156,7 @@ def _lpips(state: dict[str, Tensor], mend: str) -> nn.Module:
             own = {key: state[f"features.{name}.{key}"] for key in layer.state_dict()}
             layer.load_state_dict(own)
     except (KeyError, RuntimeError) as error:
-        raise DataError(f"the weights do not fit AlexNet: {error}", mend) from None
+        raise DataError(f"the weights do not fit AlexNet: {error}", hint) from None
     return network.eval()
 
 

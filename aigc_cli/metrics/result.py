@@ -13,7 +13,7 @@ from aigc_cli.errors import DataError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from aigc_cli.metrics.features import Extractor
+    from aigc_cli.metrics.extractors.base import Extractor
 
 
 @dataclass(frozen=True)

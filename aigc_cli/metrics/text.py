@@ -17,7 +17,7 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor
 from torchmetrics import Metric
 
-from aigc_cli.config import STRICT
+from aigc_cli.config.schema import STRICT
 from aigc_cli.errors import DataError
 from aigc_cli.metrics.base import joined
 from aigc_cli.registry import register

@@ -11,7 +11,7 @@ import numpy as np
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from aigc_cli.config import STRICT
+from aigc_cli.config.schema import STRICT
 from aigc_cli.errors import DataError
 from aigc_cli.metrics.text import WORD, TextMetric
 from aigc_cli.randomness import permutation

@@ -110,7 +110,7 @@ def measure_text_likelihood(
         DataError: a figure is not finite.
         ResourceError: a batch does not fit in memory.
     """
-    if type(model).score is Model.score:
+    if "score" not in model.can:
         raise no_likelihood(model, "distinct,self_bleu")
     samples = int(config["samples"])
     metric = TextLikelihood(LikelihoodConfig(name="likelihood", samples=samples), passages.extent)

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic.dataclasses import dataclass
 
-from aigc_cli.config import STRICT
+from aigc_cli.config.schema import STRICT
 from aigc_cli.metrics.text import BLEUConfig, CorpusBLEU, TextMetric
 from aigc_cli.registry import register
 

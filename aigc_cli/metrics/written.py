@@ -8,20 +8,20 @@ prompt as it is, training text or another's reconstruction, which have nothing t
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 import torch
 
-from aigc_cli.config import check
+from aigc_cli.config.schema import check
 from aigc_cli.data.base import Dataset
-from aigc_cli.data.codecs import TextCodec
-from aigc_cli.data.tokenizers import BOS, EOS
 from aigc_cli.errors import DataError
 from aigc_cli.metrics.passages import Passages
 from aigc_cli.metrics.result import Result, Score, finite
-from aigc_cli.models.base import Model
+from aigc_cli.modalities.text import TextCodec
+from aigc_cli.modalities.tokenizers import BOS, EOS
+from aigc_cli.models.base import Model, Prompts
 from aigc_cli.progress import progress
 from aigc_cli.randomness import generator
 from aigc_cli.registry import find
@@ -53,7 +53,7 @@ class Author:
     Args:
         model: In evaluation mode, on `device`.
         codec: Between its tokens and strings.
-        controls: The fields of ``model.controls``.
+        controls: Of ``model.controls``.
         device: Where the model is.
         open_train: Opens what it was trained on.
         batch_size: Texts at a time; None suits a beam.
@@ -61,7 +61,7 @@ class Author:
 
     model: Model
     codec: TextCodec
-    controls: Mapping[str, Any]
+    controls: Any
     device: torch.device
     open_train: Callable[[], Dataset]
     batch_size: int | None = None
@@ -70,7 +70,7 @@ class Author:
         """The token ids that the model gives for each prompt, prompts of like length together."""
         order = sorted(range(len(prompts)), key=lambda place: -len(prompts[place]))
         rows: list[list[int]] = [[] for _ in prompts]
-        drawn = self._draw(order, seed, {**self.controls, **changed, "prompt": prompts})
+        drawn = self._draw(order, seed, replace(self.controls, **changed), Prompts(prompts))
         for place, row in zip(order, drawn, strict=True):
             rows[place] = row
         return rows
@@ -80,11 +80,14 @@ class Author:
         prepare(self.model, lambda: self.train, self.controls, device=self.device)
         return list(self._draw(range(n), seed, self.controls))
 
-    def _draw(self, order: Sequence[int], seed: int, controls: Mapping[str, Any]) -> Iterator[list[int]]:
-        size = self.batch_size or max(1, _ROWS // int(controls.get("beam") or 1))
+    def _draw(
+        self, order: Sequence[int], seed: int, controls: Any, prompts: Prompts | None = None
+    ) -> Iterator[list[int]]:  # fmt: skip
+        size = self.batch_size or max(1, _ROWS // getattr(controls, "beam", 1))
         drawn = generate(
-            self.model, self.codec, order, seed=seed, device=self.device, batch_size=size, controls=controls
-        )
+            self.model, self.codec, order, seed=seed, device=self.device, batch_size=size, controls=controls,
+            prompts=prompts,
+        )  # fmt: skip
         with progress(len(order), "writing", "texts") as bar:
             for ids in drawn:
                 yield from ids.tolist()
@@ -179,10 +182,10 @@ def reconstructions(author: Author, passages: Passages) -> Written:
     Raises:
         ConfigError: the model is no autoencoder.
     """
-    model: Any = author.model
     texts: list[str] = []
     originals: list[str] = []
-    pairs = reconstruct(model, passages.dataset, passages.rows, device=author.device, batch_size=author.batch_size)
+    model, size = author.model, author.batch_size
+    pairs = reconstruct(model, passages.dataset, passages.rows, device=author.device, batch_size=size)
     with progress(len(passages), "reconstructing", "texts") as bar:
         for content, made in pairs:
             originals += passages.codec.text(content[:, 1:], stop=not passages.running)

@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from aigc_cli.config import STRICT
-from aigc_cli.data.base import Batch, DataSpec
-from aigc_cli.models.base import Losses, Transfer
-from aigc_cli.models.language import (
+from aigc_cli.config.schema import STRICT
+from aigc_cli.modalities.base import Batch, DataSpec
+from aigc_cli.models.base import Losses, Prompts, Transfer
+from aigc_cli.models.language_model import (
     LanguageModel,
     LanguageModelConfig,
-    Prompts,
     WritingControls,
     mean_of_tokens,
     token_scores,
 )
+from aigc_cli.nn.collective import summed, weighted
 from aigc_cli.nn.decoding import Session, invert
-from aigc_cli.nn.language import TokenTransformer
-from aigc_cli.nn.parallel import summed, weighted
+from aigc_cli.nn.token_transformer import TokenTransformer
 from aigc_cli.randomness import Noise
 from aigc_cli.registry import register
 
@@ -41,10 +40,9 @@ class DecoderLanguageModel(LanguageModel):
     perplexity.
     """
 
-    modalities = ("text",)
+    can = frozenset({"sample", "prompt", "encode", "score", "fill"})
     controls: ClassVar[type] = WritingControls
     tokens = "decoder"
-    takes_first: ClassVar[bool] = True
     moves_on: ClassVar[bool] = True
     config: DecoderConfig
     fills_from = "the true tokens before it"
@@ -83,33 +81,24 @@ class DecoderLanguageModel(LanguageModel):
         found = super().transfer()
         return found._replace(own=(*found.own, "begins"))
 
-    def fill(self, tokens: Tensor, gaps: Tensor, noise: Noise, **controls: Any) -> Tensor:
+    def fill(self, tokens: Tensor, gaps: Tensor, noise: Noise, controls: WritingControls) -> Tensor:
         """Token ids (n, t) whose gaps (n, t) are the likeliest tokens after the true ones before them."""
         likeliest = self.decoder.logits(self.decoder.hidden(tokens[:, :-1])).argmax(-1)
         return torch.where(gaps, torch.cat([tokens[:, :1], likeliest], 1), tokens)
 
-    def sample(
-        self, noise: Noise, prompt: Prompts | None = None, first: Prompts | None = None, **controls: Any
-    ) -> Tensor:
+    def sample(self, noise: Noise, controls: WritingControls, prompts: Prompts | None = None) -> Tensor:
         """Token ids (n, prompt + max_tokens), int64: prompts and what follows, up to ``eos``, then ``pad``.
 
         Without a prompt a row begins with a token as training items do, and has (n, \\*spec.shape). A window that is
         full moves on; of a prompt that is longer, the last tokens are read.
 
-        Args:
-            noise: A stream for each sample.
-            prompt: Token ids.
-            first: For each prompt the tokens of which the one that follows is one, or none for any.
-            controls: The other fields of :class:`WritingControls`.
-
         Raises:
             ConfigError: an empty prompt, or one with tokens that are none.
         """
-        asked = WritingControls(**controls)
-        count = asked.max_tokens or self.context
-        rows = self._beginnings(noise) if prompt is None else self.given(prompt, noise)
-        session = Session(self.decoder, rows, count, self.pad, first=self.allowed(first, noise))
-        return self.written(session, asked, noise, count)
+        count = controls.max_tokens or self.context
+        rows = self._beginnings(noise) if prompts is None else self.given(prompts.rows, noise)
+        session = Session(self.decoder, rows, count, self.pad, first=self.allowed(prompts, noise))
+        return self.written(session, controls, noise, count)
 
     def _beginnings(self, noise: Noise) -> list[list[int]]:
         seen = self.begins + (self.begins.sum() == 0)  # before training, any

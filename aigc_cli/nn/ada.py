@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from aigc_cli.nn.parallel import draw, integers, summed
+from aigc_cli.nn.collective import draw, integers, summed
 
 #: As the paper applies them (its appendix B): a stretch between two rotations may be along any axis.
 GEOMETRY = ("flip", "quarter_turns", "translation", "scale", "rotation", "stretch", "rotation")

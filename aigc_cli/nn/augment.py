@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from aigc_cli.nn.parallel import draw, integers
+from aigc_cli.nn.collective import draw, integers
 
 
 def translation(x: Tensor, fraction: float = 0.125) -> Tensor:

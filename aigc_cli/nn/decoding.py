@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from aigc_cli.nn.cache import KVCache
-from aigc_cli.nn.language import TokenTransformer
+from aigc_cli.nn.token_transformer import TokenTransformer
 
 LOOK_EVERY = 16  # tokens between looks at whether all rows have ended, each of which waits for the device
 

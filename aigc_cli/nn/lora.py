@@ -16,7 +16,7 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from aigc_cli.config import STRICT
+from aigc_cli.config.schema import STRICT
 
 
 @dataclass(config=STRICT, frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import embedding, normalize
 
-from aigc_cli.nn.parallel import draw_common, gathered, summed
+from aigc_cli.nn.collective import draw_common, gathered, summed
 
 _SMALLEST = 1e-12  # of a divisor
 

@@ -15,7 +15,7 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn.functional import gelu, layer_norm, silu
 
-from aigc_cli.config import STRICT
+from aigc_cli.config.schema import STRICT
 from aigc_cli.nn.cache import KVCache
 from aigc_cli.nn.dropout import attend, dropout
 from aigc_cli.nn.fused import attention_heads, rms_norm, unit_rms

@@ -1,31 +1,13 @@
-"""The classes that samples of a conditional model take turns in, and the columns that show them."""
+"""The classes that samples of a conditional model take turns in."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import Any
 
 from aigc_cli.models.base import Model
-from aigc_cli.models.latent import LatentModel, chosen_classes
-from aigc_cli.sampling.grid import Layout, columns_of, fitting_columns
 
 
-def turns(model: Model, word: str | None) -> list[int]:
-    """The classes that samples take turns in; none where the model does not know classes."""
-    return chosen_classes(model.spec, word, model.conditional) if isinstance(model, LatentModel) else []
-
-
-def balanced(n: int, model: Model, word: str | None = None) -> int:
-    """`n` samples, or a few less, so that there are as many of each class that `word` names; `n` where it is small."""
-    classes = len(turns(model, word))
+def balanced(n: int, model: Model, controls: Any) -> int:
+    """`n` samples, or a few less, so that there are as many of each class that is asked for; `n` where it is small."""
+    classes = len(model.turns(controls))
     return n // classes * classes if 1 < classes <= n else n
-
-
-def class_layout(names: Sequence[str], shape: Sequence[int], n: int) -> Layout:
-    """A column for each class of `n` samples, or several where classes are few; as it comes where they are too many."""
-    names, room = names[:n], fitting_columns(shape)
-    if len(names) == 1:
-        return Layout(title=names[0])
-    if len(names) > room:
-        return Layout()
-    times = max(1, min(room, round(columns_of(min(n, Layout.limit)) / len(names)) * len(names)) // len(names))
-    return Layout(columns=times * len(names), column_titles=tuple(names) * times)

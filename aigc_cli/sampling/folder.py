@@ -11,8 +11,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from aigc_cli.errors import AigcError, ConfigError, ResourceError
-from aigc_cli.files import mend_for
-from aigc_cli.sampling.provenance import RECORD, Provenance, read_record, recorded_files
+from aigc_cli.files import hint_for
+from aigc_cli.modalities.samples import RECORD, Provenance, read_record, recorded_files
 
 _ELSEWHERE = "choose another folder with out="
 _TAKEN = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR, errno.EISDIR)
@@ -39,16 +39,16 @@ def check_replaceable(out: Path, provenance: Provenance, n: int, overwrite: bool
         return
     record = read_record(out)
     foreign = entries - (recorded_files(record) if record else set()) - {RECORD}
-    mend = f"{_ELSEWHERE}, or replace what is there with overwrite=true"
+    hint = f"{_ELSEWHERE}, or replace what is there with overwrite=true"
     if record is None or foreign:
         example = sorted(foreign or entries)[0]
-        raise ConfigError(f"out={out} is not empty: it holds {example}, which aigc sample did not record there", mend)
+        raise ConfigError(f"out={out} is not empty: it holds {example}, which aigc sample did not record there", hint)
     differs = [key for key, value in provenance.identity().items() if record.get(key) != value]
     if differs:
-        raise ConfigError(f"out={out} holds samples of another {' and '.join(differs)}", mend)
+        raise ConfigError(f"out={out} holds samples of another {' and '.join(differs)}", hint)
     held = record.get("n")
     if not isinstance(held, int) or held > n:
-        raise ConfigError(f"out={out} holds {held} samples, of which these {n} are the first", mend)
+        raise ConfigError(f"out={out} holds {held} samples, of which these {n} are the first", hint)
 
 
 @contextmanager
@@ -125,4 +125,4 @@ def _translated(error: OSError, out: Path) -> AigcError:
     why = error.strerror or str(error)
     if error.errno in _TAKEN:
         return ConfigError(f"out={out} cannot be made: {why}", _ELSEWHERE)
-    return ResourceError(f"the samples cannot be written to {out}: {why}", mend_for(error, "with out="))
+    return ResourceError(f"the samples cannot be written to {out}: {why}", hint_for(error, "with out="))

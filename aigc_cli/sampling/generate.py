@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
-from aigc_cli.data.base import Codec, Dataset
-from aigc_cli.data.selection import encoded, items_at
+from aigc_cli.data.base import Dataset
+from aigc_cli.data.open import encoded, items_at
 from aigc_cli.errors import ConfigError, NonFiniteError, ResourceError
-from aigc_cli.models.base import Model
-from aigc_cli.models.latent import LatentModel
+from aigc_cli.modalities.base import Codec
+from aigc_cli.models.base import Model, Prompts
 from aigc_cli.randomness import Noise
 from aigc_cli.sampling.controls import modes_of
 from aigc_cli.training.memory import is_out_of_memory
@@ -39,7 +39,8 @@ def generate(
     seed: int,
     device: torch.device | str,
     batch_size: int | None = None,
-    controls: Mapping[str, Any] | None = None,
+    controls: Any = None,
+    prompts: Prompts | None = None,
 ) -> Iterator[Tensor]:
     """Yields samples as raw content (b, ...) on the CPU, in the order of `indices`.
 
@@ -53,7 +54,8 @@ def generate(
         seed: of all of them.
         device: where the model is.
         batch_size: None chooses one, and halves it where memory runs out.
-        controls: the fields of ``model.controls``; None is the usual ones.
+        controls: of ``model.controls``; None is the usual ones.
+        prompts: what they are written from.
 
     Raises:
         ConfigError: the model cannot be sampled.
@@ -62,19 +64,19 @@ def generate(
     """
     able = modes_of(model)
     if "sample" not in able:
-        mend = f"it can: mode={', mode='.join(able)}" if able else "choose another run="
-        raise ConfigError(f"{type(model).__name__} is not a model that can be sampled", mend)
-    values = controls or {}
+        hint = f"it can: mode={', mode='.join(able)}" if able else "choose another run="
+        raise ConfigError(f"{type(model).__name__} is not a model that can be sampled", hint)
+    asked = model.controls() if controls is None else controls
 
     def draw(some: Sequence[int]) -> Tensor:
-        drawn = model.sample(Noise(seed, some, device), **values)
+        drawn = model.sample(Noise(seed, some, device), asked, prompts)
         return decoded(drawn, codec, f"samples {some[0]} to {some[-1]} of seed {seed}")
 
-    return in_batches(draw, indices, model.held(**values), device, batch_size)
+    return in_batches(draw, indices, model.held(asked), device, batch_size)
 
 
 def reconstruct(
-    model: LatentModel,
+    model: Model,
     dataset: Dataset,
     rows: Sequence[int],
     *,
@@ -105,14 +107,13 @@ def reconstruct(
     def draw(some: Sequence[int]) -> tuple[Tensor, Tensor]:
         raw = items_at(dataset, some)
         batch = encoded(raw.to(device), dataset.codec)
-        labels = batch.labels if model.conditional else None
-        made = model.decode(model.encode(batch), labels)
+        made = model.decode(model.encode(batch), model.labels_of(batch))
         return raw.content, decoded(made, dataset.codec, "its reconstructions")
 
     return in_batches(draw, rows, model.held(), device, batch_size)
 
 
-def _check_same_kind(dataset: Dataset, model: LatentModel) -> None:
+def _check_same_kind(dataset: Dataset, model: Model) -> None:
     theirs, own = dataset.spec, model.spec
     if theirs.shape != own.shape:
         shapes = ["x".join(map(str, spec.shape)) for spec in (theirs, own)]
@@ -154,8 +155,8 @@ def in_batches(
             if not is_out_of_memory(error):
                 raise
             if batch_size is not None or size == 1:
-                mend = "choose a smaller batch_size=" if size > 1 else "choose another device="
-                raise ResourceError(f"a batch of {size} samples does not fit in the memory of {device}", mend) from None
+                hint = "choose a smaller batch_size=" if size > 1 else "choose another device="
+                raise ResourceError(f"a batch of {size} samples does not fit in the memory of {device}", hint) from None
             size //= 2
             continue
         yield drawn

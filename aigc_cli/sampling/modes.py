@@ -8,16 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from aigc_cli.data.selection import chosen_rows, encoded, items_at
-from aigc_cli.models.latent import LatentModel, slerp
+from aigc_cli.data.open import chosen_rows, encoded, items_at
+from aigc_cli.modalities.samples import ORIGINAL, RECONSTRUCTION, ROLE, Arrangement
+from aigc_cli.models.latent import slerp
 from aigc_cli.randomness import Noise
-from aigc_cli.sampling.arrangement import ORIGINAL, RECONSTRUCTION, ROLE, Arrangement
-from aigc_cli.sampling.classes import balanced, class_layout, turns
+from aigc_cli.sampling.classes import balanced
 from aigc_cli.sampling.generate import decoded, generate, in_batches, reconstruct
-from aigc_cli.sampling.grid import Layout, fitting_columns
 from aigc_cli.sampling.plans import Plan, Request, register_mode, source_of
 
-_WHOLE = 1024  # images in a grid that would mean little in part
 _WALK, _MOVE = 8, 9  # frames in a row, unless the control says
 _REACH = 3.0  # standard deviations that a latent is moved either way
 _RANKED = 512  # held-out items that the activity of latents is measured on
@@ -27,14 +25,14 @@ _RANKED = 512  # held-out items that the activity of latents is measured on
 def _samples(request: Request) -> Plan:
     """Each by itself; those of a model that knows classes stand below the names of theirs."""
     model = request.model
-    classes = _classes(request)
-    n = balanced(64, model, request.controls.get("class_")) if request.n is None else request.n
+    classes = model.turns(request.controls)
+    n = balanced(64, model, request.controls) if request.n is None else request.n
     arrangement = Arrangement(n=n)
     if classes:
         labels = [classes[index % len(classes)] for index in range(n)]
         arrangement = Arrangement(
             n=n,
-            layout=class_layout([model.spec.classes[label] for label in classes], model.spec.shape, n),
+            turns=tuple(model.spec.classes[label] for label in classes),
             facts={"class": [model.spec.classes[label] for label in labels]},
             named=("class",),
             labels=labels,
@@ -48,10 +46,6 @@ def _samples(request: Request) -> Plan:
         )  # fmt: skip
 
     return Plan(arrangement=arrangement, batches=batches)
-
-
-def _classes(request: Request) -> list[int]:
-    return turns(request.model, request.controls.get("class_"))
 
 
 @register_mode("image", "reconstruct", hears=["mode"])
@@ -71,7 +65,7 @@ def _reconstructions(request: Request) -> Plan:
         facts["class"] = [classes[label] for label in labels]
     arrangement = Arrangement(
         n=2 * n,
-        layout=_pair_layout(n, dataset.spec.shape),
+        row_titles=(ORIGINAL, RECONSTRUCTION),
         facts=facts,
         named=("class", ROLE) if "class" in facts else (ROLE,),
         labels=labels,
@@ -82,24 +76,18 @@ def _reconstructions(request: Request) -> Plan:
     )
 
     def batches(batch_size: int | None) -> Iterator[Tensor]:
-        for pair in reconstruct(request.latent_model, dataset, rows, device=request.device, batch_size=batch_size):
+        for pair in reconstruct(request.model, dataset, rows, device=request.device, batch_size=batch_size):
             yield torch.stack(pair, dim=1).flatten(0, 1)
 
     return Plan(arrangement=arrangement, batches=batches, source=source_of(split, dataset))
 
 
-def _pair_layout(n: int, shape: Sequence[int]) -> Layout:
-    """Originals above their reconstructions, `n` of each."""
-    columns = max(1, min(n, 8, fitting_columns(shape)))
-    return Layout(columns=columns, stack=2, limit=_WHOLE, row_titles=(ORIGINAL, RECONSTRUCTION))
-
-
 @register_mode("image", "interpolate")
 def _walks(request: Request) -> Plan:
     """Each row goes from the latent of one sample to that of the next of its class."""
-    model = request.latent_model
-    classes = max(1, len(_classes(request)))
-    frames = request.controls.get("frames") or _WALK
+    model = request.model
+    classes = max(1, len(model.turns(request.controls)))
+    frames = request.controls.frames or _WALK
     n = 8 if request.n is None else request.n
     shares = torch.linspace(0, 1, frames, device=request.device)
 
@@ -107,13 +95,14 @@ def _walks(request: Request) -> Plan:
         firsts = [2 * (row // classes) * classes + row % classes for row in rows]
         starts = Noise(request.seed, firsts, request.device)
         ends = Noise(request.seed, [first + classes for first in firsts], request.device)
-        return slerp(model.latents(starts, **request.controls), model.latents(ends, **request.controls), shares)
+        return slerp(model.latents(starts, request.controls), model.latents(ends, request.controls), shares)
 
     labels = _labels(request, range(n))
     names = [] if labels is None else [model.spec.classes[label] for label in labels]
     arrangement = Arrangement(
         n=n * frames,
-        layout=Layout(columns=frames, limit=_WHOLE, row_titles=tuple(names)),
+        row=True,
+        row_titles=tuple(names),
         facts={
             "row": [row for row in range(n) for _ in range(frames)],
             "frame": list(range(frames)) * n,
@@ -131,10 +120,10 @@ def _walks(request: Request) -> Plan:
 @register_mode("image", "traverse")
 def _moves(request: Request) -> Plan:
     """Each row moves one dimension of the latent of sample 0 from -3 to 3, the most active dimension first."""
-    model = request.latent_model
-    frames = request.controls.get("frames") or _MOVE
+    model = request.model
+    frames = request.controls.frames or _MOVE
     with torch.inference_mode():
-        base = model.latents(Noise(request.seed, [0], request.device), **request.controls)[0]
+        base = model.latents(Noise(request.seed, [0], request.device), request.controls)[0]
     order, source = _by_activity(request, len(base))
     n = request.counted(8, len(order), "latent dimensions")
     values = torch.linspace(-_REACH, _REACH, frames, device=request.device)
@@ -149,13 +138,10 @@ def _moves(request: Request) -> Plan:
     shown = [round(value, 3) for value in values.tolist()]
     arrangement = Arrangement(
         n=n * frames,
-        layout=Layout(
-            columns=frames,
-            limit=_WHOLE,
-            title=None if labels is None else model.spec.classes[labels[0]],
-            column_titles=tuple(f"{value:g}" for value in shown),
-            row_titles=tuple(f"z{dimension}" for dimension in order[:n]),
-        ),
+        row=True,
+        title=None if labels is None else model.spec.classes[labels[0]],
+        column_titles=tuple(f"{value:g}" for value in shown),
+        row_titles=tuple(f"z{dimension}" for dimension in order[:n]),
         facts={
             "dimension": [dimension for dimension in order[:n] for _ in range(frames)],
             "frame": list(range(frames)) * n,
@@ -176,8 +162,8 @@ def _by_activity(request: Request, size: int) -> tuple[list[int], dict[str, Any]
     A dimension that the model does not use stays at its prior's mean for whatever it encodes (Burda et al.,
     Importance Weighted Autoencoders, 2016, section 5.2). Of a model that does not encode they come as they are.
     """
-    model = request.latent_model
-    if type(model).encode is LatentModel.encode:
+    model = request.model
+    if "encode" not in model.can:
         return list(range(size)), {}
     split, dataset = request.held_out()
     rows = chosen_rows(dataset, "activity")[:_RANKED]
@@ -191,7 +177,7 @@ def _by_activity(request: Request, size: int) -> tuple[list[int], dict[str, Any]
 
 
 def _labels(request: Request, indices: Sequence[int]) -> list[int] | None:
-    labels = request.latent_model.labels(indices, request.controls.get("class_"), request.device)
+    labels = request.model.labels(indices, request.controls, request.device)
     return None if labels is None else [int(label) for label in labels]
 
 
@@ -199,7 +185,7 @@ def _drawn_in_rows(
     request: Request, arrangement: Arrangement, latents: Callable[[Sequence[int]], Tensor]
 ) -> Callable[[int | None], Iterator[Tensor]]:
     """The batches of samples whose latents come in rows: `latents` maps rows (r,) to (r, frames, d)."""
-    model, frames = request.latent_model, arrangement.group
+    model, frames = request.model, arrangement.group
 
     def draw(some: Sequence[int]) -> Tensor:
         first, last = some[0] // frames, some[-1] // frames

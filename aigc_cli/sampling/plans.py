@@ -12,22 +12,22 @@ plan depends on the seed and ``i`` alone, so that a plan of more samples begins 
 
 from __future__ import annotations
 
-import sys
+import importlib
+import pkgutil
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from aigc_cli.data.base import Codec, Dataset, Split
-from aigc_cli.errors import ConfigError
+from aigc_cli.data.base import Dataset, Split
+from aigc_cli.errors import ConfigError, warn
+from aigc_cli.modalities.base import Codec
+from aigc_cli.modalities.prompts import Prompt
+from aigc_cli.modalities.samples import Arrangement
 from aigc_cli.models.base import Model
-from aigc_cli.models.latent import LatentModel
-from aigc_cli.sampling.arrangement import Arrangement
 from aigc_cli.sampling.controls import modes_of, usual_controls
-from aigc_cli.sampling.prompts import Prompt
-from aigc_cli.sampling.writers import import_siblings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,8 +36,8 @@ class Request:
 
     model: Model
     codec: Codec
-    #: The fields of ``model.controls``.
-    controls: Mapping[str, Any]
+    #: Of ``model.controls``.
+    controls: Any
     #: Samples, or what a mode counts in their place; None is as many as suit it.
     n: int | None
     seed: int
@@ -48,12 +48,6 @@ class Request:
     prompts: Sequence[Prompt] = ()
     #: Whether fewer will do, where there are not `n`.
     at_most: bool = False
-
-    @property
-    def latent_model(self) -> LatentModel:
-        """The model, of which the modes beside "sample" take it that it has latents."""
-        assert isinstance(self.model, LatentModel)
-        return self.model
 
     def counted(self, usual: int, most: int, what: str) -> int:
         """How many are asked for.
@@ -125,10 +119,10 @@ def plan(request: Request) -> Plan:
         DataError: held-out items are needed, and cannot be read.
     """
     modes = modes_of(request.model)
-    mode = request.controls.get("mode") or next(iter(modes), "sample")
+    mode = getattr(request.controls, "mode", None) or next(iter(modes), "sample")
     if modes and mode not in modes:
         raise ConfigError(f"mode={mode}: this model has no such mode", f"choose from: {', '.join(modes)}")
-    way, modality = _find(request.model, mode), request.model.spec.modality
+    way, modality = _find(request.model, mode), request.model.spec.kind
     if way is None:
         raise ConfigError(f"mode={mode} is not for models of {modality}", f"choose from: {', '.join(modes)}")
     idle = ignored(request.model, request.controls, mode)
@@ -137,19 +131,21 @@ def plan(request: Request) -> Plan:
 
 
 def _find(model: Model, mode: str) -> _Mode | None:
-    import_siblings()
-    return _modes.get((model.spec.modality, mode))
+    home = "aigc_cli.sampling"
+    for module in pkgutil.iter_modules(importlib.import_module(home).__path__):
+        importlib.import_module(f"{home}.{module.name}")
+    return _modes.get((model.spec.kind, mode))
 
 
-def ignored(model: Model, controls: Mapping[str, Any], mode: str) -> list[str]:
+def ignored(model: Model, controls: Any, mode: str) -> list[str]:
     """The controls, fields of ``model.controls``, that change nothing in a mode."""
     way = _find(model, mode)
-    return [] if way is None else [name for name in controls if not way.heeds(name)]
+    return [] if way is None else [field.name for field in fields(controls) if not way.heeds(field.name)]
 
 
-def warn_of_changed(model: Model, controls: Mapping[str, Any], names: Collection[str], where: str) -> None:
+def warn_of_changed(model: Model, controls: Any, names: Collection[str], where: str) -> None:
     """Warns of those of the controls `names` that somebody has set, although they change nothing `where` they are."""
     usual = usual_controls(model)
     for name in names:
-        if controls[name] != usual.get(name, controls[name]):
-            print(f"aigc: warning: {name.rstrip('_')}= changes nothing {where}", file=sys.stderr)
+        if getattr(controls, name) != getattr(usual, name):
+            warn(f"{name.rstrip('_')}= changes nothing {where}")

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
 
-from aigc_cli.data.base import Batch
-from aigc_cli.data.codecs import TextCodec
-from aigc_cli.data.selection import chosen_rows, items_at
-from aigc_cli.data.tokenizers import BOS, EOS, PAD
-from aigc_cli.errors import ConfigError
-from aigc_cli.models.language import padded
+from aigc_cli.data.open import chosen_rows, items_at
+from aigc_cli.errors import ConfigError, warn
+from aigc_cli.modalities.base import Batch
+from aigc_cli.modalities.prompts import Prompt, check_lengths, tokens_of
+from aigc_cli.modalities.samples import ORIGINAL, RECONSTRUCTION, Arrangement
+from aigc_cli.modalities.text import TextCodec
+from aigc_cli.modalities.tokenizers import BOS, EOS, PAD
+from aigc_cli.models.language_model import padded
 from aigc_cli.models.latent import slerp
 from aigc_cli.randomness import Noise
-from aigc_cli.sampling.arrangement import ORIGINAL, RECONSTRUCTION, Arrangement
 from aigc_cli.sampling.generate import decoded, in_batches, reconstruct
 from aigc_cli.sampling.plans import Plan, Request, register_mode, source_of, warn_of_changed
-from aigc_cli.sampling.prompts import Prompt, check_lengths, tokens_of
 
 _USUAL, _WALKS, _FRAMES = 8, 4, 8
 _DRAWN = ("prior", "latent_temperature")  # the controls of how latents are drawn
@@ -46,7 +45,7 @@ def _reconstructions(request: Request) -> Plan:
     )  # fmt: skip
 
     def batches(batch_size: int | None) -> Iterator[Tensor]:
-        for _, made in reconstruct(request.latent_model, dataset, rows, device=request.device, batch_size=batch_size):
+        for _, made in reconstruct(request.model, dataset, rows, device=request.device, batch_size=batch_size):
             yield made
 
     return Plan(arrangement=arrangement, batches=batches, source=source_of(split, dataset))
@@ -56,8 +55,8 @@ def _reconstructions(request: Request) -> Plan:
 def _walks(request: Request) -> Plan:
     """From prompt to prompt, each to the next; without any, between two draws from the prior. Every latent on the way
     is decoded to what is likeliest."""
-    model = request.latent_model
-    frames = request.controls.get("frames") or _FRAMES
+    model = request.model
+    frames = request.controls.frames or _FRAMES
     prompts = _path(request)
     if prompts:
         warn_of_changed(model, request.controls, _DRAWN, "between prompts")
@@ -68,7 +67,7 @@ def _walks(request: Request) -> Plan:
         n = _WALKS if request.n is None else request.n
         with torch.inference_mode():
             starts, ends = (
-                model.latents(Noise(request.seed, range(first, 2 * n, 2), request.device), **request.controls)
+                model.latents(Noise(request.seed, range(first, 2 * n, 2), request.device), request.controls)
                 for first in (0, 1)
             )
     n = len(starts)
@@ -84,6 +83,7 @@ def _walks(request: Request) -> Plan:
         named=("frame",),
         summary=f"{_count(n, 'walk')} of {frames} texts",
         group=frames,
+        row=True,
     )
     shares = torch.linspace(0, 1, frames, device=request.device)
     return _decoded_plan(request, arrangement, slerp(starts, ends, shares).flatten(0, 1))
@@ -91,7 +91,7 @@ def _walks(request: Request) -> Plan:
 
 def _warn_of_n(request: Request) -> None:
     if request.n is not None:
-        print("aigc: warning: n= changes nothing beside prompts, each of which is decoded once", file=sys.stderr)
+        warn("n= changes nothing beside prompts, each of which is decoded once")
 
 
 def _path(request: Request) -> list[Prompt]:
@@ -100,7 +100,7 @@ def _path(request: Request) -> list[Prompt]:
     Raises:
         ConfigError: there is only one.
     """
-    last = request.controls.get("to")
+    last = request.controls.to
     path = [*request.prompts, *([] if last is None else [Prompt(last, "to=")])]
     if len(path) == 1:
         missing = "to=" if last is None else "prompt="
@@ -124,12 +124,12 @@ def _encoded(request: Request, prompts: Sequence[Prompt]) -> Tensor:
         rows.append([BOS, *tokens[tokens[0] == BOS :], EOS])
     check_lengths(prompts, rows, most, f"reads {most}")
     with torch.inference_mode():
-        return request.latent_model.encode(Batch(padded(rows, PAD, request.device)))
+        return request.model.encode(Batch(padded(rows, PAD, request.device)))
 
 
 def _decoded_plan(request: Request, arrangement: Arrangement, latents: Tensor) -> Plan:
     """A plan of what latents (n, d) are decoded to."""
-    model = request.latent_model
+    model = request.model
 
     def draw(some: Sequence[int]) -> Tensor:
         return decoded(model.decode(latents[list(some)]), request.codec, f"samples {some[0]} to {some[-1]}")

@@ -6,16 +6,17 @@ from collections.abc import Callable, Iterator, Sequence
 
 from torch import Tensor
 
-from aigc_cli.data.codecs import TextCodec
-from aigc_cli.data.selection import chosen_rows, items_at
-from aigc_cli.data.tokenizers import EOS, FIRST, PAD
+from aigc_cli.data.open import chosen_rows, items_at
 from aigc_cli.errors import ConfigError
-from aigc_cli.models.language import LanguageModel, Prompts
+from aigc_cli.modalities.prompts import Prompt, check_lengths, left_open, tokens_of, tokens_with_gaps, warn_of_unread
+from aigc_cli.modalities.samples import Arrangement
+from aigc_cli.modalities.text import TextCodec
+from aigc_cli.modalities.tokenizers import EOS, FIRST, PAD
+from aigc_cli.models.base import Prompts
+from aigc_cli.models.language_model import LanguageModel
 from aigc_cli.randomness import permutation
-from aigc_cli.sampling.arrangement import Arrangement
 from aigc_cli.sampling.generate import generate
 from aigc_cli.sampling.plans import Plan, Request, register_mode, source_of
-from aigc_cli.sampling.prompts import Prompt, check_lengths, left_open, tokens_of, tokens_with_gaps, warn_of_unread
 
 _USUAL = 8  # texts that a person reads
 _LEFT_OUT = 0.15  # of the tokens of a held-out passage
@@ -30,16 +31,13 @@ def _written(request: Request) -> Plan:
         return Plan(arrangement=Arrangement(n=n), batches=_batches(request, n))
     texts = [prompts[index % len(prompts)].text for index in range(n)]
     arrangement = Arrangement(n=n, facts={"prompt": texts}, named=("prompt",))
-    given: dict[str, Prompts] = {"prompt": [tokens_of(prompt, codec) for prompt in prompts]}
+    rows, first = zip(*(left_open(tokens_of(prompt, codec), codec) for prompt in prompts), strict=True)
     if isinstance(request.model, LanguageModel):
-        if request.model.takes_first:
-            kept, first = zip(*(left_open(row, codec) for row in given["prompt"]), strict=True)
-            given = {"prompt": kept, "first": first}
-        _check_room(request.model, prompts, given["prompt"], request.controls.get("max_tokens") or 1)
-    return Plan(arrangement=arrangement, batches=_batches(request, n, **given))
+        _check_room(request.model, prompts, rows, request.controls.max_tokens or 1)
+    return Plan(arrangement=arrangement, batches=_batches(request, n, Prompts(rows, first)))
 
 
-def _check_room(model: LanguageModel, prompts: Sequence[Prompt], rows: Prompts, more: int) -> None:
+def _check_room(model: LanguageModel, prompts: Sequence[Prompt], rows: Sequence[Sequence[int]], more: int) -> None:
     """Tells of prompts, whose token ids are `rows`, that a model sees the end of alone, or has no room to write `more`
     tokens after.
 
@@ -59,7 +57,7 @@ def _check_room(model: LanguageModel, prompts: Sequence[Prompt], rows: Prompts, 
             )
 
 
-@register_mode("pairs", "sample")
+@register_mode("text from text", "sample")
 def _translated(request: Request) -> Plan:
     """Translations of prompts; without any, of held-out sources, beside what they were translated to by a person."""
     codec, prompts = _codec(request), request.prompts
@@ -71,7 +69,7 @@ def _translated(request: Request) -> Plan:
     tokens = [[*tokens_of(prompt, codec), EOS] for prompt in prompts]
     most = request.model.spec.shape[0]
     check_lengths(prompts, tokens, most, f"reads {most}")
-    return Plan(arrangement=arrangement, batches=_batches(request, n, prompt=tokens))
+    return Plan(arrangement=arrangement, batches=_batches(request, n, Prompts(tokens)))
 
 
 def _translated_data(request: Request) -> Plan:
@@ -91,7 +89,8 @@ def _translated_data(request: Request) -> Plan:
         text="translation",
         summary=f"{n} {'item' if n == 1 else 'items'} of the {split} split, translated",
     )
-    return Plan(arrangement=arrangement, batches=_batches(request, n, prompt=sources), source=source_of(split, dataset))
+    batches = _batches(request, n, Prompts(sources))
+    return Plan(arrangement=arrangement, batches=batches, source=source_of(split, dataset))
 
 
 @register_mode("text", "infill", ignores=["max_tokens"])
@@ -102,14 +101,14 @@ def _infilled(request: Request) -> Plan:
     assert model.mask is not None, "a model that fills gaps has a token for them"
     if not prompts:
         return _infilled_data(request, model.mask)
-    gap = request.controls.get("gap")
+    gap = request.controls.gap
     canvases = [tokens_with_gaps(prompt, codec, model.mask, gap) for prompt in prompts]
     most = model.spec.shape[0]
     check_lengths(prompts, canvases, most, f"looks at {most}")
     n = (request.n or _USUAL) * len(prompts)
     texts = [prompts[index % len(prompts)].text for index in range(n)]
     arrangement = Arrangement(n=n, facts={"prompt": texts}, beside=("prompt",), text="filled")
-    return Plan(arrangement=arrangement, batches=_batches(request, n, prompt=canvases))
+    return Plan(arrangement=arrangement, batches=_batches(request, n, Prompts(canvases)))
 
 
 def _infilled_data(request: Request, mask: int) -> Plan:
@@ -131,7 +130,7 @@ def _infilled_data(request: Request, mask: int) -> Plan:
         summary=f"{n} {'passage' if n == 1 else 'passages'} of the {split} split with gaps filled",
     )
     return Plan(
-        arrangement=arrangement, batches=_batches(request, n, prompt=canvases), source=source_of(split, dataset)
+        arrangement=arrangement, batches=_batches(request, n, Prompts(canvases)), source=source_of(split, dataset)
     )
 
 
@@ -163,13 +162,13 @@ def _codec(request: Request) -> TextCodec:
     return request.codec
 
 
-def _batches(request: Request, n: int, **tokens: Prompts) -> Callable[[int | None], Iterator[Tensor]]:
-    """The batches of `n` samples, drawn with `tokens`, such as those of prompts, in place of their text."""
+def _batches(request: Request, n: int, prompts: Prompts | None = None) -> Callable[[int | None], Iterator[Tensor]]:
+    """The batches of `n` samples, written from `prompts`."""
 
     def batches(batch_size: int | None) -> Iterator[Tensor]:
         return generate(
             request.model, request.codec, range(n), seed=request.seed, device=request.device, batch_size=batch_size,
-            controls={**request.controls, **tokens},
+            controls=request.controls, prompts=prompts,
         )  # fmt: skip
 
     return batches

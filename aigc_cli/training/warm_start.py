@@ -17,16 +17,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from aigc_cli.config import check, walk
-from aigc_cli.data.base import Codec
-from aigc_cli.data.codecs import TOKENIZER_FILE, TextCodec
-from aigc_cli.data.tokenizers import FIRST
+from aigc_cli.config.schema import check, walk
+from aigc_cli.data.open import kept_sections
 from aigc_cli.errors import ConfigError, DataError
 from aigc_cli.files import checksum
+from aigc_cli.modalities.base import Codec
 from aigc_cli.models.base import Model, ModelConfig, Transfer
 from aigc_cli.nn.lora import adapters
 from aigc_cli.runs import Run, find_run
-from aigc_cli.training.checkpoint import CheckpointFolder, Restored, Tensors, choose_checkpoint, restore_model
+from aigc_cli.training.checkpoint import CheckpointFolder, Tensors
+from aigc_cli.training.restore import Restored, choose_checkpoint, restore_model
 
 _KEYS = tuple(field.name for field in dataclasses.fields(ModelConfig))
 _MOST_NAMED = 3  # tensors that do not fit
@@ -57,16 +57,13 @@ def with_source(config: dict[str, Any]) -> dict[str, Any]:
         "init_step": checkpoint.step,
         "init_sha256": start.init_sha256 or checksum(checkpoint.path / "manifest.json"),
     }
-    return {**config, "model": {**config["model"], **found}, "data": _with_tokenizer(config["data"], run, start)}
+    return {**config, "model": {**config["model"], **found}, "data": _with_codec(config["data"], run, start)}
 
 
-def _with_tokenizer(data: dict[str, Any], run: Run, start: ModelConfig) -> dict[str, Any]:
-    own, theirs = data.get("tokenizer"), run.config["data"].get("tokenizer")
-    if start.init_tokenizer == "new" or not isinstance(own, dict) or own.get("path") is not None:
-        return data
-    if not (run.path / TOKENIZER_FILE).is_file() or not isinstance(theirs, dict):
-        return data
-    return {**data, "tokenizer": {**theirs, "path": str(run.path)}}
+def _with_codec(data: dict[str, Any], run: Run, start: ModelConfig) -> dict[str, Any]:
+    theirs = {} if start.init_tokenizer == "new" else kept_sections(run.config["data"], run.path)
+    own = {key for key, section in data.items() if isinstance(section, dict) and section.get("path", "") is None}
+    return {**data, **{key: section for key, section in theirs.items() if key in own}}
 
 
 def warm_start(model: Model, codec: Codec, config: Mapping[str, Any]) -> Taken | None:
@@ -136,7 +133,8 @@ def take_weights(model: Model, codec: Codec, source: Restored, config: Mapping[s
     problems += [f"{name} is in that run, and not in this model" for name in theirs if name not in known]
     if found := [problem for problem in problems if problem]:
         raise _refusal(found, source, config, alike=_kinds(origins) == _kinds(theirs))
-    vocabulary = _shared(codec, source.codec)
+    pairs = codec.transfer(source.codec)
+    vocabulary = None if pairs is None else _Vocabulary(pairs, *map(_vocabulary_size, (model, source.model)))
     with torch.no_grad():
         for name, origin in origins.items():
             if name in transfer.rows and vocabulary is not None:
@@ -193,14 +191,9 @@ class _Vocabulary:
         own[here] = other[there]
 
 
-def _shared(codec: Codec, other: Codec) -> _Vocabulary | None:
-    if not isinstance(codec, TextCodec) or not isinstance(other, TextCodec):
-        return None
-    there = {spelling: token for token, spelling in enumerate(other.tokenizer.spellings(), FIRST)}
-    here = {spelling: token for token, spelling in enumerate(codec.tokenizer.spellings(), FIRST)}
-    special = [(token, token) for token in range(FIRST)]
-    shared = [(token, there[spelling]) for spelling, token in here.items() if spelling in there]
-    return _Vocabulary([*special, *shared], codec.tokenizer.vocab_size, other.tokenizer.vocab_size)
+def _vocabulary_size(model: Model) -> int:
+    assert model.spec.vocab_size is not None, "what is encoded to tokens has as many"
+    return model.spec.vocab_size
 
 
 def _check_adapters(model: Model, taken: Taken) -> None:
@@ -221,11 +214,11 @@ def _refusal(problems: list[str], source: Restored, config: Mapping[str, Any], *
     """Of weights that do not fit; `alike` says whether the two models have the same kinds of tensors."""
     more = f"; and {len(problems) - _MOST_NAMED} more" if len(problems) > _MOST_NAMED else ""
     family, differing = config["model"]["name"], " ".join(_differing(config, source.run.config))
-    mend = f"make this model like that one: {differing}"
+    hint = f"make this model like that one: {differing}"
     if not differing or not (alike or family == source.run.config["model"]["name"]):
-        mend = f"start from a run of model={family}"
+        hint = f"start from a run of model={family}"
     return ConfigError(
-        f"the weights of {source.run.name} do not fit: {'; '.join(problems[:_MOST_NAMED])}{more}", mend
+        f"the weights of {source.run.name} do not fit: {'; '.join(problems[:_MOST_NAMED])}{more}", hint
     )  # fmt: skip
 
 

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from aigc_cli.cli import main
-from aigc_cli.metrics import classifier
+from aigc_cli.metrics.extractors import classifier
 from aigc_cli.runs import Run
 
 
@@ -176,7 +176,7 @@ def test_too_few_images_give_no_number(tiny_run: Run, words: list[str], capsys: 
 def test_a_model_that_draws_nan_gives_no_number(
     tiny_run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from aigc_cli.models.gan import GAN
+    from aigc_cli.models.gan.gan import GAN
 
     monkeypatch.setattr(GAN, "sample", lambda self, noise, **_: torch.full((len(noise), 1, 8, 8), float("nan")))
     assert main(["eval", "--metric", "fd", "n=20"]) == 3

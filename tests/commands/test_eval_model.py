@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from aigc_cli.cli import main
-from aigc_cli.metrics import classifier
+from aigc_cli.metrics.extractors import classifier
 from aigc_cli.runs import Run
 
 

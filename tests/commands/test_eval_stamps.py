@@ -10,7 +10,8 @@ import torch
 from aigc_cli import registry
 from aigc_cli.cli import main
 from aigc_cli.commands.eval_kinds import by_kind
-from aigc_cli.metrics import classifier, reconstruction
+from aigc_cli.metrics import reconstruction
+from aigc_cli.metrics.extractors import classifier
 from aigc_cli.runs import Run
 
 KINDS = by_kind({name: {} for name in registry.names("metric")})
@@ -72,8 +73,8 @@ def test_metrics_that_ask_the_model(
     Path("weights.pth").touch()
     monkeypatch.setattr(reconstruction, "weight_folders", lambda: [Path.cwd()])
     monkeypatch.setattr(reconstruction, "LPIPS_FILE", "weights.pth")
-    monkeypatch.setattr(reconstruction, "load_weights", lambda path, mend, **_: ("0" * 64, {}))
-    monkeypatch.setattr(reconstruction, "_lpips", lambda state, mend: Perceptual())
+    monkeypatch.setattr(reconstruction, "load_weights", lambda path, hint, **_: ("0" * 64, {}))
+    monkeypatch.setattr(reconstruction, "_lpips", lambda state, hint: Perceptual())
     monkeypatch.setattr(reconstruction, "_LPIPS_SIDE", 16)
     for name, record in told(capsys, [*KINDS.pairs, *KINDS.scores], "n=60").items():
         assert len(record["generated"]["checkpoint"]) == 64, name

@@ -13,7 +13,8 @@ from toy_text import text_run
 from aigc_cli.cli import main
 from aigc_cli.commands.eval import EvalConfig
 from aigc_cli.commands.eval_text_run import usual_metrics, with_usual_metrics
-from aigc_cli.config import Options, check, compose
+from aigc_cli.config.compose import compose
+from aigc_cli.config.schema import Options, check
 from aigc_cli.runs import find_run
 
 

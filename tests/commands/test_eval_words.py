@@ -1,4 +1,4 @@
-"""What ``aigc eval`` says of words that lack something, change nothing or name no place, with mends that work."""
+"""What ``aigc eval`` says of words that lack something, change nothing or name no place, with hints that work."""
 
 import re
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 
 from aigc_cli.cli import main
 from aigc_cli.errors import DataError
-from aigc_cli.metrics import classifier
+from aigc_cli.metrics.extractors import classifier
 from aigc_cli.runs import Run
 
 
@@ -56,7 +56,7 @@ def test_what_follows_is_told_where_there_is_a_run_to_go_on_with(capsys: pytest.
     assert "next:" not in capsys.readouterr().out
 
 
-def test_the_mend_for_missing_weights_works_without_a_run(
+def test_the_hint_for_missing_weights_works_without_a_run(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*args: object, **kwargs: object) -> None:
@@ -143,4 +143,4 @@ def test_a_place_that_takes_no_files_is_told_of_first(line: str, capsys: pytest.
 @pytest.mark.parametrize("line", ["eval data=digits fake=a.npz out=", "eval stats out=", "sample out=", "eval run="])
 def test_a_name_that_no_file_can_have_is_told_of(tiny_run: Run, line: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(f"{line}{'a' * 300}.npz".split()) == 2
-    assert "is no path: File name too long" in capsys.readouterr().err
+    assert "path: File name too long" in capsys.readouterr().err

@@ -17,12 +17,13 @@ from toy import toy_run
 
 from aigc_cli.cli import main
 from aigc_cli.commands import sample
-from aigc_cli.config import STRICT, Options, compose
+from aigc_cli.config.compose import compose
+from aigc_cli.config.schema import STRICT, Options
 from aigc_cli.errors import ConfigError, ResourceError
-from aigc_cli.models.gan import GAN
+from aigc_cli.modalities.samples import Provenance
+from aigc_cli.models.gan.gan import GAN
 from aigc_cli.runs import Run
 from aigc_cli.sampling.controls import check_controls, named_values
-from aigc_cli.sampling.provenance import Provenance
 
 
 def run_sample(*words: str, **controls: Any) -> int:
@@ -114,7 +115,7 @@ def test_json(tiny_run: Run, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "controls", "message", "mend"),
+    ("words", "controls", "message", "hint"),
     [
         (["n=0"], {}, "n=0", ""),
         (["n=-3"], {}, "n=-3", ""),
@@ -137,11 +138,11 @@ def test_json(tiny_run: Run, capsys: pytest.CaptureFixture[str]) -> None:
         ([], {"truncation": "high"}, "truncation=high", ""),
     ],
 )
-def test_wrong_words(tiny_run: Run, words: list[str], controls: dict[str, Any], message: str, mend: str) -> None:
+def test_wrong_words(tiny_run: Run, words: list[str], controls: dict[str, Any], message: str, hint: str) -> None:
     with pytest.raises(ConfigError) as caught:
         run_sample(*words, **controls)
     assert message in caught.value.message
-    assert mend in caught.value.mend
+    assert hint in caught.value.hint
     assert len(str(caught.value).splitlines()) <= 2
     assert caught.value.exit_code == 2
     assert not (tiny_run.path / "generated").exists()
@@ -151,7 +152,7 @@ def test_no_run_yet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigError, match="no run in outputs") as caught:
         run_sample()
-    assert "aigc train" in caught.value.mend
+    assert "aigc train" in caught.value.hint
     assert list(tmp_path.iterdir()) == []
 
 
@@ -180,7 +181,7 @@ def test_a_full_disk(tiny_run: Run, monkeypatch: pytest.MonkeyPatch, format: str
     monkeypatch.setattr("PIL.PngImagePlugin._crc32", lambda data, seed=0: crc(data, seed))
     with pytest.raises(ResourceError, match="No space left on device") as caught:
         run_sample("n=40", "batch_size=4", f"format={format}")
-    assert "free some space" in caught.value.mend
+    assert "free some space" in caught.value.hint
     assert not (tiny_run.path / "generated").exists()
     assert not list(tiny_run.path.rglob("*partial*"))
 
@@ -308,7 +309,7 @@ def test_more_rows_and_other_modes_in_the_same_folder(toy: Run, capsys: pytest.C
 
 
 @pytest.mark.parametrize(
-    ("words", "message", "mend"),
+    ("words", "message", "hint"),
     [
         (["mode=foo"], "mode=foo: model=toy has no such mode", "interpolate"),
         (["mode=interpolte"], "mode=interpolte", "did you mean interpolate?"),
@@ -325,12 +326,12 @@ def test_more_rows_and_other_modes_in_the_same_folder(toy: Run, capsys: pytest.C
     ids=str,
 )
 def test_wrong_controls(
-    conditional_toy: Run, words: list[str], message: str, mend: str, capsys: pytest.CaptureFixture[str]
+    conditional_toy: Run, words: list[str], message: str, hint: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["sample", *words]) == 2
     lines = capsys.readouterr().err.strip().splitlines()
     assert message in lines[-2] + lines[-1]
-    assert mend in lines[-1]
+    assert hint in lines[-1]
     assert not (conditional_toy.path / "generated").exists()
 
 
@@ -347,8 +348,9 @@ def test_ctrl_c_leaves_nothing(tiny_run: Run) -> None:
     code = (
         "import os, signal, sys\n"
         "from aigc_cli.commands import sample\n"
-        "from aigc_cli.config import Options, compose\n"
-        "from aigc_cli.sampling.images import PNGWriter\n"
+        "from aigc_cli.config.compose import compose\n"
+        "from aigc_cli.config.schema import Options\n"
+        "from aigc_cli.modalities.image_writers import PNGWriter\n"
         "put = PNGWriter._put\n"
         "def interrupted(self, raw):\n"
         "    put(self, raw)\n"

@@ -14,7 +14,7 @@ import pytest
 from toy_text import text_run
 
 from aigc_cli.cli import main
-from aigc_cli.data.codecs import read_codec
+from aigc_cli.modalities.text import read_codec
 from aigc_cli.runs import Run, find_run
 
 Make = Callable[..., Run]
@@ -265,7 +265,7 @@ FILES = {"empty": "", "blank": "the\n\ncat\n", "odd": "the\n100%\n", "long": f"t
 
 
 @pytest.mark.parametrize(
-    ("model", "words", "message", "mend"),
+    ("model", "words", "message", "hint"),
     [
         ("transformer", ["prompt=the Zoo!"], "prompt=: the vocabulary of this run has no '!', 'Z'", "leave them out"),
         ("transformer", ["prompt="], "prompt= is empty", "leave it out"),
@@ -297,7 +297,7 @@ FILES = {"empty": "", "blank": "the\n\ncat\n", "odd": "the\n100%\n", "long": f"t
     ids=str,
 )
 def test_wrong_words(
-    make: Make, model: str, words: list[str], message: str, mend: str, capsys: pytest.CaptureFixture[str]
+    make: Make, model: str, words: list[str], message: str, hint: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = make(model)
     for name, text in FILES.items():
@@ -305,7 +305,7 @@ def test_wrong_words(
     assert main(["sample", *words]) == 2
     said = capsys.readouterr().err
     assert message in said
-    assert mend in said
+    assert hint in said
     assert not (run.path / "generated").exists()
 
 

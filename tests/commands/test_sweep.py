@@ -9,8 +9,8 @@ import pytest
 from aigc_cli.cli import main
 from aigc_cli.commands import train
 from aigc_cli.commands.train import TrainResult
-from aigc_cli.composition import compose_raw, plain
-from aigc_cli.config import Options
+from aigc_cli.config.compose import compose_raw, plain
+from aigc_cli.config.schema import Options
 from aigc_cli.errors import ConfigError, DataError, Interrupted, Terminated
 from aigc_cli.runs import Run
 

@@ -59,6 +59,6 @@ def test_a_split_that_is_left_empty():
 def test_unknown_names():
     with pytest.raises(ConfigError, match="there is no data named 'digit'") as caught:
         open_dataset({**CONFIG, "name": "digit"}, "train")
-    assert "digits" in caught.value.mend
+    assert "digits" in caught.value.hint
     with pytest.raises(ConfigError, match="split"):
         open_dataset(CONFIG, "valid")

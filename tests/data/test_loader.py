@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from aigc_cli.data.base import Batch
-from aigc_cli.data.encoded import Encoded, StreamedImages
+from aigc_cli.data.image_sets import EncodedImages, StreamedImages
 from aigc_cli.data.images import ImageDataset
 from aigc_cli.data.loader import Loader, batches_in_order
 from aigc_cli.errors import DataError
+from aigc_cli.modalities.base import Batch
 from aigc_cli.randomness import permutation
 
 N = 23
@@ -25,10 +25,17 @@ def held(flip: bool = True) -> ImageDataset:
     return ImageDataset(torch.from_numpy(pixels()), torch.arange(N), [str(i) for i in range(N)], flip=flip)
 
 
+class Files(EncodedImages):
+    """Files whose content is their pixels."""
+
+    def decode(self, index: int) -> np.ndarray:
+        return self.read(index)
+
+
 def streamed(decode=None, flip: bool = True) -> StreamedImages:
     data = pixels()
     names = [str(i) for i in range(N)]
-    files = Encoded(decode or (lambda i: data[i]), (3, 4, 4), names, "", np.arange(N), names)
+    files = Files(decode or (lambda i: data[i]), (3, 4, 4), names, "", np.arange(N), names)
     return StreamedImages(files, "", flip=flip)
 
 
@@ -112,11 +119,11 @@ def test_a_dead_worker_is_named():
 @pytest.mark.parametrize("workers", [0, 1])
 def test_an_error_of_ours_comes_through_as_it_is(workers):
     def fail(index: int) -> np.ndarray:
-        raise DataError("item is broken", "mend it")
+        raise DataError("item is broken", "hint it")
 
     with pytest.raises(DataError) as caught:
         loader(streamed(fail), workers=workers).batch(0)
-    assert (caught.value.message, caught.value.mend) == ("item is broken", "mend it")
+    assert (caught.value.message, caught.value.hint) == ("item is broken", "hint it")
 
 
 def test_an_empty_dataset_is_refused():

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from aigc_cli.data.base import Plan
+from aigc_cli.data.base import BatchPlan
 from aigc_cli.data.orders import AHEAD, BucketOrder, WindowOrder
 from aigc_cli.randomness import scattered, uniform_at
 
@@ -43,13 +43,13 @@ def test_draws_are_uniform_and_each_item_s_own():
 
 
 def test_windows_come_once_an_epoch_and_the_order_needs_no_past():
-    order = WindowOrder(103, Plan(10, 3), "cpu")
+    order = WindowOrder(103, BatchPlan(10, 3), "cpu")
     entries = [order.entries(k) for k in range(3 * AHEAD // 10)]
     items = torch.cat([index for index, _ in entries])
     for epoch in range(5):
         assert sorted(items[103 * epoch : 103 * (epoch + 1)].tolist()) == list(range(103))
     assert items[:103].tolist() != items[103:206].tolist()
-    fresh = WindowOrder(103, Plan(10, 3), "cpu")
+    fresh = WindowOrder(103, BatchPlan(10, 3), "cpu")
     for k in (1000, 3, 409, 410, 0):
         assert torch.equal(fresh.entries(k)[0], entries[k][0])
         assert torch.equal(fresh.entries(k)[1], entries[k][1])
@@ -59,18 +59,18 @@ def test_windows_come_once_an_epoch_and_the_order_needs_no_past():
 def test_a_window_s_draw_is_its_own():
     draws = {}
     for size in (4, 9):
-        order = WindowOrder(50, Plan(size, 0), "cpu")
+        order = WindowOrder(50, BatchPlan(size, 0), "cpu")
         pairs = [
             torch.stack([index.double(), uniform[:, 0].double()]) for index, uniform in map(order.entries, range(4))
         ]
         draws[size] = dict(torch.cat(pairs, dim=1)[:, :16].T.tolist())
     assert draws[4] == {item: draws[9][item] for item in draws[4]}
-    assert WindowOrder(50, Plan(4, 0, draws=False), "cpu").entries(0)[1] is None
+    assert WindowOrder(50, BatchPlan(4, 0, draws=False), "cpu").entries(0)[1] is None
 
 
 def test_ranks_share_the_windows_of_one_batch():
-    whole = WindowOrder(50, Plan(6, 1), "cpu")
-    halves = [WindowOrder(50, Plan(3, 1, rank, 2), "cpu") for rank in range(2)]
+    whole = WindowOrder(50, BatchPlan(6, 1), "cpu")
+    halves = [WindowOrder(50, BatchPlan(3, 1, rank, 2), "cpu") for rank in range(2)]
     for k in range(20):
         assert torch.equal(torch.cat([half.entries(k)[0] for half in halves]), whole.entries(k)[0])
     assert halves[0].epoch(7) == whole.epoch(7)
@@ -81,7 +81,7 @@ LENGTHS = np.random.default_rng(0).integers(3, 60, 997)
 
 @pytest.mark.parametrize("batch_tokens", [None, 256])
 def test_buckets_hold_every_item_once_an_epoch(batch_tokens):
-    order = BucketOrder(LENGTHS, Plan(16, 5), batch_tokens=batch_tokens)
+    order = BucketOrder(LENGTHS, BatchPlan(16, 5), batch_tokens=batch_tokens)
     for epoch in range(3):
         items = torch.cat([order.entries(k + epoch * order.batches)[0] for k in range(order.batches)])
         assert sorted(items.tolist()) == list(range(len(LENGTHS)))
@@ -92,7 +92,7 @@ def test_buckets_hold_every_item_once_an_epoch(batch_tokens):
 
 
 def test_a_batch_of_a_bucket_keeps_to_its_budget_and_is_of_like_length():
-    order = BucketOrder(LENGTHS, Plan(16, 5), batch_tokens=256)
+    order = BucketOrder(LENGTHS, BatchPlan(16, 5), batch_tokens=256)
     sizes, full, real = [], 0, 0
     for k in range(order.batches):
         lengths = LENGTHS[order.entries(k)[0].numpy()]
@@ -107,16 +107,16 @@ def test_a_batch_of_a_bucket_keeps_to_its_budget_and_is_of_like_length():
 
 
 def test_an_order_of_buckets_needs_no_past():
-    order, other = (BucketOrder(LENGTHS, Plan(16, 5), batch_tokens=256) for _ in range(2))
+    order, other = (BucketOrder(LENGTHS, BatchPlan(16, 5), batch_tokens=256) for _ in range(2))
     expected = [order.entries(k)[0].tolist() for k in range(3 * order.batches)]
     for k in reversed(range(0, 3 * order.batches, 7)):
         assert other.entries(k)[0].tolist() == expected[k]
-    assert BucketOrder(LENGTHS, Plan(16, 6), batch_tokens=256).entries(0)[0].tolist() != expected[0]
+    assert BucketOrder(LENGTHS, BatchPlan(16, 6), batch_tokens=256).entries(0)[0].tolist() != expected[0]
 
 
 @pytest.mark.parametrize("world", [2, 3])
 def test_ranks_share_each_batch_of_a_bucket(world):
-    orders = [BucketOrder(LENGTHS, Plan(4, 5, rank, world), batch_tokens=60) for rank in range(world)]
+    orders = [BucketOrder(LENGTHS, BatchPlan(4, 5, rank, world), batch_tokens=60) for rank in range(world)]
     seen = []
     for k in range(orders[0].batches):
         parts = [order.entries(k)[0] for order in orders]
@@ -130,6 +130,6 @@ def test_ranks_share_each_batch_of_a_bucket(world):
 
 
 def test_one_item_is_a_batch():
-    order = BucketOrder(np.array([9]), Plan(4, 0, 1, 2), batch_tokens=4)
+    order = BucketOrder(np.array([9]), BatchPlan(4, 0, 1, 2), batch_tokens=4)
     assert [order.entries(k)[0].tolist() for k in range(3)] == [[0]] * 3
     assert order.epoch(2) == 2

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import torch
 
-from aigc_cli.config import load_yaml
+from aigc_cli.config.schema import load_yaml
 from aigc_cli.data import absolute_paths, open_dataset, pairs
-from aigc_cli.data.base import Plan
+from aigc_cli.data.base import BatchPlan
 from aigc_cli.data.loader import Loader, batches_in_order
-from aigc_cli.data.selection import items_at
-from aigc_cli.data.tokenizers import BOS, EOS, PAD
+from aigc_cli.data.open import items_at
 from aigc_cli.errors import ConfigError, DataError
+from aigc_cli.modalities.tokenizers import BOS, EOS, PAD
 
 CONFIGS = Path(__file__).parents[2] / "configs/data"
 N = 300
@@ -69,7 +69,7 @@ def test_the_same_pair_is_never_in_two_splits(files):
 
 def test_a_batch_is_padded_on_each_side_apart(files):
     dataset = opened(**files)
-    assert dataset.spec.modality == "pairs"
+    assert dataset.spec.kind == "text from text"
     assert dataset.spec.shape == (128,)
     assert dataset.codec.start == BOS
     batch = Loader(dataset, batch_size=1, seed=0, device="cpu").batch(3)
@@ -130,7 +130,7 @@ def test_padding_is_counted(files):
             padded += int((side == PAD).sum())
             total += side.numel()
         k += 1
-    assert dataset.padding(Plan(1, 0)) == pytest.approx(padded / total)
+    assert dataset.padding(BatchPlan(1, 0)) == pytest.approx(padded / total)
     assert any(f"{padded / total:.1%} are padding" in line for line in dataset.describe())
     assert padded / total < 0.15
 
@@ -264,7 +264,7 @@ def test_multi30k_from_a_folder(tmp_path, official):
     (tmp_path / "train.en.gz").write_bytes(gzip.compress(b"x"))
     with pytest.raises(DataError, match="wrong sum") as caught:
         opened("train", "multi30k", root=str(tmp_path))
-    assert "data=pairs" in caught.value.mend
+    assert "files of your own" in caught.value.hint
     (tmp_path / "train.en.gz").unlink()
     with pytest.raises(DataError, match=r"there is no train\.en\.gz"):
         opened("train", "multi30k", root=str(tmp_path))

@@ -107,7 +107,7 @@ def test_columns_are_found_or_named(tmp_path):
     assert opened(path, label_column="kind").spec.classes == ("a", "b")
     with pytest.raises(ConfigError, match=r"data\.label_column=kimd") as caught:
         opened(path, label_column="kimd")
-    assert "kind" in caught.value.mend
+    assert "kind" in caught.value.hint
     with pytest.raises(DataError, match="no encoded images"):
         opened(path, image_column="kind")
 

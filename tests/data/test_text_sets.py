@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from aigc_cli.config import load_yaml
+from aigc_cli.config.schema import load_yaml
 from aigc_cli.data import open_dataset, text_sets
+from aigc_cli.data.download import Published
 from aigc_cli.data.loader import batches_in_order
 from aigc_cli.errors import DataError
 
@@ -48,12 +49,17 @@ def test_topics_that_repeat_others_are_left_out():
 def play(monkeypatch) -> str:
     """A small text in the place of Tiny Shakespeare's."""
     text = "".join(f"LINE {n}:\nWhat light through yonder window breaks?\n\n" for n in range(100))
-    monkeypatch.setattr(text_sets, "SHAKESPEARE_SHA256", hashlib.sha256(text.encode()).hexdigest())
+    published(monkeypatch, "http://127.0.0.1:9/input.txt", text)
     return text
 
 
+def published(monkeypatch, url: str, text: str) -> None:
+    sums = {"sha256": hashlib.sha256(text.encode()).hexdigest()}
+    monkeypatch.setattr(text_sets, "SHAKESPEARE", Published("input.txt", [url], sums))
+
+
 def test_shakespeare_downloads_itself_once(server, play, monkeypatch, cache):
-    monkeypatch.setattr(text_sets, "SHAKESPEARE_URL", server.serve("/input.txt", play.encode()))
+    published(monkeypatch, server.serve("/input.txt", play.encode()), play)
     parts = [text_of(opened("shakespeare", split, context=32)) for split in ("train", "val", "test")]
     assert parts == [play[: int(len(play) * 0.9)], play[int(len(play) * 0.9) :], parts[1]]
     assert server.asked == ["/input.txt"]
@@ -73,14 +79,13 @@ def test_shakespeare_from_a_file_or_a_folder(tmp_path, play):
     assert any("not the usual" in line for line in dataset.describe())
 
 
-def test_no_shakespeare(tmp_path, server, monkeypatch):
+def test_no_shakespeare(tmp_path, server, play, monkeypatch):
     with pytest.raises(DataError, match=r"there is no input\.txt in") as caught:
         opened("shakespeare", root=str(tmp_path))
-    assert text_sets.SHAKESPEARE_SHA256 in caught.value.mend
-    monkeypatch.setattr(text_sets, "SHAKESPEARE_URL", "http://127.0.0.1:9/input.txt")
+    assert text_sets.SHAKESPEARE.sums["sha256"] in caught.value.hint
     with pytest.raises(DataError, match="no connection"):
         opened("shakespeare")
-    monkeypatch.setattr(text_sets, "SHAKESPEARE_URL", server.serve("/input.txt", b"something else"))
+    published(monkeypatch, server.serve("/input.txt", b"something else"), play)
     with pytest.raises(DataError, match="sha256"):
         opened("shakespeare")
 

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 from torchvision.datasets import CIFAR10, MNIST, FashionMNIST
 
-from aigc_cli.config import load_yaml
+from aigc_cli.config.schema import load_yaml
 from aigc_cli.data import SPLITS, open_dataset
 from aigc_cli.data.torchvision_sets import CIFAR10_CLASSES
 from aigc_cli.errors import DataError
@@ -98,9 +98,9 @@ def test_nothing_on_disk_and_no_network(name, monkeypatch, cache):
         monkeypatch.setattr(source, "mirrors", ["http://127.0.0.1:9/"])
     with pytest.raises(DataError, match="no connection") as caught:
         opened(name)
-    assert "md5" in caught.value.mend
-    assert "http://127.0.0.1:9/" in caught.value.mend
-    assert str(cache / "data" / name) in caught.value.mend
+    assert "md5" in caught.value.hint
+    assert "http://127.0.0.1:9/" in caught.value.hint
+    assert str(cache / "data" / name) in caught.value.hint
 
 
 def test_a_page_instead_of_the_archive(server, monkeypatch, cache):
@@ -117,7 +117,7 @@ def test_roots_without_the_data(name, tmp_path):
     with pytest.raises(DataError, match="there is no") as caught:
         opened(name, root=str(tmp_path))
     assert str(tmp_path) in caught.value.message
-    assert "md5" in caught.value.mend
+    assert "md5" in caught.value.hint
 
 
 def test_a_cifar10_archive_of_the_wrong_sum(tmp_path):

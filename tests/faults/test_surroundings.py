@@ -93,7 +93,7 @@ def test_an_automatic_batch_shrinks_until_it_fits_the_memory(tmp_path: Path) -> 
         before=functools.partial(without_memory, 300 << 20),  # 16384 take 560 MB, 8192 340, and 4096 240
     )  # fmt: skip
     assert code == 0, said
-    assert "out of memory with trainer.batch_size=16384; going on with trainer.batch_size=8192" in said
+    assert "out of memory with trainer.batch_size=16384; continuing with trainer.batch_size=8192" in said
     assert steps(tmp_path / "run") == [2]
     trainer = find_run(str(tmp_path / "run")).config["trainer"]
     assert trainer["batch_size"] * trainer["accumulate"] == 16384

@@ -18,10 +18,10 @@ import yaml
 from hypothesis import strategies as st
 from PIL import Image
 
-from aigc_cli.config import compose
+from aigc_cli.config.compose import compose
+from aigc_cli.config.folders import options
+from aigc_cli.config.words import COMMANDS, FLAGS
 from aigc_cli.files import checksum
-from aigc_cli.folders import options
-from aigc_cli.words import COMMANDS, FLAGS
 
 Draw = Callable[..., Any]
 Lines = Iterator[list[str]]

@@ -12,9 +12,9 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from aigc_cli import registry
-from aigc_cli.config import STRICT
+from aigc_cli.config.schema import STRICT
 from aigc_cli.data.images import ImageDataset
-from aigc_cli.metrics.features import Sources
+from aigc_cli.metrics.extractors.base import Sources
 
 Images = Callable[..., Tensor]
 

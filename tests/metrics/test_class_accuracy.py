@@ -11,7 +11,7 @@ from aigc_cli.data.images import ImageDataset
 from aigc_cli.errors import ConfigError
 from aigc_cli.metrics.class_accuracy import ClassAccuracy, ClassAccuracyConfig
 from aigc_cli.metrics.evaluation import Evaluator
-from aigc_cli.metrics.features import Sources
+from aigc_cli.metrics.extractors.base import Sources
 from aigc_cli.metrics.images import DatasetImages, GeneratedImages
 from aigc_cli.metrics.result import Result
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from aigc_cli.metrics import classifier
+from aigc_cli.metrics.extractors import classifier
 
 ROOT = Path(__file__).resolve().parents[2]
 Curves = dict[str, list[dict[str, float]]]

@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from aigc_cli import registry
-from aigc_cli.config import check, compose
+from aigc_cli.config.compose import compose
+from aigc_cli.config.schema import check
 from aigc_cli.metrics import reconstruction
 
 RANK = """
@@ -89,8 +90,8 @@ def figures(share: slice) -> dict[str, float]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(reconstruction, "weight_folders", lambda: [Path(__file__).parent])
         patch.setattr(reconstruction, "LPIPS_FILE", Path(__file__).name)
-        patch.setattr(reconstruction, "load_weights", lambda path, mend, **_: ("0" * 64, {}))
-        patch.setattr(reconstruction, "_lpips", lambda state, mend: Perceptual())
+        patch.setattr(reconstruction, "load_weights", lambda path, hint, **_: ("0" * 64, {}))
+        patch.setattr(reconstruction, "_lpips", lambda state, hint: Perceptual())
         return {key: value for name in names for key, value in kept(name, configs[name], share).items()}
 
 

@@ -14,9 +14,9 @@ from aigc_cli.errors import ConfigError, DataError
 from aigc_cli.metrics import evaluation
 from aigc_cli.metrics.evaluation import Evaluator
 from aigc_cli.metrics.extraction import Extraction, Key
-from aigc_cli.metrics.features import Extractor, Sources
-from aigc_cli.metrics.image_files import open_images
+from aigc_cli.metrics.extractors.base import Extractor, Sources
 from aigc_cli.metrics.images import DatasetImages, GeneratedImages
+from aigc_cli.modalities.image_files import open_images
 
 FD = {"name": "fd", "extractor": "pixels"}
 PRDC = {"name": "prdc", "extractor": "pixels", "k": 3, "memory_mb": 8}
@@ -205,19 +205,6 @@ def test_wrong_names_and_keys_are_named(images: Make) -> None:
         Evaluator({"fd": {**FD, "extractor": "pixel"}}, Sources(), side(images(30)))
     with pytest.raises(ConfigError, match=r"metric\.prdc\.k=0"):
         Evaluator({"prdc": {**PRDC, "k": 0}}, Sources(), side(images(30)))
-
-
-def test_figures_while_a_model_trains(images: Make) -> None:
-    from aigc_cli.metrics.validation import validator
-
-    def stream(batch_size: int) -> Iterator[Tensor]:
-        yield from images(40, (1, 16, 16), seed=1).split(batch_size)
-
-    digits = {"name": "digits", "size": 16, "flip": False, "val_fraction": 0.1, "test_fraction": 0.2}
-    measure = validator({"fd": FD}, digits, stream, 40, device=torch.device("cpu"))
-    figures = measure()
-    assert set(figures) == {"fd[pixels]"}
-    assert figures == measure()
 
 
 def test_fewer_images_of_files_beside_the_floor_are_of_all_kinds(images: Make, tmp_path: Path) -> None:

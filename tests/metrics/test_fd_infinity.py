@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from aigc_cli.errors import DataError
+from aigc_cli.metrics.extractors.base import FeatureStatistics
 from aigc_cli.metrics.fd_infinity import FDInfinityConfig, FrechetInfinity, intercept
-from aigc_cli.metrics.features import FeatureStatistics
 from aigc_cli.metrics.frechet import frechet_distance
 
 D = 24

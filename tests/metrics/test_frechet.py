@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from aigc_cli.errors import DataError
-from aigc_cli.metrics.features import FeatureStatistics
+from aigc_cli.metrics.extractors.base import FeatureStatistics
 from aigc_cli.metrics.frechet import FDConfig, FrechetDistance, frechet_distance
 
 

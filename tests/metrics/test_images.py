@@ -36,7 +36,7 @@ def test_sizes_must_agree() -> None:
         same_shape(side(1, 4, 4), side(1, 8, 8), "held-out")
     with pytest.raises(DataError, match="generated images are 1x4x4 and real ones 3x4x4") as raised:
         same_shape(side(1, 4, 4), side(3, 4, 4))
-    assert "channels" in (raised.value.mend or "")
+    assert "channels" in (raised.value.hint or "")
 
 
 def test_a_model_that_draws_nan_is_data_that_cannot_be_trusted() -> None:

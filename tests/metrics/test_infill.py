@@ -6,14 +6,14 @@ import pytest
 import torch
 from toy_text import ToyText, documents, windows
 
-from aigc_cli.config import compose
-from aigc_cli.data.tokenizers import PAD
+from aigc_cli.config.compose import compose
 from aigc_cli.errors import ConfigError
 from aigc_cli.metrics.infill import gaps_of, measure_infill
 from aigc_cli.metrics.passages import Passages
+from aigc_cli.modalities.tokenizers import PAD
 from aigc_cli.models.base import Model
+from aigc_cli.models.build import build_model
 from aigc_cli.randomness import Noise
-from aigc_cli.training.checkpoint import build_model
 
 DATASET = ToyText(documents(20, 12))
 
@@ -21,7 +21,7 @@ DATASET = ToyText(documents(20, 12))
 def measured(model: Any, dataset: ToyText = DATASET, batch_size: int | None = None, seed: int = 0) -> Any:
     return measure_infill(
         model, Passages(dataset, range(len(dataset)), "toy", "val"), dataset, {"name": "infill", "seed": seed},
-        controls=getattr(model, "filling", {}), seed=0, device=torch.device("cpu"), batch_size=batch_size,
+        controls=type(model).controls(**model.filling), seed=0, device=torch.device("cpu"), batch_size=batch_size,
     )  # fmt: skip
 
 
@@ -53,7 +53,7 @@ def test_gaps_depend_on_the_item_and_the_seed_alone() -> None:
 
 def test_a_perfect_model_finds_all_and_the_commonest_token_finds_its_share(monkeypatch: pytest.MonkeyPatch) -> None:
     model = built("bert")
-    monkeypatch.setattr(type(model), "fill", lambda self, tokens, gaps, noise, **_: tokens)
+    monkeypatch.setattr(type(model), "fill", lambda self, tokens, gaps, noise, controls: tokens)
     result = measured(model)
     assert set(result.generated.figures.values()) == {1.0}
     rates = result.beside["commonest token"].figures
@@ -66,7 +66,7 @@ def test_a_writer_fills_from_the_true_tokens_before() -> None:
     tokens = windows(5, 12)
     gaps = torch.zeros_like(tokens, dtype=torch.bool)
     gaps[:, [3, 4, 9]] = True
-    filled = model.fill(tokens, gaps, None)
+    filled = model.fill(tokens, gaps, None, None)
     assert torch.equal(filled[~gaps], tokens[~gaps])
     for place in (3, 4, 9):
         logits = model.decoder.logits(model.decoder.hidden(tokens[:, :place]))[:, -1]
@@ -79,7 +79,9 @@ def test_a_guesser_sees_no_token_that_it_is_to_guess() -> None:
     gaps = torch.zeros_like(tokens, dtype=torch.bool)
     gaps[:, [3, 4, 9]] = True
     other = torch.where(gaps, tokens.roll(1, 1), tokens)
-    first, second = (model.fill(some, gaps, Noise(0, range(5)), **model.filling) for some in (tokens, other))
+    first, second = (
+        model.fill(some, gaps, Noise(0, range(5)), model.controls(**model.filling)) for some in (tokens, other)
+    )
     assert torch.equal(first, second)
     assert torch.equal(first[~gaps], tokens[~gaps])
     assert (first < model.mask).all()
@@ -95,7 +97,7 @@ def test_batches_do_not_matter_to_masks_or_figures(name: str) -> None:
 
 def test_a_model_without_gaps_says_so() -> None:
     class Plain(Model):
-        modalities = ("text",)
+        layouts = frozenset({"tokens"})
 
     with pytest.raises(ConfigError, match="fills no gaps"):
         measured(Plain(DATASET.spec))

@@ -9,21 +9,22 @@ import torch
 from torch import Tensor
 from toy_text import ToyText, windows
 
-from aigc_cli.data.base import Batch
 from aigc_cli.errors import ConfigError, DataError
 from aigc_cli.metrics.latents import measure_active_units
+from aigc_cli.modalities.base import Batch
 from aigc_cli.models.base import Model
-from aigc_cli.models.variational import ACTIVE, Posterior, VariationalModel
+from aigc_cli.models.variational import ACTIVE, FlatVAE, Posterior
 
 DATA = ToyText(windows(40, 6))
 #: The deviations that each latent's posterior means are scaled to.
 SCALES = torch.tensor([3.0, 1.01 * ACTIVE**0.5, 0.99 * ACTIVE**0.5, 0.0])
 
 
-class Latent(VariationalModel):
+class Latent(FlatVAE):
     """Gives each item means that vary over the items of :data:`DATA` as much as :data:`SCALES` says, about 5."""
 
-    modalities = ("text",)
+    layouts = frozenset({"tokens"})
+    can = frozenset({"encode", "decode", "posterior"})
     dimensions = len(SCALES)
 
     def posterior(self, batch: Batch) -> Posterior:
@@ -37,7 +38,7 @@ class Latent(VariationalModel):
 
 
 class Plain(Model):
-    modalities = ("text",)
+    layouts = frozenset({"tokens"})
 
 
 def measured(model: Model, rows: range = range(40), batch_size: int | None = None) -> Any:

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from aigc_cli.data.base import Batch, DataSpec
 from aigc_cli.data.images import ImageDataset
-from aigc_cli.data.selection import encoded, items_at
+from aigc_cli.data.open import encoded, items_at
 from aigc_cli.errors import ConfigError, DataError
 from aigc_cli.metrics.likelihood import measure_likelihood
+from aigc_cli.modalities.base import Batch, DataSpec
 from aigc_cli.models.base import Model
 from aigc_cli.randomness import Noise
 
@@ -20,7 +20,8 @@ SPEC = DataSpec("image", (1, 4, 4))
 class Bounded(Model):
     """Gives a bound that is tighter with more samples, and noisy in a way that depends on the item alone."""
 
-    modalities = ("image",)
+    can = frozenset({"score"})
+    layouts = frozenset({"map"})
 
     def score(self, batch: Batch, noise: Noise, samples: int = 1) -> dict[str, torch.Tensor]:
         base = batch.content.flatten(1).sum(1) + 50
@@ -31,11 +32,12 @@ class Bounded(Model):
 
 
 class Plain(Model):
-    modalities = ("image",)
+    layouts = frozenset({"map"})
 
 
 class ErrorAlone(Model):
-    modalities = ("image",)
+    can = frozenset({"score"})
+    layouts = frozenset({"map"})
 
     def score(self, batch: Batch, noise: Noise, samples: int = 1) -> dict[str, torch.Tensor]:
         return {"mse": batch.content.flatten(1).mean(1)}

@@ -68,8 +68,8 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_lpips_without_its_weights_says_where_to_put_them(cache: Path) -> None:
     with pytest.raises(DataError, match="AlexNet weights") as caught:
         LPIPS(LPIPSConfig(name="lpips"))
-    assert LPIPS_FILE in caught.value.mend
-    assert str(cache.parent) in caught.value.mend
+    assert LPIPS_FILE in caught.value.hint
+    assert str(cache.parent) in caught.value.hint
 
 
 def test_lpips_refuses_a_file_of_another_sum(cache: Path) -> None:
@@ -86,7 +86,7 @@ def test_lpips_is_torchmetrics_own_on_the_same_weights(cache: Path, monkeypatch:
 
     torch.manual_seed(0)
     state = alexnet(weights=None).state_dict()
-    monkeypatch.setattr(reconstruction, "load_weights", lambda path, mend, **_: ("0" * 64, state))
+    monkeypatch.setattr(reconstruction, "load_weights", lambda path, hint, **_: ("0" * 64, state))
     cache.touch()
     metric = LPIPS(LPIPSConfig(name="lpips"))
     x, y = images(3, 0, (3, 32, 32)), images(3, 1, (3, 32, 32))

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from aigc_cli.errors import DataError
-from aigc_cli.metrics.features import FeatureStatistics
+from aigc_cli.metrics.extractors.base import FeatureStatistics
 from aigc_cli.metrics.frechet import frechet_distance
 from aigc_cli.metrics.statistics_file import StatisticsFile, is_statistics, write_statistics
 

@@ -10,17 +10,18 @@ import torch
 from torch.nn.functional import cross_entropy
 from toy_text import ToyText, documents
 
-from aigc_cli.config import compose
+from aigc_cli.config.compose import compose
 from aigc_cli.data import open_dataset
-from aigc_cli.data.base import Batch, Dataset
-from aigc_cli.data.selection import items_at
-from aigc_cli.data.tokenizers import PAD
+from aigc_cli.data.base import Dataset
+from aigc_cli.data.open import items_at
 from aigc_cli.errors import ConfigError
 from aigc_cli.metrics.passages import Passages, check_readable, choose_rows
 from aigc_cli.metrics.text_likelihood import measure_text_likelihood
+from aigc_cli.modalities.base import Batch
+from aigc_cli.modalities.tokenizers import PAD
 from aigc_cli.models.base import Model
+from aigc_cli.models.build import build_model
 from aigc_cli.randomness import Noise
-from aigc_cli.training.checkpoint import build_model
 
 TEXT = "naïve cats, 日本, see the moon.\nAnd the moon sees cats; " * 40
 
@@ -151,7 +152,8 @@ def test_a_guesser_is_measured_on_some_of_the_tokens(tmp_path: Path) -> None:
 class Latent(Model):
     """Has a bound, a tighter one of several samples, and a divergence."""
 
-    modalities = ("text",)
+    can = frozenset({"score"})
+    layouts = frozenset({"tokens"})
 
     def score(self, batch: Batch, noise: Noise, samples: int = 1) -> dict[str, torch.Tensor]:
         tokens = (batch.content[:, 1:] != PAD).sum(1).double()
@@ -174,7 +176,8 @@ def test_any_model_fits_that_names_its_scores_so(tmp_path: Path) -> None:
 class Uneven(Model):
     """Pays more for each token of a longer text, so that no mean of means is the mean."""
 
-    modalities = ("text",)
+    can = frozenset({"score"})
+    layouts = frozenset({"tokens"})
 
     def score(self, batch: Batch, noise: Noise, samples: int = 1) -> dict[str, torch.Tensor]:
         tokens = (batch.content[:, 1:] != PAD).sum(1).double()

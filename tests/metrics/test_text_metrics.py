@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from aigc_cli.config import check
+from aigc_cli.config.schema import check
 from aigc_cli.errors import DataError
 from aigc_cli.metrics.text import ROUGE, WORD, TextMetric
 from aigc_cli.metrics.text_diversity import RunHashes

@@ -2,33 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 import torch
 from torch import Tensor
 from toy_text import TOKENIZER, ToyText, documents, windows
 
-from aigc_cli.data.base import Batch
-from aigc_cli.data.codecs import TextCodec
-from aigc_cli.data.tokenizers import EOS
 from aigc_cli.errors import ConfigError
 from aigc_cli.metrics.passages import Passages
 from aigc_cli.metrics.text_reconstruction import ReconstructionBLEU, ReconstructionBLEUConfig
 from aigc_cli.metrics.written import Author, Written, measure_written, reconstructions
+from aigc_cli.modalities.base import Batch
+from aigc_cli.modalities.text import TextCodec
+from aigc_cli.modalities.tokenizers import EOS
 from aigc_cli.models.latent import LatentModel
 from aigc_cli.models.transformer import DecoderLanguageModel
-from aigc_cli.randomness import Noise
 
 
 class Keeps(LatentModel):
     """Keeps tokens as they are for a latent, but for those of items that begin with an "a"."""
 
-    modalities = ("text",)
-    modes = ("sample", "reconstruct")
-
-    def latents(self, noise: Noise, **controls: Any) -> Tensor:
-        raise NotImplementedError
+    layouts = frozenset({"tokens"})
+    can = frozenset({"encode", "decode"})
 
     def encode(self, batch: Batch) -> Tensor:
         return batch.content.double()

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from aigc_cli.nn.beam import beam_search
 from aigc_cli.nn.decoding import Choice, Session, choose, invert, penalized, write
-from aigc_cli.nn.language import TokenTransformer
+from aigc_cli.nn.token_transformer import TokenTransformer
 from aigc_cli.nn.transformer import Style, TransformerConfig
 
 VOCAB = 17

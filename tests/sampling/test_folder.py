@@ -9,10 +9,9 @@ from pathlib import Path
 import pytest
 
 from aigc_cli.errors import ConfigError, ResourceError
+from aigc_cli.modalities.samples import RECORD, Arrangement, Provenance, read_record, recorded_files, write_record
 from aigc_cli.sampling import folder
-from aigc_cli.sampling.arrangement import Arrangement
 from aigc_cli.sampling.folder import check_replaceable, filling
-from aigc_cli.sampling.provenance import RECORD, Provenance, read_record, recorded_files, write_record
 
 MakeProvenance = Callable[..., Provenance]
 Fill = Callable[..., None]
@@ -67,9 +66,9 @@ def test_whatever_ends_the_block_nothing_is_left(tmp_path: Path, error: BaseExce
 
 
 @pytest.mark.parametrize(
-    ("code", "mend"), [(errno.ENOSPC, "free some space"), (errno.EROFS, "read-only"), (errno.EIO, "out=")]
+    ("code", "hint"), [(errno.ENOSPC, "free some space"), (errno.EROFS, "read-only"), (errno.EIO, "out=")]
 )
-def test_a_disk_that_takes_no_more(tmp_path: Path, code: int, mend: str) -> None:
+def test_a_disk_that_takes_no_more(tmp_path: Path, code: int, hint: str) -> None:
     def interrupted() -> None:
         with filling(tmp_path / "out") as staging:
             (staging / "a").write_text("half")
@@ -79,7 +78,7 @@ def test_a_disk_that_takes_no_more(tmp_path: Path, code: int, mend: str) -> None
         interrupted()
     assert os.strerror(code) in caught.value.message
     assert str(tmp_path / "out") in caught.value.message
-    assert mend in caught.value.mend
+    assert hint in caught.value.hint
     assert list(tmp_path.iterdir()) == []
 
 
@@ -167,7 +166,7 @@ def test_what_may_not(
     fill(out, ["a", "b"])
     with pytest.raises(ConfigError, match=message) as caught:
         check_replaceable(out, provenance(**changes), n, overwrite=False)
-    assert "overwrite=true" in caught.value.mend
+    assert "overwrite=true" in caught.value.hint
     check_replaceable(out, provenance(**changes), n, overwrite=True)
 
 

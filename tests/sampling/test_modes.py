@@ -1,20 +1,21 @@
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
-from toy import LATENT, Toy, ToyConfig
+from toy import LATENT, Toy, ToyConfig, ToyControls
 
-from aigc_cli.data.base import Dataset, DataSpec, Split
-from aigc_cli.data.codecs import ImageCodec
+from aigc_cli.data.base import Dataset, Split
 from aigc_cli.data.images import ImageDataset
 from aigc_cli.errors import ConfigError
+from aigc_cli.modalities.base import DataSpec
+from aigc_cli.modalities.image import ImageCodec
+from aigc_cli.modalities.samples import Arrangement
 from aigc_cli.models.base import Model
-from aigc_cli.models.latent import LatentModel, Mode
 from aigc_cli.randomness import Noise
 from aigc_cli.sampling import preparing
-from aigc_cli.sampling.arrangement import Arrangement
 from aigc_cli.sampling.classes import balanced
 from aigc_cli.sampling.controls import usual_controls
 from aigc_cli.sampling.plans import Plan, Request, plan
@@ -44,7 +45,7 @@ def request(
         assert held_out is not None, "this mode reads no data"
         return "test", held_out
 
-    values = {**usual_controls(model), **controls}
+    values = replace(usual_controls(model), **controls)
     return Request(
         model=model, codec=ImageCodec(), controls=values, n=n, seed=seed, device=torch.device("cpu"), held_out=items
     )
@@ -87,8 +88,6 @@ def test_sample_i_depends_on_the_seed_and_i_alone(name: str, held_out: ImageData
 
 @pytest.mark.parametrize("name", REQUESTS)
 def test_another_seed_gives_others(name: str, held_out: ImageDataset) -> None:
-    from dataclasses import replace
-
     made = REQUESTS[name](held_out, 3)
     assert not torch.equal(drawn(plan(made)), drawn(plan(replace(made, seed=6))))
 
@@ -98,10 +97,7 @@ def test_classes_stand_below_their_names() -> None:
     arrangement = planned.arrangement
     assert arrangement.facts["class"] == ["cat", "dog", "owl", "cat", "dog", "owl", "cat", "dog"]
     assert list(arrangement.labels or ()) == [0, 1, 2, 0, 1, 2, 0, 1]
-    layout = arrangement.layout
-    assert layout.columns is not None
-    for index, name in enumerate(arrangement.facts["class"]):
-        assert layout.column_titles[layout.place(index, layout.columns)[1]] == name
+    assert arrangement.turns == CLASSES
     raw = drawn(planned).float().mean(dim=(1, 2, 3))
     assert raw[0::3].max() < raw[1::3].min() < raw[2::3].min()  # the toy's classes differ in brightness
 
@@ -112,7 +108,7 @@ def test_the_classes_that_are_asked_for() -> None:
     raw = drawn(planned).float().mean(dim=(1, 2, 3))
     assert raw[0] > raw[1]
     one = plan(request(toy(conditional=True), n=4, class_="dog")).arrangement
-    assert (one.layout.title, one.layout.columns, one.name(3)) == ("dog", None, "000003-dog")
+    assert (one.turns, one.name(3)) == (("dog",), "000003-dog")
 
 
 def test_a_class_whose_name_has_a_comma() -> None:
@@ -124,14 +120,13 @@ def test_the_usual_number_is_as_many_of_each_class() -> None:
     assert plan(request(toy())).arrangement.n == 64
     assert plan(request(toy(conditional=True))).arrangement.n == 63
     assert plan(request(toy(conditional=True), class_="cat,owl")).arrangement.n == 64
-    assert balanced(2, toy(conditional=True)) == 2
+    assert balanced(2, toy(conditional=True), ToyControls()) == 2
     many = toy(conditional=True, spec=DataSpec("image", (1, 8, 8), tuple(map(str, range(100)))))
-    assert plan(request(many)).arrangement.layout.columns is None  # too many to stand side by side
-    assert plan(request(many, n=2)).arrangement.layout.column_titles == ("0", "1")
+    assert plan(request(many)).arrangement.n == 64
 
 
 @pytest.mark.parametrize(
-    ("conditional", "controls", "message", "mend"),
+    ("conditional", "controls", "message", "hint"),
     [
         (True, {"class_": "cta"}, "class=cta: the data has no such class", "cat"),
         (True, {"class_": "cat,"}, "class=: the data has no such class", "cat, dog, owl"),
@@ -142,11 +137,11 @@ def test_the_usual_number_is_as_many_of_each_class() -> None:
     ],
 )
 def test_what_there_is_not(
-    conditional: bool, controls: dict[str, Any], message: str, mend: str, held_out: ImageDataset
+    conditional: bool, controls: dict[str, Any], message: str, hint: str, held_out: ImageDataset
 ) -> None:
     with pytest.raises(ConfigError, match=message) as caught:
         plan(request(toy(conditional=conditional), held_out, **controls))
-    assert mend in caught.value.mend
+    assert hint in caught.value.hint
 
 
 def test_reconstructions_stand_below_their_originals(held_out: ImageDataset) -> None:
@@ -163,7 +158,7 @@ def test_reconstructions_stand_below_their_originals(held_out: ImageDataset) -> 
     assert labels is not None
     assert list(arrangement.labels or ())[0::2] == labels[items[0::2]].tolist()
     assert arrangement.name(2).startswith(f"000001-{CLASSES[labels[items[2]]]}-original")
-    assert arrangement.layout.place(1, arrangement.layout.columns or 0) == (1, 0)
+    assert (arrangement.group, arrangement.row) == (2, False)
     assert planned.source == {"split": "test", "fingerprint": held_out.spec.fingerprint}
     assert arrangement.summary == "3 items of the test split and their reconstructions"
 
@@ -201,8 +196,8 @@ def test_a_walk_goes_from_one_sample_to_another_of_its_class(controls: dict[str,
         if controls:
             own = planned.arrangement.facts["class"][5 * row : 5 * row + 5]
             assert set(own) == {samples.arrangement.facts["class"][start]}
-            assert planned.arrangement.layout.row_titles[row] == own[0]
-    assert planned.arrangement.layout.columns == 5
+            assert planned.arrangement.row_titles[row] == own[0]
+    assert (planned.arrangement.group, planned.arrangement.row) == (5, True)
 
 
 def test_a_walk_is_on_the_sphere() -> None:
@@ -224,7 +219,7 @@ def test_one_latent_moves_along_a_row_the_most_active_first(held_out: ImageDatas
     planned = plan(request(model, held_out, mode="traverse"))
     drawn(planned)
     rows = torch.cat(latents).view(LATENT, 9, LATENT)
-    base = model.latents(Noise(5, [0]), **usual_controls(model))[0]
+    base = model.latents(Noise(5, [0]), usual_controls(model))[0]
     order = planned.arrangement.facts["dimension"][::9]
     encoded = model.encode(type("B", (), {"content": ImageCodec().encode(held_out._data.content)}))  # type: ignore
     assert order == encoded.var(dim=0).argsort(descending=True).tolist()
@@ -232,15 +227,14 @@ def test_one_latent_moves_along_a_row_the_most_active_first(held_out: ImageDatas
         torch.testing.assert_close(rows[row, :, dimension], torch.linspace(-3, 3, 9))
         others = [other for other in range(LATENT) if other != dimension]
         assert torch.equal(rows[row][:, others], base[others].expand(9, 3))
-    layout = planned.arrangement.layout
-    assert (layout.column_titles[0], layout.column_titles[4], layout.row_titles[0]) == ("-3", "0", f"z{order[0]}")
+    arrangement = planned.arrangement
+    assert (arrangement.column_titles[::4], arrangement.row_titles[0]) == (("-3", "0", "3"), f"z{order[0]}")
     assert planned.arrangement.about(10)["value"] == -2.25
 
 
 def test_a_model_that_does_not_encode_is_traversed_as_it_is() -> None:
     class Generator(Toy):
-        modes: ClassVar[tuple[Mode, ...]] = ("sample", "traverse")
-        encode = LatentModel.encode  # type: ignore[assignment]
+        can = frozenset({"sample", "latents", "decode"})
 
     planned = plan(request(Generator(ToyConfig(name="toy"), SPEC), n=2, mode="traverse"))
     assert planned.arrangement.facts["dimension"][::9] == [0, 1]
@@ -249,11 +243,11 @@ def test_a_model_that_does_not_encode_is_traversed_as_it_is() -> None:
 
 def test_a_mode_that_the_model_does_not_have() -> None:
     class Generator(Toy):
-        modes: ClassVar[tuple[Mode, ...]] = ("sample", "interpolate")
+        can = frozenset({"sample", "latents", "decode"})
 
-    with pytest.raises(ConfigError, match="mode=traverse") as caught:
-        plan(request(Generator(ToyConfig(name="toy"), SPEC), mode="traverse"))
-    assert caught.value.mend == "choose from: sample, interpolate"
+    with pytest.raises(ConfigError, match="mode=reconstruct") as caught:
+        plan(request(Generator(ToyConfig(name="toy"), SPEC), mode="reconstruct"))
+    assert caught.value.hint == "choose from: sample, interpolate, traverse"
 
 
 def test_what_changes_nothing_is_said(held_out: ImageDataset, capsys: pytest.CaptureFixture[str]) -> None:
@@ -287,8 +281,7 @@ def test_a_model_is_shown_the_training_set_where_it_asks(held_out: ImageDataset)
 
     prepare(model, open_train, usual_controls(model), device="cpu")
     assert not opened
-    controls = {**usual_controls(model), "prior": "fitted"}
-    prepare(model, open_train, controls, device="cpu")
+    prepare(model, open_train, replace(usual_controls(model), prior="fitted"), device="cpu")
     assert model.read == 20
     assert model.fitted is not None
     assert not model.fitted.is_inference()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -10,16 +11,17 @@ import torch
 from torch import Tensor
 from toy_text import TOKENIZER, ToyText, documents
 
-from aigc_cli.config import check, compose
-from aigc_cli.data.base import Batch
-from aigc_cli.data.codecs import TextCodec
-from aigc_cli.data.tokenizers import BOS, EOS
+from aigc_cli.config.compose import compose
+from aigc_cli.config.schema import check
 from aigc_cli.errors import ConfigError
+from aigc_cli.modalities.base import Batch
+from aigc_cli.modalities.prompts import Prompt
+from aigc_cli.modalities.text import TextCodec
+from aigc_cli.modalities.tokenizers import BOS, EOS
 from aigc_cli.models.latent import slerp
-from aigc_cli.models.vae_text import TextVAE, TextVAEConfig
+from aigc_cli.models.vae.text import TextVAE, TextVAEConfig
 from aigc_cli.sampling.controls import usual_controls
 from aigc_cli.sampling.plans import Plan, Request, plan
-from aigc_cli.sampling.prompts import Prompt
 
 HELD_OUT = ToyText(documents(20, 12, seed=3))
 CODEC = TextCodec(TOKENIZER, BOS)
@@ -39,7 +41,7 @@ def model() -> TextVAE:
 
 def asked(model: TextVAE, mode: str, *prompts: str, n: int | None = None, **controls: Any) -> Plan:
     request = Request(
-        model=model, codec=CODEC, controls={**usual_controls(model, mode), **controls}, n=n, seed=1,
+        model=model, codec=CODEC, controls=replace(usual_controls(model, mode), **controls), n=n, seed=1,
         device=torch.device("cpu"), held_out=lambda: ("test", HELD_OUT),
         prompts=[Prompt(text, f"prompt {place}") for place, text in enumerate(prompts)],
     )  # fmt: skip
@@ -125,7 +127,7 @@ def test_words_that_change_nothing_are_told_of(
 
 
 @pytest.mark.parametrize(
-    ("mode", "prompts", "to", "complaint", "mend"),
+    ("mode", "prompts", "to", "complaint", "hint"),
     [
         ("interpolate", ["abc"], None, "walks between texts, and prompt 0 is one", "give to= too"),
         ("interpolate", [], "abc", "walks between texts, and to= is one", "give prompt= too"),
@@ -141,12 +143,12 @@ def test_words_that_change_nothing_are_told_of(
     ],
 )
 def test_what_cannot_be_encoded(
-    model: TextVAE, mode: str, prompts: list[str], to: str | None, complaint: str, mend: str
+    model: TextVAE, mode: str, prompts: list[str], to: str | None, complaint: str, hint: str
 ) -> None:
     with pytest.raises(ConfigError) as error:
         asked(model, mode, *prompts, to=to)
     assert complaint in error.value.message
-    assert mend in error.value.mend
+    assert hint in error.value.hint
 
 
 @pytest.mark.parametrize("word", ["7", "a, b", "null and void"])

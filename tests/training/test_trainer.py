@@ -9,15 +9,15 @@ import pytest
 import torch
 from torch import nn
 
-from aigc_cli.commands.train import check_config
-from aigc_cli.config import compose
-from aigc_cli.data.base import DataSpec
+from aigc_cli.config.compose import compose
 from aigc_cli.data.images import ImageDataset
 from aigc_cli.data.loader import Loader
 from aigc_cli.errors import ConfigError, DataError, Interrupted, NonFiniteError, Terminated
+from aigc_cli.modalities.base import DataSpec
 from aigc_cli.models.base import Model, Phase
+from aigc_cli.models.build import build_model
 from aigc_cli.runs import Run, read_rows
-from aigc_cli.training.checkpoint import build_model
+from aigc_cli.training.build import check_config
 from aigc_cli.training.settings import Hooks
 from aigc_cli.training.trainer import Trainer
 
@@ -25,7 +25,7 @@ from aigc_cli.training.trainer import Trainer
 class Two(Model):
     """Two networks: the second's loss runs through the first."""
 
-    modalities = ("image",)
+    layouts = frozenset({"map"})
     seen: ClassVar[list] = []
 
     def __init__(self, spec):
@@ -238,7 +238,7 @@ def test_sigterm_saves_and_says_how_to_go_on(tmp_path):
     trainer = make(tmp_path / "run", "trainer.sample_every=1")
     with pytest.raises(Terminated, match="stopped at step") as caught:
         trainer.fit(Hooks(preview=lambda step: os.kill(os.getpid(), signal.SIGTERM)))
-    assert "aigc train --resume" in caught.value.mend
+    assert "aigc train --resume" in caught.value.hint
     assert trainer.run.status() == "stopped"
     assert trainer.checkpoints.steps()
 
@@ -381,7 +381,7 @@ def test_a_smaller_batch_goes_on_with_the_same_items(tmp_path):
 
 
 def test_a_model_refuses_what_it_cannot_serve():
-    with pytest.raises(ConfigError, match="Two cannot model text data; it serves image"):
+    with pytest.raises(ConfigError, match="Two cannot model text data; it takes items laid out as map"):
         Two(DataSpec("text", (16,), vocab_size=65))
 
 

@@ -12,16 +12,21 @@ import pytest
 import torch
 from toy_text import ToyText, windows
 
-from aigc_cli.commands.train import check_config, run_training, settled
-from aigc_cli.config import Options, compose
-from aigc_cli.data.base import Codec, DataSpec
-from aigc_cli.data.codecs import ImageCodec, TextCodec
+from aigc_cli.commands.train import run_training, settled
+from aigc_cli.config.compose import compose
+from aigc_cli.config.schema import Options
 from aigc_cli.data.loader import Loader
-from aigc_cli.data.tokenizers import FIRST, SPECIALS, BPETokenizer, ByteTokenizer, CharTokenizer, Tokenizer
 from aigc_cli.errors import ConfigError, DataError
+from aigc_cli.modalities.base import Codec, DataSpec
+from aigc_cli.modalities.image import ImageCodec
+from aigc_cli.modalities.text import TextCodec
+from aigc_cli.modalities.tokenizers import FIRST, SPECIALS, BPETokenizer, ByteTokenizer, CharTokenizer, Tokenizer
 from aigc_cli.models.base import Model
+from aigc_cli.models.build import build_model
 from aigc_cli.runs import Run, create_run
-from aigc_cli.training.checkpoint import CheckpointFolder, build_model, restore_model
+from aigc_cli.training.build import check_config
+from aigc_cli.training.checkpoint import CheckpointFolder
+from aigc_cli.training.restore import restore_model
 from aigc_cli.training.settings import Hooks
 from aigc_cli.training.trainer import Trainer
 from aigc_cli.training.warm_start import warm_start, with_source
@@ -151,27 +156,27 @@ def test_a_head_is_left_where_there_is_none(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "named", "mend"),
+    ("words", "named", "hint"),
     [
         (["model.width=16"], r"decoder\.embedding\.weight is 12x16 here and 12x8 there", "model.width=8"),
         (["model.layers=2"], r"decoder\.stack\.blocks\.1\S+ is not in that run", "model.layers=1"),
         (["model.style.qk_norm=false"], r"log_scale is in that run, and not in this", "model.style.qk_norm=true"),
     ],
 )
-def test_what_does_not_fit_is_named(source: Model, tmp_path: Path, words: list[str], named: str, mend: str) -> None:
+def test_what_does_not_fit_is_named(source: Model, tmp_path: Path, words: list[str], named: str, hint: str) -> None:
     with pytest.raises(ConfigError, match=named) as caught:
         from_text(tmp_path, ABC, *words)
-    assert caught.value.mend == f"make this model like that one: {mend}"
+    assert caught.value.hint == f"make this model like that one: {hint}"
 
 
 def test_what_no_words_would_make_fit_needs_another_run(source: Model, tmp_path: Path) -> None:
     """An encoder's latents are in no decoder, whatever its size and dropout."""
     with pytest.raises(ConfigError, match="is not in that run") as caught:
         from_text(tmp_path, ABC, "model.dropout=0.3", name="vae_text")
-    assert caught.value.mend == "start from a run of model=vae_text"
+    assert caught.value.hint == "start from a run of model=vae_text"
     with pytest.raises(ConfigError) as caught:
         from_text(tmp_path, ABC, "model.dropout=0.3", "model.width=16", name="bert")
-    assert caught.value.mend == "make this model like that one: model.width=8"
+    assert caught.value.hint == "make this model like that one: model.width=8"
 
 
 def test_learned_positions_are_of_one_length(tmp_path: Path) -> None:
@@ -179,7 +184,7 @@ def test_learned_positions_are_of_one_length(tmp_path: Path) -> None:
     saved(text_config(tmp_path, "transformer", learned, "data.context=12"), text_spec(ABC, 13), TextCodec(ABC))
     with pytest.raises(ConfigError, match=r"positions is 8x8 here and 12x8 there") as caught:
         from_text(tmp_path, ABC, learned, "data.context=8")
-    assert caught.value.mend.endswith("data.context=12")
+    assert caught.value.hint.endswith("data.context=12")
 
 
 IMAGES = {"gan": ["data.size=8", "model.width=4", "model.latent=4"], "vae": ["data.size=8", "model.width=4"]}

@@ -1,0 +1,107 @@
+"""Compose, check, save and reload a configuration."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from aigc_cli.errors import DataError, unreadable
+from aigc_cli.files import write_atomically
+
+if TYPE_CHECKING:
+    from pydantic import ConfigDict
+
+#: How every component's config dataclass is declared: no unknown keys, no silent conversions, no NaN.
+STRICT: ConfigDict = {"extra": "forbid", "strict": True, "allow_inf_nan": False}
+
+#: Where a run lies and how a sweep looks at it, which change nothing of what it computes.
+_NOT_IDENTITY = ("run_dir", "outputs", "sweep")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line said beside the configuration."""
+
+    overrides: tuple[str, ...] = ()  # the user's own key=value words, in order
+    json: bool = False  # print one JSON object on stdout and nothing else
+    resume: str | None = None  # a run's name or directory, or "latest"
+    job: int | None = None  # the number of this job within a sweep
+    sweep_dir: str | None = None  # where a sweep collects what its jobs report
+    plugins: tuple[str, ...] = ()  # modules named with --plugin
+
+
+def identity(config: Mapping[str, Any]) -> str:
+    """The sha256 of a resolved configuration, but for where its run lies, and how an automatic batch is divided."""
+    kept = {key: value for key, value in config.items() if key not in _NOT_IDENTITY}
+    trainer = kept.get("trainer")
+    if isinstance(trainer, dict) and trainer.get("auto_batch"):
+        items = trainer["batch_size"] * trainer["accumulate"]
+        kept["trainer"] = {**trainer, "batch_size": items, "accumulate": 1}
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
+
+
+def save_yaml(path: Path, config: Mapping[str, Any]) -> None:
+    """Writes plain data as YAML, keys in their order, atomically."""
+    import yaml
+
+    write_atomically(path, yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True, width=120))
+
+
+def load_yaml(path: Path) -> dict[str, Any]:
+    """A resolved configuration saved earlier, as plain data: nothing in it is run or filled in.
+
+    Raises:
+        DataError: it cannot be read, is not a mapping, or names code or values to fetch.
+    """
+    import yaml
+
+    from aigc_cli.config.explain import yaml_reason
+
+    try:
+        text = path.read_text(encoding="utf-8")
+        if "&" in text and any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text)):
+            raise yaml.YAMLError(
+                "it contains aliases, which the file of a run never does"
+            )  # they may expand without end
+        loaded = yaml.safe_load(text)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
+        raise unreadable(path, yaml_reason(error), "restore the file, or train the run again") from None
+    if not isinstance(loaded, dict):
+        raise DataError(f"{path} is not a configuration", "restore the file, or train the run again")
+    for key, value in walk(loaded):
+        if key.rsplit(".", 1)[-1] == "_target_":
+            raise DataError(f"{path} names code to run, at {key}", "this run may be malicious; do not use it")
+        if isinstance(value, str) and "${" in value:
+            raise DataError(f"{path} is not resolved: {key} is {value}", "write the value itself there")
+    return {str(key): value for key, value in loaded.items()}
+
+
+def walk(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every key under `node`, dotted, with its value; mappings and lists come before what they hold."""
+    pairs = node.items() if isinstance(node, Mapping) else enumerate(node) if isinstance(node, list) else ()
+    for key, value in pairs:
+        dotted = f"{prefix}{key}"
+        yield dotted, value
+        yield from walk(value, f"{dotted}.")
+
+
+def check(section: str, schema: type, values: Mapping[str, Any]) -> Any:
+    """Builds the dataclass `schema` from plain `values`, with every problem named at once.
+
+    Raises:
+        ConfigError: unknown keys, wrong types, values out of range, contradictory choices; `section` is their prefix.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    from aigc_cli.config.explain import refuse, wrong_values
+
+    try:
+        # Through JSON, because a YAML list may stand for a tuple, while "1" may not stand for 1.
+        return TypeAdapter(schema).validate_json(json.dumps(values))
+    except ValidationError as error:
+        refuse(wrong_values(section, schema, values, error))
+        raise AssertionError("an error names at least one problem") from error

@@ -1,0 +1,177 @@
+"""The words on the command line: which are the command, which are flags, and which are key=value."""
+
+from __future__ import annotations
+
+import re
+from argparse import ArgumentParser
+from dataclasses import dataclass, field
+from typing import NoReturn
+
+from aigc_cli.errors import ConfigError, nearest, suggest
+
+#: Each command, with what it does in a few words.
+COMMANDS = {
+    "train": "train a model, or resume a run",
+    "sample": "draw samples from a run",
+    "eval": "measure how good a run's samples are",
+    "embed": "turn lines of text into vectors",
+    "ls": "list models, data, metrics or runs",
+    "completion": "print the completion script for bash",
+}
+CFG_KINDS = ("job", "all", "hydra")
+#: The words that may follow a command alone, each short for ``task=WORD``.
+TASKS = {"eval": ("compare", "stats")}
+#: The key that a word alone is the value of, for the commands that have one.
+BARE = {"embed": "input"}
+
+
+@dataclass(frozen=True)
+class Flag:
+    """A flag of the command line."""
+
+    shown: str
+    what: str
+    short: str = ""
+    commands: tuple[str, ...] = tuple(COMMANDS)  # those that have it
+
+
+FLAGS = {
+    "--resume": Flag("--resume [RUN]", "resume a run: the newest, or the one named", commands=("train",)),
+    "--multirun": Flag("-m, --multirun", "sweep over all comma-separated values", "-m", ("train",)),
+    "--metric": Flag("--metric NAME[,NAME]", "the same as metric=", commands=("eval",)),
+    "--json": Flag("--json", "print one JSON object and nothing else on stdout"),
+    "--cfg": Flag("--cfg job|all|hydra", "print the configuration and stop", "-c"),
+    "--plugin": Flag("--plugin MODULE", "import a module with models or data of your own"),
+    "--debug": Flag("--debug", "show tracebacks"),
+    "--help": Flag("-h, --help", "explain a command and its keys", "-h"),
+    "--version": Flag("--version", "print the version", "-V"),
+}
+_KEY = re.compile(r"(\+{0,2}|~)[A-Za-z_$][\w.$-]*(/[\w-]+)*(@[\w.:$-]*)?")
+
+
+@dataclass
+class Words:
+    """A command line taken apart."""
+
+    command: str | None = None
+    overrides: list[str] = field(default_factory=list)  # key=value words, in order
+    names: list[str] = field(default_factory=list)  # other words, such as `models` in `aigc ls models`
+    multirun: bool = False
+    cfg: str | None = None
+    resume: str | None = None
+    metric: list[str] = field(default_factory=list)
+    plugin: list[str] = field(default_factory=list)
+    json: bool = False
+    debug: bool = False
+    help: bool = False
+    version: bool = False
+
+
+def split_key(word: str) -> tuple[str, str, str | None]:
+    """A word's sign (``""``, ``"+"``, ``"++"`` or ``"~"``), key and value; the value is None where there is no ``=``.
+
+    Raises:
+        ConfigError: the word does not begin with a key.
+    """
+    head, equals, value = word.partition("=")
+    match = _KEY.fullmatch(head)
+    if match is None or not (equals or match[1] == "~"):
+        raise ConfigError(
+            f"{word!r} is not a key=value argument", "write for example optimizer.lr=1e-4, without spaces"
+        )
+    return match[1], head[len(match[1]) :], value if equals else None
+
+
+def is_key_value(word: str) -> bool:
+    """Whether a word sets, adds or removes a key."""
+    match = _KEY.fullmatch(word.partition("=")[0])
+    return match is not None and ("=" in word or match[1] == "~")
+
+
+class _Parser(ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """What argparse complains of, with the usage of the flag that it names."""
+        shown = next((flag.shown for name, flag in FLAGS.items() if name in message), "")
+        raise ConfigError(message.removeprefix("argument "), f"write {shown}" if shown else "see aigc --help")
+
+
+def parse(argv: list[str]) -> Words:
+    """Takes a command line apart; flags and words may come in any order.
+
+    Raises:
+        ConfigError: an unknown command or flag, a flag without its value, a word that is none of all this.
+    """
+    command = next((word for word in argv if word in COMMANDS or word == "help"), None)
+    words = Words(command, [word for word in argv if is_key_value(word)])
+    rest = [word for word in argv if not is_key_value(word)]
+    if command is not None:
+        rest.remove(command)
+    parser = _Parser(add_help=False, allow_abbrev=False)
+    for name in ("--multirun", "--json", "--debug", "--help", "--version"):
+        parser.add_argument(name, *filter(None, [FLAGS[name].short]), action="store_true")
+    parser.add_argument("--cfg", "-c", nargs="?", const="job", type=_kind)
+    parser.add_argument("--resume", nargs="?", const="latest", type=lambda run: run or "latest")
+    parser.add_argument("--metric", action="extend", type=_names)
+    parser.add_argument("--plugin", action="append")
+    _, others = parser.parse_known_args(rest, namespace=words)
+    unknown = next((word for word in others if word.startswith("-") and len(word) > 1), None)
+    if unknown is not None:
+        raise _unknown_flag(unknown, next(iter(argv[argv.index(unknown) + 1 :]), None))
+    _place(words, others, argv)
+    for flag in ("--multirun", "--resume", "--metric"):
+        commands = FLAGS[flag].commands
+        if getattr(words, flag.strip("-")) and command is not None and command not in commands and not words.help:
+            raise ConfigError(f"aigc {command} has no {flag}", f"{flag} is a flag of aigc {' and '.join(commands)}")
+    if words.multirun and words.resume:
+        hint = "run the same sweep again: it skips the jobs that are complete"
+        raise ConfigError("--multirun and --resume cannot be combined", hint)
+    return words
+
+
+def _names(value: str) -> list[str]:
+    names = [name.strip() for name in value.strip("[]").split(",") if name.strip()]
+    if not names:
+        raise ConfigError("--metric names no metric", "write for example --metric fd; `aigc ls metrics` lists them")
+    return names
+
+
+def _kind(value: str) -> str:
+    if value not in CFG_KINDS:
+        raise ConfigError(f"--cfg does not know {value!r}", suggest(value, CFG_KINDS))
+    return value
+
+
+def _unknown_flag(word: str, following: str | None) -> ConfigError:
+    from aigc_cli.config.folders import top_level_keys  # reads YAML, so only now
+
+    name, equals, value = word.partition("=")
+    value = value if equals else following or ""
+    close = nearest(name, [*FLAGS, *(flag.short for flag in FLAGS.values() if flag.short)])
+    key = name.lstrip("-")
+    known = {known for command in ("train", "sample", "eval", "embed") for known in top_level_keys(command)}
+    if is_key_value(f"{key}=") and (key.split(".")[0] in known or not close):
+        value = value if value and not value.startswith("-") and not is_key_value(value) else "VALUE"
+        return ConfigError(f"there is no flag {name}", f"keys take no dashes: write {key}={value}")
+    return ConfigError(f"there is no flag {name}", suggest(name, close or [flag.shown for flag in FLAGS.values()]))
+
+
+def _place(words: Words, others: list[str], argv: list[str]) -> None:
+    """Finds the place of each word that is neither a command, a flag nor a key=value word."""
+    if words.command is None and others:
+        raise ConfigError(f"there is no command {others[0]!r}", suggest(others[0], COMMANDS))
+    if words.command in ("ls", "completion", "help", None):
+        words.names = others
+        return
+    tasks = TASKS.get(words.command, ())
+    if others and others[0] in tasks:
+        words.overrides.insert(0, f"task={others.pop(0)}")
+    if others and words.command in BARE:
+        words.overrides.insert(0, f"{BARE[words.command]}={others.pop(0)}")
+    for word in others:
+        if nearest(word, tasks):
+            raise ConfigError(f"aigc {words.command}: there is no {word!r}", suggest(word, tasks))
+        following = next(iter(argv[argv.index(word) + 1 :]), "=")
+        hint = "write for example optimizer.lr=1e-4, without spaces around the ="
+        if is_key_value(f"{word}=") and not following.startswith("=") and not is_key_value(following):
+            hint = f"write {word}={following}"
+        raise ConfigError(f"{word!r} is not a key=value argument", hint)

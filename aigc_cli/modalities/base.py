@@ -1,0 +1,286 @@
+"""What a modality is to the rest of the house: the owner of content and files.
+
+Nothing outside this folder asks *which* modality it has: it asks the object. So a new modality is one file here, one
+dataset and some YAML. What a model sees of an item is described by a :class:`DataSpec`; a :class:`Codec` maps raw
+content to that and back, so that sampling and evaluation know nothing of any one model.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from functools import cache, cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+
+from aigc_cli.errors import ConfigError, suggest
+from aigc_cli.registry import find
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+    from aigc_cli.modalities.samples import Arrangement, Provenance
+
+#: The format that stands for the usual one of a modality.
+AUTO = "auto"
+#: How what a model sees is laid out: token ids in a row, (channels, time), (channels, height, width), or
+#: (channels, time, height, width). A model declares the layouts that it takes.
+Layout = Literal["tokens", "sequence", "map", "volume"]
+
+
+@dataclass(frozen=True)
+class DataSpec:
+    """All that a model may know about the data."""
+
+    modality: str  # of the raw content: "image", "text", or that of a plugin
+    shape: tuple[int, ...]  # of one encoded item; (channels, height, width) for images, (tokens,) for text
+    classes: tuple[str, ...] = ()  # () if unlabelled
+    vocab_size: int | None = None  # of tokens, the special ones included
+    specials: tuple[tuple[str, int], ...] = ()  # tokens that do not stand for text: "pad", "bos", "eos", "unk"
+    fingerprint: str = ""  # of the content, so that a resumed run can tell when the data changed
+    source: DataSpec | None = None  # of what each item is made from, such as the sentence that it translates
+
+    @property
+    def layout(self) -> Layout:
+        """How the items that a model sees are laid out."""
+        if self.vocab_size is not None:
+            return "tokens"
+        return {2: "sequence", 3: "map", 4: "volume"}[len(self.shape)]  # type: ignore[return-value]
+
+    @property
+    def kind(self) -> str:
+        """The content in words: its modality, and where it is made from a source the source's, as "text from text"."""
+        return self.modality if self.source is None else f"{self.modality} from {self.source.modality}"
+
+    def special(self, name: str) -> int | None:
+        """The id of a special token; None where the vocabulary has none of that name."""
+        return dict(self.specials).get(name)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some items, raw or encoded: (n, ...) content, (n,) int64 labels where there are any.
+
+    Of pairs, `content` is the target and `source` what it is made from, each padded to its longest.
+    """
+
+    content: Tensor
+    labels: Tensor | None = None
+    source: Tensor | None = None
+
+    def __len__(self) -> int:
+        return self.content.shape[0]
+
+    def to(self, device: torch.device | str) -> Batch:
+        """The same batch on a device."""
+        moved = [None if part is None else part.to(device, non_blocking=True) for part in (self.labels, self.source)]
+        return Batch(self.content.to(device, non_blocking=True), *moved)
+
+    def take(self, index: Tensor) -> Batch:
+        """The rows at `index` (int64, on the batch's device)."""
+        parts = (self.labels, self.source)
+        taken = [None if part is None else part.index_select(0, index) for part in parts]
+        return Batch(self.content.index_select(0, index), *taken)  # several times as fast as indexing
+
+    def with_content(self, content: Tensor) -> Batch:
+        """The same labels with other content."""
+        return replace(self, content=content)
+
+
+class Codec(ABC):
+    """Maps raw content to what a model sees, and back."""
+
+    @abstractmethod
+    def encode(self, content: Tensor) -> Tensor:
+        """Raw content (n, ...) to encoded (n, ...)."""
+
+    @abstractmethod
+    def decode(self, encoded: Tensor) -> Tensor:
+        """Encoded (n, ...) to raw content (n, ...)."""
+
+    def text(self, content: Tensor) -> list[str] | None:
+        """Raw content (n, ...) as a person reads it, a text each; None where it can only be seen or heard."""
+        return None
+
+    def files(self) -> Mapping[str, str]:
+        """What a run must keep to make the same codec without the data: the text of each file by its name."""
+        return {}
+
+    def transfer(self, other: Codec) -> list[tuple[int, int]] | None:
+        """The tokens that stand for the same here and in `other`, as pairs of their ids here and there.
+
+        A model that starts from the weights of another goes by these where its tensors have a row for each token. None
+        where content is not encoded to tokens.
+        """
+        return None
+
+
+class Items(ABC):
+    """An ordered, stamped set of raw content of one modality: all that is measured, sampled or read.
+
+    There are four makers: a dataset, a run that is sampled, files that a person names, and a file of statistics, of
+    which only the moments are known.
+    """
+
+    modality: Modality
+    #: The shape of one item, and the classes where there are any.
+    spec: DataSpec
+    #: What it is, for the stamp on a score.
+    facts: dict[str, Any]
+    #: Names the content, so that features of it may be kept on disk; None where they may not.
+    key: str | None = None
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def batches(self, size: int) -> Iterator[Batch]:
+        """All items in order, raw, `size` at a time, with labels and source where there are any."""
+
+    def take(self, n: int) -> Items:
+        """`n` of them that stand for all, in order; which ones depends on the content alone."""
+        raise NotImplementedError
+
+
+class Writer(ABC):
+    """Writes a set of samples into `folder`, in order, a batch at a time, in memory that hardly grows with the set.
+
+    A subclass has :meth:`put`, :meth:`end` and :meth:`preview`, and enters the files that it keeps open in `open`.
+    """
+
+    #: How many samples a person looks at together, and the ending of the file of a :meth:`preview` of them.
+    usual: ClassVar[int] = 64
+    preview_suffix: ClassVar[str]
+
+    def __init__(self, folder: Path, arrangement: Arrangement, provenance: Provenance, codec: Codec) -> None:
+        self.folder, self.arrangement, self.provenance, self.codec = folder, arrangement, provenance, codec
+        self.written = 0
+        self.open = ExitStack()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.open.close()
+
+    def write(self, raw: Tensor) -> None:
+        """Writes the next samples, raw content (b, ...) on the CPU, as the codec decodes them."""
+        self.put(raw)
+        self.written += len(raw)
+
+    def finish(self) -> tuple[list[str], list[str]]:
+        """Ends the files. The names of those that hold the samples, in order; and of those that show some of them."""
+        if self.written != self.arrangement.n:
+            raise RuntimeError(f"{self.written} samples were written, not {self.arrangement.n}")
+        self.open.close()
+        return self.end()
+
+    @abstractmethod
+    def put(self, raw: Tensor) -> None:
+        """Writes samples (b, ...), of which the first has the number `written`."""
+
+    @abstractmethod
+    def end(self) -> tuple[list[str], list[str]]:
+        """Writes what is left once all samples are there, and names the files as :meth:`finish` does."""
+
+    def shown(self) -> str:
+        """What a terminal can show of the samples, once they are written; "" where that is nothing."""
+        return ""
+
+    @classmethod
+    @abstractmethod
+    def preview(cls, path: Path, batches: Iterable[Tensor], arrangement: Arrangement, codec: Codec, title: str) -> None:
+        """Writes one file that shows all samples, with a title; `path` appears whole or not at all.
+
+        Raises:
+            OSError: it cannot be written; nothing is left behind.
+        """
+
+
+class Modality(ABC):
+    """One kind of content: its shapes, its words for messages, its files. Registered under its name, built once.
+
+    A module that registers one imports torch, Pillow and the like within functions alone: a command that only needs a
+    name or a shape should not wait for them. Ten members and no more: what depends on a model belongs to the model,
+    and what depends on a metric to the metric.
+    """
+
+    #: What :attr:`DataSpec.modality` says.
+    name: ClassVar[str]
+    #: The axes of one encoded item, such as ("channels", "height", "width"), unless a codec makes tokens of it.
+    axes: ClassVar[tuple[str, ...]]
+    #: One and several, as in every message and headline.
+    noun: ClassVar[tuple[str, str]]
+
+    @abstractmethod
+    def codec(self, spec: DataSpec, folder: Path | None = None) -> Codec:
+        """The codec of a run, made anew from its spec and the files in its folder (:meth:`Codec.files`).
+
+        Raises:
+            DataError: a file of the codec is missing or cannot be trusted.
+        """
+
+    @cached_property
+    def writers(self) -> dict[str, type[Writer]]:
+        """How samples become files, by the format that users type; the usual one first. A plugin may add to it.
+
+        An array of them all is what every modality can have.
+        """
+        from aigc_cli.modalities.array_writer import ArrayWriter
+
+        return {"npz": ArrayWriter}
+
+    def parse(self, word: str, codec: Codec) -> Batch:
+        """What a person typed after ``prompt=``, as raw content: a text itself, or the name of a file.
+
+        Raises:
+            ConfigError: it cannot be read, or the modality takes no prompts.
+        """
+        raise ConfigError(f"{self.noun[1]} cannot be prompted", "leave prompt= out")
+
+    def network(self, spec: DataSpec) -> nn.Module:
+        """An untrained network that learns the classes: encoded items to {"features": (n, d), "logits": (n, k)}.
+
+        Raises:
+            ConfigError: the modality has none.
+        """
+        raise ConfigError(f"there is no classifier of {self.noun[1]}", "choose another extractor=")
+
+    def glance(self, content: Tensor) -> Tensor:
+        """Raw items (n, ...) made small: a whole training set of them is to fit in memory where copies are sought."""
+        return content
+
+    @property
+    def memory_format(self) -> torch.memory_format | None:
+        """How batches lie in memory where a network convolves them, such as channels_last; None is as they come."""
+        return None
+
+
+@cache
+def modality(name: str) -> Modality:
+    """The modality of that name, of ours or of a plugin; always the same object.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    try:
+        made: Modality = find("modality", name).build()
+    except ConfigError as error:
+        raise ConfigError(error.message, f"{error.hint}; name the plugin that adds it with --plugin") from None
+    return made
+
+
+def find_writer(name: str, format: str = AUTO) -> tuple[str, type[Writer]]:
+    """The writer of a modality's format, and the format's name, which for "auto" is the modality's usual one.
+
+    Raises:
+        ConfigError: the modality has no such format.
+    """
+    writers = modality(name).writers
+    if format != AUTO and format not in writers:
+        raise ConfigError(f"format={format}: {name} samples cannot be written so", suggest(format, writers))
+    found = next(iter(writers)) if format == AUTO else format
+    return found, writers[found]

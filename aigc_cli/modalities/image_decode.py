@@ -1,0 +1,137 @@
+"""Image files to pixels of one size and one number of channels.
+
+The short side is resized and the middle square kept, with Pillow's Lanczos filter, which antialiases. Transparent
+pixels are laid on white. 16 bits become 8 by dividing by 257, so that white stays white. The EXIF orientation holds.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import warnings
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+ORIENTED = ("exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif")  # where the orientation may stand
+MODES = {1: "L", 3: "RGB"}
+
+
+class Unreadable(Exception):
+    """Why an image cannot be used."""
+
+
+def decode_image(source: bytes | Path, size: int, channels: int) -> np.ndarray:
+    """The pixels of an encoded image, uint8 (channels, size, size).
+
+    Call it within :func:`pillow_errors`.
+
+    Raises:
+        Unreadable: it is not an image of a known format, or broken, or larger than Pillow's decompression limit.
+    """
+    from PIL import Image, ImageOps
+
+    try:
+        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS) as image:
+            if min(image.size) >= 4 * size:
+                image.draft(None, (2 * size, 2 * size))  # a JPEG can decode at a half, a quarter or an eighth
+            image.load()
+            tagged = any(key in image.info for key in ORIENTED)  # asking is cheap, transposing parses
+            upright = ImageOps.exif_transpose(image) if tagged else image
+        pixels = np.asarray(_square(plain(upright, MODES[channels]), size))
+    except MemoryError:
+        raise
+    except Exception as error:  # a broken file may make Pillow's decoders raise anything
+        raise Unreadable(reason_of(error)) from error
+    return np.ascontiguousarray(pixels.reshape(size, size, channels).transpose(2, 0, 1))
+
+
+def reason_of(error: Exception) -> str:
+    """Why Pillow could not read a file, for a person."""
+    from PIL import Image, UnidentifiedImageError
+
+    if isinstance(error, UnidentifiedImageError):
+        return "it is not a png, jpeg, webp or bmp image"
+    if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
+        return f"it has more than {Image.MAX_IMAGE_PIXELS} pixels"
+    return str(error) or type(error).__name__
+
+
+def plain(image: Image, mode: str) -> Image:
+    """Any mode to L or RGB, 8 bits, opaque."""
+    from PIL import Image
+
+    if image.mode.startswith("I"):  # 16 bits, which older versions of Pillow hold in 32
+        values = np.asarray(image).astype(np.float64)
+        image = Image.fromarray(np.rint(values.clip(0, 65535) / 257).astype(np.uint8))
+    if image.mode in ("LA", "PA", "La", "RGBa", "RGBA") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+    if image.mode not in ("L", "RGB"):
+        image = image.convert("L" if image.mode == "1" else "RGB")
+    return image if image.mode == mode else image.convert(mode)
+
+
+def _square(image: Image, size: int) -> Image:
+    """The middle square, resized; the crop comes first because a strip would become huge."""
+    from PIL import Image
+
+    side = min(image.size)
+    left, top = (image.width - side) / 2, (image.height - side) / 2
+    box = (left, top, left + side, top + side)
+    if image.size == (size, size):
+        return image
+    if side == size:
+        return image.crop((int(left), int(top), int(left) + side, int(top) + side))
+    return image.resize((size, size), Image.Resampling.LANCZOS, box=box, reducing_gap=3.0)
+
+
+@contextmanager
+def pillow_errors() -> Iterator[None]:
+    """Pillow's warning about very large images becomes an error, and its other warnings about files are dropped.
+
+    Filters are those of the whole process, so this goes around threads, not within them.
+    """
+    from PIL import Image
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"PIL\.")
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        yield
+
+
+def decode_all(
+    decode: Callable[[int], np.ndarray], n: int, keep: Callable[[int, np.ndarray], None], label: str
+) -> dict[int, str]:
+    """Decodes items 0 to `n` on all cores, hands each to `keep`, and returns the reason for each that is unreadable."""
+    from tqdm import tqdm
+
+    failed: dict[int, str] = {}
+
+    def run(start: int) -> int:
+        stop = min(start + step, n)
+        for index in range(start, stop):
+            try:
+                keep(index, decode(index))
+            except Unreadable as reason:
+                failed[index] = str(reason)
+        return stop - start
+
+    step = 64  # enough work for a thread to be worth its hand-over
+    with (
+        pillow_errors(),
+        ThreadPoolExecutor(os.cpu_count() or 1) as pool,
+        tqdm(total=n, desc=label, unit="image", disable=None, leave=False, delay=1.0) as bar,
+    ):
+        for done in pool.map(run, range(0, n, step)):
+            bar.update(done)
+    return dict(sorted(failed.items()))

@@ -1,0 +1,243 @@
+"""Images that a user names: a folder of pictures, or an ``.npz`` file."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from aigc_cli.errors import ConfigError, DataError
+from aigc_cli.files import checksum
+from aigc_cli.metrics.images import Images, size_of
+from aigc_cli.modalities.image_decode import FORMATS, SUFFIXES, pillow_errors, plain, reason_of
+from aigc_cli.modalities.npz import array_names, read_arrays
+from aigc_cli.modalities.samples import not_samples
+from aigc_cli.modalities.text_files import printable
+from aigc_cli.randomness import permutation
+
+if TYPE_CHECKING:
+    from PIL.Image import Image as PillowImage
+
+T = TypeVar("T")
+
+
+class FileImages(Images):
+    """Images that can be had in any order."""
+
+    def batches(self, batch_size: int) -> Iterator[Tensor]:
+        """Read as they are asked for.
+
+        Raises:
+            DataError: as :meth:`read`.
+        """
+        for start in range(0, len(self), batch_size):
+            yield self.read(range(start, min(start + batch_size, len(self))))
+
+    def few(self, n: int) -> Tensor:
+        """Drawn by a permutation that depends on the numbers alone.
+
+        Files of one class stand together as a rule, so that the first few would be of one class.
+        """
+        return torch.from_numpy(permutation(len(self), "files", n)[:n]).sort().values
+
+    @abstractmethod
+    def read(self, rows: Sequence[int]) -> Tensor:
+        """Some of them, uint8 (n, C, H, W).
+
+        Raises:
+            DataError: one cannot be read, or is of another size.
+        """
+
+
+class Drawn(FileImages):
+    """`n` of other images that stand for all, in their order.
+
+    Raises:
+        DataError: there are fewer.
+    """
+
+    def __init__(self, images: FileImages, n: int) -> None:
+        if n > len(images):
+            raise DataError(f"n={n} was asked, and there are {len(images)} images", f"use n={len(images)}, or no n=")
+        self.images, self.shape, self.facts = images, images.shape, images.facts
+        self._rows: list[int] = images.few(n).tolist()
+        self.key = None if images.key is None else f"{images.key}/drawn {n}"
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def read(self, rows: Sequence[int]) -> Tensor:
+        """Those of the others."""
+        return self.images.read([self._rows[row] for row in rows])
+
+
+class Coloured(FileImages):
+    """Grey images as RGB, each repeated, beside others that have colour."""
+
+    def __init__(self, images: FileImages) -> None:
+        assert images.shape[0] == 1
+        self.images, self.facts = images, images.facts
+        self.shape = (3, *images.shape[1:])
+        self.key = None if images.key is None else f"{images.key}/rgb"
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def read(self, rows: Sequence[int]) -> Tensor:
+        """The others', three times."""
+        return self.images.read(rows).expand(-1, 3, -1, -1)
+
+
+class ArrayImages(FileImages):
+    """Images of one ``.npz`` file: a single array (n, H, W), (n, H, W, C) or (n, C, H, W) of uint8."""
+
+    def __init__(self, path: Path) -> None:
+        array = _array_of(path)
+        if array.ndim == 3:
+            array = array[:, None]
+        elif array.ndim == 4 and array.shape[-1] in (1, 3):
+            array = array.transpose(0, 3, 1, 2)
+        if array.ndim != 4 or array.shape[1] not in (1, 3) or 0 in array.shape:
+            raise DataError(
+                f"{path} holds an array of shape {array.shape}", "give images as (n, H, W, C) with 1 or 3 channels"
+            )
+        if array.dtype != np.uint8:
+            raise DataError(f"{path} holds {array.dtype} values, and images are uint8", "save them as uint8, 0 to 255")
+        self._array = array
+        self.shape = (array.shape[1], array.shape[2], array.shape[3])
+        self.key = f"npz/{checksum(path)}"
+        self.facts = {"file": str(path), "sha256": self.key.removeprefix("npz/")}
+
+    def __len__(self) -> int:
+        return len(self._array)
+
+    def read(self, rows: Sequence[int]) -> Tensor:
+        """Rows of the array."""
+        return torch.from_numpy(np.ascontiguousarray(self._array[list(rows)]))
+
+
+def _array_of(path: Path) -> np.ndarray:
+    names, hint = array_names(path), "give an .npz with one uint8 array"
+    if {"mu", "sigma"} <= set(names):
+        raise DataError(f"{path} holds statistics, not images", hint)
+    name = next((name for name in ("images", "samples", "arr_0") if name in names), names[0] if names else "images")
+    found = read_arrays(path, [name], "images", hint)
+    if name not in found:
+        raise DataError(f"{path} holds no array", hint)
+    return found[name]
+
+
+class FolderImages(FileImages):
+    """The pictures below a folder, by name; of a sample folder the samples alone, without its grid and originals.
+
+    They are RGB as soon as one has colour, as reference implementations read all of them; where all are grey they stay
+    so, and extractors repeat them. `channels` decides it otherwise.
+    """
+
+    def __init__(self, folder: Path, channels: int | None = None) -> None:
+        found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+        left_out = {parent: not_samples(parent) for parent in {path.parent for path in found}}
+        self.paths = [path for path in found if path.name not in left_out[path.parent]]
+        if not self.paths:
+            raise DataError(f"there are no pictures in {folder}", f"give a folder of {', '.join(SUFFIXES)} files")
+        self.folder = folder
+        self._channels = channels or (3 if any(_has_colour(path) for path in self.paths) else 1)
+        first = self._decoded(self.paths[0])
+        self.shape = (int(first.shape[0]), int(first.shape[1]), int(first.shape[2]))
+        listing = hashlib.sha256()
+        for path in self.paths:
+            stat = path.stat()
+            listing.update(os.fsencode(path.relative_to(folder)) + f"\0{stat.st_size}\0{stat.st_mtime_ns}\0".encode())
+        self.key = f"folder/{printable(folder.resolve())}/{listing.hexdigest()}/{self._channels}"
+        self.facts = {"folder": printable(folder), "listing": listing.hexdigest()}
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def read(self, rows: Sequence[int]) -> Tensor:
+        """Decoded one by one.
+
+        Raises:
+            DataError: a picture cannot be read, or is not of the size of the first.
+        """
+        return torch.stack([self._of_size(self.paths[row]) for row in rows])
+
+    def _of_size(self, path: Path) -> Tensor:
+        image = self._decoded(path)
+        if tuple(image.shape) != self.shape:
+            raise DataError(
+                f"{printable(path)} is {size_of(tuple(image.shape))}, "
+                f"and {printable(self.paths[0].name)} is {size_of(self.shape)}",
+                "bring all pictures to one size first: how they are resized changes the figures",
+            )
+        return image
+
+    def _decoded(self, path: Path) -> Tensor:
+        grey = self._channels == 1
+        with _picture(path) as picture:
+            pixels = np.array(plain(picture, "L" if grey else "RGB"))
+        return torch.from_numpy(pixels[None] if grey else np.ascontiguousarray(pixels.transpose(2, 0, 1)))
+
+
+def _has_colour(path: Path) -> bool:
+    """Whether a picture's header says so; what is not grey for sure, such as a palette, may have colour."""
+    with _picture(path) as picture:
+        return not (picture.mode in ("1", "L") or picture.mode.startswith("I"))  # I is grey of 16 bits
+
+
+@contextmanager
+def _picture(path: Path) -> Iterator[PillowImage]:
+    """An open picture, whose pixels are not decoded yet.
+
+    Raises:
+        DataError: it cannot be read, there or by what is done within the context.
+    """
+    from PIL import Image
+
+    try:
+        with pillow_errors(), Image.open(path, formats=FORMATS) as picture:
+            yield picture
+    except MemoryError:
+        raise
+    except Exception as error:  # Pillow's decoders raise whatever a broken file makes them trip over
+        what = f"{printable(path)} cannot be read as a picture: {reason_of(error)}"
+        raise DataError(what, "remove or replace it") from None
+
+
+def open_images(path: Path, channels: int | None = None) -> FileImages:
+    """The images that a user named: a folder of pictures, or an ``.npz`` file.
+
+    Raises:
+        ConfigError: there is nothing at `path`.
+        DataError: what is there cannot be read as images.
+    """
+    if path.is_dir():
+        archives, left_out = sorted(path.glob("*.npz")), not_samples(path)
+        pictures = (entry.name for entry in path.iterdir() if entry.suffix.lower() in SUFFIXES)
+        if len(archives) == 1 and left_out.issuperset(pictures):
+            return ArrayImages(archives[0])
+        return FolderImages(path, channels)
+    if path.is_file():
+        return ArrayImages(path)
+    raise ConfigError(f"there is nothing at {path}", "give a folder of pictures, or an .npz file of images")
+
+
+def alike(sides: Sequence[T], channels: int | None = None) -> list[T | Coloured]:
+    """Several sides, of which those from files that are grey are repeated to RGB where another has colour.
+
+    Args:
+        sides: Images, or anything else, which stays as it is.
+        channels: Of images that are still to be drawn.
+    """
+    colour = channels == 3 or any(isinstance(side, Images) and side.shape[0] == 3 for side in sides)
+    return [
+        Coloured(side) if colour and isinstance(side, FileImages) and side.shape[0] == 1 else side for side in sides
+    ]

@@ -1,0 +1,155 @@
+"""Text: token ids (tokens,), which are also what a model sees, and the tokenizer that maps them to strings and back."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from aigc_cli.errors import ConfigError, DataError
+from aigc_cli.modalities.base import Batch, Codec, DataSpec, Modality, Writer
+from aigc_cli.modalities.tokenizers import BOS, EOS, FIRST, PAD, SPECIALS, Tokenizer, restore_tokenizer
+from aigc_cli.registry import register
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+TOKENIZER_FILE = "tokenizer.json"
+FORMAT = 1
+LARGEST_FILE = 1 << 26  # bytes; a tokenizer of a million merges has 20 million
+_RESTORE = "restore the file from a copy of the run, or train the run again"
+
+
+class TextCodec(Codec):
+    """Token ids, which are a model's own content, with the tokenizer that maps them to strings and back.
+
+    `start` is the token that writing from nothing begins after: `bos` where every item begins with it, `eos` in texts
+    of several documents, else what ends a line.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, start: int = BOS) -> None:
+        self.tokenizer = tokenizer
+        self.start = start
+
+    def encode(self, content: Tensor) -> Tensor:
+        """Token ids as they are."""
+        return content
+
+    def decode(self, encoded: Tensor) -> Tensor:
+        """Token ids as they are."""
+        return encoded
+
+    def text(self, ids: Tensor, *, stop: bool = True) -> list[str]:
+        """The text of each row of token ids, integers (n, t) in [0, vocab_size).
+
+        Special tokens at the beginning are passed over; with `stop`, the text ends at the first `eos` after them, and
+        else includes what follows it.
+        """
+        return [self.tokenizer.decode(_inner(row, stop)) for row in ids.tolist()]
+
+    def tokens(self, text: str) -> list[int]:
+        """The token ids of some text, such as a prompt, without special tokens.
+
+        Raises:
+            ConfigError: it holds characters that the vocabulary lacks, or bytes that are not text.
+        """
+        if lacking := self.tokenizer.unknown(text):
+            named = ", ".join(f"{character!r}" for character in lacking[:10])
+            raise ConfigError(
+                f"the vocabulary of this run has no {named}{' and others' if len(lacking) > 10 else ''}",
+                "leave them out; a tokenizer of kind byte or bpe has them all (data.tokenizer.kind=)",
+            )
+        try:
+            found: list[int] = self.tokenizer.encode(text).tolist()
+            return found
+        except UnicodeEncodeError:
+            raise ConfigError(
+                f"this holds bytes that are not text: {text.encode('utf-8', 'backslashreplace').decode()[:80]}",
+                "write it in UTF-8",
+            ) from None
+
+    def files(self) -> Mapping[str, str]:
+        """``tokenizer.json``."""
+        saved = {"format": FORMAT, "start": self.start, **self.tokenizer.state()}
+        return {TOKENIZER_FILE: json.dumps(saved, ensure_ascii=False) + "\n"}
+
+    def transfer(self, other: Codec) -> list[tuple[int, int]] | None:
+        """The special tokens, and those that spell the same."""
+        if not isinstance(other, TextCodec):
+            return None
+        there = {spelling: token for token, spelling in enumerate(other.tokenizer.spellings(), FIRST)}
+        here = enumerate(self.tokenizer.spellings(), FIRST)
+        special = [(token, token) for token in range(FIRST)]
+        return [*special, *((token, there[spelling]) for token, spelling in here if spelling in there)]
+
+
+def _inner(row: list[int], stop: bool) -> list[int]:
+    first = next((place for place, token in enumerate(row) if token not in (PAD, BOS, EOS)), len(row))
+    last = row.index(EOS, first) if stop and EOS in row[first:] else len(row)
+    return row[first:last]
+
+
+def read_codec(path: Path) -> TextCodec:
+    """The codec in a ``tokenizer.json``, or in the folder of a run or a checkpoint that holds one.
+
+    The file may come from a stranger: it is checked, and nothing in it is run.
+
+    Raises:
+        DataError: it is missing or broken.
+    """
+    file = path / TOKENIZER_FILE if path.is_dir() else path
+    try:
+        with file.open("rb") as opened:
+            content = opened.read(LARGEST_FILE + 1)
+        if len(content) > LARGEST_FILE:
+            raise ValueError(f"it has more than {LARGEST_FILE} bytes")
+        saved = json.loads(content)
+        if not isinstance(saved, dict) or saved.get("format") != FORMAT:
+            raise ValueError(f"it is not a tokenizer of format {FORMAT}")
+        tokenizer, start = restore_tokenizer(saved), saved.get("start")
+        if type(start) is not int or not 0 <= start < tokenizer.vocab_size:
+            raise ValueError(f"start={start} is not one of its tokens")
+    except DataError as error:
+        raise DataError(f"{file} cannot be read: {error.message}", _RESTORE) from None
+    except (OSError, ValueError, RecursionError) as error:
+        reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
+        raise DataError(f"{file} cannot be read: {reason}", _RESTORE) from None
+    return TextCodec(tokenizer, start)
+
+
+@register("modality", "text")
+class TextModality(Modality):
+    """Texts, each a row of token ids."""
+
+    name = "text"
+    axes = ("tokens",)
+    noun = ("text", "texts")
+
+    def codec(self, spec: DataSpec, folder: Path | None = None) -> TextCodec:
+        """The one in the folder's ``tokenizer.json``, if that is the one that `spec` is of."""
+        if folder is None:
+            raise DataError(f"a codec of text is made of a run's {TOKENIZER_FILE}", "name the run")
+        codec = read_codec(folder)
+        if codec.tokenizer.vocab_size != spec.vocab_size or dict(spec.specials) != dict(SPECIALS):
+            raise DataError(
+                f"{folder / TOKENIZER_FILE} has {codec.tokenizer.vocab_size} tokens, and the model {spec.vocab_size}",
+                _RESTORE,
+            )
+        return codec
+
+    @cached_property
+    def writers(self) -> dict[str, type[Writer]]:
+        """One file that a person reads beside one that a program does."""
+        from aigc_cli.modalities.text_writers import TextWriter
+
+        return {"txt": TextWriter}
+
+    def parse(self, word: str, codec: Codec) -> Batch:
+        """The token ids of a text, (1, t), without special tokens."""
+        import torch
+
+        assert isinstance(codec, TextCodec)
+        return Batch(torch.tensor([codec.tokens(word)]))

@@ -1,0 +1,266 @@
+"""Text out of files, in bounded memory: what is there, what encoding it is in, and what is broken about it."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import gzip
+import json
+import os
+import re
+import zlib
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from aigc_cli.errors import DataError
+from aigc_cli.files import kinds_of, walk_files
+
+SUFFIXES = (".txt", ".jsonl", ".csv", ".tsv")
+KINDS = ".txt, .jsonl, .csv or .tsv files, each as it is or packed with gzip (.gz)"
+BLOCK = 1 << 18  # bytes read at a time
+LONGEST_LINE = 1 << 26  # characters; a row has to fit in memory
+MOST_PACKED = 250  # times the packed size; text packs to a tenth, a bomb to a thousandth
+SURROGATES = re.compile("[\ud800-\udfff]")
+REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
+UTF_16_OR_32 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)
+
+
+@dataclass
+class Reading:
+    """How files are read, and what was wrong with them."""
+
+    encoding: str = "utf-8"
+    max_broken: float = 0.0  # the share of a file's bytes that need not be text
+    broken: Counter[str] = field(default_factory=Counter)  # bytes that were replaced, by file
+    empty: list[str] = field(default_factory=list)  # files without a character, or rows without text
+
+    def problems(self) -> list[str]:
+        """A line for each file that something is wrong with."""
+        lines = [f"{name}: {count} broken bytes ({self.encoding}), now U+FFFD" for name, count in self.broken.items()]
+        return lines + [f"{name}: it is empty" for name in self.empty]
+
+
+def known_encoding(name: str) -> str:
+    """`name`, where Python knows a text encoding of that name; else a ValueError."""
+    try:
+        "".encode(name)
+        return codecs.lookup(name).name
+    except LookupError:
+        raise ValueError(f"encoding={name}: Python knows no such encoding of text") from None
+
+
+def printable(name: str | Path) -> str:
+    """The name of a file, which may be any bytes, for a person to read."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
+def text_files(root: Path) -> list[tuple[str, Path]]:
+    """The files of text at or below `root`, by their names within it, sorted.
+
+    Files and folders whose names begin with a dot are passed over, and so is a link that leads back up.
+
+    Raises:
+        DataError: there are none.
+    """
+    if root.is_file():
+        return [(root.name, root)]
+    files = dict(walk_files(root))
+    found = {name: path for name, path in files.items() if kind_of(path) in SUFFIXES}
+    if not found:
+        raise DataError(f"there is no text in {printable(root)}; {kinds_of(files)}", f"point data.root= at {KINDS}")
+    return sorted(found.items())
+
+
+def kind_of(path: Path) -> str:
+    """The suffix that says what is in a file, in lower case, without the .gz of a packed one."""
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    if suffixes and suffixes[-1] == ".gz":
+        suffixes.pop()
+    return suffixes[-1] if suffixes else ""
+
+
+def identity_of(files: Sequence[tuple[str, Path]]) -> list[list[Any]]:
+    """What changes when one of some files does, as far as one can see without reading them."""
+    stats = ((name, path.stat()) for name, path in files)
+    return [[printable(name), stat.st_size, stat.st_mtime_ns] for name, stat in stats]
+
+
+def blocks(path: Path) -> Iterator[bytes]:
+    """The content of a file, unpacked where its name ends in .gz, a block at a time.
+
+    Raises:
+        DataError: it cannot be read, is broken, or unpacks to far more than text does.
+    """
+    packed = path.suffix.lower() == ".gz"
+    size = 0
+    try:
+        most = max(path.stat().st_size, 1 << 16) * MOST_PACKED
+        with gzip.open(path) if packed else path.open("rb") as file:
+            while block := file.read(BLOCK):
+                size += len(block)
+                if packed and size > most:
+                    raise DataError(
+                        f"{printable(path)} unpacks to more than {MOST_PACKED} times its size",
+                        "no text does; unpack it yourself if you trust it",
+                    )
+                yield block
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"{printable(path)} cannot be read: {error}", "get it again") from error
+
+
+def text_of(path: Path, reading: Reading) -> Iterator[str]:
+    """The text of a file, a block at a time; without the mark of the encoding at its beginning.
+
+    Raises:
+        DataError: as :func:`blocks`; or more of it is broken than `reading` allows.
+    """
+    plain = codecs.lookup(reading.encoding).name
+    decoder = codecs.getincrementaldecoder("utf-8-sig" if plain == "utf-8" else plain)(errors="surrogateescape")
+    name, total, broken, some = printable(path), 0, 0, False
+
+    def decoded(block: bytes, final: bool = False) -> str:
+        nonlocal broken
+        try:
+            text, count = without_surrogates(decoder.decode(block, final))
+        except UnicodeDecodeError as error:  # not all that is broken can be carried on, unless a byte is a character
+            raise _not_text(name, reading, f"{error.reason} near byte {total}") from None
+        broken += count
+        return text
+
+    for block in blocks(path):
+        if not total and plain == "utf-8" and block.startswith(UTF_16_OR_32):
+            raise DataError(f"{name} begins with the mark of UTF-16 or UTF-32", "name it: data.encoding=utf-16")
+        text = decoded(block)
+        total += len(block)
+        if broken > reading.max_broken * max(total, BLOCK):
+            break
+        some = some or bool(text)
+        yield text
+    if broken > reading.max_broken * total:
+        raise _not_text(name, reading, f"{broken} of its first {total} bytes")
+    yield decoded(b"", final=True)
+    if broken:
+        reading.broken[name] = broken
+    if not some:
+        reading.empty.append(name)
+
+
+def _not_text(name: str, reading: Reading, what: str) -> DataError:
+    return DataError(
+        f"{name} is not {reading.encoding}: {what}",
+        "name its encoding, such as data.encoding=cp1252, or let more be replaced with data.max_broken=",
+    )
+
+
+def without_surrogates(text: str) -> tuple[str, int]:
+    """`text` with U+FFFD for each half of a surrogate pair, which is not a character, and how many there were."""
+    try:
+        text.encode()  # several times as fast as the search
+        return text, 0
+    except UnicodeEncodeError:
+        return SURROGATES.subn(REPLACEMENT, text)
+
+
+def lines_of(path: Path, reading: Reading) -> Iterator[str]:
+    """The lines of a file, without their ends; only a line feed, perhaps after a carriage return, ends one.
+
+    Raises:
+        DataError: as :func:`text_of`, or a line is too long for memory.
+    """
+    rest = ""
+    for text in text_of(path, reading):
+        rest, *others = (rest + text).split("\n") if "\n" in text else (rest + text,)
+        if others:
+            yield from (line.removesuffix("\r") for line in (rest, *others[:-1]))
+            rest = others[-1]
+        if len(rest) > LONGEST_LINE:
+            raise DataError(f"{printable(path)} has a line of more than {LONGEST_LINE} characters", "break it up")
+    if rest:
+        yield rest.removesuffix("\r")
+
+
+def read_lines(path: Path, hint: str = "save it as UTF-8") -> list[str]:
+    """The lines of a file of UTF-8 that fits in memory, unpacked where its name ends in .gz, without their ends; only a
+    line feed, perhaps after a carriage return, ends one.
+
+    Raises:
+        DataError: as :func:`blocks`, or it is not UTF-8, which `hint` is for.
+    """
+    try:
+        lines = b"".join(blocks(path)).decode("utf-8-sig").split("\n")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{printable(path)} is not UTF-8 text: {error}", hint) from None
+    return [line.removesuffix("\r") for line in (lines[:-1] if lines[-1] == "" else lines)]
+
+
+def rows_of(path: Path, fields: Sequence[str], reading: Reading) -> Iterator[tuple[str, ...]]:
+    """The `fields` of each row of a .jsonl, .csv or .tsv file, as text.
+
+    Raises:
+        DataError: as :func:`lines_of`; a row is malformed, or has no such field with text.
+    """
+    for where, row in _json_rows(path, reading) if kind_of(path) == ".jsonl" else _csv_rows(path, fields, reading):
+        found = []
+        for name in fields:
+            value = row.get(name)
+            if not isinstance(value, str):
+                what = f"has the fields {', '.join(map(str, row))}" if name not in row else f"has no text in {name}"
+                key = "data.field=" if len(fields) == 1 else "data.source= and data.target="
+                raise DataError(f"{where}: it {what}", f"name what holds the text, with {key}, or fix the row")
+            text, count = without_surrogates(value)
+            if count:
+                reading.broken[printable(path)] += count
+            found.append(text)
+        yield tuple(found)
+
+
+def _json_rows(path: Path, reading: Reading) -> Iterator[tuple[str, dict[str, Any]]]:
+    for number, line in enumerate(lines_of(path, reading), 1):
+        if not line.strip():
+            continue
+        where = f"{printable(path)} line {number}"
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"{where} is not JSON: {error}", "a .jsonl has one JSON object a line") from None
+        if not isinstance(row, dict):
+            raise DataError(f"{where} is not a JSON object", "a .jsonl has one JSON object a line")
+        yield where, row
+
+
+def _csv_rows(path: Path, fields: Sequence[str], reading: Reading) -> Iterator[tuple[str, dict[str, Any]]]:
+    delimiter = "\t" if kind_of(path) == ".tsv" else ","
+    with _long_fields():
+        rows = csv.reader((f"{line}\n" for line in lines_of(path, reading)), delimiter=delimiter, strict=True)
+        header: list[str] | None = None
+        try:
+            for row in rows:
+                where = f"{printable(path)} line {rows.line_num}"
+                if header is None:
+                    header = row
+                    if missing := [name for name in fields if name not in header]:
+                        raise DataError(
+                            f"{printable(path)} has the columns {', '.join(header)}, and no {missing[0]}",
+                            "its first line names the columns; name the one that holds the text",
+                        )
+                elif row:
+                    if len(row) != len(header):
+                        raise DataError(
+                            f"{where} has {len(row)} columns, and the first {len(header)}", "correct the row"
+                        )
+                    yield where, dict(zip(header, row, strict=True))
+        except csv.Error as error:
+            raise DataError(f"{printable(path)} line {rows.line_num} is not a row: {error}", "fix it") from None
+
+
+@contextmanager
+def _long_fields() -> Iterator[None]:
+    usual = csv.field_size_limit(LONGEST_LINE)  # the limit is the whole process's
+    try:
+        yield
+    finally:
+        csv.field_size_limit(usual)

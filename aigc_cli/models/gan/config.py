@@ -1,0 +1,109 @@
+"""The keys of ``model=gan`` and its presets, checked; configs/model/gan.yaml says what each one means."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+from pydantic.dataclasses import dataclass
+
+from aigc_cli.config.schema import STRICT
+from aigc_cli.models.base import ModelConfig
+
+Count = Annotated[int, Field(ge=1)]
+Weight = Annotated[float, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0)]
+Change = Literal["translation", "color", "cutout", "flip"]
+AdaptiveChange = Literal[
+    "flip", "quarter_turns", "translation", "scale", "rotation", "stretch",
+    "brightness", "contrast", "luma_flip", "hue", "saturation",
+]  # fmt: skip
+
+
+@dataclass(config=STRICT, frozen=True, kw_only=True)
+class GANConfig(ModelConfig):
+    """What makes a GAN."""
+
+    name: Literal["gan"]
+    network: Literal["dcgan", "mlp", "resnet", "biggan", "r3gan"]
+    loss: Literal["minimax", "non_saturating", "hinge", "lsgan", "wgan", "relativistic"]
+    conditional: bool
+    latent: Count
+    embedding: Count
+    hidden: Annotated[int, Field(ge=0)]
+    width: Count
+    max_width: Count
+    discriminator_width: Count | None
+    blocks: Count
+    attention: Annotated[int, Field(ge=0)]
+    init: Literal["variance", "normal", "xavier", "orthogonal"]
+    generator_norm: Literal["batch", "group", "pixel", "none"]
+    discriminator_norm: Literal["batch", "group", "none"]
+    spectral_norm: bool
+    generator_spectral_norm: bool
+    dropout: Annotated[float, Field(ge=0, lt=1)]
+    minibatch_stddev: bool
+    discriminator_steps: Count
+    augment: tuple[Change | Literal["ada"], ...]
+    ada_target: Annotated[float, Field(gt=-1, lt=1)]
+    ada_length: Count
+    ada_transforms: tuple[AdaptiveChange, ...]
+    penalty: Literal["auto", "none", "r1", "r1r2", "gradient"]
+    r1_gamma: Positive
+    r1_every: Count
+    gradient_penalty: Positive
+    consistency: Weight
+    consistency_augment: tuple[Change, ...]
+    lecam: Weight
+
+    @model_validator(mode="after")
+    def _consistent(self) -> GANConfig:
+        if self.network == "mlp" and not self.hidden:
+            raise ValueError("the mlp needs hidden units: hidden must be at least 1")
+        if self.regularizer == "gradient" and self.discriminator_norm == "batch":
+            # Gulrajani et al. 2017, section 4: the penalty is on each item's gradient, batch norm mixes items.
+            raise ValueError(
+                "a gradient penalty needs discriminator_norm=group or none: batch normalisation mixes the items"
+            )
+        if self.network == "r3gan" and (self.generator_norm, self.discriminator_norm, self.init) != (
+            "none", "none", "variance"
+        ):  # fmt: skip
+            raise ValueError(
+                "r3gan has no normalisation, and weights of its own: it needs generator_norm=none, "
+                "discriminator_norm=none and init=variance, as in model=r3gan_small"
+            )
+        self._check_ignored()
+        return self
+
+    def _check_ignored(self) -> None:
+        """Refuses what was asked for and would do nothing."""
+        if self.minibatch_stddev and self.network != "dcgan":
+            raise ValueError(f"minibatch_stddev belongs to network=dcgan, not {self.network}")
+        if self.dropout and self.network not in ("dcgan", "mlp"):
+            raise ValueError(f"dropout belongs to network=dcgan and mlp, not {self.network}")
+        if self.attention and self.network not in ("resnet", "biggan"):
+            raise ValueError(f"attention belongs to network=resnet and biggan, not {self.network}")
+        if self.consistency and not self.consistency_augment:
+            raise ValueError("consistency needs changes to be consistent under: consistency_augment is empty")
+        if "ada" in self.augment and not self.ada_transforms:
+            raise ValueError("augment=[ada] needs transforms: ada_transforms is empty")
+
+    @property
+    def regularizer(self) -> Literal["none", "r1", "r1r2", "gradient"]:
+        """The penalty that applies."""
+        if self.penalty != "auto":
+            return self.penalty
+        if self.loss == "wgan":
+            return "gradient"
+        return "r1r2" if self.loss == "relativistic" else "r1"
+
+    @property
+    def generator_widths(self) -> tuple[int, int]:
+        """Channels of the generator's largest map, and the most that any has."""
+        return self.width, self.max_width
+
+    @property
+    def discriminator_widths(self) -> tuple[int, int]:
+        """The same for the discriminator, whose limit stands in the same proportion."""
+        own = self.discriminator_width or self.width
+        return own, max(1, self.max_width * own // self.width)

@@ -1,0 +1,277 @@
+"""Generative adversarial networks (Goodfellow et al., Generative Adversarial Nets, 2014)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, ClassVar, NamedTuple
+
+import torch
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from aigc_cli.config.schema import STRICT
+from aigc_cli.errors import ConfigError
+from aigc_cli.modalities.base import Batch, DataSpec
+from aigc_cli.models.base import Losses, Phase
+from aigc_cli.models.gan import health as gan_health
+from aigc_cli.models.gan.biggan import BigGANGenerator
+from aigc_cli.models.gan.config import GANConfig
+from aigc_cli.models.gan.losses import LOSSES, gradient_penalty, lecam_penalty, move_anchors, r1_penalty
+from aigc_cli.models.gan.networks import DCGANDiscriminator, DCGANGenerator, MLPDiscriminator, MLPGenerator
+from aigc_cli.models.gan.r3gan import R3GANDiscriminator, R3GANGenerator
+from aigc_cli.models.gan.resnet import ResNetDiscriminator, ResNetGenerator
+from aigc_cli.models.latent import LatentControls, LatentModel, check_conditional
+from aigc_cli.nn.ada import ADJUST_EVERY, adapt, adaptive
+from aigc_cli.nn.augment import augment
+from aigc_cli.nn.blocks import MinibatchStddev, add_spectral_norm
+from aigc_cli.nn.collective import draw
+from aigc_cli.randomness import Noise
+from aigc_cli.registry import register
+
+
+class Networks(NamedTuple):
+    """A generator and the discriminator that goes with it."""
+
+    generator: type[nn.Module]
+    discriminator: type[nn.Module]
+
+
+NETWORKS: dict[str, Networks] = {
+    "mlp": Networks(MLPGenerator, MLPDiscriminator),
+    "dcgan": Networks(DCGANGenerator, DCGANDiscriminator),
+    "resnet": Networks(ResNetGenerator, ResNetDiscriminator),
+    "biggan": Networks(BigGANGenerator, ResNetDiscriminator),
+    "r3gan": Networks(R3GANGenerator, R3GANDiscriminator),
+}
+
+
+@dataclass(config=STRICT, frozen=True, kw_only=True)
+class Controls(LatentControls):
+    """What ``sample`` takes."""
+
+    #: Latents as if drawn again until all of their values are within this of 0, in standard deviations: the lower, the
+    #: less variety and the more typical the images (Brock et al. 2019, section 3.1). None truncates nothing.
+    truncation: Annotated[float, Field(gt=0)] | None = None
+
+
+@register("model", "gan", GANConfig)
+class GAN(LatentModel):
+    """A generator and a discriminator that learn from each other.
+
+    Phases ``"discriminator"`` and ``"generator"``; curves beside ``"loss"`` are the mean scores of real and fake, the
+    share of scores on the right side, and every regulariser that applies.
+    """
+
+    can = frozenset({"sample", "latents", "decode", "examine"})
+    layouts = frozenset({"sequence", "map", "volume"})
+    controls: ClassVar[type] = Controls
+    ada_strength: Tensor
+    ada_signs: Tensor
+    lecam_anchors: Tensor
+
+    def __init__(self, config: GANConfig, spec: DataSpec) -> None:
+        super().__init__(spec)
+        self.config = config
+        self.conditional = check_conditional(config.conditional, spec)
+        _check_augmentation(config, spec)
+        networks, classes = NETWORKS[config.network], len(spec.classes) if config.conditional else 0
+        self.generator = networks.generator(config, spec.shape, classes)
+        self.discriminator = networks.discriminator(config, spec.shape, classes)
+        if config.generator_spectral_norm:
+            add_spectral_norm(self.generator)
+        if config.spectral_norm:
+            add_spectral_norm(self.discriminator)
+        # What training goes by beside weights is in buffers, and so in checkpoints.
+        if "ada" in config.augment:
+            self.register_buffer("ada_strength", torch.zeros(()))
+            self.register_buffer("ada_signs", torch.zeros(2))
+        if config.lecam:
+            self.register_buffer("lecam_anchors", torch.zeros(2))
+        self.adversarial = LOSSES[config.loss]
+        self._step = 0
+        self._made: list[Tensor] = []  # images of this step, a batch each, whose graph the generator's phase will use
+
+    def phases(self, step: int) -> Sequence[Phase]:
+        """``discriminator_steps`` of the discriminator, then one of the generator on as many images.
+
+        The two alternate. Updating both from the same state would converge more slowly (Gidel et al., Negative Momentum
+        for Improved Game Dynamics, 2019): on digits it costs 0.1 of precision at equal steps.
+        """
+        self._step = step  # a lazy penalty has to know whether this is its turn
+        self._made.clear()
+        return (*[Phase("discriminator")] * self.config.discriminator_steps, Phase("generator", new_batch=False))
+
+    def network(self, phase: str) -> nn.Module:
+        """The generator or the discriminator."""
+        return {"generator": self.generator, "discriminator": self.discriminator}[phase]
+
+    def averaged(self) -> nn.Module:
+        """The generator."""
+        return self.generator
+
+    def compile_networks(self) -> None:
+        """Both; what is differentiated twice passes by it."""
+        self.generator.compile()
+        self.discriminator.compile()
+
+    # training
+
+    def forward(self, phase: str, batch: Batch) -> Losses:
+        """The losses of ``"discriminator"`` or ``"generator"`` on encoded images (n, c, h, w).
+
+        Where conditional, samples are of the classes of the batch: real and fake classes are in equal shares then, and
+        a paired loss compares within a class.
+        """
+        losses = {"generator": self._generator_losses, "discriminator": self._discriminator_losses}[phase]
+        with parametrize.cached():  # a spectral norm is the same all through a phase
+            return losses(batch.content, self.labels_of(batch))
+
+    def _generator_losses(self, real: Tensor, labels: Tensor | None) -> Losses:
+        fake = self._made.pop(0) if self._made else self._fake(len(real), labels)
+        fake_score = self.discriminator(self._augment(fake), labels).float()
+        real_score = None
+        if self.adversarial.paired:
+            with torch.no_grad():
+                real_score = self.discriminator(self._augment(real), labels).float()
+        return {"loss": self.adversarial.generator(fake_score, real_score)}
+
+    def _discriminator_losses(self, real: Tensor, labels: Tensor | None) -> Losses:
+        config = self.config
+        make = self._fake_for_both if config.discriminator_steps == 1 else self._fake_for_one
+        fake = make(len(real), labels)
+        real, fake = self._augment(real), self._augment(fake).to(real.dtype)
+        changed = [augment(real, config.consistency_augment)] if config.consistency else []
+        real_score, fake_score, *changed_score = self._scores([real, fake, *changed], labels)
+        margins = self.adversarial.margins(real_score.detach(), fake_score.detach())
+        losses = {
+            "loss": self.adversarial.discriminator(real_score, fake_score),
+            "real_score": real_score.detach().mean(),
+            "fake_score": fake_score.detach().mean(),
+            "accuracy": (torch.cat(margins) > 0).float().mean(),
+        }
+        if "ada" in config.augment:
+            self._adapt(margins[0])
+            losses["ada_strength"] = self.ada_strength.clone()
+        if changed_score:
+            _add(losses, "consistency", config.consistency, (real_score - changed_score[0]).square().mean())
+        if config.lecam:
+            move_anchors(self.lecam_anchors, real_score, fake_score, self._step)
+            _add(losses, "lecam", config.lecam, lecam_penalty(real_score, fake_score, self.lecam_anchors))
+        self._penalize(losses, real, fake, labels)
+        return losses
+
+    def _adapt(self, margins: Tensor) -> None:
+        target, length, due = self.config.ada_target, self.config.ada_length, self._step % ADJUST_EVERY == 0
+        adapt(self.ada_strength, self.ada_signs, margins, target=target, length=length, due=due)
+
+    def _penalize(self, losses: Losses, real: Tensor, fake: Tensor, labels: Tensor | None) -> None:
+        """Adds the penalty: R1 and R2 on the steps whose turn it is, scaled up to make good for the others."""
+        config, kind = self.config, self.config.regularizer
+
+        def scores(images: Tensor) -> Tensor:
+            # `forward` passes by what torch.compile made of the module, which has no double backward.
+            found: Tensor = self.discriminator.forward(images, labels)
+            return found
+
+        if kind == "gradient":
+            _add(losses, "gradient_penalty", config.gradient_penalty, gradient_penalty(scores, real, fake))
+        elif kind in ("r1", "r1r2") and self._step % config.r1_every == 0:
+            weight = config.r1_gamma * config.r1_every
+            _add(losses, "r1", weight, r1_penalty(scores, real))
+            if kind == "r1r2":
+                _add(losses, "r2", weight, r1_penalty(scores, fake))
+
+    def _scores(self, batches: Sequence[Tensor], labels: Tensor | None) -> list[Tensor]:
+        """The discriminator's scores of batches, in one pass where that gives the same as several, which is faster."""
+        if self._mixes_items(len(batches[0])):
+            return [self.discriminator(images, labels).float() for images in batches]
+        repeated = None if labels is None else labels.repeat(len(batches))
+        return list(self.discriminator(torch.cat(list(batches)), repeated).float().chunk(len(batches)))
+
+    def _mixes_items(self, n: int) -> bool:
+        """Whether a joint pass would let reals and fakes see each other."""
+        if self.config.discriminator_norm == "batch":
+            return True
+        return self.config.minibatch_stddev and n % MinibatchStddev.group != 0
+
+    def _fake_for_one(self, n: int, labels: Tensor | None) -> Tensor:
+        with torch.no_grad():
+            return self._fake(n, labels)
+
+    def _fake_for_both(self, n: int, labels: Tensor | None) -> Tensor:
+        """Images that the generator's phase takes over with their graph, which saves it a pass.
+
+        It comes right after this one, on the same batches, and finds the generator as it was. Of accumulated batches
+        only the first is handed over, so that accumulation holds one graph, not all.
+        """
+        if self._made:
+            return self._fake_for_one(n, labels)
+        self.generator.requires_grad_(True)  # the trainer leaves gradients on for the current phase's network alone
+        fake = self._fake(n, labels)
+        self._made.append(fake)
+        return fake.detach()
+
+    def _fake(self, n: int, labels: Tensor | None) -> Tensor:
+        device = next(self.generator.parameters()).device
+        images: Tensor = self.generator(draw(torch.randn, n, self.config.latent, device=device), labels)
+        return images
+
+    def _augment(self, images: Tensor) -> Tensor:
+        for name in self.config.augment:
+            if name == "ada":
+                images = adaptive(images, self.ada_strength, self.config.ada_transforms)
+            else:
+                images = augment(images, [name])
+        return images
+
+    # sampling
+
+    def latents(self, noise: Noise, controls: Controls) -> Tensor:
+        """Standard normal latents (n, latent), truncated where asked; see :class:`Controls`.
+
+        Truncation maps each draw to the same quantile of the truncated distribution, so that one sample becomes more
+        typical as the threshold falls, and depends on its own draws alone.
+        """
+        z = noise.normal(self.config.latent)
+        if controls.truncation is None:
+            return z
+        inside = math.erf(controls.truncation / math.sqrt(2))
+        return (math.sqrt(2) * torch.erfinv(inside * torch.erf(z.double() / math.sqrt(2)))).float()
+
+    def decode(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Images (n, c, h, w), in [-1, 1] but for r3gan, which has no bound."""
+        images: Tensor = self.generator(latents, labels)
+        return images.float()
+
+    # health
+
+    def examine(self, train: Batch, held_out: Batch | None) -> Losses:
+        """See :func:`aigc_cli.models.gan.health.examine`."""
+        return gan_health.examine(self, train, held_out)
+
+    def warnings(self, figures: Mapping[str, float]) -> Iterator[tuple[str, str]]:
+        """See :func:`aigc_cli.models.gan.health.warnings`."""
+        return gan_health.warnings(self.config, figures)
+
+
+def _check_augmentation(config: GANConfig, spec: DataSpec) -> None:
+    """Refuses changes that images alone can undergo where the data is of another kind.
+
+    Raises:
+        ConfigError: there are some.
+    """
+    key = "augment" if config.augment else "consistency" if config.consistency else None
+    if key and spec.layout != "map":
+        raise ConfigError(
+            f"model.{key}={getattr(config, key)} is for images, and this is {spec.modality} data",
+            f"leave it out: model.{key}={'[]' if key == 'augment' else 0}",
+        )
+
+
+def _add(losses: Losses, name: str, weight: float, term: Tensor) -> None:
+    """Adds a weighted term to the loss, and the term itself to the curves."""
+    losses["loss"] = losses["loss"] + weight * term
+    losses[name] = term.detach()

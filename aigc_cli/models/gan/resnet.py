@@ -1,0 +1,150 @@
+"""The generator and discriminator ``resnet`` of SNGAN (Miyato et al., Spectral Normalization for GANs, 2018).
+
+The same networks, without spectral norm, are WGAN-GP's on CIFAR-10 (Gulrajani et al. 2017). The paper's widths for 32
+pixels are ``width: 256``, ``max_width: 256`` and ``discriminator_width: 128``; for larger images they double at each
+halving, for 64 pixels from 64 to 1024.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+from torch import Tensor, nn
+from torch.nn.functional import avg_pool2d, interpolate, one_hot, relu
+
+from aigc_cli.models.gan.config import GANConfig
+from aigc_cli.models.gan.parts import BASE, ProjectionHead, halvings, pyramid
+from aigc_cli.nn.blocks import NORMS, ConditionalNorm, DownConv2d, SelfAttention, ToMap, UpConv2d, init_weights
+
+
+class GeneratorBlock(nn.Module):
+    """Doubles height and width: normalisation, ReLU, upsampling, convolution, twice over, beside a 1x1 convolution."""
+
+    def __init__(self, inputs: int, outputs: int, condition: int, norm: str) -> None:
+        super().__init__()
+        self.norm1 = ConditionalNorm(norm, inputs, condition)
+        self.norm2 = ConditionalNorm(norm, outputs, condition)
+        self.conv1 = UpConv2d(inputs, outputs)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1)
+        self.shortcut = nn.Conv2d(inputs, outputs, 1)
+
+    def forward(self, x: Tensor, condition: Tensor | None) -> Tensor:
+        """(n, inputs, h, w) and (n, condition) to (n, outputs, 2h, 2w)."""
+        h = self.conv1(relu(self.norm1(x, condition)))
+        h = self.conv2(relu(self.norm2(h, condition)))
+        # A 1x1 convolution before the repeating of pixels is the same as after it, and cheaper.
+        out: Tensor = h + _double(self.shortcut(x))
+        return out
+
+
+class DiscriminatorBlock(nn.Module):
+    """ReLU and convolution, twice over, then halving where `halves`, beside a 1x1 convolution or the input itself.
+
+    The `first` block sees the image and has no ReLU before its convolution.
+    """
+
+    def __init__(self, inputs: int, outputs: int, norm: str, *, halves: bool, first: bool = False) -> None:
+        super().__init__()
+        self.halves, self.first = halves, first
+        self.norm1 = nn.Identity() if first else NORMS[norm](inputs)
+        self.norm2 = NORMS[norm](outputs)
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, padding=1)
+        self.conv2 = DownConv2d(outputs, outputs) if halves else nn.Conv2d(outputs, outputs, 3, padding=1)
+        self.shortcut = nn.Conv2d(inputs, outputs, 1) if halves or inputs != outputs else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, inputs, h, w) to (n, outputs, h, w), or half of each side."""
+        h = self.conv1(x if self.first else relu(self.norm1(x)))
+        h = self.conv2(relu(self.norm2(h)))
+        # A 1x1 convolution after the mean over pixels is the same as before it, and cheaper.
+        out: Tensor = h + self.shortcut(avg_pool2d(x, 2) if self.halves else x)
+        return out
+
+
+class ResNetGenerator(nn.Module):
+    """A linear layer to 4x4, residual blocks that double, and a convolution to the image.
+
+    Where conditional, each class has gains and biases of its own in every normalisation of the blocks.
+    """
+
+    def __init__(self, config: GANConfig, shape: tuple[int, ...], classes: int) -> None:
+        super().__init__()
+        widths = pyramid(config.generator_widths, halvings(shape, config.network) + 1)[::-1]
+        stem, conditions = self.prepare(config, classes, len(widths) - 1)
+        self.stem = nn.Sequential(nn.Linear(stem, BASE * BASE * widths[0]), ToMap(BASE))
+        self.blocks = nn.ModuleList(
+            GeneratorBlock(inputs, outputs, condition, config.generator_norm)
+            for (inputs, outputs), condition in zip(pairwise(widths), conditions, strict=True)
+        )
+        self.attention = _attention(config, [(BASE << i + 1, width) for i, width in enumerate(widths[1:])])
+        self.head = nn.Sequential(
+            NORMS[config.generator_norm](widths[-1]),
+            nn.ReLU(),
+            nn.Conv2d(widths[-1], shape[0], 3, padding=1),
+            nn.Tanh(),
+        )
+        init_weights(self, config.init)
+
+    def prepare(self, config: GANConfig, classes: int, blocks: int) -> tuple[int, Sequence[int]]:
+        """The width of what the stem sees, and of the condition of each block."""
+        self.classes = classes
+        return config.latent, [classes] * blocks
+
+    def inputs(self, latent: Tensor, labels: Tensor | None) -> tuple[Tensor, Sequence[Tensor | None]]:
+        """What the stem sees, and the condition of each block."""
+        condition = one_hot(labels, self.classes).to(latent.dtype) if self.classes and labels is not None else None
+        return latent, [condition] * len(self.blocks)
+
+    def forward(self, latent: Tensor, labels: Tensor | None = None) -> Tensor:
+        """(n, latent) to (n, c, h, w)."""
+        start, conditions = self.inputs(latent, labels)
+        x = self.stem(start)
+        for block, attention, condition in zip(self.blocks, self.attention, conditions, strict=True):
+            x = attention(block(x, condition))
+        images: Tensor = self.head(x)
+        return images
+
+
+class ResNetDiscriminator(nn.Module):
+    """Residual blocks that halve the image, some that keep its size, and a sum over places.
+
+    As in the papers, two halve and two keep up to 32 pixels, but no further than 4x4; from 64 pixels on all halve but
+    the last. WGAN-GP, which has no spectral norm to bound the scores, takes the mean over places instead.
+    """
+
+    def __init__(self, config: GANConfig, shape: tuple[int, ...], classes: int) -> None:
+        super().__init__()
+        levels = halvings(shape, config.network)
+        down, kept = (min(levels, 2), 2) if levels <= 3 else (levels, 1)
+        sides = [shape[1] >> i + 1 for i in range(down)] + [shape[1] >> down] * kept
+        widths = pyramid(config.discriminator_widths, down + kept)
+        norm = config.discriminator_norm
+        self.blocks = nn.ModuleList(
+            DiscriminatorBlock(inputs, outputs, norm, halves=i < down, first=i == 0)
+            for i, (inputs, outputs) in enumerate(pairwise([shape[0], *widths]))
+        )
+        self.attention = _attention(config, list(zip(sides, widths, strict=True)))
+        self.sums = config.spectral_norm
+        self.head = ProjectionHead(widths[-1], classes)
+        init_weights(self, config.init)
+
+    def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
+        """(n, c, h, w) to (n,)."""
+        x = images
+        for block, attention in zip(self.blocks, self.attention, strict=True):
+            x = attention(block(x))
+        x = relu(x)
+        scores: Tensor = self.head(x.sum((2, 3)) if self.sums else x.mean((2, 3)), labels)
+        return scores
+
+
+def _attention(config: GANConfig, maps: Sequence[tuple[int, int]]) -> nn.ModuleList:
+    """After each block, attention where its map, of (side, width), is the first of the side that is asked for."""
+    sides = [side for side, _ in maps]
+    place = sides.index(config.attention) if config.attention in sides else None
+    return nn.ModuleList(SelfAttention(width) if i == place else nn.Identity() for i, (_, width) in enumerate(maps))
+
+
+def _double(x: Tensor) -> Tensor:
+    return interpolate(x, scale_factor=2.0, mode="nearest")

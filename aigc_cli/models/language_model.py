@@ -1,0 +1,210 @@
+"""What the models of text share: special tokens, prompts, the words that steer writing, and held-out scores."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any, ClassVar, Self
+
+import torch
+from pydantic import Field, model_validator
+from pydantic.dataclasses import dataclass
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from aigc_cli.config.schema import STRICT
+from aigc_cli.errors import ConfigError
+from aigc_cli.modalities.base import DataSpec
+from aigc_cli.models.base import Model, ModelConfig, Prompts, Transfer
+from aigc_cli.nn.beam import beam_search
+from aigc_cli.nn.decoding import Choice, Session, write
+from aigc_cli.nn.lora import adapters
+from aigc_cli.nn.transformer import TransformerConfig
+from aigc_cli.randomness import Noise
+
+#: How many tokens may be asked for; room for them is made beforehand.
+MaxTokens = Annotated[int, Field(ge=1, le=1_000_000)]
+
+
+@dataclass(config=STRICT, frozen=True, kw_only=True)
+class LanguageModelConfig(ModelConfig, TransformerConfig):
+    """The keys of every model of tokens."""
+
+    tie_embeddings: bool
+
+    @model_validator(mode="after")
+    def _adapts_something(self) -> Self:
+        if self.lora.rank is not None and self.init_from is None:
+            raise ValueError(
+                f"lora.rank={self.lora.rank} trains adapters beside weights that were trained before, and init_from "
+                "names none: add model.init_from=RUN"
+            )
+        return self
+
+
+@dataclass(config=STRICT, frozen=True, kw_only=True)
+class WritingControls:
+    """What ``sample`` of a model takes that writes from left to right."""
+
+    #: What the text begins with, or what it is made from. A model knows no strings: its ``sample`` is given
+    #: :class:`~aigc_cli.models.base.Prompts`, and pays no heed to this.
+    prompt: str | None = None
+    #: Divides scores: below 1, more of what is likely anyway; 0 always takes the likeliest token.
+    temperature: Annotated[float, Field(ge=0)] = 1.0
+    #: Draws from so many of the likeliest tokens.
+    top_k: Annotated[int, Field(ge=1)] | None = None
+    #: Draws from the fewest tokens that have this probability together (Holtzman et al. 2020).
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    #: Draws from tokens with at least this share of the likeliest one's probability (Nguyen et al. 2024).
+    min_p: Annotated[float, Field(ge=0, le=1)] | None = None
+    #: Above 1, tokens that the text has already become less likely (Keskar et al. 2019).
+    repetition_penalty: Annotated[float, Field(ge=1)] = 1.0
+    #: Tokens written at most; None is as many as the model looks at.
+    max_tokens: MaxTokens | None = None
+    #: Above 1, searches for the likeliest text with so many candidates at a time.
+    beam: Annotated[int, Field(ge=1)] = 1
+    #: For beam search: the exponent of the length that divides log-probabilities; more prefers long texts.
+    length_penalty: Annotated[float, Field(ge=0)] = 1.0
+
+    @model_validator(mode="after")
+    def _search_or_draw(self) -> WritingControls:
+        if self.beam > 1:
+            drawing = {"top_k": None, "top_p": None, "min_p": None, "repetition_penalty": 1.0}
+            named = [name for name, usual in drawing.items() if getattr(self, name) != usual]
+            named += ["temperature"] if self.temperature not in (0.0, 1.0) else []
+            if named:
+                raise ValueError(f"beam={self.beam} searches and does not draw: leave out {' and '.join(named)}")
+        else:
+            check_drawing(self)
+            if self.length_penalty != 1:
+                raise ValueError("length_penalty weighs what a search finds: add beam=5, or leave it out")
+        return self
+
+    @property
+    def draws(self) -> bool:
+        """Whether tokens are drawn, not just taken."""
+        return self.beam == 1 and self.temperature > 0
+
+    def choice(self) -> Choice:
+        """How a token is chosen."""
+        return Choice(self.temperature, self.top_k, self.top_p, self.min_p, self.repetition_penalty)
+
+
+def check_drawing(controls: Any) -> None:
+    """Refuses controls of how a token is drawn where none is.
+
+    Raises:
+        ValueError: the temperature is 0, and there are others.
+    """
+    named = [name for name in ("top_k", "top_p", "min_p") if getattr(controls, name) is not None]
+    if controls.temperature == 0 and named:
+        left = " and ".join(named)
+        raise ValueError(f"temperature=0 takes the likeliest token: add temperature=1, or leave out {left}")
+
+
+class LanguageModel(Model):
+    """Base of the models of tokens."""
+
+    layouts = frozenset({"tokens"})
+    #: The name of the :class:`TokenTransformer` in it.
+    tokens: ClassVar[str]
+    #: The token that stands for a gap in a prompt; None where the model fills none.
+    mask: int | None = None
+    #: Whether it writes beyond its window, which moves on: of a longer prompt it reads the last tokens.
+    moves_on: ClassVar[bool] = False
+    config: TransformerConfig
+
+    def __init__(self, spec: DataSpec) -> None:
+        super().__init__(spec)
+        assert spec.vocab_size is not None, "text has a vocabulary"
+        self.vocab_size = spec.vocab_size
+        specials = dict(spec.specials)
+        self.pad, self.bos, self.eos = specials["pad"], specials["bos"], specials["eos"]
+
+    def transfer(self) -> Transfer:
+        """One family's transformer of tokens may start from another's; a head from the embedding it was tied to."""
+        embedding, head = f"{self.tokens}.embedding.weight", f"{self.tokens}.head.weight"
+        return Transfer(
+            parts={"tokens": self.tokens},
+            rows=(embedding, head),
+            stand_ins={head: embedding},
+            own=tuple(name for name, _ in adapters(self)),
+        )
+
+    def held(self, controls: Any = None) -> int:
+        """The keys and values of a whole window in every layer, and the scores of the vocabulary, for each beam."""
+        window = 2 * self.config.layers * self.config.width * self.spec.shape[0]
+        beams = 1 if controls is None else controls.beam
+        return int(beams * (window + self.vocab_size))
+
+    def given(self, rows: Sequence[Sequence[int]], noise: Noise, *, most: int | None = None) -> list[list[int]]:
+        """The prompt of each sample.
+
+        Raises:
+            ConfigError: a prompt is empty, or holds tokens beyond `most`, by default those of the vocabulary.
+        """
+        limit = self.vocab_size if most is None else most
+        for tokens in rows:
+            if not tokens or not all(0 <= token < limit for token in tokens):
+                what = f"holds a token beyond the {limit} that the model reads" if tokens else "is empty"
+                raise ConfigError(f"a prompt {what}", "give it at least one token of the vocabulary")
+        return [list(rows[index % len(rows)]) for index in noise.indices]
+
+    def allowed(self, prompts: Prompts | None, noise: Noise) -> Tensor | None:
+        """The tokens of which each sample's first is one, (n, vocab), by :attr:`Prompts.first`; None where any may."""
+        if prompts is None or not any(prompts.first):
+            return None
+        first = prompts.first
+        found = torch.zeros(len(noise), self.vocab_size, dtype=torch.bool)
+        for row, index in enumerate(noise.indices):
+            found[row, list(first[index % len(first)]) or slice(None)] = True
+        return found.to(noise.device)
+
+    def written(self, session: Session, controls: WritingControls, noise: Noise, count: int) -> Tensor:
+        """Token ids (n, prompt + count): a session's rows, written on as `controls` say, each until it ends."""
+        if controls.beam > self.vocab_size:
+            most = f"the {self.vocab_size} tokens of the vocabulary"
+            raise ConfigError(f"beam={controls.beam} is more than {most}", "follow fewer, such as beam=5")
+        if controls.beam > 1:
+            rows, _ = beam_search(
+                session, controls.beam, count, length_penalty=controls.length_penalty, stop=self.eos, pad=self.pad
+            )
+            return rows
+        uniform = noise.uniform(count) if controls.draws else None
+        return write(session, controls.choice(), uniform, count, stop=self.eos, pad=self.pad)
+
+
+def token_scores(logits: Tensor, targets: Tensor, pad: int, name: str = "nll") -> dict[str, Tensor]:
+    """Held-out figures of each item, (n,) float64, from scores (n, t, vocab) of targets (n, t), of which `pad` is none.
+
+    ``<name>_per_token`` in nats, first; ``<name>``, the sum of an item's nats; and ``tokens``, how many those are, so
+    that sums over a split may be divided.
+    """
+    return per_token(token_nats(logits, targets, pad).double().sum(1), (targets != pad).sum(1), name)
+
+
+def token_nats(logits: Tensor, targets: Tensor, pad: int) -> Tensor:
+    """The cross-entropy of each token, nats, (n, t), from scores (n, t, vocab) of targets (n, t); 0 for `pad`."""
+    nats = cross_entropy(logits.float().flatten(0, 1), targets.flatten(), ignore_index=pad, reduction="none")
+    return nats.view_as(targets)
+
+
+def per_token(nats: Tensor, tokens: Tensor, name: str) -> dict[str, Tensor]:
+    """The figures of :func:`token_scores`, of items with so many nats (n,) over so many tokens (n,)."""
+    counts = tokens.to(torch.float64)
+    return {f"{name}_per_token": nats.double() / counts.clamp(min=1), name: nats.double(), "tokens": counts}
+
+
+def mean_of_tokens(hidden: Tensor, there: Tensor) -> Tensor:
+    """The mean (n, width) of the features (n, t, width) of the tokens (n, t) that are there."""
+    return (hidden * there[..., None]).sum(1) / there.sum(1, keepdim=True)
+
+
+def unless_all(there: Tensor) -> Tensor | None:
+    """A mask of what is there; None on a CPU where that is all, but a GPU is not waited for to know."""
+    return None if there.device.type == "cpu" and bool(there.all()) else there
+
+
+def padded(rows: Sequence[Sequence[int]], pad: int, device: torch.device | str) -> Tensor:
+    """Rows of token ids as int64 (n, longest), filled up with `pad`."""
+    width = max(map(len, rows))
+    return torch.tensor([[*row, *[pad] * (width - len(row))] for row in rows], device=device)

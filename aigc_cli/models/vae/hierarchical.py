@@ -1,0 +1,204 @@
+"""A small hierarchical variational autoencoder in the manner of VDVAE (Child, Very Deep VAEs Generalize Autoregressive
+Models and Can Outperform Them on Images, 2021)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+from torch import Tensor, nn
+
+from aigc_cli.config.schema import STRICT
+from aigc_cli.modalities.base import Batch, DataSpec
+from aigc_cli.models.base import Losses, ModelConfig
+from aigc_cli.models.latent import check_conditional
+from aigc_cli.models.vae.hierarchical_layout import from_patches, levels, to_patches
+from aigc_cli.models.vae.hierarchical_networks import BottomUp, Latent, TopDown
+from aigc_cli.models.variational import ACTIVE, SETTLED, VariationalModel, importance_bound
+from aigc_cli.nn.collective import draw
+from aigc_cli.nn.likelihoods import LIKELIHOODS, LogisticMixture, bits_per_dim
+from aigc_cli.randomness import Noise
+from aigc_cli.registry import register
+
+#: How many times the KL of the coarsest latents counts at first, and that of the others, where coarse is to come first.
+COARSEST, OTHERS = 10.0, 20.0
+
+#: Blocks at a side, as "side x blocks" in a word.
+LevelWord = Annotated[str, Field(pattern=r"^[1-9][0-9]*x[1-9][0-9]*$")]
+
+
+@dataclass(config=STRICT, frozen=True, kw_only=True)
+class HVAEConfig(ModelConfig):
+    """The keys of ``model=hvae``; configs/model/hvae.yaml explains them."""
+
+    name: Literal["hvae"]
+    layout: Annotated[tuple[LevelWord, ...], Field(min_length=1)] | None
+    width: Annotated[int, Field(ge=1)]
+    bottleneck: Annotated[float, Field(gt=0, le=1)]
+    latent: Annotated[int, Field(ge=1)]
+    encoder_blocks: Annotated[int, Field(ge=1)]
+    whole_map: bool
+    likelihood: Literal["bernoulli", "gaussian", "gaussian_fixed", "gaussian_pixel", "logistic", "logistic_mixture"]
+    deviation: Annotated[float, Field(gt=0)]
+    components: Annotated[int, Field(ge=1)]
+    coarse_first: Annotated[int, Field(ge=0)]
+    conditional: bool
+
+    @property
+    def hidden(self) -> int:
+        """Channels within a bottleneck."""
+        return max(1, round(self.width * self.bottleneck))
+
+
+@register("model", "hvae", HVAEConfig)
+class HVAE(VariationalModel):
+    """Maps of latents from 1x1 up, each drawn given all coarser ones, that maximise a bound on the likelihood together.
+
+    The phase ``"main"`` minimises nats per dimension, with weights on the KL while the coarsest latents come first. Its
+    curves beside ``"loss"`` are ``"reconstruction"`` and ``"kl"`` in nats per item, the KL of each side, such as
+    ``"kl_8"``, and ``"bits_per_dim"`` of the bound, whatever the weights.
+
+    A latent vector holds the standard normal draws behind all maps, the top-most first: z = mean + deviation * draw,
+    where the prior has its mean and deviation from what is above.
+    """
+
+    can = frozenset({"sample", "latents", "decode", "encode", "score", "examine"})
+    layouts = frozenset({"map"})
+
+    def __init__(self, config: HVAEConfig, spec: DataSpec) -> None:
+        super().__init__(spec)
+        self.config = config
+        self.conditional = check_conditional(config.conditional, spec)
+        layout = levels(config.layout, spec.shape)
+        self.patch = spec.shape[-1] // layout[-1].side
+        self.likelihood = LIKELIHOODS[config.likelihood](
+            spec.shape[0], deviation=config.deviation, components=config.components
+        )
+        classes = len(spec.classes) if self.conditional else 0
+        self.bottom_up = BottomUp(config, spec.shape, layout)
+        self.top_down = TopDown(config, spec.shape, layout, self.likelihood.width, classes)
+        if isinstance(self.likelihood, LogisticMixture):
+            _spread(self.likelihood, self.top_down.head)
+        self.dimensions = self.top_down.dimensions
+
+    @property
+    def coarsest(self) -> int:
+        """Those of the top-most maps, whose prior alone is the same for every image."""
+        return self.top_down.coarsest
+
+    # training
+
+    def forward(self, phase: str, batch: Batch) -> Losses:
+        """The negative ELBO and its terms on encoded images (n, c, h, w)."""
+        x, labels = self._seen(batch)
+        noise = draw(torch.randn, len(x), self.top_down.dimensions, device=x.device)
+        parameters, latents = self._infer(x, labels, noise)
+        reconstruction = self._reconstruction(parameters, x).mean()
+        kl = {side: each.mean() for side, each in self._kl(latents).items()}
+        paid = torch.stack([self.kl_weight(side) * each for side, each in kl.items()]).sum()
+        total = torch.stack(list(kl.values())).sum().detach()
+        terms = {"reconstruction": reconstruction, "kl": total, **{f"kl_{side}": each for side, each in kl.items()}}
+        return {
+            "loss": (reconstruction + paid) / self.values,
+            "bits_per_dim": bits_per_dim(reconstruction.detach() + total, self.values),
+            **{name: term.detach() for name, term in terms.items()},
+        }
+
+    def kl_weight(self, side: int) -> float:
+        """Of the KL of a side in the objective: it falls linearly to 1 over the first ``coarse_first`` steps.
+
+        While latents are dear they hold what tells most of an image, its shape, in few nats that a prior can match
+        (Burgess et al., Understanding disentangling in beta-VAE, 2018), and the finer ones, dearer yet, leave that to
+        the coarsest. Without it they are the first to say it all, place by place, and the coarsest stay idle.
+        """
+        steps = self.config.coarse_first
+        ahead = max(0.0, 1 - self._step / steps) if steps else 0.0
+        first = COARSEST if side == self.top_down.sides[0] else OTHERS
+        return 1 + (first - 1) * ahead
+
+    def _seen(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
+        """What is modelled of a batch: its content as the likelihood has it, and its labels if they matter."""
+        return self.likelihood.target(batch.content), self.labels_of(batch)
+
+    def _infer(self, x: Tensor, labels: Tensor | None, noise: Tensor | None) -> tuple[Tensor, list[Latent]]:
+        inferred: tuple[Tensor, list[Latent]] = self.top_down(self.bottom_up(x), labels, noise)
+        return inferred
+
+    def _reconstruction(self, parameters: Tensor, x: Tensor) -> Tensor:
+        """-log p(x|z), nats, (n,)."""
+        log_prob: Tensor = self.likelihood(parameters, to_patches(x, self.patch))
+        return -log_prob.view(len(x), -1).sum(1)
+
+    def _kl(self, latents: list[Latent]) -> dict[int, Tensor]:
+        """The KL of all blocks of a side, nats, (n,), by side."""
+        sums: dict[int, Tensor] = {}
+        for side, latent in zip(self.top_down.sides, latents, strict=True):
+            sums[side] = sums[side] + latent.kl() if side in sums else latent.kl()
+        return sums
+
+    # encoding and decoding
+
+    def encode(self, batch: Batch) -> Tensor:
+        """The draws (n, d) for which every prior gives the posterior's mean."""
+        _, latents = self._infer(*self._seen(batch), None)
+        return self.top_down.flat([latent.standardised() for latent in latents])
+
+    def decode(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
+        """The expected images in [-1, 1], (n, c, h, w)."""
+        parameters = self.top_down.generate(latents, labels if self.conditional else None)
+        return from_patches(self.likelihood.mean(parameters), self.patch)
+
+    # figures
+
+    def score(self, batch: Batch, noise: Noise, samples: int = 1) -> dict[str, Tensor]:
+        """The negative ELBO and its terms, or with `samples` the importance-weighted bound; see :meth:`Model.score`."""
+        x, labels = self._seen(batch)
+        features = self.bottom_up(x)
+        if samples == 1:
+            parameters, latents = self.top_down(features, labels, noise.normal(self.top_down.dimensions))
+            reconstruction = self._reconstruction(parameters, x)
+            kl = torch.stack([latent.kl() for latent in latents]).sum(0)
+            nelbo = reconstruction + kl
+            return {
+                "nelbo": nelbo, "bits_per_dim": bits_per_dim(nelbo, self.values), "kl": kl,
+                "reconstruction": reconstruction,
+            }  # fmt: skip
+        log_weights = []
+        for _ in range(samples):
+            parameters, latents = self.top_down(features, labels, noise.normal(self.top_down.dimensions))
+            ratio = torch.stack([latent.log_ratio() for latent in latents]).sum(0)
+            log_weights.append(ratio - self._reconstruction(parameters, x))
+        bound = importance_bound(torch.stack(log_weights))
+        return {"iw_bound": bound, "bits_per_dim": bits_per_dim(bound, self.values)}
+
+    def examine(self, train: Batch, held_out: Batch | None) -> Losses:
+        """How many latents are in use, in all and of each side: those that move by the item beyond what is above."""
+        _, latents = self._infer(*self._seen(train), None)
+        active: dict[int, Tensor] = {}
+        for side, latent in zip(self.top_down.sides, latents, strict=True):
+            count = (latent.standardised().var(0) > ACTIVE).sum().double()
+            active[side] = active[side] + count if side in active else count
+        total = torch.stack(list(active.values())).sum()
+        return {"active_units": total, **{f"active_units_{side}": count for side, count in active.items()}}
+
+    def warnings(self, figures: Mapping[str, float]) -> Iterator[tuple[str, str]]:
+        """Of posterior collapse: a top-down path that does without the image."""
+        kl = figures.get("main/kl", math.inf)
+        if self._step >= max(SETTLED, self.config.coarse_first) and kl < 0.5:
+            says = f"the latents tell {kl:.2g} nats about an image: what they stand for does not depend on it"
+            yield "posterior collapse", f"{says}; lower optimizer.lr, or give model.layout= blocks at higher sides"
+
+
+def _spread(mixture: LogisticMixture, head: nn.Conv2d) -> None:
+    """Lets the components begin apart and narrow: where they begin alike, they take long to part."""
+    assert head.bias is not None
+    k, c = mixture.components, mixture.channels
+    with torch.no_grad():
+        biases, sizes = head.bias.view(-1, mixture.width), [k, k * c, k * c, k * mixture.couplings]
+        _, means, log_scales, _ = torch.split(biases, sizes, dim=1)
+        means.copy_(torch.linspace(-1, 1, k + 2)[1:-1].repeat(c))
+        log_scales.fill_(-1.5)

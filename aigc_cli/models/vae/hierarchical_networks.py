@@ -1,0 +1,302 @@
+"""The networks of the hierarchical VAE: features of an image bottom-up, and latents top-down (Child, Very Deep VAEs
+Generalize Autoregressive Models and Can Outperform Them on Images, 2021, figure 3).
+
+Both work on maps that are coarser than the image by the finest level of the layout: the image enters, and its
+likelihood's parameters leave, as patches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from aigc_cli.models.vae.hierarchical_layout import Level
+from aigc_cli.nn.blocks import ToMap
+from aigc_cli.nn.likelihoods import gaussian_kl_between, smooth_deviation
+
+if TYPE_CHECKING:
+    from aigc_cli.models.vae.hierarchical import HVAEConfig
+
+
+class Normal(NamedTuple):
+    """Diagonal Gaussians, each part (n, latent, side, side), float32."""
+
+    mean: Tensor
+    deviation: Tensor
+
+    @classmethod
+    def of(cls, mean: Tensor, raw: Tensor) -> Normal:
+        """From a network's outputs."""
+        return cls(mean.float(), smooth_deviation(raw.float()))
+
+    def at(self, normal: Tensor) -> Tensor:
+        """The values that standard normal draws stand for."""
+        return torch.addcmul(self.mean, self.deviation, normal)
+
+
+class Latent(NamedTuple):
+    """A block's latent, given all those above it."""
+
+    prior: Normal
+    posterior: Normal
+    z: Tensor
+
+    def kl(self) -> Tensor:
+        """KL(posterior || prior), nats, (n,)."""
+        return gaussian_kl_between(*self.posterior, *self.prior).flatten(1).sum(1)
+
+    def log_ratio(self) -> Tensor:
+        """log p(z) - log q(z), nats, (n,)."""
+        (mean, deviation), (other_mean, other_deviation) = self.posterior, self.prior
+        squares = ((self.z - mean) / deviation).square() - ((self.z - other_mean) / other_deviation).square()
+        return (0.5 * squares + (deviation / other_deviation).log()).flatten(1).sum(1)
+
+    def standardised(self) -> Tensor:
+        """The posterior's mean as the draw of the prior that it is, (n, latent, side, side)."""
+        return (self.posterior.mean - self.prior.mean) / self.prior.deviation
+
+
+def _narrow(hidden: int, outputs: int, side: int) -> nn.Sequential:
+    """The narrow part of a bottleneck block, from its first activation to its outputs; 3x3 where there is room."""
+    kernel = 3 if side > 2 else 1
+    return nn.Sequential(
+        nn.SiLU(),
+        nn.Conv2d(hidden, hidden, kernel, padding=kernel // 2),
+        nn.SiLU(),
+        nn.Conv2d(hidden, hidden, kernel, padding=kernel // 2),
+        nn.SiLU(),
+        nn.Conv2d(hidden, outputs, 1),
+    )
+
+
+class Residual(nn.Module):
+    """A bottleneck block beside the identity, which begins smaller the deeper the network is (section 3.2)."""
+
+    def __init__(self, width: int, hidden: int, side: int, depth: int) -> None:
+        super().__init__()
+        narrow = _narrow(hidden, width, side)
+        _scale(narrow[-1], depth**-0.5)
+        self.branch = nn.Sequential(nn.SiLU(), nn.Conv2d(width, hidden, 1), narrow)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, width, side, side) to the same shape."""
+        branch: Tensor = self.branch(x)
+        return x + branch
+
+
+def _shrink(config: HVAEConfig, fine: int, coarse: int) -> nn.Module:
+    """From features of one side to those of a smaller one, (n, width, side, side) each."""
+    if coarse == 1 < fine and config.whole_map:
+        return nn.Conv2d(config.width, config.width, fine)
+    return nn.AdaptiveAvgPool2d(coarse) if coarse < fine else nn.Identity()
+
+
+def _grow(config: HVAEConfig, coarse: int, fine: int) -> nn.Module:
+    """The way back."""
+    if coarse == 1 < fine and config.whole_map:
+        return nn.Sequential(nn.Flatten(), nn.Linear(config.width, config.width * fine**2, bias=False), ToMap(fine))
+    return nn.Upsample(scale_factor=fine // coarse)
+
+
+class BottomUp(nn.Module):
+    """The features of an image at every level, from the finest, where patches enter, to the coarsest."""
+
+    def __init__(self, config: HVAEConfig, shape: tuple[int, ...], layout: Sequence[Level]) -> None:
+        super().__init__()
+        width, hidden = config.width, config.hidden
+        sides = [level.side for level in reversed(layout)]
+        patch = shape[-1] // sides[0]
+        self.stem = nn.Sequential(nn.PixelUnshuffle(patch), nn.Conv2d(shape[0] * patch**2, width, 3, padding=1))
+        depth = config.encoder_blocks * len(layout)
+        self.levels = nn.ModuleList(
+            nn.Sequential(
+                _shrink(config, fine, side),
+                *(Residual(width, hidden, side, depth) for _ in range(config.encoder_blocks)),
+            )
+            for fine, side in pairwise([sides[0], *sides])
+        )
+        self.activation = nn.SiLU()
+        _start(self)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """(n, c, h, w) to activated features (n, width, side, side) from coarse to fine."""
+        x = self.stem(images)
+        features = []
+        for level in self.levels:
+            x = level(x)
+            features.append(self.activation(x))
+        return features[::-1]
+
+
+class TopDownBlock(nn.Module):
+    """A latent, whose prior and posterior see what is above, and which moves what is below."""
+
+    def __init__(self, config: HVAEConfig, side: int, depth: int) -> None:
+        super().__init__()
+        width, self.hidden, self.latent = config.width, config.hidden, config.latent
+        self.activation = nn.SiLU()
+        # The first layers of prior and posterior in one: they see the same, and one wide convolution is faster.
+        self.enter = nn.Conv2d(width, 2 * self.hidden, 1)
+        self.prior = _narrow(self.hidden, 2 * self.latent + width, side)
+        self.posterior = _narrow(self.hidden, 2 * self.latent, side)
+        self.expand = nn.Conv2d(self.latent, width, 1)
+        _scale(self.expand, depth**-0.5)
+        self.residual = Residual(width, self.hidden, side, depth)
+
+    def start(self) -> None:
+        """The prior begins as N(0, 1) whatever is above."""
+        _scale(self.prior[-1], 0.0)
+
+    def forward(self, x: Tensor, seen: Tensor | None) -> tuple[Normal, Normal | None, Tensor]:
+        """The prior and, of what is `seen` of an image, the posterior, and x with what the prior adds to it.
+
+        Args:
+            x: (n, width, side, side).
+            seen: (n, hidden, side, side); None without an image.
+        """
+        for_prior, for_posterior = self.enter(self.activation(x)).split(self.hidden, dim=1)
+        mean, raw, moved = self.prior(for_prior).split([self.latent, self.latent, x.shape[1]], dim=1)
+        prior, x = Normal.of(mean, raw), x + moved
+        if seen is None:
+            return prior, None, x
+        return prior, Normal.of(*self.posterior(for_posterior + seen).chunk(2, dim=1)), x
+
+    def take(self, x: Tensor, z: Tensor) -> Tensor:
+        """x (n, width, side, side) moved by z (n, latent, side, side)."""
+        moved: Tensor = self.residual(x + self.expand(z))
+        return moved
+
+
+class TopDownLevel(nn.Module):
+    """The blocks of one side: what they begin with, and what they see of the image's features."""
+
+    def __init__(self, config: HVAEConfig, above: Level | None, level: Level, depth: int, classes: int) -> None:
+        super().__init__()
+        width, side = config.width, level.side
+        self.grow = None if above is None else _grow(config, above.side, side)
+        self.beginning = nn.Parameter(torch.zeros(1, width, side, side))
+        self.embedding = nn.Embedding(classes, width) if classes else None
+        self.look = nn.Conv2d(width, level.blocks * config.hidden, 1)
+        self.blocks = nn.ModuleList(TopDownBlock(config, side, depth) for _ in range(level.blocks))
+
+    def begin(self, above: Tensor | None, n: int, labels: Tensor | None) -> Tensor:
+        """What comes from the level above, (n, width, h, w), at this level's place, and of a class."""
+        x = self.beginning.expand(n, -1, -1, -1)
+        if self.grow is not None:
+            x = x + self.grow(above)
+        if self.embedding is not None:
+            vectors: Tensor = self.embedding(labels)
+            x = x + vectors[:, :, None, None]
+        return x.contiguous(memory_format=torch.channels_last)
+
+    def looks(self, features: Tensor | None) -> Sequence[Tensor | None]:
+        """What each block sees of features (n, width, side, side)."""
+        if features is None:
+            return [None] * len(self.blocks)
+        seen: tuple[Tensor, ...] = self.look(features).chunk(len(self.blocks), dim=1)
+        return seen
+
+
+#: Maps a block's number, its prior and its posterior to its z.
+Choose = Callable[[int, Normal, Normal | None], Tensor]
+
+
+class TopDown(nn.Module):
+    """All latents from coarse to fine, and the parameters of the likelihood below them.
+
+    Noise is one standard normal vector (n, :attr:`dimensions`), the top-most latent's first; within a block it lies
+    channel by channel of each place.
+    """
+
+    def __init__(
+        self, config: HVAEConfig, shape: tuple[int, ...], layout: Sequence[Level], outputs: int, classes: int
+    ) -> None:
+        super().__init__()
+        depth = sum(level.blocks for level in layout)
+        self.levels = nn.ModuleList(
+            TopDownLevel(config, above, level, depth, classes)
+            for above, level in zip([None, *layout[:-1]], layout, strict=True)
+        )
+        self.latent = config.latent
+        #: The side of each block.
+        self.sides = [level.side for level in layout for _ in range(level.blocks)]
+        self.sizes = [config.latent * side**2 for side in self.sides]
+        self.dimensions = sum(self.sizes)
+        #: How many of them are of the coarsest level.
+        self.coarsest = sum(self.sizes[: layout[0].blocks])
+        patch = shape[-1] // layout[-1].side
+        self.outputs = outputs
+        self.head = nn.Conv2d(config.width, patch**2 * outputs, 1)
+        _start(self)
+
+    def forward(
+        self, features: list[Tensor], labels: Tensor | None, noise: Tensor | None
+    ) -> tuple[Tensor, list[Latent]]:
+        """The likelihood's parameters and all latents, given features of images.
+
+        Args:
+            features: of :class:`BottomUp`.
+            labels: (n,) where the model is told the class.
+            noise: (n, dimensions), which decides each z by its posterior; None takes the posterior's mean.
+
+        Returns:
+            Parameters (n * patch^2, outputs, side, side), as :func:`to_patches` has the image; a latent for each block.
+        """
+        parts = None if noise is None else self._parts(noise)
+        latents: list[Latent] = []
+
+        def choose(block: int, prior: Normal, posterior: Normal | None) -> Tensor:
+            assert posterior is not None
+            z = posterior.mean if parts is None else posterior.at(parts[block])
+            latents.append(Latent(prior, posterior, z))
+            return z
+
+        return self._descend(len(features[0]), labels, features, choose), latents
+
+    def generate(self, noise: Tensor, labels: Tensor | None) -> Tensor:
+        """The likelihood's parameters, as of :meth:`forward`, of what noise (n, dimensions) draws from the priors."""
+        parts = self._parts(noise)
+        return self._descend(len(noise), labels, None, lambda block, prior, posterior: prior.at(parts[block]))
+
+    def flat(self, maps: Sequence[Tensor]) -> Tensor:
+        """A map (n, latent, side, side) for each block as one vector (n, dimensions)."""
+        return torch.cat([each.permute(0, 2, 3, 1).flatten(1) for each in maps], dim=1)
+
+    def _parts(self, noise: Tensor) -> list[Tensor]:
+        """The inverse of :meth:`flat`."""
+        parts = zip(torch.split(noise, self.sizes, dim=1), self.sides, strict=True)
+        return [part.reshape(len(noise), side, side, self.latent).permute(0, 3, 1, 2) for part, side in parts]
+
+    def _descend(self, n: int, labels: Tensor | None, features: list[Tensor] | None, choose: Choose) -> Tensor:
+        x, done = None, 0
+        for place, level in enumerate(self.levels):
+            assert isinstance(level, TopDownLevel)
+            x = level.begin(x, n, labels)
+            looks = level.looks(None if features is None else features[place])
+            for block, seen in zip(level.blocks, looks, strict=True):
+                assert isinstance(block, TopDownBlock)
+                prior, posterior, x = block(x, seen)
+                x = block.take(x, choose(done, prior, posterior).to(x.dtype))
+                done += 1
+        # Plane after plane, which the likelihood's elementwise work is faster on.
+        parameters: Tensor = self.head(x).contiguous()
+        return parameters.view(-1, self.outputs, *parameters.shape[2:])
+
+
+def _scale(layer: nn.Module, factor: float) -> None:
+    assert isinstance(layer, nn.Conv2d)
+    with torch.no_grad():
+        layer.weight.mul_(factor)
+
+
+def _start(module: nn.Module) -> None:
+    """Biases of 0, and what else begins in a way of its own."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d) and layer.bias is not None:
+            nn.init.zeros_(layer.bias)
+        if isinstance(layer, TopDownBlock):
+            layer.start()

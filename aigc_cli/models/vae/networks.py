@@ -1,0 +1,291 @@
+"""The encoders and decoders of the VAE of images: ``mlp``, ``conv`` and ``resnet``.
+
+Every encoder maps images (n, c, h, w) to the means and log variances of their latents, (n, d) each; every decoder maps
+latents (n, d) to what the likelihood needs for each place, (n, width, h, w). A class, where there is one, adds an
+embedding to the encoder's last features and to the decoder's first, before an activation.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import partial
+from itertools import pairwise
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from aigc_cli.errors import ConfigError
+from aigc_cli.nn.blocks import FLAT_NORMS, LEAK, NORMS, FromMap, ToMap, init_variance
+from aigc_cli.nn.likelihoods import Likelihood
+
+if TYPE_CHECKING:
+    from aigc_cli.models.vae.vae import VAEConfig
+
+SMALLEST = 4  # height and width of the smallest feature map, at least; twice that is the first that is halved
+LARGEST = 128
+_LIMIT = 10.0  # of a log variance: deviations from 0.0067 to 148, so that no step of training makes one infinite
+MLP_VALUES = 64 * 64  # of an item, at most, for which `auto` takes the mlp
+
+
+class Encoder(nn.Module):
+    """A trunk, the class, and a head that gives the parameters of the posterior."""
+
+    def __init__(self, trunk: nn.Module, embedding: ClassEmbedding, head: nn.Module) -> None:
+        super().__init__()
+        self.trunk, self.embedding, self.head = trunk, embedding, head
+
+    def forward(self, images: Tensor, labels: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Images (n, c, h, w) to means and log variances, (n, d) each."""
+        statistics = self.head(self.embedding(self.trunk(images), labels))
+        mean, log_variance = statistics.float().chunk(2, dim=1)
+        return _flat(mean), _LIMIT * torch.tanh(_flat(log_variance) / _LIMIT)
+
+
+class Decoder(nn.Module):
+    """A stem that takes the latent, the class, and a trunk that gives the image's parameters."""
+
+    def __init__(self, stem: nn.Module, embedding: ClassEmbedding, trunk: nn.Module) -> None:
+        super().__init__()
+        self.stem, self.embedding, self.trunk = stem, embedding, trunk
+
+    def forward(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Latents (n, d) to the likelihood's parameters (n, width, h, w)."""
+        parameters: Tensor = self.trunk(self.embedding(self.stem(latents), labels))
+        return parameters
+
+
+class ClassEmbedding(nn.Module):
+    """Adds an embedding of the class to features, at every place alike; without classes, nothing.
+
+    The layer that follows is thus one of the features and the class side by side.
+    """
+
+    def __init__(self, classes: int, features: int) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(classes, features) if classes else None
+
+    def forward(self, x: Tensor, labels: Tensor | None) -> Tensor:
+        """(n, features) or (n, features, h, w), and labels (n,), to the shape of x."""
+        if self.embedding is None:
+            return x
+        vectors: Tensor = self.embedding(labels)
+        return x + vectors.view(*vectors.shape, *[1] * (x.ndim - 2))
+
+
+class ResidualBlock(nn.Module):
+    """Two 3x3 convolutions, each after its activation, beside the identity (He et al., Identity Mappings, 2016).
+
+    It begins as the identity, so that no depth needs a normalisation (Zhang et al., Fixup, 2019).
+    """
+
+    def __init__(self, channels: int, norm: str) -> None:
+        super().__init__()
+        self.branch = nn.Sequential(
+            *_active(channels, norm),
+            nn.Conv2d(channels, channels, 3, padding=1),
+            *_active(channels, norm),
+            nn.Conv2d(channels, channels, 3, padding=1),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, c, h, w) to the same shape."""
+        branch: Tensor = self.branch(x)
+        return x + branch
+
+
+def mlp(config: VAEConfig, shape: tuple[int, ...], likelihood: Likelihood, classes: int) -> Networks:
+    """Two hidden layers each (Kingma and Welling 2014 has one), for items of any shape.
+
+    The likelihood has its parameters at each place of an item, whether that is a pixel or a moment.
+    """
+    if not config.hidden:
+        raise ConfigError("model.hidden=0: the mlp, which suits this data, needs hidden units", "give it some: 256")
+    units, norm, parameters = config.hidden, config.norm, (likelihood.width, *shape[1:])
+    encoder = Encoder(
+        nn.Sequential(
+            nn.Flatten(), nn.Linear(math.prod(shape), units), *_flat_active(units, norm), nn.Linear(units, units)
+        ),
+        ClassEmbedding(classes, units),
+        nn.Sequential(*_flat_active(units, norm), nn.Linear(units, 2 * config.latent)),
+    )
+    decoder = Decoder(
+        nn.Linear(config.latent, units),
+        ClassEmbedding(classes, units),
+        nn.Sequential(
+            *_flat_active(units, norm),
+            nn.Linear(units, units),
+            *_flat_active(units, norm),
+            nn.Linear(units, math.prod(parameters)),
+            nn.Unflatten(1, parameters),
+        ),
+    )
+    return _started(encoder, decoder, likelihood)
+
+
+def convolutional(
+    config: VAEConfig, shape: tuple[int, ...], likelihood: Likelihood, classes: int, *, residual: bool
+) -> Networks:
+    """Convolutions that halve the image down to the latent, and back, with or without residual blocks at each size."""
+    blocks = config.blocks if residual else 0
+    sides = _sides(config, shape)
+    widths = [min(config.width << i, config.max_width) for i in range(len(sides))]
+    norm, deep = config.norm, widths[-1]
+
+    def at(channels: int) -> list[nn.Module]:
+        return [ResidualBlock(channels, norm) for _ in range(blocks)]
+
+    def between(channels: int) -> list[nn.Module]:
+        # A residual stream goes on as it is; without blocks, the activation is between the convolutions.
+        return [] if blocks else _active(channels, norm)
+
+    down: list[nn.Module] = [nn.Conv2d(shape[0], widths[0], 4, stride=2, padding=1), *at(widths[0])]
+    for inputs, outputs in pairwise(widths):
+        down += [*between(inputs), nn.Conv2d(inputs, outputs, 4, stride=2, padding=1), *at(outputs)]
+    up: list[nn.Module] = at(deep)
+    for inputs, outputs in pairwise(widths[::-1]):
+        up += [*between(inputs), nn.ConvTranspose2d(inputs, outputs, 4, stride=2, padding=1), *at(outputs)]
+    up += [*_active(widths[0], norm), nn.ConvTranspose2d(widths[0], likelihood.width, 4, stride=2, padding=1)]
+    ends = _map_ends if config.latent_side else _flat_ends
+    head, stem, bridge = ends(config, sides[-1], deep)
+    first = config.hidden if bridge else deep
+    encoder = Encoder(nn.Sequential(*down), ClassEmbedding(classes, deep), nn.Sequential(*_active(deep, norm), *head))
+    decoder = Decoder(nn.Sequential(*stem), ClassEmbedding(classes, first), nn.Sequential(*bridge, *up))
+    return _started(encoder, decoder, likelihood)
+
+
+def _map_ends(config: VAEConfig, side: int, features: int) -> tuple[list[nn.Module], ...]:
+    """The encoder's head, and the decoder's stem, of a latent at each place of a map."""
+    latent = config.latent
+    return [nn.Conv2d(features, 2 * latent, 1)], [ToMap(side), nn.Conv2d(latent, features, 3, padding=1)], []
+
+
+def _flat_ends(config: VAEConfig, side: int, features: int) -> tuple[list[nn.Module], ...]:
+    """The same of one latent vector, and what the decoder has between its hidden layer and the map."""
+    values, units, latent = side * side * features, config.hidden, config.latent
+    if not units:
+        return [FromMap(), nn.Linear(values, 2 * latent)], [nn.Linear(latent, values), ToMap(side)], []
+    active = _flat_active(units, config.norm)
+    head = [FromMap(), nn.Linear(values, units), *active, nn.Linear(units, 2 * latent)]
+    bridge = [*_flat_active(units, config.norm), nn.Linear(units, values), ToMap(side)]
+    return head, [nn.Linear(latent, units)], bridge
+
+
+def _sides(config: VAEConfig, shape: tuple[int, ...]) -> list[int]:
+    """Height and width of the maps, from half the image's size down to the latent's, or to 4 to 7 for a vector.
+
+    Raises:
+        ConfigError: it is not an image, or not a square that halves so, or no map has the side that the latent should
+            have.
+    """
+    if len(shape) != 3:
+        raise ConfigError(
+            f"model.network={config.network} and model.latent_side= are for images, and these items have the shape "
+            f"{'x'.join(map(str, shape))}",
+            "set model.network=mlp and model.latent_side=0, which suit items of any shape",
+        )
+    _, height, width = shape
+    sides = _halves(height)
+    if height != width or not sides:
+        raise ConfigError(
+            f"model.network={config.network} needs squares of 8 to {LARGEST} that halve down to 4 to 7, such as 8, 16, "
+            f"28, 32, 48, 64, 96 or {LARGEST}; the images are {height}x{width}",
+            "set data.size= to one of them, or model.network=mlp",
+        )
+    if config.latent_side == 0:
+        return sides
+    if config.latent_side not in sides:
+        raise ConfigError(
+            f"model.latent_side={config.latent_side}: images of {height}x{width} have no map of that side",
+            f"choose 0 for a flat latent, or one of {', '.join(map(str, sides))}",
+        )
+    return sides[: sides.index(config.latent_side) + 1]
+
+
+def _halves(size: int) -> list[int]:
+    """Half of `size`, a quarter, ... down to 4 to 7; nothing where that is not to be had."""
+    sides, side = [], size
+    while side % 2 == 0 and side // 2 >= SMALLEST:
+        side //= 2
+        sides.append(side)
+    return sides if side < 2 * SMALLEST and size <= LARGEST else []
+
+
+def _active(channels: int, norm: str) -> list[nn.Module]:
+    return [*([] if norm == "none" else [NORMS[norm](channels)]), nn.LeakyReLU(LEAK)]
+
+
+def _flat_active(features: int, norm: str) -> list[nn.Module]:
+    return [*([] if norm == "none" else [FLAT_NORMS[norm](features)]), nn.LeakyReLU(LEAK)]
+
+
+def _flat(x: Tensor) -> Tensor:
+    return x.permute(0, 2, 3, 1).flatten(1) if x.ndim == 4 else x
+
+
+def _started(encoder: Encoder, decoder: Decoder, likelihood: Likelihood) -> Networks:
+    """The two with weights that keep the variance of activations, a posterior near the prior, and a fair likelihood."""
+    init_variance(encoder)
+    init_variance(decoder)
+    for part in (*encoder.modules(), *decoder.modules()):
+        if isinstance(part, ResidualBlock):
+            nn.init.zeros_(_last(part).weight)
+    with torch.no_grad():
+        ends = _last(encoder.head), _last(decoder.trunk)
+        for end in ends:
+            end.weight.mul_(0.1)
+        assert ends[1].bias is not None
+        likelihood.begin(ends[1].bias.view(likelihood.width, -1).T)
+    return Networks(encoder, decoder)
+
+
+def _last(part: nn.Module) -> nn.Linear | nn.Conv2d | nn.ConvTranspose2d:
+    """The last layer with weights."""
+    kinds = (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)
+    return [layer for layer in part.modules() if isinstance(layer, kinds)][-1]
+
+
+class Networks(NamedTuple):
+    """An encoder and the decoder that goes with it."""
+
+    encoder: Encoder
+    decoder: Decoder
+
+
+def build_networks(config: VAEConfig, shape: tuple[int, ...], likelihood: Likelihood, classes: int) -> Networks:
+    """The networks that `config` names, or that suit the shape.
+
+    Args:
+        config: of the model.
+        shape: of an item, such as (channels, height, width).
+        likelihood: whose parameters the decoder gives.
+        classes: 0 where the model is not told the class.
+
+    Raises:
+        ConfigError: items of a shape that the network does not serve.
+    """
+    return NETWORKS[_chosen(config, shape)](config, shape, likelihood, classes)
+
+
+def _chosen(config: VAEConfig, shape: tuple[int, ...]) -> str:
+    if config.network != "auto":
+        return config.network
+    image, sides = len(shape) == 3, shape[1:]
+    if config.latent_side or (image and sides[0] == sides[1] and _halves(sides[0])):
+        return "conv"
+    if math.prod(shape) <= MLP_VALUES:
+        return "mlp"
+    raise ConfigError(
+        f"no network of model=vae suits {'images' if image else 'items'} of {'x'.join(map(str, sides))}",
+        f"set data.size= to a square such as 32, 64 or {LARGEST}, or insist on model.network=mlp"
+        if image
+        else "make them smaller, or insist on model.network=mlp",
+    )
+
+
+NETWORKS: dict[str, Callable[[VAEConfig, tuple[int, ...], Likelihood, int], Networks]] = {
+    "mlp": mlp,
+    "conv": partial(convolutional, residual=False),
+    "resnet": partial(convolutional, residual=True),
+}

@@ -1,0 +1,155 @@
+"""Variational autoencoders (Kingma and Welling, Auto-Encoding Variational Bayes, 2014)."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field, model_validator
+from pydantic.dataclasses import dataclass
+from torch import Tensor
+
+from aigc_cli.config.schema import STRICT
+from aigc_cli.modalities.base import Batch, DataSpec
+from aigc_cli.models.base import Losses
+from aigc_cli.models.latent import check_conditional
+from aigc_cli.models.vae.networks import build_networks
+from aigc_cli.models.variational import FlatVAE, Posterior, VariationalConfig, importance_bound
+from aigc_cli.nn.collective import draw, normal_like
+from aigc_cli.nn.likelihoods import LIKELIHOODS, bits_per_dim
+from aigc_cli.randomness import Noise
+from aigc_cli.registry import register
+
+
+@dataclass(config=STRICT, frozen=True, kw_only=True)
+class VAEConfig(VariationalConfig):
+    """The keys of ``model=vae``; configs/model/vae.yaml explains them."""
+
+    name: Literal["vae"]
+    network: Literal["auto", "mlp", "conv", "resnet"]
+    likelihood: Literal["bernoulli", "gaussian", "gaussian_fixed", "gaussian_pixel", "logistic", "logistic_mixture"]
+    deviation: Annotated[float, Field(gt=0)]
+    components: Annotated[int, Field(ge=1)]
+    latent_side: Annotated[int, Field(ge=0)]
+    hidden: Annotated[int, Field(ge=0)]
+    width: Annotated[int, Field(ge=1)]
+    max_width: Annotated[int, Field(ge=1)]
+    blocks: Annotated[int, Field(ge=1)]
+    norm: Literal["batch", "group", "none"]
+    conditional: bool
+    importance_samples: Annotated[int, Field(ge=1)]
+
+    @model_validator(mode="after")
+    def _consistent(self) -> VAEConfig:
+        if self.network == "mlp" and self.latent_side:
+            raise ValueError("the mlp has a flat latent: latent_side must be 0")
+        if self.importance_samples > 1 and self.free_bits:
+            raise ValueError("free_bits is of the ELBO: with importance_samples above 1 it must be 0")
+        return self
+
+
+@register("model", "vae", VAEConfig)
+class VAE(FlatVAE):
+    """An encoder and a decoder that together maximise a lower bound on the likelihood.
+
+    The phase ``"main"`` minimises nats per dimension, so that rates and clipping mean the same at every size of image.
+    Its curves beside ``"loss"`` are the two terms of the exact negative ELBO, ``"reconstruction"`` and ``"kl"`` in nats
+    per item, and ``"bits_per_dim"`` of the bound, whatever `beta`, warm-up and free bits make of it.
+    """
+
+    config: VAEConfig
+    can = frozenset({"sample", "latents", "decode", "encode", "posterior", "score", "examine"})
+    layouts = frozenset({"sequence", "map", "volume"})
+
+    def __init__(self, config: VAEConfig, spec: DataSpec) -> None:
+        super().__init__(spec)
+        self.config = config
+        self.conditional = check_conditional(config.conditional, spec)
+        self.likelihood = LIKELIHOODS[config.likelihood](
+            spec.shape[0], deviation=config.deviation, components=config.components
+        )
+        classes = len(spec.classes) if self.conditional else 0
+        self.encoder, self.decoder = build_networks(config, spec.shape, self.likelihood, classes)
+        self.dimensions = config.latent * max(1, config.latent_side) ** 2
+
+    # training
+
+    def forward(self, phase: str, batch: Batch) -> Losses:
+        """The losses on encoded images (n, c, h, w)."""
+        x, labels = self._seen(batch)
+        posterior = self._posterior(x, labels)
+        objective = self._elbo if self.config.importance_samples == 1 else self._importance_weighted
+        return objective(x, labels, posterior)
+
+    def _elbo(self, x: Tensor, labels: Tensor | None, posterior: Posterior) -> Losses:
+        """The negative ELBO, with the KL's weight and free bits."""
+        reconstruction = self._reconstruction(x, labels, posterior.at(normal_like(posterior.mean))).mean()
+        kl = posterior.kl().mean(0)  # of each dimension
+        return {
+            "loss": (reconstruction + self.paid(kl)) / self.values,
+            **self._terms(reconstruction, kl.sum()),
+            "bits_per_dim": bits_per_dim((reconstruction + kl.sum()).detach(), self.values),
+        }
+
+    def _importance_weighted(self, x: Tensor, labels: Tensor | None, posterior: Posterior) -> Losses:
+        """The negative importance-weighted bound (Burda et al. 2016, equation 8); the KL's weight scales log p/q."""
+        k, n = self.config.importance_samples, len(x)
+        normal = draw(torch.randn, k, *posterior.mean.shape, dim=1, device=x.device)
+        many = None if labels is None else labels.repeat(k)
+        latents = posterior.at(normal).flatten(0, 1)
+        reconstruction = self._reconstruction(x.repeat(k, *[1] * (x.ndim - 1)), many, latents).view(k, n)
+        ratio = posterior.log_ratio(normal)
+        loss = importance_bound(self.kl_weight * ratio - reconstruction).mean()
+        with torch.no_grad():
+            bound = importance_bound(ratio - reconstruction).mean()
+        return {
+            "loss": loss / self.values,
+            **self._terms(reconstruction.mean(), posterior.kl().sum(1).mean()),
+            "bits_per_dim": bits_per_dim(bound, self.values),
+        }
+
+    def _terms(self, reconstruction: Tensor, kl: Tensor) -> Losses:
+        return {"reconstruction": reconstruction.detach(), "kl": kl.detach()}
+
+    # encoding and decoding
+
+    def _seen(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
+        """What is modelled of a batch: its content as the likelihood has it, and its labels if they matter."""
+        return self.likelihood.target(batch.content), self.labels_of(batch)
+
+    def posterior(self, batch: Batch) -> Posterior:
+        """See :meth:`FlatVAE.posterior`."""
+        return self._posterior(*self._seen(batch))
+
+    def _posterior(self, x: Tensor, labels: Tensor | None) -> Posterior:
+        return Posterior(*self.encoder(x, labels))
+
+    def _reconstruction(self, x: Tensor, labels: Tensor | None, latents: Tensor) -> Tensor:
+        """-log p(x|z), nats, (n,)."""
+        log_prob: Tensor = self.likelihood(self.decoder(latents, labels), x)
+        return -log_prob
+
+    def decode(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
+        """The expected images in [-1, 1], (n, c, h, w)."""
+        return self.likelihood.mean(self.decoder(latents, labels if self.conditional else None))
+
+    # figures
+
+    def score(self, batch: Batch, noise: Noise, samples: int = 1) -> dict[str, Tensor]:
+        """The negative ELBO and its terms, or with `samples` the importance-weighted bound; see :meth:`Model.score`."""
+        x, labels = self._seen(batch)
+        posterior = self._posterior(x, labels)
+        if samples == 1:
+            reconstruction = self._reconstruction(x, labels, posterior.at(noise.normal(self.dimensions)))
+            kl = posterior.kl().sum(1)
+            nelbo = reconstruction + kl
+            return {
+                "nelbo": nelbo, "bits_per_dim": bits_per_dim(nelbo, self.values), "kl": kl,
+                "reconstruction": reconstruction,
+            }  # fmt: skip
+        log_weights = []
+        for _ in range(samples):
+            normal = noise.normal(self.dimensions)
+            log_weights.append(posterior.log_ratio(normal) - self._reconstruction(x, labels, posterior.at(normal)))
+        bound = importance_bound(torch.stack(log_weights))
+        return {"iw_bound": bound, "bits_per_dim": bits_per_dim(bound, self.values)}

@@ -1,0 +1,99 @@
+"""The dataset's own classifier: trained once, the same each time, kept, and honest about what it cannot serve."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from aigc_cli.data.images import ImageDataset
+from aigc_cli.errors import ConfigError, DataError
+from aigc_cli.metrics.evaluation import build_extractor
+from aigc_cli.metrics.extractors import classifier
+from aigc_cli.metrics.extractors.base import Sources
+from aigc_cli.metrics.extractors.classifier import Classifier, ClassifierConfig
+
+Blobs = Callable[..., ImageDataset]
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    monkeypatch.setattr(classifier, "_FEWEST", 2_000)
+    monkeypatch.setenv("AIGC_CACHE", str(tmp_path))
+    return tmp_path
+
+
+def sources(blobs: Blobs, **kind: object) -> Sources:
+    parts = {"train": blobs(240, 0, **kind), "test": blobs(60, 1, **kind), "val": blobs(30, 2, **kind)}
+    return Sources(data="blobs", open_split=parts.__getitem__)  # type: ignore[arg-type]
+
+
+def test_it_learns_and_says_how_well(blobs: Blobs, capsys: pytest.CaptureFixture[str]) -> None:
+    extractor = Classifier(ClassifierConfig(), sources(blobs))
+    assert extractor.name == "blobs-cnn"
+    assert extractor.facts["accuracy"] > 0.9
+    assert extractor.facts["accuracy_on"] == "test (60)"
+    assert "accuracy" in capsys.readouterr().err
+    layers = extractor(blobs(10, 3).resident().content)  # type: ignore[union-attr]
+    assert {key: tuple(rows.shape) for key, rows in layers.items()} == {"features": (10, 128), "logits": (10, 2)}
+    assert all(extractor.widths[key] == rows.shape[1] for key, rows in layers.items())
+
+
+def test_it_is_kept_and_the_same_when_trained_again(blobs: Blobs, quick: Path) -> None:
+    before = torch.random.get_rng_state()
+    first = build_extractor("classifier", sources(blobs))
+    assert torch.equal(before, torch.random.get_rng_state())  # a run that validates must not notice
+    (file,) = (quick / "classifiers").iterdir()
+    written = file.stat().st_mtime_ns
+    assert Classifier(ClassifierConfig(), sources(blobs)).checksum == first.checksum
+    assert file.stat().st_mtime_ns == written
+    file.unlink()
+    assert Classifier(ClassifierConfig(), sources(blobs)).checksum == first.checksum
+
+
+def test_other_data_gets_a_classifier_of_its_own(blobs: Blobs, quick: Path) -> None:
+    a = Classifier(ClassifierConfig(), sources(blobs))
+    b = Classifier(ClassifierConfig(), sources(blobs, channels=1))
+    assert a.checksum != b.checksum
+    assert len(list((quick / "classifiers").iterdir())) == 2
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", b"\x08\0\0\0\0\0\0\0{}      "])
+def test_a_broken_file_is_trained_again(
+    blobs: Blobs, quick: Path, content: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = Classifier(ClassifierConfig(), sources(blobs))
+    (file,) = (quick / "classifiers").iterdir()
+    file.write_bytes(content)
+    assert Classifier(ClassifierConfig(), sources(blobs)).checksum == first.checksum
+    assert "is broken" in capsys.readouterr().err
+
+
+def test_data_without_labels_is_told_what_works(blobs: Blobs) -> None:
+    with pytest.raises(ConfigError, match="has none") as caught:
+        Classifier(ClassifierConfig(), sources(blobs, labelled=False))
+    assert "--metric fid" in caught.value.hint
+    with pytest.raises(ConfigError, match="no dataset is named") as caught:
+        Classifier(ClassifierConfig(), Sources())
+    assert "data=NAME" in caught.value.hint
+
+
+def test_labels_that_mean_nothing_give_no_features(blobs: Blobs) -> None:
+    noise = ImageDataset(blobs(240).resident().content, torch.arange(240) // 2 % 2, ("a", "b"))  # type: ignore[union-attr]
+    test = ImageDataset(blobs(60, 1).resident().content, torch.arange(60) // 2 % 2, ("a", "b"))  # type: ignore[union-attr]
+    with pytest.raises(DataError, match="cannot tell the classes apart"):
+        Classifier(ClassifierConfig(), Sources(data="x", open_split={"train": noise, "test": test}.__getitem__))  # type: ignore[arg-type]
+
+
+@pytest.mark.slow
+def test_digits(quick: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    monkeypatch.setenv("AIGC_CACHE", str(quick))
+    from functools import partial
+
+    from aigc_cli.data import open_dataset
+
+    digits = {"name": "digits", "size": 16, "flip": False, "val_fraction": 0.1, "test_fraction": 0.2}
+    extractor = Classifier(ClassifierConfig(), Sources(data="digits", open_split=partial(open_dataset, digits)))
+    assert extractor.name == "digits-cnn"
+    assert extractor.facts["accuracy"] > 0.97

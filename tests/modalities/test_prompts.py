@@ -1,0 +1,92 @@
+from pathlib import Path
+
+import pytest
+
+from aigc_cli.errors import ConfigError, DataError
+from aigc_cli.modalities.prompts import Prompt, left_open, read_prompts, tokens_of, tokens_with_gaps
+from aigc_cli.modalities.text import TextCodec
+from aigc_cli.modalities.tokenizers import BOS, EOS, FIRST, BPETokenizer, ByteTokenizer, CharTokenizer
+
+MASK = 99
+
+
+def prompt(text: str) -> Prompt:
+    return Prompt(text, "prompt=")
+
+
+def chars(start: int = EOS) -> TextCodec:
+    return TextCodec(CharTokenizer(" abc"), start)
+
+
+def merged() -> TextCodec:
+    """ " a", " ab", "c " are tokens."""
+    space, a, b, c = (FIRST + ord(letter) for letter in " abc")
+    return TextCodec(BPETokenizer([(space, a), (FIRST + 256, b), (c, c)]), EOS)
+
+
+def test_a_prompt_begins_as_items_do() -> None:
+    assert tokens_of(prompt("ab"), chars()) == [5, 6]
+    assert tokens_of(prompt("ab"), chars(BOS)) == [BOS, 5, 6]
+    assert tokens_with_gaps(prompt("a__"), chars(BOS), MASK) == [BOS, 5, MASK, MASK, EOS]
+
+
+@pytest.mark.parametrize(
+    ("text", "gap", "expected"),
+    [
+        ("a ____ b", None, [5, 4, MASK, MASK, MASK, MASK, 4, 6]),
+        ("__", None, [MASK, MASK]),
+        ("__a___", None, [MASK, MASK, 5, MASK, MASK, MASK]),
+        ("a____b__c", 1, [5, MASK, 6, MASK, 7]),
+        ("a__b", 3, [5, MASK, MASK, MASK, 6]),
+    ],
+)
+def test_gaps(text: str, gap: int | None, expected: list[int]) -> None:
+    assert tokens_with_gaps(prompt(text), chars(), MASK, gap) == expected
+
+
+def test_the_space_before_a_gap_is_the_gap_s_where_tokens_have_it() -> None:
+    space, a = (FIRST + ord(letter) for letter in " a")
+    assert tokens_with_gaps(prompt("a __ a"), merged(), MASK) == [a, MASK, MASK, FIRST + 256]
+    assert tokens_with_gaps(prompt("a __ a"), TextCodec(ByteTokenizer(), EOS), MASK) == [a, space, MASK, MASK, space, a]
+
+
+def test_one_underscore_is_no_gap() -> None:
+    with pytest.raises(ConfigError, match="prompt= has no gap to fill"):
+        tokens_with_gaps(prompt("a_b"), chars(), MASK)
+
+
+def test_complaints_say_where() -> None:
+    with pytest.raises(ConfigError, match=r"line 3 of p: the vocabulary of this run has no 'x'"):
+        tokens_of(Prompt("ax", "line 3 of p"), chars())
+    with pytest.raises(ConfigError, match="prompt= is empty"):
+        tokens_of(prompt(""), chars())
+
+
+def test_the_last_token_is_left_open_where_others_begin_with_it() -> None:
+    codec = merged()
+    space, a, c = (FIRST + ord(letter) for letter in " ac")
+    assert left_open([a, space], codec) == ([a], [space, FIRST + 256, FIRST + 257])
+    assert left_open([a, FIRST + 256], codec) == ([a], [FIRST + 256, FIRST + 257])
+    assert left_open([a, FIRST + 257], codec) == ([a, FIRST + 257], [])
+    assert left_open([c], codec) == ([c], [])  # a text begins with a token
+    assert left_open([5, 4], chars()) == ([5, 4], [])
+
+
+def test_a_prompt_a_line(tmp_path: Path) -> None:
+    file = tmp_path / "p.txt"
+    file.write_bytes("\ufeffone\r\n two \nthree\u2028four".encode())
+    found = read_prompts(file)
+    assert [one.text for one in found] == ["one", " two ", "three\u2028four"]
+    assert found[1].where == f"line 2 of {file}"
+
+
+@pytest.mark.parametrize(
+    ("content", "kind", "complaint"),
+    [(b"", ConfigError, "is empty"), (b"\n", ConfigError, "is empty"), (b"a\n \nb", ConfigError, "line 2"),
+     (b"a\xff", DataError, "not UTF-8"), (None, ConfigError, "no such file")],
+)  # fmt: skip
+def test_files_that_are_none(tmp_path: Path, content: bytes | None, kind: type[Exception], complaint: str) -> None:
+    if content is not None:
+        (tmp_path / "p.txt").write_bytes(content)
+    with pytest.raises(kind, match=complaint):
+        read_prompts(tmp_path / "p.txt")
