@@ -18,14 +18,14 @@ from aigc_cli.data.loader import batches_in_order
 from aigc_cli.data.open import Splits, chosen_rows, encoded, items_at
 from aigc_cli.errors import ConfigError
 from aigc_cli.files import resource_errors
-from aigc_cli.modalities.base import Batch, find_writer
+from aigc_cli.modalities.base import Batch
+from aigc_cli.modalities.writers import find_writer
 from aigc_cli.models.base import Model
 from aigc_cli.randomness import Noise
-from aigc_cli.sampling.classes import balanced
-from aigc_cli.sampling.controls import modes_of, usual_controls
-from aigc_cli.sampling.generate import generate
-from aigc_cli.sampling.plans import Request, plan
-from aigc_cli.sampling.preparing import prepare
+from aigc_cli.sampling.controls import usual_controls
+from aigc_cli.sampling.generate import generate, prepare
+from aigc_cli.sampling.modes import modes_of, plan
+from aigc_cli.sampling.request import Request
 from aigc_cli.training.settings import Hooks, TrainerConfig
 
 PER_TOKEN = "_per_token"
@@ -78,8 +78,8 @@ class Monitor:
             model=self.model,
             codec=self.train.codec,
             controls=controls,
-            # Items that are shown twice are half as many.
-            n=balanced(n, self.model, controls) if mode == "sample" else max(1, n // 2),
+            n=None if mode == "sample" else max(1, n // 2),  # items that are shown twice are half as many
+            usual=n,
             seed=0,
             device=self.device,
             held_out=partial(self.splits.held_out, avoid="test"),

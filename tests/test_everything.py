@@ -20,7 +20,7 @@ from aigc_cli.models.build import build_model
 from aigc_cli.randomness import Noise
 from aigc_cli.registry import find, names
 from aigc_cli.runs import Run
-from aigc_cli.sampling.controls import modes_of
+from aigc_cli.sampling.modes import modes_of
 from aigc_cli.training.build import check_config
 from aigc_cli.training.settings import Hooks
 from aigc_cli.training.trainer import Trainer

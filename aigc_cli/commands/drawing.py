@@ -10,8 +10,7 @@ from aigc_cli.errors import ConfigError
 from aigc_cli.metrics.images import GeneratedImages
 from aigc_cli.runs import Run
 from aigc_cli.sampling.controls import check_controls, named_values
-from aigc_cli.sampling.generate import generate, reconstruct
-from aigc_cli.sampling.preparing import prepare
+from aigc_cli.sampling.generate import generate, prepare, reconstruct
 from aigc_cli.training.checkpoint import CheckpointFolder
 from aigc_cli.training.restore import Restored, restore_model
 

@@ -33,8 +33,8 @@ from aigc_cli.metrics.written import (
 from aigc_cli.modalities.text import TextCodec
 from aigc_cli.registry import find
 from aigc_cli.runs import Run, find_run
-from aigc_cli.sampling.controls import check_controls, model_class, modes_of, named_values
-from aigc_cli.sampling.plans import ignored, warn_of_changed
+from aigc_cli.sampling.controls import check_controls, model_class, named_values
+from aigc_cli.sampling.modes import ignored, modes_of, warn_of_idle
 from aigc_cli.training.restore import Restored, restore_model
 
 if TYPE_CHECKING:
@@ -189,7 +189,7 @@ class TextRun:
             warn("seeds= changes nothing here")
         deaf = [ignored(model, controls, way) for way in ways]
         names = [field.name for field in fields(controls)]
-        warn_of_changed(model, controls, [name for name in names if all(name in some for some in deaf)], "here")
+        warn_of_idle(model, controls, [name for name in names if all(name in some for some in deaf)], "here")
 
     def writer(self, metric: str) -> Callable[[Configs], Told]:
         """What measures a metric of text on texts that suit it."""

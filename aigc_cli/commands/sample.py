@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from aigc_cli.modalities.prompts import Prompt
     from aigc_cli.modalities.samples import Provenance
     from aigc_cli.runs import Run
-    from aigc_cli.sampling.plans import Plan
+    from aigc_cli.sampling.request import Plan
     from aigc_cli.training.restore import Restored
 
 #: The folder within a run that samples land in where ``out`` names no other.
@@ -64,7 +64,7 @@ class Written:
 
 def main(config: dict[str, Any], options: Options) -> int:
     """Samples as `config` says; the exit code."""
-    from aigc_cli.modalities.base import find_writer
+    from aigc_cli.modalities.writers import find_writer
     from aigc_cli.runs import find_run
     from aigc_cli.sampling.controls import check_controls, named_values
     from aigc_cli.training.restore import restore_model
@@ -75,7 +75,7 @@ def main(config: dict[str, Any], options: Options) -> int:
     format, writer = find_writer(run.spec.modality, settings.format)
     restored = restore_model(run, step=settings.step, device=settings.device)
     print(f"sampling {run.name}, step {restored.step}, on {restored.device}", file=sys.stderr)
-    plan = _plan(restored, settings, controls)
+    plan = _plan(restored, settings, controls, writer.usual)
     provenance = _provenance(restored, settings, format, named_values(controls), plan)
     usual = format == find_writer(run.spec.modality)[0]
     out = path_of(settings.out) if settings.out else default_out(run, provenance, usual)
@@ -88,37 +88,32 @@ def main(config: dict[str, Any], options: Options) -> int:
     return 0
 
 
-def _plan(restored: Restored, settings: SampleConfig, controls: Any) -> Plan:
+def _plan(restored: Restored, settings: SampleConfig, controls: Any, usual: int) -> Plan:
     """What is drawn, from a model that has seen what it needs for it."""
     from aigc_cli.data.open import Splits
-    from aigc_cli.sampling.plans import Request, plan
-    from aigc_cli.sampling.preparing import prepare
+    from aigc_cli.sampling.generate import prepare
+    from aigc_cli.sampling.modes import plan
+    from aigc_cli.sampling.request import Request
 
     splits = Splits.of_run(restored.run, settings.data)
     if getattr(controls, "mode", None) != "reconstruct":
         prepare(restored.model, lambda: splits["train"], controls, device=restored.device)
-    prompts = _prompts(settings, controls)
     request = Request(
-        model=restored.model,
-        codec=restored.codec,
-        controls=controls,
-        n=1 if settings.prompt_file and settings.n is None else settings.n,
-        seed=settings.seed,
-        device=restored.device,
-        held_out=splits.held_out,
-        prompts=prompts,
-    )
+        model=restored.model, codec=restored.codec, controls=controls, seed=settings.seed, device=restored.device,
+        n=1 if settings.prompt_file and settings.n is None else settings.n, usual=usual,
+        prompts=_prompts(restored, settings, controls), held_out=splits.held_out,
+    )  # fmt: skip
     return plan(request)
 
 
-def _prompts(settings: SampleConfig, controls: Any) -> list[Prompt]:
-    """What texts are to begin from: the words of the command line, or the lines of a file."""
+def _prompts(restored: Restored, settings: SampleConfig, controls: Any) -> list[Prompt]:
+    """What samples are to begin from: the words of the command line, or the lines of a file."""
     from aigc_cli.modalities.prompts import Prompt, read_prompts
 
     typed = getattr(controls, "prompt", None)
     if settings.prompt_file is None:
         return [] if typed is None else [Prompt(typed, "prompt=")]
-    if not hasattr(controls, "prompt"):
+    if "prompt" not in restored.model.can:
         raise ConfigError(f"prompt_file={settings.prompt_file}: this model takes no prompts", "leave prompt_file= out")
     if typed is not None:
         raise ConfigError("prompt= and prompt_file= both say what to begin from", "leave one of them out")

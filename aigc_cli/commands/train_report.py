@@ -13,7 +13,8 @@ from aigc_cli.errors import ConfigError, warn
 from aigc_cli.files import shown
 from aigc_cli.modalities.base import modality
 from aigc_cli.runs import OUTPUTS, Run
-from aigc_cli.sampling.controls import model_class, modes_of
+from aigc_cli.sampling.controls import model_class
+from aigc_cli.sampling.modes import modes_of
 from aigc_cli.training.build import Parts
 from aigc_cli.training.trainer import Trainer
 

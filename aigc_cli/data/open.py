@@ -84,15 +84,9 @@ class Splits:
         self._opened = cache(open_split)
 
     @classmethod
-    def of_config(
-        cls, values: Mapping[str, Any], folder: Path | None = None, *, train: Dataset | None = None
-    ) -> Splits:
-        """The splits that a `data` section describes, as in :func:`open_dataset`; `train` if that is open already."""
-
-        def open_split(split: Split) -> Dataset:
-            return train if train is not None and split == "train" else open_dataset(values, split, folder)
-
-        return cls(str(values.get("name")), open_split)
+    def of_config(cls, values: Mapping[str, Any], folder: Path | None = None) -> Splits:
+        """The splits that a `data` section describes; `folder` is as in :func:`open_dataset`."""
+        return cls(str(values.get("name")), lambda split: open_dataset(values, split, folder))
 
     @classmethod
     def named(cls, values: Mapping[str, Any], folder: Path | None = None) -> Splits:

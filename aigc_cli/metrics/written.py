@@ -25,8 +25,7 @@ from aigc_cli.models.base import Model, Prompts
 from aigc_cli.progress import progress
 from aigc_cli.randomness import generator
 from aigc_cli.registry import find
-from aigc_cli.sampling.generate import generate, reconstruct
-from aigc_cli.sampling.preparing import prepare
+from aigc_cli.sampling.generate import generate, prepare, reconstruct
 
 MOST_CORPUS = 1 << 22  # tokens of the training text that copies are looked for in
 _ROWS = 256  # written at a time, beams counted

@@ -15,7 +15,7 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
-from aigc_cli.errors import ConfigError, suggest
+from aigc_cli.errors import ConfigError
 from aigc_cli.registry import find
 
 if TYPE_CHECKING:
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
     from aigc_cli.modalities.samples import Arrangement, Provenance
 
-#: The format that stands for the usual one of a modality.
-AUTO = "auto"
 #: How what a model sees is laid out: token ids in a row, (channels, time), (channels, height, width), or
 #: (channels, time, height, width). A model declares the layouts that it takes.
 Layout = Literal["tokens", "sequence", "map", "volume"]
@@ -104,6 +102,13 @@ class Codec(ABC):
     def text(self, content: Tensor) -> list[str] | None:
         """Raw content (n, ...) as a person reads it, a text each; None where it can only be seen or heard."""
         return None
+
+    def extensions(self, token: int) -> list[int]:
+        """The tokens whose content begins with that of a token, itself among them; none where it has no others.
+
+        A prompt may end within a token: then its last one is drawn again, from these.
+        """
+        return []
 
     def files(self) -> Mapping[str, str]:
         """What a run must keep to make the same codec without the data: the text of each file by its name."""
@@ -227,11 +232,9 @@ class Modality(ABC):
     def writers(self) -> dict[str, type[Writer]]:
         """How samples become files, by the format that users type; the usual one first. A plugin may add to it.
 
-        An array of them all is what every modality can have.
+        Where there are none, samples are written as one array.
         """
-        from aigc_cli.modalities.array_writer import ArrayWriter
-
-        return {"npz": ArrayWriter}
+        return {}
 
     def parse(self, word: str, codec: Codec) -> Batch:
         """What a person typed after ``prompt=``, as raw content: a text itself, or the name of a file.
@@ -271,16 +274,3 @@ def modality(name: str) -> Modality:
     except ConfigError as error:
         raise ConfigError(error.message, f"{error.hint}; name the plugin that adds it with --plugin") from None
     return made
-
-
-def find_writer(name: str, format: str = AUTO) -> tuple[str, type[Writer]]:
-    """The writer of a modality's format, and the format's name, which for "auto" is the modality's usual one.
-
-    Raises:
-        ConfigError: the modality has no such format.
-    """
-    writers = modality(name).writers
-    if format != AUTO and format not in writers:
-        raise ConfigError(f"format={format}: {name} samples cannot be written so", suggest(format, writers))
-    found = next(iter(writers)) if format == AUTO else format
-    return found, writers[found]

@@ -34,6 +34,11 @@ class TextCodec(Codec):
         self.tokenizer = tokenizer
         self.start = start
 
+    @property
+    def opening(self) -> list[int]:
+        """The special tokens that every item begins with."""
+        return [BOS] if self.start == BOS else []
+
     def encode(self, content: Tensor) -> Tensor:
         """Token ids as they are."""
         return content
@@ -70,6 +75,10 @@ class TextCodec(Codec):
                 f"this holds bytes that are not text: {text.encode('utf-8', 'backslashreplace').decode()[:80]}",
                 "write it in UTF-8",
             ) from None
+
+    def extensions(self, token: int) -> list[int]:
+        """See :meth:`Codec.extensions`."""
+        return self.tokenizer.extensions(token)
 
     def files(self) -> Mapping[str, str]:
         """``tokenizer.json``."""
@@ -148,8 +157,8 @@ class TextModality(Modality):
         return {"txt": TextWriter}
 
     def parse(self, word: str, codec: Codec) -> Batch:
-        """The token ids of a text, (1, t), without special tokens."""
+        """The token ids of a text, (1, t), after what the items of its data begin with."""
         import torch
 
         assert isinstance(codec, TextCodec)
-        return Batch(torch.tensor([codec.tokens(word)]))
+        return Batch(torch.tensor([[*codec.opening, *codec.tokens(word)]]))

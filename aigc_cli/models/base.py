@@ -108,6 +108,12 @@ class Model(nn.Module):
     controls: ClassVar[type] = NoControls
     #: Whether it was built to be told the class.
     conditional: bool = False
+    #: The controls that :meth:`latents` heeds, None is all: the others have no effect on a walk between latents.
+    of_latents: ClassVar[frozenset[str] | None] = None
+    #: Whether it writes beyond its window, which moves on, so that of a long prompt it reads the last tokens; and the
+    #: token that stands for a gap in a prompt.
+    moves_on: ClassVar[bool] = False
+    mask: int | None = None
     #: Of a model that can "fill": what it guesses from, for the record, and the controls that this is measured with
     #: where nobody sets others.
     fills_from: ClassVar[str] = ""

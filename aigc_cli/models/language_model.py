@@ -107,10 +107,6 @@ class LanguageModel(Model):
     layouts = frozenset({"tokens"})
     #: The name of the :class:`TokenTransformer` in it.
     tokens: ClassVar[str]
-    #: The token that stands for a gap in a prompt; None where the model fills none.
-    mask: int | None = None
-    #: Whether it writes beyond its window, which moves on: of a longer prompt it reads the last tokens.
-    moves_on: ClassVar[bool] = False
     config: TransformerConfig
 
     def __init__(self, spec: DataSpec) -> None:

@@ -36,8 +36,6 @@ class LatentModel(Model):
 
     can = frozenset({"sample", "latents", "decode"})
     controls: ClassVar[type] = LatentControls
-    #: The controls that :meth:`latents` heeds, None is all: the others have no effect on a walk between latents.
-    of_latents: ClassVar[frozenset[str] | None] = None
 
     def sample(self, noise: Noise, controls: Any, prompts: Prompts | None = None) -> Tensor:
         """Encoded items (len(noise), *spec.shape), of the classes asked for."""

@@ -9,9 +9,10 @@ from typing import Any
 from aigc_cli.config.folders import top_level_keys
 from aigc_cli.config.schema import check
 from aigc_cli.errors import ConfigError, suggest
-from aigc_cli.models.base import Ability, Model
+from aigc_cli.models.base import Model
 from aigc_cli.registry import find
 from aigc_cli.runs import Run
+from aigc_cli.sampling.modes import modes_of
 
 
 def check_controls(run: Run, values: Mapping[str, Any], command: str = "sample") -> Any:
@@ -49,21 +50,6 @@ def model_class(name: str) -> type[Model]:
     assert isinstance(kind, type)
     assert issubclass(kind, Model)
     return kind
-
-
-#: What each mode takes of a model.
-_NEEDS: dict[str, frozenset[Ability]] = {
-    "sample": frozenset({"sample"}),
-    "reconstruct": frozenset({"encode", "decode"}),
-    "interpolate": frozenset({"latents", "decode"}),
-    "traverse": frozenset({"latents", "decode"}),
-    "infill": frozenset({"infill"}),
-}
-
-
-def modes_of(model: Model | type[Model]) -> tuple[str, ...]:
-    """How a model can be sampled, its usual mode first; none for one that cannot be."""
-    return tuple(mode for mode, needs in _NEEDS.items() if needs <= model.can)
 
 
 def usual_controls(model: Model, mode: str | None = None) -> Any:

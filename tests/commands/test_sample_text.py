@@ -194,7 +194,7 @@ def test_pairs_are_found_where_they_lie_now(make: Make, capsys: pytest.CaptureFi
     config = run.path / "config.yaml"
     config.write_text(config.read_text().replace(str(sides["source"].parent), "/nowhere"))
     assert main(["sample", "n=2"]) == 3
-    assert "give two files with data.source= and data.target=" in capsys.readouterr().err
+    assert "with data.source= and data.target= the endings of names" in capsys.readouterr().err
     found = sample("n=2", *(f"data.{side}={path}" for side, path in sides.items()))
     assert all(one["reference"] == one["source"].upper() for one in found)
 
@@ -279,11 +279,11 @@ FILES = {"empty": "", "blank": "the\n\ncat\n", "odd": "the\n100%\n", "long": f"t
         ("transformer", ["beam=2", "top_k=3"], "leave out top_k", ""),
         ("bert", ["mode=infill", "prompt=the cat"], "prompt= has no gap to fill", "____"),
         ("bert", ["mode=infill", "prompt=a_d__"], "prompt=: the vocabulary of this run has no '_'", ""),
-        ("bert", [f"prompt={'the cat ' * 9}"], "prompt= has 72 tokens, and this model looks at 25", "shorten"),
-        ("bert", [f"prompt={25 * 'a'}"], "has 25 tokens, and this model looks at 25, those that it writes", "shorten"),
-        ("bert", ["mode=infill", f"prompt={24 * 'a'}__"], "has 26 tokens, and this model looks at 25", "shorten"),
+        ("bert", [f"prompt={'the cat ' * 9}"], "prompt= has 72 tokens, and this model reads 25", "shorten"),
+        ("bert", [f"prompt={25 * 'a'}"], "has 25 tokens, and this model reads 25, those that it writes", "shorten"),
+        ("bert", ["mode=infill", f"prompt={24 * 'a'}__"], "has 26 tokens, and this model reads 25", "shorten"),
         ("bert", ["prompt_file=long.txt"], "line 2 of long.txt has 72 tokens", "data.context="),
-        ("bert", ["prompt=the", "max_tokens=23"], "max_tokens=23: this model looks at 25 tokens", "max_tokens=22"),
+        ("bert", ["prompt=the", "max_tokens=23"], "max_tokens=23: this model reads 25 tokens", "max_tokens=22"),
         ("bert", ["max_tokens=26"], "max_tokens=26: this model writes up to 25", "max_tokens=25"),
         ("bert", ["sampler=gibs"], "sampler=gibs", "gibbs"),
         ("seq2seq", [f"prompt={'the cat ' * 9}"], "74 tokens, its ends included, and this model reads 24", "shorten"),

@@ -6,11 +6,12 @@ import sys
 import pytest
 import torch
 
+from aigc_cli import registry
 from aigc_cli.errors import ConfigError
-from aigc_cli.modalities.array_writer import ArrayWriter
-from aigc_cli.modalities.base import Codec, DataSpec, Modality, find_writer, modality
+from aigc_cli.modalities.base import Codec, DataSpec, Modality, modality
 from aigc_cli.modalities.image_writers import NPZWriter, PNGWriter
 from aigc_cli.modalities.text_writers import TextWriter
+from aigc_cli.modalities.writers import ArrayWriter, find_writer
 
 
 class Smell(Modality):
@@ -53,9 +54,15 @@ def test_a_plugin_may_add_a_format(monkeypatch):
     assert find_writer("image")[0] == "png"
 
 
+def test_a_modality_without_a_format_is_written_as_an_array(monkeypatch):
+    component = registry.Component("modality", "smell", Smell, object)
+    monkeypatch.setitem(registry._components, ("modality", "smell"), component)
+    assert find_writer("smell") == ("npz", ArrayWriter)
+    modality.cache_clear()
+
+
 def test_what_a_modality_does_not_have_is_said():
     smell = Smell()
-    assert smell.writers == {"npz": ArrayWriter}
     with pytest.raises(ConfigError, match="no classifier of smells"):
         smell.network(DataSpec("smell", (9,)))
     with pytest.raises(ConfigError, match="smells cannot be prompted"):

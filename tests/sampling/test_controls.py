@@ -13,7 +13,8 @@ from aigc_cli.models.base import Model, NoControls
 from aigc_cli.models.gan.gan import GAN
 from aigc_cli.models.latent import LatentModel
 from aigc_cli.runs import Run
-from aigc_cli.sampling.controls import check_controls, modes_of, named_values, usual_controls
+from aigc_cli.sampling.controls import check_controls, named_values, usual_controls
+from aigc_cli.sampling.modes import modes_of
 
 SPEC = DataSpec("image", (1, 8, 8), tuple("0123456789"))
 

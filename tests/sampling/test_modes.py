@@ -5,21 +5,21 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from toy import LATENT, Toy, ToyConfig, ToyControls
+from toy import LATENT, Toy, ToyConfig
 
 from aigc_cli.data.base import Dataset, Split
 from aigc_cli.data.images import ImageDataset
 from aigc_cli.errors import ConfigError
-from aigc_cli.modalities.base import DataSpec
+from aigc_cli.modalities.base import Batch, DataSpec
 from aigc_cli.modalities.image import ImageCodec
 from aigc_cli.modalities.samples import Arrangement
 from aigc_cli.models.base import Model
 from aigc_cli.randomness import Noise
-from aigc_cli.sampling import preparing
-from aigc_cli.sampling.classes import balanced
+from aigc_cli.sampling import generate
 from aigc_cli.sampling.controls import usual_controls
-from aigc_cli.sampling.plans import Plan, Request, plan
-from aigc_cli.sampling.preparing import prepare
+from aigc_cli.sampling.generate import prepare
+from aigc_cli.sampling.modes import balanced, plan
+from aigc_cli.sampling.request import Plan, Request
 
 CLASSES = ("cat", "dog", "owl")
 SPEC = DataSpec("image", (1, 8, 8), CLASSES)
@@ -47,7 +47,14 @@ def request(
 
     values = replace(usual_controls(model), **controls)
     return Request(
-        model=model, codec=ImageCodec(), controls=values, n=n, seed=seed, device=torch.device("cpu"), held_out=items
+        model=model,
+        codec=ImageCodec(),
+        controls=values,
+        n=n,
+        seed=seed,
+        device=torch.device("cpu"),
+        held_out=items,
+        usual=64,
     )
 
 
@@ -120,7 +127,7 @@ def test_the_usual_number_is_as_many_of_each_class() -> None:
     assert plan(request(toy())).arrangement.n == 64
     assert plan(request(toy(conditional=True))).arrangement.n == 63
     assert plan(request(toy(conditional=True), class_="cat,owl")).arrangement.n == 64
-    assert balanced(2, toy(conditional=True), ToyControls()) == 2
+    assert balanced(2, 3) == 2
     many = toy(conditional=True, spec=DataSpec("image", (1, 8, 8), tuple(map(str, range(100)))))
     assert plan(request(many)).arrangement.n == 64
 
@@ -263,10 +270,13 @@ def test_what_changes_nothing_is_said(held_out: ImageDataset, capsys: pytest.Cap
 
 
 def test_of_a_large_training_set_a_model_is_shown_items_of_all_kinds(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(preparing, "_ITEMS", 20)
+    monkeypatch.setattr(generate, "SHOWN", 20)
     pixels = torch.arange(100, dtype=torch.uint8).view(100, 1, 1, 1).expand(100, 1, 8, 8)
     in_order = ImageDataset(pixels, torch.arange(100) // 50, ["first half", "second half"])
-    shown = list(preparing._items(lambda: in_order, "cpu"))
+    shown: list[Batch] = []
+    model = toy()
+    model.prepare = lambda items, controls: shown.extend(items)  # type: ignore[method-assign]
+    prepare(model, lambda: in_order, model.controls(), device="cpu")
     labels = torch.cat([batch.labels for batch in shown if batch.labels is not None])
     assert len(labels) == 20
     assert labels.unique().tolist() == [0, 1]

@@ -15,7 +15,7 @@ from aigc_cli.errors import ConfigError
 from aigc_cli.modalities.base import Batch, DataSpec
 from aigc_cli.models.vae.vq import VQVAE, VQVAEConfig
 from aigc_cli.randomness import Noise
-from aigc_cli.sampling.controls import modes_of
+from aigc_cli.sampling.modes import modes_of
 
 SMALL = {"width": 16, "codes": 16, "code_dimensions": 4, "blocks": 1, "usage_window": 5, "decay": 0.9}
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from aigc_cli.modalities.array_writer import ArrayWriter
 from aigc_cli.modalities.image import ImageCodec
 from aigc_cli.modalities.samples import Arrangement, Provenance
+from aigc_cli.modalities.writers import ArrayWriter
 
 LABELLED = Arrangement(n=5, labels=[0, 1, 0, 1, 0], classes=("a", "b"))
 

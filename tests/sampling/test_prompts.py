@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from draws import latents_of
 from torch import Tensor
 from toy_text import TOKENIZER, ToyText, documents
 
@@ -17,11 +18,14 @@ from aigc_cli.errors import ConfigError
 from aigc_cli.modalities.base import Batch
 from aigc_cli.modalities.prompts import Prompt
 from aigc_cli.modalities.text import TextCodec
-from aigc_cli.modalities.tokenizers import BOS, EOS
+from aigc_cli.modalities.tokenizers import BOS, EOS, FIRST, BPETokenizer
 from aigc_cli.models.latent import slerp
 from aigc_cli.models.vae.text import TextVAE, TextVAEConfig
+from aigc_cli.randomness import Noise
 from aigc_cli.sampling.controls import usual_controls
-from aigc_cli.sampling.plans import Plan, Request, plan
+from aigc_cli.sampling.modes import plan
+from aigc_cli.sampling.prompts import beginnings
+from aigc_cli.sampling.request import Plan, Request
 
 HELD_OUT = ToyText(documents(20, 12, seed=3))
 CODEC = TextCodec(TOKENIZER, BOS)
@@ -42,7 +46,7 @@ def model() -> TextVAE:
 def asked(model: TextVAE, mode: str, *prompts: str, n: int | None = None, **controls: Any) -> Plan:
     request = Request(
         model=model, codec=CODEC, controls=replace(usual_controls(model, mode), **controls), n=n, seed=1,
-        device=torch.device("cpu"), held_out=lambda: ("test", HELD_OUT),
+        device=torch.device("cpu"), held_out=lambda: ("test", HELD_OUT), usual=8,
         prompts=[Prompt(text, f"prompt {place}") for place, text in enumerate(prompts)],
     )  # fmt: skip
     return plan(request)
@@ -69,7 +73,7 @@ def test_held_out_texts_stand_beside_their_reconstructions(model: TextVAE) -> No
     assert [whole[item] for item in drawn.arrangement.facts["item"]] == originals
     assert texts(drawn) == [remade(model, text) for text in originals]
     assert drawn.source["split"] == "test"
-    assert "5 reconstructions of texts of the test split" in drawn.arrangement.described()
+    assert drawn.arrangement.described() == "5 items of the test split and their reconstructions"
 
 
 def test_prompts_are_reconstructed(model: TextVAE) -> None:
@@ -101,6 +105,33 @@ def test_without_prompts_a_walk_goes_from_draw_to_draw(model: TextVAE) -> None:
     assert texts(asked(model, "interpolate", n=3, frames=4, latent_temperature=0.1)) != many
     alone = asked(model, "sample", n=2, temperature=0.0)
     assert [few[0], few[3]] == texts(alone)  # samples 0 and 1
+
+
+def test_a_latent_is_moved_along_a_row_of_texts(model: TextVAE) -> None:
+    drawn = asked(model, "traverse", n=2, frames=3)
+    moved = latents_of(model, Noise(1, [0]))[0].repeat(2, 3, 1)
+    for row, dimension in enumerate(drawn.arrangement.facts["dimension"][::3]):
+        moved[row, :, dimension] = torch.tensor([-3.0, 0.0, 3.0])
+    with torch.no_grad():
+        assert texts(drawn) == CODEC.text(model.decode(moved.flatten(0, 1)))
+    assert drawn.arrangement.facts["value"] == [-3.0, 0.0, 3.0] * 2
+
+
+def test_the_last_token_of_a_prompt_is_left_open_where_others_begin_as_it_does(model: TextVAE) -> None:
+    space, a, b = (FIRST + ord(letter) for letter in " ab")
+    codec = TextCodec(BPETokenizer([(space, a), (FIRST + 256, b)]), EOS)  # which has tokens for " a" and " ab"
+
+    def begun(text: str) -> Any:
+        request = Request(
+            model=model, codec=codec, controls=usual_controls(model), n=1, seed=0, device=torch.device("cpu"), usual=8,
+            held_out=lambda: ("test", HELD_OUT), prompts=[Prompt(text, "prompt=")],
+        )  # fmt: skip
+        return beginnings(request)
+
+    assert begun("a ") == ([[a]], [[space, FIRST + 256, FIRST + 257]])
+    assert begun("a a") == ([[a]], [[FIRST + 256, FIRST + 257]])
+    assert begun("a ab") == ([[a, FIRST + 257]], [[]])
+    assert begun(" ") == ([[space]], [[]])  # a text begins with a token
 
 
 @pytest.mark.parametrize(

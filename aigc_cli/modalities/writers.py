@@ -1,4 +1,4 @@
-"""Samples as one NumPy array."""
+"""What writes samples to files, and the writer that every modality has: of one NumPy array."""
 
 from __future__ import annotations
 
@@ -11,10 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from aigc_cli.errors import ConfigError, suggest
 from aigc_cli.files import replacing
-from aigc_cli.modalities.base import Codec, Writer
+from aigc_cli.modalities.base import Codec, Writer, modality
 from aigc_cli.modalities.samples import LABEL, Arrangement, Provenance
 
+#: The format that stands for the usual one of a modality.
+AUTO = "auto"
 ARCHIVE = "samples.npz"
 
 
@@ -83,3 +86,16 @@ def _entry(name: str) -> zipfile.ZipInfo:
 def _add(archive: zipfile.ZipFile, name: str, array: np.ndarray) -> None:
     with archive.open(_entry(name), "w") as file:
         np.lib.format.write_array(file, array, allow_pickle=False)
+
+
+def find_writer(name: str, format: str = AUTO) -> tuple[str, type[Writer]]:
+    """The writer of a modality's format, and the format's name, which for "auto" is the modality's usual one.
+
+    Raises:
+        ConfigError: the modality has no such format.
+    """
+    writers = modality(name).writers or {"npz": ArrayWriter}
+    if format != AUTO and format not in writers:
+        raise ConfigError(f"format={format}: {name} samples cannot be written so", suggest(format, writers))
+    found = next(iter(writers)) if format == AUTO else format
+    return found, writers[found]
