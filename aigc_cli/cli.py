@@ -65,8 +65,9 @@ def _help(words: Words) -> int:
 def _composed(words: Words) -> int:
     """train, sample, eval and embed: compose, check, go."""
     import importlib
+    from dataclasses import replace
 
-    from aigc_cli.config.compose import compose
+    from aigc_cli.config.compose import compose, recipes
     from aigc_cli.config.schema import Options
 
     command = str(words.command)
@@ -82,6 +83,8 @@ def _composed(words: Words) -> int:
         return sweep.main(overrides, options)
     if words.resume is not None:
         options, overrides = _resumed(options)
+    elif command == "train":
+        options = replace(options, recipe=recipes(overrides))
     config = compose(command, overrides)
     module = importlib.import_module(f"aigc_cli.commands.{command}")
     return int(module.main(config, options))

@@ -31,6 +31,7 @@ from aigc_cli.training.settings import Hooks, TrainerConfig
 PER_TOKEN = "_per_token"
 #: Samples that a Fréchet distance is measured on, if `trainer.validate_items` does not say.
 MOST_SAMPLES = 2048
+_DRAWN = 128  # of them at a time
 #: The modes that previews show, each with what the names of its files end in.
 PREVIEWS = {"sample": "", "reconstruct": "-reconstructions", "infill": "-infilled"}
 #: Items of the training set, and as many held out, that a model's own curves are of.
@@ -118,24 +119,26 @@ class Monitor:
         return partial(self._mean_score, self.splits["val"])
 
     def _frechet_distance(self) -> Callable[[], dict[str, float]]:
-        from aigc_cli.metrics.evaluation import Evaluator  # torchmetrics takes seconds to import
+        from aigc_cli.metrics.evaluation import Evaluation  # torchmetrics takes seconds to import
         from aigc_cli.metrics.extractors.base import Sources
-        from aigc_cli.metrics.images import DatasetImages, GeneratedImages
+        from aigc_cli.metrics.items import SampledItems, items_of
+        from aigc_cli.metrics.views import Views
 
-        def samples(batch_size: int) -> Iterator[Tensor]:
-            return generate(
-                self.model, self.train.codec, range(n), seed=0, device=self.device, batch_size=batch_size,
+        def samples() -> Iterator[Batch]:
+            drawn = generate(
+                self.model, self.train.codec, range(n), seed=0, device=self.device, batch_size=_DRAWN,
                 controls=self._sampling_controls(),
             )  # fmt: skip
+            return map(Batch, drawn)
 
         n = self.config.validate_items or min(len(self.train), MOST_SAMPLES)
         sources = Sources(device=self.device, data=self.splits.name, open_split=self.splits.__getitem__)
-        real = DatasetImages(self.splits["val"], "val", self.splits.name)  # whose features are computed once
-        evaluator = Evaluator({"fd": {"name": "fd", "extractor": "classifier"}}, sources, real)
+        real = items_of(self.splits["val"], "val", self.splits.name)  # whose features are computed once
+        evaluation = Evaluation({"fd": {"name": "fd", "extractor": "classifier"}}, Views(sources), real)
 
         def measure() -> dict[str, float]:
-            (result,) = evaluator.evaluate(GeneratedImages(samples, n, real.shape))
-            return dict(result.labelled())
+            (record,) = evaluation.of(SampledItems(samples, n, real.spec))
+            return dict(record.labelled())
 
         return measure
 

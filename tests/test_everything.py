@@ -138,7 +138,7 @@ def test_every_model_trains_three_steps_on_all_that_it_serves(name, place, tmp_p
     kind = find("model", compose("train", [f"model={name}"])["model"]["name"]).build
     for kinds in KINDS.values():
         dataset = kinds[place]
-        if dataset.spec.layout not in kind.layouts or kind.from_source != (dataset.spec.modality == "pairs"):
+        if dataset.spec.layout not in kind.layouts or kind.from_source != (dataset.spec.source is not None):
             continue
         words = ["trainer.steps=3", "trainer.batch_size=6", "trainer.device=cpu"]
         config = compose("train", [*small(name, dataset, everything=place == 2), *words])

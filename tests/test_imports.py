@@ -25,7 +25,7 @@ LAYERS = (
     ("__main__",),
 )
 #: Imports that still climb, until what they name has moved down.
-CLIMBS = {(Path("modalities/image_files.py"), "metrics")}
+CLIMBS: set[tuple[Path, str]] = set()
 RANK = {part: rank for rank, layer in enumerate(LAYERS) for part in layer}
 HEAVY = ("torch", "torchvision", "torchmetrics", "torch_fidelity", "sklearn", "matplotlib", "pyarrow", "scipy")
 MODULES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py") if "configs" not in path.parts)

@@ -26,7 +26,7 @@ from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, open_dict, read_write
 
 from aigc_cli.commands.sweep_table import collect, common_words, finish, new_row, read_rows
-from aigc_cli.config.compose import QUIET, audit, compose_raw, plain
+from aigc_cli.config.compose import QUIET, audit, compose_raw, plain, recipes
 from aigc_cli.config.grammar import prepare, quote
 from aigc_cli.config.loader import Loader, config_loader
 from aigc_cli.config.schema import Options
@@ -260,7 +260,7 @@ def _job(plan: Plan, config: DictConfig) -> float | None:
         for module in plan.options.plugins:
             import_plugin(module)
         values = settled(plain("train", config))
-        options = replace(plan.options, overrides=tuple(words), job=number)
+        options = replace(plan.options, overrides=tuple(words), job=number, recipe=recipes(words))
         result = run_training(values, options)
         row |= {"status": result.status, "run": str(result.run.path.absolute()), "figures": result.figures}
         return result.objective

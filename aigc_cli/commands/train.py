@@ -91,7 +91,7 @@ def train(config: dict[str, Any], options: Options, note: Path | None) -> TrainR
                 run.set_status("complete", trainer.state.step)
                 return _result(run, config)
             run.save_config(config, run.spec)
-        processes.from_main(lambda: report_start(trainer, parts, note))
+        processes.from_main(lambda: report_start(trainer, parts, note, () if resumed else options.recipe))
         with naming_the_batch(config, device):
             figures = trainer.fit(monitor.hooks(run.path / "samples"))
     return _result(run, config, figures)

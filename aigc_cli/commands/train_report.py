@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from torch import nn
@@ -19,7 +20,7 @@ from aigc_cli.training.build import Parts
 from aigc_cli.training.trainer import Trainer
 
 
-def report_start(trainer: Trainer, parts: Parts, note: Path | None) -> None:
+def report_start(trainer: Trainer, parts: Parts, note: Path | None, recipe: Sequence[str]) -> None:
     """Records and says what is about to train, if there is room for its checkpoints; the run's directory in `note`.
 
     Raises:
@@ -29,7 +30,7 @@ def report_start(trainer: Trainer, parts: Parts, note: Path | None) -> None:
     run = trainer.run
     run.record_command()
     _list_problems(run, parts.dataset)
-    _describe(trainer, parts.dataset)
+    _describe(trainer, parts.dataset, recipe)
     if parts.taken is not None:
         print(f"start:       {parts.taken.sentence()}", file=sys.stderr, flush=True)
     if note is not None:
@@ -43,7 +44,7 @@ def _list_problems(run: Run, dataset: Dataset) -> None:
         warn(f"{len(problems)} problems with the data, listed in {run.path}/bad_files.txt")
 
 
-def _describe(trainer: Trainer, dataset: Dataset) -> None:
+def _describe(trainer: Trainer, dataset: Dataset, recipe: Sequence[str]) -> None:
     model, config, spec = trainer.model, trainer.config, dataset.spec
     parts = [f"{name} {_count(part)}" for name, part in model.named_children()]
     frozen = any(not parameter.requires_grad for parameter in model.parameters())
@@ -57,6 +58,7 @@ def _describe(trainer: Trainer, dataset: Dataset) -> None:
         *(f"             {line}" for line in dataset.describe()),
         f"training:    {config.steps} steps of {config.batch_size * config.accumulate} items on {where}, "
         f"{trainer.precision.name}",
+        *([f"recipe:      {', '.join(recipe)}"] if recipe else []),
         f"run:         {shown(trainer.run.path)}",
     ]
     print("\n".join(lines), file=sys.stderr, flush=True)

@@ -98,12 +98,12 @@ def compose_raw(command: str, words: Sequence[str]) -> DictConfig:
     return config
 
 
-def recipes(overrides: Sequence[str]) -> list[str]:
-    """The files that gave ``train`` values which neither its parts nor a word chose, such as ``recipe/gan_digits``."""
+def recipes(overrides: Sequence[str]) -> tuple[str, ...]:
+    """The files that set values of ``train`` which nobody typed, such as ``recipe/gan_digits.yaml``."""
     with config_loader() as loader, _explained():
         files = loader.applied("train", prepare("train", overrides)).defaults
-    paths = [str(file.config_path) for file in files]
-    return [path for path in paths if path.partition("/")[0] in GLOBAL]
+    paths = (str(file.config_path) for file in files)
+    return tuple(f"{path}.yaml" for path in paths if path.partition("/")[0] in GLOBAL)
 
 
 @contextmanager

@@ -15,20 +15,19 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from hydra import initialize_config_dir
+from hydra import version
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.config_repository import CachingConfigRepository, IConfigRepository
 from hydra._internal.core_plugins.file_config_source import FileConfigSource
 from hydra._internal.defaults_list import DefaultsList, create_defaults_list
-from hydra.core.config_search_path import ConfigSearchPath
+from hydra._internal.utils import create_config_search_path
 from hydra.core.default_element import ResultDefault
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
+from hydra.core.utils import JobRuntime, setup_globals
 from hydra.plugins.config_source import ConfigLoadError, ConfigResult
-from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf
 from typing_extensions import override
 
@@ -69,20 +68,6 @@ class _UserFolder(FileConfigSource):
         file = Path(self.path, self._normalize_file_name(config_path))
         reason = reason or "it is not a mapping of keys to values"
         return ConfigError(f"{file} cannot be read: {reason}", "fix the file")
-
-
-class _SearchPath(SearchPathPlugin):
-    """Puts the user's folders before the packaged one."""
-
-    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
-        for folder in reversed(config_folders()[:-1]):
-            search_path.prepend("user", f"{_UserFolder.scheme()}://{folder}")
-
-
-@functools.cache
-def _register_plugins() -> None:
-    Plugins.instance().register(_UserFolder)
-    Plugins.instance().register(_SearchPath)
 
 
 class Loader(ConfigLoaderImpl):
@@ -147,11 +132,20 @@ def _defaults(command: str, words: Sequence[Override], repo: IConfigRepository) 
     return create_defaults_list(repo, command, own, prepend_hydra=False, skip_missing=False)
 
 
+@functools.cache
+def _set_up_hydra() -> None:
+    """What Hydra's own entry points do first."""
+    version.setbase("1.3")
+    setup_globals()
+    JobRuntime.instance().set("name", "aigc")
+    Plugins.instance().register(_UserFolder)
+
+
 @contextmanager
 def config_loader() -> Iterator[Loader]:
-    """Hydra's loader over our search path; what was there before comes back at the end."""
-    _register_plugins()
-    with initialize_config_dir(str(packaged_configs()), job_name="aigc", version_base="1.3"):
-        hydra = GlobalHydra.instance().hydra
-        assert hydra is not None
-        yield Loader(hydra.config_loader.get_search_path())
+    """Hydra's loader over our folders as they are now, the user's before the packaged one."""
+    _set_up_hydra()
+    search_path = create_config_search_path(str(packaged_configs()))
+    for folder in reversed(config_folders()[:-1]):
+        search_path.prepend("user", f"{_UserFolder.scheme()}://{folder}")
+    yield Loader(search_path)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from aigc_cli.config.words import split_key
 from aigc_cli.errors import DataError, unreadable
 from aigc_cli.files import write_atomically
 
@@ -32,6 +33,12 @@ class Options:
     job: int | None = None  # the number of this job within a sweep
     sweep_dir: str | None = None  # where a sweep collects what its jobs report
     plugins: tuple[str, ...] = ()  # modules named with --plugin
+    recipe: tuple[str, ...] = ()  # files that set values which nobody typed; of a new run
+
+    @property
+    def given(self) -> set[str]:
+        """The keys that the user's words set."""
+        return {split_key(word)[1] for word in self.overrides}
 
 
 def identity(config: Mapping[str, Any]) -> str:

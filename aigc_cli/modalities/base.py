@@ -13,6 +13,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from aigc_cli.errors import ConfigError
@@ -91,6 +92,11 @@ class Batch:
 class Codec(ABC):
     """Maps raw content to what a model sees, and back."""
 
+    #: What encoding does, as a stamp says it of a network that looks at encoded items.
+    preprocessing: ClassVar[str] = "as the codec of its data encodes it"
+    #: Whether content is text, which can be told beside what a model makes of it; see :meth:`text`.
+    readable: ClassVar[bool] = False
+
     @abstractmethod
     def encode(self, content: Tensor) -> Tensor:
         """Raw content (n, ...) to encoded (n, ...)."""
@@ -127,27 +133,56 @@ class Items(ABC):
     """An ordered, stamped set of raw content of one modality: all that is measured, sampled or read.
 
     There are four makers: a dataset, a run that is sampled, files that a person names, and a file of statistics, of
-    which only the moments are known.
+    which only the moments are known. Most are had as :meth:`batches`, and texts as :meth:`texts`.
     """
 
-    modality: Modality
-    #: The shape of one item, and the classes where there are any.
+    #: The shape of one item, and the classes where items have labels.
     spec: DataSpec
-    #: What it is, for the stamp on a score.
+    #: What it is, for the stamp on a score, and how many of what in words.
     facts: dict[str, Any]
+    called: str = ""
     #: Names the content, so that features of it may be kept on disk; None where they may not.
     key: str | None = None
+    #: What each item was made of, or should have been; None where nothing says.
+    against: Items | None = None
+    #: Other items in the place of these that say nothing, by what they are, to show what a score is worth.
+    beside: Mapping[str, Items] = MappingProxyType({})
+    #: What a reader of scores must know of how these came about, a sentence each.
+    notes: tuple[str, ...] = ()
+
+    @property
+    def modality(self) -> Modality:
+        """Of the content."""
+        return modality(self.spec.modality)
 
     @abstractmethod
     def __len__(self) -> int: ...
 
-    @abstractmethod
     def batches(self, size: int) -> Iterator[Batch]:
-        """All items in order, raw, `size` at a time, with labels and source where there are any."""
+        """All items in order, raw, about `size` at a time, with labels and source where there are any."""
+        raise NotImplementedError
+
+    def texts(self, side: str = "content") -> list[str]:
+        """All items in order as strings, or with "source" what each is held against."""
+        raise NotImplementedError
 
     def take(self, n: int) -> Items:
         """`n` of them that stand for all, in order; which ones depends on the content alone."""
         raise NotImplementedError
+
+    def few(self, n: int) -> Tensor:
+        """Which `n` stand for all, int64 (n,) in ascending order: the first, where their order says nothing."""
+        import torch
+
+        return torch.arange(n)
+
+    def like(self, spec: DataSpec) -> Items:
+        """The same brought to the form of other items where that loses nothing, such as grey images to colour."""
+        return self
+
+    def where(self) -> dict[str, Any]:
+        """Of :attr:`facts`, those that a stamp says where other items were made of these."""
+        return self.facts
 
 
 class Writer(ABC):
@@ -235,6 +270,15 @@ class Modality(ABC):
         Where there are none, samples are written as one array.
         """
         return {}
+
+    def read(self, path: Path, like: DataSpec | None = None) -> Items:
+        """The items in a file or folder that a person names, such as ``fake=``; `like` says what they are held against.
+
+        Raises:
+            ConfigError: there is nothing of this modality there.
+            DataError: a file cannot be read or trusted.
+        """
+        raise ConfigError(f"{self.noun[1]} cannot be read from files here", "name a dataset or a run")
 
     def parse(self, word: str, codec: Codec) -> Batch:
         """What a person typed after ``prompt=``, as raw content: a text itself, or the name of a file.

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from aigc_cli.errors import ConfigError, DataError
-from aigc_cli.modalities.base import Batch, Codec, DataSpec, Modality, Writer
+from aigc_cli.files import checksum
+from aigc_cli.modalities.base import Batch, Codec, DataSpec, Items, Modality, Writer
+from aigc_cli.modalities.text_files import printable, read_lines
 from aigc_cli.modalities.tokenizers import BOS, EOS, FIRST, PAD, SPECIALS, Tokenizer, restore_tokenizer
 from aigc_cli.registry import register
 
@@ -29,6 +31,8 @@ class TextCodec(Codec):
     `start` is the token that writing from nothing begins after: `bos` where every item begins with it, `eos` in texts
     of several documents, else what ends a line.
     """
+
+    readable = True
 
     def __init__(self, tokenizer: Tokenizer, start: int = BOS) -> None:
         self.tokenizer = tokenizer
@@ -129,6 +133,48 @@ def read_codec(path: Path) -> TextCodec:
     return TextCodec(tokenizer, start)
 
 
+class Texts(Items):
+    """Texts in order, such as those that a model writes, or the lines of a file.
+
+    Args:
+        lines: A text each.
+        facts: Where they come from, for the stamp.
+        called: How many of what, in words.
+        against: What they are made of, or held against.
+        sources: What each should have been; empty where nothing says.
+        beside: Other texts in their place, by name. None of a text's scores means much alone.
+        notes: What a reader must know of them.
+    """
+
+    def __init__(
+        self,
+        lines: Sequence[str],
+        facts: Mapping[str, Any] | None = None,
+        *,
+        called: str = "",
+        against: Items | None = None,
+        sources: Sequence[str] = (),
+        beside: Mapping[str, Sequence[str]] | None = None,
+        notes: Sequence[str] = (),
+    ) -> None:
+        self._sides = {"content": list(lines), "source": list(sources)}
+        self.spec = DataSpec("text", ())
+        self.facts, self.called, self.against, self.notes = dict(facts or {}), called, against, tuple(notes)
+        self.beside = {name: Texts(other, sources=sources) for name, other in (beside or {}).items()}
+
+    def __len__(self) -> int:
+        return len(self._sides["content"])
+
+    def texts(self, side: str = "content") -> list[str]:
+        """As they were given."""
+        return self._sides[side]
+
+    def take(self, n: int) -> Texts:
+        """The first `n`, each with its source: their order says nothing."""
+        called = self.called.replace(f"{len(self):,}", f"{n:,}", 1)
+        return Texts(self.texts()[:n], self.facts, called=called, sources=self.texts("source")[:n])
+
+
 @register("modality", "text")
 class TextModality(Modality):
     """Texts, each a row of token ids."""
@@ -155,6 +201,17 @@ class TextModality(Modality):
         from aigc_cli.modalities.text_writers import TextWriter
 
         return {"txt": TextWriter}
+
+    def read(self, path: Path, like: DataSpec | None = None) -> Texts:
+        """A file of UTF-8 with a text a line."""
+        if not path.is_file():
+            raise ConfigError(f"there is no file {printable(path)}", "name one with a text a line")
+        if path.suffix.lower() in (".json", ".jsonl"):
+            raise ConfigError(
+                f"{printable(path)} holds JSON, and lines of plain text are measured", "save its texts as a .txt"
+            )
+        lines = read_lines(path, "save it as UTF-8, an item a line")
+        return Texts(lines, {"lines_of": str(path), "sha256": checksum(path)}, called=f"{len(lines):,} lines of {path}")
 
     def parse(self, word: str, codec: Codec) -> Batch:
         """The token ids of a text, (1, t), after what the items of its data begin with."""

@@ -128,9 +128,10 @@ class Model(nn.Module):
     def __init__(self, spec: DataSpec) -> None:
         super().__init__()
         if spec.layout not in self.layouts or self.from_source != (spec.source is not None):
-            takes = f"{' or '.join(sorted(self.layouts))}{' made from a source' if self.from_source else ''}"
+            source = " with a source" if self.from_source else " without a source" if spec.source else ""
             raise ConfigError(
-                f"{type(self).__name__} cannot model {spec.kind} data; it takes items laid out as {takes}",
+                f"{type(self).__name__} cannot model {spec.kind} data; it takes items laid out as "
+                f"{' or '.join(sorted(self.layouts))}{source}",
                 "choose other data= or another model=; `aigc ls data` and `aigc ls models` list them",
             )
         self.spec = spec

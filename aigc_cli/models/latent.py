@@ -91,6 +91,8 @@ def slerp(start: Tensor, end: Tensor, share: Tensor) -> Tensor:
 
     Where two latents point the same way, or one is 0, it is linear.
     """
+    # Nearly all of N(0, 1) in d dimensions lies about sqrt(d) from 0. A straight line would pass closer to 0 than any
+    # latent that a decoder has seen; an arc does not.
     cosine = torch.nn.functional.cosine_similarity(start, end, dim=1)[:, None, None]
     angle = torch.acos(cosine.clamp(-1, 1))
     share = share[None, :, None]

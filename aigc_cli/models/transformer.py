@@ -1,4 +1,20 @@
-"""A language model that writes from left to right (Radford et al., Improving Language Understanding, 2018)."""
+"""A language model that writes from left to right (Radford et al., Improving Language Understanding, 2018).
+
+Where its parts are, in the order in which a text meets them:
+
+    modalities/text.py         strings to token ids, and back
+    nn/token_transformer.py    embedding, a stack of blocks, scores of the vocabulary
+    nn/transformer.py          the block: attention, feed-forward layer, norms, positions
+    nn/fused.py                attention heads, norms and rotations by hand, where that is faster
+    nn/dropout.py              attention with dropout, whose draws do not depend on the number of processes
+    nn/lora.py                 adapters beside weights that stay as they are
+    this file                  the loss, held-out scores, vectors, and how a text begins
+    models/language_model.py   what all models of tokens share: controls, prompts, the sum of a text's nats
+    nn/decoding.py             a session that reads prompts and draws one token after another
+    nn/cache.py                the keys and values of what it has read, so that each token is read once
+    nn/beam.py                 search for the likeliest text, in place of drawing
+    nn/collective.py           sums and draws over all processes of a training
+"""
 
 from __future__ import annotations
 
@@ -63,6 +79,7 @@ class DecoderLanguageModel(LanguageModel):
             first = tokens[:, 0]
             self.begins += summed(torch.zeros_like(self.begins).index_add_(0, first, torch.ones_like(first)))
         targets = tokens[:, 1:]
+        # Each process counts by its own number of tokens: else a token would weigh more where there are fewer.
         return {"loss": weighted(self.decoder(tokens[:, :-1], targets, self.pad), (targets != self.pad).sum())}
 
     def score(self, batch: Batch, noise: Noise, samples: int = 1) -> dict[str, Tensor]:
@@ -83,6 +100,7 @@ class DecoderLanguageModel(LanguageModel):
 
     def fill(self, tokens: Tensor, gaps: Tensor, noise: Noise, controls: WritingControls) -> Tensor:
         """Token ids (n, t) whose gaps (n, t) are the likeliest tokens after the true ones before them."""
+        # All in one pass, since no guess is put in the place of a true token: that is how such a model is trained.
         likeliest = self.decoder.logits(self.decoder.hidden(tokens[:, :-1])).argmax(-1)
         return torch.where(gaps, torch.cat([tokens[:, :1], likeliest], 1), tokens)
 
@@ -101,6 +119,7 @@ class DecoderLanguageModel(LanguageModel):
         return self.written(session, controls, noise, count)
 
     def _beginnings(self, noise: Noise) -> list[list[int]]:
+        # The first token has nothing before it to follow from, so that it is drawn as often as training items had it.
         seen = self.begins + (self.begins.sum() == 0)  # before training, any
         tokens: list[int] = invert(seen.expand(len(noise), -1), noise.uniform()).tolist()
         return [[token] for token in tokens]

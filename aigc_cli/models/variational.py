@@ -146,6 +146,7 @@ class FlatVAE(VariationalModel):
         """
         free = self.config.free_bits
         if free:
+            # Which dimensions are below is decided on the mean over all processes, so that all leave out the same ones.
             kl = torch.where(averaged(kl.detach().clone()) >= free, kl, free)
         return self.kl_weight * kl.sum()
 

@@ -145,10 +145,10 @@ def reconstructions(request: Request) -> Plan:
     """
     if request.prompts:
         return prompts.reconstructions(request)
-    each = 1 if request.readable else 2
+    each = 1 if request.codec.readable else 2
     held = request.items(max(1, request.usual // each))
     n, classes = len(held.rows), held.dataset.spec.classes
-    facts: dict[str, Sequence[Any]] = {} if request.readable else {ROLE: [ORIGINAL, RECONSTRUCTION] * n}
+    facts: dict[str, Sequence[Any]] = {} if request.codec.readable else {ROLE: [ORIGINAL, RECONSTRUCTION] * n}
     facts["item"] = _repeated(held.rows, each)
     labels = None if held.batch.labels is None else _repeated(held.batch.labels.tolist(), each)
     if labels is not None and classes:
@@ -158,7 +158,7 @@ def reconstructions(request: Request) -> Plan:
         facts[ORIGINAL] = texts
     arrangement = Arrangement(
         n=each * n, facts=facts, named=tuple(name for name in ("class", ROLE) if name in facts), labels=labels,
-        classes=classes, beside=(ORIGINAL,) if request.readable else (), text=RECONSTRUCTION, group=each,
+        classes=classes, beside=(ORIGINAL,) if request.codec.readable else (), text=RECONSTRUCTION, group=each,
         row_titles=(ORIGINAL, RECONSTRUCTION),
         summary=f"{held} and {'its reconstruction' if n == 1 else 'their reconstructions'}",
     )  # fmt: skip
@@ -166,7 +166,7 @@ def reconstructions(request: Request) -> Plan:
     def batches(batch_size: int | None) -> Iterator[Tensor]:
         pairs = reconstruct(request.model, held.dataset, held.rows, device=request.device, batch_size=batch_size)
         for original, made in pairs:
-            yield made if request.readable else torch.stack([original, made], dim=1).flatten(0, 1)
+            yield made if request.codec.readable else torch.stack([original, made], dim=1).flatten(0, 1)
 
     return Plan(arrangement, batches, held.source)
 

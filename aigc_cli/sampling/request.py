@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
@@ -74,11 +73,6 @@ class Request:
     prompts: Sequence[Prompt] = ()
     #: Whether fewer will do, where there are not `n`.
     at_most: bool = False
-
-    @cached_property
-    def readable(self) -> bool:
-        """Whether content is text, so that an original can be told beside what a model makes of it."""
-        return self.codec.text(torch.zeros(0, 1, dtype=torch.int64)) is not None
 
     def counted(self, usual: int, most: int, what: str) -> int:
         """How many are asked for.

@@ -55,7 +55,7 @@ def test_statistics_of_the_reference_give_the_figure_of_the_reference(
     assert record["figures"]["fd[digits-cnn]"] == pytest.approx(wanted, abs=1e-9)
     assert (record["floor"]["split"], record["floor"]["n"]) == ("test", 50)
     assert main(["eval", "--metric", "prdc", "n=50", "real=s.npz"]) == 2
-    assert "prdc needs the reference images" in capsys.readouterr().err
+    assert "prdc needs the reference items" in capsys.readouterr().err
 
 
 def test_statistics_need_no_run(
@@ -94,8 +94,8 @@ def test_statistics_of_files_through_the_classifier_of_a_dataset(
         (["data=digts", "--metric", "fd"], "did you mean digits?"),
         (["stats", "data=digits", "out=s.txt"], ".npz"),
         (["stats", "data=digits", "metric=fd,fid", "out=s.npz"], "one extractor"),
-        (["stats", "data=digits", "metric=[fd,likelihood]", "out=s.npz"], "likelihood looks at no features"),
-        (["stats", "data=digits", "metric=bleu", "out=s.npz"], "bleu looks at no features"),
+        (["stats", "data=digits", "metric=[fd,likelihood]", "out=s.npz"], "likelihood uses no features"),
+        (["stats", "data=digits", "metric=bleu", "out=s.npz"], "bleu uses no features"),
         (["stats", "data=digits", "metric=fd", "n=5000", "out=s.npz"], "there are 1,258 images in the train split"),
         (["statz", "data=digits"], "did you mean stats?"),
         (["comapre", "run=a,b"], "did you mean compare?"),
@@ -104,15 +104,15 @@ def test_statistics_of_files_through_the_classifier_of_a_dataset(
         (["reference=nothing", "fake=x"], "nothing"),
         (["resize=lanczos"], "lanczos"),
         (["extractor=clasifier"], "clasifier"),
-        (["--metric", "bleu"], "fake="),
+        (["--metric", "bleu"], "bleu does not measure images"),
         (["--metric", "bleu", "fake=none.txt", "real=none.txt"], "none.txt"),
-        (["--metric", "bleu,fd"], "one of them at a time"),
+        (["--metric", "bleu,fd", "fake=hyp.txt"], "one of them at a time"),
         (["seeds=0"], "seeds=0"),
         (["fake=i.npz", "seeds=2"], "fake= is one set"),
         (["fake="], "fake="),
-        (["out=i.npz"], "i.npz is no folder"),
-        (["out=i.npz/figures"], "i.npz is no folder"),
-        (["stats", "metric=fd", "out=i.npz/s.npz"], "i.npz is no folder"),
+        (["out=i.npz"], "i.npz is not a folder"),
+        (["out=i.npz/figures"], "i.npz is not a folder"),
+        (["stats", "metric=fd", "out=i.npz/s.npz"], "i.npz is not a folder"),
         (["stats", "metric=fd", "out=d.npz"], "d.npz is a folder"),
     ],
     ids=str,
@@ -157,7 +157,7 @@ def test_what_is_near_is_told_by_all_held_out_images_however_few_are_judged(
     assert "held-out real (n=60)" in (printed := capsys.readouterr().out)
     assert re.search(r"^closer\S* .* \(n=180\)", printed, flags=re.MULTILINE)
     assert main(["eval", "--metric", "memorization", "n=1"]) == 3
-    assert "1 generated images are too few" in capsys.readouterr().err
+    assert "1 generated items are too few" in capsys.readouterr().err
 
 
 def test_a_kernel_distance_without_a_spread_is_told_without_one(
@@ -218,7 +218,7 @@ def test_statistics_that_do_not_say_of_how_many_images(tiny_run: Run, capsys: py
     assert main(["eval", "--metric", "fd", "fake=s.npz", "n=7", "out=figures"]) == 0
     shown = capsys.readouterr()
     assert "n unknown" in shown.out
-    assert "n= changes nothing here" in shown.err
+    assert "n= has no effect here" in shown.err
 
 
 # runs
@@ -256,11 +256,11 @@ def test_a_run_against_itself_at_another_step(
     assert all(record["generated"]["seeds"] == 3 for one in first["compared"] for record in one["records"])
     assert {row["figure"] for row in first["differences"]} == {"fd[digits-cnn]", "vendi[digits-cnn]"}
     assert all(row["exceeds"] in (True, False) for row in first["differences"])
-    from aigc_cli.metrics.evaluation import Evaluator
+    from aigc_cli.metrics.evaluation import Evaluation
 
     drawn = []
-    original = Evaluator.evaluate
-    monkeypatch.setattr(Evaluator, "evaluate", lambda self, fake: drawn.append(fake) or original(self, fake))
+    original = Evaluation.of
+    monkeypatch.setattr(Evaluation, "of", lambda self, *items: drawn.append(items) or original(self, *items))
     assert told(capsys, *words)["differences"] == first["differences"]
     assert not drawn  # the saved records were measured under these very conditions
     told(capsys, *words, "seed=9")
@@ -290,7 +290,7 @@ def test_a_record_from_a_stranger_is_data(tmp_path: Path, capsys: pytest.Capture
     for file in files:
         file.write_text(f'{{"metric": "fd", "figures": {{"a": 1}}, {changed}}}')
     assert main(words) == 3
-    assert "is no record of an evaluation" in capsys.readouterr().err
+    assert "is not a record of an evaluation" in capsys.readouterr().err
 
 
 def test_records_under_other_conditions_are_not_compared(tiny_run: Run, capsys: pytest.CaptureFixture[str]) -> None:
@@ -381,12 +381,12 @@ def test_text_files_with_a_line_an_item(texts: Path, capsys: pytest.CaptureFixtu
 def test_words_that_text_does_not_hear(texts: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["--metric", "distinct", "fake=hyp.txt", "real=ref.txt"]
     assert main(["eval", *words]) == 0
-    assert capsys.readouterr().err.count("changes nothing") == 1  # real=
+    assert capsys.readouterr().err.count("has no effect") == 1  # real=
     idle = ["seed=3", "seeds=2", "extractor=classifier", "run=another", "data=digits"]
     assert main(["eval", *words, *idle, "n=1"]) == 0
     warned = capsys.readouterr().err
     for key in ("seed", "seeds", "extractor", "real", "run", "data"):
-        assert f"warning: {key}= changes nothing here" in warned
+        assert f"warning: {key}= has no effect here" in warned
     assert " n= " not in warned
     assert main(["eval", *words, "temperature=2"]) == 2
     assert "no key temperature" in capsys.readouterr().err

@@ -37,11 +37,11 @@ def test_files_without_a_reference_are_told_of_both_that_there_may_be(
 ) -> None:
     assert main(["eval", "--metric", metric, "fake=a.npz"]) == 2
     message = capsys.readouterr().err
-    assert f"{metric} needs images to compare with\n  name some with real=, or a dataset with data=" in message
+    assert f"{metric} needs items to compare with\n  name some with real=, or a dataset with data=" in message
 
 
 def test_files_have_no_classes_and_no_model(capsys: pytest.CaptureFixture[str]) -> None:
-    for metric, says in (("class_accuracy", "of no class"), ("likelihood", "asks a model itself")):
+    for metric, says in (("class_accuracy", "learns from a dataset"), ("likelihood", "needs a model")):
         assert main(["eval", "--metric", metric, "fake=a.npz"]) == 2
         assert says in capsys.readouterr().err
     Path("a.txt").write_text("a line\n")
@@ -91,7 +91,7 @@ def test_statistics_are_of_nothing_that_a_run_generates(word: str, capsys: pytes
     words = ["eval", "stats", "data=digits", "data.size=8", "metric=fd", "out=s.npz"]
     assert main([*words, word]) == 2
     message = capsys.readouterr().err
-    assert ("no key truncation" if word.startswith("trunc") else "name such images with real=") in message
+    assert ("no key truncation" if word.startswith("trunc") else "name such items with real=") in message
     assert not Path("s.npz").exists()
     assert main([*words, "real=a.npz"]) == 0  # and so a folder that aigc sample has written
 
@@ -102,9 +102,9 @@ def test_statistics_tell_of_words_that_change_nothing(tmp_path: Path, capsys: py
     assert main([*words, *idle]) == 0
     said = capsys.readouterr().err
     for key in ("held_out", "seeds", "seed", "step", "resize", "weights", "backbone"):
-        assert f"warning: {key}= changes nothing here" in said
+        assert f"warning: {key}= has no effect here" in said
     assert main([*words, "n=30", "batch_size=7", "split=test", "dtype=bfloat16"]) == 0
-    assert "changes nothing" not in capsys.readouterr().err
+    assert "has no effect" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -119,7 +119,7 @@ def test_statistics_tell_of_a_source_that_is_not_asked(
     words: list[str], idle: str | None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     main(["eval", "stats", *words, "out=s.npz"])
-    warned = re.findall("warning: (.*)= changes nothing here", capsys.readouterr().err)
+    warned = re.findall("warning: (.*)= has no effect here", capsys.readouterr().err)
     assert warned == ([] if idle is None else [idle])
 
 

@@ -17,10 +17,9 @@ def pictures(n: int, seed: int) -> torch.Tensor:
 
 def metric(train: torch.Tensor, held: torch.Tensor, fake: torch.Tensor) -> Memorization:
     built = Memorization(CONFIG, 16)
-    for images, real in ((train, True), (fake, False)):
+    for stream, images in (("real", train), ("fake", fake), ("held_out", held)):
         for part in images.split(50):
-            built.update(part.flatten(1).float() / 255, part, real)
-    built.hold_out(held.flatten(1).float() / 255, held)
+            built.update(stream, part.flatten(1).float() / 255, part)  # type: ignore[arg-type]
     return built
 
 
@@ -98,7 +97,7 @@ def test_half_of_the_held_out_images_is_judged_by_the_other() -> None:
 def test_without_held_out_images_there_is_no_number() -> None:
     built = Memorization(CONFIG, 16)
     train = pictures(20, 0)
-    built.update(train.flatten(1).float(), train, True)
-    built.update(train.flatten(1).float(), train, False)
+    built.update("real", train.flatten(1).float(), train)
+    built.update("fake", train.flatten(1).float(), train)
     with pytest.raises(DataError, match="held-out"):
         built.compute()

@@ -54,6 +54,9 @@ class Sources:
     backbone: str | None = None
 
 
+_SUMMED = 4096  # rows at a time, because each is copied to float64
+
+
 def check_finite(features: Tensor, what: str) -> Tensor:
     """The features themselves, if all are finite.
 
@@ -120,3 +123,11 @@ def merge_packed(stacked: Tensor) -> Tensor:
     for packed in stacked[1:]:
         merged = merged.merge(FeatureStatistics.unpacked(packed))
     return merged.packed()
+
+
+def summed(rows: Tensor) -> FeatureStatistics:
+    """The statistics of rows (n, d), a part at a time."""
+    whole = FeatureStatistics.of(rows[:_SUMMED])
+    for start in range(_SUMMED, len(rows), _SUMMED):
+        whole = whole.merge(FeatureStatistics.of(rows[start : start + _SUMMED]))
+    return whole

@@ -66,26 +66,27 @@ class Classifier:
             assert kept is not None
         self.checksum = kept.checksum
         self._network = kept.network.eval()
-        self._codec, self._device, self._shape = train.codec, sources.device, train.spec.shape
+        self._codec, self._device, self._spec = train.codec, sources.device, train.spec
         with torch.inference_mode():
             layers = self._network(torch.zeros(1, *train.spec.shape, device=sources.device))
         self.widths: Mapping[str, int] = {name: values.shape[1] for name, values in layers.items()}
-        self.facts: Mapping[str, Any] = {"preprocessing": "uint8 to [-1, 1], not resized", **kept.facts}
+        self.facts: Mapping[str, Any] = {"preprocessing": train.codec.preprocessing, **kept.facts}
 
-    def __call__(self, images: Tensor) -> dict[str, Tensor]:
-        """Features of raw uint8 images (n, C, H, W), in float32.
+    def __call__(self, content: Tensor) -> dict[str, Tensor]:
+        """Features of raw items (n, ...), in float32.
 
         Raises:
             DataError: they are not of the dataset's own size, so that features would mean nothing.
         """
-        if tuple(images.shape[1:]) != self._shape:
-            found, wanted = ("x".join(map(str, shape)) for shape in (images.shape[1:], self._shape))
+        if tuple(content.shape[1:]) != self._spec.shape:
+            found, wanted = ("x".join(map(str, shape)) for shape in (content.shape[1:], self._spec.shape))
+            kind = modality(self._spec.modality)
             raise DataError(
-                f"{self.name} knows images of {wanted} (channels x height x width), and these are {found}",
-                "bring them to that size, or use --metric fid",
+                f"{self.name} knows {kind.noun[1]} of {wanted} ({' x '.join(kind.axes)}), and these are {found}",
+                "bring them to that size, or use another extractor=, such as inception for images",
             )
         with torch.inference_mode():
-            layers = self._network(self._codec.encode(images.to(self._device)))
+            layers = self._network(self._codec.encode(content.to(self._device)))
         return {name: values.cpu() for name, values in layers.items()}
 
 

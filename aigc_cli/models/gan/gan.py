@@ -132,7 +132,7 @@ class GAN(LatentModel):
     def _generator_losses(self, real: Tensor, labels: Tensor | None) -> Losses:
         fake = self._made.pop(0) if self._made else self._fake(len(real), labels)
         fake_score = self.discriminator(self._augment(fake), labels).float()
-        real_score = None
+        real_score = fake_score
         if self.adversarial.paired:
             with torch.no_grad():
                 real_score = self.discriminator(self._augment(real), labels).float()
@@ -140,11 +140,16 @@ class GAN(LatentModel):
 
     def _discriminator_losses(self, real: Tensor, labels: Tensor | None) -> Losses:
         config = self.config
-        make = self._fake_for_both if config.discriminator_steps == 1 else self._fake_for_one
-        fake = make(len(real), labels)
+        fake = self._fake_for_both(len(real), labels)
         real, fake = self._augment(real), self._augment(fake).to(real.dtype)
-        changed = [augment(real, config.consistency_augment)] if config.consistency else []
-        real_score, fake_score, *changed_score = self._scores([real, fake, *changed], labels)
+        batches = [real, fake, *([augment(real, config.consistency_augment)] if config.consistency else [])]
+        if config.discriminator_norm == "batch" or (config.minibatch_stddev and len(real) % MinibatchStddev.group):
+            # Reals and fakes of one pass would see each other in its statistics, and tell each other apart by them.
+            real_score, fake_score, *changed = [self.discriminator(images, labels).float() for images in batches]
+        else:
+            repeated = None if labels is None else labels.repeat(len(batches))
+            scores = self.discriminator(torch.cat(batches), repeated).float()
+            real_score, fake_score, *changed = scores.chunk(len(batches))
         margins = self.adversarial.margins(real_score.detach(), fake_score.detach())
         losses = {
             "loss": self.adversarial.discriminator(real_score, fake_score),
@@ -153,19 +158,17 @@ class GAN(LatentModel):
             "accuracy": (torch.cat(margins) > 0).float().mean(),
         }
         if "ada" in config.augment:
-            self._adapt(margins[0])
+            due = self._step % ADJUST_EVERY == 0
+            target, length = config.ada_target, config.ada_length
+            adapt(self.ada_strength, self.ada_signs, margins[0], target=target, length=length, due=due)
             losses["ada_strength"] = self.ada_strength.clone()
-        if changed_score:
-            _add(losses, "consistency", config.consistency, (real_score - changed_score[0]).square().mean())
+        if changed:
+            _add(losses, "consistency", config.consistency, (real_score - changed[0]).square().mean())
         if config.lecam:
             move_anchors(self.lecam_anchors, real_score, fake_score, self._step)
             _add(losses, "lecam", config.lecam, lecam_penalty(real_score, fake_score, self.lecam_anchors))
         self._penalize(losses, real, fake, labels)
         return losses
-
-    def _adapt(self, margins: Tensor) -> None:
-        target, length, due = self.config.ada_target, self.config.ada_length, self._step % ADJUST_EVERY == 0
-        adapt(self.ada_strength, self.ada_signs, margins, target=target, length=length, due=due)
 
     def _penalize(self, losses: Losses, real: Tensor, fake: Tensor, labels: Tensor | None) -> None:
         """Adds the penalty: R1 and R2 on the steps whose turn it is, scaled up to make good for the others."""
@@ -184,35 +187,18 @@ class GAN(LatentModel):
             if kind == "r1r2":
                 _add(losses, "r2", weight, r1_penalty(scores, fake))
 
-    def _scores(self, batches: Sequence[Tensor], labels: Tensor | None) -> list[Tensor]:
-        """The discriminator's scores of batches, in one pass where that gives the same as several, which is faster."""
-        if self._mixes_items(len(batches[0])):
-            return [self.discriminator(images, labels).float() for images in batches]
-        repeated = None if labels is None else labels.repeat(len(batches))
-        return list(self.discriminator(torch.cat(list(batches)), repeated).float().chunk(len(batches)))
-
-    def _mixes_items(self, n: int) -> bool:
-        """Whether a joint pass would let reals and fakes see each other."""
-        if self.config.discriminator_norm == "batch":
-            return True
-        return self.config.minibatch_stddev and n % MinibatchStddev.group != 0
-
-    def _fake_for_one(self, n: int, labels: Tensor | None) -> Tensor:
-        with torch.no_grad():
-            return self._fake(n, labels)
-
     def _fake_for_both(self, n: int, labels: Tensor | None) -> Tensor:
-        """Images that the generator's phase takes over with their graph, which saves it a pass.
+        """Samples for the discriminator's phase, which the generator's takes over with their graph if it comes next.
 
-        It comes right after this one, on the same batches, and finds the generator as it was. Of accumulated batches
-        only the first is handed over, so that accumulation holds one graph, not all.
+        That saves it a pass: it is on the same batches, and finds the generator as it was. Of accumulated batches only
+        the first is handed over, so that accumulation holds one graph, not all.
         """
-        if self._made:
-            return self._fake_for_one(n, labels)
+        if self._made or self.config.discriminator_steps > 1:
+            with torch.no_grad():
+                return self._fake(n, labels)
         self.generator.requires_grad_(True)  # the trainer leaves gradients on for the current phase's network alone
-        fake = self._fake(n, labels)
-        self._made.append(fake)
-        return fake.detach()
+        self._made.append(self._fake(n, labels))
+        return self._made[0].detach()
 
     def _fake(self, n: int, labels: Tensor | None) -> Tensor:
         device = next(self.generator.parameters()).device

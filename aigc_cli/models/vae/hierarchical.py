@@ -144,6 +144,8 @@ class HVAE(VariationalModel):
 
     def encode(self, batch: Batch) -> Tensor:
         """The draws (n, d) for which every prior gives the posterior's mean."""
+        # Not the latents themselves: their priors move with what is above, and only the draws are N(0, 1) throughout,
+        # so that walks, mixtures and the activity of dimensions mean what they mean for one latent vector.
         _, latents = self._infer(*self._seen(batch), None)
         return self.top_down.flat([latent.standardised() for latent in latents])
 

@@ -84,7 +84,7 @@ class VAE(FlatVAE):
     def _elbo(self, x: Tensor, labels: Tensor | None, posterior: Posterior) -> Losses:
         """The negative ELBO, with the KL's weight and free bits."""
         reconstruction = self._reconstruction(x, labels, posterior.at(normal_like(posterior.mean))).mean()
-        kl = posterior.kl().mean(0)  # of each dimension
+        kl = posterior.kl().mean(0)  # of each dimension, which has free bits of its own
         return {
             "loss": (reconstruction + self.paid(kl)) / self.values,
             **self._terms(reconstruction, kl.sum()),
@@ -93,6 +93,7 @@ class VAE(FlatVAE):
 
     def _importance_weighted(self, x: Tensor, labels: Tensor | None, posterior: Posterior) -> Losses:
         """The negative importance-weighted bound (Burda et al. 2016, equation 8); the KL's weight scales log p/q."""
+        # One pass of the decoder for the k draws of all items; the encoder's pass they share.
         k, n = self.config.importance_samples, len(x)
         normal = draw(torch.randn, k, *posterior.mean.shape, dim=1, device=x.device)
         many = None if labels is None else labels.repeat(k)

@@ -8,10 +8,10 @@ import torch
 
 from aigc_cli.data.images import ImageDataset
 from aigc_cli.errors import ConfigError, DataError
-from aigc_cli.metrics.evaluation import build_extractor
 from aigc_cli.metrics.extractors import classifier
 from aigc_cli.metrics.extractors.base import Sources
 from aigc_cli.metrics.extractors.classifier import Classifier, ClassifierConfig
+from aigc_cli.metrics.views import build_extractor
 
 Blobs = Callable[..., ImageDataset]
 

@@ -304,20 +304,26 @@ def test_sharing_a_pass_changes_no_gradient(defaults: dict[str, Any]) -> None:
         torch.testing.assert_close(kept, anew)
 
 
-@pytest.mark.parametrize("n", [8, 6])
-@pytest.mark.parametrize("changes", [{}, {"minibatch_stddev": True}, {"discriminator_norm": "group"}])
-def test_one_pass_scores_as_two(defaults: dict[str, Any], n: int, changes: dict[str, Any]) -> None:
-    model = build(defaults, **changes)
-    real, fake = images(n).content, torch.randn(n, 1, 16, 16)
-    joint = model._scores([real, fake], None)
-    torch.testing.assert_close(joint, [model.discriminator(real), model.discriminator(fake)])
-
-
-def test_batch_norm_sees_reals_and_fakes_apart(defaults: dict[str, Any]) -> None:
-    model = build(defaults, discriminator_norm="batch")
-    real, fake = images(8).content, torch.randn(8, 1, 16, 16)
-    apart = [copy.deepcopy(model.discriminator)(real), copy.deepcopy(model.discriminator)(fake)]
-    torch.testing.assert_close(model._scores([real, fake], None), apart)
+@pytest.mark.parametrize(
+    ("changes", "n", "passes"),
+    [
+        ({}, 8, [16]),
+        ({"discriminator_norm": "group"}, 6, [12]),
+        ({"minibatch_stddev": True}, 8, [16]),
+        ({"minibatch_stddev": True}, 6, [6, 6]),
+        ({"discriminator_norm": "batch"}, 8, [8, 8]),
+        ({"consistency": 1.0}, 8, [24]),
+    ],
+)
+def test_all_are_scored_in_one_pass_unless_reals_and_fakes_would_see_each_other(
+    defaults: dict[str, Any], changes: dict[str, Any], n: int, passes: list[int]
+) -> None:
+    model, seen = build(defaults, **changes), []
+    model.discriminator.register_forward_hook(lambda _, given, scores: seen.append(len(scores)))
+    before = copy.deepcopy(model.discriminator)
+    scored = model("discriminator", images(n))["real_score"]
+    assert seen[: len(passes)] == passes
+    torch.testing.assert_close(scored, before(images(n).content).detach().mean())
 
 
 def test_averaging_weights_keeps_spectral_norms_at_one(defaults: dict[str, Any]) -> None:
