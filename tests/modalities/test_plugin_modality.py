@@ -49,9 +49,8 @@ def runs(folder: Path) -> dict[str, str]:
 
 def test_content_comes_back_and_classes_can_be_told(folder: Path) -> None:
     registry.import_plugin("signals")
-    data = open_dataset(
-        {"name": "signals", "count": 40, "length": 32, "val_fraction": 0, "test_fraction": 0.2}, "train"
-    )
+    values = {"name": "signals", "count": 40, "length": 32, "val_fraction": 0, "test_fraction": 0.2}
+    data = open_dataset(values, "train")
     content = data.codec.encode(data.resident().content)  # type: ignore[union-attr]
     assert content.abs().max() <= 1
     assert data.codec.decode(content).equal(data.resident().content)  # type: ignore[union-attr]
@@ -84,10 +83,9 @@ def test_walks_and_reconstructions(runs: dict[str, str]) -> None:
     assert set(made["classes"][made["labels"]]) <= {"sine", "square", "triangle", "sawtooth"}
 
 
-@pytest.mark.xfail(strict=True, reason="evaluation asks for a modality by its name")
 def test_evaluation(runs: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
     aigc("eval", f"run={runs['vae']}", "--metric", "fd,prdc,memorization", "n=64", "--json")
     told = json.loads(capsys.readouterr().out)
     assert "signals-cnn" in json.dumps(told)
-    aigc("eval", "compare", runs["vae"], runs["gan"], "--metric", "fd", "n=64")
+    aigc("eval", "compare", f"run={runs['vae']},{runs['gan']}", "--metric", "fd", "n=64")
     assert "signals" in capsys.readouterr().out
