@@ -30,7 +30,7 @@ class Passages(DatasetItems):
     @property
     def codec(self) -> TextCodec:
         """Between the tokens and strings."""
-        assert isinstance(self.dataset.codec, TextCodec), "text has a codec of its own"
+        assert isinstance(self.dataset.codec, TextCodec), "the codec of text is a TextCodec"
         return self.dataset.codec
 
     @property

@@ -155,7 +155,7 @@ class RunSubject:
                 made.against = None
             return made
         if has_text(self.spec):
-            assert isinstance(self.items, Passages), "text is held against text"
+            assert isinstance(self.items, Passages), "the reference of text is text"
             texts = own_texts(self._author, self.items, seed, _WRITTEN if n is None else n)
             return self._named(texts, "texts written", self.items, self.stamp(self.controls, seed=seed))
         assert n is not None, "the reference says how many"
@@ -216,7 +216,7 @@ class RunSubject:
     @cached_property
     def _author(self) -> Author:
         codec = self.restored.codec
-        assert isinstance(codec, TextCodec), "text has a codec of its own"
+        assert isinstance(codec, TextCodec), "the codec of text is a TextCodec"
         return Author(self.model, codec, self.controls, self.device, self.splits, self.batch_size)
 
     @property
