@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 from aigc_cli.errors import ConfigError
 from aigc_cli.metrics.base import Stream, View, kind_of
-from aigc_cli.metrics.items import has_text
 from aigc_cli.modalities.base import Items
 from aigc_cli.modalities.text import Texts
 
@@ -66,7 +65,7 @@ class FilesSubject(Subject):
 
     def source(self, name: str) -> Source:
         """The items, of text with their references."""
-        kind, is_text = kind_of(name), has_text(self.items.spec)
+        kind, is_text = kind_of(name), isinstance(self.items, Texts)  # statistics do not say of what they are
         if "items" in kind.takes or ("pairs" in kind.takes and not is_text):
             raise ConfigError(f"{name} needs a model, and fake= gives only files", "name a run with run=")
         if kind.of_text() != is_text:
