@@ -132,7 +132,7 @@ class Monitor:
             return map(Batch, drawn)
 
         n = self.config.validate_items or min(len(self.train), MOST_SAMPLES)
-        sources = Sources(device=self.device, data=self.splits.name, open_split=self.splits.__getitem__)
+        sources = Sources(device=self.device, splits=self.splits)
         real = items_of(self.splits["val"], "val", self.splits.name)  # whose features are computed once
         evaluation = Evaluation({"fd": {"name": "fd", "extractor": "classifier"}}, Views(sources), real)
 

@@ -15,7 +15,7 @@ from aigc_cli import registry
 from aigc_cli.cli import main
 from aigc_cli.config.compose import compose
 from aigc_cli.data.images import ImageDataset
-from aigc_cli.data.open import Splits
+from aigc_cli.data.open import Splits, open_dataset
 from aigc_cli.errors import ConfigError
 from aigc_cli.modalities.base import Batch, DataSpec
 from aigc_cli.models.base import Losses, Model
@@ -105,7 +105,8 @@ def pictures(n: int) -> ImageDataset:
 
 def monitor(model: Model, *words: str) -> Monitor:
     config = compose("train", ["data=digits", "data.size=8", "trainer.batch_size=16", *words])
-    splits = Splits.of_config(config["data"], train=pictures(300))
+    train = pictures(300)
+    splits = Splits("digits", lambda split: train if split == "train" else open_dataset(config["data"], split))
     return Monitor(model, splits, check_config(config).trainer, torch.device("cpu"))
 
 

@@ -42,8 +42,10 @@ def home(tmp_path_factory):
         for i in range(12):
             Image.effect_noise((80, 70), 60 + i).save(folder / place / f"{i}.png")
     (folder / "my_data.py").write_text(fence("python", "@register"))
-    (folder / "configs" / "data").mkdir(parents=True)
-    (folder / "configs" / "data" / "discs.yaml").write_text(fence("yaml", "name: discs"))
+    (folder / "my_flow.py").write_text(fence("python", "class MyFlow(Model)"))
+    for kind, name in (("data", "discs"), ("model", "my_flow")):
+        (folder / "configs" / kind).mkdir(parents=True)
+        (folder / "configs" / kind / f"{name}.yaml").write_text(fence("yaml", f"name: {name}"))
     before = Path.cwd()
     os.chdir(folder)
     with pytest.MonkeyPatch.context() as patch:

@@ -96,7 +96,7 @@ def _lines(settings: EmbedConfig) -> Lines:
 
 def _check_out(out: Path, overwrite: bool) -> None:
     if out.suffix != ".npz":
-        raise ConfigError(f"out={out} is no .npz, which is what is written", f"write out={out}.npz")
+        raise ConfigError(f"out={out} does not end in .npz", f"write out={out}.npz")
     if out.is_dir() or (out.exists() and not overwrite):
         raise ConfigError(f"out={out} exists", "choose another, or replace a file with overwrite=true")
 

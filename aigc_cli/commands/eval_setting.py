@@ -46,8 +46,7 @@ class Setting:
         asked = self.asked
         sources = Sources(
             device=self.device,
-            data=None if self.splits is None else self.splits.name,
-            open_split=None if self.splits is None else self.splits.__getitem__,
+            splits=self.splits,
             weights=None if asked.weights is None else path_of(asked.weights),
             resize=asked.resize,
             backbone=asked.backbone,

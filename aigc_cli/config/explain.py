@@ -70,7 +70,7 @@ def wrong_choice(command: str, word: Override, names: Sequence[str]) -> Problem 
         if not isinstance(name, dict) and name not in names:
             if _EXTRAS.get(group) == name:
                 return f"there is no {group} named {name!r}", "install it with: pip install 'aigc-cli[sweep]'"
-            error = no_such(group, str(name), names, f"there is none yet: put YAML files in ./configs/{group}")
+            error = no_such(group, str(name), names, f"add one as a YAML file in ./configs/{group}")
             return error.message, error.hint
     return None
 

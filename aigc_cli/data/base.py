@@ -65,23 +65,11 @@ class Order(Protocol):
         """How many passes over the data lie before micro-batch `k`."""
 
 
-@dataclass(frozen=True)
-class Extent:
-    """How much text a split is: what its likelihood is divided by."""
-
-    tokens: int  # all of them, the special ones included
-    targets: int  # those that are predicted
-    characters: int  # of the text that the targets stand for
-    bytes: int  # of that text in UTF-8
-    documents: int
-
-
 class Dataset(ABC):
     """The items of one split. A subclass is built as ``build(config, split)`` with its own typed config."""
 
     spec: DataSpec
     codec: Codec
-    extent: Extent | None = None  # of text
     original: bool = False  # whether the publisher's own sums say that published scores were measured on this data
 
     @abstractmethod

@@ -14,7 +14,6 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from aigc_cli.data.base import Extent
 from aigc_cli.data.cache import cache_dir, digest_of
 from aigc_cli.data.corpus import Corpus
 from aigc_cli.data.text_sources import Piece
@@ -25,6 +24,17 @@ from aigc_cli.progress import progress
 TOGETHER = 1 << 20  # characters tokenized at a time
 NAMED = 20  # unknown characters that are listed
 ABOUT = "about.json"
+
+
+@dataclass(frozen=True)
+class Extent:
+    """How much text a split is: what its likelihood is divided by."""
+
+    tokens: int  # all of them, the special ones included
+    targets: int  # those that are predicted
+    characters: int  # of the text that the targets stand for
+    bytes: int  # of that text in UTF-8
+    documents: int
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from torch import Tensor
 
-from aigc_cli.data.base import Dataset, Extent
+from aigc_cli.data.base import Dataset
+from aigc_cli.data.text_dataset import TextDataset
+from aigc_cli.data.token_files import Extent
 from aigc_cli.errors import ConfigError
 from aigc_cli.metrics.base import View
 from aigc_cli.metrics.items import DatasetItems
@@ -119,7 +121,7 @@ class Passages(DatasetItems):
     @cached_property
     def extent(self) -> Extent:
         """How much text the targets are, which are all tokens of an item but the first."""
-        if list(self.rows) == list(range(len(self.dataset))) and self.dataset.extent is not None:
+        if list(self.rows) == list(range(len(self.dataset))) and isinstance(self.dataset, TextDataset):
             return self.dataset.extent  # which knows the characters behind `unk` too
         targets, unknown, characters, size = self._counted
         if unknown:
@@ -141,7 +143,7 @@ class Passages(DatasetItems):
     @property
     def _unknown_size(self) -> float:
         """The bytes of a character behind `unk`: their mean over the split, or 1, which flatters no model."""
-        if self.dataset.extent is None:
+        if not isinstance(self.dataset, TextDataset):
             return 1.0
         _, unknown, _, size = Passages(self.dataset, self.split, self.name)._counted
         return max(1.0, (self.dataset.extent.bytes - size) / max(1, unknown))

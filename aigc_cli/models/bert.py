@@ -113,8 +113,8 @@ class MaskedLanguageModel(LanguageModel):
         shares = [self.config.mask_rate] * n
         if self.config.objective == "diffusion":
             # Shares spread evenly over the items of all processes, from one common draw on: each is uniform by itself,
-            # and their mean, on which the loss depends much, hardly varies (Kingma et al., Variational Diffusion Models,
-            # 2021, appendix I.1). On the host, which has to know how many are masked.
+            # and their mean, which the loss follows, hardly varies (Kingma et al., Variational Diffusion Models, 2021,
+            # appendix I.1). It is drawn on the host, which has to know how many tokens are masked.
             first = float(draw_common(torch.rand, 1))
             shares = [(row + first) / (n * world_size()) for row in range(n * rank(), n * (rank() + 1))]
         masks = masks_at(shares, there, draw(torch.rand, *tokens.shape, device=tokens.device))

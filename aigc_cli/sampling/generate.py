@@ -71,7 +71,7 @@ def generate(
 
     def draw(some: Sequence[int]) -> Tensor:
         drawn = model.sample(Noise(seed, some, device), asked, prompts)
-        return decoded(drawn, codec, f"samples {some[0]} to {some[-1]} of seed {seed}")
+        return decoded(drawn, codec, f"samples {some[0]} to {some[-1]} (seed {seed})")
 
     return in_batches(draw, indices, model.held(asked), device, batch_size)
 
@@ -198,7 +198,7 @@ def decoded(items: Tensor, codec: Codec, what: str) -> Tensor:
     """
     if items.is_floating_point() and not bool(torch.isfinite(items).all()):
         raise NonFiniteError(
-            f"the model drew values that are not finite among {what}",
-            "choose an earlier checkpoint with step=, or milder controls",
+            f"{what} contain NaN or Inf",
+            "choose an earlier checkpoint with step=, or less extreme controls",
         )
     return codec.decode(items).cpu()

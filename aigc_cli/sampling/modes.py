@@ -64,7 +64,7 @@ def mode(
         word: for it.
         needs: what a model has to be able to do.
         hears: the controls that have an effect in it, beside those of the latents where it needs these; None is all.
-        ignores: controls that have none, which users are told of.
+        ignores: controls that have none, with a warning.
     """
 
     def add(make: Make) -> Make:
@@ -105,7 +105,7 @@ def warn_of_idle(model: Model, controls: Any, names: Collection[str], where: str
     usual = model.controls()
     for name in names:
         if getattr(controls, name) != getattr(usual, name):
-            warn(f"{name.rstrip('_')}= changes nothing {where}")
+            warn(f"{name.rstrip('_')}= has no effect {where}")
 
 
 @mode("sample", needs={"sample"}, ignores={"frames", "gap", "to"})

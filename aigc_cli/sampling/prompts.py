@@ -158,7 +158,7 @@ def _tokens(request: Request, prompt: Prompt) -> list[int]:
         ConfigError: it is empty, or cannot be read.
     """
     if not prompt.text:
-        raise ConfigError(f"{prompt.where} is empty", "leave it out to have a text without one, or write how it begins")
+        raise ConfigError(f"{prompt.where} is empty", "omit it to sample without a prompt")
     spec = request.model.spec.source or request.model.spec
     try:
         content = modality(spec.modality).parse(prompt.text, request.codec).content
@@ -197,10 +197,10 @@ def _warn_of_unread(request: Request, rows: Rows) -> None:
     long = [(prompt.where, length) for prompt, length in zip(request.prompts, lengths, strict=True) if length > window]
     if long:
         where, length = long[0]
-        others = f"; so it is with {len(long) - 1} more" if len(long) > 1 else ""
+        others = f" (and {len(long) - 1} more prompts)" if len(long) > 1 else ""
         warn(
-            f"{where} has {length} tokens, and this model looks at the last {window}: the first {length - window} are "
-            f"not seen{others}"
+            f"{where} has {length} tokens, and this model uses the last {window}: the first {length - window} have no "
+            f"effect{others}"
         )
 
 

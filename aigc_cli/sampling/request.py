@@ -87,7 +87,7 @@ class Request:
     def warn_of_n(self) -> None:
         """Warns where prompts say how many samples there are."""
         if self.n is not None:
-            warn("n= changes nothing beside prompts, each of which is decoded once")
+            warn("n= has no effect here: each prompt is decoded once")
 
     def items(self, usual: int) -> HeldOut:
         """As many held-out items as are asked for; the seed decides which.
@@ -119,7 +119,7 @@ class Request:
 
         def draw(some: Sequence[int]) -> Tensor:
             own = None if labels is None else torch.tensor([labels[index] for index in some], device=self.device)
-            what = f"samples {some[0]} to {some[-1]} of seed {self.seed}"
+            what = f"samples {some[0]} to {some[-1]} (seed {self.seed})"
             return decoded(self.model.decode(latents(some), own), self.codec, what)
 
         def batches(batch_size: int | None) -> Iterator[Tensor]:

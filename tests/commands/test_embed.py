@@ -134,7 +134,7 @@ def test_what_cannot_be_read_whole_is_said(run: Run, capsys: pytest.CaptureFixtu
         (["text= "], 2, "text= is empty"),
         (["text=abc", "neighbours=1"], 2, "neighbours=1 needs other lines"),
         (["text=abc", "neighbours=0"], 2, "neighbours"),
-        (["text=abc", "out=v.txt"], 2, "out=v.txt is no .npz"),
+        (["text=abc", "out=v.txt"], 2, "out=v.txt"),
         (["text=abc", "out=old.npz"], 2, "out=old.npz exists"),
         (["texts.txt", "more.txt"], 2, "'more.txt' is not a key=value"),
         (["texts.txt", "neighbors=1"], 2, "did you mean neighbours?"),

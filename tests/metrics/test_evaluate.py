@@ -58,7 +58,7 @@ def drawn(content: Tensor, labels: Tensor, spec: DataSpec) -> SampledItems:
 
 def test_a_modality_from_outside_has_all_that_looks_at_features(signals: Splits) -> None:
     metrics = configs("fd", "prdc", "memorization", "class_accuracy", "cs", "vendi")
-    sources = Sources(data="signals", open_split=signals.__getitem__)
+    sources = Sources(splits=Splits("signals", signals.__getitem__))
     whole, test = signals["val"].resident(), DatasetItems(signals["test"], "test", "signals")
     assert whole is not None
     assert whole.labels is not None

@@ -95,7 +95,7 @@ def test_a_part_of_a_split_knows_its_extent(tmp_path: Path, kind: str) -> None:
     whole = passages(dataset)
     counted = Passages(dataset, "val", "toy", rows=[*whole.rows[1:], 0]).extent  # another order: counted, not looked up
     assert (counted.targets, counted.characters, counted.bytes) == (
-        dataset.extent.targets, dataset.extent.characters, dataset.extent.bytes,  # type: ignore[union-attr]
+        dataset.extent.targets, dataset.extent.characters, dataset.extent.bytes,  # type: ignore[attr-defined]
     )  # fmt: skip
     few = passages(dataset, 3)
     assert few.extent.targets == int((items_at(dataset, few.rows).content[:, 1:] != PAD).sum())

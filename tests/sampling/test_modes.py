@@ -260,11 +260,11 @@ def test_a_mode_that_the_model_does_not_have() -> None:
 def test_what_changes_nothing_is_said(held_out: ImageDataset, capsys: pytest.CaptureFixture[str]) -> None:
     plan(request(toy(conditional=True), held_out, mode="reconstruct", class_="cat", temperature=0.5))
     assert capsys.readouterr().err.splitlines() == [
-        "aigc: warning: class= changes nothing with mode=reconstruct",
-        "aigc: warning: temperature= changes nothing with mode=reconstruct",
+        "aigc: warning: class= has no effect with mode=reconstruct",
+        "aigc: warning: temperature= has no effect with mode=reconstruct",
     ]
     plan(request(toy(), frames=4))
-    assert "frames= changes nothing with mode=sample" in capsys.readouterr().err
+    assert "frames= has no effect with mode=sample" in capsys.readouterr().err
     plan(request(toy(), held_out, mode="traverse", frames=4, temperature=0.5))
     assert capsys.readouterr().err == ""
 

@@ -154,7 +154,7 @@ def test_words_that_change_nothing_are_told_of(
     warned = capsys.readouterr().err.splitlines()
     assert len(warned) == len(ignored)
     for word in ignored:
-        assert any(line.startswith(f"aigc: warning: {word}= changes nothing ") for line in warned)
+        assert any(line.startswith(f"aigc: warning: {word}= has no effect ") for line in warned)
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,6 @@ from torch import Tensor, nn
 from aigc_cli.config.schema import STRICT
 from aigc_cli.data.base import Dataset
 from aigc_cli.data.loader import Loader, batches_in_order
-from aigc_cli.data.open import Splits
 from aigc_cli.errors import ConfigError, DataError, warn
 from aigc_cli.files import checksum, resource_errors, write_atomically
 from aigc_cli.metrics.extractors.base import Sources
@@ -97,13 +96,15 @@ def _labelled(sources: Sources) -> tuple[Dataset, str]:
         ConfigError: there is no dataset, or it has no labels.
     """
     instead = "extractor=inception, as --metric fid does, or extractor=torchvision model=resnet50 weights=FILE"
-    if sources.open_split is None or sources.data is None:
+    if sources.splits is None:
         what = "the classifier extractor learns from a dataset's labels, and no dataset is named"
         raise ConfigError(what, f"name it with data=NAME, or use {instead}")
-    train = sources.open_split("train")
+    train = sources.splits["train"]
     if len(train.spec.classes) < 2:
-        raise ConfigError(f"the classifier extractor needs labels, and {sources.data} has none", f"use {instead}")
-    return train, sources.data
+        raise ConfigError(
+            f"the classifier extractor needs labels, and {sources.splits.name} has none", f"use {instead}"
+        )
+    return train, sources.splits.name
 
 
 @plain_dataclass(frozen=True)
@@ -148,14 +149,14 @@ def _read(path: Path, train: Dataset, device: torch.device) -> _Kept | None:
 
 def _trained(train: Dataset, sources: Sources, name: str) -> bytes:
     """A trained network, serialised with its held-out accuracy."""
-    assert sources.open_split is not None
+    assert sources.splits is not None
     devices = [sources.device] if sources.device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices), torch.enable_grad():
         torch.manual_seed(_SEED)
         network = _fresh(train, sources.device)
         _fit(network, train, sources.device, name)
     network.eval()
-    split, held_out = Splits(name, sources.open_split).held_out()
+    split, held_out = sources.splits.held_out()
     score = accuracy(network, held_out, train.codec, sources.device)
     print(f"{name}: accuracy {score:.1%} on {len(held_out):,} {split} images", file=sys.stderr)
     if score < 1.5 / len(train.spec.classes):
