@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -74,15 +73,15 @@ class Monitor:
     def _draw(self, mode: str, path: Path, title: str) -> None:
         _, writer = find_writer(self.model.spec.modality)
         n = self.config.samples or writer.usual
-        controls = self._sampling_controls() if mode == "sample" else usual_controls(self.model, mode)
         request = Request(
             model=self.model,
             codec=self.train.codec,
-            controls=controls,
+            controls=usual_controls(self.model, mode),
             n=None if mode == "sample" else max(1, n // 2),  # items that are shown twice are half as many
             usual=n,
             seed=0,
             device=self.device,
+            train=lambda: self.train,
             held_out=partial(self.splits.held_out, avoid="test"),
             at_most=True,
         )
@@ -91,12 +90,6 @@ class Monitor:
         path = path.with_name(path.name + writer.preview_suffix)
         with resource_errors(path):
             writer.preview(path, drawn.batches(None), drawn.arrangement, request.codec, title)
-
-    def _sampling_controls(self) -> Any:
-        """What the model is sampled with, once it is ready for it: its weights have changed since the last time."""
-        controls = usual_controls(self.model, "sample")
-        prepare(self.model, lambda: self.train, controls, device=self.device)
-        return controls
 
     # held-out scores
 
@@ -125,10 +118,11 @@ class Monitor:
         from aigc_cli.metrics.views import Views
 
         def samples() -> Iterator[Batch]:
+            controls = usual_controls(self.model, "sample")
+            prepare(self.model, lambda: self.train, controls, device=self.device)  # anew: its weights have changed
             drawn = generate(
-                self.model, self.train.codec, range(n), seed=0, device=self.device, batch_size=_DRAWN,
-                controls=self._sampling_controls(),
-            )  # fmt: skip
+                self.model, self.train.codec, range(n), seed=0, device=self.device, batch_size=_DRAWN, controls=controls
+            )
             return map(Batch, drawn)
 
         n = self.config.validate_items or min(len(self.train), MOST_SAMPLES)

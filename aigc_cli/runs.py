@@ -12,28 +12,23 @@ import math
 import os
 import platform
 import shlex
-import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from functools import cached_property
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from aigc_cli.config.schema import identity, load_yaml, save_yaml
+from aigc_cli.environment import environment
 from aigc_cli.errors import ConfigError, DataError, suggest, unreadable
 from aigc_cli.files import check_writable, path_of, read_json, resource_errors, write_atomically, write_json
 from aigc_cli.modalities.base import DataSpec, modality
 
 OUTPUTS = Path("outputs")
-_RECORDED = (
-    "aigc-cli", "torch", "torchvision", "torchmetrics", "torch-fidelity", "hydra-core", "numpy", "safetensors",
-    "tokenizers", "pillow",
-)  # fmt: skip
 
 
 class Run:
@@ -214,37 +209,6 @@ def _is_number(value: Any) -> bool:
         return math.isfinite(value)
     except OverflowError:  # an integer that no float holds
         return False
-
-
-def versions() -> dict[str, str]:
-    """The versions of the packages that scores may depend on."""
-    found = {}
-    for package in _RECORDED:
-        with suppress(PackageNotFoundError):
-            found[package] = version(package)
-    return found
-
-
-def environment() -> dict[str, Any]:
-    """Versions, machine and git state, for ``env.json``."""
-    import torch
-
-    git = None
-    with suppress(OSError, subprocess.SubprocessError):
-        described = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=40"], capture_output=True, text=True, timeout=5
-        )
-        git = described.stdout.strip() or None
-    return {
-        "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "cpus": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
-        "versions": versions(),
-        "git": git,
-    }
 
 
 def create_run(config: dict[str, Any]) -> Run:

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from aigc_cli.data import open_dataset
+from aigc_cli.data.open import Splits
 from aigc_cli.metrics.evaluation import Evaluation
 from aigc_cli.metrics.extractors.base import Sources
 from aigc_cli.metrics.items import DatasetItems, SampledItems
@@ -90,9 +90,8 @@ class Data:
 
     def __init__(self, values: Mapping[str, Any], device: torch.device) -> None:
         self.values, self.device = values, device
-        splits = {split: open_dataset(values, split) for split in ("train", "test")}  # type: ignore[arg-type]
-        self.open = splits.__getitem__
-        train, test = (splits[split].resident() for split in ("train", "test"))
+        self.splits = splits = Splits.of_config(values)
+        train, test = splits["train"].resident(), splits["test"].resident()
         assert train is not None
         assert test is not None
         assert test.labels is not None
@@ -116,8 +115,8 @@ def curves(data: Data, n: int, reference: int | None = None) -> dict[str, list[d
     """
     metrics = {name: {"name": name, "extractor": EXTRACTOR, **own} for name, own in METRICS.items()}
     name = data.values["name"]
-    sources = Sources(device=data.device, data=name, open_split=data.open)
-    real = DatasetItems(data.open("train"), "train", name, reference)
+    sources = Sources(device=data.device, splits=data.splits)
+    real = DatasetItems(data.splits["train"], "train", name, reference)
     evaluation = Evaluation(metrics, Views(sources), real, stream(data.held_out[-n:]))
     images = data.held_out[:n]
     found: dict[str, list[dict[str, float]]] = {}

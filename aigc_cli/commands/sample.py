@@ -89,19 +89,16 @@ def main(config: dict[str, Any], options: Options) -> int:
 
 
 def _plan(restored: Restored, settings: SampleConfig, controls: Any, usual: int) -> Plan:
-    """What is drawn, from a model that has seen what it needs for it."""
+    """What is drawn."""
     from aigc_cli.data.open import Splits
-    from aigc_cli.sampling.generate import prepare
     from aigc_cli.sampling.modes import plan
     from aigc_cli.sampling.request import Request
 
     splits = Splits.of_run(restored.run, settings.data)
-    if getattr(controls, "mode", None) != "reconstruct":
-        prepare(restored.model, lambda: splits["train"], controls, device=restored.device)
     request = Request(
         model=restored.model, codec=restored.codec, controls=controls, seed=settings.seed, device=restored.device,
         n=1 if settings.prompt_file and settings.n is None else settings.n, usual=usual,
-        prompts=_prompts(restored, settings, controls), held_out=splits.held_out,
+        prompts=_prompts(restored, settings, controls), train=lambda: splits["train"], held_out=splits.held_out,
     )  # fmt: skip
     return plan(request)
 

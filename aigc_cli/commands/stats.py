@@ -13,13 +13,13 @@ from aigc_cli.commands.eval_config import EvalConfig, check_no_controls, check_n
 from aigc_cli.commands.eval_setting import open_setting
 from aigc_cli.config.compose import compose
 from aigc_cli.config.schema import Options
+from aigc_cli.environment import versions
 from aigc_cli.errors import ConfigError
 from aigc_cli.files import check_writable, path_of, resource_errors
 from aigc_cli.metrics.base import kind_of, require
 from aigc_cli.metrics.extractors.base import FeatureStatistics, summed
 from aigc_cli.metrics.statistics import Statistics, write_statistics
 from aigc_cli.metrics.views import Key
-from aigc_cli.runs import versions
 
 #: The words that features depend on, and that are given again where they are compared.
 _REPEATED = ("run", "data", "weights", "backbone", "model", "resize", "dtype")

@@ -93,7 +93,7 @@ def main(overrides: Sequence[str], options: Options) -> int:
     rows = collect(folder, grid)
     finish(folder, rows, options)
     if code:
-        say("stopped; the same command again skips the jobs that are complete and goes on with the others")
+        say("stopped; the same command again skips the jobs that are complete and resumes the others")
     return code or next((row["code"] for row in rows if row["status"] == "failed"), EXIT_OK)
 
 
@@ -142,7 +142,7 @@ def _expand(words: Sequence[str], master: DictConfig) -> list[list[str]] | None:
             word for word, override in zip([*params, *task], parsed, strict=True) if _continuous(override)
         )
         raise ConfigError(
-            f"{continuous} is no list of values, and a grid needs one",
+            f"{continuous} is not a list of values, and a grid needs one",
             "let an optimizer choose, with hydra/sweeper=optuna (pip install 'aigc-cli[sweep]')",
         ) from None
 

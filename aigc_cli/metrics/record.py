@@ -13,8 +13,8 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
 
+from aigc_cli.environment import versions
 from aigc_cli.errors import DataError
-from aigc_cli.runs import versions
 
 if TYPE_CHECKING:
     from torch import Tensor

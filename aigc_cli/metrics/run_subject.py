@@ -157,7 +157,7 @@ class RunSubject(Subject):
                 made.against = None
             return made
         if has_text(self.spec):
-            assert isinstance(self.items, Passages), "text is held against text"
+            assert isinstance(self.items, Passages), "the reference of text is text"
             texts = own_texts(self._author, self.items, seed, _WRITTEN if n is None else n)
             return self._named(texts, "texts written", self.items, self.stamp(self.controls, seed=seed))
         assert n is not None, "the reference says how many"

@@ -96,7 +96,7 @@ def _wrong(entries: Mapping[str, np.ndarray]) -> str | None:
     if not {mean.dtype.kind, covariance.dtype.kind} <= set("fiu"):
         return f"mu is of {mean.dtype} and sigma of {covariance.dtype}, not of numbers"
     if n.ndim or n.dtype.kind not in "iu" or n < 0:
-        return "n is no number of images"
+        return "n is not a number of images"
     if not (np.isfinite(mean).all() and np.isfinite(covariance).all()):
         return "some of it is NaN or infinite"
     return _wrong_covariance(covariance.astype(np.float64))

@@ -146,7 +146,7 @@ def continuations(author: Author, passages: Passages, seed: int, share: float) -
             prompts.append(row[:cut])
             rests.append(rest)
     if not rests:
-        raise DataError("no passage goes on after its prompt", "give a smaller metric.continuation.prompt")
+        raise DataError("no text continues after its prompt", "give a smaller metric.continuation.prompt")
     ids = author.answer(prompts, seed, max_tokens=max(map(len, rests)))
     # A model may begin a row with a `bos` that the prompt has not.
     rows = [row[len(prompt) + (row[0] == BOS != prompt[0]) :] for row, prompt in zip(ids, prompts, strict=True)]

@@ -19,7 +19,7 @@ from torch import Tensor
 from aigc_cli.errors import ConfigError, DataError
 from aigc_cli.files import checksum
 from aigc_cli.modalities.base import Batch, DataSpec, Items
-from aigc_cli.modalities.image_decode import FORMATS, SUFFIXES, pillow_errors, plain, reason_of
+from aigc_cli.modalities.image_decode import MODES, SUFFIXES, Unreadable, opened, pillow_errors, plain, planes
 from aigc_cli.modalities.npz import array_names, read_arrays
 from aigc_cli.modalities.samples import not_samples
 from aigc_cli.modalities.text_files import printable
@@ -184,10 +184,8 @@ class FolderImages(FileImages):
         return image
 
     def _decoded(self, path: Path) -> Tensor:
-        grey = self._channels == 1
         with _picture(path) as picture:
-            pixels = np.array(plain(picture, "L" if grey else "RGB"))
-        return torch.from_numpy(pixels[None] if grey else np.ascontiguousarray(pixels.transpose(2, 0, 1)))
+            return torch.from_numpy(planes(plain(picture, MODES[self._channels])))
 
 
 def _has_colour(path: Path) -> bool:
@@ -203,16 +201,11 @@ def _picture(path: Path) -> Iterator[PillowImage]:
     Raises:
         DataError: it cannot be read, there or by what is done within the context.
     """
-    from PIL import Image
-
     try:
-        with pillow_errors(), Image.open(path, formats=FORMATS) as picture:
+        with pillow_errors(), opened(path) as picture:
             yield picture
-    except MemoryError:
-        raise
-    except Exception as error:  # Pillow's decoders raise whatever a broken file makes them trip over
-        what = f"{printable(path)} cannot be read as a picture: {reason_of(error)}"
-        raise DataError(what, "remove or replace it") from None
+    except Unreadable as reason:
+        raise DataError(f"{printable(path)} cannot be read as a picture: {reason}", "remove or replace it") from None
 
 
 def open_images(path: Path, channels: int | None = None) -> FileImages:

@@ -23,7 +23,7 @@ from aigc_cli.models.base import Ability, Model
 from aigc_cli.models.latent import slerp
 from aigc_cli.randomness import Noise
 from aigc_cli.sampling import prompts
-from aigc_cli.sampling.generate import in_batches, reconstruct
+from aigc_cli.sampling.generate import in_batches, prepare, reconstruct
 from aigc_cli.sampling.request import Plan, Request
 
 _WALK, _MOVE = 8, 9  # frames in a row, unless the control says
@@ -80,11 +80,11 @@ def modes_of(model: Model | type[Model]) -> tuple[str, ...]:
 
 
 def plan(request: Request) -> Plan:
-    """How the samples that are asked for are drawn and arranged.
+    """How the samples that are asked for are drawn and arranged; the model has then seen what it needs for them.
 
     Raises:
         ConfigError: the model has no such mode or class, a prompt that it cannot read, or there are fewer than `n`.
-        DataError: held-out items are needed, and cannot be read.
+        DataError: items of the data are needed, and cannot be read.
     """
     modes = modes_of(request.model)
     word = getattr(request.controls, "mode", None) or next(iter(modes), "sample")
@@ -92,6 +92,8 @@ def plan(request: Request) -> Plan:
         hint = f"choose from: {', '.join(modes)}" if modes else "choose another run="
         raise ConfigError(f"mode={word}: this model has no such mode", hint)
     warn_of_idle(request.model, request.controls, ignored(request.model, request.controls, word), f"with mode={word}")
+    if MODES[word].needs & {"sample", "latents"}:  # which are drawn from a prior, and that may have to be fitted
+        prepare(request.model, request.train, request.controls, device=request.device)
     return MODES[word].make(request)
 
 
@@ -236,10 +238,7 @@ def moves(request: Request) -> Plan:
     )  # fmt: skip
 
 
-@mode("infill", needs={"infill"}, ignores={"max_tokens"})
-def infills(request: Request) -> Plan:
-    """Prompts with their gaps filled; without any, held-out items of which some tokens are left out."""
-    return prompts.infills(request)
+mode("infill", needs={"infill"}, ignores={"max_tokens"})(prompts.infills)
 
 
 def _in_rows(

@@ -65,7 +65,8 @@ class Request:
     n: int | None
     seed: int
     device: torch.device
-    #: Opens the items that the model was not trained on; called only where they are needed.
+    #: Open the items that the model was trained on, and those that it was not; called only where they are needed.
+    train: Callable[[], Dataset]
     held_out: Callable[[], tuple[Split, Dataset]]
     #: How many samples a person looks at together.
     usual: int

@@ -49,9 +49,8 @@ def runs(folder: Path) -> dict[str, str]:
 
 def test_content_comes_back_and_classes_can_be_told(folder: Path) -> None:
     registry.import_plugin("signals")
-    data = open_dataset(
-        {"name": "signals", "count": 40, "length": 32, "val_fraction": 0, "test_fraction": 0.2}, "train"
-    )
+    values = {"name": "signals", "count": 40, "length": 32, "val_fraction": 0, "test_fraction": 0.2}
+    data = open_dataset(values, "train")
     content = data.codec.encode(data.resident().content)  # type: ignore[union-attr]
     assert content.abs().max() <= 1
     assert data.codec.decode(content).equal(data.resident().content)  # type: ignore[union-attr]

@@ -53,6 +53,7 @@ def request(
         n=n,
         seed=seed,
         device=torch.device("cpu"),
+        train=lambda: items()[1],
         held_out=items,
         usual=64,
     )
@@ -283,16 +284,12 @@ def test_of_a_large_training_set_a_model_is_shown_items_of_all_kinds(monkeypatch
 
 
 def test_a_model_is_shown_the_training_set_where_it_asks(held_out: ImageDataset) -> None:
-    model, opened = toy(), []
-
-    def open_train() -> Dataset:
-        opened.append(1)
-        return held_out
-
-    prepare(model, open_train, usual_controls(model), device="cpu")
-    assert not opened
-    prepare(model, open_train, replace(usual_controls(model), prior="fitted"), device="cpu")
+    model = toy()
+    plan(request(model, n=3))  # which reads no data
+    plan(request(model, held_out, n=3, mode="reconstruct", prior="fitted"))
+    assert model.read == 0
+    planned = plan(request(model, held_out, n=3, prior="fitted"))
     assert model.read == 20
     assert model.fitted is not None
     assert not model.fitted.is_inference()
-    assert (drawn(plan(request(model, n=3, prior="fitted"))).float().mean(dim=0).std()) > 5
+    assert drawn(planned).float().mean(dim=0).std() > 5

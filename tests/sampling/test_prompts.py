@@ -46,7 +46,7 @@ def model() -> TextVAE:
 def asked(model: TextVAE, mode: str, *prompts: str, n: int | None = None, **controls: Any) -> Plan:
     request = Request(
         model=model, codec=CODEC, controls=replace(usual_controls(model, mode), **controls), n=n, seed=1,
-        device=torch.device("cpu"), held_out=lambda: ("test", HELD_OUT), usual=8,
+        device=torch.device("cpu"), train=lambda: HELD_OUT, held_out=lambda: ("test", HELD_OUT), usual=8,
         prompts=[Prompt(text, f"prompt {place}") for place, text in enumerate(prompts)],
     )  # fmt: skip
     return plan(request)
@@ -124,7 +124,7 @@ def test_the_last_token_of_a_prompt_is_left_open_where_others_begin_as_it_does(m
     def begun(text: str) -> Any:
         request = Request(
             model=model, codec=codec, controls=usual_controls(model), n=1, seed=0, device=torch.device("cpu"), usual=8,
-            held_out=lambda: ("test", HELD_OUT), prompts=[Prompt(text, "prompt=")],
+            train=lambda: HELD_OUT, held_out=lambda: ("test", HELD_OUT), prompts=[Prompt(text, "prompt=")],
         )  # fmt: skip
         return beginnings(request)
 
