@@ -46,7 +46,8 @@ def told(capsys: pytest.CaptureFixture[str], *words: str) -> dict[str, dict[str,
 
 
 def test_no_words_measure_what_suits_a_text(capsys: pytest.CaptureFixture[str], runs: Path) -> None:
-    records = told(capsys, "run=decoder", "n=12")
+    records = told(capsys, "run=decoder", "n=12", "metric.self_bleu.items=5")  # words of a metric that nobody named
+    assert records["self_bleu"]["config"]["items"] == 5
     assert list(records) == ["likelihood", "copied", "distinct", "repetition", "self_bleu"]
     for record in records.values():
         assert record["generated"]["step"] == 3
