@@ -230,14 +230,15 @@ def create_run(config: dict[str, Any]) -> Run:
         with resource_errors(path):
             path.mkdir(parents=True, exist_ok=True)
     else:
-        path = _stamped(root.absolute() / f"{config['model']['name']}-{config['data']['name']}")
+        path = stamped_folder(root.absolute() / f"{config['model']['name']}-{config['data']['name']}")
     with resource_errors(root):
         root.mkdir(parents=True, exist_ok=True)
         _point_latest(root / "latest", path)
     return Run(path)
 
 
-def _stamped(parent: Path) -> Path:
+def stamped_folder(parent: Path) -> Path:
+    """A new folder under `parent`, named by the time; two that are made in the same second never share one."""
     with resource_errors(parent):
         parent.mkdir(parents=True, exist_ok=True)
         stamp = time.strftime("%Y-%m-%d_%H-%M-%S")
@@ -246,7 +247,7 @@ def _stamped(parent: Path) -> Path:
             with suppress(FileExistsError):
                 path.mkdir()  # fails where another process was first
                 return path
-    raise AssertionError("ten thousand runs in one second")
+    raise AssertionError("ten thousand folders in one second")
 
 
 def _point_latest(link: Path, target: Path) -> None:

@@ -21,10 +21,16 @@ from aigc_cli.training.trainer import Trainer
 
 
 def report_start(trainer: Trainer, parts: Parts, note: Path | None, recipe: Sequence[str]) -> None:
-    """Records and says what is about to train, if there is room for its checkpoints; the run's directory in `note`.
+    """Records and says what is about to train, if there is room for its checkpoints.
+
+    Args:
+        trainer: Of the run.
+        parts: What it trains, and on what.
+        note: A file for the run's directory, by which a process that started this one finds it.
+        recipe: The files that gave values which no word chose.
 
     Raises:
-        ResourceError: there is not.
+        ResourceError: the disk has no room for the run's checkpoints.
     """
     trainer.check_space()
     run = trainer.run

@@ -106,14 +106,7 @@ def parse(argv: list[str]) -> Words:
     rest = [word for word in argv if not is_key_value(word)]
     if command is not None:
         rest.remove(command)
-    parser = _Parser(add_help=False, allow_abbrev=False)
-    for name in ("--multirun", "--json", "--debug", "--help", "--version"):
-        parser.add_argument(name, *filter(None, [FLAGS[name].short]), action="store_true")
-    parser.add_argument("--cfg", "-c", nargs="?", const="job", type=_kind)
-    parser.add_argument("--resume", nargs="?", const="latest", type=lambda run: run or "latest")
-    parser.add_argument("--metric", action="extend", type=_names)
-    parser.add_argument("--plugin", action="append")
-    _, others = parser.parse_known_args(rest, namespace=words)
+    _, others = _parser().parse_known_args(rest, namespace=words)
     unknown = next((word for word in others if word.startswith("-") and len(word) > 1), None)
     if unknown is not None:
         raise _unknown_flag(unknown, next(iter(argv[argv.index(unknown) + 1 :]), None))
@@ -126,6 +119,18 @@ def parse(argv: list[str]) -> Words:
         hint = "run the same sweep again: it skips the jobs that are complete"
         raise ConfigError("--multirun and --resume cannot be combined", hint)
     return words
+
+
+def _parser() -> ArgumentParser:
+    """The flags alone: what else there is, keys and values above all, argparse does not get to see."""
+    parser = _Parser(add_help=False, allow_abbrev=False)
+    for name in ("--multirun", "--json", "--debug", "--help", "--version"):
+        parser.add_argument(name, *filter(None, [FLAGS[name].short]), action="store_true")
+    parser.add_argument("--cfg", "-c", nargs="?", const="job", type=_kind)
+    parser.add_argument("--resume", nargs="?", const="latest", type=lambda run: run or "latest")
+    parser.add_argument("--metric", action="extend", type=_names)
+    parser.add_argument("--plugin", action="append")
+    return parser
 
 
 def _names(value: str) -> list[str]:

@@ -105,6 +105,8 @@ class Record:
     device: str = "cpu"
     #: Items worth a look, raw, (rows, columns, ...).
     gallery: Tensor | None = None
+    #: When it was made: once, so that the file and what is printed say the same.
+    time: str = field(default_factory=lambda: time.strftime("%Y-%m-%dT%H:%M:%S%z"))
 
     def label(self, figure: str) -> str:
         """The score's name as it must be shown, such as ``fd[digits-cnn]``."""
@@ -148,7 +150,7 @@ class Record:
             "comparable_because": reason,
             "device": self.device,
             "versions": {"python": platform.python_version(), **versions()},
-            "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+            "time": self.time,
         }
 
     def _named(self, scores: Mapping[str, float] | None) -> dict[str, float] | None:

@@ -46,7 +46,8 @@ def told(capsys: pytest.CaptureFixture[str], *words: str) -> dict[str, dict[str,
 
 
 def test_no_words_measure_what_suits_a_text(capsys: pytest.CaptureFixture[str], runs: Path) -> None:
-    records = told(capsys, "run=decoder", "n=12")
+    records = told(capsys, "run=decoder", "n=12", "metric.self_bleu.items=5")  # words of a metric that nobody named
+    assert records["self_bleu"]["config"]["items"] == 5
     assert list(records) == ["likelihood", "copied", "distinct", "repetition", "self_bleu"]
     for record in records.values():
         assert record["generated"]["step"] == 3
@@ -56,6 +57,12 @@ def test_no_words_measure_what_suits_a_text(capsys: pytest.CaptureFixture[str], 
     assert records["distinct"]["generated"]["n"] == 12
     assert records["copied"]["beside"]["held-out text"]["figures"]["longest_copied_run"] > 1
     assert {path.name.split("-")[0] for path in (runs / "decoder" / "eval").iterdir()} == set(records)
+
+
+def test_words_for_a_usual_metric_need_no_metric_to_be_named(capsys: pytest.CaptureFixture[str]) -> None:
+    records = told(capsys, "run=decoder", "n=4", "metric.likelihood.samples=2")
+    assert records["likelihood"]["config"]["samples"] == 2
+    assert len(records) == 5
 
 
 def test_bounds_are_told_as_bounds(capsys: pytest.CaptureFixture[str]) -> None:

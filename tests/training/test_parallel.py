@@ -32,7 +32,7 @@ sys.path[:0] = sys.argv[1:3]
 import test_parallel
 test_parallel.train_together(test_parallel.Path(sys.argv[3]), rank=1)
 """
-STEPS = 20
+STEPS = 12
 # Adam would take a step of its full size where a gradient is 0 but for rounding, such as of a critic's last bias.
 GAN = ["optimizer=sgd", "optimizer.lr=0.001", "model=gan", "data=digits", "model.network=mlp", "model.width=4",
        "model.latent=4", "model.generator_norm=none"]  # fmt: skip
@@ -71,8 +71,8 @@ def dataset_of(words):
 def trained(path, name, processes, steps=STEPS):
     """The last checkpoint of one case, trained from the newest that there is."""
     words = (CASES | SHARED_NORM)[name]
-    usual = ["trainer.batch_size=8", f"trainer.steps={steps}", "trainer.log_every=5", "trainer.device=cpu"]
-    config = compose("train", [*words, *usual, "trainer.checkpoint_every=10", "~recipe", "~recipe@_global_"])
+    usual = ["trainer.batch_size=8", f"trainer.steps={steps}", "trainer.log_every=3", "trainer.device=cpu"]
+    config = compose("train", [*words, *usual, "trainer.checkpoint_every=6", "~recipe", "~recipe@_global_"])
     checked = check_config(config)
     dataset = dataset_of(words)
     torch.manual_seed(0)
@@ -88,7 +88,7 @@ def trained(path, name, processes, steps=STEPS):
     )  # fmt: skip
     trainer.restore()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("aigc_cli.training.journal.Journal.draw", lambda _: None)  # takes longer than the training
+        patch.setattr("aigc_cli.training.journal.Journal.draw", lambda _: None)  # in the other process too
         trainer.fit(Hooks())
     return trainer
 
@@ -123,7 +123,7 @@ def train_together(folder, rank):
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("two")
     for name in RESUMED:
-        trained(folder / "resumed" / name, name, Processes(), steps=10)
+        trained(folder / "resumed" / name, name, Processes(), steps=6)
     here = Path(__file__).parent
     other = subprocess.Popen([sys.executable, "-c", OTHER, str(here), str(here.parent), str(folder)])
     try:
@@ -152,7 +152,7 @@ def test_both_have_the_same_weights_and_buffers(folder, name):
 def test_the_figures_are_of_the_whole_batch_and_written_once(folder):
     trained(folder / "figures", "wgan", Processes())
     alone, together = (read_rows(folder / run / "metrics.jsonl") for run in ("figures", "together/wgan"))
-    assert [row["step"] for row in together] == [row["step"] for row in alone] == [5, 10, 15, 20]
+    assert [row["step"] for row in together] == [row["step"] for row in alone] == [3, 6, 9, 12]
     for left, right in zip(alone, together, strict=True):
         assert left.keys() == right.keys()
         assert right["epoch"] == left["epoch"]
@@ -163,12 +163,12 @@ def test_the_figures_are_of_the_whole_batch_and_written_once(folder):
 @pytest.mark.parametrize("name", RESUMED)
 def test_a_run_goes_on_with_more_processes_or_fewer(folder, capsys, name):
     longer, fewer = folder / "longer" / name, folder / "fewer" / name
-    trained(longer, name, Processes(), steps=25)
+    trained(longer, name, Processes(), steps=15)
     assert_close(saved(folder / "resumed" / name), saved(longer))
     shutil.copytree(folder / "together" / name, fewer)
     capsys.readouterr()
-    trained(fewer, name, Processes(), steps=25)
-    assert_close(saved(fewer, 25), saved(longer, 25))
+    trained(fewer, name, Processes(), steps=15)
+    assert_close(saved(fewer, 15), saved(longer, 15))
     said = capsys.readouterr().err
     assert said.count("warning") == 1
     assert "trained by 2 processes so far, now by 1" in said
