@@ -13,7 +13,6 @@ from aigc_cli.commands.eval_config import (
     check_no_controls,
     records_folder,
     run_of,
-    takes_text,
     warn_of_idle,
 )
 from aigc_cli.commands.eval_setting import Setting, open_setting, with_usual_metrics
@@ -62,7 +61,7 @@ def _check_place(out: Path, *, is_file: bool) -> None:
 def _measure(asked: EvalConfig, options: Options) -> int:
     run = None if asked.fake is not None else run_of(asked)
     asked = with_usual_metrics(asked, options, [] if run is None else [run])
-    if run is None and any(takes_text(name) for name in asked.metric):
+    if run is None and any(kind_of(name).of_text() for name in asked.metric):
         setting, sides = _texts(asked)
     else:
         setting, sides = open_setting(asked, options, run), None
@@ -86,8 +85,8 @@ def _texts(asked: EvalConfig) -> tuple[Setting, Sides]:
         ConfigError: a file is not named, or not there, or has fewer lines than ``n=``.
         DataError: a file is not UTF-8 text, or is empty.
     """
-    other = next((name for name in asked.metric if not takes_text(name)), None)
-    name = next(name for name in asked.metric if takes_text(name))
+    other = next((name for name in asked.metric if not kind_of(name).of_text()), None)
+    name = next(name for name in asked.metric if kind_of(name).of_text())
     if other is not None:
         raise ConfigError(f"{name} measures text, and {other} does not", "ask for one of them at a time")
     if asked.fake is None:

@@ -86,11 +86,6 @@ def records_folder(asked: EvalConfig, run: Run | None = None) -> Path | None:
     return folder
 
 
-def takes_text(name: str) -> bool:
-    """Whether a metric measures text."""
-    return any("text" in views for views in kind_of(name).takes.values())
-
-
 #: What a key is where nobody gave it; the others are null, or hold nulls alone.
 _USUAL = {"run": "latest", "seed": 0, "split": "train", "dtype": "float32"}
 

@@ -6,10 +6,7 @@ from dataclasses import dataclass as plain_dataclass
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from aigc_cli.commands.eval_config import (
-    EvalConfig,
-    check_no_controls,
-)
+from aigc_cli.commands.eval_config import EvalConfig, check_no_controls, run_of
 from aigc_cli.config.compose import compose
 from aigc_cli.config.schema import Options
 from aigc_cli.data.base import Dataset, Split
@@ -135,12 +132,8 @@ def open_setting(asked: EvalConfig, options: Options, run: Run | None = None) ->
 
 def _find(asked: EvalConfig, given: set[str]) -> Run | None:
     """The run; None where none is there and none is named, and files may do without: what needs one says so."""
-    try:
-        return find_run(asked.run)
-    except ConfigError:
-        if "run" in given or (asked.fake is None and asked.task != "stats"):
-            raise
-        return None
+    needed = "run" in given or (asked.fake is None and asked.task != "stats")
+    return find_run(asked.run) if needed else run_of(asked)
 
 
 def with_usual_metrics(asked: EvalConfig, options: Options, runs: list[Run]) -> EvalConfig:

@@ -9,7 +9,6 @@ from aigc_cli.commands.eval_config import (
     EvalConfig,
     check_no_other_side,
     check_number,
-    takes_text,
     warn_of_idle,
 )
 from aigc_cli.commands.eval_setting import Setting
@@ -51,7 +50,7 @@ class Sides(NamedTuple):
     drawn: int | None = None
 
 
-def open_run(setting: Setting, run: Run, items: DatasetItems | None, words: Mapping[str, Any]) -> RunSubject:
+def open_run(setting: Setting, run: Run, words: Mapping[str, Any]) -> RunSubject:
     """A run's model, ready to be measured.
 
     Raises:
@@ -63,7 +62,7 @@ def open_run(setting: Setting, run: Run, items: DatasetItems | None, words: Mapp
     restored = restore_model(run, step=asked.step, device=asked.device)
     controls = check_controls(run, words, "eval")
     filling = check_controls(run, {**restored.model.filling, **words}, "eval")
-    return RunSubject(restored, controls, splits, items, filling=filling, batch_size=asked.batch_size)
+    return RunSubject(restored, controls, splits, filling=filling, batch_size=asked.batch_size)
 
 
 def text_sides(setting: Setting, run: Run) -> Sides:
@@ -77,7 +76,7 @@ def text_sides(setting: Setting, run: Run) -> Sides:
     check_no_other_side(asked)
     if asked.controls.get("prompt") is not None:
         raise ConfigError("prompt= is for aigc sample: what is measured here is held-out text", "leave it out")
-    subject = open_run(setting, run, None, asked.controls)
+    subject = open_run(setting, run, asked.controls)
     setting.split("train")  # says what is wrong with the words for the data, before another split is looked for
     items = setting.measured_on()
     check_readable(items.dataset, run.spec, run.name)
@@ -109,7 +108,7 @@ def open_sides(setting: Setting) -> Sides:
         return _with_reference(setting, FilesSubject(fake), fake, real, held_out)
     if run is None:
         raise ConfigError("there is nothing to evaluate", "name a run with run=, or files with fake=")
-    subject = open_run(setting, run, None, asked.controls)
+    subject = open_run(setting, run, asked.controls)
     items = setting.measured_on() if any("fake" not in kind.takes for kind in kinds) else None
     if not compares:
         return Sides(subject, items=items)
@@ -190,7 +189,7 @@ def _reference(setting: Setting, n: int) -> Items:
         return setting.items(asked.split, max(n, MOST))
     run = find_run(asked.reference)
     # Its noise follows that of the sample sets, so that a run against itself is not compared with the same samples.
-    items = open_run(setting, run, None, {}).fake(n, asked.seed + (asked.seeds or 1))
+    items = open_run(setting, run, {}).fake(n, asked.seed + (asked.seeds or 1))
     items.facts["called"] = run.name
     return items
 
@@ -252,7 +251,7 @@ def _warn_of_idle(setting: Setting, sides: Sides, sources: Mapping[Source, list[
             warn(f"seeds= has no effect {where}")
         elif asked.seeds is not None and not getattr(subject.controls, "draws", True):
             warn("seeds= has no effect where nothing is drawn")
-    elif not any(takes_text(name) for name in asked.metric):  # of text it is known before files are read
+    elif not any(kind_of(name).of_text() for name in asked.metric):  # of text it is known before files are read
         idle += [] if asked.reference is not None else ["step", "seed"]
         idle += ["n"] if asked.fake is not None and is_statistics(path_of(asked.fake)) else []
     warn_of_idle(asked, *idle)

@@ -67,6 +67,11 @@ class Metric(torchmetrics.Metric):
         """Whether a stamp names a reference: text that is written freely is shown beside held-out text, too."""
         return set(cls.takes) != {"fake"} or cls.takes["fake"] == ("text",)
 
+    @classmethod
+    def of_text(cls) -> bool:
+        """Whether it measures text, which nothing else looks at."""
+        return any("text" in views for views in cls.takes.values())
+
     def options(self) -> dict[str, Any]:
         """What a model must be told where it is asked for this metric's view of items."""
         return {}

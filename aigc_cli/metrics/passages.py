@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from torch import Tensor
@@ -18,8 +18,10 @@ from aigc_cli.errors import ConfigError
 from aigc_cli.metrics.base import View
 from aigc_cli.metrics.items import DatasetItems
 from aigc_cli.modalities.base import DataSpec
-from aigc_cli.modalities.text import TextCodec
 from aigc_cli.modalities.tokenizers import BOS, FIRST, PAD, UNK
+
+if TYPE_CHECKING:
+    from aigc_cli.modalities.text import TextCodec
 
 _TOGETHER = 1024  # items gathered at a time
 
@@ -30,8 +32,7 @@ class Passages(DatasetItems):
     @property
     def codec(self) -> TextCodec:
         """Between the tokens and strings."""
-        assert isinstance(self.dataset.codec, TextCodec), "the codec of text is a TextCodec"
-        return self.dataset.codec
+        return cast("TextCodec", self.dataset.codec)
 
     @property
     def running(self) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
@@ -16,10 +16,10 @@ from aigc_cli.metrics.base import Metric, View, kind_of
 from aigc_cli.metrics.infill import Fills, gaps_of
 from aigc_cli.metrics.items import DatasetItems, SampledItems, has_text
 from aigc_cli.metrics.passages import Passages
-from aigc_cli.metrics.subject import Source
+from aigc_cli.metrics.subject import Source, Subject
 from aigc_cli.metrics.texts import Author, continuations, own_texts, reconstructions, translations
 from aigc_cli.modalities.base import Batch, Items, modality
-from aigc_cli.modalities.text import TextCodec, Texts
+from aigc_cli.modalities.text import Texts
 from aigc_cli.modalities.tokenizers import FIRST
 from aigc_cli.progress import progress
 from aigc_cli.randomness import Noise
@@ -28,6 +28,9 @@ from aigc_cli.sampling.generate import generate, in_batches, prepare, reconstruc
 from aigc_cli.sampling.modes import ignored, modes_of, warn_of_idle
 from aigc_cli.training.checkpoint import CheckpointFolder
 from aigc_cli.training.restore import Restored
+
+if TYPE_CHECKING:
+    from aigc_cli.modalities.text import TextCodec
 
 _COUNTED = 4096  # training items that the commonest token is counted on
 _FILLED = 2**14  # tokens of a batch whose gaps are filled
@@ -48,7 +51,7 @@ _DEEDS: dict[View, str] = {"scores": "predicted", "codes": "encoded", "fills": "
 _WEIGHT = {"cpu": 4}
 
 
-class RunSubject:
+class RunSubject(Subject):
     """The model of a run.
 
     Args:
@@ -107,8 +110,7 @@ class RunSubject:
         """Samples, what the model makes of held-out items, or those."""
         kind = kind_of(name)
         views = {view for some in kind.takes.values() for view in some}
-        writes = has_text(self.spec)
-        if (writes and views & _NOT_OF_TEXT) or (not writes and "text" in views):
+        if (has_text(self.spec) and views & _NOT_OF_TEXT) or (not has_text(self.spec) and kind.of_text()):
             what = f"{name} does not measure {modality(self.spec.modality).noun[1]}, which {self.name} makes"
             raise ConfigError(what, "`aigc ls metrics` lists the others")
         if self.spec.source is not None and (kind.made_by is not None or "fills" in views):
@@ -215,8 +217,7 @@ class RunSubject:
 
     @cached_property
     def _author(self) -> Author:
-        codec = self.restored.codec
-        assert isinstance(codec, TextCodec), "the codec of text is a TextCodec"
+        codec = cast("TextCodec", self.restored.codec)
         return Author(self.model, codec, self.controls, self.device, self.splits, self.batch_size)
 
     @property

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from aigc_cli.errors import ConfigError
 from aigc_cli.metrics.base import Stream, View, kind_of
@@ -23,9 +24,10 @@ class Source(NamedTuple):
     usual: int | None = None
 
 
-class Subject(Protocol):
+class Subject(ABC):
     """What :func:`aigc_cli.metrics.evaluate.evaluate` measures."""
 
+    @abstractmethod
     def source(self, name: str) -> Source:
         """Where it takes from what the metric `name` looks at.
 
@@ -33,20 +35,24 @@ class Subject(Protocol):
             ConfigError: it has nothing that the metric measures.
         """
 
+    @abstractmethod
     def fake(self, n: int | None, seed: int) -> Items:
         """`n` items in question, or as many as suit."""
 
+    @abstractmethod
     def pairs(self, kind: str, items: Items | None, seed: int, **options: Any) -> Items:
         """What was made of `items`; each has a source in its batch, or in its texts."""
 
     def look(self, view: View, items: Items, seed: int, **options: Any) -> Iterator[dict[str, Any]]:
         """What a model says of some items, a batch at a time: that itself under "", and by name what stands beside."""
+        raise ConfigError(f"{view} need a model", "name a run with run=")
 
     def asked(self, view: View, items: Items, seed: int) -> Items:
         """Those items as a stamp and a headline have them where the model is asked about them."""
+        return items
 
 
-class FilesSubject:
+class FilesSubject(Subject):
     """Items from files, and what they are held against.
 
     Args:
@@ -59,11 +65,10 @@ class FilesSubject:
 
     def source(self, name: str) -> Source:
         """The items, of text with their references."""
-        kind = kind_of(name)
-        is_text = isinstance(self.items, Texts)
+        kind, is_text = kind_of(name), isinstance(self.items, Texts)  # statistics do not say of what they are
         if "items" in kind.takes or ("pairs" in kind.takes and not is_text):
             raise ConfigError(f"{name} needs a model, and fake= gives only files", "name a run with run=")
-        if ({"text"} == set(kind.takes.get("fake", ()) or kind.takes["pairs"])) != is_text:
+        if kind.of_text() != is_text:
             raise ConfigError(f"{name} does not measure {self.items.modality.noun[1]}", "ask for one kind at a time")
         if "pairs" in kind.takes and self.references is None:
             raise ConfigError(f"{name} needs a reference text", "name one with real=")
@@ -75,13 +80,5 @@ class FilesSubject:
 
     def pairs(self, kind: str, items: Items | None, seed: int, **options: Any) -> Items:
         """Texts with their references."""
-        assert self.references is not None
+        assert self.references is not None, "source() has said so"
         return Texts(self.items.texts(), self.items.facts, called=self.items.called, sources=self.references.texts())
-
-    def look(self, view: View, items: Items, seed: int, **options: Any) -> Iterator[dict[str, Any]]:
-        """See :meth:`source`: there is no model that could be asked."""
-        raise NotImplementedError
-
-    def asked(self, view: View, items: Items, seed: int) -> Items:
-        """See :meth:`source`."""
-        raise NotImplementedError

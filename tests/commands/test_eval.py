@@ -242,11 +242,3 @@ def test_a_place_that_cannot_be_written_is_told_of_before_anything_is_measured(
     for words in (["--metric", "fd", "n=30", "out=here"], ["stats", "metric=fd", "out=s.npz"]):
         assert main(["eval", *words]) == 5
         assert "choose another folder with out=" in capsys.readouterr().err
-
-
-def test_the_figures_fit_their_conditions(tiny_run: Run) -> None:
-    assert main(["eval", "--metric", "fd", "n=30"]) == 0
-    assert main(["eval", "--metric", "fd", "n=30", "seed=7"]) == 0
-    names = sorted(path.name for path in (tiny_run.path / "eval").iterdir())
-    assert names[0].startswith("fd-step5-seed0-n30-")
-    assert names[1].startswith("fd-step5-seed7-n30-")

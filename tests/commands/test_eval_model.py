@@ -58,31 +58,6 @@ def test_a_number_that_is_of_samples_too_may_be_greater(auto_run: Run, capsys: p
     assert "warning: n=360: there are 359 images" in capsys.readouterr().err
 
 
-def test_the_names_of_figures_lead_to_their_metric(auto_run: Run, capsys: pytest.CaptureFixture[str]) -> None:
-    for words, wanted in (
-        ("psnr,ssim,mse", {"reconstruction"}),
-        ("elbo,kl", {"likelihood"}),
-        ("bits_per_dim,mse", {"likelihood", "reconstruction"}),
-        ("precision,recall", {"prdc"}),
-    ):
-        assert set(told(capsys, "--metric", words, "n=60")) == wanted
-
-
-def test_likelihood_is_deterministic_and_a_bound(auto_run: Run, capsys: pytest.CaptureFixture[str]) -> None:
-    first = told(capsys, "--metric", "likelihood", "metric.likelihood.samples=4")["likelihood"]
-    again = told(capsys, "--metric", "likelihood", "metric.likelihood.samples=4", "batch_size=50")["likelihood"]
-    assert first["figures"] == pytest.approx(again["figures"], rel=1e-6)
-    assert first["figures"]["elbo"] == -first["figures"]["nelbo"]
-    assert first["figures"]["iw_bound"] < first["figures"]["nelbo"]
-    assert first["bounds"]["nelbo"] == "<="
-    assert first["facts"]["unit"].startswith("nats")
-    assert main(["eval", "--metric", "likelihood"]) == 0
-    shown = capsys.readouterr().out
-    assert "bits_per_dim" in shown
-    assert "<= " in shown
-    assert ">= -" in shown
-
-
 def test_active_units_are_of_held_out_images(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -59,6 +59,12 @@ def test_no_words_measure_what_suits_a_text(capsys: pytest.CaptureFixture[str], 
     assert {path.name.split("-")[0] for path in (runs / "decoder" / "eval").iterdir()} == set(records)
 
 
+def test_words_for_a_usual_metric_need_no_metric_to_be_named(capsys: pytest.CaptureFixture[str]) -> None:
+    records = told(capsys, "run=decoder", "n=4", "metric.likelihood.samples=2")
+    assert records["likelihood"]["config"]["samples"] == 2
+    assert len(records) == 5
+
+
 def test_bounds_are_told_as_bounds(capsys: pytest.CaptureFixture[str]) -> None:
     exact = told(capsys, "run=decoder", "--metric", "bits_per_byte")["likelihood"]
     bound = told(capsys, "run=bert", "--metric", "perplexity")["likelihood"]

@@ -1,6 +1,5 @@
 """What ``aigc eval`` says of words that lack something, change nothing or name no place, with hints that work."""
 
-import re
 from pathlib import Path
 
 import numpy as np
@@ -84,43 +83,6 @@ def test_only_a_run_that_has_a_best_checkpoint_is_offered_it(tiny_run: Run, caps
 def test_a_run_that_is_named_and_not_there_is_told_of(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["eval", "--metric", "vendi", "fake=a.npz", "run=nothing"]) == 2
     assert "there is no run 'nothing'" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("word", ["fake=a.npz", "reference=latest", "truncation=0.5"])
-def test_statistics_are_of_nothing_that_a_run_generates(word: str, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["eval", "stats", "data=digits", "data.size=8", "metric=fd", "out=s.npz"]
-    assert main([*words, word]) == 2
-    message = capsys.readouterr().err
-    assert ("no key truncation" if word.startswith("trunc") else "name such items with real=") in message
-    assert not Path("s.npz").exists()
-    assert main([*words, "real=a.npz"]) == 0  # and so a folder that aigc sample has written
-
-
-def test_statistics_tell_of_words_that_change_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["eval", "stats", "data=digits", "data.size=8", "metric=fd", "out=s.npz"]
-    idle = ["held_out=b.npz", "seeds=2", "seed=4", "step=3", "resize=clean", "weights=w.pth", "model=resnet18"]
-    assert main([*words, *idle]) == 0
-    said = capsys.readouterr().err
-    for key in ("held_out", "seeds", "seed", "step", "resize", "weights", "backbone"):
-        assert f"warning: {key}= has no effect here" in said
-    assert main([*words, "n=30", "batch_size=7", "split=test", "dtype=bfloat16"]) == 0
-    assert "has no effect" not in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("words", "idle"),
-    [
-        (["real=a.npz", "data=digits", "extractor=inception", "weights=none.pth"], "data"),
-        (["data=digits", "metric=fd", "run=another"], "run"),
-        (["data=digits", "real=a.npz", "metric=fd", "data.size=8"], None),  # it trains the extractor
-    ],
-)
-def test_statistics_tell_of_a_source_that_is_not_asked(
-    words: list[str], idle: str | None, capsys: pytest.CaptureFixture[str]
-) -> None:
-    main(["eval", "stats", *words, "out=s.npz"])
-    warned = re.findall("warning: (.*)= has no effect here", capsys.readouterr().err)
-    assert warned == ([] if idle is None else [idle])
 
 
 @pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="needs /proc, which takes no files from anyone")

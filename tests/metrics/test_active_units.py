@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from toy_subject import asked
+from toy_metrics import asked
 from toy_text import ToyText, windows
 
 from aigc_cli.errors import ConfigError, DataError

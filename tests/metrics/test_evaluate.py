@@ -7,28 +7,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from torch import Tensor
-from toy_subject import subject_of
-from toy_text import ToyText, documents
+from toy_metrics import subject_of
 
 from aigc_cli import registry
 from aigc_cli.config.compose import compose
 from aigc_cli.data.open import Splits
-from aigc_cli.errors import ConfigError, DataError
-from aigc_cli.metrics.base import Metric, usual_metrics
-from aigc_cli.metrics.evaluate import evaluate, sources_of
+from aigc_cli.errors import DataError
+from aigc_cli.metrics.evaluate import evaluate
 from aigc_cli.metrics.extractors import classifier
 from aigc_cli.metrics.extractors.base import Sources
 from aigc_cli.metrics.items import DatasetItems, SampledItems
-from aigc_cli.metrics.passages import Passages
 from aigc_cli.metrics.record import Record
-from aigc_cli.metrics.subject import FilesSubject, Source
+from aigc_cli.metrics.subject import FilesSubject
 from aigc_cli.metrics.views import Views
-from aigc_cli.modalities.base import Batch, DataSpec, Items, modality
+from aigc_cli.modalities.base import Batch, DataSpec, modality
 from aigc_cli.modalities.text import Texts
-from aigc_cli.models.base import Model
-from aigc_cli.models.build import build_model
 from aigc_cli.models.latent import LatentModel
 from aigc_cli.randomness import Noise
 
@@ -146,23 +140,6 @@ def test_what_is_known_is_not_drawn_again(blobs: Any, monkeypatch: pytest.Monkey
     assert announced[0].generated.figures == {}
 
 
-def test_metrics_that_do_not_suit_a_subject_are_refused_by_what_they_need(blobs: Any) -> None:
-    images, texts = blobs(8), ToyText(documents(8, 9))
-
-    class Plain(Model):
-        layouts = frozenset({"map", "tokens"})
-
-    for dataset, name, says in (
-        (images, "bleu", "bleu does not measure images"), (images, "likelihood", "gives no likelihood"),
-        (images, "reconstruction", "cannot reconstruct"), (images, "infill", "fills no gaps"),
-        (texts, "fd", "fd does not measure texts"), (texts, "active_units", "no posterior"),
-    ):  # fmt: skip
-        with pytest.raises(ConfigError, match=says):
-            sources_of([name], subject_of(Plain(dataset.spec), dataset))
-    with pytest.raises(ConfigError, match="likelihood needs a model"):
-        sources_of(["likelihood"], FilesSubject(Texts(["a"])))
-
-
 def test_texts_stand_beside_their_references() -> None:
     made = Texts(["the cat sat", "a dog"], {"lines_of": "a.txt"}, called="2 lines of a.txt")
     real = Texts(["the cat sat", "the dog"], {"lines_of": "b.txt"}, called="2 lines of b.txt")
@@ -183,45 +160,3 @@ def test_others_in_the_place_of_texts_are_measured_alike() -> None:
     assert record.beside["copies"].figures["distinct1"] == 0.5
     assert record.at_baseline_n is not None
     assert record.at_baseline_n.n == record.beside["copies"].n == 2
-
-
-def test_a_model_that_translates_is_measured_on_translations() -> None:
-    pairs = ToyText(documents(6, 9), documents(6, 9, seed=3))
-    torch.manual_seed(0)
-    small = ["model=seq2seq", "model.layers=1", "model.heads=2", "model.width=16"]
-    model: Any = build_model(compose("train", small)["model"], pairs.spec).eval().requires_grad_(False)
-    subject = subject_of(model, pairs, temperature=1.0)
-    subject.items = items = Passages(pairs, "test", "toy")
-    assert {subject.source(name) for name in ("bleu", "distinct")} == {
-        Source("pairs", "translate", True), Source("fake", "translate", True)
-    }  # fmt: skip
-    with pytest.raises(ConfigError, match="texts that stand alone"):
-        subject.source("continuation")
-    made = subject.pairs("translate", items, 0)
-    assert made.texts("source") == items.texts()
-    assert set(made.beside) == {"source copied", "random training target"}
-
-
-def test_metrics_are_usual_for_what_a_model_makes_and_can() -> None:
-    assert usual_metrics("image", False, {"sample"}) == ["fd", "prdc"]
-    assert usual_metrics("signal", False, {"sample", "encode"}) == ["fd", "prdc"]
-    text = ["copied", "distinct", "repetition", "self_bleu"]
-    assert usual_metrics("text", False, {"sample", "score"}) == ["likelihood", *text]
-    able = {"sample", "score", "encode", "decode", "posterior"}
-    assert set(usual_metrics("text", False, able)) == {"likelihood", "active_units", "reconstruction_bleu", *text}
-    assert usual_metrics("text", True, {"sample", "score"}) == ["likelihood", "bleu", "chrf"]
-
-
-def test_every_metric_says_what_it_takes() -> None:
-    for name in registry.names("metric"):
-        kind: Any = registry.find("metric", name).build
-        assert issubclass(kind, Metric)
-        assert kind.takes
-        assert set(kind.takes) <= {"real", "fake", "held_out", "pairs", "items"}
-        assert not {"items", "pairs"} & set(kind.takes) or len(kind.takes) == 1
-
-
-def test_items_of_files_do_not_change_with_what_they_are_held_against() -> None:
-    items: Items = Texts(["a"])
-    assert items.like(DataSpec("image", (3, 4, 4))) is items
-    assert items.few(1).tolist() == [0]

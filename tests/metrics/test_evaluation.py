@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,9 +13,9 @@ from aigc_cli.data.images import ImageDataset
 from aigc_cli.errors import ConfigError, DataError
 from aigc_cli.metrics import evaluation
 from aigc_cli.metrics.evaluation import Evaluation
-from aigc_cli.metrics.extractors.base import Extractor, Sources
+from aigc_cli.metrics.extractors.base import Sources
 from aigc_cli.metrics.items import DatasetItems, SampledItems
-from aigc_cli.metrics.views import Key, Views, build_extractor
+from aigc_cli.metrics.views import Views
 from aigc_cli.modalities.base import Batch, DataSpec
 from aigc_cli.modalities.image_files import open_images
 
@@ -71,36 +71,6 @@ def test_sizes_matter_where_sides_are_compared(images: Make) -> None:
         ready({"fd": FD})
 
 
-TF32: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn)
-
-
-@pytest.fixture(params=[True, False])
-def allowed(request: pytest.FixtureRequest) -> Iterator[bool]:
-    """Whether TF32 is, for the time of a test."""
-    before = [backend.allow_tf32 for backend in TF32]
-    for backend in TF32:
-        backend.allow_tf32 = request.param
-    yield request.param
-    for backend, value in zip(TF32, before, strict=True):
-        backend.allow_tf32 = value
-
-
-def test_features_are_computed_without_tf32(images: Make, allowed: bool) -> None:
-    seen = []
-
-    def extract(batch: Tensor) -> dict[str, Tensor]:
-        seen.extend(backend.allow_tf32 for backend in TF32)
-        return {"features": batch.flatten(1).float()}
-
-    views, keys = Views(Sources(), 16), [Key("recording", "features")]
-    views._extractors["recording"] = cast(Extractor, extract)
-    assert len(list(views.rows(side(images(30)), "real", keys))) == 2
-    next(part := views.rows(side(images(30)), "real", keys))
-    part.close()
-    assert seen == [False] * 6
-    assert [backend.allow_tf32 for backend in TF32] == [allowed] * 2
-
-
 def test_batches_do_not_matter(images: Make) -> None:
     real, fake = images(50), images(41, seed=1, low=60)
     a, b = (
@@ -136,30 +106,6 @@ def test_too_few_held_out_images_cost_only_the_floor(images: Make, capsys: pytes
     result = evaluator.of(generated(images(20, seed=3)))[0]
     assert result.baseline is None
     assert result.at_baseline_n is None
-
-
-def test_features_of_real_images_are_computed_once(images: Make, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real, fake = images(30), images(30, seed=1)
-    first = ready(ALL, side(real)).of(generated(fake))
-    (kept,) = (cache / "features").iterdir()
-    seen = []
-    original = DatasetItems.batches
-    monkeypatch.setattr(DatasetItems, "batches", lambda self, size: seen.append(size) or original(self, size))
-    second = ready(ALL, side(real)).of(generated(fake))
-    assert not seen
-    assert [result.generated for result in first] == [result.generated for result in second]
-    kept.write_bytes(kept.read_bytes()[:100])  # as a kill or a full disk might leave it
-    third = ready(ALL, side(real)).of(generated(fake))
-    assert seen
-    assert [result.generated for result in first] == [result.generated for result in third]
-
-
-def test_other_weights_do_not_share_features(images: Make, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    ready({"fd": FD}, side(images(30)))
-    extractor = build_extractor("pixels", Sources())
-    monkeypatch.setattr(type(extractor), "checksum", "1" * 64)
-    ready({"fd": FD}, side(images(30)))
-    assert len(list((cache / "features").iterdir())) == 2
 
 
 def test_an_evaluator_serves_many_times(images: Make) -> None:

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from toy_subject import subject_of
+from toy_metrics import subject_of
 from toy_text import ToyText, documents, windows
 
 from aigc_cli.config.compose import compose

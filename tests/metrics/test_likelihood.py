@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from toy_subject import asked
+from toy_metrics import asked
 
 from aigc_cli.data.images import ImageDataset
 from aigc_cli.data.open import encoded, items_at

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from torch.nn.functional import cross_entropy
-from toy_subject import asked
+from toy_metrics import asked
 from toy_text import ToyText, documents
 
 from aigc_cli.config.compose import compose

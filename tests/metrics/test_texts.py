@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from toy_subject import subject_of, texts_of
+from toy_metrics import subject_of, texts_of
 from toy_text import TOKENIZER, ToyText, documents, windows
 
 from aigc_cli.errors import ConfigError

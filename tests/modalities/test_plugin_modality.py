@@ -84,8 +84,15 @@ def test_walks_and_reconstructions(runs: dict[str, str]) -> None:
 
 
 def test_evaluation(runs: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
-    aigc("eval", f"run={runs['vae']}", "--metric", "fd,prdc,memorization", "n=64", "--json")
-    told = json.loads(capsys.readouterr().out)
-    assert "signals-cnn" in json.dumps(told)
-    aigc("eval", "compare", f"run={runs['vae']},{runs['gan']}", "--metric", "fd", "n=64")
-    assert "signals" in capsys.readouterr().out
+    aigc("eval", f"run={runs['vae']}", "--metric", "fd,prdc,memorization,likelihood", "n=40", "--json")
+    records = {record["metric"]: record for record in json.loads(capsys.readouterr().out)["results"]}
+    assert set(records) == {"fd", "prdc", "memorization", "likelihood"}
+    assert records["fd"]["extractor"]["name"] == "signals-cnn"
+    assert records["fd"]["floor"]["figures"]["fd"] < records["fd"]["figures"]["fd[signals-cnn]"]
+    aigc("eval", f"run={runs['vae']}", "--metric", "class_accuracy", "mode=reconstruct", "n=30")
+    assert "30 test signals of signals as reconstructed" in capsys.readouterr().out
+    aigc("eval", "compare", f"run={runs['vae']},{runs['gan']}", "--metric", "fd", "n=40", "seeds=2")
+    assert "fd[signals-cnn]" in capsys.readouterr().out
+    aigc("eval", "stats", f"run={runs['vae']}", "metric=fd", "out=signals.npz")
+    aigc("eval", f"run={runs['gan']}", "--metric", "fd", "n=40", "real=signals.npz")
+    assert "items summed up in signals.npz" in capsys.readouterr().out
