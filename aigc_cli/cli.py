@@ -54,7 +54,7 @@ def _help(words: Words) -> int:
     from aigc_cli.config.help import help_text
 
     if words.command is None and (words.overrides or words.names):
-        raise ConfigError("there is no command before these words", "write for example aigc train model=gan")
+        raise ConfigError("a command is missing", "write for example aigc train model=gan")
     topic = words.command if words.command != "help" else next(iter(words.names), None)
     chosen = (word.partition("=") for word in words.overrides)
     groups = ("model", "data", "optimizer", "trainer", "metric")
@@ -65,8 +65,9 @@ def _help(words: Words) -> int:
 def _composed(words: Words) -> int:
     """train, sample, eval and embed: compose, check, go."""
     import importlib
+    from dataclasses import replace
 
-    from aigc_cli.config.compose import compose
+    from aigc_cli.config.compose import compose, recipes
     from aigc_cli.config.schema import Options
 
     command = str(words.command)
@@ -82,6 +83,8 @@ def _composed(words: Words) -> int:
         return sweep.main(overrides, options)
     if words.resume is not None:
         options, overrides = _resumed(options)
+    elif command == "train":
+        options = replace(options, recipe=recipes(overrides))
     config = compose(command, overrides)
     module = importlib.import_module(f"aigc_cli.commands.{command}")
     return int(module.main(config, options))
@@ -95,7 +98,7 @@ def _resumed(options: Options) -> tuple[Options, tuple[str, ...]]:
     from aigc_cli.config.grammar import parse, prepare
 
     words = tuple(prepare("train", options.overrides))
-    refuse([several_values(parsed) for word in words if (parsed := parse(word)) and parsed.is_sweep_override()])
+    refuse(several_values(parsed) for word in words if (parsed := parse(word)) and parsed.is_sweep_override())
     return replace(options, overrides=words), tuple(word for word in words if word.startswith("outputs="))
 
 
@@ -103,9 +106,9 @@ def _show(command: str, overrides: Sequence[str], words: Words) -> int:
     from aigc_cli.config.compose import show
 
     if words.multirun:
-        raise ConfigError("--cfg shows one configuration, --multirun makes many", "leave one of them out")
+        raise ConfigError("--cfg and --multirun cannot be combined", "leave one of them out")
     if words.resume is not None:
-        raise ConfigError("--cfg shows a new configuration, --resume goes on with one", "read the run's config.yaml")
+        raise ConfigError("--cfg and --resume cannot be combined", "read the run's config.yaml")
     print(show(command, overrides, str(words.cfg)), end="")
     return EXIT_OK
 
@@ -127,14 +130,14 @@ def _completion(words: Words) -> int:
     _no_overrides(words.overrides, "completion")
     if len(words.names) != 1 or words.names[0] not in SHELLS:
         named = " ".join(words.names) or "no shell"
-        raise ConfigError(f"aigc completion: {named} is not a shell it knows", suggest(named, SHELLS))
+        raise ConfigError(f"aigc completion does not know {named}", suggest(named, SHELLS))
     print(script(words.names[0]), end="")
     return EXIT_OK
 
 
 def _no_overrides(overrides: Sequence[str], command: str) -> None:
     if overrides:
-        raise ConfigError(f"aigc {command} has no key for {overrides[0]}", f"see aigc {command} --help")
+        raise ConfigError(f"aigc {command} does not take {overrides[0]}", f"see aigc {command} --help")
 
 
 _COMMANDS = {

@@ -1,4 +1,4 @@
-"""What can go wrong, the exit code of each, and how the user is told.
+"""What can go wrong, the exit code of each, and messages to the user.
 
 Every error that a user can cause is an :class:`AigcError`: one line that says what and where, and one that says how
 to fix it. Anything else that reaches the top is a bug of ours (exit 1, with its traceback).
@@ -165,12 +165,12 @@ def as_user_error(error: Exception) -> AigcError | None:
         return dead_worker(first.strip())
     if first.startswith(_ONE_VALUE):
         return ConfigError(
-            "a batch norm was given a single item, which has no variance",
-            "give each process at least two: set trainer.batch_size= to two or more for each of trainer.devices=",
+            "a batch norm got a batch of one item, which has no variance",
+            "give each process two items or more: raise trainer.batch_size=, or lower trainer.devices=",
         )
     if type(error).__name__ in _LOST_JOB:
         return ResourceError(
-            "a process of the sweep was killed, and its job with it",
+            "a process of the sweep was killed together with its job",
             "most often the machine ran out of memory: run fewer jobs at a time, or use a smaller trainer.batch_size",
         )
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
@@ -180,7 +180,7 @@ def as_user_error(error: Exception) -> AigcError | None:
         )
     if isinstance(error, OSError) and error.errno in _SPENT:
         where = f"{error.filename}: " if error.filename else ""
-        return ResourceError(f"{where}{error.strerror}", "free some space, or name a place that you may write to")
+        return ResourceError(f"{where}{error.strerror}", "free some space, or choose a folder that you can write to")
     # Libraries written in other languages have types of their own for a full disk, all with the system's words.
     if any(words in text.lower() for words in _SPENT_WORDS):
         return ResourceError(first, "free some space or memory, and run the command again")

@@ -25,13 +25,13 @@ def path_of(word: str | Path) -> Path:
         ConfigError: no path can be written so.
     """
     if "\0" in str(word):
-        raise ConfigError(f"{str(word)!r} is no path: it holds a null byte", "name a file or a folder")
+        raise ConfigError(f"{str(word)!r} is not a path: it contains a null byte", "name a file or a folder")
     path = Path(os.path.expanduser(word))
     try:
         path.lstat()
     except OSError as error:
         if error.errno == errno.ENAMETOOLONG:
-            raise ConfigError(f"{str(word)[:40]}... is no path: {error.strerror}", "choose a shorter one") from None
+            raise ConfigError(f"{str(word)[:40]}... is not a path: {error.strerror}", "choose a shorter one") from None
     return path
 
 
@@ -82,7 +82,7 @@ def read_json(path: Path) -> Any:
 
     Raises:
         OSError: it cannot be read.
-        ValueError: it is no JSON, or is nested too deeply.
+        ValueError: it is not JSON, or is nested too deeply.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
@@ -106,8 +106,8 @@ _FIRST = {
     errno.EDQUOT: "free some of your quota, or ",
     errno.EFBIG: "raise the limit on file sizes (ulimit -f), or ",
     errno.EROFS: "it is read-only: ",
-    errno.EACCES: "you may not write there: ",
-    errno.EPERM: "you may not write there: ",
+    errno.EACCES: "you have no permission to write there: ",
+    errno.EPERM: "you have no permission to write there: ",
 }
 
 
@@ -124,7 +124,7 @@ def check_writable(folder: Path, elsewhere: str = _OF_RUNS) -> None:
     try:
         there = next(path for path in (folder, *folder.parents) if path.exists())
         if not there.is_dir():
-            raise NotADirectoryError(errno.ENOTDIR, f"{there} is no folder")
+            raise NotADirectoryError(errno.ENOTDIR, f"{there} is not a folder")
         TemporaryFile(dir=there).close()  # what permissions say is not all: they allow root to write to /proc
     except OSError as error:
         raise ResourceError(f"cannot write to {folder}: {error.strerror}", hint_for(error, elsewhere)) from error

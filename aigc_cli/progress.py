@@ -1,10 +1,10 @@
-"""Progress for people and for logs: a tqdm bar on a terminal, else a plain line now and then; always on stderr."""
+"""What people watch: a tqdm bar on a terminal, else a plain line now and then, both on stderr; and aligned tables."""
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Iterable, Iterator, Sequence, Sized
 from types import TracebackType
 from typing import Any, Generic, TypeVar, overload
 
@@ -62,7 +62,7 @@ class Progress(Generic[T]):
             self._tell()
 
     def write(self, line: str) -> None:
-        """A line of its own on stderr, above the bar where there is one."""
+        """Writes a line to stderr, above the bar where there is one."""
         if self._bar is not None:
             self._bar.write(line, file=sys.stderr)
         else:
@@ -119,13 +119,21 @@ def progress(
         what: an iterable to pass through; a total; or None where the total is not known.
         desc: what is being done, such as "sampling".
         unit: of what is counted, such as "images"; "B" is shown in MB.
-        initial: what was done before, for work that goes on where it stopped.
+        initial: what was done before, for work that resumes where it stopped.
         every: seconds between two lines where stderr is not a terminal.
     """
     if what is None or isinstance(what, int):
         return Progress(None, what, desc, unit, initial, every)
     total = len(what) if isinstance(what, Sized) else None
     return Progress(what, total, desc, unit, initial, every)
+
+
+def table(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Rows in aligned columns, a line each; a short row leaves its last columns empty."""
+    columns = max(map(len, rows), default=0)
+    padded = [[*row, *[""] * (columns - len(row))] for row in rows]
+    widths = [max(len(row[column]) for row in padded) for column in range(columns)]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in padded]
 
 
 def clock(seconds: float) -> str:

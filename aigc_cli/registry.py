@@ -12,6 +12,7 @@ group ``aigc_plugins``, and a module named with ``--plugin`` joins for one comma
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.metadata
 import importlib.util
@@ -65,7 +66,7 @@ def register(kind: str, name: str, config: type = object) -> Callable[[T], T]:
         known = _components.get((kind, name))
         if known is not None and _origin(known.build) != _origin(build):
             raise ConfigError(
-                f"two components call themselves {kind}={name}: {_origin(known.build)} and {_origin(build)}",
+                f"two components are registered as {kind}={name}: {_origin(known.build)} and {_origin(build)}",
                 "rename one of them",
             )
         _components[kind, name] = Component(kind, name, build, config)  # type: ignore[arg-type]
@@ -129,6 +130,7 @@ def find(kind: str, name: str) -> Component:
         raise no_such(kind, name, names(kind)) from None
 
 
+@functools.cache  # it reads the metadata of every package there is, and is asked for each key of a command line
 def plugin_entry_points() -> list[importlib.metadata.EntryPoint]:
     """The plugins of installed packages, read from their metadata without importing them."""
     return list(importlib.metadata.entry_points(group=ENTRY_POINT_GROUP))

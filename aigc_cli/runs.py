@@ -12,35 +12,35 @@ import math
 import os
 import platform
 import shlex
-import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from functools import cached_property
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from aigc_cli.config.schema import identity, load_yaml, save_yaml
+from aigc_cli.environment import environment
 from aigc_cli.errors import ConfigError, DataError, suggest, unreadable
 from aigc_cli.files import check_writable, path_of, read_json, resource_errors, write_atomically, write_json
 from aigc_cli.modalities.base import DataSpec, modality
 
 OUTPUTS = Path("outputs")
-_RECORDED = (
-    "aigc-cli", "torch", "torchvision", "torchmetrics", "torch-fidelity", "hydra-core", "numpy", "safetensors",
-    "tokenizers", "pillow",
-)  # fmt: skip
 
 
 class Run:
-    """A run directory."""
+    """A run directory.
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    Args:
+        path: The directory.
+        writes: Whether this process writes in it; of several that train together, only the main one does.
+    """
+
+    def __init__(self, path: Path, *, writes: bool = True) -> None:
+        self.path, self.writes = path, writes
 
     @property
     def name(self) -> str:
@@ -81,6 +81,8 @@ class Run:
         self, config: dict[str, Any], spec: DataSpec, files: Mapping[str, str] = MappingProxyType({})
     ) -> None:
         """Writes the configuration, its identity, what the model may know about the data, and a codec's `files`."""
+        if not self.writes:
+            return
         for name, content in files.items():
             write_atomically(self.path / name, content)
         save_yaml(self.path / "config.yaml", config)
@@ -99,8 +101,9 @@ class Run:
 
     def set_status(self, status: str, step: int) -> None:
         """Records how far the run is: "running", "complete", "stopped" or "failed"."""
-        with resource_errors(self.path):
-            write_json(self.path / "status.json", {"status": status, "step": step, "time": time.time()})
+        if self.writes:
+            with resource_errors(self.path):
+                write_json(self.path / "status.json", {"status": status, "step": step, "time": time.time()})
 
     def _status(self) -> dict[str, Any]:
         with suppress(OSError, ValueError):
@@ -137,6 +140,9 @@ class Run:
         Raises:
             ConfigError: another process holds it.
         """
+        if not self.writes:
+            yield
+            return
         with resource_errors(self.path):
             file = (self.path / "lock").open("a+")
         with file:
@@ -205,37 +211,6 @@ def _is_number(value: Any) -> bool:
         return False
 
 
-def versions() -> dict[str, str]:
-    """The versions of the packages that figures may depend on."""
-    found = {}
-    for package in _RECORDED:
-        with suppress(PackageNotFoundError):
-            found[package] = version(package)
-    return found
-
-
-def environment() -> dict[str, Any]:
-    """Versions, machine and git state, for ``env.json``."""
-    import torch
-
-    git = None
-    with suppress(OSError, subprocess.SubprocessError):
-        described = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=40"], capture_output=True, text=True, timeout=5
-        )
-        git = described.stdout.strip() or None
-    return {
-        "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "cpus": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
-        "versions": versions(),
-        "git": git,
-    }
-
-
 def create_run(config: dict[str, Any]) -> Run:
     """A new run directory, at ``run_dir`` or under ``outputs``; two runs never share one.
 
@@ -249,20 +224,21 @@ def create_run(config: dict[str, Any]) -> Run:
         path = path_of(config["run_dir"]).absolute()
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             resumable = (path / "config.yaml").exists()
-            hint = f"go on with `aigc train --resume {shlex.quote(str(path))}`, or name " if resumable else "name "
+            hint = f"resume it with `aigc train --resume {shlex.quote(str(path))}`, or name " if resumable else "name "
             raise ConfigError(f"run_dir={config['run_dir']} exists and is not empty", hint + "another folder")
         check_writable(path)
         with resource_errors(path):
             path.mkdir(parents=True, exist_ok=True)
     else:
-        path = _stamped(root.absolute() / f"{config['model']['name']}-{config['data']['name']}")
+        path = stamped_folder(root.absolute() / f"{config['model']['name']}-{config['data']['name']}")
     with resource_errors(root):
         root.mkdir(parents=True, exist_ok=True)
         _point_latest(root / "latest", path)
     return Run(path)
 
 
-def _stamped(parent: Path) -> Path:
+def stamped_folder(parent: Path) -> Path:
+    """A new folder under `parent`, named by the time; two that are made in the same second never share one."""
     with resource_errors(parent):
         parent.mkdir(parents=True, exist_ok=True)
         stamp = time.strftime("%Y-%m-%d_%H-%M-%S")
@@ -271,7 +247,7 @@ def _stamped(parent: Path) -> Path:
             with suppress(FileExistsError):
                 path.mkdir()  # fails where another process was first
                 return path
-    raise AssertionError("ten thousand runs in one second")
+    raise AssertionError("ten thousand folders in one second")
 
 
 def _point_latest(link: Path, target: Path) -> None:
@@ -298,7 +274,7 @@ def find_run(word: str, root: Path = OUTPUTS) -> Run:
     """The run that `word` names: a directory, ``latest``, ``<model>-<data>/<stamp>``, or a stamp alone.
 
     Raises:
-        ConfigError: there is none such.
+        ConfigError: there is none.
     """
     if word == "latest":
         link = root / "latest"
@@ -330,7 +306,7 @@ def list_runs(root: Path = OUTPUTS) -> list[Run]:
 
 
 def find_by_identity(config: dict[str, Any]) -> Run | None:
-    """The newest run under ``outputs`` with the same resolved configuration, whatever its status; None without one."""
+    """The newest run under ``outputs`` with the same resolved configuration, of any status; None without one."""
     wanted = identity(config)
     for run in reversed(list_runs(Path(config["outputs"]))):
         with suppress(OSError):

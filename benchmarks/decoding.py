@@ -20,9 +20,11 @@ from torch import Tensor
 from aigc_cli.config.compose import compose
 from aigc_cli.modalities.base import DataSpec
 from aigc_cli.modalities.tokenizers import SPECIALS
+from aigc_cli.models.base import Prompts
+from aigc_cli.models.build import build_model
+from aigc_cli.models.language_model import WritingControls
 from aigc_cli.models.transformer import DecoderLanguageModel
 from aigc_cli.randomness import Noise
-from aigc_cli.training.checkpoint import build_model
 
 VOCAB = 69  # that of Tiny Shakespeare
 
@@ -68,7 +70,8 @@ def main() -> None:
 
     def ours(temperature: float = 1.0) -> Tensor:
         noise = Noise(0, range(options.rows), device)
-        return model.sample(noise, prompt=prompts, max_tokens=options.tokens, temperature=temperature)
+        controls = WritingControls(max_tokens=options.tokens, temperature=temperature)
+        return model.sample(noise, controls, Prompts(prompts))
 
     clock = time.process_time if options.cpu_time else time.perf_counter
     times: dict[str, list[float]] = {"plain": [], "ours": []}

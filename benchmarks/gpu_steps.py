@@ -19,6 +19,7 @@ from itertools import count
 from typing import Any
 
 import torch
+from aigc_cli.commands.train_parts import prepare
 from gpu_kit import FAMILIES, TAIL, Kit
 from gpu_meter import Meter
 from plain_images import Pictures, endless, plain_gan, plain_vae
@@ -29,8 +30,6 @@ from transformer_step import Parts as TransformerParts
 from transformer_step import _plain as plain_transformer
 from turns import ENDLESS, Report, Turn, repeat, train
 
-from aigc_cli.commands.train import check_config
-from aigc_cli.commands.train_parts import prepare
 from aigc_cli.config.compose import compose
 from aigc_cli.config.schema import Options
 from aigc_cli.data import open_dataset
@@ -39,7 +38,8 @@ from aigc_cli.data.loader import Loader
 from aigc_cli.modalities.base import Batch, Codec, DataSpec
 from aigc_cli.modalities.tokenizers import PAD, SPECIALS
 from aigc_cli.models.base import Model
-from aigc_cli.training.checkpoint import build_model
+from aigc_cli.models.build import build_model
+from aigc_cli.training.build import check_config
 from aigc_cli.training.precision import Precision
 
 PEAK = 989e12  # FLOP/s of dense bf16

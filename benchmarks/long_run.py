@@ -27,7 +27,7 @@ from aigc_cli.config.compose import compose
 from aigc_cli.config.schema import Options
 from aigc_cli.training.checkpoint import CheckpointFolder
 from aigc_cli.training.journal import Journal
-from aigc_cli.training.saving import Saver
+from aigc_cli.training.saver import Saver
 from aigc_cli.training.trainer import Trainer
 
 EVERY = 100

@@ -16,10 +16,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from aigc_cli.data import open_dataset
-from aigc_cli.metrics.evaluation import Evaluator
+from aigc_cli.data.open import Splits
+from aigc_cli.metrics.evaluation import Evaluation
 from aigc_cli.metrics.extractors.base import Sources
-from aigc_cli.metrics.images import DatasetImages, GeneratedImages
+from aigc_cli.metrics.items import DatasetItems, SampledItems
+from aigc_cli.metrics.views import Views
+from aigc_cli.modalities.base import Batch, DataSpec
 from aigc_cli.randomness import generator
 
 LEVELS = 4
@@ -88,9 +90,8 @@ class Data:
 
     def __init__(self, values: Mapping[str, Any], device: torch.device) -> None:
         self.values, self.device = values, device
-        splits = {split: open_dataset(values, split) for split in ("train", "test")}  # type: ignore[arg-type]
-        self.open = splits.__getitem__
-        train, test = (splits[split].resident() for split in ("train", "test"))
+        self.splits = splits = Splits.of_config(values)
+        train, test = splits["train"].resident(), splits["test"].resident()
         assert train is not None
         assert test is not None
         assert test.labels is not None
@@ -100,11 +101,11 @@ class Data:
         self.classes = len(splits["train"].spec.classes)
 
 
-def stream(images: Tensor) -> GeneratedImages:
-    def batches(batch_size: int) -> Iterator[Tensor]:
-        yield from images.split(batch_size)
+def stream(images: Tensor) -> SampledItems:
+    def batches() -> Iterator[Batch]:
+        yield from map(Batch, images.split(128))
 
-    return GeneratedImages(batches, len(images), images.shape[1:])
+    return SampledItems(batches, len(images), DataSpec("image", tuple(images.shape[1:])))
 
 
 def curves(data: Data, n: int, reference: int | None = None) -> dict[str, list[dict[str, float]]]:
@@ -114,16 +115,16 @@ def curves(data: Data, n: int, reference: int | None = None) -> dict[str, list[d
     """
     metrics = {name: {"name": name, "extractor": EXTRACTOR, **own} for name, own in METRICS.items()}
     name = data.values["name"]
-    sources = Sources(device=data.device, data=name, open_split=data.open)
-    real = DatasetImages(data.open("train"), "train", name, reference)
-    evaluator = Evaluator(metrics, sources, real, stream(data.held_out[-n:]))
+    sources = Sources(device=data.device, splits=data.splits)
+    real = DatasetItems(data.splits["train"], "train", name, reference)
+    evaluation = Evaluation(metrics, Views(sources), real, stream(data.held_out[-n:]))
     images = data.held_out[:n]
     found: dict[str, list[dict[str, float]]] = {}
     for damage, spoil in DAMAGES.items():
         found[damage] = []
         for level in range(LEVELS):
-            results = evaluator.evaluate(stream(spoil(images, level, data)))
-            figures = {key: value for result in results for key, value in result.generated.figures.items()}
+            records = evaluation.of(stream(spoil(images, level, data)))
+            figures = {key: value for record in records for key, value in record.generated.figures.items()}
             found[damage].append({key: figures[key] for key in FIGURES})
     return found
 

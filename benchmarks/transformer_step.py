@@ -27,11 +27,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 from turns import ENDLESS, Report, Turn, measure, parser, repeat, show, train
 
-from aigc_cli.commands.train import check_config
 from aigc_cli.config.compose import compose
 from aigc_cli.data import open_dataset
 from aigc_cli.data.loader import Loader
-from aigc_cli.training.checkpoint import build_model
+from aigc_cli.models.build import build_model
+from aigc_cli.training.build import check_config
 from aigc_cli.training.memory import keep_freed_memory
 from aigc_cli.training.optimizers import build_optimizers
 

@@ -15,10 +15,10 @@ from typing import Any
 
 import torch
 
-from aigc_cli.commands.train import check_config
 from aigc_cli.data.loader import Loader
 from aigc_cli.models.base import Model
 from aigc_cli.runs import Run
+from aigc_cli.training.build import check_config
 from aigc_cli.training.settings import Hooks
 from aigc_cli.training.trainer import Trainer
 

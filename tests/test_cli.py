@@ -110,6 +110,14 @@ def test_a_command_gets_its_configuration_and_options(stand_in: Any) -> None:
     assert recorder.options.overrides[0] == "n=10"
 
 
+def test_a_new_run_is_told_which_recipe_applies(stand_in: Any) -> None:
+    recorder = stand_in()
+    assert main(["train", "model=vae", "optimizer=sgd"]) == 0
+    assert recorder.options.recipe == ("recipe/vae_digits.yaml",)
+    assert main(["train", "--resume", "model=vae"]) == 0
+    assert recorder.options.recipe == ()
+
+
 def test_eval_with_a_flag_or_a_key_is_the_same(stand_in: Any) -> None:
     recorder = stand_in()
     main(["eval", "--metric", "fid"])

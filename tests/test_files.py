@@ -42,7 +42,7 @@ def test_a_place_that_takes_no_files_is_found_out_beforehand(tmp_path):
     check_writable(tmp_path / "not" / "there", "with out=")
     assert not list(tmp_path.iterdir())
     (tmp_path / "file").touch()
-    for folder, named in ((tmp_path / "file" / "in it", "file is no folder"), (tmp_path / ("a" * 300), "too long")):
+    for folder, named in ((tmp_path / "file" / "in it", "file is not a folder"), (tmp_path / ("a" * 300), "too long")):
         with pytest.raises(ResourceError, match=named) as caught:
             check_writable(folder, "with out=")
         assert caught.value.hint == "choose another folder with out="
@@ -61,5 +61,5 @@ def test_a_word_is_a_path(monkeypatch):
     assert path_of("~nobody~here/a") == Path("~nobody~here/a")
     with pytest.raises(ConfigError, match="null byte"):
         path_of("a\0b")
-    with pytest.raises(ConfigError, match="is no path: File name too long"):
+    with pytest.raises(ConfigError, match="is not a path: File name too long"):
         path_of("a" * 300)

@@ -12,19 +12,20 @@ import aigc_cli
 PACKAGE = Path(aigc_cli.__file__).parent
 #: Each layer may import itself and those before it; what shares a line is one layer. A folder stands for all in it.
 LAYERS = (
-    ("errors", "registry", "randomness", "progress", "files"),
+    ("errors", "registry", "randomness", "progress", "files", "environment"),
     ("config",),
     ("nn",),
     ("modalities", "runs", "data"),
     ("models",),
     ("training",),
     ("sampling", "metrics"),
+    ("monitor",),
     ("commands",),
     ("cli",),
     ("__main__",),
 )
 #: Imports that still climb, until what they name has moved down.
-CLIMBS = {(Path("modalities/image_files.py"), "metrics")}
+CLIMBS: set[tuple[Path, str]] = set()
 RANK = {part: rank for rank, layer in enumerate(LAYERS) for part in layer}
 HEAVY = ("torch", "torchvision", "torchmetrics", "torch_fidelity", "sklearn", "matplotlib", "pyarrow", "scipy")
 MODULES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py") if "configs" not in path.parts)

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from aigc_cli.progress import clock, progress
+from aigc_cli.progress import clock, progress, table
 
 
 class Terminal(io.StringIO):
@@ -58,3 +58,8 @@ def test_bytes_and_unknown_totals(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(("seconds", "text"), [(5.4, "5 s"), (65, "1 min 05 s"), (3600, "1 h 00 min")])
 def test_clock(seconds: float, text: str) -> None:
     assert clock(seconds) == text
+
+
+def test_a_table_is_aligned() -> None:
+    assert table([["a", "b", "c"], ["1", "xx"], ["22", "y"]]) == ["a   b   c", "1   xx", "22  y"]
+    assert table([]) == []

@@ -3,6 +3,7 @@
 import os
 import re
 import shlex
+import shutil
 import warnings
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from PIL import Image
 from aigc_cli.cli import main
 
 ROOT = Path(__file__).resolve().parents[1]
+SIGNALS = ROOT / "tests" / "plugins" / "signals"
 PAGES = {path.stem: path.read_text() for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]}
 #: Each once, in the order of the pages: what a page resumes, samples or evaluates was trained by those before it.
 COMMANDS = list(
@@ -41,9 +43,12 @@ def home(tmp_path_factory):
         (folder / place).mkdir()
         for i in range(12):
             Image.effect_noise((80, 70), 60 + i).save(folder / place / f"{i}.png")
+    shutil.copytree(SIGNALS, folder, dirs_exist_ok=True)
     (folder / "my_data.py").write_text(fence("python", "@register"))
-    (folder / "configs" / "data").mkdir(parents=True)
-    (folder / "configs" / "data" / "discs.yaml").write_text(fence("yaml", "name: discs"))
+    (folder / "my_flow.py").write_text(fence("python", "class MyFlow(Model)"))
+    for kind, name in (("data", "discs"), ("model", "my_flow")):
+        (folder / "configs" / kind).mkdir(exist_ok=True)
+        (folder / "configs" / kind / f"{name}.yaml").write_text(fence("yaml", f"name: {name}"))
     before = Path.cwd()
     os.chdir(folder)
     with pytest.MonkeyPatch.context() as patch:
@@ -86,6 +91,13 @@ def test_it_runs(line, home, request, capsys):
             warnings.simplefilter("ignore")  # optuna 2 uses names that sqlalchemy 2 has moved
         code = main([*small(line, shared, home), *weights])
     assert code == 0, capsys.readouterr().err
+
+
+def test_the_pieces_of_the_plugin_are_its_own():
+    section, whole = PAGES["extend"].split("## A modality")[1], (SIGNALS / "signals.py").read_text()
+    pieces = re.findall(r"```python\n(.*?)```", section, flags=re.DOTALL)
+    assert len(pieces) > 3
+    assert all(piece in whole for piece in pieces)
 
 
 def test_the_exit_codes_are_the_ones_told():

@@ -21,6 +21,8 @@ WRONG = [
     ("train lr=1e-4", 2, ["did you mean optimizer.lr?"]),
     ("train optimizer.generator.lrr=1", 2, ["did you mean optimizer.generator.lr?"]),
     ("train experiment=nothing", 2, ["nothing"]),
+    ("train metric=fd", 2, ["there is no key metric"]),
+    ("eval metric=[]", 2, ["metric="]),
     ("eval --metric fidd", 2, ["fidd", "fid"]),
     ("ls modles", 2, ["modles", "models"]),
     ("train --cfg jobb", 2, ["did you mean job?"]),

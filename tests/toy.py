@@ -15,11 +15,12 @@ from aigc_cli.config.compose import compose
 from aigc_cli.config.schema import STRICT
 from aigc_cli.modalities.base import Batch, DataSpec
 from aigc_cli.models.base import Losses
-from aigc_cli.models.latent import LatentControls, LatentModel, Mode, check_conditional
+from aigc_cli.models.build import build_model
+from aigc_cli.models.latent import LatentControls, LatentModel, check_conditional
 from aigc_cli.randomness import Noise
 from aigc_cli.registry import Component
 from aigc_cli.runs import Run, create_run
-from aigc_cli.training.checkpoint import CheckpointFolder, build_model
+from aigc_cli.training.checkpoint import CheckpointFolder
 
 SIZE = 8
 LATENT = 4
@@ -41,9 +42,9 @@ class ToyControls(LatentControls):
 class Toy(LatentModel):
     """The latent is the brightness of each quarter of an image, weighted; what it decodes is four flat quarters."""
 
-    modalities = ("image",)
+    can = frozenset({"sample", "latents", "decode", "encode", "score"})
+    layouts = frozenset({"map"})
     controls: ClassVar[type] = ToyControls
-    modes: ClassVar[tuple[Mode, ...]] = ("sample", "reconstruct", "interpolate", "traverse")
 
     def __init__(self, config: ToyConfig, spec: DataSpec) -> None:
         super().__init__(spec)
@@ -57,9 +58,9 @@ class Toy(LatentModel):
         made = self.decode(latents + torch.randn_like(latents), batch.labels if self.conditional else None)
         return {"loss": (made - batch.content).square().mean()}
 
-    def latents(self, noise: Noise, **controls: Any) -> Tensor:
-        drawn = noise.normal(LATENT) * controls["temperature"]
-        if controls["prior"] == "normal":
+    def latents(self, noise: Noise, controls: ToyControls) -> Tensor:
+        drawn = noise.normal(LATENT) * controls.temperature
+        if controls.prior == "normal":
             return drawn
         assert self.fitted is not None
         return 0.01 * drawn + self.fitted
@@ -79,8 +80,8 @@ class Toy(LatentModel):
         assert len(batch) == len(noise)
         return {"nelbo": batch.content.square().mean(dim=(1, 2, 3)) + noise.normal()}
 
-    def prepare(self, items: Iterable[Batch], **controls: Any) -> None:
-        if controls["prior"] == "fitted":
+    def prepare(self, items: Iterable[Batch], controls: ToyControls) -> None:
+        if controls.prior == "fitted":
             found = torch.cat([self.encode(batch) for batch in items])
             self.read, self.fitted = len(found), found.mean(dim=0)
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -11,20 +13,22 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from aigc_cli.config.schema import STRICT, Options, check
-from aigc_cli.errors import ConfigError, say, say_plainly
+from aigc_cli.errors import ConfigError, say_plainly, warn
 from aigc_cli.files import path_of, shown
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from torch import Tensor
 
-    from aigc_cli.commands.embedding import Line, Read
-    from aigc_cli.training.checkpoint import Restored
+    from aigc_cli.modalities.text_lines import Lines
+    from aigc_cli.training.restore import Restored
 
 #: The folder within a run that vectors land in where ``out`` names no other place.
 EMBEDDINGS = "embeddings"
 _WIDTH = 72  # characters of a line that are shown
+_AT_ONCE = 1024  # rows whose similarities to all others are held at once
 
-Neighbours = list[list[tuple[int, float]]]
+#: By the number of a line the others next to it, each with the cosine of the angle between the two, the nearest first.
+Neighbours = dict[int, list[tuple[int, float]]]
 
 
 @dataclass(config=STRICT, frozen=True, kw_only=True)
@@ -44,15 +48,13 @@ class EmbedConfig:
 
 def main(config: dict[str, Any], options: Options) -> int:
     """Embeds as `config` says; the exit code."""
-    from aigc_cli.commands.embedding import Read, embed, nearest, write_vectors
     from aigc_cli.files import check_writable, resource_errors
     from aigc_cli.runs import find_run
-    from aigc_cli.training.checkpoint import restore_model
+    from aigc_cli.training.restore import restore_model
 
     settings: EmbedConfig = check("", EmbedConfig, config)
-    read = Read()
-    lines = _lines(settings, read)
-    if settings.neighbours is not None and len(lines) == 1:
+    lines = _lines(settings)
+    if settings.neighbours is not None and len(lines.texts) == 1:
         raise ConfigError(f"neighbours={settings.neighbours} needs other lines, and there is one", "give it a file")
     if settings.out is not None:
         _check_out(path_of(settings.out), settings.overwrite)
@@ -60,41 +62,41 @@ def main(config: dict[str, Any], options: Options) -> int:
     print(f"embedding by {restored.run.name}, step {restored.step}, on {restored.device}", file=sys.stderr)
     out = _out(settings, restored)
     check_writable(out.parent, "with out=")
-    vectors = embed(restored, lines, read, settings.batch_size)
-    for warning in read.warnings(restored.spec.shape[0] - 1):
-        say(f"warning: {warning}")
+    vectors = embed(restored, lines, settings.batch_size)
+    for warning in lines.warnings(restored.spec.shape[0] - 1):
+        warn(warning)
     record = {
         "run": restored.run.name, "step": restored.step, "model_checksum": restored.checksum,
-        "n": len(lines), "width": vectors.shape[1],
+        "n": len(vectors), "width": vectors.shape[1],
     }  # fmt: skip
     with resource_errors(out, "with out="):
         out.parent.mkdir(parents=True, exist_ok=True)
-        write_vectors(out, vectors, lines, json.dumps(record))
-    near = nearest(vectors, settings.neighbours) if settings.neighbours is not None else None
+        write_vectors(out, vectors, lines.texts, json.dumps(record))
+    near = None if settings.neighbours is None else nearest(vectors, list(lines.texts), settings.neighbours)
     if options.json:
-        print(json.dumps({"out": str(out), **record, **_as_json(near, lines)}))
+        print(json.dumps({"out": str(out), **record, **({} if near is None else {"neighbours": _as_json(near)})}))
     else:
-        _report(out, restored, vectors.shape, lines, near)
+        _report(out, restored, vectors.shape, lines.texts, near or {})
     return 0
 
 
-def _lines(settings: EmbedConfig, read: Read) -> list[Line]:
-    from aigc_cli.commands.embedding import Line, lines_of_file
+def _lines(settings: EmbedConfig) -> Lines:
+    from aigc_cli.modalities.text_lines import Lines
 
     if (settings.input is None) == (settings.text is None):
         what = "neither a file nor a text" if settings.input is None else "both a file and a text"
         raise ConfigError(f"aigc embed was given {what}", 'write aigc embed FILE, or aigc embed text="..."')
     if settings.input is not None:
-        return lines_of_file(path_of(settings.input), read)
+        return Lines.of_file(path_of(settings.input))
     assert settings.text is not None
     if not settings.text.strip():
         raise ConfigError("text= is empty", 'write for example text="a few words"')
-    return [Line(1, settings.text)]
+    return Lines({1: settings.text})
 
 
 def _check_out(out: Path, overwrite: bool) -> None:
     if out.suffix != ".npz":
-        raise ConfigError(f"out={out} is no .npz, which is what is written", f"write out={out}.npz")
+        raise ConfigError(f"out={out} does not end in .npz", f"write out={out}.npz")
     if out.is_dir() or (out.exists() and not overwrite):
         raise ConfigError(f"out={out} exists", "choose another, or replace a file with overwrite=true")
 
@@ -107,24 +109,80 @@ def _out(settings: EmbedConfig, restored: Restored) -> Path:
     return restored.run.path / EMBEDDINGS / f"step-{restored.step}-{name}.npz"
 
 
-def _as_json(near: Neighbours | None, lines: Sequence[Line]) -> dict[str, Any]:
-    if near is None:
-        return {}
-    named = [[{"line": lines[place].number, "cosine": cosine} for place, cosine in row] for row in near]
-    return {"neighbours": {lines[place].number: row for place, row in enumerate(named)}}
+def embed(restored: Restored, lines: Lines, batch_size: int) -> Tensor:
+    """A vector for each line, float32 (n, width), on the CPU.
+
+    Raises:
+        ConfigError: the model gives no vectors, or is not of text.
+    """
+    import torch
+
+    from aigc_cli.modalities.base import Batch
+    from aigc_cli.models.language_model import padded
+
+    spec, model, name = restored.spec, restored.model, restored.run.name
+    if not restored.codec.readable or spec.source is not None:
+        raise ConfigError(f"aigc embed reads text, and {name} is of {spec.kind}", "name a run on text")
+    if "encode" not in model.can:
+        raise ConfigError(f"{name} gives no vectors: its model has no encoder", "name a run of model=bert")
+    rows = lines.tokens(restored.codec, spec.shape[0] - 1, whole="decode" in model.can)
+    vectors = []
+    with torch.inference_mode():
+        for first in range(0, len(rows), batch_size):
+            content = padded(rows[first : first + batch_size], spec.special("pad") or 0, restored.device)
+            vectors.append(model.encode(Batch(content)).float().cpu())
+    found = torch.cat(vectors)
+    if not bool(torch.isfinite(found).all()):
+        worst = list(lines.texts)[int((~torch.isfinite(found)).any(1).nonzero()[0])]
+        raise ConfigError(f"line {worst} is too short for {name} to give it a vector", "leave it out")
+    return found
 
 
-def _report(
-    out: Path, restored: Restored, size: Sequence[int], lines: Sequence[Line], near: Neighbours | None
-) -> None:  # fmt: skip
-    for line, row in zip(lines, near or [], strict=False):
-        say_plainly(f"{line.number:>6}         {_short(line)}")
-        for place, cosine in row:
-            say_plainly(f"        {cosine:6.3f}  {lines[place].number:>6}  {_short(lines[place])}")
+def nearest(vectors: Tensor, numbers: Sequence[int], count: int) -> Neighbours:
+    """For each of the lines, by the vectors (n, width), the `count` others at the smallest angle to it."""
+    import torch
+
+    directions = torch.nn.functional.normalize(vectors.double(), dim=1)
+    found = []
+    for first in range(0, len(directions), _AT_ONCE):
+        cosines = directions[first : first + _AT_ONCE] @ directions.T
+        own = torch.arange(len(cosines))
+        cosines[own, first + own] = -torch.inf
+        values, places = cosines.topk(min(count, len(directions) - 1), dim=1)
+        found += [list(zip(*row, strict=True)) for row in zip(places.tolist(), values.tolist(), strict=True)]
+    return {numbers[row]: [(numbers[place], cosine) for place, cosine in near] for row, near in enumerate(found)}
+
+
+def write_vectors(path: Path, vectors: Tensor, texts: Mapping[int, str], provenance: str) -> None:
+    """An .npz that needs no pickle: ``vectors`` (n, width) float32, the number ``lines`` (n,) int64 and the ``sha256``
+    (n,) of each line, and as JSON text the ``provenance``."""
+    import numpy as np
+
+    from aigc_cli.files import replacing
+
+    arrays: dict[str, Any] = {
+        "vectors": vectors.numpy(),
+        "lines": np.array(list(texts), dtype=np.int64),
+        "sha256": np.array([hashlib.sha256(text.encode("utf-8", "replace")).hexdigest() for text in texts.values()]),
+        "provenance": np.array(provenance),
+    }
+    with replacing(path) as part, part.open("wb") as file:
+        np.savez(file, **arrays)
+
+
+def _as_json(near: Neighbours) -> dict[int, list[dict[str, float]]]:
+    return {number: [{"line": other, "cosine": cosine} for other, cosine in row] for number, row in near.items()}
+
+
+def _report(out: Path, restored: Restored, size: Sequence[int], texts: Mapping[int, str], near: Neighbours) -> None:
+    for number, row in near.items():
+        say_plainly(f"{number:>6}         {_short(texts[number])}")
+        for other, cosine in row:
+            say_plainly(f"        {cosine:6.3f}  {other:>6}  {_short(texts[other])}")
     vectors = "1 vector" if size[0] == 1 else f"{size[0]} vectors"
     print(f"{vectors} of {size[1]} numbers, by {restored.run.name}, step {restored.step}")
     print(f"  {shown(out)}")
 
 
-def _short(line: Line) -> str:
-    return line.text if len(line.text) <= _WIDTH else line.text[: _WIDTH - 3] + "..."
+def _short(text: str) -> str:
+    return text if len(text) <= _WIDTH else text[: _WIDTH - 3] + "..."

@@ -1,63 +1,41 @@
-"""``aigc eval``: figures of a run or of files, each with its conditions and its floor."""
+"""``aigc eval``: scores of a run or of files, each with its conditions and its baseline."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Any
 
-from pydantic import Field
-from pydantic.dataclasses import dataclass
-
-from aigc_cli.config.schema import STRICT, Options, check
-from aigc_cli.data.base import Split
+from aigc_cli.commands.compare import compare
+from aigc_cli.commands.eval_config import (
+    EvalConfig,
+    check_no_controls,
+    records_folder,
+    run_of,
+    warn_of_idle,
+)
+from aigc_cli.commands.eval_setting import Setting, open_setting, with_usual_metrics
+from aigc_cli.commands.eval_sides import Sides, evaluated
+from aigc_cli.commands.stats import write_stats
+from aigc_cli.config.schema import Options, check
 from aigc_cli.errors import ConfigError
 from aigc_cli.files import path_of
+from aigc_cli.metrics.base import kind_of
+from aigc_cli.metrics.report import describe, write
+from aigc_cli.metrics.subject import FilesSubject
+from aigc_cli.modalities.base import modality
+from aigc_cli.training.precision import resolve_device
 
-if TYPE_CHECKING:
-    from aigc_cli.metrics.report import Sides
-    from aigc_cli.metrics.result import Result
-    from aigc_cli.runs import Run
-
-
-#: A word that is left empty names the current folder to Python, which nobody means.
-Named = Annotated[str, Field(min_length=1)]
-
-
-@dataclass(config=STRICT, frozen=True, kw_only=True)
-class EvalConfig:
-    """See ``configs/eval.yaml``."""
-
-    task: Literal["measure", "compare", "stats"]
-    run: Named
-    metric: dict[str, dict[str, Any]]
-    n: Annotated[int, Field(ge=1)] | None
-    seed: Annotated[int, Field(ge=0)]
-    seeds: Annotated[int, Field(ge=1)] | None
-    split: Split
-    step: Annotated[int, Field(ge=0)] | Literal["best"] | None
-    reference: Named | None
-    extractor: Named | None
-    backbone: Named | None
-    weights: Named | None
-    resize: Literal["tf_bilinear", "clean"] | None
-    dtype: Literal["float32", "bfloat16"]
-    fake: Named | None
-    real: Named | None
-    held_out: Named | None
-    out: Named | None
-    batch_size: Annotated[int, Field(ge=1)] | None
-    device: str
-    data: dict[str, Any]
-    controls: dict[str, Any]
+_EXAMPLE = "for example --metric bleu fake=translations.txt real=references.txt"
 
 
 def main(config: dict[str, Any], options: Options) -> int:
-    """Evaluates, prints the figures, and writes each metric's to a file of its own.
+    """Evaluates, prints the scores, and writes each metric's to a file of its own.
 
     Raises:
         ConfigError: words that fit nothing.
-        DataError: images, weights or a checkpoint that are missing, too few, or cannot be trusted; no figure is given.
+        DataError: items, weights or a checkpoint that are missing, too few, or cannot be trusted; no score is given.
     """
     asked: EvalConfig = check("", EvalConfig, {**config, "data": config["data"] or {}})
     if not asked.metric:
@@ -65,12 +43,8 @@ def main(config: dict[str, Any], options: Options) -> int:
     if asked.out is not None:
         _check_place(path_of(asked.out), is_file=asked.task == "stats")
     if asked.task == "stats":
-        from aigc_cli.commands.eval_stats import write_stats
-
         return write_stats(asked, options)
     if asked.task == "compare":
-        from aigc_cli.commands.eval_compare import compare
-
         return compare(asked, options)
     return _measure(asked, options)
 
@@ -80,84 +54,57 @@ def _check_place(out: Path, *, is_file: bool) -> None:
     folder = out.parent if is_file else out
     there = next((path for path in (folder, *folder.parents) if path.exists()), folder)
     if not there.is_dir() or (is_file and out.is_dir()):
-        what = f"{out} is a folder" if there.is_dir() else f"{there} is no folder"
+        what = f"{out} is a folder" if there.is_dir() else f"{there} is not a folder"
         raise ConfigError(f"out={out} cannot be written: {what}", "choose another place with out=")
 
 
 def _measure(asked: EvalConfig, options: Options) -> int:
-    from aigc_cli.commands.eval_kinds import by_kind
-    from aigc_cli.commands.eval_text import measure_text
-    from aigc_cli.commands.eval_text_run import text_run
-    from aigc_cli.commands.eval_words import records_folder
-
-    run = text_run(asked)
-    if run is not None:
-        return _measure_text_run(run, asked, options)
-    kinds = by_kind(asked.metric)
-    if kinds.fills:
-        raise ConfigError(f"{next(iter(kinds.fills))} is for runs of text", "name such a run with run=, and no fake=")
-    if kinds.text:
-        if kinds.others:
-            raise ConfigError(
-                f"{kinds.others[0]} measures images and {next(iter(kinds.text))} text", "ask for one of them at a time"
-            )
-        folder = records_folder(asked)
-        return tell(asked, options, [measure_text(asked, kinds.text)], name=None, folder=folder)
-    from aigc_cli.commands.eval_model import measure_model
-    from aigc_cli.commands.evaluating import measure_features, open_setting
-
-    setting = open_setting(asked, options)
+    run = None if asked.fake is not None else run_of(asked)
+    asked = with_usual_metrics(asked, options, [] if run is None else [run])
+    if run is None and any(kind_of(name).of_text() for name in asked.metric):
+        setting, sides = _texts(asked)
+    else:
+        setting, sides = open_setting(asked, options, run), None
     folder = records_folder(asked, setting.run)
-    told = []
-    if kinds.features:
-        told.append(measure_features(setting, kinds.features))
-    if kinds.of_model:
-        told += measure_model(setting, kinds)
-    return tell(asked, options, told, name=None if setting.run is None else setting.run.name, device=setting.device,
-                folder=folder,
-                following=None if setting.run is None else f"aigc sample run={setting.run.word}")  # fmt: skip
-
-
-def _measure_text_run(run: Run, asked: EvalConfig, options: Options) -> int:
-    from aigc_cli.commands.eval_kinds import by_kind
-    from aigc_cli.commands.eval_text_run import measure_text_run, with_usual_metrics
-    from aigc_cli.commands.eval_words import records_folder
-    from aigc_cli.commands.evaluating import open_setting
-
-    folder = records_folder(asked, run)
-    setting = open_setting(with_usual_metrics([run], asked, options), options, run)
-    told = measure_text_run(setting, by_kind(setting.asked.metric))
-    return tell(setting.asked, options, told, name=run.name, device=setting.device, folder=folder,
-                following=f"aigc sample run={run.word}")  # fmt: skip
-
-
-def tell(
-    asked: EvalConfig,
-    options: Options,
-    told: list[tuple[list[Result], Sides]],
-    *,
-    name: str | None,
-    device: Any = "cpu",
-    folder: Path | None = None,
-    following: str | None = None,
-) -> int:
-    """Prints results with the sides they are of, and writes a file for each where there is a folder for them."""
-    from aigc_cli.metrics.report import describe, write
-    from aigc_cli.metrics.stamp import record
-
-    records, files, texts = [], [], []
-    for results, sides in told:
-        own = []
-        for result in results:
-            made = record(result, sides, str(device), dtype=asked.dtype)
-            own += [] if folder is None else write(made, folder, result.gallery)
-            records.append(made)
-        files += own
-        texts.append(describe(results, sides, name, own))
+    records = evaluated(setting, sides)
+    files = [] if folder is None else [file for record in records for file in write(record, folder)]
     if options.json:
-        print(json.dumps({"results": records, "files": [str(file) for file in files]}, ensure_ascii=False))
+        plain = [record.plain_json() for record in records]
+        print(json.dumps({"results": plain, "files": [str(file) for file in files]}, ensure_ascii=False))
         return 0
-    print("\n\n".join(texts))
-    if following is not None:
-        print(f"next: {following}")
+    print(describe(records, files))
+    if setting.run is not None:
+        print(f"next: aigc sample run={setting.run.word}")
     return 0
+
+
+def _texts(asked: EvalConfig) -> tuple[Setting, Sides]:
+    """The lines of ``fake=``, against those of ``real=`` where a metric needs them.
+
+    Raises:
+        ConfigError: a file is not named, or not there, or has fewer lines than ``n=``.
+        DataError: a file is not UTF-8 text, or is empty.
+    """
+    other = next((name for name in asked.metric if not kind_of(name).of_text()), None)
+    name = next(name for name in asked.metric if kind_of(name).of_text())
+    if other is not None:
+        raise ConfigError(f"{name} measures text, and {other} does not", "ask for one of them at a time")
+    if asked.fake is None:
+        raise ConfigError(f"{name} measures text, and fake= names none", _EXAMPLE)
+    needing = next((name for name in asked.metric if set(kind_of(name).takes) != {"fake"}), None)
+    if needing is not None and asked.real is None:
+        raise ConfigError(f"{needing} needs a text to compare with, and real= names none", _EXAMPLE)
+    check_no_controls(asked)
+    idle = ("run", "data", "step", "seed", "seeds", "split", "reference", "held_out")
+    warn_of_idle(asked, *idle, *([] if needing else ["real"]))
+    text = modality("text")
+    fake = text.read(path_of(asked.fake))
+    real = None if asked.real is None else text.read(path_of(asked.real))
+    if asked.n is not None:
+        if asked.n > len(fake):
+            what = f"n={asked.n}: there are {len(fake):,} lines in {asked.fake}"
+            raise ConfigError(what, f"use n={len(fake)}, or no n=")
+        fake = fake.take(asked.n)
+    setting = Setting(replace(asked, seed=0), resolve_device("cpu"), None, None, False)
+    references = real if real is None or asked.n is None else real.take(asked.n)
+    return setting, Sides(FilesSubject(fake, references), real)

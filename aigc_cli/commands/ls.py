@@ -8,23 +8,24 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from aigc_cli.config.folders import command_keys, header, options
-from aigc_cli.errors import ConfigError, DataError, suggest
+from aigc_cli.errors import DataError, no_such
 from aigc_cli.files import path_of
+from aigc_cli.progress import table
 
 Row = dict[str, Any]
-_FIGURES = 4  # in a table
+_SHOWN = 4  # metrics of a run
 _UNITS = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))
 
 
 def main(names: Sequence[str], *, as_json: bool = False, outputs: str | None = None) -> int:
-    """Prints the lists in `names`, or all of them; `outputs` is the folder of the runs, null for the usual one.
+    """Prints the lists in `names`, or all of them; `outputs` is the folder of the runs, None for the usual one.
 
     Raises:
         ConfigError: there is no such list.
     """
     for name in names:
         if name not in _LISTS:
-            raise ConfigError(f"aigc ls: there is no list of {name!r}", suggest(name, _LISTS))
+            raise no_such("list", name, _LISTS)
     found = {name: _LISTS[name](outputs) for name in names or _LISTS}
     if as_json:
         print(json.dumps(found[names[0]] if len(names) == 1 else found, indent=2, ensure_ascii=False))
@@ -32,7 +33,8 @@ def main(names: Sequence[str], *, as_json: bool = False, outputs: str | None = N
     for position, (name, rows) in enumerate(found.items()):
         if len(found) > 1:
             print(f"{chr(10) if position else ''}{name}")
-        print(table(_shown(rows), indent="  " if len(found) > 1 else "") or _EMPTY.get(name, "none"))
+        for line in table(_shown(rows)) or [_EMPTY.get(name, "none")]:
+            print(f"  {line}" if len(found) > 1 else line)
     return 0
 
 
@@ -65,32 +67,24 @@ def _run_row(run: Any) -> Row:
     return row
 
 
-def _shown(rows: Iterable[Row]) -> list[Row]:
-    """The rows as a person reads them."""
-    shown = []
+def _shown(rows: Sequence[Row]) -> list[list[str]]:
+    """The rows as a person reads them; those of runs below the names of their columns."""
+    if not rows or "status" not in rows[0]:
+        return [[row["name"], row["description"]] for row in rows]
+    shown = [["run", "status", "step", "age", "metrics"]]
     for row in rows:
-        if "status" not in row:
-            shown.append({"name": row["name"], "description": row["description"]})
-            continue
-        figures = row.get("figures", {})
-        last = "  ".join(f"{key} {figures[key]:.4g}" for key in headline(figures))
-        shown.append(
-            {
-                "run": row["name"],
-                "status": row["status"],
-                "step": f"{row['step']}/{row['steps']}" if "step" in row else "",
-                "age": age(row["age"]),
-                "figures": last or row.get("reason", ""),
-            }
-        )
+        values = row.get("figures", {})
+        last = "  ".join(f"{key} {values[key]:.4g}" for key in headline(values)) or row.get("reason", "")
+        step = f"{row['step']}/{row['steps']}" if "step" in row else ""
+        shown.append([row["name"], row["status"], step, age(row["age"]), last])
     return shown
 
 
 def headline(figures: Iterable[str]) -> list[str]:
-    """The names of the figures that say most about a run: held-out ones, else losses, else whatever there is."""
+    """The names of the metrics that say most about a run: held-out ones, else losses, else any."""
     names = list(dict.fromkeys(figures))
     held_out = [name for name in names if name.startswith("val/")]
-    return (held_out or [name for name in names if name.endswith("loss")] or names)[:_FIGURES]
+    return (held_out or [name for name in names if name.endswith("loss")] or names)[:_SHOWN]
 
 
 def age(seconds: float) -> str:
@@ -99,21 +93,6 @@ def age(seconds: float) -> str:
         if seconds >= size:
             return f"{int(seconds // size)} {unit}"
     return "0 s"
-
-
-def table(rows: Sequence[Row], *, header: bool | None = None, indent: str = "") -> str:
-    """Rows in aligned columns; with a header where there are more than two columns, unless told."""
-    if not rows:
-        return ""
-    columns = list(dict.fromkeys(key for row in rows for key in row))
-    lines = [[str(row.get(key, "")) for key in columns] for row in rows]
-    if header if header is not None else len(columns) > 2:
-        lines.insert(0, columns)
-    widths = [max(len(line[i]) for line in lines) for i in range(len(columns))]
-    return "\n".join(
-        indent + "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-        for line in lines
-    )
 
 
 _LISTS: dict[str, Callable[[str | None], list[Row]]] = {

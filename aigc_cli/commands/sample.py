@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from aigc_cli.modalities.prompts import Prompt
     from aigc_cli.modalities.samples import Provenance
     from aigc_cli.runs import Run
-    from aigc_cli.sampling.plans import Plan
-    from aigc_cli.training.checkpoint import Restored
+    from aigc_cli.sampling.request import Plan
+    from aigc_cli.training.restore import Restored
 
 #: The folder within a run that samples land in where ``out`` names no other.
 GENERATED = "generated"
@@ -64,18 +64,18 @@ class Written:
 
 def main(config: dict[str, Any], options: Options) -> int:
     """Samples as `config` says; the exit code."""
-    from aigc_cli.modalities.base import find_writer
+    from aigc_cli.modalities.writers import find_writer
     from aigc_cli.runs import find_run
-    from aigc_cli.sampling.controls import check_controls, field_values, named_values
-    from aigc_cli.training.checkpoint import restore_model
+    from aigc_cli.sampling.controls import check_controls, named_values
+    from aigc_cli.training.restore import restore_model
 
-    settings: SampleConfig = check("", SampleConfig, _as_words(config))
+    settings: SampleConfig = check("", SampleConfig, config)
     run = find_run(settings.run)
     controls = check_controls(run, settings.controls)
     format, writer = find_writer(run.spec.modality, settings.format)
     restored = restore_model(run, step=settings.step, device=settings.device)
     print(f"sampling {run.name}, step {restored.step}, on {restored.device}", file=sys.stderr)
-    plan = _plan(restored, settings, field_values(controls))
+    plan = _plan(restored, settings, controls, writer.usual)
     provenance = _provenance(restored, settings, format, named_values(controls), plan)
     usual = format == find_writer(run.spec.modality)[0]
     out = path_of(settings.out) if settings.out else default_out(run, provenance, usual)
@@ -88,37 +88,29 @@ def main(config: dict[str, Any], options: Options) -> int:
     return 0
 
 
-def _plan(restored: Restored, settings: SampleConfig, controls: Mapping[str, Any]) -> Plan:
-    """What is drawn, from a model that has seen what it needs for it."""
+def _plan(restored: Restored, settings: SampleConfig, controls: Any, usual: int) -> Plan:
+    """What is drawn."""
     from aigc_cli.data.open import Splits
-    from aigc_cli.sampling.plans import Request, plan
-    from aigc_cli.sampling.preparing import prepare
+    from aigc_cli.sampling.modes import plan
+    from aigc_cli.sampling.request import Request
 
     splits = Splits.of_run(restored.run, settings.data)
-    if controls.get("mode") != "reconstruct":
-        prepare(restored.model, lambda: splits["train"], controls, device=restored.device)
-    prompts = _prompts(settings, controls)
     request = Request(
-        model=restored.model,
-        codec=restored.codec,
-        controls=controls,
-        n=1 if settings.prompt_file and settings.n is None else settings.n,
-        seed=settings.seed,
-        device=restored.device,
-        held_out=splits.held_out,
-        prompts=prompts,
-    )
+        model=restored.model, codec=restored.codec, controls=controls, seed=settings.seed, device=restored.device,
+        n=1 if settings.prompt_file and settings.n is None else settings.n, usual=usual,
+        prompts=_prompts(restored, settings, controls), train=lambda: splits["train"], held_out=splits.held_out,
+    )  # fmt: skip
     return plan(request)
 
 
-def _prompts(settings: SampleConfig, controls: Mapping[str, Any]) -> list[Prompt]:
-    """What texts are to begin from: the words of the command line, or the lines of a file."""
+def _prompts(restored: Restored, settings: SampleConfig, controls: Any) -> list[Prompt]:
+    """What samples are to begin from: the words of the command line, or the lines of a file."""
     from aigc_cli.modalities.prompts import Prompt, read_prompts
 
-    typed = controls.get("prompt")
+    typed = getattr(controls, "prompt", None)
     if settings.prompt_file is None:
         return [] if typed is None else [Prompt(typed, "prompt=")]
-    if "prompt" not in controls:
+    if "prompt" not in restored.model.can:
         raise ConfigError(f"prompt_file={settings.prompt_file}: this model takes no prompts", "leave prompt_file= out")
     if typed is not None:
         raise ConfigError("prompt= and prompt_file= both say what to begin from", "leave one of them out")
@@ -165,16 +157,6 @@ def _slug(text: str, longest: int = 40) -> str:
     if plain == text and len(plain) <= longest:
         return plain
     return f"{plain[:longest]}-{hashlib.blake2b(text.encode(), digest_size=3).hexdigest()}"
-
-
-def _as_words(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The configuration with names as text: a run may be called 7, which the command line reads as a number."""
-    named = {
-        key: config[key]
-        for key in ("run", "out", "format", "device", "prompt_file")
-        if isinstance(config.get(key), int | float)
-    }
-    return {**config, **{key: str(value) for key, value in named.items()}}
 
 
 def _provenance(

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import functools
 import signal
-import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,8 +25,9 @@ from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, open_dict, read_write
 
 from aigc_cli.commands.sweep_table import collect, common_words, finish, new_row, read_rows
-from aigc_cli.config.compose import QUIET, Loader, audit, compose_raw, config_loader, plain
+from aigc_cli.config.compose import QUIET, audit, compose_raw, plain, recipes
 from aigc_cli.config.grammar import prepare, quote
+from aigc_cli.config.loader import Loader, config_loader
 from aigc_cli.config.schema import Options
 from aigc_cli.errors import (
     EXIT_INTERRUPTED,
@@ -92,7 +92,7 @@ def main(overrides: Sequence[str], options: Options) -> int:
     rows = collect(folder, grid)
     finish(folder, rows, options)
     if code:
-        say("stopped; the same command again skips the jobs that are complete and goes on with the others")
+        say("stopped; the same command again skips the jobs that are complete and resumes the others")
     return code or next((row["code"] for row in rows if row["status"] == "failed"), EXIT_OK)
 
 
@@ -137,22 +137,16 @@ def _expand(words: Sequence[str], master: DictConfig) -> list[list[str]] | None:
     try:
         return list(BasicSweeper.split_arguments(parsed, None)[0])
     except HydraException:
-        continuous = next(
-            word for word, override in zip([*params, *task], parsed, strict=True) if _continuous(override)
-        )
+        interval = next(word.input_line for word in parsed if word.is_sweep_override() and not word.is_discrete_sweep())
         raise ConfigError(
-            f"{continuous} is no list of values, and a grid needs one",
+            f"{interval} is not a list of values, and a grid needs one",
             "let an optimizer choose, with hydra/sweeper=optuna (pip install 'aigc-cli[sweep]')",
         ) from None
 
 
-def _continuous(override: Override) -> bool:
-    return override.is_sweep_override() and not override.is_discrete_sweep()
-
-
 def _check_all(jobs: Sequence[Sequence[str]]) -> list[dict[str, Any]]:
-    """The configuration of every job, fully checked."""
-    from aigc_cli.commands.train import check_config  # torch
+    """The configuration of every job, fully checked, so that no hours are spent on the first before the last fails."""
+    from aigc_cli.training.build import check_config  # torch
 
     common = common_words(jobs)
     configs = []
@@ -185,23 +179,17 @@ def _refuse_shared_run_dir(configs: Sequence[Mapping[str, Any]]) -> None:
 
 def _make_folder(master: DictConfig, config: Mapping[str, Any]) -> Path:
     """The sweep's own folder: ``hydra.sweep.dir`` where the user gave one, else ``<outputs>/sweeps/<stamp>``."""
-    given = [word for word in master.hydra.overrides.hydra if word.startswith("hydra.sweep.dir=")]
-    folder = Path(str(master.hydra.sweep.dir)) if given else Path(config["outputs"], "sweeps", _stamp())
-    folder = path_of(folder).absolute()
+    from aigc_cli.runs import stamped_folder
+
+    if _gives(master.hydra.overrides.hydra, "hydra.sweep.dir"):
+        folder = path_of(str(master.hydra.sweep.dir)).absolute()
+    else:
+        folder = stamped_folder(path_of(Path(config["outputs"], "sweeps")).absolute())
     with resource_errors(folder):
-        for attempt in range(10_000):
-            unique = folder if attempt == 0 else folder.with_name(f"{folder.name}-{attempt}")
-            with suppress(FileExistsError):
-                unique.mkdir(parents=True, exist_ok=bool(given))
-                (unique / "jobs").mkdir(exist_ok=True)
-                for row in (unique / "jobs").glob("*.json"):
-                    row.unlink()  # of an earlier sweep in the same folder
-                return unique
-    raise AssertionError("ten thousand sweeps in one second")
-
-
-def _stamp() -> str:
-    return time.strftime("%Y-%m-%d_%H-%M-%S")
+        (folder / "jobs").mkdir(parents=True, exist_ok=True)
+        for row in (folder / "jobs").glob("*.json"):
+            row.unlink()  # of an earlier sweep in the same folder
+    return folder
 
 
 # running them
@@ -259,7 +247,7 @@ def _job(plan: Plan, config: DictConfig) -> float | None:
         for module in plan.options.plugins:
             import_plugin(module)
         values = settled(plain("train", config))
-        options = replace(plan.options, overrides=tuple(words), job=number)
+        options = replace(plan.options, overrides=tuple(words), job=number, recipe=recipes(words))
         result = run_training(values, options)
         row |= {"status": result.status, "run": str(result.run.path.absolute()), "figures": result.figures}
         return result.objective

@@ -11,10 +11,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from aigc_cli.commands.ls import headline, table
+from aigc_cli.commands.ls import headline
 from aigc_cli.config.schema import Options
 from aigc_cli.errors import EXIT_OK
 from aigc_cli.files import resource_errors
+from aigc_cli.progress import table
 
 Row = dict[str, Any]
 
@@ -59,7 +60,7 @@ def finish(folder: Path, rows: Sequence[Row], options: Options) -> None:
     if options.json:
         print(json.dumps({"sweep": str(path), "jobs": rows}, indent=2, ensure_ascii=False))
         return
-    print(table(_table_rows(rows, figures), header=True))
+    print("\n".join(table(_table_rows(rows, figures))))
     print(f"sweep:       {os.path.relpath(path)}")
     best = folder / "optimization_results.yaml"
     if best.exists():
@@ -67,17 +68,14 @@ def finish(folder: Path, rows: Sequence[Row], options: Options) -> None:
     sys.stdout.flush()
 
 
-def _table_rows(rows: Sequence[Row], figures: Sequence[str]) -> list[dict[str, str]]:
-    """The rows with the words in which they differ, and the figures that matter most."""
+def _table_rows(rows: Sequence[Row], figures: Sequence[str]) -> list[list[str]]:
+    """The rows with the words in which they differ, and the metrics that matter most, below the names of columns."""
     common = common_words([row["overrides"] for row in rows])
     shown = headline(figures)
-    return [
-        {
-            "job": str(row["job"] + 1),
-            "words": " ".join(word for word in row["overrides"] if word not in common) or "-",
-            "status": row["status"],
-            **{key: f"{row['figures'][key]:.4g}" if key in row["figures"] else "" for key in shown},
-            "run": os.path.relpath(row["run"]) if row["run"] else "",
-        }
-        for row in rows
-    ]
+    table_rows = [["job", "words", "status", *shown, "run"]]
+    for row in rows:
+        words = " ".join(word for word in row["overrides"] if word not in common) or "-"
+        values = [f"{row['figures'][key]:.4g}" if key in row["figures"] else "" for key in shown]
+        run = os.path.relpath(row["run"]) if row["run"] else ""
+        table_rows.append([str(row["job"] + 1), words, row["status"], *values, run])
+    return table_rows

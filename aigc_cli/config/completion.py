@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable
-from contextlib import suppress
 from pathlib import Path
 
-from aigc_cli.config.folders import command_keys, groups, options, top_level_keys
-from aigc_cli.config.words import CFG_KINDS, COMMANDS, FLAGS, is_key_value
+from aigc_cli.config.folders import GLOBAL, command_keys, groups, keys_of, options
+from aigc_cli.config.words import CFG_KINDS, COMMANDS, FLAGS
 from aigc_cli.errors import AigcError
 
 SHELLS = ("bash",)
 _LISTS = ("models", "data", "metrics", "runs")
-_COMPOSED = ("train", "sample", "eval", "embed")
 
 _BASH = """\
 _aigc_complete() {
@@ -105,29 +103,20 @@ def _listed(prefix: str, value: str, names: Iterable[str]) -> list[str]:
 
 
 def _keys(command: str, before: list[str], word: str) -> list[str]:
-    """The keys one level below what is typed so far, as ``key=`` or ``section.``."""
-    if "." not in word and command in ("sample", "eval", "embed"):
-        return [f"{key}=" for key in top_level_keys(command) - {"controls"}]
-    config = _composed(command, [other for other in before if is_key_value(other)])
-    section, dot, _ = word.rpartition(".")
-    for part in section.split(".") if dot else ():
-        inner = config.get(part) if isinstance(config, dict) else None
-        config = inner if isinstance(inner, dict) else {}
-    found = [f"{section}{dot}{key}{'.' if isinstance(value, dict) and value else '='}" for key, value in config.items()]
-    return found if dot else [*found, *(f"{group}=" for group in groups(command))]
-
-
-def _composed(command: str, overrides: list[str]) -> dict[str, object]:
-    from aigc_cli.config.compose import compose
-
-    for words in (overrides, []):
-        with suppress(AigcError):
-            return compose(command, words)
-    return {}
+    """The keys one level below what is typed so far, as ``key=`` or ``section.``; of the parts that words chose."""
+    names = [name.removeprefix("defaults.") for name in command_keys(command) if not name.startswith("controls")]
+    for group in set(groups(command)) - set(GLOBAL):
+        chosen = [other.partition("=")[2] for other in before if other.startswith(f"{group}=")]
+        files = [path for name, path in options(group).items() if name in chosen or not chosen]
+        names += [f"{group}.{name}" for path in files for name in keys_of(path)]
+    section = word[: word.rfind(".") + 1]
+    below = [name.removeprefix(section) for name in names if name.startswith(section) and name != section[:-1]]
+    parts = {name.partition(".")[0] for name in below if "." in name}
+    return [f"{section}{part}." for part in parts] + [f"{section}{name}=" for name in below if "." not in name]
 
 
 def _hydra_options(group: str) -> list[str]:
-    from aigc_cli.config.compose import config_loader
+    from aigc_cli.config.loader import config_loader
 
     with config_loader() as loader:
         return list(loader.get_group_options(group))

@@ -10,7 +10,7 @@ import json
 import re
 import types
 import typing
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from aigc_cli.config.folders import groups, options
@@ -27,23 +27,24 @@ Problem = tuple[str, str]
 SECTIONS = ("model", "data", "optimizer", "trainer")
 #: What to do in place of choosing again what a run has chosen, for the commands that are given one.
 _INSTEAD = {
-    "sample": "the run has its own: data.root= says where it lies now, prompt_file=FILE names texts of yours, and aigc "
+    "sample": "the run has its own: data.root= says where it is now, prompt_file=FILE gives texts of yours, and aigc "
     "eval measures on other data",
     "embed": "leave it out: the run has its own",
 }
 _EXTRAS = {"hydra/launcher": "joblib", "hydra/sweeper": "optuna"}
 
 
-def refuse(problems: Sequence[Problem]) -> None:
-    """Raises one :class:`ConfigError` for all problems, if there are any."""
-    if problems:
-        messages, hints = zip(*problems, strict=True)
+def refuse(problems: Iterable[Problem | None]) -> None:
+    """Raises one :class:`ConfigError` for all problems, if there are any; None stands for what has none."""
+    found = [problem for problem in problems if problem is not None]
+    if found:
+        messages, hints = zip(*found, strict=True)
         raise ConfigError("; ".join(messages), "; ".join(dict.fromkeys(filter(None, hints))))
 
 
 def unreadable_word(word: str) -> Problem:
     """The problem of a word that Hydra's grammar makes no sense of."""
-    return f"{word!r} cannot be read", "write key=value; quote the value if it has odd characters"
+    return f"{word!r} cannot be read", "write key=value; quote a value with special characters"
 
 
 def several_values(word: Override) -> Problem:
@@ -57,17 +58,19 @@ def wrong_choice(command: str, word: Override, names: Sequence[str]) -> Problem 
     group, line, value = word.key_or_group, word.input_line, word.value()
     if command in _INSTEAD and group in SECTIONS:
         return f"{line}: aigc {command} does not choose the {group}", _INSTEAD[command]
+    if "/" not in group and group not in groups(command) and not word.is_add():
+        return f"there is no key {group}", suggest(group, groups(command))
     if group in SECTIONS and (value is None or word.is_delete()):
-        return f"{line} leaves no {group}", suggest("", names)
+        return f"{line} removes the {group}, which is needed", suggest("", names)
     if word.is_delete():
         return None
     if value is None:
-        return f"{line} names nothing", f"leave the word out, or write ~{group} to do without it"
+        return f"{line} has no value", f"leave it out, or write ~{group} to remove the default"
     for name in value if isinstance(value, list) else [value]:
         if not isinstance(name, dict) and name not in names:
             if _EXTRAS.get(group) == name:
                 return f"there is no {group} named {name!r}", "install it with: pip install 'aigc-cli[sweep]'"
-            error = no_such(group, str(name), names, f"there is none yet: put YAML files in ./configs/{group}")
+            error = no_such(group, str(name), names, f"add one as a YAML file in ./configs/{group}")
             return error.message, error.hint
     return None
 
@@ -76,7 +79,7 @@ def wrong_key(command: str, word: Override, known: Collection[str]) -> Problem |
     """The problem of a word that sets a key, where the configuration has the keys `known`; None where it has none."""
     key, line = word.key_or_group, str(word.input_line)
     if word.is_add() and not word.is_force_add() and key in known:
-        return f"{line}: there is a key {key} already", f"write it without the +: {line.lstrip('+')}"
+        return f"{line}: the key {key} exists already", f"write it without the +: {line.lstrip('+')}"
     if word.is_add() or word.is_force_add() or key in known:
         return None
     if "/" in key or "@" in line.partition("=")[0]:
@@ -89,7 +92,7 @@ def _nearest_key(command: str, key: str, known: Sequence[str]) -> str:
     section, _, last = key.rpartition(".")
     group, _, name = section.partition(".")
     if group in groups(command) and name in options(group):
-        return f"{name} is not among the metrics that are measured here: name it with {group}="
+        return f"{name} is not measured here: add it with {group}="
     own = [other for other in known if other.split(".")[0] != "hydra" or group == "hydra"]
     siblings = [other.rpartition(".")[2] for other in own if other.rpartition(".")[0] == section]
     close = nearest(last, siblings, count=2)
@@ -109,7 +112,7 @@ def wrong_composition(error: Exception) -> ConfigError:
     """The error behind an exception that Hydra, OmegaConf or YAML raised over a file, or over a value."""
     if hasattr(error, "problem_mark") or isinstance(error, UnicodeDecodeError):
         name = getattr(getattr(error, "problem_mark", None), "name", "a YAML file")
-        return ConfigError(f"{name} cannot be read: {yaml_reason(error)}", "correct the file there")
+        return ConfigError(f"{name} cannot be read: {yaml_reason(error)}", "fix the file")
     missing = getattr(error, "missing_cfg_file", None)
     if missing is not None:
         group, _, name = missing.rpartition("/")
@@ -119,7 +122,7 @@ def wrong_composition(error: Exception) -> ConfigError:
             f"{place} {group}={name}, which does not exist", suggest(name, getattr(error, "options", []))
         )
     cause = error.__cause__ if error.__cause__ is not None and not str(error).strip() else error
-    return ConfigError(yaml_reason(cause), "check the words on the command line; `--cfg job` shows what they make")
+    return ConfigError(yaml_reason(cause), "check the arguments; `--cfg job` shows the configuration that they make")
 
 
 def yaml_reason(error: BaseException) -> str:
@@ -170,7 +173,7 @@ def _wrong_value(key: str, schema: type, problems: Sequence[Mapping[str, Any]]) 
     shown = value if isinstance(value, str) else json.dumps(value)
     if kind == "dataclass_type":
         names = " ".join(f"{key}.{name}=" for name in _fields_at(schema, problem["loc"]))
-        return f"{key}={shown} is not a section of keys", f"give its keys one by one: {names}"
+        return f"{key}={shown}: {key} is a section, not a value", f"set its keys: {names}"
     if len(problems) == 1 and kind == "literal_error":
         return f"{key}={shown} is not a choice", suggest(shown, _choices(problem))
     return f"{key}={shown} is not allowed", f"{key} must be {' or '.join(dict.fromkeys(map(_allowed, problems)))}"
@@ -190,14 +193,14 @@ def _choices(problem: Mapping[str, Any]) -> list[str]:
 _TYPES = {
     "int_type": "a whole number",
     "int_parsing": "a whole number",
-    "int_from_float": "a whole number, written without point or exponent",
+    "int_from_float": "a whole number, without a decimal point or an exponent",
     "float_type": "a number",
     "float_parsing": "a number",
     "finite_number": "a finite number",
     "bool_type": "true or false",
     "bool_parsing": "true or false",
     "string_type": "text (quote it to keep a number as text)",
-    "string_too_short": "a word, not nothing",
+    "string_too_short": "text that is not empty",
     "list_type": "a list, written [a,b]",
     "tuple_type": "a list, written [a,b]",
     "dict_type": "a mapping, written {a:1,b:2}",

@@ -12,6 +12,8 @@ from typing import NamedTuple
 
 from aigc_cli.registry import plugin_configs, plugin_entry_points
 
+#: The groups whose files set keys of all sections.
+GLOBAL = ("paper", "recipe", "experiment")
 PACKAGE = Path(__file__).resolve().parents[1]
 
 
@@ -139,4 +141,4 @@ def groups(command: str) -> tuple[str, ...]:
 def top_level_keys(command: str) -> frozenset[str]:
     """The keys that a command's composed configuration has at the top."""
     own = {name.split(".")[0] for name in command_keys(command)}
-    return frozenset({*own, *groups(command)} - {"defaults", "experiment", "paper", "recipe"})
+    return frozenset({*own, *groups(command)} - {"defaults", *GLOBAL})

@@ -7,6 +7,7 @@ what is meant as text is quoted before it gets there. Which keys are text, their
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -58,13 +59,14 @@ def _prepare(command: str, word: str, multirun: bool) -> str:
     elif command == "eval" and root == "data" and "." in key:  # the dataset itself says which keys it has
         sign = sign or "++"
     elif command == "eval" and key == "metric":
-        value = f"[{','.join(dict.fromkeys(map(_metric_of, value.strip('[]').split(','))))}]"
+        names = filter(None, re.split(r"[\s,]+", value.strip("[] ")))
+        value = f"[{','.join(dict.fromkeys(map(_metric_of, names)))}]"
     return f"{sign}{key}={_value(command, key, value, control=control, multirun=multirun)}"
 
 
 def _metric_of(name: str) -> str:
     """A metric's name; people also ask for a score that a metric gives among others, such as precision."""
-    name, metrics = name.strip(), options("metric")
+    metrics = options("metric")
     if name in metrics:
         return name
     return next((metric for metric, path in metrics.items() if name in declared(path, "gives").split(",")), name)
@@ -79,7 +81,7 @@ def _value(command: str, key: str, value: str, *, control: bool, multirun: bool)
         return value
     kind = _kind(command, key)
     if parsed is None and not kind and value[0] in "[{'\"":
-        raise ConfigError(f"{key}={value} cannot be read", "close every bracket and quote; quote odd characters")
+        raise ConfigError(f"{key}={value} cannot be read", "close all brackets and quotes; quote special characters")
     if kind or parsed is None or (control and (sweeps or isinstance(parsed.value(), str))):
         value = os.path.expanduser(value) if kind not in ("", "TEXT") and value.startswith("~/") else value
         return quote(value.replace("${", "\\${") if control else value)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from aigc_cli.config.words import split_key
 from aigc_cli.errors import DataError, unreadable
 from aigc_cli.files import write_atomically
 
@@ -32,6 +33,12 @@ class Options:
     job: int | None = None  # the number of this job within a sweep
     sweep_dir: str | None = None  # where a sweep collects what its jobs report
     plugins: tuple[str, ...] = ()  # modules named with --plugin
+    recipe: tuple[str, ...] = ()  # files that set values which nobody typed; of a new run
+
+    @property
+    def given(self) -> set[str]:
+        """The keys that the user's words set."""
+        return {split_key(word)[1] for word in self.overrides}
 
 
 def identity(config: Mapping[str, Any]) -> str:
@@ -55,7 +62,7 @@ def load_yaml(path: Path) -> dict[str, Any]:
     """A resolved configuration saved earlier, as plain data: nothing in it is run or filled in.
 
     Raises:
-        DataError: it cannot be read, is no mapping, or names code or values to fetch.
+        DataError: it cannot be read, is not a mapping, or names code or values to fetch.
     """
     import yaml
 
@@ -64,15 +71,17 @@ def load_yaml(path: Path) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
         if "&" in text and any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text)):
-            raise yaml.YAMLError("it holds aliases, which a run's own never does")  # they may expand without end
+            raise yaml.YAMLError(
+                "it contains aliases, which the file of a run never does"
+            )  # they may expand without end
         loaded = yaml.safe_load(text)
     except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
         raise unreadable(path, yaml_reason(error), "restore the file, or train the run again") from None
     if not isinstance(loaded, dict):
-        raise DataError(f"{path} holds no configuration", "restore the file, or train the run again")
+        raise DataError(f"{path} is not a configuration", "restore the file, or train the run again")
     for key, value in walk(loaded):
         if key.rsplit(".", 1)[-1] == "_target_":
-            raise DataError(f"{path} names code to run, at {key}", "do not use a run that does: its maker means harm")
+            raise DataError(f"{path} names code to run, at {key}", "this run may be malicious; do not use it")
         if isinstance(value, str) and "${" in value:
             raise DataError(f"{path} is not resolved: {key} is {value}", "write the value itself there")
     return {str(key): value for key, value in loaded.items()}

@@ -39,9 +39,7 @@ FLAGS = {
     "--resume": Flag("--resume [RUN]", "resume a run: the newest, or the one named", commands=("train",)),
     "--multirun": Flag("-m, --multirun", "sweep over all comma-separated values", "-m", ("train",)),
     "--metric": Flag("--metric NAME[,NAME]", "the same as metric=", commands=("eval",)),
-    "--json": Flag(
-        "--json", "print one JSON object and nothing else on stdout", commands=("sample", "eval", "embed", "ls")
-    ),
+    "--json": Flag("--json", "print one JSON object and nothing else on stdout"),
     "--cfg": Flag("--cfg job|all|hydra", "print the configuration and stop", "-c"),
     "--plugin": Flag("--plugin MODULE", "import a module with models or data of your own"),
     "--debug": Flag("--debug", "show tracebacks"),
@@ -78,7 +76,9 @@ def split_key(word: str) -> tuple[str, str, str | None]:
     head, equals, value = word.partition("=")
     match = _KEY.fullmatch(head)
     if match is None or not (equals or match[1] == "~"):
-        raise ConfigError(f"{word!r} is not a key=value word", "write for example optimizer.lr=1e-4, without spaces")
+        raise ConfigError(
+            f"{word!r} is not a key=value argument", "write for example optimizer.lr=1e-4, without spaces"
+        )
     return match[1], head[len(match[1]) :], value if equals else None
 
 
@@ -106,14 +106,7 @@ def parse(argv: list[str]) -> Words:
     rest = [word for word in argv if not is_key_value(word)]
     if command is not None:
         rest.remove(command)
-    parser = _Parser(add_help=False, allow_abbrev=False)
-    for name in ("--multirun", "--json", "--debug", "--help", "--version"):
-        parser.add_argument(name, *filter(None, [FLAGS[name].short]), action="store_true")
-    parser.add_argument("--cfg", "-c", nargs="?", const="job", type=_kind)
-    parser.add_argument("--resume", nargs="?", const="latest", type=lambda run: run or "latest")
-    parser.add_argument("--metric", action="extend", type=_names)
-    parser.add_argument("--plugin", action="append")
-    _, others = parser.parse_known_args(rest, namespace=words)
+    _, others = _parser().parse_known_args(rest, namespace=words)
     unknown = next((word for word in others if word.startswith("-") and len(word) > 1), None)
     if unknown is not None:
         raise _unknown_flag(unknown, next(iter(argv[argv.index(unknown) + 1 :]), None))
@@ -121,11 +114,23 @@ def parse(argv: list[str]) -> Words:
     for flag in ("--multirun", "--resume", "--metric"):
         commands = FLAGS[flag].commands
         if getattr(words, flag.strip("-")) and command is not None and command not in commands and not words.help:
-            raise ConfigError(f"aigc {command} has no {flag}", f"{flag} belongs to aigc {' and '.join(commands)}")
+            raise ConfigError(f"aigc {command} has no {flag}", f"{flag} is a flag of aigc {' and '.join(commands)}")
     if words.multirun and words.resume:
         hint = "run the same sweep again: it skips the jobs that are complete"
         raise ConfigError("--multirun and --resume cannot be combined", hint)
     return words
+
+
+def _parser() -> ArgumentParser:
+    """The flags alone: what else there is, keys and values above all, argparse does not get to see."""
+    parser = _Parser(add_help=False, allow_abbrev=False)
+    for name in ("--multirun", "--json", "--debug", "--help", "--version"):
+        parser.add_argument(name, *filter(None, [FLAGS[name].short]), action="store_true")
+    parser.add_argument("--cfg", "-c", nargs="?", const="job", type=_kind)
+    parser.add_argument("--resume", nargs="?", const="latest", type=lambda run: run or "latest")
+    parser.add_argument("--metric", action="extend", type=_names)
+    parser.add_argument("--plugin", action="append")
+    return parser
 
 
 def _names(value: str) -> list[str]:
@@ -137,7 +142,7 @@ def _names(value: str) -> list[str]:
 
 def _kind(value: str) -> str:
     if value not in CFG_KINDS:
-        raise ConfigError(f"--cfg {value}: there is no such part", suggest(value, CFG_KINDS))
+        raise ConfigError(f"--cfg does not know {value!r}", suggest(value, CFG_KINDS))
     return value
 
 
@@ -174,4 +179,4 @@ def _place(words: Words, others: list[str], argv: list[str]) -> None:
         hint = "write for example optimizer.lr=1e-4, without spaces around the ="
         if is_key_value(f"{word}=") and not following.startswith("=") and not is_key_value(following):
             hint = f"write {word}={following}"
-        raise ConfigError(f"{word!r} is not a key=value word", hint)
+        raise ConfigError(f"{word!r} is not a key=value argument", hint)

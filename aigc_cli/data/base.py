@@ -1,9 +1,10 @@
-"""What data is to the rest of the house: items of one modality, a :class:`DataSpec`, and a codec.
+"""What a dataset is: items of one modality, a :class:`DataSpec`, and a codec.
 
-A dataset yields raw items (for images: uint8 pixels and a label). Its codec maps a batch of them to what a model sees
-and a batch of a model's samples back. A dataset that fits in memory hands itself over whole, so that batches can be
-gathered by index on the device; one that does not is read item by item. A dataset whose batches are made otherwise,
-such as windows of a text, brings its own :class:`Gatherer` and :class:`Order`.
+A dataset yields raw items (for images: uint8 pixels and a label). Its codec maps a batch of them to what a model sees,
+and a batch of a model's samples back. A dataset that fits in memory hands itself over whole, so that batches are
+gathered by index on the device: copying batches there one by one would keep a GPU waiting. One that does not fit is
+read item by item. A dataset whose batches are made in another way, such as windows of a text, brings its own
+:class:`Gatherer` and :class:`Order`.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
 
 class Gatherer(Protocol):
-    """Makes raw batches out of item numbers, where a dataset has a way of its own."""
+    """Makes raw batches of item numbers, where a dataset has its own way to."""
 
     @property
     def device(self) -> torch.device:
@@ -48,23 +49,17 @@ class BatchPlan:
     draws: bool = True  # whether items come with draws for their training view
 
 
-@dataclass(frozen=True)
-class Extent:
-    """How much text a split is: what its likelihood is divided by."""
-
-    tokens: int  # all of them, the special ones included
-    targets: int  # those that are predicted
-    characters: int  # of the text that the targets stand for
-    bytes: int  # of that text in UTF-8
-    documents: int
-
-
 class Order(Protocol):
-    """Which items each micro-batch of a rank holds: a pure function of a :class:`BatchPlan` and its number."""
+    """Which items each micro-batch of a rank holds.
+
+    It is a pure function of a :class:`BatchPlan` and the micro-batch's number, and not an iterator: so a run that is
+    resumed asks for the number where it stopped, no state of a loader has to be saved, and each rank finds its own
+    share without a word from the others.
+    """
 
     def entries(self, k: int) -> tuple[Tensor, Tensor | None]:
-        """The item numbers (n,) of micro-batch `k`, int64, and their draws (n, d), float32 in [0, 1), where it has any,
-        on the device that it was made for."""
+        """The item numbers (n,) of micro-batch `k`, int64, and their draws (n, d), float32 in [0, 1), if it has any;
+        both on the device that the order was made for."""
 
     def epoch(self, k: int) -> float:
         """How many passes over the data lie before micro-batch `k`."""
@@ -75,8 +70,7 @@ class Dataset(ABC):
 
     spec: DataSpec
     codec: Codec
-    extent: Extent | None = None  # of text
-    original: bool = False  # whether the publisher's own sums say that it is what published figures are of
+    original: bool = False  # whether the publisher's own sums say that published scores were measured on this data
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -94,7 +88,7 @@ class Dataset(ABC):
         return None
 
     def order(self, plan: BatchPlan, device: torch.device | str) -> Order | None:
-        """Its own order of items, with entries on `device`; None for a permutation an epoch."""
+        """Its own order of items, with entries on `device`; None for one permutation an epoch."""
         return None
 
     def augment(self, content: Tensor, uniform: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
-from aigc_cli.errors import DataError, ResourceError
+from aigc_cli.errors import ConfigError, DataError, ResourceError
 from aigc_cli.files import path_of, write_atomically
 
 T = TypeVar("T")
@@ -75,12 +75,15 @@ def remembered(kind: str, key: str, make: Callable[[], Any], read: Callable[[Any
     return read(made)
 
 
-def find_root(root: str) -> Path:
-    """The absolute path of `data.root`, with ``~`` for the home folder.
+def find_root(root: str | None, hint: str = "") -> Path:
+    """The absolute path of `data.root`, with ``~`` for the home folder; `hint` says what to name if it is not set.
 
     Raises:
+        ConfigError: it is not set.
         DataError: there is nothing.
     """
+    if root is None:
+        raise ConfigError("this dataset needs data.root=", hint)
     path = path_of(root).absolute()
     if not path.exists():
         raise DataError(f"data.root={root}: there is nothing at {path}", "check the path, or put the data there")

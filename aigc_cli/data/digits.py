@@ -9,18 +9,16 @@ from pydantic.dataclasses import dataclass
 
 from aigc_cli.config.schema import STRICT
 from aigc_cli.data.base import Split
-from aigc_cli.data.images import ImageDataset, Size, rescale
+from aigc_cli.data.images import ImageDataset, ImagesConfig, rescale
 from aigc_cli.data.splits import CutConfig, rows_of
 from aigc_cli.registry import register
 
 
 @dataclass(config=STRICT, frozen=True, kw_only=True)
-class DigitsConfig(CutConfig):
+class DigitsConfig(ImagesConfig, CutConfig):
     """See ``configs/data/digits.yaml``."""
 
     name: Literal["digits"]
-    size: Size
-    flip: bool
 
 
 @register("data", "digits", DigitsConfig)

@@ -10,41 +10,33 @@ import zlib
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
-from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from aigc_cli.config.schema import STRICT
 from aigc_cli.data.archives import safe_name
 from aigc_cli.data.base import Dataset, Split
 from aigc_cli.data.cache import find_root
-from aigc_cli.data.image_sets import EncodedImages, open_encoded
-from aigc_cli.data.images import Channels, Size
-from aigc_cli.data.splits import SPLIT_WORDS, CutConfig, names_of, part_for, parts_by
-from aigc_cli.errors import ConfigError, DataError
+from aigc_cli.data.image_sets import EncodedImages, ImageFilesConfig, open_encoded
+from aigc_cli.data.splits import SPLIT_WORDS, names_of, part_for, parts_by
+from aigc_cli.errors import DataError
 from aigc_cli.files import kinds_of, walk_files
 from aigc_cli.modalities.image_decode import SUFFIXES, Unreadable
 from aigc_cli.modalities.text_files import printable
 from aigc_cli.registry import register
 
-LARGEST_FILE = 1 << 28  # bytes; no picture that Pillow's own limit admits is larger
+LARGEST_FILE = 1 << 28  # bytes; any picture that Pillow's own limit admits is smaller
 KINDS = "png, jpeg, webp or bmp pictures, flat or in a folder for each class, or a zip of them"
 
 
 @dataclass(config=STRICT, frozen=True, kw_only=True)
-class ImageFolderConfig(CutConfig):
+class ImageFolderConfig(ImageFilesConfig):
     """See ``configs/data/image_folder.yaml``."""
 
     name: Literal["image_folder"]
-    root: str | None
-    size: Size
-    channels: Channels
     labels: bool
-    flip: bool
-    max_bad: Annotated[int, Field(ge=0)]
-    memory_gb: Annotated[float, Field(gt=0)]
 
 
 @register("data", "image_folder", ImageFolderConfig)
@@ -53,15 +45,13 @@ def image_folder(config: ImageFolderConfig, split: Split) -> Dataset:
 
     Where `root` holds nothing but ``train``, ``val`` and ``test`` folders, they are the splits; a part that is missing
     is cut by a hash of each path, so that adding pictures moves no other from its split. Files and folders whose names
-    begin with a dot, and files that are no pictures by their suffix, are passed over.
+    begin with a dot, and files whose suffix is not that of a picture, are passed over.
 
     Raises:
         ConfigError: no `root`, or fractions that leave the split empty.
         DataError: no pictures, too many unreadable ones, or some beside and some in class folders.
     """
-    if config.root is None:
-        raise ConfigError("data=image_folder needs data.root=", f"name a folder of {KINDS}")
-    source = _open(find_root(config.root))
+    source = _open(find_root(config.root, f"name a folder of {KINDS}"))
     names = sorted(source.files)
     own = _own_splits(names)
     part, cut = part_for(split, own, config.cut)
@@ -72,19 +62,19 @@ def image_folder(config: ImageFolderConfig, split: Split) -> Dataset:
     stamps = json.dumps([str(source.path), [[name, *source.files[name]] for name in chosen]])
     files = EncodedImages(
         read=partial(_read, source, chosen),
-        shape=(config.channels, config.size, config.size),
+        shape=config.shape,
         names=[printable(source.prefix + name) for name in chosen],
         identity=hashlib.sha256(stamps.encode()).hexdigest(),
         labels=labels,
         classes=[printable(name) for name in classes],
     )
-    return open_encoded(files, flip=config.flip, memory_gb=config.memory_gb, max_bad=config.max_bad)
+    return open_encoded(files, config)
 
 
 def _own_splits(names: Sequence[str]) -> dict[Split, list[int]]:
-    """Where the pictures of each split lie, where nothing lies beside its folders.
+    """Where the pictures of each split lie among `names`, if every picture lies in the folder of a split.
 
-    A class may be called "train" too, but then there are other classes beside it.
+    A class may be called "train" too, but then there are folders of other classes beside it.
     """
     words = [SPLIT_WORDS.get(_parts(name)[0].lower()) if "/" in name else None for name in names]
     return {} if None in words else parts_by(words)
@@ -93,7 +83,7 @@ def _own_splits(names: Sequence[str]) -> dict[Split, list[int]]:
 def _labels(
     source: _Source, names: Sequence[str], chosen: Sequence[str], within: int
 ) -> tuple[np.ndarray | None, list[str]]:
-    """The labels (n,) of the `chosen` pictures, and the classes of all `names`: the folders `within` so many others.
+    """The labels (n,) of the `chosen` pictures, and the classes of all `names`: their folders at depth `within`.
 
     Raises:
         DataError: some lie beside the class folders.
@@ -156,7 +146,7 @@ class _Zip:
         outside = next((name for name in listed if safe_name(name) is None), None)
         if outside is not None or len(set(listed)) < len(listed):
             reason = "it holds a name twice" if outside is None else f"{outside!r} leads outside of it"
-            raise DataError(f"{path} is refused: {reason}", "make the archive again")
+            raise DataError(f"{path} is not safe to read: {reason}", "make the archive again")
         shown = [
             info for info in infos if not any(part.startswith((".", "__MACOSX")) for part in _parts(info.filename))
         ]

@@ -8,12 +8,16 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
+from pydantic import Field
+from pydantic.dataclasses import dataclass as typed
 
+from aigc_cli.config.schema import STRICT
 from aigc_cli.data.cache import digest_of, remembered
-from aigc_cli.data.images import ImageDataset, Images, spec_of
+from aigc_cli.data.images import Channels, ImageDataset, Images, ImagesConfig, spec_of
+from aigc_cli.data.splits import CutConfig
 from aigc_cli.errors import DataError
 from aigc_cli.files import replacing
 from aigc_cli.modalities.base import Batch
@@ -23,6 +27,21 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 NAMED = 5  # how many unreadable files an error names
+
+
+@typed(config=STRICT, frozen=True, kw_only=True)
+class ImageFilesConfig(ImagesConfig, CutConfig):
+    """The keys of a person's own images, in files of any layout."""
+
+    root: str | None
+    channels: Channels
+    max_bad: Annotated[int, Field(ge=0)]
+    memory_gb: Annotated[float, Field(gt=0)]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(channels, height, width) that images are brought to."""
+        return self.channels, self.size, self.size
 
 
 @dataclass(frozen=True)
@@ -100,13 +119,14 @@ class StreamedImages(Images):
         return torch.from_numpy(pixels), None if files.labels is None else int(files.labels[index])
 
 
-def open_encoded(files: EncodedImages, *, flip: bool, memory_gb: float, max_bad: int) -> ImageDataset | StreamedImages:
+def open_encoded(files: EncodedImages, config: ImageFilesConfig) -> ImageDataset | StreamedImages:
     """Decodes all `files` once, to hold them or to know which are unreadable, and leaves those out.
 
     Raises:
-        DataError: more than `max_bad` are unreadable, or all; the message names them.
+        DataError: more than ``data.max_bad`` are unreadable, or all; the message names them.
     """
-    if len(files) * int(np.prod(files.shape)) > memory_gb * 1e9:
+    flip, max_bad = config.flip, config.max_bad
+    if len(files) * int(np.prod(files.shape)) > config.memory_gb * 1e9:
         failed, content = _checked(files)
         problems = _accept(files, failed, max_bad)
         readable = files.take(np.delete(np.arange(len(files)), list(failed))) if failed else files

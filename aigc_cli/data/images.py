@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
 from pydantic import Field
+from pydantic.dataclasses import dataclass
 
+from aigc_cli.config.schema import STRICT
 from aigc_cli.data.base import Dataset
 from aigc_cli.modalities.base import Batch, Codec, DataSpec
 from aigc_cli.modalities.image import ImageCodec
@@ -19,6 +21,14 @@ if TYPE_CHECKING:
 
 Size = Annotated[int, Field(gt=0, le=4096)]
 Channels = Literal[1, 3]
+
+
+@dataclass(config=STRICT, frozen=True, kw_only=True)
+class ImagesConfig:
+    """The keys that all datasets of images have."""
+
+    size: Size
+    flip: bool
 
 
 class Images(Dataset):

@@ -10,16 +10,14 @@ from __future__ import annotations
 
 import signal
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from aigc_cli.data.base import BatchPlan, Dataset, Order
+from aigc_cli.data.base import BatchPlan, Dataset, Gatherer, Order
+from aigc_cli.data.orders import PermutedOrder
 from aigc_cli.errors import AigcError, DataError, as_user_error, dead_worker
 from aigc_cli.modalities.base import Batch
-from aigc_cli.randomness import generator, permutation
 
 if TYPE_CHECKING:
     import torch
@@ -27,14 +25,12 @@ if TYPE_CHECKING:
 
     Device = torch.device | str
 
-DRAWS = 8  # uniform draws for the augmentation of an item, per epoch
-
 
 class Loader:
     """The encoded micro-batches of one rank.
 
-    Resident data moves to the device once, and batches are gathered and augmented there without a host sync. Data with
-    a gatherer of its own is left to it. Other data streams, in the same order, through `workers` processes.
+    Data that is held moves to the device once, and batches are gathered and augmented there without a host sync. Other
+    data streams, in the same order, through `workers` processes.
     """
 
     def __init__(
@@ -57,13 +53,11 @@ class Loader:
         self.device = device
         self.workers = workers
         plan = BatchPlan(batch_size, seed, rank, world_size, draws=augment)
-        self._gatherer = dataset.gatherer(device)
-        resident = dataset.resident() if self._gatherer is None else None
-        self._resident = None if resident is None else resident.to(device)
-        where: Device = "cpu" if resident is None else device
-        if self._gatherer is not None:
-            where = self._gatherer.device
-        self._order: Order = dataset.order(plan, where) or _Permuted(dataset, plan, where)
+        self._gatherer = gatherer_of(dataset, device)
+        where: Device = "cpu" if self._gatherer is None else self._gatherer.device
+        self._order: Order = dataset.order(plan, where) or PermutedOrder(
+            len(dataset), plan, where, _uses_draws(dataset)
+        )
         self._stream: Iterator[Batch] | None = None
         self._next = -1
 
@@ -76,14 +70,11 @@ class Loader:
         index, uniform = self._order.entries(k)
         if self._gatherer is not None:
             raw = _moved(self._gatherer(index, uniform), self.device)
-            return raw.with_content(self.dataset.codec.encode(raw.content))
-        if self._resident is not None:
-            raw = _gather(self._resident, index)
         else:
             raw = self._streamed(k).to(self.device)
-            uniform = None if uniform is None else uniform.to(self.device)
-        content = raw.content if uniform is None else self.dataset.augment(raw.content, uniform)
-        return raw.with_content(self.dataset.codec.encode(content))
+            if uniform is not None:
+                raw = raw.with_content(self.dataset.augment(raw.content, uniform.to(self.device)))
+        return raw.with_content(self.dataset.codec.encode(raw.content))
 
     def epoch(self, k: int) -> float:
         """How many passes over the data lie before micro-batch `k`."""
@@ -97,52 +88,29 @@ class Loader:
         return next(self._stream)
 
 
-class _Permuted:
-    """One permutation of the items after the other; apart, so that a stream needs no loader."""
+class _Held:
+    """Gathers batches of data that is held on a device, and augments them there."""
 
-    def __init__(self, dataset: Dataset, plan: BatchPlan, device: Device) -> None:
-        self.n = len(dataset)
-        self.plan = plan
-        self.device = device
-        kind = type(dataset)
-        uses_draws = kind.augment is not Dataset.augment or kind.gatherer is not Dataset.gatherer
-        self.draws = plan.draws and uses_draws
-        self._tables: dict[int, tuple[Tensor, Tensor | None]] = {}
+    def __init__(self, data: Batch, augment: Callable[[Tensor, Tensor], Tensor]) -> None:
+        self._data = data
+        self._augment = augment
+        self.device = data.content.device
 
-    def entries(self, k: int) -> tuple[Tensor, Tensor | None]:
-        """Item numbers (batch_size,) and augmentation draws (batch_size, 8) of micro-batch `k`."""
-        import torch
+    def __call__(self, index: Tensor, uniform: Tensor | None = None) -> Batch:
+        batch = self._data.take(index)
+        return batch if uniform is None else batch.with_content(self._augment(batch.content, uniform))
 
-        plan = self.plan
-        first = (k * plan.world_size + plan.rank) * plan.batch_size
-        indices, uniforms = [], []
-        for epoch, start, stop in _spans(first, first + plan.batch_size, self.n):
-            order, draws = self._table(epoch)
-            indices.append(order[start:stop])
-            if draws is not None:
-                uniforms.append(draws[start:stop])
-        if len(indices) == 1:
-            return indices[0], uniforms[0] if uniforms else None
-        return torch.cat(indices), torch.cat(uniforms) if uniforms else None
 
-    def epoch(self, k: int) -> float:
-        """How many passes over the data lie before micro-batch `k`."""
-        return k * self.plan.batch_size * self.plan.world_size / self.n
+def gatherer_of(dataset: Dataset, device: Device) -> Gatherer | None:
+    """What makes batches of the dataset's items in one go; None where each has to be read."""
+    own = dataset.gatherer(device)
+    resident = dataset.resident() if own is None else None
+    return own if resident is None else _Held(resident.to(device), dataset.augment)
 
-    def _table(self, epoch: int) -> tuple[Tensor, Tensor | None]:
-        """An epoch's order, and the draws of its entries; kept while they are in use."""
-        import torch
 
-        if epoch not in self._tables:
-            order = permutation(self.n, "order", self.plan.seed, epoch)
-            draws = None
-            if self.draws:
-                uniform = generator("augment", self.plan.seed, epoch).random((self.n, DRAWS), dtype=np.float32)
-                draws = torch.from_numpy(uniform[order]).to(self.device)  # an item's draws do not depend on its place
-            while len(self._tables) > 1:
-                del self._tables[min(self._tables)]
-            self._tables[epoch] = torch.from_numpy(order).to(self.device), draws
-        return self._tables[epoch]
+def _uses_draws(dataset: Dataset) -> bool:
+    kind = type(dataset)
+    return kind.augment is not Dataset.augment or kind.gatherer is not Dataset.gatherer
 
 
 def _indices_from(order: Order, k: int) -> Iterator[list[int]]:
@@ -156,25 +124,17 @@ def batches_in_order(dataset: Dataset, batch_size: int, device: Device, *, worke
     Raises:
         DataError: an item cannot be read, or a worker process died.
     """
-    starts = range(0, len(dataset), batch_size)
-    gatherer = dataset.gatherer(device)
-    if gatherer is not None:
-        import torch
+    spans = [(start, min(start + batch_size, len(dataset))) for start in range(0, len(dataset), batch_size)]
+    # What is held moves a batch at a time: the device may have no room for all of a split that is looked at once.
+    gatherer = dataset.gatherer(device) or gatherer_of(dataset, "cpu")
+    if gatherer is None:
+        for batch in _stream(dataset, (list(range(*span)) for span in spans), workers, device):
+            yield batch.to(device)
+        return
+    import torch
 
-        for start in starts:
-            stop = min(start + batch_size, len(dataset))
-            yield _moved(gatherer(torch.arange(start, stop, device=gatherer.device)), device)
-        return
-    resident = dataset.resident()
-    if resident is not None:
-        for start in starts:
-            chosen = slice(start, start + batch_size)
-            labels = None if resident.labels is None else resident.labels[chosen]
-            yield Batch(resident.content[chosen], labels).to(device)
-        return
-    indices = (list(range(start, min(start + batch_size, len(dataset)))) for start in starts)
-    for batch in _stream(dataset, indices, workers, device):
-        yield batch.to(device)
+    for span in spans:
+        yield _moved(gatherer(torch.arange(*span, device=gatherer.device)), device)
 
 
 def _moved(batch: Batch, device: Device) -> Batch:
@@ -183,20 +143,6 @@ def _moved(batch: Batch, device: Device) -> Batch:
     if torch.device(device).type == "cuda" and batch.content.device.type == "cpu":
         batch = _pinned(batch)  # else the copy waits for all that the device has yet to do
     return batch.to(device)
-
-
-def _gather(data: Batch, index: Tensor) -> Batch:
-    labels = None if data.labels is None else data.labels.index_select(0, index)
-    return Batch(data.content.index_select(0, index), labels)  # several times as fast as indexing
-
-
-def _spans(first: int, stop: int, n: int) -> Iterator[tuple[int, int, int]]:
-    """The (epoch, start, stop) pieces of the entries from `first` to `stop`."""
-    while first < stop:
-        epoch, start = divmod(first, n)
-        length = min(n - start, stop - first)
-        yield epoch, start, start + length
-        first += length
 
 
 class _Reader:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aigc_cli.config.schema import check
 from aigc_cli.data.base import SPLITS, Dataset, Split
+from aigc_cli.data.loader import gatherer_of
 from aigc_cli.errors import ConfigError, DataError, warn
 from aigc_cli.files import path_of
 from aigc_cli.modalities.base import Batch
@@ -82,15 +84,9 @@ class Splits:
         self._opened = cache(open_split)
 
     @classmethod
-    def of_config(
-        cls, values: Mapping[str, Any], folder: Path | None = None, *, train: Dataset | None = None
-    ) -> Splits:
-        """The splits that a `data` section describes, as in :func:`open_dataset`; `train` if that is open already."""
-
-        def open_split(split: Split) -> Dataset:
-            return train if train is not None and split == "train" else open_dataset(values, split, folder)
-
-        return cls(str(values.get("name")), open_split)
+    def of_config(cls, values: Mapping[str, Any], folder: Path | None = None) -> Splits:
+        """The splits that a `data` section describes; `folder` is as in :func:`open_dataset`."""
+        return cls(str(values.get("name")), lambda split: open_dataset(values, split, folder))
 
     @classmethod
     def named(cls, values: Mapping[str, Any], folder: Path | None = None) -> Splits:
@@ -98,8 +94,8 @@ class Splits:
 
         Keys that are null are left out where the dataset has no such key: ``eval.yaml`` has keys for all datasets.
         """
-        fields = getattr(find("data", str(values["name"])).config, "__dataclass_fields__", {})
-        own = {key: value for key, value in values.items() if value is not None or key in fields}
+        known = {field.name for field in fields(find("data", str(values["name"])).config)}
+        own = {key: value for key, value in values.items() if value is not None or key in known}
         return cls.of_config(own, folder)
 
     @classmethod
@@ -169,12 +165,9 @@ def items_at(dataset: Dataset, rows: Sequence[int]) -> Batch:
     """
     import torch
 
-    gatherer = dataset.gatherer("cpu")
+    gatherer = gatherer_of(dataset, "cpu")
     if gatherer is not None:
         return gatherer(torch.as_tensor(rows, dtype=torch.int64))
-    resident = dataset.resident()
-    if resident is not None:
-        return resident.take(torch.as_tensor(rows, dtype=torch.int64))
     contents, labels = zip(*(dataset.read(row) for row in rows), strict=True)
     known = [label for label in labels if label is not None]
     return Batch(torch.stack(contents), torch.tensor(known) if known else None)

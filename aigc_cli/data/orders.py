@@ -1,27 +1,88 @@
-"""Orders of items other than one permutation an epoch: of windows of a long text, and of sequences by their length."""
+"""Orders of items: one permutation an epoch, in memory or worked out as it is needed, and sequences by their length.
+
+The order of items is the endless concatenation of one permutation per epoch; micro-batch `k` of all ranks together is
+the k-th run of ``batch_size * world_size`` entries of it, and each rank takes its contiguous share: the same items
+train a step, whatever the number of ranks.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from aigc_cli.data.base import BatchPlan
-from aigc_cli.randomness import permutation, scattered, uniform_at
+from aigc_cli.randomness import generator, permutation, scattered, uniform_at
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
 AHEAD = 4096  # entries that are worked out at a time
+DRAWS = 8  # uniform draws for the augmentation of an item, per epoch
+
+
+class PermutedOrder:
+    """One permutation of `n` items after the other; `draws` says whether each item of an epoch comes with some."""
+
+    def __init__(self, n: int, plan: BatchPlan, device: torch.device | str, draws: bool) -> None:
+        self.n = n
+        self.plan = plan
+        self.device = device
+        self.draws = plan.draws and draws
+        self._tables: dict[int, tuple[Tensor, Tensor | None]] = {}
+
+    def entries(self, k: int) -> tuple[Tensor, Tensor | None]:
+        """Item numbers (batch_size,) and augmentation draws (batch_size, 8) of micro-batch `k`."""
+        import torch
+
+        plan = self.plan
+        first = (k * plan.world_size + plan.rank) * plan.batch_size
+        indices, uniforms = [], []
+        for epoch, start, stop in _spans(first, first + plan.batch_size, self.n):
+            order, draws = self._table(epoch)
+            indices.append(order[start:stop])
+            if draws is not None:
+                uniforms.append(draws[start:stop])
+        if len(indices) == 1:
+            return indices[0], uniforms[0] if uniforms else None
+        return torch.cat(indices), torch.cat(uniforms) if uniforms else None
+
+    def epoch(self, k: int) -> float:
+        """How many passes over the data lie before micro-batch `k`."""
+        return k * self.plan.batch_size * self.plan.world_size / self.n
+
+    def _table(self, epoch: int) -> tuple[Tensor, Tensor | None]:
+        """An epoch's order, and the draws of its entries; kept while they are in use."""
+        import torch
+
+        if epoch not in self._tables:
+            order = permutation(self.n, "order", self.plan.seed, epoch)
+            draws = None
+            if self.draws:
+                uniform = generator("augment", self.plan.seed, epoch).random((self.n, DRAWS), dtype=np.float32)
+                draws = torch.from_numpy(uniform[order]).to(self.device)  # an item's draws do not depend on its place
+            while len(self._tables) > 1:
+                del self._tables[min(self._tables)]
+            self._tables[epoch] = torch.from_numpy(order).to(self.device), draws
+        return self._tables[epoch]
+
+
+def _spans(first: int, stop: int, n: int) -> Iterator[tuple[int, int, int]]:
+    """The (epoch, start, stop) pieces of the entries from `first` to `stop`."""
+    while first < stop:
+        epoch, start = divmod(first, n)
+        length = min(n - start, stop - first)
+        yield epoch, start, start + length
+        first += length
 
 
 class WindowOrder:
     """One permutation an epoch, with a draw for each item, in memory that does not grow with the number of items.
 
-    Entries are placed as those of images are: micro-batch `k` of all ranks together is the k-th run of
-    ``batch_size * world_size`` of them.
+    A text of a billion tokens has many millions of windows, of which a table would take longer than a short training.
     """
 
     def __init__(self, n: int, plan: BatchPlan, device: torch.device | str) -> None:
@@ -63,11 +124,11 @@ class WindowOrder:
 
 
 class BucketOrder:
-    """Sequences of like length together, so that little is padding.
+    """Sequences of similar length together, so that little of a batch is padding.
 
     Each epoch permutes the items, deals them out to `buckets` by their length, cuts every bucket into batches, and
-    permutes those. What is left over in a bucket joins the next longer one, so that but one batch an epoch is short.
-    An epoch has as many batches as every other, and ranks share each of them.
+    permutes those. What is left over in a bucket joins the next longer one, so that only one batch of an epoch is
+    short. All epochs have the same number of batches, and ranks share each of them.
     """
 
     def __init__(self, lengths: np.ndarray, plan: BatchPlan, *, batch_tokens: int | None, buckets: int = 16) -> None:
@@ -79,7 +140,7 @@ class BucketOrder:
         """
         self.plan = plan
         self.n = len(lengths)
-        # Each is as many tokens, but for lengths that many items share.
+        # Each bucket has about as many tokens; lengths that many items share make some larger.
         shares = np.cumsum(np.sort(lengths)) / max(1, int(lengths.sum()))
         edges = np.sort(lengths)[np.minimum(np.searchsorted(shares, np.arange(1, buckets + 1) / buckets), self.n - 1)]
         self._edges = np.unique(edges)

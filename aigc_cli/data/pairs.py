@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import Field, field_validator
 from pydantic.dataclasses import dataclass
 
 from aigc_cli.config.schema import STRICT
@@ -13,64 +12,48 @@ from aigc_cli.data.base import SPLITS, Dataset, Split
 from aigc_cli.data.cache import cache_dir, find_root
 from aigc_cli.data.corpus import Corpora
 from aigc_cli.data.download import Published
-from aigc_cli.data.sequences import open_sequences
-from aigc_cli.data.splits import CutConfig, parts_named
-from aigc_cli.data.text import Broken
-from aigc_cli.data.text_dataset import TokensConfig
-from aigc_cli.data.text_sources import FileSource, PairSource, Source
+from aigc_cli.data.sequences import SequencesConfig, open_sequences
+from aigc_cli.data.splits import parts_named
+from aigc_cli.data.text_sources import FileSource, PairSource, Source, TextFilesConfig
 from aigc_cli.errors import ConfigError, DataError
 from aigc_cli.files import path_of
-from aigc_cli.modalities.text_files import Reading, kind_of, known_encoding, printable, text_files
+from aigc_cli.modalities.text_files import Reading, kind_of, printable, text_files
 from aigc_cli.registry import register
 
-Length = Annotated[int, Field(ge=4, le=1 << 16)]
-BatchTokens = Annotated[int, Field(ge=1)] | None
 HOW = (
-    "give two files with data.source= and data.target=; or data.root= as a folder of such as train.en and train.de, or "
-    "as a .jsonl, .csv or .tsv, and with data.source= and data.target= the endings of the names, or the fields"
+    "name two files with data.source= and data.target=; or with data.root= a folder of files such as train.en and "
+    "train.de, or a .jsonl, .csv or .tsv, and with data.source= and data.target= the endings of names, or the fields"
 )
 
 
 @dataclass(config=STRICT, frozen=True, kw_only=True)
-class PairsConfig(CutConfig, TokensConfig):
+class PairsConfig(TextFilesConfig, SequencesConfig):
     """See ``configs/data/pairs.yaml``."""
 
     name: Literal["pairs"]
-    root: str | None
     source: str | None
     target: str | None
-    encoding: str
-    max_broken: Broken
-    max_length: Length
-    batch_tokens: BatchTokens
-
-    @field_validator("encoding")
-    @classmethod
-    def _known(cls, name: str) -> str:
-        return known_encoding(name)
 
 
 @register("data", "pairs", PairsConfig)
 def pairs(config: PairsConfig, split: Split) -> Dataset:
-    """Pairs of texts, in two files of as many lines, or in one with two fields; one tokenizer serves both sides.
+    """Pairs of texts, in two files line by line, or in one with two fields; one tokenizer serves both sides.
 
-    Where there are no files for a split, a hash of each pair says which it is in.
+    Where there are no files for a split, a hash of each pair decides.
 
     Raises:
-        ConfigError: it is not said where they are, or the fractions leave the split empty.
-        DataError: they are missing or broken, or the two files have not as many lines.
+        ConfigError: nothing says where they are, or the fractions leave the split empty.
+        DataError: they are missing or broken, or the two files differ in their numbers of lines.
     """
     if config.source is None or config.target is None:
         raise ConfigError("data=pairs needs data.source= and data.target=", HOW)
     own = _sources(config.root, config.source, config.target)
-    corpora = Corpora(
-        source=own.__getitem__, reading=Reading(config.encoding, config.max_broken), parts=own, cut=config.cut
-    )
+    corpora = Corpora(source=own.__getitem__, reading=config.reading, parts=own, cut=config.cut)
     return open_sequences(split, corpora, config, sides=2, longest=config.max_length, batch_tokens=config.batch_tokens)
 
 
 def _sources(root: str | None, source: str, target: str) -> dict[Split, PairSource]:
-    """Where the pairs of each split are; of "train" alone, where nothing says otherwise."""
+    """Where the pairs of each split are; "train" alone has them where no file is named after a split."""
     if root is None:
         files = [_file(key, name) for key, name in (("source", source), ("target", target))]
         return {"train": PairSource(" and ".join(map(printable, files)), [files], ())}
@@ -140,7 +123,7 @@ MULTI30K_SHA256 = {
 
 
 @dataclass(config=STRICT, frozen=True, kw_only=True)
-class Multi30kConfig(TokensConfig):
+class Multi30kConfig(SequencesConfig):
     """See ``configs/data/multi30k.yaml``."""
 
     name: Literal["multi30k"]
@@ -149,8 +132,6 @@ class Multi30kConfig(TokensConfig):
     target: Language
     only: Language | None
     test: Literal["test_2016_flickr", "test_2017_flickr", "test_2017_mscoco", "test_2018_flickr"]
-    max_length: Length
-    batch_tokens: BatchTokens
 
 
 @register("data", "multi30k", Multi30kConfig)

@@ -7,18 +7,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass as plain_dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from aigc_cli.config.schema import STRICT
 from aigc_cli.data.base import Dataset, Split
 from aigc_cli.data.cache import find_root
-from aigc_cli.data.image_sets import EncodedImages, open_encoded
-from aigc_cli.data.images import Channels, Size
-from aigc_cli.data.splits import SPLIT_WORDS, CutConfig, part_for, parts_by, rows_of, split_named
+from aigc_cli.data.image_sets import EncodedImages, ImageFilesConfig, open_encoded
+from aigc_cli.data.splits import SPLIT_WORDS, part_for, parts_by, rows_of, split_named
 from aigc_cli.errors import ConfigError, DataError, ResourceError, suggest
 from aigc_cli.modalities.image_decode import Unreadable
 from aigc_cli.registry import register
@@ -31,33 +29,30 @@ LABEL_NAMES = ("label", "labels", "class", "target", "fine_label", "coarse_label
 
 
 @dataclass(config=STRICT, frozen=True, kw_only=True)
-class ParquetConfig(CutConfig):
+class ParquetConfig(ImageFilesConfig):
     """See ``configs/data/parquet.yaml``."""
 
     name: Literal["parquet"]
-    root: str | None
     image_column: str | None
     label_column: str | None
-    size: Size
-    channels: Channels
-    flip: bool
-    max_bad: Annotated[int, Field(ge=0)]
-    memory_gb: Annotated[float, Field(gt=0)]
 
 
 @register("data", "parquet", ParquetConfig)
 def parquet(config: ParquetConfig, split: Split) -> Dataset:
-    """Any parquet file, or folder of them, with a column of encoded images."""
-    if config.root is None:
-        raise ConfigError("data=parquet needs data.root=", "name a parquet file or a folder of them")
-    parts = parts_of(find_root(config.root))
+    """Any parquet file, or folder of them, with a column of encoded images.
+
+    Raises:
+        ConfigError: no `root`, no such column, or fractions that leave the split empty.
+        DataError: no images, too many unreadable ones, or a file that is broken.
+        ResourceError: even encoded, the images take more than ``data.memory_gb``.
+    """
+    parts = parts_of(find_root(config.root, "name a parquet file or a folder of them"))
     part, cut = part_for(split, parts, config.cut)
-    shape = (config.channels, config.size, config.size)
     columns = (config.image_column, config.label_column)
-    files = read_parquet(parts[part], shape, columns=columns, memory_gb=config.memory_gb)
+    files = read_parquet(parts[part], config.shape, columns=columns, memory_gb=config.memory_gb)
     if part == "train":
         files = files.take(rows_of(split, len(files), cut, "parquet"))
-    return open_encoded(files, flip=config.flip, memory_gb=config.memory_gb, max_bad=config.max_bad)
+    return open_encoded(files, config)
 
 
 def read_parquet(
@@ -67,7 +62,7 @@ def read_parquet(
     columns: tuple[str | None, str | None] = (None, None),
     memory_gb: float = 4.0,
 ) -> EncodedImages:
-    """All images of some parquet files, in memory as they are encoded; `columns` names images and labels, if need be.
+    """All images of some parquet files, in memory as they are encoded; `columns` may name images and labels.
 
     Raises:
         ConfigError: there is no such column.
@@ -98,7 +93,7 @@ def parts_of(root: Path) -> dict[Split, list[Path]]:
     words = [split_named(path.name) or SPLIT_WORDS.get(path.parent.name.lower()) for path in paths]
     if root.is_file() or "train" not in words:
         return {"train": paths}
-    places = parts_by([word or "train" for word in words])  # what no name says anything about is trained on
+    places = parts_by([word or "train" for word in words])  # files of any other name are trained on
     return {split: [paths[place] for place in part] for split, part in places.items()}
 
 
@@ -141,7 +136,7 @@ def _column_bytes(metadata: pa.FileMetaData, column: str) -> int:
 
 
 def _columns(schema: pa.Schema, named: tuple[str | None, str | None], path: Path) -> tuple[str, str | None]:
-    """The names of the image column and of the label column, as given or as they can be told."""
+    """The names of the image column and of the label column, as given, or else by their types and usual names."""
     import pyarrow.types as types
 
     for key, name in zip(("image_column", "label_column"), named, strict=True):
@@ -186,7 +181,7 @@ def _labels(column: pa.ChunkedArray, name: str, schema: pa.Schema) -> tuple[np.n
     if labels.min() < 0 or (known and labels.max() >= len(known)):
         raise DataError(
             f"{name} holds {labels.min()} to {labels.max()}, outside of its classes",
-            "number the classes from 0, and every row's class",
+            "number the classes from 0, and give every row the number of its class",
         )
     return labels, known or tuple(str(index) for index in range(int(labels.max()) + 1))
 

@@ -1,11 +1,14 @@
-"""Texts of which each is an item of its own, padded to the longest beside it: documents, or pairs of them."""
+"""Documents, or pairs of texts, as items: each is padded to the longest in its batch."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
+from pydantic import Field
+from pydantic.dataclasses import dataclass
 
+from aigc_cli.config.schema import STRICT
 from aigc_cli.data.base import BatchPlan, Gatherer, Order, Split
 from aigc_cli.data.corpus import Corpora, tokenizer_for
 from aigc_cli.data.orders import BucketOrder
@@ -20,11 +23,19 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+@dataclass(config=STRICT, frozen=True, kw_only=True)
+class SequencesConfig(TokensConfig):
+    """The keys of datasets whose batches are counted in tokens."""
+
+    max_length: Annotated[int, Field(ge=4, le=1 << 16)]
+    batch_tokens: Annotated[int, Field(ge=1)] | None  # takes the place of trainer.batch_size
+
+
 class Sequences(TextDataset):
     """Sequences of `bos`, text and `eos`, int64 (n, t), filled up with `pad` to the longest of a batch.
 
-    Of pairs, `content` is the target and `source` the source, padded apart from each other. In training, a batch holds
-    items of like length. A sequence that was cut, because it has more than `longest` tokens, has no `eos`.
+    Of pairs, `content` is the target and `source` the source, each padded to its own longest. In training, a batch
+    holds items of similar length. A sequence that was cut, because it has more than `longest` tokens, has no `eos`.
     """
 
     def __init__(
@@ -46,11 +57,11 @@ class Sequences(TextDataset):
         return torch.from_numpy(self._sides[-1].padded(np.array([index]), self.spec.shape[0])[0]), None
 
     def gatherer(self, device: torch.device | str) -> Gatherer:
-        """Pads on the CPU, whatever `device` the batches go to."""
+        """Pads on the CPU: the lengths, which say how wide a batch is, would have to come back from a GPU."""
         return _Padder(self._sides)
 
     def order(self, plan: BatchPlan, device: torch.device | str) -> Order:
-        """Items of like length together: see :class:`BucketOrder`."""
+        """Items of similar length together: see :class:`BucketOrder`."""
         return BucketOrder(self._longer_side(), plan, batch_tokens=self._batch_tokens)
 
     def padding(self, plan: BatchPlan) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from aigc_cli.config.schema import STRICT
@@ -15,33 +15,25 @@ from aigc_cli.data.corpus import Corpora
 from aigc_cli.data.sequences import open_sequences
 from aigc_cli.data.splits import parts_named
 from aigc_cli.data.text_dataset import TokensConfig
-from aigc_cli.data.text_sources import FileSource, SplitConfig
+from aigc_cli.data.text_sources import By, FileSource, TextFilesConfig
 from aigc_cli.data.windows import open_windows
-from aigc_cli.errors import ConfigError, warn
-from aigc_cli.modalities.text_files import KINDS, Reading, known_encoding, printable, text_files
+from aigc_cli.errors import warn
+from aigc_cli.modalities.text_files import KINDS, printable, text_files
 from aigc_cli.registry import register
 
 Context = Annotated[int, Field(ge=1, le=1 << 20)]
-Broken = Annotated[float, Field(ge=0, le=1)]
 
 
 @dataclass(config=STRICT, frozen=True, kw_only=True)
-class TextConfig(SplitConfig, TokensConfig):
+class TextConfig(TextFilesConfig, TokensConfig):
     """See ``configs/data/text.yaml``."""
 
     name: Literal["text"]
-    root: str | None
     field: str
-    encoding: str
-    max_broken: Broken
     lines: bool
     items: Literal["windows", "documents"]
     context: Context
-
-    @field_validator("encoding")
-    @classmethod
-    def _known(cls, name: str) -> str:
-        return known_encoding(name)
+    split_by: By
 
 
 @register("data", "text", TextConfig)
@@ -55,9 +47,7 @@ def text(config: TextConfig, split: Split) -> Dataset:
         ConfigError: no `root`, or fractions that leave the split empty.
         DataError: no text, text that is broken, or rows without the field.
     """
-    if config.root is None:
-        raise ConfigError("data=text needs data.root=", f"name a file, or a folder, of {KINDS}")
-    root = find_root(config.root)
+    root = find_root(config.root, f"name a file, or a folder, of {KINDS}")
     files = text_files(root)
     own = parts_named([name for name, _ in files]) if root.is_dir() else {}
     if split == "train":
@@ -68,8 +58,8 @@ def text(config: TextConfig, split: Split) -> Dataset:
         return FileSource(printable(root), chosen, field=config.field, lines=config.lines)
 
     corpora = Corpora(
-        source=source_of, reading=Reading(config.encoding, config.max_broken), parts=own, cut=config.cut,
-        by=config.split_by, whole=config.items == "documents",
+        source=source_of, reading=config.reading, parts=own, cut=config.cut, by=config.split_by,
+        whole=config.items == "documents",
     )  # fmt: skip
     if config.items == "windows":
         return open_windows(split, corpora, config, context=config.context)

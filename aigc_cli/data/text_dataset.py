@@ -10,10 +10,10 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass as typed
 
 from aigc_cli.config.schema import STRICT
-from aigc_cli.data.base import Dataset, Extent, Split
+from aigc_cli.data.base import Dataset, Split
 from aigc_cli.data.cache import digest_of
 from aigc_cli.data.corpus import Corpus
-from aigc_cli.data.token_files import Tokens
+from aigc_cli.data.token_files import Extent, Tokens
 from aigc_cli.errors import ConfigError
 from aigc_cli.modalities.base import Batch, DataSpec
 from aigc_cli.modalities.text import TextCodec

@@ -40,7 +40,7 @@ class PydocsConfig(CutConfig, TokensConfig):
 def pydocs(config: PydocsConfig, split: Split) -> Dataset:
     """The text of the language reference that ships inside Python, for ``help()``: a document for each topic.
 
-    Every version of Python has its own, so figures compare within one version only. Topics that mostly repeat others
+    Every version of Python has its own, so scores compare within one version only. Topics that mostly repeat others
     are left out, since they would show in training what is held out.
     """
     from pydoc_data.topics import topics
@@ -52,7 +52,7 @@ def pydocs(config: PydocsConfig, split: Split) -> Dataset:
 
 
 def unrepeated(topics: dict[str, str]) -> list[str]:
-    """The texts, in order of their names, less those of whose long paragraphs half are in a longer text."""
+    """The texts, in order of their names, without those that share half of their long paragraphs with longer texts."""
     seen: set[str] = set()
     kept = {}
     for name in sorted(topics, key=lambda name: (-len(topics[name]), name)):
@@ -78,7 +78,7 @@ class ShakespeareConfig(TokensConfig):
 def shakespeare(config: ShakespeareConfig, split: Split) -> Dataset:
     """Tiny Shakespeare (Karpathy 2015), 1,115,394 characters.
 
-    By custom the first 90 % are trained on and the last 10 % held out; there is no third part, so the test split is
+    By convention the first 90 % are trained on and the last 10 % held out; there is no third part, so the test split is
     the validation split.
 
     Raises:

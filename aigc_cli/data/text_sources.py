@@ -7,14 +7,24 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import zip_longest
 from pathlib import Path
-from typing import Literal, NamedTuple, Protocol
+from typing import Annotated, Literal, NamedTuple, Protocol
 
+from pydantic import Field, field_validator
 from pydantic.dataclasses import dataclass
 
 from aigc_cli.config.schema import STRICT
 from aigc_cli.data.splits import CutConfig, place_of
 from aigc_cli.errors import DataError
-from aigc_cli.modalities.text_files import Reading, identity_of, kind_of, lines_of, printable, rows_of, text_of
+from aigc_cli.modalities.text_files import (
+    Reading,
+    identity_of,
+    kind_of,
+    known_encoding,
+    lines_of,
+    printable,
+    rows_of,
+    text_of,
+)
 
 PIECE = 1 << 16  # characters; what tokenizers are handed at a time
 By = Literal["position", "document"]
@@ -35,7 +45,7 @@ class Source(Protocol):
     identity: str  # changes when the content may have
 
     def pieces(self, reading: Reading) -> Iterator[Piece]:
-        """Everything, in order; what is wrong with it is told to `reading`."""
+        """Everything, in order; `reading` notes what is wrong with it."""
 
 
 class FileSource:
@@ -48,7 +58,7 @@ class FileSource:
         self.identity = json.dumps(["files", identity_of(files), field, lines])
 
     def pieces(self, reading: Reading) -> Iterator[Piece]:
-        """See :class:`Source`; rows and lines without a character but white space are left out."""
+        """See :class:`Source`; rows and lines of white space alone are left out."""
         for name, path in self.files:
             if kind_of(path) in (".jsonl", ".csv", ".tsv"):
                 yield from _whole(rows_of(path, [self.field], reading))
@@ -86,7 +96,7 @@ class PairSource:
         """See :class:`Source`; each piece is a pair.
 
         Raises:
-            DataError: two files have not as many lines.
+            DataError: two files differ in their numbers of lines.
         """
         for part in self.parts:
             rows = _lines(part, reading) if len(part) == 2 else rows_of(part[0], self.fields, reading)
@@ -161,7 +171,19 @@ def selected(pieces: Iterable[Piece], share: Share) -> Iterator[Piece]:
 
 
 @dataclass(config=STRICT, frozen=True, kw_only=True)
-class SplitConfig(CutConfig):
-    """How a source is split that has no splits of its own."""
+class TextFilesConfig(CutConfig):
+    """The keys of a person's own text, in files of any layout."""
 
-    split_by: By
+    root: str | None
+    encoding: str
+    max_broken: Annotated[float, Field(ge=0, le=1)]
+
+    @field_validator("encoding")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        return known_encoding(name)
+
+    @property
+    def reading(self) -> Reading:
+        """How the files are read."""
+        return Reading(self.encoding, self.max_broken)

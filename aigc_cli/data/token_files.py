@@ -14,7 +14,6 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from aigc_cli.data.base import Extent
 from aigc_cli.data.cache import cache_dir, digest_of
 from aigc_cli.data.corpus import Corpus
 from aigc_cli.data.text_sources import Piece
@@ -28,6 +27,17 @@ ABOUT = "about.json"
 
 
 @dataclass(frozen=True)
+class Extent:
+    """How much text a split is: what its likelihood is divided by."""
+
+    tokens: int  # all of them, the special ones included
+    targets: int  # those that are predicted
+    characters: int  # of the text that the targets stand for
+    bytes: int  # of that text in UTF-8
+    documents: int
+
+
+@dataclass(frozen=True)
 class Tokens:
     """One stream of tokens, or sequences on one side or on both sides of pairs."""
 
@@ -38,8 +48,8 @@ class Tokens:
     extent: Extent
     unknown: int  # tokens that stand for a character which the vocabulary lacks
     lacking: str  # some of those characters
-    cut: int  # sequences that were longer than allowed, and are cut
-    left_out: int  # pairs that are not here, because they were
+    cut: int  # sequences that were longer than allowed
+    left_out: int  # pairs that were longer than allowed, or had an empty side
 
     def nbytes(self) -> int:
         """The bytes of all streams."""
@@ -127,7 +137,7 @@ class _Tally:
         self.lacking: set[str] = set()
 
     def first_target(self, text: str, ids: np.ndarray) -> None:
-        """The first token of a stream is nothing's target, nor is its text."""
+        """Takes the first token of a stream, and its text, out of the targets: nothing comes before it."""
         unknown = int(ids[0]) == UNK  # a character, of any size
         characters, size = (1, len(text[0].encode())) if unknown else self.tokenizer.size_of(int(ids[0]))
         self.targets, self.characters, self.bytes = -1, -characters, -size
@@ -195,7 +205,7 @@ class _Sequences:
             self.lengths[side].append(len(kept))
             text, ended = "".join(self._texts[side]), len(kept) == len(whole)
             self.tally.note_unknown(text, kept)
-        self.tally.tokens += 1  # bos, which is nothing's target
+        self.tally.tokens += 1  # bos, which is never a target
         ids = kept[1:-1] if ended else kept[1:]
         self.tally.add(text if ended else self.tokenizer.decode(ids.tolist()), ids, ends=ended)
         self.tally.documents += 1
@@ -206,7 +216,7 @@ class _Sequences:
 
 
 def _together(corpus: Corpus) -> Iterator[list[Piece]]:
-    """Pieces by the group, so that all cores have some to tokenize."""
+    """Pieces in groups, so that all cores have some to tokenize."""
     group: list[Piece] = []
     size = 0
     with progress(None, f"tokenizing {corpus.source.where}", "B") as bar:

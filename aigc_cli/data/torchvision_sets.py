@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import hashlib
-import json
 import warnings
 import zlib
 from collections.abc import Sequence
@@ -17,10 +15,10 @@ from pydantic.dataclasses import dataclass
 from aigc_cli.config.schema import STRICT
 from aigc_cli.data.archives import unpack
 from aigc_cli.data.base import Dataset, Split
-from aigc_cli.data.cache import cache_dir, find_root
+from aigc_cli.data.cache import cache_dir, digest_of, find_root
 from aigc_cli.data.download import Published
 from aigc_cli.data.image_sets import decode_once
-from aigc_cli.data.images import ImageDataset, Size, rescale
+from aigc_cli.data.images import ImageDataset, ImagesConfig, rescale
 from aigc_cli.data.parquet import parts_of, read_parquet
 from aigc_cli.data.splits import Cut, Fraction, rows_of
 from aigc_cli.errors import DataError
@@ -34,10 +32,8 @@ LARGEST_IDX = 1 << 27  # bytes; the largest of the files has 47 million
 
 
 @dataclass(config=STRICT, frozen=True, kw_only=True)
-class _Config:
+class _Config(ImagesConfig):
     root: str | None
-    size: Size
-    flip: bool
     val_fraction: Fraction
 
 
@@ -93,9 +89,7 @@ def _cifar10_parquet(root: Path, *, train: bool) -> tuple[Tensor, np.ndarray]:
     files = read_parquet(paths, (3, 32, 32))
     if files.labels is None or files.labels.max() >= len(CIFAR10_CLASSES):
         raise DataError(f"{paths[0]} does not hold the labels of CIFAR-10", "for other images use data=parquet")
-    stamps = [[str(path), path.stat().st_size, path.stat().st_mtime_ns] for path in paths]
-    key = hashlib.sha256(json.dumps(stamps).encode()).hexdigest()[:16]
-    pixels = decode_once(files, cache_dir() / "data" / "cifar10" / f"pixels-{key}.npy")
+    pixels = decode_once(files, cache_dir() / "data" / "cifar10" / f"pixels-{digest_of(files.identity)[:16]}.npy")
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The given NumPy array is not writable")  # nothing writes to it
         return torch.from_numpy(pixels), files.labels

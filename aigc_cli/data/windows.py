@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 class Windows(TextDataset):
     """Windows of one long stream of tokens: an item is `context` + 1 of them, int64; the last is only predicted.
 
-    In training, item i of an epoch begins at a place of its own draw among the `context` from ``i * context`` on. In
-    order, it begins at ``i * context``, so that all items together have each token but the first as a target once; the
-    last is filled up with `pad`, which is no target.
+    In training, item i of an epoch begins at ``i * context`` plus a random offset below `context`, drawn anew in each
+    epoch, so that a model does not see the same cuts again. In order, it begins at ``i * context``, so that all items
+    together have each token but the first as a target once; the last is filled up with `pad`, which is not a target.
     """
 
     def __init__(self, tokens: Tokens, codec: TextCodec, context: int, *, resident: bool, lines: Lines) -> None:
@@ -38,7 +38,7 @@ class Windows(TextDataset):
         short = context + 1 - len(stream)
         self._stream = torch.nn.functional.pad(stream.int(), (0, short), value=PAD) if short > 0 else stream
         self._resident = resident
-        self._on = lru_cache(maxsize=2)(self._move)
+        self._on = lru_cache(maxsize=2)(self._move)  # on the device that trains, and on the CPU for single items
 
     def __len__(self) -> int:
         return max(1, -(-(self.extent.tokens - 1) // self.context))
@@ -50,7 +50,7 @@ class Windows(TextDataset):
         return self._on("cpu")(torch.tensor([index])).content[0], None
 
     def gatherer(self, device: torch.device | str) -> Gatherer:
-        """Cuts windows out of the stream, on `device` where it fits in memory."""
+        """Cuts windows out of the stream, on `device` if the stream may be held in memory."""
         return self._on(str(device) if self._resident else "cpu")
 
     def order(self, plan: BatchPlan, device: torch.device | str) -> Order:
@@ -82,7 +82,8 @@ class _WindowGatherer:
         last = len(self._windows) - 1
         windows = self._windows.index_select(0, starts.clamp(max=last)).long()
         if uniform is None:
-            # The last window would reach over the end: what of the window before the end it shares moves to its left.
+            # The last window would reach beyond the end of the stream. So the last whole window is taken in its place,
+            # and its tokens move to the left until they begin where the last window does.
             columns = self._columns + (starts - last).clamp(min=0)[:, None]
             windows = windows.gather(1, columns.clamp(max=self._context))
             windows = windows.masked_fill(columns > self._context, PAD)
@@ -117,7 +118,7 @@ def open_windows(
 
 
 def _start(tokenizer: Tokenizer, joined: bool) -> int:
-    """What writing from nothing begins after: the end of a document, or of a line; see :class:`TextCodec`."""
+    """The token that a text without a prompt begins after: the end of a document or of a line (:class:`TextCodec`)."""
     if joined:
         return EOS
     found = (int(tokenizer.encode(text)[0]) for text in "\n ")

@@ -1,137 +1,153 @@
-"""What a metric over features is: a ``torchmetrics.Metric`` that adds up over batches and processes."""
+"""What a metric is: a ``torchmetrics.Metric`` that says what it takes, and adds up over batches and processes.
+
+A metric names *streams* (whose items) and *views* (what it sees of them), and :mod:`aigc_cli.metrics.evaluate` brings
+it both. So a metric knows neither models nor files nor modalities, and serves every modality that has its views.
+"""
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from typing import Any, ClassVar
+from collections.abc import Collection, Mapping
+from typing import Any, ClassVar, Literal
 
 import torch
+import torchmetrics
 from torch import Tensor
-from torchmetrics import Metric
 
 from aigc_cli.errors import DataError
 from aigc_cli.metrics.extractors.base import FeatureStatistics, merge_packed
+from aigc_cli.registry import find, names
+
+#: Whose items: of the reference; those in question; real ones that neither model nor reference has seen; what a model
+#: made of items, beside what each should have been; held-out items that a model is asked about.
+Stream = Literal["real", "fake", "held_out", "pairs", "items"]
+#: What a metric sees of items. By an extractor: "features" and "logits" (n, d), "moments" (their statistics). Of the
+#: items themselves: "labels" (n,), "glance" (small, uint8), "content" (raw), "text" (strings). Of a model: "scores",
+#: "codes" (latents), "fills" (of masked tokens).
+View = Literal["features", "logits", "moments", "labels", "glance", "content", "text", "scores", "codes", "fills"]
+#: Which way a score is better; "" where neither is.
+Better = Literal["lower", "higher", ""]
 
 
-class FeatureMetric(Metric):
-    """Base of the metrics over features. A subclass is built as ``build(config, width)``, width the features' d.
+class Metric(torchmetrics.Metric):
+    """Base of all metrics. A subclass is built as ``build(config, width)`` with its own typed config.
 
-    Its config has a field ``extractor``, the name of a registered extractor.
+    ``update(stream, *views)`` adds a batch of a stream, with the views that :attr:`takes` names, in that order; of
+    "pairs" each view twice: of what was made, and of what it should have been. ``compute()`` gives float64 scalars by
+    the names of :attr:`figures`, and raises a :class:`DataError` where there are too few items for them to mean
+    anything. Whatever is held with ``add_state`` is joined over processes by ``sync()``.
+
+    Args:
+        config: Its settings.
+        width: The d of the first of its views, where an extractor makes that.
     """
 
     is_differentiable = False
     full_state_update = False
-    #: The extractor's layers that it is computed on, handed to :meth:`update` in this order; "pixels" is the images
-    #: themselves, averaged to at most 32x32, uint8; "labels" is their classes, int64 (n,). Its width is that of the
-    #: first.
-    layers: ClassVar[tuple[str, ...]] = ("features",)
-    #: Whether it compares with real features at all.
-    needs_real: ClassVar[bool] = True
-    #: The sides, "real" and "fake", of which it needs the mean and covariance only, through :meth:`take`.
-    moments_of: ClassVar[tuple[str, ...]] = ()
-    #: Whether it takes held-out real features too, through :meth:`hold_out`.
-    needs_held_out: ClassVar[bool] = False
+    #: Its scores, and which way each is better.
+    figures: ClassVar[Mapping[str, Better]]
+    takes: ClassVar[Mapping[Stream, tuple[View, ...]]]
+    #: What must have made the pairs that it takes; None is whatever the model does best.
+    made_by: ClassVar[Literal["reconstruct", "continue"] | None] = None
+    #: The modalities whose runs are measured with it where nobody names a metric, if the model can do what it `needs`;
+    #: "pairs" is of models that make one item from another, and "*" of modalities that have no such metric.
+    usual_for: ClassVar[frozenset[str]] = frozenset()
+    #: What a model must be able to do, of :attr:`Model.can`.
+    needs: ClassVar[frozenset[str]] = frozenset()
     #: The extractor that its plain name stands for in the literature; on any other its name takes a bracket.
     native: ClassVar[str | None] = None
-    #: The figures that it may give, and which way is better: "lower", "higher" or "" for a spread.
-    figures: ClassVar[dict[str, str]]
 
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.width = width
+    def __init__(self, config: Any, width: int = 0) -> None:
+        # Every process that evaluates sees all items: to join theirs at compute() would count each several times, or
+        # wait for a process that does not evaluate. Whoever shares the work calls sync().
+        super().__init__(sync_on_compute=False)
+        self.config, self.width = config, width
 
-    @abstractmethod
-    def update(self, *layers: Tensor, real: bool) -> None:
-        """Adds features (n, d), real or generated."""
+    @classmethod
+    def compares(cls) -> bool:
+        """Whether a stamp names a reference: text that is written freely is shown beside held-out text, too."""
+        return set(cls.takes) != {"fake"} or cls.takes["fake"] == ("text",)
 
-    def take(self, statistics: FeatureStatistics, real: bool) -> None:
-        """Adds the statistics of features, for the sides in :attr:`moments_of`."""
-        raise NotImplementedError
+    @classmethod
+    def of_text(cls) -> bool:
+        """Whether it measures text, which nothing else looks at."""
+        return any("text" in views for views in cls.takes.values())
 
-    def hold_out(self, *layers: Tensor) -> None:
-        """Takes the features (n, d) of real items that neither model nor reference has seen."""
-        raise NotImplementedError
+    def options(self) -> dict[str, Any]:
+        """What a model must be told where it is asked for this metric's view of items."""
+        return {}
 
     def halve_held_out(self) -> int:
         """Puts half of the held-out items in the place of generated ones, judged by the rest; how many those are."""
         raise NotImplementedError
 
-    @abstractmethod
-    def compute(self) -> dict[str, Tensor]:
-        """The figures, float64 scalars by name.
+    def bounds(self) -> dict[str, str]:
+        """Which scores only bound what they stand for: "<=" or ">=" by name."""
+        return {}
 
-        Raises:
-            DataError: too few features for the figure to mean anything.
-        """
-
-    def gallery(self) -> Tensor | None:
-        """Images worth a look after :meth:`compute`, (rows, columns, C, h, w) uint8; None for most."""
-        return None
+    def facts(self) -> dict[str, Any]:
+        """What else a reader must know, such as a signature; to be called after ``compute``."""
+        return {}
 
     def notes(self) -> list[str]:
-        """What a reader of the figures must know about how they came about, a sentence each."""
+        """How the scores came about, where a reader should mind it, a sentence each."""
         return []
+
+    def gallery(self) -> Tensor | None:
+        """Items worth a look after ``compute``, raw, (rows, columns, ...); None for most."""
+        return None
 
 
 def require(count: int, least: int, whose: str, why: str, hint: str) -> None:
-    """Refuses fewer than `least` images.
+    """Refuses fewer than `least` items.
 
     Raises:
         DataError: there are too few.
     """
     if count < least:
-        raise DataError(f"{count} {whose} images are too few: {why} needs at least {least}", hint)
+        raise DataError(f"{count} {whose} items are too few: {why} needs at least {least}", hint)
 
 
-class MomentMetric(FeatureMetric):
-    """A metric that needs only the mean and covariance of either side; memory is O(d^2)."""
+class MomentMetric(Metric):
+    """A metric that needs only the mean and covariance of the features of either side; memory is O(d^2)."""
 
-    moments_of = ("real", "fake")
+    takes: ClassVar[Mapping[Stream, tuple[View, ...]]] = {"real": ("moments",), "fake": ("moments",)}
     real: Tensor
     fake: Tensor
 
-    def __init__(self, width: int) -> None:
-        super().__init__(width)
+    def __init__(self, config: Any, width: int) -> None:
+        super().__init__(config, width)
         for side in ("real", "fake"):
             empty = torch.zeros(width + 2, width, dtype=torch.float64)
             self.add_state(side, default=empty, dist_reduce_fx=merge_packed)
 
-    def update(self, features: Tensor, real: bool) -> None:  # type: ignore[override]
-        """Merges the statistics of features (n, d)."""
-        if len(features):
-            self.take(FeatureStatistics.of(features.to(self.real.device)), real)
-
-    def take(self, statistics: FeatureStatistics, real: bool) -> None:
-        """Merges statistics that were gathered elsewhere."""
-        side = "real" if real else "fake"
-        known = FeatureStatistics.unpacked(getattr(self, side))
-        setattr(self, side, known.merge(statistics).packed())
-        self._computed = None
-        self._update_count = max(1, self._update_count)  # torchmetrics warns of a metric that was never updated
+    def update(self, stream: Stream, moments: FeatureStatistics) -> None:
+        """Merges the statistics of features."""
+        known = FeatureStatistics.unpacked(getattr(self, stream))
+        setattr(self, stream, known.merge(moments).packed())
 
     def statistics(self) -> tuple[FeatureStatistics, FeatureStatistics]:
         """What was gathered: real, generated."""
         return FeatureStatistics.unpacked(self.real), FeatureStatistics.unpacked(self.fake)
 
 
-class SampleMetric(FeatureMetric):
-    """A metric that needs every feature; memory is O(n d).
+class SampleMetric(Metric):
+    """A metric that needs every row of one view; memory is O(n d).
 
     Processes are joined in rank order: with each rank holding a contiguous share, the order is that of one process.
     """
 
+    takes: ClassVar[Mapping[Stream, tuple[View, ...]]] = {"real": ("features",), "fake": ("features",)}
     real: Any
     fake: Any
 
-    def __init__(self, width: int) -> None:
-        super().__init__(width)
+    def __init__(self, config: Any, width: int) -> None:
+        super().__init__(config, width)
         self.add_state("real", default=[], dist_reduce_fx="cat")
         self.add_state("fake", default=[], dist_reduce_fx="cat")
 
-    def update(self, features: Tensor, real: bool) -> None:  # type: ignore[override]
-        """Keeps features (n, d) as float32."""
-        if len(features) and (self.needs_real or not real):
-            getattr(self, "real" if real else "fake").append(features.detach().to(torch.float32))
+    def update(self, stream: Stream, rows: Tensor) -> None:
+        """Keeps rows (n, d) as float32."""
+        getattr(self, stream).append(rows.detach().to(torch.float32))
 
     def gathered(self) -> tuple[Tensor, Tensor]:
         """What was gathered, in float32: real (n, d), generated (m, d)."""
@@ -143,3 +159,34 @@ def joined(parts: Tensor | list[Tensor], width: int, dtype: torch.dtype = torch.
     if isinstance(parts, Tensor):  # of several processes
         return parts
     return torch.cat(parts) if parts else torch.zeros(0, width, dtype=dtype)
+
+
+def kind_of(name: str) -> type[Metric]:
+    """The class of the metric `name`.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    kind = find("metric", name).build
+    assert isinstance(kind, type)
+    assert issubclass(kind, Metric), f"{name} is a metric"
+    return kind
+
+
+def usual_metrics(modality: str, source: bool, can: Collection[str]) -> list[str]:
+    """The metrics of a run where nobody names any: those of its modality that suit what its model can do.
+
+    Args:
+        modality: Of what the model makes.
+        source: Whether it makes one item from another.
+        can: :attr:`Model.can`.
+    """
+    kinds = {name: kind_of(name) for name in names("metric")}
+    for wanted in ("pairs" if source else modality, "*"):
+        own = [name for name, kind in kinds.items() if wanted in kind.usual_for]
+        if own:
+            break
+    # What a model says of held-out items comes first.
+    return sorted(
+        (name for name in own if kinds[name].needs <= set(can)), key=lambda name: "items" not in kinds[name].takes
+    )

@@ -1,7 +1,8 @@
-"""``class_accuracy``: whether images are of the class that was asked for, as the data's own classifier sees it."""
+"""``class_accuracy``: whether items are of the class that was asked for, as the data's own classifier sees it."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar, Literal
 
 import torch
@@ -9,7 +10,7 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from aigc_cli.config.schema import STRICT
-from aigc_cli.metrics.base import FeatureMetric
+from aigc_cli.metrics.base import Better, Metric, Stream, View
 from aigc_cli.registry import register
 
 
@@ -22,34 +23,31 @@ class ClassAccuracyConfig:
 
 
 @register("metric", "class_accuracy", ClassAccuracyConfig)
-class ClassAccuracy(FeatureMetric):
-    """The share of images whose largest logit is that of their class, over all and in the class where it is least.
+class ClassAccuracy(Metric):
+    """The share of items whose largest logit is that of their class, over all and in the class where it is least.
 
     A sample's class is the one that the model was told to draw, a reconstruction's that of its original. It does not
-    see a lack of variety: one good image a class is always right.
+    see a lack of variety: one good item a class is always right.
     """
 
-    layers = ("logits", "labels")
-    needs_real = False
-    figures: ClassVar[dict[str, str]] = {"class_accuracy": "higher", "worst_class_accuracy": "higher"}
+    takes: ClassVar[Mapping[Stream, tuple[View, ...]]] = {"fake": ("logits", "labels")}
+    figures: ClassVar[Mapping[str, Better]] = {"class_accuracy": "higher", "worst_class_accuracy": "higher"}
     right: Tensor  # (classes,)
     count: Tensor  # (classes,)
 
     def __init__(self, config: ClassAccuracyConfig, width: int) -> None:
-        super().__init__(width)
-        self.config = config
+        super().__init__(config, width)
         for state in ("right", "count"):
             self.add_state(state, default=torch.zeros(width, dtype=torch.int64), dist_reduce_fx="sum")
 
-    def update(self, logits: Tensor, labels: Tensor, real: bool) -> None:  # type: ignore[override]
+    def update(self, stream: Stream, logits: Tensor, labels: Tensor) -> None:
         """Counts logits (n, classes) against labels (n,), int64."""
-        if not real:
-            own = logits.argmax(dim=1) == labels
-            self.right = self.right + torch.bincount(labels[own], minlength=self.width)
-            self.count = self.count + torch.bincount(labels, minlength=self.width)
+        own = logits.argmax(dim=1) == labels
+        self.right = self.right + torch.bincount(labels[own], minlength=self.width)
+        self.count = self.count + torch.bincount(labels, minlength=self.width)
 
     def compute(self) -> dict[str, Tensor]:
-        """Shares, of all images and of the worst class's; a class without images is none."""
+        """Shares, of all items and of the worst class's; a class without items is none."""
         asked = self.count > 0
         shares = self.right[asked].double() / self.count[asked]
         return {

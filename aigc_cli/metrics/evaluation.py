@@ -1,265 +1,327 @@
-"""One pass over the images serves all metrics that were asked for, and tells what held-out real images would score."""
+"""Metrics with all that their scores are held against, taken in once for any number of sets of items."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any
 
-import torch
 from torch import Tensor
 
 from aigc_cli.config.schema import check
 from aigc_cli.errors import ConfigError, DataError, warn
-from aigc_cli.metrics.extraction import LABELS, PIXELS, Extraction, Key, Layers, build_extractor
-from aigc_cli.metrics.extractors.base import Extractor, FeatureStatistics, Sources
-from aigc_cli.metrics.images import Images, same_shape
-from aigc_cli.metrics.result import Result, Score, finite
-from aigc_cli.metrics.statistics_file import StatisticsFile
-from aigc_cli.registry import Component, find
-
-if TYPE_CHECKING:  # torchmetrics takes seconds to import
-    from aigc_cli.metrics.base import FeatureMetric
+from aigc_cli.metrics.base import Metric, Stream, kind_of
+from aigc_cli.metrics.extractors.base import Extractor, FeatureStatistics, summed
+from aigc_cli.metrics.items import DatasetItems, has_text, same_shape
+from aigc_cli.metrics.record import Record, Score, finite
+from aigc_cli.metrics.statistics import Statistics
+from aigc_cli.metrics.subject import Subject
+from aigc_cli.metrics.views import Key, Rows, Views, count_of, rows_at
+from aigc_cli.modalities.base import Items
+from aigc_cli.registry import find
 
 _ROWS = 4096  # handed to a metric at a time, so that copies of them stay small
-Side = Images | StatisticsFile
+Configs = Mapping[str, Mapping[str, Any]]
 
 
-class Evaluator:
-    """Metrics against one reference, whose features are computed once and serve any number of evaluations.
+class Evaluation:
+    """Metrics with all that their scores are held against, taken in once for any number of sets of items.
 
     Args:
-        metrics: The configuration of each metric by its name, as under ``metric`` in ``configs/eval.yaml``.
-        sources: What extractors may build themselves from.
-        real: The reference; None will do where no metric looks at it.
-        held_out: Real images that neither model nor reference has seen, for the floor.
-        all_held_out: The same and more of them, for metrics whose figures depend on them; None takes `held_out`.
-        batch_size: Images at a time; figures do not depend on it beyond rounding. None suits memory and extractor.
-        dtype: What extractors compute in, "float32" or "bfloat16".
+        metrics: The configuration of each by its name, as under ``metric`` in ``configs/eval.yaml``.
+        views: What they see of items; None where they look at text alone.
+        reference: None will do where no metric looks at it.
+        held_out: Real items that neither model nor reference has seen, for the baseline.
+        judges: The same and more of them, for metrics whose scores depend on them; None takes `held_out`.
 
     Raises:
         ConfigError: an unknown metric or key, an extractor that cannot serve this data, no reference where a metric
-            needs one, or statistics where it needs the images themselves.
-        DataError: weights or images that are missing or cannot be trusted.
+            needs one, or statistics where it needs the items themselves.
+        DataError: weights or items that are missing or cannot be trusted.
     """
 
     def __init__(
         self,
-        metrics: Mapping[str, Mapping[str, Any]],
-        sources: Sources,
-        real: Side | None,
-        held_out: Images | None = None,
-        all_held_out: Images | None = None,
-        *,
-        batch_size: int | None = None,
-        dtype: str = "float32",
+        metrics: Configs,
+        views: Views | None = None,
+        reference: Items | None = None,
+        held_out: Items | None = None,
+        judges: Items | None = None,
     ) -> None:
-        components = {name: find("metric", name) for name in metrics}
-        self._configs = {name: check(f"metric.{name}", components[name].config, metrics[name]) for name in metrics}
+        self.kinds = {name: kind_of(name) for name in metrics}
         self._values = {name: dict(values) for name, values in metrics.items()}
-        self.real, self.held_out, self.dtype = real, held_out, dtype
-        self.all_held_out = held_out if all_held_out is None else all_held_out
-        for name, component in components.items():
-            self._refuse(name, component)
-        self._extractors = {
-            wanted: build_extractor(wanted, sources)
-            for wanted in dict.fromkeys(config.extractor for config in self._configs.values())
+        self._configs = {
+            name: check(f"metric.{name}", find("metric", name).config, values) for name, values in metrics.items()
         }
-        self._extraction = Extraction(self._extractors, sources.device, batch_size, dtype)
-        self._primed = {name: self._built(component) for name, component in components.items()}
+        self._views, self.reference, self.held_out = views, reference, held_out
+        self.judges = held_out if judges is None else judges
+        self._dtype = "float32" if views is None else views.dtype
+        for name, kind in self.kinds.items():
+            self._refuse(name, kind)
+        # Features of the reference are taken in here, once: of every sample set it gets a copy that shares them.
+        self._primed = {name: self._built(name) for name in metrics}
         self._prime()
-        self._floors = self._measure_floors()
+        self._baselines = self._measure_baselines()
 
-    def _refuse(self, name: str, component: Component) -> None:
-        kind: type[FeatureMetric] = component.build  # type: ignore[assignment]
-        if self.real is None and kind.needs_real:
-            raise ConfigError(f"{name} needs images to compare with", "name some with real=, or a dataset with data=")
-        if isinstance(self.real, StatisticsFile) and kind.needs_real and "real" not in kind.moments_of:
+    def _refuse(self, name: str, kind: type[Metric]) -> None:
+        if "real" in kind.takes and self.reference is None:
+            raise ConfigError(f"{name} needs items to compare with", "name some with real=, or a dataset with data=")
+        if isinstance(self.reference, Statistics) and kind.takes.get("real", ("moments",)) != ("moments",):
             raise ConfigError(
-                f"{name} needs the reference images, and {self.real.path} holds their statistics only",
-                "name the images with real=, or ask for fid, fd or fd_infinity",
+                f"{name} needs the reference items, and {self.reference.path} holds their statistics only",
+                "name the items with real=, or ask for fid, fd or fd_infinity",
             )
-        if kind.needs_held_out and not (self.held_out is not None and len(self.held_out)):
-            raise ConfigError(f"{name} needs held-out real images to compare with", "name some with held_out=")
+        if "held_out" in kind.takes and not (self.held_out is not None and len(self.held_out)):
+            raise ConfigError(f"{name} needs held-out real items to compare with", "name some with held_out=")
 
-    def _built(self, component: Component) -> FeatureMetric:
-        extractor = self._extractor_of(component.name)
-        layer = component.build.layers[0]  # type: ignore[attr-defined]
-        if layer not in extractor.widths:
-            raise ConfigError(
-                f"{component.name} needs {layer}, which {extractor.name} has not", "choose another extractor"
-            )
-        metric: FeatureMetric = component.build(self._configs[component.name], extractor.widths[layer])
-        # Every process that evaluates here sees all images; joining theirs would count them twice, or wait for one
-        # that does not evaluate.
-        metric.distributed_available_fn = _alone
+    def _built(self, name: str) -> Metric:
+        extractor, first = self._extractor(name), next(iter(self.kinds[name].takes.values()))[0]
+        width = 0
+        if extractor is not None:
+            layer = "features" if first == "moments" else first
+            if layer not in extractor.widths:
+                raise ConfigError(f"{name} needs {layer}, which {extractor.name} has not", "choose another extractor")
+            width = extractor.widths[layer]
+        metric: Metric = find("metric", name).build(self._configs[name], width)
         return metric
 
-    @property
-    def _n_real(self) -> int | None:
-        return self.real.n if isinstance(self.real, StatisticsFile) else len(self.real or ())
+    def _extractor(self, name: str) -> Extractor | None:
+        wanted = getattr(self._configs[name], "extractor", None)
+        if wanted is None:
+            return None
+        assert self._views is not None, "metrics of text have no extractor"
+        return self._views.extractor(wanted)
 
-    def _extractor_of(self, name: str) -> Extractor:
-        return self._extractors[self._configs[name].extractor]
-
-    def _keys(self, name: str) -> list[Key]:
-        wanted = self._configs[name].extractor
-        return [Key("" if layer in (PIXELS, LABELS) else wanted, layer) for layer in self._primed[name].layers]
+    def _keys(self, name: str, stream: Stream) -> list[Key]:
+        """The views of a stream that a metric takes; moments are summed up here, of features."""
+        extractor = getattr(self._configs[name], "extractor", "")
+        views = ["features" if view == "moments" else view for view in self.kinds[name].takes.get(stream, ())]
+        return [Key(extractor if view in ("features", "logits") else "", view) for view in views]
 
     def _prime(self) -> None:
-        if isinstance(self.real, StatisticsFile):
-            for name, metric in self._primed.items():
-                if metric.needs_real:
-                    metric.take(self.real.statistics_for(self._extractor_of(name), self.dtype), True)
-            return
-        needed = {name: metric for name, metric in self._primed.items() if metric.needs_real}
-        wanted: dict[Key, bool] = {}
-        for name, metric in needed.items():
-            for key in self._keys(name):
-                wanted[key] = wanted.get(key, False) or "real" not in metric.moments_of
-        kept = self._extraction.reference(self.real, "reference", wanted) if wanted and self.real is not None else {}
-        self._hand_over(needed, kept, "real")
-        holding = {name: metric for name, metric in self._primed.items() if metric.needs_held_out}
-        if holding:
-            assert self.all_held_out is not None
-            self._check_shape(self.all_held_out, "held-out")
-            wanted = {key: True for name in holding for key in self._keys(name)}
-            self._hand_over(holding, self._extraction.reference(self.all_held_out, "held-out", wanted), "held")
+        taking = {name: metric for name, metric in self._primed.items() if "real" in metric.takes}
+        if isinstance(self.reference, Statistics):
+            for name, metric in taking.items():
+                metric.update("real", self._moments(self.reference, name))
+        elif self.reference is not None:
+            self._take_in(taking, "real", self.reference, "reference")
+        judged = {name: metric for name, metric in self._primed.items() if "held_out" in metric.takes}
+        if judged:
+            assert self.judges is not None
+            self._check_shape(self.judges, "held-out")
+            self._take_in(judged, "held_out", self.judges, "held-out")
 
-    def _hand_over(
-        self, metrics: Mapping[str, FeatureMetric], kept: Mapping[Key, Tensor | FeatureStatistics], side: str
-    ) -> None:
-        """Gives metrics one side: "real", "held" or "fake"."""
+    def _moments(self, statistics: Statistics, name: str) -> FeatureStatistics:
+        extractor = self._extractor(name)
+        assert extractor is not None, "moments are of features"
+        return statistics.moments(extractor, self._dtype)
+
+    def _take_in(self, metrics: Mapping[str, Metric], place: Stream, items: Items, what: str) -> None:
+        """Hands metrics, in the place of a stream, all of a set of items that is used again and again."""
+        wanted: dict[Key, bool] = {}
         for name, metric in metrics.items():
-            found = [kept[key] for key in self._keys(name)]
-            if side in metric.moments_of:
-                whole = found[0]
-                metric.take(whole if isinstance(whole, FeatureStatistics) else summed(whole), side == "real")
+            for key in self._keys(name, place):
+                wanted[key] = wanted.get(key, False) or metric.takes[place] != ("moments",)
+        if set(wanted) == {Key("", "text")}:
+            for metric in metrics.values():
+                metric.update(place, items.texts())
+            return
+        if not wanted:
+            return
+        assert self._views is not None
+        kept = self._views.reference(items, what, wanted)
+        for name, metric in metrics.items():
+            found = [kept[key] for key in self._keys(name, place)]
+            if metric.takes[place] == ("moments",):
+                metric.update(place, found[0] if isinstance(found[0], FeatureStatistics) else summed(found[0]))
                 continue
             rows = [layer for layer in found if isinstance(layer, Tensor)]
             for start in range(0, len(rows[0]), _ROWS):
-                parts = [layer[start : start + _ROWS] for layer in rows]
-                if side == "held":
-                    metric.hold_out(*parts)
-                else:
-                    metric.update(*parts, real=side == "real")
+                metric.update(place, *(layer[start : start + _ROWS] for layer in rows))
 
-    def evaluate(self, fake: Side) -> list[Result]:
-        """The figures of generated images, a result for each metric.
+    def _check_shape(self, items: Items, what: str) -> None:
+        compared = any("real" in metric.takes for metric in self._primed.values())
+        if compared and self.reference is not None and not isinstance(self.reference, Statistics):
+            same_shape(items, self.reference, what)
+
+    # scores
+
+    def of(self, items: Items, stream: Stream = "fake") -> list[Record]:
+        """The scores of the items in question, a record for each metric.
+
+        Args:
+            items: Generated ones, or whatever takes their place; for the stream "pairs" each has a source.
+            stream: What metrics take them as.
 
         Raises:
-            ConfigError: statistics in the place of images, and a metric that needs the images.
-            DataError: too few images, images of another size, or figures that are not finite.
+            ConfigError: statistics, of which a metric needs the items.
+            DataError: too few items, or features or scores that are not finite.
         """
-        if isinstance(fake, StatisticsFile):
-            return self._evaluate_statistics(fake)
-        self._check_shape(fake, "generated")
-        floor_n = len(self.held_out) if self.held_out is not None else 0
-        matched = _fresh(self._primed) if 0 < floor_n < len(fake) else {}
-        few = fake.few(floor_n) if matched else torch.zeros(0)
+        if isinstance(items, Statistics):
+            return self._of_statistics(items)
+        if stream == "fake":
+            self._check_shape(items, "generated")
+        fewest = min([len(other) for other in items.beside.values()] or [len(self.held_out or ())])
+        few = items.few(fewest) if 0 < fewest < len(items) else None
         metrics = _fresh(self._primed)
-        seen = 0
-        for layers in self._extraction.layers(fake, "generated", [key for name in metrics for key in self._keys(name)]):
-            self._update(metrics, layers)
-            count = len(next(iter(layers.values())))
-            rows = few[(few >= seen) & (few < seen + count)] - seen
-            if len(rows):
-                self._update(matched, {key: layer[rows] for key, layer in layers.items()})
-            seen += count
-        results = []
+        matched = {} if few is None else _fresh(self._primed)
+        for start, rows in self._passes(items, stream, "generated"):
+            count = count_of(rows)
+            for name, metric in metrics.items():
+                metric.update(stream, *self._arguments(name, stream, rows))
+            own = None if few is None else few[(few >= start) & (few < start + count)] - start
+            for name, metric in matched.items() if own is not None and len(own) else ():
+                metric.update(stream, *self._arguments(name, stream, rows, own))
+        held_against = len(items.texts("source") if has_text(items.spec) else items if stream == "pairs" else ())
+        beside = {called: self._scores(other, stream) for called, other in items.beside.items()}
+        records = []
         for name, metric in metrics.items():
-            at_floor_n = None
-            floor = self._floors.get(name)
-            if matched and floor is not None and floor.n == floor_n:
-                at_floor_n = Score(finite(name, matched[name].compute()), floor_n)
-            results.append(self._result(name, metric, Score(finite(name, metric.compute()), seen), at_floor_n))
-        return results
+            score, at_n, baseline = _scored(name, metric, len(items)), None, self._baselines.get(name)
+            if few is not None and (beside or (baseline is not None and baseline.n == fewest)):
+                at_n = _scored(name, matched[name], fewest)
+            record = self._record(name, metric, score, items, n_real=held_against)
+            others = {called: scores[name] for called, scores in beside.items()}
+            records.append(replace(record, at_baseline_n=at_n, beside=others, notes=(*record.notes, *items.notes)))
+        return records
 
-    def _evaluate_statistics(self, fake: StatisticsFile) -> list[Result]:
-        results = []
+    def _passes(self, items: Items, stream: Stream, what: str) -> Iterator[tuple[int, Rows]]:
+        """All that metrics look at of some items, a batch at a time, with the number of those before."""
+        keys = {key for name in self._primed for key in self._keys(name, stream)}
+        if keys == {Key("", "text")}:
+            sides = [items.texts(), items.texts("source")] if stream == "pairs" else [items.texts()]
+            yield 0, {Key("", "text"): tuple(sides)}
+            return
+        assert self._views is not None
+        start = 0
+        for rows in self._views.rows(items, what, keys):
+            yield start, rows
+            start += count_of(rows)
+
+    def _arguments(self, name: str, stream: Stream, rows: Rows, index: Tensor | None = None) -> list[Any]:
+        """What a metric is updated with: its views, of all rows or of those at `index`."""
+        found: list[Any] = []
+        for key, view in zip(self._keys(name, stream), self.kinds[name].takes[stream], strict=True):
+            parts = rows[key] if isinstance(rows[key], tuple) else (rows[key],)
+            picked = [part if index is None else rows_at(part, index) for part in parts]
+            found += [FeatureStatistics.of(part) for part in picked] if view == "moments" else picked
+        return found
+
+    def _scores(self, items: Items, stream: Stream) -> dict[str, Score]:
+        """The scores of other items in the place of those in question."""
+        metrics = _fresh(self._primed)
+        for _, rows in self._passes(items, stream, "other"):
+            for name, metric in metrics.items():
+                metric.update(stream, *self._arguments(name, stream, rows))
+        return {name: _scored(name, metric, len(items)) for name, metric in metrics.items()}
+
+    def _of_statistics(self, fake: Statistics) -> list[Record]:
+        records = []
         for name, metric in _fresh(self._primed).items():
-            if "fake" not in metric.moments_of:
-                what = f"{name} needs the generated images, and {fake.path} holds their statistics only"
-                raise ConfigError(what, "name the images with fake=, or ask for fid or fd")
-            metric.take(fake.statistics_for(self._extractor_of(name), self.dtype), False)
-            results.append(self._result(name, metric, Score(finite(name, metric.compute()), fake.n), None))
-        return results
+            if metric.takes.get("fake") != ("moments",):
+                what = f"{name} needs the generated items, and {fake.path} holds their statistics only"
+                raise ConfigError(what, "name the items with fake=, or ask for fid or fd")
+            metric.update("fake", self._moments(fake, name))
+            records.append(self._record(name, metric, _scored(name, metric, fake.n), fake))
+        return records
 
-    def announced(self, n: int) -> list[Result]:
-        """The results that :meth:`evaluate` will give of `n` images, still without figures."""
-        return [self._result(name, metric, Score({}, n), None, done=False) for name, metric in self._primed.items()]
+    def ask(self, subject: Subject, items: DatasetItems, seed: int) -> list[Record]:
+        """What a model says of held-out items, a record for each metric: each has a view of its own."""
+        records = []
+        for name, kind in self.kinds.items():
+            (view,) = kind.takes["items"]
+            metrics: dict[str, Metric] = {}
+            for seen in subject.look(view, items, seed, **self._primed[name].options()):
+                for whose, told in seen.items():
+                    metrics.setdefault(whose, self._built(name)).update("items", told)
+            n = items.units if view == "scores" else len(items)
+            scores = {whose: _scored(name, metric, n) for whose, metric in metrics.items()}
+            record = self._record(name, metrics[""], scores.pop(""), subject.asked(view, items, seed), n_real=n)
+            records.append(
+                replace(record, beside=scores, notes=(*record.notes, *(items.notes if view == "scores" else ())))
+            )
+        return records
 
-    def _check_shape(self, images: Images, what: str) -> None:
-        compared = any(metric.needs_real for metric in self._primed.values())
-        if compared and isinstance(self.real, Images):
-            same_shape(images, self.real, what)
+    def options(self) -> dict[str, Any]:
+        """What a model must be told where it makes what these metrics look at."""
+        return {key: value for metric in self._primed.values() for key, value in metric.options().items()}
 
-    def _update(self, metrics: Mapping[str, FeatureMetric], layers: Layers) -> None:
-        for name, metric in metrics.items():
-            metric.update(*(layers[key] for key in self._keys(name)), real=False)
+    def announced(self, items: Items) -> list[Record]:
+        """The records that :meth:`of` will give of some items, still without scores."""
+        return [
+            self._record(name, metric, Score({}, len(items)), items, done=False)
+            for name, metric in self._primed.items()
+        ]
 
-    def _result(
-        self, name: str, metric: FeatureMetric, score: Score, at_floor_n: Score | None, *, done: bool = True
-    ) -> Result:
-        extractor, wanted = self._extractor_of(name), self._configs[name].extractor
-        return Result(
+    def _record(
+        self,
+        name: str,
+        metric: Metric,
+        score: Score,
+        items: Items,
+        *,
+        n_real: int | None = 0,
+        done: bool = True,
+    ) -> Record:
+        extractor, reference = self._extractor(name), self.reference
+        against = reference if items.against is None else items.against
+        if "real" in metric.takes and reference is not None and reference.facts:
+            n_real = reference.n if isinstance(reference, Statistics) else len(reference)
+        canonical = extractor is None or (extractor.canonical and self._configs[name].extractor == metric.native)
+        return Record(
             metric=name,
-            extractor=extractor,
-            plain=extractor.canonical and wanted == metric.native and self.dtype == "float32",
-            better={figure: way for figure, way in metric.figures.items() if not done or figure in score.figures},
             config=self._values[name],
-            n_real=self._n_real if metric.needs_real else 0,
+            better={figure: metric.figures.get(figure, "") for figure in (score.figures if done else metric.figures)},
             generated=score,
-            floor=self._floors.get(name),
-            at_floor_n=at_floor_n,
+            made=items.facts,
+            real={} if against is None else against.facts if against is reference else against.where(),
+            compares=metric.compares(),
+            n_real=n_real,
+            called=(items.called, reference.called if against is reference and reference is not None else ""),
+            extractor=extractor,
+            dtype=self._dtype,
+            plain=canonical and (extractor is None or self._dtype == "float32"),
+            baseline=self._baselines.get(name) if done else None,
+            baseline_of=self.held_out.facts if self.held_out is not None else {},
+            held_out=self.judges if "held_out" in metric.takes else None,
+            bounds=metric.bounds(),
+            facts=metric.facts() if done else {},
             notes=tuple(metric.notes()) if done else (),
-            facts={"floor": "every second held-out image against the others"} if metric.needs_held_out else {},
-            needs_real=metric.needs_real,
-            needs_held_out=metric.needs_held_out,
+            device="cpu" if self._views is None else str(self._views.device),
             gallery=metric.gallery() if done else None,
         )
 
-    def _measure_floors(self) -> dict[str, Score | None]:
-        if self.held_out is None or not len(self.held_out):
+    def _measure_baselines(self) -> dict[str, Score]:
+        """The scores of held-out items in the place of generated ones, for the metrics that can give any."""
+        if (
+            self.held_out is None
+            or not len(self.held_out)
+            or not any("fake" in kind.takes for kind in self.kinds.values())
+        ):
             return {}
         self._check_shape(self.held_out, "held-out")
         metrics = _fresh(self._primed)
-        judging = [name for name, metric in metrics.items() if LABELS in metric.layers]
-        if judging and self.held_out.labels() is None:
-            metrics = {name: metric for name, metric in metrics.items() if name not in judging}
-        sizes = {name: metric.halve_held_out() for name, metric in metrics.items() if metric.needs_held_out}
+        if not self.held_out.spec.classes:
+            metrics = {name: metric for name, metric in metrics.items() if "labels" not in metric.takes["fake"]}
+        sizes = {name: metric.halve_held_out() for name, metric in metrics.items() if "held_out" in metric.takes}
         others = {name: metric for name, metric in metrics.items() if name not in sizes}
-        wanted: dict[Key, bool] = {}
-        for name, metric in others.items():
-            for key in self._keys(name):
-                wanted[key] = wanted.get(key, False) or "fake" not in metric.moments_of
-        if wanted:
-            self._hand_over(others, self._extraction.reference(self.held_out, "held-out", wanted), "fake")
-        floors: dict[str, Score | None] = {}
+        self._take_in(others, "fake", self.held_out, "held-out")
+        scores: dict[str, Score] = {}
         for name, metric in metrics.items():
             try:
-                floors[name] = Score(finite(name, metric.compute()), sizes.get(name, len(self.held_out)))
-            except DataError as error:  # too few held-out images must not cost the figure itself
-                warn(f"no floor for {name}: {error.message}")
-                floors[name] = None
-        return floors
+                scores[name] = _scored(name, metric, sizes.get(name, len(self.held_out)))
+            except DataError as error:  # too few held-out items must not cost the score itself
+                warn(f"no baseline for {name}: {error.message}")
+        return scores
 
 
-def _fresh(metrics: Mapping[str, FeatureMetric]) -> dict[str, FeatureMetric]:
+def _scored(name: str, metric: Metric, n: int | None) -> Score:
+    return Score(finite(name, metric.compute()), n)
+
+
+def _fresh(metrics: Mapping[str, Metric]) -> dict[str, Metric]:
     """Copies of metrics that share the features they hold already, which nothing changes in place."""
     held = [rows for metric in metrics.values() for state in metric.metric_state.values() if isinstance(state, list)
             for rows in state]  # fmt: skip
     memo = {id(rows): rows for rows in held if isinstance(rows, Tensor)}
     return copy.deepcopy(dict(metrics), memo)
-
-
-def summed(rows: Tensor) -> FeatureStatistics:
-    """The statistics of rows (n, d), a part at a time, because each is copied to float64."""
-    whole = FeatureStatistics.of(rows[:_ROWS])
-    for start in range(_ROWS, len(rows), _ROWS):
-        whole = whole.merge(FeatureStatistics.of(rows[start : start + _ROWS]))
-    return whole
-
-
-def _alone() -> bool:
-    return False

@@ -4,31 +4,29 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 import torch
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor
-from torchmetrics import Metric
 
-from aigc_cli.config.schema import STRICT, check
-from aigc_cli.data.base import Dataset
-from aigc_cli.data.open import chosen_rows, items_at
-from aigc_cli.errors import ConfigError
-from aigc_cli.metrics.passages import Passages
-from aigc_cli.metrics.result import Result, Score, finite
-from aigc_cli.modalities.tokenizers import FIRST, PAD
-from aigc_cli.models.base import Model
-from aigc_cli.models.language_model import LanguageModel
+from aigc_cli.config.schema import STRICT
+from aigc_cli.metrics.base import Better, Metric, Stream, View
+from aigc_cli.modalities.tokenizers import PAD
 from aigc_cli.nn.masking import Masks, masks_at
-from aigc_cli.progress import progress
 from aigc_cli.randomness import Noise
 from aigc_cli.registry import register
-from aigc_cli.sampling.generate import in_batches
 
-_COUNTED = 4096  # training items that the commonest token is counted on
-_TOKENS = 2**14  # of a batch
+
+class Fills(NamedTuple):
+    """What was guessed for gaps in some items."""
+
+    rows: Sequence[int]  #: The numbers of the items.
+    tokens: Tensor  #: As they were, int64 (n, t).
+    gaps: Mapping[str, Tensor]  #: Which were masked, bool (n, t), by the score that they are for.
+    guesses: Mapping[str, Tensor]  #: (n, t), likewise.
+    fills_from: str  #: What the guesses were made from, in words.
 
 
 @dataclass(config=STRICT, frozen=True, kw_only=True)
@@ -47,29 +45,48 @@ class Infill(Metric):
     share are among those of a larger. An item's first token is never masked, since a writer from the left is given it.
     """
 
-    is_differentiable = False
-    full_state_update = False
+    takes: ClassVar[Mapping[Stream, tuple[View, ...]]] = {"items": ("fills",)}
+    needs = frozenset({"fill"})
     shares: ClassVar[dict[str, float]] = {"infill_15": 0.15, "infill_30": 0.3, "infill_50": 0.5}
-    figures: ClassVar[dict[str, str]] = dict.fromkeys(shares, "higher")
+    figures: ClassVar[Mapping[str, Better]] = dict.fromkeys(shares, "higher")
     right: Tensor
     masked: Tensor
 
-    def __init__(self, config: InfillConfig) -> None:
-        super().__init__()
-        self.config = config
+    def __init__(self, config: InfillConfig, width: int = 0) -> None:
+        super().__init__(config, width)
+        self._fills_from = ""
+        #: What was masked, so that a reader sees whether two models were given the same gaps.
+        self._places = {figure: hashlib.sha256() for figure in self.shares}
         for state in ("right", "masked"):
             zeros = torch.zeros(len(self.shares), dtype=torch.int64)
             self.add_state(state, default=zeros, dist_reduce_fx="sum")
 
-    def update(self, figure: str, guesses: Tensor, tokens: Tensor, gaps: Tensor) -> None:
-        """Adds guesses (n, t) for the gaps (n, t) of tokens (n, t), bool and int64, at the share of a figure."""
-        place = list(self.shares).index(figure)
-        self.right[place] += ((guesses == tokens) & gaps).sum().cpu()
-        self.masked[place] += gaps.sum().cpu()
+    def options(self) -> dict[str, Any]:
+        """How much is masked, and the seed of where."""
+        return {"shares": self.shares, "mask_seed": self.config.seed}
+
+    def update(self, stream: Stream, fills: Fills) -> None:
+        """Adds the guesses for some items."""
+        self._fills_from = fills.fills_from
+        for place, (figure, gaps) in enumerate(fills.gaps.items()):
+            self.right[place] += ((fills.guesses[figure] == fills.tokens) & gaps).sum().cpu()
+            self.masked[place] += gaps.sum().cpu()
+            for row, gap in zip(fills.rows, gaps.cpu(), strict=True):
+                self._places[figure].update(f"{row} {gap.nonzero().flatten().tolist()}".encode())
 
     def compute(self) -> dict[str, Tensor]:
         """Shares in [0, 1], float64 scalars by name."""
         return dict(zip(self.shares, self.right.double() / self.masked, strict=True))
+
+    def facts(self) -> dict[str, Any]:
+        """What was masked, and that all of it counts tokens."""
+        masks = {figure: digest.hexdigest()[:8] for figure, digest in self._places.items()}
+        return {
+            "signature": f"filled in from {self._fills_from}; masks {'-'.join(masks.values())}",
+            "masks": masks,
+            "masked": dict(zip(self.shares, self.masked.tolist(), strict=True)),
+            "per_token": list(self.figures),
+        }
 
 
 def gaps_of(tokens: Tensor, rows: Sequence[int], share: float, seed: int, longest: int) -> Tensor:
@@ -89,81 +106,3 @@ def gaps_of(tokens: Tensor, rows: Sequence[int], share: float, seed: int, longes
     gaps = torch.zeros_like(targets)
     gaps[masks.rows[masks.counts], masks.places[masks.counts]] = True
     return gaps
-
-
-def measure_infill(
-    model: Model,
-    passages: Passages,
-    train: Dataset,
-    values: Mapping[str, Any],
-    *,
-    controls: Mapping[str, Any],
-    seed: int,
-    device: torch.device,
-    batch_size: int | None = None,
-) -> Result:
-    """The accuracy of a model's fillings of passages, beside that of the commonest token of the training set.
-
-    Args:
-        model: In evaluation mode, on `device`.
-        passages: What is masked; texts, and not pairs.
-        train: What the model was trained on.
-        values: The metric's configuration.
-        controls: The fields of ``model.controls``, for models that have a choice of how they fill.
-        seed: Of what is drawn on the way.
-        device: Where the model is.
-        batch_size: Items at a time; None suits their length, and is halved where memory runs out.
-
-    Raises:
-        ConfigError: the model fills no gaps.
-    """
-    if not isinstance(model, LanguageModel) or not model.fills_from:
-        raise ConfigError(f"{type(model).__name__} fills no gaps", "a run of model=bert or model=transformer does")
-    config = check("metric.infill", InfillConfig, values)
-    metric, floor = Infill(config), Infill(config)
-    places = {figure: hashlib.sha256() for figure in metric.shares}
-    commonest, longest = _commonest(train, passages.codec.tokenizer.vocab_size), passages.dataset.spec.shape[0]
-
-    def fill(rows: Sequence[int]) -> int:
-        tokens = items_at(passages.dataset, rows).content.to(device)
-        gaps = {figure: gaps_of(tokens, rows, share, config.seed, longest) for figure, share in metric.shares.items()}
-        guesses = {name: model.fill(tokens, gaps[name], Noise(seed, rows, device), **controls) for name in gaps}
-        for figure in gaps:
-            metric.update(figure, guesses[figure], tokens, gaps[figure])
-            floor.update(figure, torch.full_like(tokens, commonest), tokens, gaps[figure])
-            for row, gap in zip(rows, gaps[figure].cpu(), strict=True):
-                places[figure].update(f"{row} {gap.nonzero().flatten().tolist()}".encode())
-        return len(rows)
-
-    size = batch_size or max(1, _TOKENS // longest)
-    with progress(len(passages), "filling gaps", "items") as bar:
-        for done in in_batches(fill, passages.rows, longest, device, min(size, len(passages))):
-            bar.advance(done)
-    scores = []
-    for one in (metric, floor):
-        one.distributed_available_fn = lambda: False
-        scores.append(Score(finite("infill", one.compute()), len(passages)))
-    masks = {figure: digest.hexdigest()[:8] for figure, digest in places.items()}
-    return Result(
-        metric="infill",
-        extractor=None,
-        plain=True,
-        better=metric.figures,
-        config=dict(values),
-        n_real=len(passages),
-        generated=scores[0],
-        beside={"commonest token": scores[1]},
-        facts={
-            "signature": f"filled in from {model.fills_from}; masks {'-'.join(masks.values())}",
-            "masks": masks,
-            "masked": dict(zip(metric.shares, metric.masked.tolist(), strict=True)),
-            "per_token": list(metric.figures),
-        },
-    )
-
-
-def _commonest(train: Dataset, vocab_size: int) -> int:
-    rows = sorted(chosen_rows(train, "commonest")[:_COUNTED])
-    counts = torch.bincount(items_at(train, rows).content.flatten(), minlength=vocab_size)
-    counts[:FIRST] = 0
-    return int(counts.argmax())

@@ -1,28 +1,27 @@
-"""``likelihood``: how well a model predicts held-out items, as a bound on their negative log-likelihood."""
+"""``likelihood``: how well a model predicts held-out items, or a bound on that."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor
-from torchmetrics import Metric
 
 from aigc_cli.config.schema import STRICT
-from aigc_cli.data.base import Dataset
-from aigc_cli.data.open import encoded, items_at
-from aigc_cli.errors import ConfigError, DataError
-from aigc_cli.metrics.result import Result, Score, finite
-from aigc_cli.models.base import Model
-from aigc_cli.progress import progress
-from aigc_cli.randomness import Noise
+from aigc_cli.metrics.base import Better, Metric, Stream, View
 from aigc_cli.registry import register
 
+#: Ends the name of a score that is also given per token: it is in nats, and summed over all tokens of all items.
+PER_TOKEN = "_per_token"
 #: The scores that bound the likelihood; every other leading score is taken to be exact.
-BOUNDS = {"nelbo", "iw_bound"}
+_BOUNDS = ("nelbo", "iw_bound")
+#: The scores that are the likelihood of all targets of a text, or bound it, with what begins the names of theirs.
+_OF_ALL_TARGETS = {"nll": "", "nelbo": "", "iw_bound": "iw_"}
+_PER = ("nll_per_token", "nll_per_character", "perplexity", "bits_per_byte")
 
 
 @dataclass(config=STRICT, frozen=True, kw_only=True)
@@ -34,144 +33,89 @@ class LikelihoodConfig:
 
 
 @register("metric", "likelihood", LikelihoodConfig)
-class HeldOutLikelihood(Metric):
+class Likelihood(Metric):
     """``likelihood``: means over items of what :meth:`Model.score` gives, in nats but for bits per dimension.
 
     ``nelbo`` and ``elbo``: Kingma and Welling, Auto-Encoding Variational Bayes, 2014, equation 3. ``iw_bound``, with
     more than one sample: Burda, Grosse and Salakhutdinov, Importance Weighted Autoencoders, 2016, equation 8. Sums are
-    in float64, and each item's noise depends on the seed and the item alone.
+    in float64.
+
+    Where items differ in length, scores come with ``tokens``, the targets of each item, and with the ``characters``
+    and ``bytes`` that those stand for: every target then counts once. A score ``<name>`` with ``<name>_per_token`` is
+    summed. Of all targets, it becomes nats per token and per character, bits per byte, and the perplexity, exp(nats
+    per token); of some, such as masked ones, nats per token. A share of tokens, ``<name>_accuracy``, is one of all
+    tokens; every other score, such as ``kl``, is a mean over items.
     """
 
-    is_differentiable = False
-    full_state_update = False
-    figures: ClassVar[dict[str, str]] = dict.fromkeys(("nelbo", "bits_per_dim", "iw_bound", "iw_bits_per_dim"), "lower")
-    figures |= {"elbo": "higher", "kl": "", "reconstruction": ""}
-    #: Of text: see :class:`aigc_cli.metrics.text_likelihood.TextLikelihood`.
-    figures |= dict.fromkeys(("nll_per_token", "nll_per_character", "perplexity", "bits_per_byte"), "lower")
-    figures |= dict.fromkeys(("iw_nll_per_token", "iw_nll_per_character", "iw_perplexity", "iw_bits_per_byte"), "lower")
-    figures |= {"masked_nll": "lower", "masked_accuracy": "higher"}
+    takes: ClassVar[Mapping[Stream, tuple[View, ...]]] = {"items": ("scores",)}
+    usual_for = frozenset({"text", "pairs"})
+    needs = frozenset({"score"})
+    figures: ClassVar[Mapping[str, Better]] = {
+        **dict.fromkeys(("nelbo", "bits_per_dim", "iw_bound", "iw_bits_per_dim"), "lower"),
+        **{"elbo": "higher", "kl": "", "reconstruction": ""},
+        **dict.fromkeys((f"{prefix}{name}" for prefix in ("", "iw_") for name in _PER), "lower"),
+        **{"masked_nll": "lower", "masked_accuracy": "higher"},
+    }
     count: Tensor
 
-    def __init__(self, config: LikelihoodConfig) -> None:
-        super().__init__()
-        self.config = config
+    def __init__(self, config: LikelihoodConfig, width: int = 0) -> None:
+        super().__init__(config, width)
         self._names: list[str] = []
+        self._summed: set[str] = set()
         self.add_state("count", default=torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
 
-    def update(self, scores: Mapping[str, Tensor]) -> None:
+    def options(self) -> dict[str, Any]:
+        """How many latents are drawn for each item."""
+        return {"samples": self.config.samples}
+
+    def update(self, stream: Stream, scores: Mapping[str, Tensor]) -> None:
         """Adds scores of the same items, (n,) each."""
+        self._summed |= {name.removesuffix(PER_TOKEN) for name in scores if name.endswith(PER_TOKEN)}
         for name, values in scores.items():
-            state = f"total_{name}"
+            if name.endswith(PER_TOKEN):
+                continue
+            if "tokens" in scores and name.endswith("_accuracy"):
+                values = values * scores["tokens"]
             if name not in self._names:
                 self._names.append(name)
-                self.add_state(state, default=torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
-            setattr(self, state, getattr(self, state) + values.double().sum().cpu())
+                self.add_state(f"total_{name}", default=torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+            setattr(self, f"total_{name}", self._total(name) + values.double().sum().cpu())
         self.count = self.count + len(next(iter(scores.values())))
 
+    def _total(self, name: str) -> Tensor:
+        total: Tensor = getattr(self, f"total_{name}")
+        return total
+
     def compute(self) -> dict[str, Tensor]:
-        """The means over one item or more, float64 scalars by name."""
-        means = {name: getattr(self, f"total_{name}") / self.count for name in self._names}
-        return {**({"elbo": -means["nelbo"]} if "nelbo" in means else {}), **means}
+        """The scores of one item or more, float64 scalars by name."""
+        if "tokens" not in self._names:
+            means = {name: self._total(name) / self.count for name in self._names}
+            return {**({"elbo": -means["nelbo"]} if "nelbo" in means else {}), **means}
+        tokens = self._total("tokens")
+        found: dict[str, Tensor] = {}
+        for name in (name for name in self._names if name not in ("tokens", "characters", "bytes")):
+            total = self._total(name)
+            if name in self._summed and name in _OF_ALL_TARGETS:
+                each, characters, size = total / tokens, self._total("characters"), self._total("bytes")
+                values = (each, total / characters, each.exp(), total / size / math.log(2))
+                found |= {f"{_OF_ALL_TARGETS[name]}{per}": value for per, value in zip(_PER, values, strict=True)}
+            else:
+                found[name] = total / (tokens if name in self._summed or name.endswith("_accuracy") else self.count)
+        return found
 
     def bounds(self) -> dict[str, str]:
-        """Which figures bound the quantity that they stand for, and from which side."""
-        bounded = {name: "<=" for name in self._names if name in BOUNDS}
-        if "nelbo" in bounded:
-            bounded |= {"elbo": ">=", "bits_per_dim": "<="}
-        if "iw_bound" in bounded:
-            bounded["iw_bits_per_dim"] = "<="
-        return bounded
+        """Which scores bound the quantity that they stand for, and from which side."""
+        bounding = [name for name in _BOUNDS if name in self._names]
+        if "tokens" in self._names:
+            of_all = [name for name in bounding if name in self._summed]
+            return {f"{_OF_ALL_TARGETS[name]}{per}": "<=" for name in of_all for per in _PER}
+        of_each = {"nelbo": {"nelbo": "<=", "elbo": ">=", "bits_per_dim": "<="},
+                   "iw_bound": {"iw_bound": "<=", "iw_bits_per_dim": "<="}}  # fmt: skip
+        return {figure: side for name in bounding for figure, side in of_each[name].items()}
 
-    def facts(self, figures: Sequence[str]) -> dict[str, Any]:
-        """What a reader of the figures must know."""
-        return {"unit": "nats per item, but bits_per_dim"}
-
-    def result(self, n: int, config: Mapping[str, Any], notes: Sequence[str] = ()) -> Result:
-        """The figures of all items so far, as those of `n`.
-
-        Raises:
-            DataError: one is not finite.
-        """
-        figures = finite("likelihood", self.compute())
-        return Result(
-            metric="likelihood",
-            extractor=None,
-            plain=True,
-            better={figure: self.figures.get(figure, "") for figure in figures},
-            config=dict(config),
-            n_real=n,
-            generated=Score(figures, n),
-            bounds=self.bounds(),
-            facts=self.facts(list(figures)),
-            notes=tuple(notes),
-        )
-
-
-def scores_of(model: Model, dataset: Dataset, rows: Sequence[int], noise: Noise, samples: int) -> dict[str, Tensor]:
-    """The scores of some items by the names of :class:`HeldOutLikelihood`'s figures, (n,) each.
-
-    Raises:
-        ConfigError: the model has no likelihood, or none as it was trained.
-    """
-    batch = encoded(items_at(dataset, rows).to(noise.device), dataset.codec)
-    with torch.inference_mode():
-        found = model.score(batch, noise)
-        if found is None or found.keys() == {"mse"}:  # an autoencoder's error alone is no likelihood
-            raise no_likelihood(model)
-        scores = dict(found)
-        if samples > 1:
-            again = Noise(noise.seed, noise.indices, noise.device)
-            tighter = model.score(batch, again, samples)
-            assert tighter is not None, "the model has a score"
-            names = {"bits_per_dim": "iw_bits_per_dim"}
-            scores |= {names.get(name, name): values for name, values in tighter.items()}
-    return scores
-
-
-def no_likelihood(model: Model, others: str = "fd,prdc") -> ConfigError:
-    """The error of a model that gives none; `others` are metrics that it may have."""
-    return ConfigError(
-        f"{type(model).__name__} gives no likelihood, nor a bound on one",
-        f"ask for metrics of its samples, such as --metric {others}",
-    )
-
-
-def measure_likelihood(
-    model: Model,
-    dataset: Dataset,
-    rows: Sequence[int],
-    config: Mapping[str, Any],
-    *,
-    seed: int,
-    device: torch.device,
-    batch_size: int,
-) -> Result:
-    """The likelihood of items, one pass over them.
-
-    Args:
-        model: In evaluation mode, on `device`.
-        dataset: Where the items are.
-        rows: Which of them.
-        config: The metric's, with ``samples``.
-        seed: Of the noise; item ``i``'s depends on ``(seed, i)`` alone.
-        device: Where the model is.
-        batch_size: Items at a time; with several samples each, correspondingly fewer.
-
-    Raises:
-        ConfigError: the model has no likelihood.
-        DataError: there are no items, or a figure is not finite.
-    """
-    if type(model).score is Model.score:
-        raise no_likelihood(model)
-    if not rows:
-        raise DataError("there are no items to measure the likelihood of", "give at least one with n=")
-    samples = int(config["samples"])
-    metric = HeldOutLikelihood(LikelihoodConfig(name="likelihood", samples=samples))
-    metric.distributed_available_fn = lambda: False
-    size = max(1, batch_size // min(samples, batch_size))
-    with progress(len(rows), "held-out items", "items") as bar:
-        for start in range(0, len(rows), size):
-            some = list(rows[start : start + size])
-            metric.update(scores_of(model, dataset, some, Noise(seed, some, device), samples))
-            bar.advance(len(some))
-    return metric.result(len(rows), config)
+    def facts(self) -> dict[str, Any]:
+        """The unit, and which scores depend on the tokenizer."""
+        if "tokens" not in self._names:
+            return {"unit": "nats per item, but bits_per_dim"}
+        per_token = [name for name in self.compute() if not name.endswith(("_per_character", "bits_per_byte"))]
+        return {"unit": "nats, but bits_per_byte; perplexity is exp(nll_per_token)", "per_token": per_token}

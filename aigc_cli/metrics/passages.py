@@ -4,47 +4,35 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
+from torch import Tensor
 
-from aigc_cli.data.base import Dataset, Extent
-from aigc_cli.data.open import items_at, reference_rows
-from aigc_cli.errors import ConfigError, DataError
-from aigc_cli.modalities.base import Batch, DataSpec
-from aigc_cli.modalities.text import TextCodec
+from aigc_cli.data.base import Dataset
+from aigc_cli.data.text_dataset import TextDataset
+from aigc_cli.data.token_files import Extent
+from aigc_cli.errors import ConfigError
+from aigc_cli.metrics.base import View
+from aigc_cli.metrics.items import DatasetItems
+from aigc_cli.modalities.base import DataSpec
 from aigc_cli.modalities.tokenizers import BOS, FIRST, PAD, UNK
+
+if TYPE_CHECKING:
+    from aigc_cli.modalities.text import TextCodec
 
 _TOGETHER = 1024  # items gathered at a time
 
 
-@dataclass(frozen=True)
-class Passages:
-    """Some items of a dataset of text: windows of a long one, documents, or pairs.
-
-    Args:
-        dataset: With a :class:`TextCodec`.
-        rows: Which of its items.
-        name: What the data is called.
-        split: Which part of it.
-    """
-
-    dataset: Dataset
-    rows: Sequence[int]
-    name: str
-    split: str
-
-    def __len__(self) -> int:
-        return len(self.rows)
+class Passages(DatasetItems):
+    """Items of a dataset of text: windows of a long one, documents, or pairs."""
 
     @property
     def codec(self) -> TextCodec:
         """Between the tokens and strings."""
-        assert isinstance(self.dataset.codec, TextCodec), "text has a codec of its own"
-        return self.dataset.codec
+        return cast("TextCodec", self.dataset.codec)
 
     @property
     def running(self) -> bool:
@@ -52,37 +40,70 @@ class Passages:
         return self.codec.start != BOS
 
     @property
+    def called(self) -> str:  # type: ignore[override]
+        """Where they are from, in words."""
+        return f"the {self.split} split of {self.name}"
+
+    def called_as(self, view: View) -> str:
+        """How many of what a model is asked about: characters, targets of pairs, or texts."""
+        if view == "scores" and self.running:
+            return f"{self.units:,} characters of {self.called}"
+        what = "targets" if view == "scores" and self.spec.source is not None else "texts"
+        return f"{len(self):,} {what} of {self.called}"
+
+    def where(self) -> dict[str, Any]:
+        """All."""
+        return self.facts
+
+    def asked_about(self) -> dict[str, Any]:
+        """Nothing: what it is of says the side of the reference."""
+        return {}
+
+    @property
+    def notes(self) -> tuple[str, ...]:  # type: ignore[override]
+        """How a text that runs on is read."""
+        if not self.running:
+            return ()
+        context = self.spec.shape[0] - 1
+        return (
+            f"the text is read in windows of {context} tokens that do not overlap: a token is predicted from its own "
+            "alone",
+        )
+
+    @property
     def units(self) -> int:
         """How much it is, whatever the tokenizer: characters of a text that runs on, else texts."""
         return len(self.joined) if self.running else len(self.rows)
-
-    @property
-    def whole(self) -> bool:
-        """Whether these are all items of the split, in order."""
-        return list(self.rows) == list(range(len(self.dataset)))
-
-    def batches(self) -> Iterator[Batch]:
-        """The items in order, a chunk at a time, on the CPU."""
-        for start in range(0, len(self.rows), _TOGETHER):
-            yield items_at(self.dataset, self.rows[start : start + _TOGETHER])
 
     @cached_property
     def lengths(self) -> np.ndarray:
         """The tokens of each item, int64 (n,); of pairs, those of the longer side."""
         found = []
-        for batch in self.batches():
+        for batch in self.batches(_TOGETHER):
             sides = [part for part in (batch.content, batch.source) if part is not None]
             found.append(np.maximum.reduce([(side != PAD).sum(1).numpy() for side in sides]))
         return np.concatenate(found) if found else np.zeros(0, dtype=np.int64)
 
+    def by_length(self) -> Sequence[int]:
+        """Their rows, longest first."""
+        return [self.rows[place] for place in (-self.lengths).argsort(kind="stable").tolist()]
+
+    def sizes(self, tokens: Tensor) -> dict[str, Tensor]:
+        """The characters and bytes that so many targets (n,) of each item stand for: shares of all that there are.
+
+        How much text a target is, is known of a whole split only, where some stand for characters that have no token.
+        """
+        each = tokens.double() / self.extent.targets
+        return {"characters": each * self.extent.characters, "bytes": each * self.extent.bytes}
+
     def tokens(self, side: str = "content") -> list[list[int]]:
         """The token ids of each item without padding; of pairs, `side` may be "source"."""
-        parts = (getattr(batch, side) for batch in self.batches())
+        parts = (getattr(batch, side) for batch in self.batches(_TOGETHER))
         return [[token for token in row if token != PAD] for part in parts for row in part.tolist()]
 
     def texts(self, side: str = "content") -> list[str]:
         """The string of each item; of pairs, `side` may be "source"."""
-        parts = (getattr(batch, side) for batch in self.batches())
+        parts = (getattr(batch, side) for batch in self.batches(_TOGETHER))
         return [text for part in parts for text in self.codec.text(part, stop=not self.running)]
 
     @cached_property
@@ -100,7 +121,7 @@ class Passages:
     @cached_property
     def extent(self) -> Extent:
         """How much text the targets are, which are all tokens of an item but the first."""
-        if self.whole and self.dataset.extent is not None:
+        if list(self.rows) == list(range(len(self.dataset))) and isinstance(self.dataset, TextDataset):
             return self.dataset.extent  # which knows the characters behind `unk` too
         targets, unknown, characters, size = self._counted
         if unknown:
@@ -111,7 +132,7 @@ class Passages:
     def _counted(self) -> tuple[int, int, int, int]:
         """The targets, those of them that are `unk`, and the characters and bytes of the others."""
         counts = np.zeros(self.codec.tokenizer.vocab_size, dtype=np.int64)
-        for batch in self.batches():
+        for batch in self.batches(_TOGETHER):
             counts += np.bincount(batch.content[:, 1:].flatten().numpy(), minlength=len(counts))
         counts[PAD] = 0
         known = np.flatnonzero(counts[FIRST:]) + FIRST
@@ -122,16 +143,30 @@ class Passages:
     @property
     def _unknown_size(self) -> float:
         """The bytes of a character behind `unk`: their mean over the split, or 1, which flatters no model."""
-        if self.dataset.extent is None:
+        if not isinstance(self.dataset, TextDataset):
             return 1.0
-        _, unknown, _, size = replace(self, rows=range(len(self.dataset)))._counted
+        _, unknown, _, size = Passages(self.dataset, self.split, self.name)._counted
         return max(1.0, (self.dataset.extent.bytes - size) / max(1, unknown))
 
+    def pieces(self, lengths: Sequence[int]) -> list[str]:
+        """Pieces of text with so many characters each, spread over it and none over another, as many as there is room
+        for; of texts of their own, their beginnings, a text each."""
+        if not self.running:
+            return [text[:length] for text, length in zip(self.texts(), lengths, strict=False)]
+        pieces, start = [], 0
+        gap = max(0, len(self.joined) - sum(lengths)) // max(1, len(lengths))
+        for length in lengths:
+            if start + length > len(self.joined):
+                break
+            pieces.append(self.joined[start : start + length])
+            start += length + gap
+        return pieces
+
     @cached_property
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> dict[str, Any]:  # type: ignore[override]
         """What a stamp says of it; the fingerprint is of the text itself, whatever the tokenizer."""
         digest = hashlib.sha256(self.joined.encode())
-        if self.dataset.spec.source is not None:
+        if self.spec.source is not None:
             digest.update("\n".join(["", *self.texts("source")]).encode())
         tokenizer = json.dumps(self.codec.tokenizer.state(), sort_keys=True)
         extent = self.extent
@@ -147,17 +182,6 @@ class Passages:
             **({"context": self.dataset.spec.shape[0] - 1} if self.running else {}),
             **({"original": True} if self.dataset.original else {}),
         }
-
-
-def choose_rows(dataset: Dataset, split: str, n: int | None) -> list[int]:
-    """All items of a split; or `n` that depend on the dataset alone, in order.
-
-    Raises:
-        DataError: there is none.
-    """
-    if not len(dataset):
-        raise DataError(f"there is nothing in the {split} split", "name another with split=")
-    return reference_rows(dataset, split, n)
 
 
 def check_readable(dataset: Dataset, spec: DataSpec, run: str) -> None:

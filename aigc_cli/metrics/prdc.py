@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Annotated, ClassVar, Literal
 
 import torch
@@ -11,7 +11,7 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from aigc_cli.config.schema import STRICT
-from aigc_cli.metrics.base import SampleMetric, require
+from aigc_cli.metrics.base import Better, SampleMetric, require
 from aigc_cli.registry import register
 
 
@@ -55,18 +55,15 @@ class PRDC(SampleMetric):
     it, so that they compare only at the same number.
     """
 
-    figures: ClassVar[dict[str, str]] = dict.fromkeys(("precision", "recall", "density", "coverage"), "higher")
-
-    def __init__(self, config: PRDCConfig, width: int) -> None:
-        super().__init__(width)
-        self.config = config
+    usual_for = frozenset({"*"})
+    figures: ClassVar[Mapping[str, Better]] = dict.fromkeys(("precision", "recall", "density", "coverage"), "higher")
 
     def compute(self) -> dict[str, Tensor]:
         """The four figures, in [0, 1] except density, which may exceed 1; 1 is what the real data would give."""
         real, fake = self.gathered()
         k, memory = self.config.k, self.config.memory_mb
         for features, whose in ((real, "real"), (fake, "generated")):
-            require(len(features), k + 1, whose, f"prdc with k={k}", "give more images, or a smaller metric.prdc.k")
+            require(len(features), k + 1, whose, f"prdc with k={k}", "give more items, or a smaller metric.prdc.k")
         centre = real.double().mean(dim=0)  # distances from inner products lose digits far from the origin
         real, fake = real - centre, fake - centre
         real_radii, fake_radii = radii(real, k, memory), radii(fake, k, memory)

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable
+from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
-from torchmetrics import Metric
 from torchmetrics.functional.image import structural_similarity_index_measure
 
 from aigc_cli.config.schema import STRICT
 from aigc_cli.errors import ConfigError, DataError
+from aigc_cli.metrics.base import Better, Metric, Stream, View
 from aigc_cli.metrics.extractors.weights import load_weights, short_path, weight_folders
-from aigc_cli.metrics.result import Result, Score, finite
 from aigc_cli.registry import register
 
 _SSIM_SIDE = 11  # of its Gaussian window
@@ -26,42 +25,34 @@ _LPIPS_SIDE = 32  # below which AlexNet has nothing left to pool
 
 
 class PairMetric(Metric):
-    """A metric over images and their reconstructions, both raw uint8 (n, C, H, W)."""
+    """A mean over items of what is measured of each and its reconstruction, both raw uint8 (n, C, H, W)."""
 
-    is_differentiable = False
-    full_state_update = False
-    #: Its figures, and which way is better.
-    figures: ClassVar[dict[str, str]]
+    takes: ClassVar[Mapping[Stream, tuple[View, ...]]] = {"pairs": ("content",)}
+    made_by = "reconstruct"
+    needs = frozenset({"encode", "decode"})
     total: Tensor
     count: Tensor
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, config: Any, width: int = 0) -> None:
+        super().__init__(config, width)
         self.add_state("total", default=torch.zeros(len(self.figures), dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("count", default=torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
 
-    def update(self, images: Tensor, made: Tensor) -> None:
-        """Adds images and what the model made of them."""
-        if len(images):
-            self.total = self.total + torch.stack([each.double().sum() for each in self.measured(images, made)])
-            self.count = self.count + len(images)
+    def update(self, stream: Stream, made: Tensor, images: Tensor) -> None:
+        """Adds what the model made of images, and the images."""
+        self.total = self.total + torch.stack([each.double().sum() for each in self.measured(images, made)])
+        self.count = self.count + len(images)
 
     @abstractmethod
     def measured(self, images: Tensor, made: Tensor) -> list[Tensor]:
         """What is averaged, (n,) each, in the order of :attr:`figures`."""
 
     def compute(self) -> dict[str, Tensor]:
-        """The figures, float64 scalars by name.
-
-        Raises:
-            DataError: there were no images.
-        """
-        if not int(self.count):
-            raise DataError("there are no images to reconstruct", "give at least one with n=")
+        """The scores, float64 scalars by name."""
         return dict(zip(self.figures, self.total / self.count, strict=True))
 
     def facts(self) -> dict[str, Any]:
-        """What a reader of the figures must know."""
+        """On what scale the values are."""
         return {"scale": "uint8 as [0, 1]"}
 
 
@@ -80,10 +71,10 @@ class Reconstruction(PairMetric):
     of 11x11; images smaller than that have none.
     """
 
-    figures: ClassVar[dict[str, str]] = {"mse": "lower", "psnr": "higher", "ssim": "higher"}
+    figures: ClassVar[Mapping[str, Better]] = {"mse": "lower", "psnr": "higher", "ssim": "higher"}
 
-    def __init__(self, config: ReconstructionConfig) -> None:
-        super().__init__()
+    def __init__(self, config: ReconstructionConfig, width: int = 0) -> None:
+        super().__init__(config, width)
         self._has_ssim = True
 
     def measured(self, images: Tensor, made: Tensor) -> list[Tensor]:
@@ -105,6 +96,10 @@ class Reconstruction(PairMetric):
             del values["ssim"]
         return values
 
+    def notes(self) -> list[str]:
+        """Says so where there is no SSIM."""
+        return [] if self._has_ssim else [f"ssim needs images of at least {_SSIM_SIDE}x{_SSIM_SIDE}"]
+
 
 @dataclass(config=STRICT, frozen=True, kw_only=True)
 class LPIPSConfig:
@@ -120,10 +115,10 @@ class LPIPS(PairMetric):
     AlexNet with the linear layers of version 0.1, which torchmetrics brings along; AlexNet's own weights must be there.
     """
 
-    figures: ClassVar[dict[str, str]] = {"lpips": "lower"}
+    figures: ClassVar[Mapping[str, Better]] = {"lpips": "lower"}
 
-    def __init__(self, config: LPIPSConfig) -> None:
-        super().__init__()
+    def __init__(self, config: LPIPSConfig, width: int = 0) -> None:
+        super().__init__(config, width)
         path = next((folder / LPIPS_FILE for folder in weight_folders() if (folder / LPIPS_FILE).is_file()), None)
         hint = (
             f"put {LPIPS_FILE} (SHA-256 begins with 7be5be79, from {_LPIPS_URL}) into {short_path(weight_folders()[0])}"
@@ -158,39 +153,3 @@ def _lpips(state: dict[str, Tensor], hint: str) -> nn.Module:
     except (KeyError, RuntimeError) as error:
         raise DataError(f"the weights do not fit AlexNet: {error}", hint) from None
     return network.eval()
-
-
-def measure_pairs(
-    metrics: dict[str, PairMetric], configs: dict[str, dict[str, Any]], pairs: Iterable[tuple[Tensor, Tensor]]
-) -> list[Result]:
-    """The figures of images and their reconstructions, from one pass over them.
-
-    Args:
-        metrics: By name.
-        configs: The configuration of each, for the stamp.
-        pairs: Raw uint8 images and their reconstructions, a batch at a time.
-
-    Raises:
-        ConfigError: a metric cannot serve images of this size.
-        DataError: there are none, or a figure is not finite.
-    """
-    for images, made in pairs:
-        for metric in metrics.values():
-            metric.update(images, made)
-    results = []
-    for name, metric in metrics.items():
-        figures = finite(name, metric.compute())
-        results.append(
-            Result(
-                metric=name,
-                extractor=None,
-                plain=True,
-                better={figure: way for figure, way in metric.figures.items() if figure in figures},
-                config=configs[name],
-                n_real=int(metric.count),
-                generated=Score(figures, int(metric.count)),
-                facts=metric.facts(),
-                notes=() if len(figures) == len(metric.figures) else ("ssim needs images of at least 11x11",),
-            )
-        )
-    return results

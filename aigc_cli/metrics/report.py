@@ -1,66 +1,32 @@
-"""What is told of an evaluation: a file for each record, and a table for people."""
+"""What people read of an evaluation: a file for each record, and a table."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING
 
 from aigc_cli.files import replacing, resource_errors, write_json
-from aigc_cli.metrics.result import Result, Score, notes_of
-from aigc_cli.metrics.stamp import file_name
+from aigc_cli.metrics.record import Record, Score, file_name
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-
 _LISTED = 3  # of the files, one by one
+_PICTURES = 5  # axes of a gallery of pictures; nothing else can be drawn
 
 
-class Told(Protocol):
-    """One side of a comparison, as far as a report is concerned."""
-
-    facts: dict[str, Any]
-
-    def __len__(self) -> int: ...
-
-
-@dataclass(frozen=True)
-class Sides:
-    """What is compared: generated images, the reference, held-out real images."""
-
-    fake: Any
-    real: Any
-    #: As many as are generated, for the floor.
-    held_out: Any = None
-    #: All of them, for metrics whose figures depend on them; None where those are the same.
-    all_held_out: Any = None
-
-
-@dataclass(frozen=True)
-class Items:
-    """A side of which only its number and its facts are told."""
-
-    n: int
-    facts: dict[str, Any]
-    #: What they are, in words; None leaves it to the facts, and a reference called "" is not told of.
-    called: str | None = None
-
-    def __len__(self) -> int:
-        return self.n
-
-
-def write(record: Mapping[str, Any], folder: Path, gallery: Tensor | None = None) -> list[Path]:
+def write(record: Record, folder: Path) -> list[Path]:
     """Writes a record under a name that tells its conditions apart, with its gallery beside it; the same conditions
-    replace their old figures. Returns the files."""
-    path = folder / file_name(record)
+    replace their old scores. Returns the files."""
+    plain, gallery = record.plain_json(), record.gallery
+    path = folder / file_name(plain)
     files = [path]
     with resource_errors(path, "with out="):
         folder.mkdir(parents=True, exist_ok=True)
-        write_json(path, record)
-        if gallery is not None and len(gallery):
+        write_json(path, plain)
+        if gallery is not None and gallery.ndim == _PICTURES and len(gallery):
             files.append(path.with_suffix(".png"))
             _draw(gallery, files[-1])
     return files
@@ -85,91 +51,71 @@ def _draw(gallery: Tensor, path: Path, scale_to: int = 96) -> None:
         Image.fromarray(sheet).save(file, format="PNG")
 
 
-def describe(results: Sequence[Result], sides: Sides, run: str | None, files: Sequence[Path]) -> str:
-    """The figures as a table, with the floor beside them, and what they were measured with."""
-    compared = any(result.needs_real for result in results)
-    lines = [
-        _headline(sides if compared else replace(sides, real=None), run),
-        "",
-        *table(_rows(results, len(sides.fake))),
-        "",
-    ]
-    notes = list(notes_of(results))
-    if sides.held_out is None and any(result.extractor is not None for result in results):
-        notes.append("there are no held-out real images to show a floor for; name some with held_out=")
-    lines += [f"note: {note}" for note in dict.fromkeys(notes)]
-    for extractor in {result.extractor.name: result.extractor for result in results if result.extractor}.values():
-        known = f", accuracy {extractor.facts['accuracy']:.1%}" if "accuracy" in extractor.facts else ""
-        lines.append(f"extractor: {extractor.name}{known}, sha256 {extractor.checksum[:12]}")
-    lines += [f"{result.metric}: {result.facts['signature']}" for result in results if result.facts.get("signature")]
+def describe(records: Sequence[Record], files: Sequence[Path]) -> str:
+    """The scores as tables, one for all that were measured on the same items, with the baseline beside them."""
+    groups: dict[str, list[Record]] = {}
+    for record in records:
+        groups.setdefault(record.called[0], []).append(record)
+    texts = ["\n".join(_described(group)) for group in groups.values()]
     if 0 < len(files) <= _LISTED:
-        lines.append(f"wrote {', '.join(os.path.relpath(file) for file in files)}")
+        texts[-1] += f"\nwrote {', '.join(os.path.relpath(file) for file in files)}"
     elif files:
-        lines.append(f"wrote {len(files)} files to {os.path.relpath(files[0].parent)}")
-    return "\n".join(lines)
+        texts[-1] += f"\nwrote {len(files)} files to {os.path.relpath(files[0].parent)}"
+    return "\n\n".join(texts)
 
 
-def _headline(sides: Sides, run: str | None) -> str:
-    made, real = (None if side is None else f"{_count(side)}{_called(side, run)}" for side in (sides.fake, sides.real))
-    return f"{made}" if not real else f"{made}, against {real}"
+def _described(records: Sequence[Record]) -> Iterator[str]:
+    """The lines of one table, and below it what the scores were measured with."""
+    made, against = records[0].called[0], next((record.called[1] for record in records if record.compares), "")
+    yield f"{made}, against {against}" if against else made
+    yield ""
+    yield from table(_rows(records))
+    yield ""
+    notes = [note for record in records for note in record.notes]
+    features = [record for record in records if record.extractor is not None]
+    if features and all(not record.baseline_of for record in features):
+        notes.append("there are no held-out real items to show a baseline for; name some with held_out=")
+    yield from (f"note: {note}" for note in dict.fromkeys(notes))
+    for extractor in {record.extractor.name: record.extractor for record in records if record.extractor}.values():
+        known = f", accuracy {extractor.facts['accuracy']:.1%}" if "accuracy" in extractor.facts else ""
+        yield f"extractor: {extractor.name}{known}, sha256 {extractor.checksum[:12]}"
+    yield from (f"{record.metric}: {record.facts['signature']}" for record in records if record.facts.get("signature"))
 
 
-def _called(side: Told, run: str | None) -> str:
-    called: str | None = getattr(side, "called", None)
-    return _named(side.facts, run) if called is None else called
-
-
-def _count(side: Told) -> str:
-    return f"{len(side):,} " if len(side) else ""
-
-
-def _named(facts: Mapping[str, Any], run: str | None) -> str:
-    if "lines_of" in facts:
-        return f"lines of {facts['lines_of']}"
-    if "statistics_of" in facts:
-        return f"images summed up in {facts['file']}"
-    if "reconstructed" in facts:
-        return f"{facts['reconstructed']} images as reconstructed by {run} at step {facts['step']}"
-    if "data" in facts:
-        return f"{facts['split']} images of {facts['data']}"
-    if "step" in facts:
-        return f"images generated by {facts.get('called', run)} at step {facts['step']}"
-    return f"images of {facts.get('folder', facts.get('file'))}"
-
-
-def _rows(results: Sequence[Result], n: int) -> list[list[str]]:
-    matched = next((result.at_floor_n for result in results if result.at_floor_n is not None), None)
-    held_out = next((result.floor for result in results if result.floor is not None), None)
-    sets = next((len(result.each) for result in results if result.each), 1)
-    number_told = f"n={n:,}" if n else "n unknown"
-    header = ["", number_told if not any(result.extractor for result in results) else f"generated ({number_told})"]
+def _rows(records: Sequence[Record]) -> list[list[str]]:
+    n = records[0].generated.n
+    matched = next((record.at_baseline_n for record in records if record.at_baseline_n is not None), None)
+    baseline = next((record.baseline for record in records if record.baseline is not None), None)
+    sets = next((len(record.each) for record in records if record.each), 1)
+    counted = f"n={n:,}" if n else "n unknown"
+    header = ["", f"generated ({counted})" if any(record.extractor for record in records) else counted]
     header[1] += f", {sets} sets" if sets > 1 else ""
     header += [] if matched is None else [f"generated (n={matched.n:,})"]
-    header += [] if held_out is None else [f"held-out real (n={held_out.n:,})"]
-    beside = {name: score.n for result in results for name, score in result.beside.items()}
+    header += [] if baseline is None else [f"held-out real (n={baseline.n:,})"]
+    beside = {name: score.n for record in records for name, score in record.beside.items()}
     header += [name if count == n else f"{name} (n={count:,})" for name, count in beside.items()]
     rows = [header]
-    for result in results:
-        spread = result.spread() or {}
-        for figure, way in result.better.items():
+    for record in records:
+        spread = record.spread() or {}
+        for figure, way in record.better.items():
             around = f" ± {spread[figure]:.2g}" if figure in spread else ""
-            bound = f"{result.bounds[figure]} " if figure in result.bounds else ""
-            row = [result.label(figure), bound + number(result.generated, figure) + around]
-            row += [] if matched is None else [number(result.at_floor_n, figure)]
-            row += [] if held_out is None else [_floor(result.floor, figure, held_out.n)]
-            row += [number(result.beside.get(name), figure) for name in beside]
+            bound = f"{record.bounds[figure]} " if figure in record.bounds else ""
+            row = [record.label(figure), bound + number(record.generated, figure) + around]
+            row += [] if matched is None else [number(record.at_baseline_n, figure)]
+            row += [] if baseline is None else [_baseline(record.baseline, figure, baseline.n)]
+            row += [number(record.beside.get(name), figure) for name in beside]
             rows.append([*row, f"{way} is better" if way else ""])
     return rows
 
 
-def _floor(floor: Score | None, figure: str, n: int | None) -> str:
-    """A figure of the floor, with its number of items where the column's head tells another."""
-    own = f" (n={floor.n:,})" if floor is not None and floor.n not in (None, n) else ""
-    return number(floor, figure) + own
+def _baseline(baseline: Score | None, figure: str, n: int | None) -> str:
+    """A score of the baseline, with its number of items where the column's head tells another."""
+    own = f" (n={baseline.n:,})" if baseline is not None and baseline.n not in (None, n) else ""
+    return number(baseline, figure) + own
 
 
 def number(score: Score | None, figure: str) -> str:
-    """A figure as a person reads it."""
+    """A score as a person reads it."""
     return "-" if score is None or figure not in score.figures else f"{score.figures[figure]:.4g}"
 
 

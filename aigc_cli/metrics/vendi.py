@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar, Literal
 
 import torch
@@ -9,7 +10,7 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from aigc_cli.config.schema import STRICT
-from aigc_cli.metrics.base import FeatureMetric, require
+from aigc_cli.metrics.base import Better, Metric, Stream, View, require
 from aigc_cli.registry import register
 
 
@@ -22,36 +23,34 @@ class VendiConfig:
 
 
 @register("metric", "vendi", VendiConfig)
-class Vendi(FeatureMetric):
+class Vendi(Metric):
     """``vendi``: Friedman and Dieng, The Vendi Score: A Diversity Evaluation Metric for Machine Learning, 2023.
 
     The exponential of the Shannon entropy of the eigenvalues of K/n, K the cosine similarities of all pairs (definition
     3.1). Those are the eigenvalues of the features' own second moment (section 3.3), so that memory is O(d^2). Looks at
-    no real image: noise is diverse too, so that it means something beside a measure of quality only.
+    no real item: noise is diverse too, so that it means something beside a measure of quality only.
     """
 
-    needs_real = False
-    figures: ClassVar[dict[str, str]] = {"vendi": "higher"}
+    takes: ClassVar[Mapping[Stream, tuple[View, ...]]] = {"fake": ("features",)}
+    figures: ClassVar[Mapping[str, Better]] = {"vendi": "higher"}
     moment: Tensor
     count: Tensor
 
     def __init__(self, config: VendiConfig, width: int) -> None:
-        super().__init__(width)
+        super().__init__(config, width)
         self.add_state("moment", default=torch.zeros(width, width, dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("count", default=torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
 
-    def update(self, features: Tensor, real: bool) -> None:  # type: ignore[override]
+    def update(self, stream: Stream, features: Tensor) -> None:
         """Adds the second moment of generated features (n, d), each brought to length 1."""
-        if real or not len(features):
-            return
         rows = torch.nn.functional.normalize(features.to(self.moment), dim=1)
         self.moment = self.moment + rows.T @ rows
         self.count = self.count + len(rows)
 
     def compute(self) -> dict[str, Tensor]:
-        """Between 1, where all are alike, and the number of images."""
+        """Between 1, where all are alike, and the number of items."""
         n = int(self.count)
-        require(n, 2, "generated", "vendi", "give more images with n=")
+        require(n, 2, "generated", "vendi", "give more items with n=")
         shares = torch.linalg.eigvalsh(self.moment / n).clamp_min(0)
         shares = shares / shares.sum().clamp_min(torch.finfo(shares.dtype).tiny)
         return {"vendi": torch.special.entr(shares).sum().exp()}

@@ -13,9 +13,10 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
-from aigc_cli.errors import ConfigError, suggest
+from aigc_cli.errors import ConfigError
 from aigc_cli.registry import find
 
 if TYPE_CHECKING:
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
 
     from aigc_cli.modalities.samples import Arrangement, Provenance
 
-#: The format that stands for the usual one of a modality.
-AUTO = "auto"
 #: How what a model sees is laid out: token ids in a row, (channels, time), (channels, height, width), or
 #: (channels, time, height, width). A model declares the layouts that it takes.
 Layout = Literal["tokens", "sequence", "map", "volume"]
@@ -39,7 +38,7 @@ class DataSpec:
     shape: tuple[int, ...]  # of one encoded item; (channels, height, width) for images, (tokens,) for text
     classes: tuple[str, ...] = ()  # () if unlabelled
     vocab_size: int | None = None  # of tokens, the special ones included
-    specials: tuple[tuple[str, int], ...] = ()  # tokens that are no text: "pad", "bos", "eos", "unk"
+    specials: tuple[tuple[str, int], ...] = ()  # tokens that do not stand for text: "pad", "bos", "eos", "unk"
     fingerprint: str = ""  # of the content, so that a resumed run can tell when the data changed
     source: DataSpec | None = None  # of what each item is made from, such as the sentence that it translates
 
@@ -81,8 +80,9 @@ class Batch:
 
     def take(self, index: Tensor) -> Batch:
         """The rows at `index` (int64, on the batch's device)."""
-        taken = [None if part is None else part[index] for part in (self.labels, self.source)]
-        return Batch(self.content[index], *taken)
+        parts = (self.labels, self.source)
+        taken = [None if part is None else part.index_select(0, index) for part in parts]
+        return Batch(self.content.index_select(0, index), *taken)  # several times as fast as indexing
 
     def with_content(self, content: Tensor) -> Batch:
         """The same labels with other content."""
@@ -91,6 +91,11 @@ class Batch:
 
 class Codec(ABC):
     """Maps raw content to what a model sees, and back."""
+
+    #: What encoding does, as a stamp says it of a network that looks at encoded items.
+    preprocessing: ClassVar[str] = "as the codec of its data encodes it"
+    #: Whether content is text, which can be told beside what a model makes of it; see :meth:`text`.
+    readable: ClassVar[bool] = False
 
     @abstractmethod
     def encode(self, content: Tensor) -> Tensor:
@@ -103,6 +108,13 @@ class Codec(ABC):
     def text(self, content: Tensor) -> list[str] | None:
         """Raw content (n, ...) as a person reads it, a text each; None where it can only be seen or heard."""
         return None
+
+    def extensions(self, token: int) -> list[int]:
+        """The tokens whose content begins with that of a token, itself among them; none where it has no others.
+
+        A prompt may end within a token: then its last one is drawn again, from these.
+        """
+        return []
 
     def files(self) -> Mapping[str, str]:
         """What a run must keep to make the same codec without the data: the text of each file by its name."""
@@ -121,27 +133,56 @@ class Items(ABC):
     """An ordered, stamped set of raw content of one modality: all that is measured, sampled or read.
 
     There are four makers: a dataset, a run that is sampled, files that a person names, and a file of statistics, of
-    which only the moments are known.
+    which only the moments are known. Most are had as :meth:`batches`, and texts as :meth:`texts`.
     """
 
-    modality: Modality
-    #: The shape of one item, and the classes where there are any.
+    #: The shape of one item, and the classes where items have labels.
     spec: DataSpec
-    #: What it is, for the stamp on a score.
+    #: What it is, for the stamp on a score, and how many of what in words.
     facts: dict[str, Any]
+    called: str = ""
     #: Names the content, so that features of it may be kept on disk; None where they may not.
     key: str | None = None
+    #: What each item was made of, or should have been; None where nothing says.
+    against: Items | None = None
+    #: Other items in the place of these that say nothing, by what they are, to show what a score is worth.
+    beside: Mapping[str, Items] = MappingProxyType({})
+    #: What a reader of scores must know of how these came about, a sentence each.
+    notes: tuple[str, ...] = ()
+
+    @property
+    def modality(self) -> Modality:
+        """Of the content."""
+        return modality(self.spec.modality)
 
     @abstractmethod
     def __len__(self) -> int: ...
 
-    @abstractmethod
     def batches(self, size: int) -> Iterator[Batch]:
-        """All items in order, raw, `size` at a time, with labels and source where there are any."""
+        """All items in order, raw, about `size` at a time, with labels and source where there are any."""
+        raise NotImplementedError
+
+    def texts(self, side: str = "content") -> list[str]:
+        """All items in order as strings, or with "source" what each is held against."""
+        raise NotImplementedError
 
     def take(self, n: int) -> Items:
         """`n` of them that stand for all, in order; which ones depends on the content alone."""
         raise NotImplementedError
+
+    def few(self, n: int) -> Tensor:
+        """Which `n` stand for all, int64 (n,) in ascending order: the first, where their order says nothing."""
+        import torch
+
+        return torch.arange(n)
+
+    def like(self, spec: DataSpec) -> Items:
+        """The same brought to the form of other items where that loses nothing, such as grey images to colour."""
+        return self
+
+    def where(self) -> dict[str, Any]:
+        """Of :attr:`facts`, those that a stamp says where other items were made of these."""
+        return self.facts
 
 
 class Writer(ABC):
@@ -226,11 +267,18 @@ class Modality(ABC):
     def writers(self) -> dict[str, type[Writer]]:
         """How samples become files, by the format that users type; the usual one first. A plugin may add to it.
 
-        An array of them all is what every modality can have.
+        Where there are none, samples are written as one array.
         """
-        from aigc_cli.modalities.array_writer import ArrayWriter
+        return {}
 
-        return {"npz": ArrayWriter}
+    def read(self, path: Path, like: DataSpec | None = None) -> Items:
+        """The items in a file or folder that a person names, such as ``fake=``; `like` says what they are held against.
+
+        Raises:
+            ConfigError: there is nothing of this modality there.
+            DataError: a file cannot be read or trusted.
+        """
+        raise ConfigError(f"{self.noun[1]} cannot be read from files here", "name a dataset or a run")
 
     def parse(self, word: str, codec: Codec) -> Batch:
         """What a person typed after ``prompt=``, as raw content: a text itself, or the name of a file.
@@ -270,16 +318,3 @@ def modality(name: str) -> Modality:
     except ConfigError as error:
         raise ConfigError(error.message, f"{error.hint}; name the plugin that adds it with --plugin") from None
     return made
-
-
-def find_writer(name: str, format: str = AUTO) -> tuple[str, type[Writer]]:
-    """The writer of a modality's format, and the format's name, which for "auto" is the modality's usual one.
-
-    Raises:
-        ConfigError: the modality has no such format.
-    """
-    writers = modality(name).writers
-    if format != AUTO and format not in writers:
-        raise ConfigError(f"format={format}: {name} samples cannot be written so", suggest(format, writers))
-    found = next(iter(writers)) if format == AUTO else format
-    return found, writers[found]

@@ -6,7 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from aigc_cli.modalities.base import Codec, DataSpec, Modality, Writer
+from aigc_cli.modalities.base import Codec, DataSpec, Items, Modality, Writer
 from aigc_cli.registry import register
 
 if TYPE_CHECKING:
@@ -21,6 +21,8 @@ class ImageCodec(Codec):
 
     Exact in float32: every one of the 256 values comes back as itself. Encoded values outside of [-1, 1] are clamped.
     """
+
+    preprocessing = "uint8 to [-1, 1], not resized"
 
     def encode(self, content: Tensor) -> Tensor:
         """uint8 (n, c, h, w) to float32 (n, c, h, w) in [-1, 1]."""
@@ -51,6 +53,12 @@ class ImageModality(Modality):
         from aigc_cli.modalities.image_writers import NPZWriter, PNGWriter
 
         return {"png": PNGWriter, "npz": NPZWriter}
+
+    def read(self, path: Path, like: DataSpec | None = None) -> Items:
+        """A folder of pictures, or an ``.npz`` file; with as many channels as those that they are held against."""
+        from aigc_cli.modalities.image_files import open_images
+
+        return open_images(path, None if like is None else like.shape[0])
 
     def network(self, spec: DataSpec) -> nn.Module:
         """A plain convolutional network."""

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
-ORIENTED = ("exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif")  # where an orientation may be told
+ORIENTED = ("exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif")  # where the orientation may stand
 MODES = {1: "L", 3: "RGB"}
 
 
@@ -38,24 +38,41 @@ def decode_image(source: bytes | Path, size: int, channels: int) -> np.ndarray:
     Raises:
         Unreadable: it is not an image of a known format, or broken, or larger than Pillow's decompression limit.
     """
-    from PIL import Image, ImageOps
+    from PIL import ImageOps
+
+    with opened(source) as image:
+        if min(image.size) >= 4 * size:
+            image.draft(None, (2 * size, 2 * size))  # a JPEG can decode at a half, a quarter or an eighth
+        image.load()
+        tagged = any(key in image.info for key in ORIENTED)  # asking is cheap, transposing parses
+        upright = ImageOps.exif_transpose(image) if tagged else image
+        return planes(_square(plain(upright, MODES[channels]), size))
+
+
+@contextmanager
+def opened(source: bytes | Path) -> Iterator[Image]:
+    """An image whose pixels are not decoded yet.
+
+    Raises:
+        Unreadable: it cannot be read, there or by what is done within the context.
+    """
+    from PIL import Image
 
     try:
         with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS) as image:
-            if min(image.size) >= 4 * size:
-                image.draft(None, (2 * size, 2 * size))  # a JPEG can decode at a half, a quarter or an eighth
-            image.load()
-            tagged = any(key in image.info for key in ORIENTED)  # asking is cheap, transposing parses
-            upright = ImageOps.exif_transpose(image) if tagged else image
-        pixels = np.asarray(_square(plain(upright, MODES[channels]), size))
+            yield image
     except MemoryError:
         raise
-    except Exception as error:  # Pillow's decoders raise whatever a broken file makes them trip over
-        raise Unreadable(reason_of(error)) from error
-    return np.ascontiguousarray(pixels.reshape(size, size, channels).transpose(2, 0, 1))
+    except Exception as error:  # a broken file may make Pillow's decoders raise anything
+        raise Unreadable(_reason(error)) from error
 
 
-def reason_of(error: Exception) -> str:
+def planes(image: Image) -> np.ndarray:
+    """The pixels of an L or RGB image, uint8 (channels, height, width)."""
+    return np.array(np.atleast_3d(np.asarray(image)).transpose(2, 0, 1), order="C")  # a copy, which may be written to
+
+
+def _reason(error: Exception) -> str:
     """Why Pillow could not read a file, for a person."""
     from PIL import Image, UnidentifiedImageError
 

@@ -7,8 +7,10 @@ import os
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from copy import copy
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -16,8 +18,8 @@ from torch import Tensor
 
 from aigc_cli.errors import ConfigError, DataError
 from aigc_cli.files import checksum
-from aigc_cli.metrics.images import Images, size_of
-from aigc_cli.modalities.image_decode import FORMATS, SUFFIXES, pillow_errors, plain, reason_of
+from aigc_cli.modalities.base import Batch, DataSpec, Items
+from aigc_cli.modalities.image_decode import MODES, SUFFIXES, Unreadable, opened, pillow_errors, plain, planes
 from aigc_cli.modalities.npz import array_names, read_arrays
 from aigc_cli.modalities.samples import not_samples
 from aigc_cli.modalities.text_files import printable
@@ -26,20 +28,31 @@ from aigc_cli.randomness import permutation
 if TYPE_CHECKING:
     from PIL.Image import Image as PillowImage
 
-T = TypeVar("T")
 
+class FileImages(Items):
+    """Images that can be had in any order: all of a file or folder, or some of them, as they are or as RGB."""
 
-class FileImages(Images):
-    """Images that can be had in any order."""
+    _rows: Sequence[int] | None = None
+    _grey_as_rgb = False
 
-    def batches(self, batch_size: int) -> Iterator[Tensor]:
-        """Read as they are asked for.
+    @property
+    def called(self) -> str:  # type: ignore[override]
+        """How many, and where they are."""
+        return f"{len(self):,} images of {self.facts.get('folder', self.facts.get('file'))}"
+
+    def __len__(self) -> int:
+        return self.count() if self._rows is None else len(self._rows)
+
+    def batches(self, size: int) -> Iterator[Batch]:
+        """Read as they are asked for, uint8 (n, C, H, W).
 
         Raises:
             DataError: as :meth:`read`.
         """
-        for start in range(0, len(self), batch_size):
-            yield self.read(range(start, min(start + batch_size, len(self))))
+        for start in range(0, len(self), size):
+            places = range(start, min(start + size, len(self)))
+            content = self.read(places if self._rows is None else [self._rows[place] for place in places])
+            yield Batch(content.expand(-1, 3, -1, -1) if self._grey_as_rgb else content)
 
     def few(self, n: int) -> Tensor:
         """Drawn by a permutation that depends on the numbers alone.
@@ -48,52 +61,39 @@ class FileImages(Images):
         """
         return torch.from_numpy(permutation(len(self), "files", n)[:n]).sort().values
 
+    def take(self, n: int) -> FileImages:
+        """`n` that stand for all, in their order.
+
+        Raises:
+            DataError: there are fewer.
+        """
+        if n > len(self):
+            raise DataError(f"n={n} was asked, and there are {len(self)} images", f"use n={len(self)}, or no n=")
+        own = range(self.count()) if self._rows is None else self._rows
+        return self._changed(f"drawn {n}", _rows=[own[place] for place in self.few(n).tolist()])
+
+    def like(self, spec: DataSpec) -> FileImages:
+        """As RGB, each grey value repeated, beside others that have colour."""
+        if spec.modality != self.spec.modality or (self.spec.shape[0], spec.shape[0]) != (1, 3):
+            return self
+        return self._changed("rgb", spec=replace(self.spec, shape=(3, *self.spec.shape[1:])), _grey_as_rgb=True)
+
+    def _changed(self, how: str, **attributes: Any) -> FileImages:
+        other = copy(self)
+        vars(other).update(key=None if self.key is None else f"{self.key}/{how}", **attributes)
+        return other
+
+    @abstractmethod
+    def count(self) -> int:
+        """How many there are in the file or folder."""
+
     @abstractmethod
     def read(self, rows: Sequence[int]) -> Tensor:
-        """Some of them, uint8 (n, C, H, W).
+        """Some of those, uint8 (n, C, H, W), as they are.
 
         Raises:
             DataError: one cannot be read, or is of another size.
         """
-
-
-class Drawn(FileImages):
-    """`n` of other images that stand for all, in their order.
-
-    Raises:
-        DataError: there are fewer.
-    """
-
-    def __init__(self, images: FileImages, n: int) -> None:
-        if n > len(images):
-            raise DataError(f"n={n} was asked, and there are {len(images)} images", f"use n={len(images)}, or no n=")
-        self.images, self.shape, self.facts = images, images.shape, images.facts
-        self._rows: list[int] = images.few(n).tolist()
-        self.key = None if images.key is None else f"{images.key}/drawn {n}"
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def read(self, rows: Sequence[int]) -> Tensor:
-        """Those of the others."""
-        return self.images.read([self._rows[row] for row in rows])
-
-
-class Coloured(FileImages):
-    """Grey images as RGB, each repeated, beside others that have colour."""
-
-    def __init__(self, images: FileImages) -> None:
-        assert images.shape[0] == 1
-        self.images, self.facts = images, images.facts
-        self.shape = (3, *images.shape[1:])
-        self.key = None if images.key is None else f"{images.key}/rgb"
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def read(self, rows: Sequence[int]) -> Tensor:
-        """The others', three times."""
-        return self.images.read(rows).expand(-1, 3, -1, -1)
 
 
 class ArrayImages(FileImages):
@@ -112,11 +112,12 @@ class ArrayImages(FileImages):
         if array.dtype != np.uint8:
             raise DataError(f"{path} holds {array.dtype} values, and images are uint8", "save them as uint8, 0 to 255")
         self._array = array
-        self.shape = (array.shape[1], array.shape[2], array.shape[3])
+        self.spec = DataSpec("image", array.shape[1:])
         self.key = f"npz/{checksum(path)}"
         self.facts = {"file": str(path), "sha256": self.key.removeprefix("npz/")}
 
-    def __len__(self) -> int:
+    def count(self) -> int:
+        """Its length."""
         return len(self._array)
 
     def read(self, rows: Sequence[int]) -> Tensor:
@@ -151,7 +152,8 @@ class FolderImages(FileImages):
         self.folder = folder
         self._channels = channels or (3 if any(_has_colour(path) for path in self.paths) else 1)
         first = self._decoded(self.paths[0])
-        self.shape = (int(first.shape[0]), int(first.shape[1]), int(first.shape[2]))
+        self._first = first.shape
+        self.spec = DataSpec("image", tuple(first.shape))
         listing = hashlib.sha256()
         for path in self.paths:
             stat = path.stat()
@@ -159,7 +161,8 @@ class FolderImages(FileImages):
         self.key = f"folder/{printable(folder.resolve())}/{listing.hexdigest()}/{self._channels}"
         self.facts = {"folder": printable(folder), "listing": listing.hexdigest()}
 
-    def __len__(self) -> int:
+    def count(self) -> int:
+        """Of files."""
         return len(self.paths)
 
     def read(self, rows: Sequence[int]) -> Tensor:
@@ -172,19 +175,17 @@ class FolderImages(FileImages):
 
     def _of_size(self, path: Path) -> Tensor:
         image = self._decoded(path)
-        if tuple(image.shape) != self.shape:
+        if image.shape != self._first:
             raise DataError(
-                f"{printable(path)} is {size_of(tuple(image.shape))}, "
-                f"and {printable(self.paths[0].name)} is {size_of(self.shape)}",
-                "bring all pictures to one size first: how they are resized changes the figures",
+                f"{printable(path)} is {size_of(image.shape)}, "
+                f"and {printable(self.paths[0].name)} is {size_of(self._first)}",
+                "bring all pictures to one size first: how they are resized changes the scores",
             )
         return image
 
     def _decoded(self, path: Path) -> Tensor:
-        grey = self._channels == 1
         with _picture(path) as picture:
-            pixels = np.array(plain(picture, "L" if grey else "RGB"))
-        return torch.from_numpy(pixels[None] if grey else np.ascontiguousarray(pixels.transpose(2, 0, 1)))
+            return torch.from_numpy(planes(plain(picture, MODES[self._channels])))
 
 
 def _has_colour(path: Path) -> bool:
@@ -200,16 +201,11 @@ def _picture(path: Path) -> Iterator[PillowImage]:
     Raises:
         DataError: it cannot be read, there or by what is done within the context.
     """
-    from PIL import Image
-
     try:
-        with pillow_errors(), Image.open(path, formats=FORMATS) as picture:
+        with pillow_errors(), opened(path) as picture:
             yield picture
-    except MemoryError:
-        raise
-    except Exception as error:  # Pillow's decoders raise whatever a broken file makes them trip over
-        what = f"{printable(path)} cannot be read as a picture: {reason_of(error)}"
-        raise DataError(what, "remove or replace it") from None
+    except Unreadable as reason:
+        raise DataError(f"{printable(path)} cannot be read as a picture: {reason}", "remove or replace it") from None
 
 
 def open_images(path: Path, channels: int | None = None) -> FileImages:
@@ -230,14 +226,6 @@ def open_images(path: Path, channels: int | None = None) -> FileImages:
     raise ConfigError(f"there is nothing at {path}", "give a folder of pictures, or an .npz file of images")
 
 
-def alike(sides: Sequence[T], channels: int | None = None) -> list[T | Coloured]:
-    """Several sides, of which those from files that are grey are repeated to RGB where another has colour.
-
-    Args:
-        sides: Images, or anything else, which stays as it is.
-        channels: Of images that are still to be drawn.
-    """
-    colour = channels == 3 or any(isinstance(side, Images) and side.shape[0] == 3 for side in sides)
-    return [
-        Coloured(side) if colour and isinstance(side, FileImages) and side.shape[0] == 1 else side for side in sides
-    ]
+def size_of(shape: Sequence[int]) -> str:
+    """A shape in words, such as 3x32x32."""
+    return "x".join(map(str, shape))

@@ -15,10 +15,10 @@ from torch import Tensor
 
 from aigc_cli import __version__
 from aigc_cli.files import replacing
-from aigc_cli.modalities.array_writer import ARCHIVE, ArrayWriter
 from aigc_cli.modalities.base import Codec, Writer
 from aigc_cli.modalities.image_grid import grid, layout_of, shown_of, to_image
 from aigc_cli.modalities.samples import DIGITAL_SOURCE_TYPE, LABEL, Arrangement, Provenance
+from aigc_cli.modalities.writers import ARCHIVE, ArrayWriter
 
 GRID = "grid.png"
 

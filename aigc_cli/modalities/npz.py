@@ -39,7 +39,7 @@ def read_arrays(path: Path, names: Iterable[str], what: str, hint: str) -> dict[
     """
     refused = f"{path} cannot be read as {what}"
     if not zipfile.is_zipfile(path):
-        raise DataError(f"{refused}: it is no .npz archive, or is cut short", hint)
+        raise DataError(f"{refused}: it is not an .npz archive, or is cut short", hint)
     try:
         with zipfile.ZipFile(path) as archive:
             swollen = [info for info in archive.infolist() if info.file_size > _MOST_BYTES]

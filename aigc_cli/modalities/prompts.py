@@ -1,4 +1,4 @@
-"""Prompts: what a person writes for a model of text to go on from, as the token ids that it reads."""
+"""Prompts: what a person writes for a model to begin from, and the gaps that a text may have for it to fill."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from aigc_cli.errors import ConfigError, warn
+from aigc_cli.errors import ConfigError
+from aigc_cli.modalities.base import Codec
 from aigc_cli.modalities.text import TextCodec
 from aigc_cli.modalities.text_files import printable, read_lines
-from aigc_cli.modalities.tokenizers import BOS, EOS
+from aigc_cli.modalities.tokenizers import EOS
 
 #: Two or more underscores stand for one gap.
 GAP = re.compile(r"(_{2,})")
@@ -43,56 +44,7 @@ def read_prompts(path: Path) -> list[Prompt]:
     return prompts
 
 
-def tokens_of(prompt: Prompt, codec: TextCodec) -> list[int]:
-    """The token ids of a prompt, after what the items of its data begin with.
-
-    Raises:
-        ConfigError: it is empty, or holds characters that the vocabulary lacks.
-    """
-    if not prompt.text:
-        raise ConfigError(f"{prompt.where} is empty", "leave it out to have a text without one, or write how it begins")
-    return [*_opening(codec), *_encoded(prompt.text, prompt, codec)]
-
-
-def check_lengths(prompts: Sequence[Prompt], rows: Sequence[Sequence[int]], most: int, limit: str) -> None:
-    """Refuses prompts whose token ids, `rows`, are more than `most`; `limit` says for a person what the model does.
-
-    Raises:
-        ConfigError: the first of them.
-    """
-    for prompt, row in zip(prompts, rows, strict=True):
-        if len(row) > most:
-            ends = ", its ends included" if row[0] == BOS else ""
-            raise ConfigError(
-                f"{prompt.where} has {len(row)} tokens{ends}, and this model {limit}",
-                "shorten it, or train on longer items (data.context= or data.max_length=)",
-            )
-
-
-def warn_of_unread(prompts: Sequence[Prompt], rows: Sequence[Sequence[int]], window: int) -> None:
-    """Says on stderr of which prompts the beginning is not read, where the last `window` tokens of a row are."""
-    lengths = [sum(token != BOS for token in row) for row in rows]
-    long = [(prompt.where, length) for prompt, length in zip(prompts, lengths, strict=True) if length > window]
-    if not long:
-        return
-    where, length = long[0]
-    others = f"; so it is with {len(long) - 1} more" if len(long) > 1 else ""
-    warn(
-        f"{where} has {length} tokens, and this model looks at the last {window}: the first "
-        f"{length - window} are not seen{others}"
-    )
-
-
-def left_open(tokens: Sequence[int], codec: TextCodec) -> tuple[Sequence[int], list[int]]:
-    """The token ids of a prompt but the last, if others extend it, and these: the next token is to be one of them.
-
-    A prompt may end in the middle of a word, or with the space that begins one, where no text is cut into tokens.
-    """
-    extensions = codec.tokenizer.extensions(tokens[-1])
-    return (tokens[:-1], extensions) if len(tokens) > 1 < len(extensions) else (tokens, [])
-
-
-def tokens_with_gaps(prompt: Prompt, codec: TextCodec, mask: int, gap: int | None = None) -> list[int]:
+def tokens_with_gaps(prompt: Prompt, codec: Codec, mask: int, gap: int | None = None) -> list[int]:
     """The token ids of a prompt with `mask` for its gaps, which are two or more underscores each.
 
     A gap has `gap` tokens, or without that one for each underscore. Where tokens are parts of words, the space before
@@ -101,25 +53,30 @@ def tokens_with_gaps(prompt: Prompt, codec: TextCodec, mask: int, gap: int | Non
     Raises:
         ConfigError: it has no gaps, or holds characters that the vocabulary lacks.
     """
+    assert isinstance(codec, TextCodec)
     pieces = GAP.split(prompt.text)  # texts and gaps in turn
     if len(pieces) == 1:
         raise ConfigError(
             f"{prompt.where} has no gap to fill", 'write ____ for one, as in prompt="to be, or ____ to be"'
         )
-    tokens = _opening(codec)
+    tokens = codec.opening
     for text, following in zip(pieces[::2], [*pieces[1::2], ""], strict=True):
         kept = text.removesuffix(" ") if following and codec.tokenizer.kind == "bpe" else text
-        tokens += _encoded(kept, prompt, codec) if kept else []
+        try:
+            tokens += codec.tokens(kept) if kept else []
+        except ConfigError as error:
+            raise ConfigError(f"{prompt.where}: {error.message}", error.hint) from None
         tokens += [mask] * (gap or len(following) if following else 0)
-    return [*tokens, *([EOS] if codec.start == BOS else [])]
+    return [*tokens, *([EOS] if codec.opening else [])]
 
 
-def _opening(codec: TextCodec) -> list[int]:
-    return [BOS] if codec.start == BOS else []
-
-
-def _encoded(text: str, prompt: Prompt, codec: TextCodec) -> list[int]:
-    try:
-        return codec.tokens(text)
-    except ConfigError as error:
-        raise ConfigError(f"{prompt.where}: {error.message}", error.hint) from None
+def text_with_gaps(tokens: Sequence[int], codec: Codec, mask: int) -> str:
+    """Token ids as a person reads them, with ____ where neighbouring ones are `mask`."""
+    assert isinstance(codec, TextCodec)
+    pieces: list[list[int]] = [[]]
+    for place, token in enumerate(tokens):
+        if token != mask:
+            pieces[-1].append(token)
+        elif place == 0 or tokens[place - 1] != mask:
+            pieces.append([])
+    return "____".join(codec.tokenizer.decode(piece) for piece in pieces)

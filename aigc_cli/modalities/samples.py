@@ -116,7 +116,7 @@ class Provenance:
         return {key: value for key, value in self._plain.items() if key in keys}
 
     def of_sample(self, arrangement: Arrangement, index: int) -> dict[str, Any]:
-        """The provenance of one sample, for metadata of its own; an item of the data itself has no label."""
+        """The provenance of one sample, for its own metadata; an item of the data itself has no label."""
         label = {"label": LABEL} if arrangement.generated(index) else {}
         return {**label, **self._plain, "index": index, **arrangement.about(index)}
 

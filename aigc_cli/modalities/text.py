@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from aigc_cli.errors import ConfigError, DataError
-from aigc_cli.modalities.base import Batch, Codec, DataSpec, Modality, Writer
+from aigc_cli.files import checksum
+from aigc_cli.modalities.base import Batch, Codec, DataSpec, Items, Modality, Writer
+from aigc_cli.modalities.text_files import printable, read_lines
 from aigc_cli.modalities.tokenizers import BOS, EOS, FIRST, PAD, SPECIALS, Tokenizer, restore_tokenizer
 from aigc_cli.registry import register
 
@@ -30,9 +32,16 @@ class TextCodec(Codec):
     of several documents, else what ends a line.
     """
 
+    readable = True
+
     def __init__(self, tokenizer: Tokenizer, start: int = BOS) -> None:
         self.tokenizer = tokenizer
         self.start = start
+
+    @property
+    def opening(self) -> list[int]:
+        """The special tokens that every item begins with."""
+        return [BOS] if self.start == BOS else []
 
     def encode(self, content: Tensor) -> Tensor:
         """Token ids as they are."""
@@ -46,7 +55,7 @@ class TextCodec(Codec):
         """The text of each row of token ids, integers (n, t) in [0, vocab_size).
 
         Special tokens at the beginning are passed over; with `stop`, the text ends at the first `eos` after them, and
-        else goes on behind it.
+        else includes what follows it.
         """
         return [self.tokenizer.decode(_inner(row, stop)) for row in ids.tolist()]
 
@@ -54,7 +63,7 @@ class TextCodec(Codec):
         """The token ids of some text, such as a prompt, without special tokens.
 
         Raises:
-            ConfigError: it holds characters that the vocabulary lacks, or bytes that are no text.
+            ConfigError: it holds characters that the vocabulary lacks, or bytes that are not text.
         """
         if lacking := self.tokenizer.unknown(text):
             named = ", ".join(f"{character!r}" for character in lacking[:10])
@@ -67,9 +76,13 @@ class TextCodec(Codec):
             return found
         except UnicodeEncodeError:
             raise ConfigError(
-                f"this holds bytes that are no text: {text.encode('utf-8', 'backslashreplace').decode()[:80]}",
+                f"this holds bytes that are not text: {text.encode('utf-8', 'backslashreplace').decode()[:80]}",
                 "write it in UTF-8",
             ) from None
+
+    def extensions(self, token: int) -> list[int]:
+        """See :meth:`Codec.extensions`."""
+        return self.tokenizer.extensions(token)
 
     def files(self) -> Mapping[str, str]:
         """``tokenizer.json``."""
@@ -108,16 +121,58 @@ def read_codec(path: Path) -> TextCodec:
             raise ValueError(f"it has more than {LARGEST_FILE} bytes")
         saved = json.loads(content)
         if not isinstance(saved, dict) or saved.get("format") != FORMAT:
-            raise ValueError(f"it is no tokenizer of format {FORMAT}")
+            raise ValueError(f"it is not a tokenizer of format {FORMAT}")
         tokenizer, start = restore_tokenizer(saved), saved.get("start")
         if type(start) is not int or not 0 <= start < tokenizer.vocab_size:
-            raise ValueError(f"start={start} is no token of it")
+            raise ValueError(f"start={start} is not one of its tokens")
     except DataError as error:
         raise DataError(f"{file} cannot be read: {error.message}", _RESTORE) from None
     except (OSError, ValueError, RecursionError) as error:
         reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
         raise DataError(f"{file} cannot be read: {reason}", _RESTORE) from None
     return TextCodec(tokenizer, start)
+
+
+class Texts(Items):
+    """Texts in order, such as those that a model writes, or the lines of a file.
+
+    Args:
+        lines: A text each.
+        facts: Where they come from, for the stamp.
+        called: How many of what, in words.
+        against: What they are made of, or held against.
+        sources: What each should have been; empty where nothing says.
+        beside: Other texts in their place, by name. None of a text's scores means much alone.
+        notes: What a reader must know of them.
+    """
+
+    def __init__(
+        self,
+        lines: Sequence[str],
+        facts: Mapping[str, Any] | None = None,
+        *,
+        called: str = "",
+        against: Items | None = None,
+        sources: Sequence[str] = (),
+        beside: Mapping[str, Sequence[str]] | None = None,
+        notes: Sequence[str] = (),
+    ) -> None:
+        self._sides = {"content": list(lines), "source": list(sources)}
+        self.spec = DataSpec("text", ())
+        self.facts, self.called, self.against, self.notes = dict(facts or {}), called, against, tuple(notes)
+        self.beside = {name: Texts(other, sources=sources) for name, other in (beside or {}).items()}
+
+    def __len__(self) -> int:
+        return len(self._sides["content"])
+
+    def texts(self, side: str = "content") -> list[str]:
+        """As they were given."""
+        return self._sides[side]
+
+    def take(self, n: int) -> Texts:
+        """The first `n`, each with its source: their order says nothing."""
+        called = self.called.replace(f"{len(self):,}", f"{n:,}", 1)
+        return Texts(self.texts()[:n], self.facts, called=called, sources=self.texts("source")[:n])
 
 
 @register("modality", "text")
@@ -147,9 +202,20 @@ class TextModality(Modality):
 
         return {"txt": TextWriter}
 
+    def read(self, path: Path, like: DataSpec | None = None) -> Texts:
+        """A file of UTF-8 with a text a line."""
+        if not path.is_file():
+            raise ConfigError(f"there is no file {printable(path)}", "name one with a text a line")
+        if path.suffix.lower() in (".json", ".jsonl"):
+            raise ConfigError(
+                f"{printable(path)} holds JSON, and lines of plain text are measured", "save its texts as a .txt"
+            )
+        lines = read_lines(path, "save it as UTF-8, an item a line")
+        return Texts(lines, {"lines_of": str(path), "sha256": checksum(path)}, called=f"{len(lines):,} lines of {path}")
+
     def parse(self, word: str, codec: Codec) -> Batch:
-        """The token ids of a text, (1, t), without special tokens."""
+        """The token ids of a text, (1, t), after what the items of its data begin with."""
         import torch
 
         assert isinstance(codec, TextCodec)
-        return Batch(torch.tensor([codec.tokens(word)]))
+        return Batch(torch.tensor([[*codec.opening, *codec.tokens(word)]]))

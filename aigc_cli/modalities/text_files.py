@@ -34,7 +34,7 @@ class Reading:
     """How files are read, and what was wrong with them."""
 
     encoding: str = "utf-8"
-    max_broken: float = 0.0  # the share of a file's bytes that may be no text
+    max_broken: float = 0.0  # the share of a file's bytes that need not be text
     broken: Counter[str] = field(default_factory=Counter)  # bytes that were replaced, by file
     empty: list[str] = field(default_factory=list)  # files without a character, or rows without text
 
@@ -84,7 +84,7 @@ def kind_of(path: Path) -> str:
 
 
 def identity_of(files: Sequence[tuple[str, Path]]) -> list[list[Any]]:
-    """What changes when one of some files does, as far as can be told without reading them."""
+    """What changes when one of some files does, as far as one can see without reading them."""
     stats = ((name, path.stat()) for name, path in files)
     return [[printable(name), stat.st_size, stat.st_mtime_ns] for name, stat in stats]
 
@@ -113,7 +113,7 @@ def blocks(path: Path) -> Iterator[bytes]:
 
 
 def text_of(path: Path, reading: Reading) -> Iterator[str]:
-    """The text of a file, a block at a time; a mark of the encoding at its beginning is no part of it.
+    """The text of a file, a block at a time; without the mark of the encoding at its beginning.
 
     Raises:
         DataError: as :func:`blocks`; or more of it is broken than `reading` allows.
@@ -157,7 +157,7 @@ def _not_text(name: str, reading: Reading, what: str) -> DataError:
 
 
 def without_surrogates(text: str) -> tuple[str, int]:
-    """`text` with U+FFFD for each half of a surrogate pair, which is no character, and how many there were."""
+    """`text` with U+FFFD for each half of a surrogate pair, which is not a character, and how many there were."""
     try:
         text.encode()  # several times as fast as the search
         return text, 0
@@ -226,9 +226,9 @@ def _json_rows(path: Path, reading: Reading) -> Iterator[tuple[str, dict[str, An
         try:
             row = json.loads(line)
         except (ValueError, RecursionError) as error:
-            raise DataError(f"{where} is no JSON: {error}", "a .jsonl has one JSON object a line") from None
+            raise DataError(f"{where} is not JSON: {error}", "a .jsonl has one JSON object a line") from None
         if not isinstance(row, dict):
-            raise DataError(f"{where} is no JSON object", "a .jsonl has one JSON object a line")
+            raise DataError(f"{where} is not a JSON object", "a .jsonl has one JSON object a line")
         yield where, row
 
 
@@ -254,7 +254,7 @@ def _csv_rows(path: Path, fields: Sequence[str], reading: Reading) -> Iterator[t
                         )
                     yield where, dict(zip(header, row, strict=True))
         except csv.Error as error:
-            raise DataError(f"{printable(path)} line {rows.line_num} is no row: {error}", "fix it") from None
+            raise DataError(f"{printable(path)} line {rows.line_num} is not a row: {error}", "fix it") from None
 
 
 @contextmanager

@@ -11,15 +11,23 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
 
+import torch
 from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
 from aigc_cli.config.schema import STRICT
 from aigc_cli.errors import ConfigError
-from aigc_cli.modalities.base import Batch, DataSpec
+from aigc_cli.modalities.base import Batch, DataSpec, Layout
 from aigc_cli.randomness import Noise
 
+#: What a model can do: each is the name of the method that does it, but for the last two, which say that
+#: :meth:`Model.sample` reads prompts, and that they may have gaps for it to fill.
+Ability = Literal[
+    "sample", "latents", "decode", "encode", "posterior", "score", "fill", "examine", "prompt", "infill"
+]  # fmt: skip
+#: Those that are methods.
+METHODS: tuple[Ability, ...] = ("sample", "latents", "decode", "encode", "posterior", "score", "fill", "examine")
 #: Features that a deep network has for each value of an item, as a first guess.
 FEATURES = 128
 #: ``"loss"`` is what the phase minimises; every other entry is a scalar worth a curve.
@@ -74,23 +82,64 @@ class Transfer(NamedTuple):
     own: tuple[str, ...] = ()
 
 
-class Model(nn.Module):
-    """Base of all models. A subclass is built as ``build(config, spec)`` with its own typed config."""
+class Prompts(NamedTuple):
+    """What samples are written from, as a model reads it; sample ``i`` takes row ``i mod k`` of the k there are."""
 
-    #: The modalities it serves, of :attr:`DataSpec.kind`.
-    modalities: ClassVar[tuple[str, ...]] = ()
+    #: The token ids of each.
+    rows: Sequence[Sequence[int]]
+    #: For each, tokens of which the next is one, or none where it may be any: a prompt may end within a token.
+    first: Sequence[Sequence[int]] = ()
+
+
+class Model(nn.Module):
+    """Base of all models. A subclass is built as ``build(config, spec)`` with its own typed config.
+
+    It says in :attr:`can` what it can do, and has the methods for that. All that the command line offers of a model,
+    its modes of sampling and the metrics of it, follows from what it says.
+    """
+
+    #: What it can do. It is said, and not found out, so that what a model merely inherits is not taken for a promise.
+    can: ClassVar[frozenset[Ability]] = frozenset()
+    #: The layouts of items that it takes, of :attr:`DataSpec.layout`.
+    layouts: ClassVar[frozenset[Layout]] = frozenset()
+    #: Whether it makes an item from another, its source, which its data has to have.
+    from_source: ClassVar[bool] = False
     #: A dataclass with a field for each control that :meth:`sample` takes.
     controls: ClassVar[type] = NoControls
+    #: Whether it was built to be told the class.
+    conditional: bool = False
+    #: The controls that :meth:`latents` heeds, None is all: the others have no effect on a walk between latents.
+    of_latents: ClassVar[frozenset[str] | None] = None
+    #: Whether it writes beyond its window, which moves on, so that of a long prompt it reads the last tokens; and the
+    #: token that stands for a gap in a prompt.
+    moves_on: ClassVar[bool] = False
+    mask: int | None = None
+    #: Of a model that can "fill": what it guesses from, for the record, and the controls that this is measured with
+    #: where nobody sets others.
+    fills_from: ClassVar[str] = ""
+    filling: ClassVar[Mapping[str, Any]] = MappingProxyType({})
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        for ability in METHODS:  # a method that nobody is told about would never be called
+            if ability in vars(cls) and ability not in cls.can:
+                raise TypeError(f"{cls.__name__} has {ability}() and does not say so: add {ability!r} to its `can`")
 
     def __init__(self, spec: DataSpec) -> None:
         super().__init__()
-        if spec.kind not in self.modalities:
-            name = type(self).__name__
+        if spec.layout not in self.layouts or self.from_source != (spec.source is not None):
+            source = " with a source" if self.from_source else " without a source" if spec.source else ""
             raise ConfigError(
-                f"{name} cannot model {spec.kind} data; it serves {', '.join(self.modalities)}",
+                f"{type(self).__name__} cannot model {spec.kind} data; it takes items laid out as "
+                f"{' or '.join(sorted(self.layouts))}{source}",
                 "choose other data= or another model=; `aigc ls data` and `aigc ls models` list them",
             )
         self.spec = spec
+
+    @property
+    def values(self) -> int:
+        """How many an encoded item has."""
+        return math.prod(self.spec.shape)
 
     def phases(self, step: int) -> Sequence[Phase]:
         """The optimizer steps of training step `step`, in order."""
@@ -112,27 +161,69 @@ class Model(nn.Module):
         """How its tensors go with those of another model; by default, by their names and shapes alone."""
         return Transfer()
 
-    def sample(self, noise: Noise, **controls: Any) -> Tensor:
-        """Encoded items, ``(len(noise), *spec.shape)``; `controls` are the fields of :attr:`controls`."""
+    # sampling; `controls` is an instance of :attr:`controls`
+
+    def sample(self, noise: Noise, controls: Any, prompts: Prompts | None = None) -> Tensor:
+        """Encoded items, ``(len(noise), *spec.shape)``; from `prompts` where the model can "prompt"."""
         raise NotImplementedError
 
-    def held(self, **controls: Any) -> int:
-        """About how many values a sample has in memory while it is drawn: so many fewer fit in a batch."""
-        return FEATURES * math.prod(self.spec.shape)
+    def latents(self, noise: Noise, controls: Any) -> Tensor:
+        """Latents ``(len(noise), d)`` from the prior that `controls` name."""
+        raise NotImplementedError
 
-    def score(self, batch: Batch, noise: Noise, samples: int = 1) -> dict[str, Tensor] | None:
+    def decode(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Encoded items ``(n, *spec.shape)`` from latents ``(n, d)`` and, if conditional, labels ``(n,)``."""
+        raise NotImplementedError
+
+    def encode(self, batch: Batch) -> Tensor:
+        """Vectors ``(n, d)`` of encoded items, without noise; where there is :meth:`decode`, what it takes."""
+        raise NotImplementedError
+
+    def turns(self, controls: Any) -> list[int]:
+        """The classes that samples take turns in, as `controls` ask; none where the model is not told classes."""
+        return []
+
+    def labels(self, indices: Sequence[int], controls: Any, device: torch.device | str) -> Tensor | None:
+        """The classes ``(n,)`` of samples `indices`, int64; None where the model is not told classes.
+
+        Raises:
+            ConfigError: a class that the data does not have, or a model that is not told classes.
+        """
+        turns = self.turns(controls)
+        return torch.tensor([turns[index % len(turns)] for index in indices], device=device) if turns else None
+
+    def labels_of(self, batch: Batch) -> Tensor | None:
+        """The classes ``(n,)`` of encoded items, where the model is told them."""
+        assert batch.labels is not None or not self.conditional, "a conditional model is given labels"
+        return batch.labels if self.conditional else None
+
+    def fill(self, tokens: Tensor, gaps: Tensor, noise: Noise, controls: Any) -> Tensor:
+        """Token ids ``(n, t)``, `pad` behind shorter ones, with the gaps ``(n, t)``, bool, filled as it sees fit.
+
+        The first token of an item is no gap. `noise` has a stream for each item.
+        """
+        raise NotImplementedError
+
+    def held(self, controls: Any = None) -> int:
+        """About how many values an item has in memory while it is made: so many fewer fit in a batch.
+
+        None for `controls` stands for what is not drawn, such as a reconstruction.
+        """
+        return FEATURES * self.values
+
+    # looked at
+
+    def score(self, batch: Batch, noise: Noise, samples: int = 1) -> dict[str, Tensor]:
         """Held-out figures of encoded items, each ``(n,)``; the first is what the best checkpoint minimises.
-
-        None where the model has no likelihood, nor a bound on one.
 
         Args:
             batch: Encoded items.
             noise: What is drawn on the way, a stream for each item, so that figures do not depend on the batch.
             samples: Draws of the latent for each item; above 1 the figures are of the importance-weighted bound.
         """
-        return None
+        raise NotImplementedError
 
-    def prepare(self, items: Iterable[Batch], **controls: Any) -> None:
+    def prepare(self, items: Iterable[Batch], controls: Any) -> None:
         """Gets ready to :meth:`sample` with `controls` that need to see the encoded training set, such as a prior that
         is fitted on its latents. Most need not; `items` is read only if they do."""
 
@@ -143,7 +234,7 @@ class Model(nn.Module):
             train: Encoded training items.
             held_out: As many encoded items that it does not train on; None where there are none.
         """
-        return {}
+        raise NotImplementedError
 
     def warnings(self, figures: Mapping[str, float]) -> Iterator[tuple[str, str]]:
         """What the newest curves say is going wrong: a name for it, and one line for a person, with advice.

@@ -18,12 +18,11 @@ from torch.nn.functional import cross_entropy
 from aigc_cli.config.schema import STRICT
 from aigc_cli.errors import ConfigError
 from aigc_cli.modalities.base import Batch, DataSpec
-from aigc_cli.models.base import Losses
+from aigc_cli.models.base import Losses, Prompts
 from aigc_cli.models.language_model import (
     LanguageModel,
     LanguageModelConfig,
     MaxTokens,
-    Prompts,
     check_drawing,
     mean_of_tokens,
     padded,
@@ -53,10 +52,10 @@ class BertConfig(LanguageModelConfig):
 
 @dataclass(config=STRICT, frozen=True, kw_only=True)
 class FillingControls:
-    """What ``sample`` takes; in place of the text of `prompt` it takes token ids, with masks for gaps."""
+    """What ``sample`` takes; in place of the text of `prompt` it is given token ids, with masks for gaps."""
 
     #: Text of its own, after `prompt` if there is one; or `prompt` with its gaps filled.
-    mode: Literal["sample", "infill"] | None = None
+    mode: str | None = None
     #: What the text begins with; or the text with gaps.
     prompt: str | None = None
     #: In a random order; all at once, then the least likely again; or one by one, over and over.
@@ -86,12 +85,10 @@ class FillingControls:
 class MaskedLanguageModel(LanguageModel):
     """Guesses masked tokens from all others. An item (n, t) is looked at whole."""
 
-    modalities = ("text",)
+    can = frozenset({"sample", "prompt", "infill", "encode", "score", "fill"})
     controls: ClassVar[type] = FillingControls
     config: BertConfig
-    modes: ClassVar[tuple[str, ...]] = ("sample", "infill")
     tokens = "encoder"
-    takes_first: ClassVar[bool] = True
     fills_from = "what is left around it"
     filling: ClassVar[dict[str, Any]] = {"sampler": "confidence", "temperature": 0.0}
 
@@ -115,7 +112,10 @@ class MaskedLanguageModel(LanguageModel):
         there = tokens != self.pad
         shares = [self.config.mask_rate] * n
         if self.config.objective == "diffusion":
-            first = float(draw_common(torch.rand, 1))  # on the host, which has to know how many are masked
+            # Shares spread evenly over the items of all processes, from one common draw on: each is uniform by itself,
+            # and their mean, which the loss follows, hardly varies (Kingma et al., Variational Diffusion Models, 2021,
+            # appendix I.1). It is drawn on the host, which has to know how many tokens are masked.
+            first = float(draw_common(torch.rand, 1))
             shares = [(row + first) / (n * world_size()) for row in range(n * rank(), n * (rank() + 1))]
         masks = masks_at(shares, there, draw(torch.rand, *tokens.shape, device=tokens.device))
         shown = masks.apply(tokens, self.mask)
@@ -148,10 +148,11 @@ class MaskedLanguageModel(LanguageModel):
         in 1 to T, bounds its negative log-likelihood on average (Nie et al. 2025, appendix A)."""
         return (masks.lengths / masks.of_row)[masks.rows]
 
-    def held(self, *, sampler: str = FillingControls.sampler, steps: int | None = None, **controls: Any) -> int:
+    def held(self, controls: FillingControls | None = None) -> int:
         """As of other models of tokens, with the scores of as many places as are guessed at once."""
-        at_once = {"ancestral": -(-self.length // (steps or self.length)), "confidence": self.length, "gibbs": 1}
-        return super().held() + (at_once[sampler] - 1) * self.vocab_size
+        asked = controls or FillingControls()
+        at_once = {"ancestral": -(-self.length // (asked.steps or self.length)), "confidence": self.length, "gibbs": 1}
+        return super().held() + (at_once[asked.sampler] - 1) * self.vocab_size
 
     def score(self, batch: Batch, noise: Noise, samples: int = 1) -> dict[str, Tensor]:
         """Held-out figures of each item, (n,) float64, given its first token, which no writer from the left predicts.
@@ -187,30 +188,21 @@ class MaskedLanguageModel(LanguageModel):
         there = batch.content != self.pad
         return mean_of_tokens(self.encoder.hidden(batch.content, mask=unless_all(there)), there)
 
-    def sample(
-        self, noise: Noise, prompt: Prompts | None = None, first: Prompts | None = None, **controls: Any
-    ) -> Tensor:
+    def sample(self, noise: Noise, controls: FillingControls, prompts: Prompts | None = None) -> Tensor:
         """Token ids (n, t), int64: with `mode` "sample", a prompt and what follows it; with "infill", prompts with
-        their gaps filled. Rows that are shorter than others end in ``pad``.
-
-        Args:
-            noise: A stream for each sample.
-            prompt: Token ids, with :attr:`mask` for gaps.
-            first: For each prompt the tokens of which the one that follows is one, or none for any.
-            controls: The other fields of :class:`FillingControls`.
+        :attr:`mask` for gaps, filled. Rows that are shorter than others end in ``pad``.
 
         Raises:
             ConfigError: a prompt that does not fit, that is empty, or that has no gaps to fill; more tokens than the
                 model looks at. Of fewer, each row gets as many as still fit.
         """
-        asked = FillingControls(**controls)
-        canvas, allowed = self._canvas(noise, prompt, asked), self.allowed(first, noise)
+        canvas, allowed = self._canvas(noise, prompts, controls), self.allowed(prompts, noise)
         there = (canvas == self.mask).int().argmax(1)
-        return self._filled(canvas, noise, asked, None if allowed is None else (there, allowed))
+        return self._filled(canvas, noise, controls, None if allowed is None else (there, allowed))
 
-    def fill(self, tokens: Tensor, gaps: Tensor, noise: Noise, **controls: Any) -> Tensor:
-        """Token ids (n, t) with their gaps (n, t) filled; `controls` are the fields of :class:`FillingControls`."""
-        return self._filled(torch.where(gaps, self.mask, tokens), noise, FillingControls(**controls))
+    def fill(self, tokens: Tensor, gaps: Tensor, noise: Noise, controls: FillingControls) -> Tensor:
+        """Token ids (n, t) with their gaps (n, t) filled."""
+        return self._filled(torch.where(gaps, self.mask, tokens), noise, controls)
 
     def _filled(
         self, canvas: Tensor, noise: Noise, asked: FillingControls, first: tuple[Tensor, Tensor] | None = None
@@ -241,14 +233,14 @@ class MaskedLanguageModel(LanguageModel):
         special = torch.tensor([token for _, token in self.spec.specials], device=hidden.device)
         return self.encoder.logits(hidden).index_fill(-1, special, -torch.inf)
 
-    def _canvas(self, noise: Noise, prompt: Prompts | None, asked: FillingControls) -> Tensor:
+    def _canvas(self, noise: Noise, prompts: Prompts | None, asked: FillingControls) -> Tensor:
         """What is to be filled, (n, t)."""
-        if prompt is None:
+        if prompts is None:
             if asked.mode == "infill":
                 raise ConfigError("mode=infill needs a text with gaps", 'give it one, such as prompt="to be, or ____"')
             rows: list[list[int]] = [[] for _ in noise.indices]
         else:
-            rows = self.given(prompt, noise, most=self.vocab_size + 1)
+            rows = self.given(prompts.rows, noise, most=self.vocab_size + 1)
         longest = max(map(len, rows))
         if longest > self.length:
             raise ConfigError(f"a prompt has {longest} tokens, and this model looks at {self.length}", "shorten it")

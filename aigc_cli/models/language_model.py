@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar, Self
 
 import torch
@@ -14,15 +14,12 @@ from torch.nn.functional import cross_entropy
 from aigc_cli.config.schema import STRICT
 from aigc_cli.errors import ConfigError
 from aigc_cli.modalities.base import DataSpec
-from aigc_cli.models.base import Model, ModelConfig, Transfer
+from aigc_cli.models.base import Model, ModelConfig, Prompts, Transfer
 from aigc_cli.nn.beam import beam_search
 from aigc_cli.nn.decoding import Choice, Session, write
 from aigc_cli.nn.lora import adapters
 from aigc_cli.nn.transformer import TransformerConfig
 from aigc_cli.randomness import Noise
-
-#: Token ids, for each prompt; sample i is written from prompt ``i mod k`` of the k that there are.
-Prompts = Sequence[Sequence[int]]
 
 #: How many tokens may be asked for; room for them is made beforehand.
 MaxTokens = Annotated[int, Field(ge=1, le=1_000_000)]
@@ -46,12 +43,10 @@ class LanguageModelConfig(ModelConfig, TransformerConfig):
 
 @dataclass(config=STRICT, frozen=True, kw_only=True)
 class WritingControls:
-    """What ``sample`` of a model takes that writes from left to right.
+    """What ``sample`` of a model takes that writes from left to right."""
 
-    A model knows no strings: its ``sample`` takes token ids, :data:`Prompts`, in place of the text of `prompt`.
-    """
-
-    #: What the text begins with, or what it is made from.
+    #: What the text begins with, or what it is made from. A model knows no strings: its ``sample`` is given
+    #: :class:`~aigc_cli.models.base.Prompts`, and pays no heed to this.
     prompt: str | None = None
     #: Divides scores: below 1, more of what is likely anyway; 0 always takes the likeliest token.
     temperature: Annotated[float, Field(ge=0)] = 1.0
@@ -109,19 +104,10 @@ def check_drawing(controls: Any) -> None:
 class LanguageModel(Model):
     """Base of the models of tokens."""
 
+    layouts = frozenset({"tokens"})
     #: The name of the :class:`TokenTransformer` in it.
     tokens: ClassVar[str]
-    #: The token that stands for a gap in a prompt; None where the model fills none.
-    mask: int | None = None
-    #: Whether ``sample`` takes `first`: for each prompt the tokens of which the next is one, or none for any.
-    takes_first: ClassVar[bool] = False
-    #: Whether it writes beyond its window, which moves on: of a longer prompt it reads the last tokens.
-    moves_on: ClassVar[bool] = False
     config: TransformerConfig
-    #: What :meth:`fill` guesses a token from; "" where the model fills no gaps.
-    fills_from: ClassVar[str] = ""
-    #: The controls that :meth:`fill` is measured with, where nobody sets others.
-    filling: ClassVar[Mapping[str, Any]] = {}
 
     def __init__(self, spec: DataSpec) -> None:
         super().__init__(spec)
@@ -140,40 +126,30 @@ class LanguageModel(Model):
             own=tuple(name for name, _ in adapters(self)),
         )
 
-    def held(self, **controls: Any) -> int:
+    def held(self, controls: Any = None) -> int:
         """The keys and values of a whole window in every layer, and the scores of the vocabulary, for each beam."""
         window = 2 * self.config.layers * self.config.width * self.spec.shape[0]
-        beams: int = controls.get("beam", 1)
-        return beams * (window + self.vocab_size)
+        beams = 1 if controls is None else controls.beam
+        return int(beams * (window + self.vocab_size))
 
-    def fill(self, tokens: Tensor, gaps: Tensor, noise: Noise, **controls: Any) -> Tensor:
-        """Token ids (n, t) with the gaps (n, t), bool, filled as the model would have them; the first is none.
-
-        Args:
-            tokens: As they are, (n, t), `pad` behind shorter ones.
-            gaps: What is guessed.
-            noise: A stream for each item.
-            controls: The fields of :attr:`controls`.
-        """
-        raise NotImplementedError
-
-    def given(self, prompt: Prompts, noise: Noise, *, most: int | None = None) -> list[list[int]]:
+    def given(self, rows: Sequence[Sequence[int]], noise: Noise, *, most: int | None = None) -> list[list[int]]:
         """The prompt of each sample.
 
         Raises:
             ConfigError: a prompt is empty, or holds tokens beyond `most`, by default those of the vocabulary.
         """
         limit = self.vocab_size if most is None else most
-        for tokens in prompt:
+        for tokens in rows:
             if not tokens or not all(0 <= token < limit for token in tokens):
                 what = f"holds a token beyond the {limit} that the model reads" if tokens else "is empty"
                 raise ConfigError(f"a prompt {what}", "give it at least one token of the vocabulary")
-        return [list(prompt[index % len(prompt)]) for index in noise.indices]
+        return [list(rows[index % len(rows)]) for index in noise.indices]
 
-    def allowed(self, first: Prompts | None, noise: Noise) -> Tensor | None:
-        """The tokens of which each sample's first is one, (n, vocab), from those of each prompt; None where any is."""
-        if first is None or not any(first):
+    def allowed(self, prompts: Prompts | None, noise: Noise) -> Tensor | None:
+        """The tokens of which each sample's first is one, (n, vocab), by :attr:`Prompts.first`; None where any may."""
+        if prompts is None or not any(prompts.first):
             return None
+        first = prompts.first
         found = torch.zeros(len(noise), self.vocab_size, dtype=torch.bool)
         for row, index in enumerate(noise.indices):
             found[row, list(first[index % len(first)]) or slice(None)] = True

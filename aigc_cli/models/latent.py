@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from collections.abc import Sequence
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar
 
 import torch
 from pydantic import AliasChoices, Field
@@ -13,21 +11,17 @@ from torch import Tensor
 
 from aigc_cli.config.schema import STRICT
 from aigc_cli.errors import ConfigError, suggest
-from aigc_cli.modalities.base import Batch, DataSpec
-from aigc_cli.models.base import Model
+from aigc_cli.modalities.base import DataSpec
+from aigc_cli.models.base import Model, Prompts
 from aigc_cli.randomness import Noise
-
-#: How samples may be arranged; see :attr:`LatentModel.modes`.
-Mode = Literal["sample", "reconstruct", "interpolate", "traverse"]
 
 
 @dataclass(config=STRICT, frozen=True, kw_only=True)
 class LatentControls:
     """What ``sample`` of every latent model takes."""
 
-    #: How samples are arranged: each by itself; held-out items above their reconstructions; a walk between two a row;
-    #: one latent dimension moved along each row. None is the model's usual mode.
-    mode: Mode | None = None
+    #: The way of sampling, such as "interpolate"; None is the model's usual one.
+    mode: str | None = None
     #: The class, or several separated by commas, of a model that was trained on labels; None is all of them, in turn.
     class_: Annotated[str | None, Field(alias="class", validation_alias=AliasChoices("class", "class_"))] = None
     #: The samples of a row, where a row is a walk or moves a dimension; None is 8 for a walk, 9 for a dimension.
@@ -35,44 +29,25 @@ class LatentControls:
 
 
 class LatentModel(Model):
-    """Base of the models with ``latents`` (drawn) and ``decode`` (from latents to encoded items).
+    """Base of the models whose samples are a function of a latent vector: ``decode(latents(noise, controls))``.
 
     Sample ``i`` of a conditional model is of class ``i mod k`` of the k that are asked for.
     """
 
+    can = frozenset({"sample", "latents", "decode"})
     controls: ClassVar[type] = LatentControls
-    #: The modes it can be sampled in, its usual one first; "reconstruct" and "traverse" need :meth:`encode`.
-    modes: ClassVar[tuple[Mode, ...]] = ("sample", "interpolate")
-    #: Whether it was built to be told the class.
-    conditional: bool = False
 
-    @abstractmethod
-    def latents(self, noise: Noise, **controls: Any) -> Tensor:
-        """Latents (n, d) from the prior that `controls` name."""
-
-    @abstractmethod
-    def decode(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Encoded items (n, *spec.shape), float32, from latents (n, d) and, if conditional, labels (n,)."""
-
-    def encode(self, batch: Batch) -> Tensor:
-        """The latents (n, d), without noise, from which :meth:`decode` reconstructs encoded items."""
-        raise NotImplementedError
-
-    def sample(self, noise: Noise, **controls: Any) -> Tensor:
+    def sample(self, noise: Noise, controls: Any, prompts: Prompts | None = None) -> Tensor:
         """Encoded items (len(noise), *spec.shape), of the classes asked for."""
-        labels = self.labels(noise.indices, controls.get("class_"), noise.device)
-        return self.decode(self.latents(noise, **controls), labels)
+        return self.decode(self.latents(noise, controls), self.labels(noise.indices, controls, noise.device))
 
-    def labels(self, indices: Sequence[int], word: str | None, device: torch.device | str) -> Tensor | None:
-        """The classes (n,) of samples `indices`, int64; None where the model does not know classes.
+    def turns(self, controls: Any) -> list[int]:
+        """See :meth:`Model.turns`.
 
         Raises:
-            ConfigError: a class that the data does not have, or a model that does not know classes.
+            ConfigError: a class that the data does not have, or a model that is not told classes.
         """
-        classes = chosen_classes(self.spec, word, self.conditional)
-        if not classes:
-            return None
-        return torch.tensor([classes[index % len(classes)] for index in indices], device=device)
+        return chosen_classes(self.spec, controls.class_, self.conditional)
 
 
 def chosen_classes(spec: DataSpec, word: str | None, conditional: bool) -> list[int]:
@@ -116,6 +91,8 @@ def slerp(start: Tensor, end: Tensor, share: Tensor) -> Tensor:
 
     Where two latents point the same way, or one is 0, it is linear.
     """
+    # Nearly all of N(0, 1) in d dimensions lies about sqrt(d) from 0. A straight line would pass closer to 0 than any
+    # latent that a decoder has seen; an arc does not.
     cosine = torch.nn.functional.cosine_similarity(start, end, dim=1)[:, None, None]
     angle = torch.acos(cosine.clamp(-1, 1))
     share = share[None, :, None]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
@@ -11,11 +11,10 @@ from torch import Tensor
 from aigc_cli.config.schema import STRICT
 from aigc_cli.errors import ConfigError
 from aigc_cli.modalities.base import Batch, DataSpec
-from aigc_cli.models.base import Losses
+from aigc_cli.models.base import Losses, Prompts
 from aigc_cli.models.language_model import (
     LanguageModel,
     LanguageModelConfig,
-    Prompts,
     WritingControls,
     padded,
     token_scores,
@@ -52,7 +51,8 @@ class Seq2SeqModel(LanguageModel):
     with its label smoothing.
     """
 
-    modalities = ("text from text",)
+    can = frozenset({"sample", "prompt", "score"})
+    from_source = True
     controls: ClassVar[type] = TranslationControls
     tokens = "decoder"
     config: Seq2SeqConfig
@@ -86,35 +86,31 @@ class Seq2SeqModel(LanguageModel):
         hidden = self.decoder.hidden(batch.content[:, :-1], memory=memory, memory_mask=there)
         return token_scores(self.decoder.logits(hidden), batch.content[:, 1:], self.pad)
 
-    def sample(self, noise: Noise, prompt: Prompts | None = None, **controls: Any) -> Tensor:
+    def sample(self, noise: Noise, controls: TranslationControls, prompts: Prompts | None = None) -> Tensor:
         """Targets (n, t), int64, from ``bos`` to ``eos``, then ``pad``.
 
-        Args:
-            noise: A stream for each sample.
-            prompt: Token ids of the sources, ``bos`` and ``eos`` where they have none. None is empty ones.
-            controls: The other fields of :class:`TranslationControls`.
+        Prompts are sources, which are given ``bos`` and ``eos`` where they have none; without any, they are empty.
 
         Raises:
             ConfigError: an empty prompt or a longer one than the model reads, or more tokens than it writes.
         """
-        sources = [self._whole(row) for row in self.given(prompt or [[self.bos]], noise)]
+        sources = [self._whole(row) for row in self.given([[self.bos]] if prompts is None else prompts.rows, noise)]
         longest = max(map(len, sources))
         if longest > self.longest:
             raise ConfigError(
                 f"a prompt has {longest} tokens, its ends included, and this model reads {self.longest}",
                 "shorten it, or train with a larger data.max_length",
             )
-        return self.translate(padded(sources, self.pad, noise.device), noise, **controls)
+        return self.translate(padded(sources, self.pad, noise.device), noise, controls)
 
     def _whole(self, row: list[int]) -> list[int]:
         start = [] if row[0] == self.bos else [self.bos]
         return [*start, *row, *([] if row[-1] == self.eos else [self.eos])]
 
-    def translate(self, source: Tensor, noise: Noise, **controls: Any) -> Tensor:
+    def translate(self, source: Tensor, noise: Noise, controls: TranslationControls) -> Tensor:
         """Targets (n, t), as :meth:`sample`, of sources (n, s) as the data has them."""
-        asked = TranslationControls(**controls)
         most = self.longest - 1
-        count = asked.max_tokens or most
+        count = controls.max_tokens or most
         if count > most:
             raise ConfigError(
                 f"max_tokens={count}: this model writes up to {most}", f"choose max_tokens={most} or less"
@@ -123,7 +119,7 @@ class Seq2SeqModel(LanguageModel):
         session = Session(
             self.decoder, [[self.bos]] * len(source), count, self.pad, memory=memory, memory_mask=there
         )  # fmt: skip
-        return self.written(session, asked, noise, count)
+        return self.written(session, controls, noise, count)
 
 
 def _source(batch: Batch) -> Tensor:

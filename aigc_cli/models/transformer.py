@@ -1,8 +1,24 @@
-"""A language model that writes from left to right (Radford et al., Improving Language Understanding, 2018)."""
+"""A language model that writes from left to right (Radford et al., Improving Language Understanding, 2018).
+
+Where its parts are, in the order in which a text meets them:
+
+    modalities/text.py         strings to token ids, and back
+    nn/token_transformer.py    embedding, a stack of blocks, scores of the vocabulary
+    nn/transformer.py          the block: attention, feed-forward layer, norms, positions
+    nn/fused.py                attention heads, norms and rotations by hand, where that is faster
+    nn/dropout.py              attention with dropout, whose draws do not depend on the number of processes
+    nn/lora.py                 adapters beside weights that stay as they are
+    this file                  the loss, held-out scores, vectors, and how a text begins
+    models/language_model.py   what all models of tokens share: controls, prompts, the sum of a text's nats
+    nn/decoding.py             a session that reads prompts and draws one token after another
+    nn/cache.py                the keys and values of what it has read, so that each token is read once
+    nn/beam.py                 search for the likeliest text, in place of drawing
+    nn/collective.py           sums and draws over all processes of a training
+"""
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic.dataclasses import dataclass
@@ -10,11 +26,10 @@ from torch import Tensor
 
 from aigc_cli.config.schema import STRICT
 from aigc_cli.modalities.base import Batch, DataSpec
-from aigc_cli.models.base import Losses, Transfer
+from aigc_cli.models.base import Losses, Prompts, Transfer
 from aigc_cli.models.language_model import (
     LanguageModel,
     LanguageModelConfig,
-    Prompts,
     WritingControls,
     mean_of_tokens,
     token_scores,
@@ -41,10 +56,9 @@ class DecoderLanguageModel(LanguageModel):
     perplexity.
     """
 
-    modalities = ("text",)
+    can = frozenset({"sample", "prompt", "encode", "score", "fill"})
     controls: ClassVar[type] = WritingControls
     tokens = "decoder"
-    takes_first: ClassVar[bool] = True
     moves_on: ClassVar[bool] = True
     config: DecoderConfig
     fills_from = "the true tokens before it"
@@ -65,6 +79,7 @@ class DecoderLanguageModel(LanguageModel):
             first = tokens[:, 0]
             self.begins += summed(torch.zeros_like(self.begins).index_add_(0, first, torch.ones_like(first)))
         targets = tokens[:, 1:]
+        # Each process counts by its own number of tokens: else a token would weigh more where there are fewer.
         return {"loss": weighted(self.decoder(tokens[:, :-1], targets, self.pad), (targets != self.pad).sum())}
 
     def score(self, batch: Batch, noise: Noise, samples: int = 1) -> dict[str, Tensor]:
@@ -83,35 +98,28 @@ class DecoderLanguageModel(LanguageModel):
         found = super().transfer()
         return found._replace(own=(*found.own, "begins"))
 
-    def fill(self, tokens: Tensor, gaps: Tensor, noise: Noise, **controls: Any) -> Tensor:
+    def fill(self, tokens: Tensor, gaps: Tensor, noise: Noise, controls: WritingControls) -> Tensor:
         """Token ids (n, t) whose gaps (n, t) are the likeliest tokens after the true ones before them."""
+        # All in one pass, since no guess is put in the place of a true token: that is how such a model is trained.
         likeliest = self.decoder.logits(self.decoder.hidden(tokens[:, :-1])).argmax(-1)
         return torch.where(gaps, torch.cat([tokens[:, :1], likeliest], 1), tokens)
 
-    def sample(
-        self, noise: Noise, prompt: Prompts | None = None, first: Prompts | None = None, **controls: Any
-    ) -> Tensor:
+    def sample(self, noise: Noise, controls: WritingControls, prompts: Prompts | None = None) -> Tensor:
         """Token ids (n, prompt + max_tokens), int64: prompts and what follows, up to ``eos``, then ``pad``.
 
         Without a prompt a row begins with a token as training items do, and has (n, \\*spec.shape). A window that is
         full moves on; of a prompt that is longer, the last tokens are read.
 
-        Args:
-            noise: A stream for each sample.
-            prompt: Token ids.
-            first: For each prompt the tokens of which the one that follows is one, or none for any.
-            controls: The other fields of :class:`WritingControls`.
-
         Raises:
             ConfigError: an empty prompt, or one with tokens that are none.
         """
-        asked = WritingControls(**controls)
-        count = asked.max_tokens or self.context
-        rows = self._beginnings(noise) if prompt is None else self.given(prompt, noise)
-        session = Session(self.decoder, rows, count, self.pad, first=self.allowed(first, noise))
-        return self.written(session, asked, noise, count)
+        count = controls.max_tokens or self.context
+        rows = self._beginnings(noise) if prompts is None else self.given(prompts.rows, noise)
+        session = Session(self.decoder, rows, count, self.pad, first=self.allowed(prompts, noise))
+        return self.written(session, controls, noise, count)
 
     def _beginnings(self, noise: Noise) -> list[list[int]]:
+        # The first token has nothing before it to follow from, so that it is drawn as often as training items had it.
         seen = self.begins + (self.begins.sum() == 0)  # before training, any
         tokens: list[int] = invert(seen.expand(len(noise), -1), noise.uniform()).tolist()
         return [[token] for token in tokens]

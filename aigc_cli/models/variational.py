@@ -15,7 +15,7 @@ from torch import Tensor
 from aigc_cli.config.schema import STRICT
 from aigc_cli.modalities.base import Batch, DataSpec
 from aigc_cli.models.base import Losses, ModelConfig, Phase
-from aigc_cli.models.latent import LatentModel
+from aigc_cli.models.latent import LatentControls, LatentModel
 from aigc_cli.nn.collective import averaged
 from aigc_cli.nn.likelihoods import gaussian_kl
 from aigc_cli.nn.mixture import LatentMixture
@@ -54,21 +54,73 @@ class Posterior(NamedTuple):
         return 0.5 * (normal.square() - self.at(normal).square() + self.log_variance).sum(-1)
 
 
-class VariationalModel(LatentModel):
-    """Base of the models with a diagonal Gaussian posterior over one latent vector, whose prior is N(0, 1)."""
+@dataclass(config=STRICT, frozen=True, kw_only=True)
+class PriorControls(LatentControls):
+    """What ``sample`` takes of a model that draws its latents from a prior."""
 
-    config: VariationalConfig
+    #: Scales the deviation of what is drawn from the prior: below 1, less variety and more typical samples.
+    temperature: Annotated[float, Field(gt=0, le=2)] = 1.0
+    #: Where latents, or the coarsest of them, are drawn: the prior of training, or a Gaussian mixture fitted on the
+    #: encoded training set.
+    prior: Literal["normal", "gmm"] = "normal"
+
+
+class VariationalModel(LatentModel):
+    """Base of the variational autoencoders: latents are drawn from N(0, 1), or from a mixture fitted afterwards."""
+
+    can = frozenset({"sample", "latents", "decode", "encode"})
+    controls: ClassVar[type] = PriorControls
     #: Of one latent.
     dimensions: int
-    #: What to do where the decoder does without the latent.
-    advice: ClassVar[str] = (
-        "lower model.beta, set model.kl_warmup= to a tenth of the steps, or set model.free_bits=0.05"
-    )
 
     def __init__(self, spec: DataSpec) -> None:
         super().__init__(spec)
         self.mixture: LatentMixture | None = None
         self._step = 0
+
+    @property
+    def coarsest(self) -> int:
+        """How many dimensions of a latent, the leading ones, a mixture is of; the rest are drawn from N(0, 1)."""
+        return self.dimensions
+
+    def phases(self, step: int) -> Sequence[Phase]:
+        """One, whose KL weight depends on the step."""
+        self._step = step
+        return super().phases(step)
+
+    def latents(self, noise: Noise, controls: Any) -> Tensor:
+        """Latents (n, d) from the prior, or the mixture of :meth:`prepare`; see :class:`PriorControls`."""
+        return self.drawn(noise, controls.temperature, controls)
+
+    def drawn(self, noise: Noise, temperature: float, controls: Any) -> Tensor:
+        """Latents (n, d) from ``controls.prior``, whose deviations `temperature` scales."""
+        if controls.prior == "normal":
+            return temperature * noise.normal(self.dimensions)
+        if self.mixture is None:
+            raise RuntimeError("prior=gmm is fitted by prepare() first")
+        coarsest = self.mixture.sample(noise, temperature, self.labels(noise.indices, controls, noise.device))
+        return torch.cat([coarsest, temperature * noise.normal(self.dimensions - self.coarsest)], dim=1)
+
+    def prepare(self, items: Iterable[Batch], controls: Any) -> None:
+        """Fits the mixture on the encoded `items` if ``prior="gmm"``; a mixture for each class if conditional."""
+        if controls.prior == "gmm":
+            with torch.no_grad():
+                found = [(self.encode(batch)[:, : self.coarsest], self.labels_of(batch)) for batch in items]
+            means, labels = zip(*found, strict=True)
+            known = [part for part in labels if part is not None]
+            classes = len(self.spec.classes) if self.conditional else 0
+            self.mixture = LatentMixture(torch.cat(means), torch.cat(known) if known else None, classes)
+
+
+class FlatVAE(VariationalModel):
+    """Base of those with a diagonal Gaussian posterior over one latent vector."""
+
+    can = frozenset({"sample", "latents", "decode", "encode", "posterior", "examine"})
+    config: VariationalConfig
+    #: What to do where the decoder does without the latent.
+    advice: ClassVar[str] = (
+        "lower model.beta, set model.kl_warmup= to a tenth of the steps, or set model.free_bits=0.05"
+    )
 
     @abstractmethod
     def posterior(self, batch: Batch) -> Posterior:
@@ -79,11 +131,6 @@ class VariationalModel(LatentModel):
         return self.posterior(batch).mean
 
     # training
-
-    def phases(self, step: int) -> Sequence[Phase]:
-        """One, whose KL weight depends on the step."""
-        self._step = step
-        return super().phases(step)
 
     @property
     def kl_weight(self) -> float:
@@ -99,26 +146,9 @@ class VariationalModel(LatentModel):
         """
         free = self.config.free_bits
         if free:
+            # Which dimensions are below is decided on the mean over all processes, so that all leave out the same ones.
             kl = torch.where(averaged(kl.detach().clone()) >= free, kl, free)
         return self.kl_weight * kl.sum()
-
-    # sampling
-
-    def latents(
-        self, noise: Noise, *, temperature: float = 1.0, prior: Literal["normal", "gmm"] = "normal", **controls: Any
-    ) -> Tensor:
-        """Latents (n, d): from N(0, 1), or the mixture of :meth:`prepare`; `temperature` scales their deviations."""
-        if prior == "normal":
-            return temperature * noise.normal(self.dimensions)
-        if self.mixture is None:
-            raise RuntimeError("prior=gmm is fitted by prepare() first")
-        labels = self.labels(noise.indices, controls.get("class_"), noise.device)
-        return self.mixture.sample(noise, temperature, labels)
-
-    def prepare(self, items: Iterable[Batch], **controls: Any) -> None:
-        """Fits the mixture on the encoded `items` if ``prior="gmm"``; a mixture for each class if conditional."""
-        if controls.get("prior", "normal") == "gmm":
-            self.mixture = fit_mixture(self, items, self.dimensions)
 
     # figures
 
@@ -143,19 +173,6 @@ class VariationalModel(LatentModel):
         else:
             return
         yield "posterior collapse", f"{says}: the decoder does without the latent; {self.advice}"
-
-
-def fit_mixture(model: LatentModel, items: Iterable[Batch], dimensions: int) -> LatentMixture:
-    """A mixture over the leading `dimensions` of the encoded `items`; one for each class if `model` is conditional."""
-    means: list[Tensor] = []
-    labels: list[Tensor] = []
-    with torch.no_grad():
-        for batch in items:
-            means.append(model.encode(batch)[:, :dimensions])
-            if model.conditional and batch.labels is not None:
-                labels.append(batch.labels)
-    classes = len(model.spec.classes) if model.conditional else 0
-    return LatentMixture(torch.cat(means), torch.cat(labels) if labels else None, classes)
 
 
 def importance_bound(log_weights: Tensor) -> Tensor:

@@ -2,6 +2,10 @@
 
 Every image is in [-1, 1] with the 256 levels of 8 bits (two for ``bernoulli``), and every probability is of a level,
 not a density, so that log-probabilities are at most 0 and make honest bits per dimension whatever the distribution.
+
+Items of another kind, such as (c, t) for sound, are taken as known to the same precision: the probability is of the
+value to within half a level either way. So no decoder gains without bound by being sure of a value, and figures of one
+kind of data can be compared whatever the distribution; beyond [-1, 1] a value counts as one of its ends.
 """
 
 from __future__ import annotations
@@ -22,7 +26,8 @@ _FAR = 1e6  # beyond any tail, and finite: the gradient of an infinity times 0 w
 
 
 class Likelihood(nn.Module):
-    """p(x | outputs) for images of `channels` channels, independent from place to place.
+    """p(x | outputs) for items of `channels` channels, independent from place to place. The shapes are those of images;
+    (n, c, t) or (n, c, t, h, w) are served alike.
 
     ``width`` is the number of outputs that a decoder must give for each place.
     """

@@ -12,6 +12,7 @@ from aigc_cli.errors import ConfigError, suggest
 from aigc_cli.models.base import Model
 from aigc_cli.registry import find
 from aigc_cli.runs import Run
+from aigc_cli.sampling.modes import modes_of
 
 
 def check_controls(run: Run, values: Mapping[str, Any], command: str = "sample") -> Any:
@@ -51,28 +52,14 @@ def model_class(name: str) -> type[Model]:
     return kind
 
 
-def modes_of(model: Model | type[Model]) -> tuple[str, ...]:
-    """How a model can be sampled, its usual mode first; none for one that cannot be."""
-    kind = model if isinstance(model, type) else type(model)
-    plain = () if kind.sample is Model.sample else ("sample",)
-    return tuple(getattr(model, "modes", plain))
-
-
-def usual_controls(model: Model, mode: str | None = None) -> dict[str, Any]:
-    """The controls of a model as they are where nobody sets any, by field; `mode`, if it has modes, in the usual one's
-    place."""
-    modes = modes_of(model) if mode is None else (mode,)
-    return field_values(_with_usual_mode(type(model).controls(), modes))
+def usual_controls(model: Model, mode: str | None = None) -> Any:
+    """The controls of a model as they are where nobody sets any; `mode`, if it has modes, in the usual one's place."""
+    return _with_usual_mode(type(model).controls(), modes_of(model) if mode is None else (mode,))
 
 
 def _with_usual_mode(controls: Any, modes: tuple[str, ...]) -> Any:
     missing = modes and getattr(controls, "mode", modes) is None
     return dataclasses.replace(controls, mode=modes[0]) if missing else controls
-
-
-def field_values(controls: Any) -> dict[str, Any]:
-    """Controls by field, as :meth:`Model.sample` takes them."""
-    return {field.name: getattr(controls, field.name) for field in _fields(controls)}
 
 
 def named_values(controls: Any) -> dict[str, Any]:

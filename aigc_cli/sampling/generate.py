@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from aigc_cli.data.base import Dataset
-from aigc_cli.data.open import encoded, items_at
+from aigc_cli.data.open import chosen_rows, encoded, items_at
 from aigc_cli.errors import ConfigError, NonFiniteError, ResourceError
-from aigc_cli.modalities.base import Codec
-from aigc_cli.models.base import Model
-from aigc_cli.models.latent import LatentModel
+from aigc_cli.modalities.base import Batch, Codec
+from aigc_cli.models.base import Model, Prompts
 from aigc_cli.randomness import Noise
-from aigc_cli.sampling.controls import modes_of
 from aigc_cli.training.memory import is_out_of_memory
 
 # Values that a batch has in memory: enough to keep the device busy, few enough to fit. A first guess only: a batch that
 # does not fit is halved.
 _BUDGET = {"cpu": 2**26, "cuda": 2**29}
 _LARGEST = 1024
+#: Items of the training set, at most, that a model is shown before it is sampled.
+SHOWN = 20_000
+_SHOWN_AT_ONCE = 128
 
 T = TypeVar("T")
 
@@ -40,7 +41,8 @@ def generate(
     seed: int,
     device: torch.device | str,
     batch_size: int | None = None,
-    controls: Mapping[str, Any] | None = None,
+    controls: Any = None,
+    prompts: Prompts | None = None,
 ) -> Iterator[Tensor]:
     """Yields samples as raw content (b, ...) on the CPU, in the order of `indices`.
 
@@ -54,28 +56,28 @@ def generate(
         seed: of all of them.
         device: where the model is.
         batch_size: None chooses one, and halves it where memory runs out.
-        controls: the fields of ``model.controls``; None is the usual ones.
+        controls: of ``model.controls``; None is the usual ones.
+        prompts: what they are written from.
 
     Raises:
         ConfigError: the model cannot be sampled.
         NonFiniteError: a sample is not finite.
         ResourceError: a batch does not fit in memory.
     """
-    able = modes_of(model)
-    if "sample" not in able:
-        hint = f"it can: mode={', mode='.join(able)}" if able else "choose another run="
+    if "sample" not in model.can:
+        hint = "it can: mode=reconstruct" if {"encode", "decode"} <= model.can else "choose another run="
         raise ConfigError(f"{type(model).__name__} is not a model that can be sampled", hint)
-    values = controls or {}
+    asked = model.controls() if controls is None else controls
 
     def draw(some: Sequence[int]) -> Tensor:
-        drawn = model.sample(Noise(seed, some, device), **values)
-        return decoded(drawn, codec, f"samples {some[0]} to {some[-1]} of seed {seed}")
+        drawn = model.sample(Noise(seed, some, device), asked, prompts)
+        return decoded(drawn, codec, f"samples {some[0]} to {some[-1]} (seed {seed})")
 
-    return in_batches(draw, indices, model.held(**values), device, batch_size)
+    return in_batches(draw, indices, model.held(asked), device, batch_size)
 
 
 def reconstruct(
-    model: LatentModel,
+    model: Model,
     dataset: Dataset,
     rows: Sequence[int],
     *,
@@ -97,23 +99,48 @@ def reconstruct(
         NonFiniteError: a reconstruction is not finite.
         ResourceError: a batch does not fit in memory.
     """
-    if "reconstruct" not in modes_of(model):
-        raise ConfigError(
-            f"{type(model).__name__} cannot reconstruct", f"it can: mode={', mode='.join(modes_of(model))}"
-        )
+    if not {"encode", "decode"} <= model.can:
+        raise ConfigError(f"{type(model).__name__} cannot reconstruct", "choose another run=")
     _check_same_kind(dataset, model)
 
     def draw(some: Sequence[int]) -> tuple[Tensor, Tensor]:
         raw = items_at(dataset, some)
         batch = encoded(raw.to(device), dataset.codec)
-        labels = batch.labels if model.conditional else None
-        made = model.decode(model.encode(batch), labels)
+        made = model.decode(model.encode(batch), model.labels_of(batch))
         return raw.content, decoded(made, dataset.codec, "its reconstructions")
 
     return in_batches(draw, rows, model.held(), device, batch_size)
 
 
-def _check_same_kind(dataset: Dataset, model: LatentModel) -> None:
+def prepare(
+    model: Model, open_train: Callable[[], Dataset], controls: Any, *, device: torch.device | str
+) -> None:  # fmt: skip
+    """Gets a model ready to be sampled with `controls`, for which it may need to see the training set, encoded.
+
+    Args:
+        model: in evaluation mode, on `device`.
+        open_train: opens the training split; called only if the model wants to see it.
+        controls: of ``model.controls``.
+        device: where the model is, and where its items go.
+
+    Raises:
+        ConfigError: the model cannot serve `controls`.
+        DataError: the data is missing or cannot be trusted.
+    """
+
+    def items() -> Iterator[Batch]:
+        # In stored order, but of all kinds: where there are many, each class may have a place of its own in it.
+        dataset = open_train()
+        rows = sorted(chosen_rows(dataset, "prepare")[:SHOWN])
+        for start in range(0, len(rows), _SHOWN_AT_ONCE):
+            batch = items_at(dataset, rows[start : start + _SHOWN_AT_ONCE])
+            yield encoded(batch.to(device), dataset.codec)
+
+    with torch.no_grad():  # not in inference mode: what a model keeps of this, it may train with
+        model.prepare(items(), controls)
+
+
+def _check_same_kind(dataset: Dataset, model: Model) -> None:
     theirs, own = dataset.spec, model.spec
     if theirs.shape != own.shape:
         shapes = ["x".join(map(str, spec.shape)) for spec in (theirs, own)]
@@ -171,7 +198,7 @@ def decoded(items: Tensor, codec: Codec, what: str) -> Tensor:
     """
     if items.is_floating_point() and not bool(torch.isfinite(items).all()):
         raise NonFiniteError(
-            f"the model drew values that are not finite among {what}",
-            "choose an earlier checkpoint with step=, or milder controls",
+            f"{what} contain NaN or Inf",
+            "choose an earlier checkpoint with step=, or less extreme controls",
         )
     return codec.decode(items).cpu()

@@ -1,135 +1,222 @@
-"""The ways to sample images: each by itself, reconstructions, walks between latents, a latent at a time."""
+"""The ways to sample: each by itself, reconstructions, walks between latents, a latent at a time, gaps filled.
+
+A mode is a function from a :class:`Request` to a :class:`Plan`, registered by the word that users type with what it
+takes of a model. So what a model offers follows from what it can do, and no mode asks what kind of content it makes::
+
+    @mode("reconstruct", needs={"encode", "decode"})
+    def reconstructions(request: Request) -> Plan: ...
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from aigc_cli.data.open import chosen_rows, encoded, items_at
+from aigc_cli.errors import ConfigError, warn
 from aigc_cli.modalities.samples import ORIGINAL, RECONSTRUCTION, ROLE, Arrangement
-from aigc_cli.models.latent import LatentModel, slerp
+from aigc_cli.models.base import Ability, Model
+from aigc_cli.models.latent import slerp
 from aigc_cli.randomness import Noise
-from aigc_cli.sampling.classes import balanced, turns
-from aigc_cli.sampling.generate import decoded, generate, in_batches, reconstruct
-from aigc_cli.sampling.plans import Plan, Request, register_mode, source_of
+from aigc_cli.sampling import prompts
+from aigc_cli.sampling.generate import in_batches, prepare, reconstruct
+from aigc_cli.sampling.request import Plan, Request
 
 _WALK, _MOVE = 8, 9  # frames in a row, unless the control says
+_ROWS = 4  # of frames, at least, in what is looked at together
 _REACH = 3.0  # standard deviations that a latent is moved either way
 _RANKED = 512  # held-out items that the activity of latents is measured on
 
+Make = Callable[[Request], Plan]
 
-@register_mode("image", "sample", ignores=["frames"])
-def _samples(request: Request) -> Plan:
-    """Each by itself; those of a model that knows classes stand below the names of theirs."""
+
+@dataclass(frozen=True)
+class Mode:
+    """A way to sample; see :func:`mode`."""
+
+    make: Make
+    needs: frozenset[Ability]
+    hears: frozenset[str] | None
+    ignores: frozenset[str]
+
+    def heeds(self, model: Model, control: str) -> bool:
+        """Whether a control has an effect on what it makes of a model."""
+        if control in self.ignores:
+            return False
+        of_latents = "latents" in self.needs and (model.of_latents is None or control in model.of_latents)
+        return self.hears is None or control in self.hears or of_latents
+
+
+#: By the word for each; the first that a model has the abilities for is its usual one.
+MODES: dict[str, Mode] = {}
+
+
+def mode(
+    word: str, *, needs: Collection[Ability], hears: Collection[str] | None = None, ignores: Collection[str] = ()
+) -> Callable[[Make], Make]:
+    """Registers a way to sample.
+
+    Args:
+        word: for it.
+        needs: what a model has to be able to do.
+        hears: the controls that have an effect in it, beside those of the latents where it needs these; None is all.
+        ignores: controls that have none, with a warning.
+    """
+
+    def add(make: Make) -> Make:
+        MODES[word] = Mode(make, frozenset(needs), None if hears is None else frozenset(hears), frozenset(ignores))
+        return make
+
+    return add
+
+
+def modes_of(model: Model | type[Model]) -> tuple[str, ...]:
+    """How a model can be sampled, its usual mode first; none for one that cannot be."""
+    return tuple(word for word, way in MODES.items() if way.needs <= model.can)
+
+
+def plan(request: Request) -> Plan:
+    """How the samples that are asked for are drawn and arranged; the model has then seen what it needs for them.
+
+    Raises:
+        ConfigError: the model has no such mode or class, a prompt that it cannot read, or there are fewer than `n`.
+        DataError: items of the data are needed, and cannot be read.
+    """
+    modes = modes_of(request.model)
+    word = getattr(request.controls, "mode", None) or next(iter(modes), "sample")
+    if word not in modes:
+        hint = f"choose from: {', '.join(modes)}" if modes else "choose another run="
+        raise ConfigError(f"mode={word}: this model has no such mode", hint)
+    warn_of_idle(request.model, request.controls, ignored(request.model, request.controls, word), f"with mode={word}")
+    if MODES[word].needs & {"sample", "latents"}:  # which are drawn from a prior, and that may have to be fitted
+        prepare(request.model, request.train, request.controls, device=request.device)
+    return MODES[word].make(request)
+
+
+def ignored(model: Model, controls: Any, word: str) -> list[str]:
+    """The controls, fields of ``model.controls``, that have no effect in a mode."""
+    return [field.name for field in fields(controls) if not MODES[word].heeds(model, field.name)]
+
+
+def warn_of_idle(model: Model, controls: Any, names: Collection[str], where: str) -> None:
+    """Warns of those of the controls `names` that somebody has set, although they have no effect `where` they are."""
+    usual = model.controls()
+    for name in names:
+        if getattr(controls, name) != getattr(usual, name):
+            warn(f"{name.rstrip('_')}= has no effect {where}")
+
+
+@mode("sample", needs={"sample"}, ignores={"frames", "gap", "to"})
+def samples(request: Request) -> Plan:
+    """Each by itself; or what goes on from prompts, or is made from sources. Those of a model that is told classes
+    stand below the names of theirs."""
     model = request.model
-    classes = _classes(request)
-    n = balanced(64, model, request.controls.get("class_")) if request.n is None else request.n
-    arrangement = Arrangement(n=n)
-    if classes:
-        labels = [classes[index % len(classes)] for index in range(n)]
-        arrangement = Arrangement(
-            n=n,
-            turns=tuple(model.spec.classes[label] for label in classes),
-            facts={"class": [model.spec.classes[label] for label in labels]},
-            named=("class",),
-            labels=labels,
-            classes=model.spec.classes,
-        )
-
-    def batches(batch_size: int | None) -> Iterator[Tensor]:
-        return generate(
-            model, request.codec, range(n), seed=request.seed, device=request.device, batch_size=batch_size,
-            controls=request.controls,
-        )  # fmt: skip
-
-    return Plan(arrangement=arrangement, batches=batches)
+    if model.spec.source is not None:
+        return prompts.translations(request)
+    classes, turns = model.spec.classes, model.turns(request.controls)
+    n = balanced(request.usual, len(turns)) if request.n is None else request.n
+    n *= max(1, len(request.prompts))
+    labels = [turns[index % len(turns)] for index in range(n)] if turns else None
+    facts: dict[str, Sequence[Any]] = {}
+    if labels is not None:
+        facts["class"] = [classes[label] for label in labels]
+    if request.prompts:
+        facts["prompt"] = [request.prompts[index % len(request.prompts)].text for index in range(n)]
+    arrangement = Arrangement(
+        n=n, facts=facts, named=tuple(facts), labels=labels, classes=classes if turns else (),
+        turns=tuple(classes[label] for label in turns),
+    )  # fmt: skip
+    return Plan(arrangement, request.drawn(n, prompts.beginnings(request)))
 
 
-def _classes(request: Request) -> list[int]:
-    return turns(request.model, request.controls.get("class_"))
+def balanced(n: int, turns: int) -> int:
+    """`n` samples, or a few less, so that there are as many of each of so many classes; `n` where it is small."""
+    return n // turns * turns if 1 < turns <= n else n
 
 
-@register_mode("image", "reconstruct", hears=["mode"])
-def _reconstructions(request: Request) -> Plan:
-    """Held-out items above what the model makes of them; the seed decides which items."""
-    split, dataset = request.held_out()
-    n = request.counted(32, len(dataset), f"items in the {split} split")
-    rows = chosen_rows(dataset, request.seed)[:n]
-    held = items_at(dataset, rows)
-    facts: dict[str, Sequence[Any]] = {
-        ROLE: [ORIGINAL, RECONSTRUCTION] * n,
-        "item": [row for row in rows for _ in range(2)],
-    }
-    labels = None if held.labels is None else [int(label) for label in held.labels for _ in range(2)]
-    classes = dataset.spec.classes
+@mode("reconstruct", needs={"encode", "decode"}, hears={"mode", "prompt"})
+def reconstructions(request: Request) -> Plan:
+    """Held-out items, or prompts, with what the model makes of them.
+
+    An original that can be read is a fact of its reconstruction; one that must be seen stands above it, a sample of its
+    own.
+    """
+    if request.prompts:
+        return prompts.reconstructions(request)
+    each = 1 if request.codec.readable else 2
+    held = request.items(max(1, request.usual // each))
+    n, classes = len(held.rows), held.dataset.spec.classes
+    facts: dict[str, Sequence[Any]] = {} if request.codec.readable else {ROLE: [ORIGINAL, RECONSTRUCTION] * n}
+    facts["item"] = _repeated(held.rows, each)
+    labels = None if held.batch.labels is None else _repeated(held.batch.labels.tolist(), each)
     if labels is not None and classes:
         facts["class"] = [classes[label] for label in labels]
+    texts = request.codec.text(held.batch.content)
+    if texts is not None:
+        facts[ORIGINAL] = texts
     arrangement = Arrangement(
-        n=2 * n,
+        n=each * n, facts=facts, named=tuple(name for name in ("class", ROLE) if name in facts), labels=labels,
+        classes=classes, beside=(ORIGINAL,) if request.codec.readable else (), text=RECONSTRUCTION, group=each,
         row_titles=(ORIGINAL, RECONSTRUCTION),
-        facts=facts,
-        named=("class", ROLE) if "class" in facts else (ROLE,),
-        labels=labels,
-        classes=classes,
-        summary=f"{n} {'item' if n == 1 else 'items'} of the {split} split and {'its' if n == 1 else 'their'} "
-        f"reconstruction{'s' if n > 1 else ''}",
-        group=2,
-    )
+        summary=f"{held} and {'its reconstruction' if n == 1 else 'their reconstructions'}",
+    )  # fmt: skip
 
     def batches(batch_size: int | None) -> Iterator[Tensor]:
-        for pair in reconstruct(request.latent_model, dataset, rows, device=request.device, batch_size=batch_size):
-            yield torch.stack(pair, dim=1).flatten(0, 1)
+        pairs = reconstruct(request.model, held.dataset, held.rows, device=request.device, batch_size=batch_size)
+        for original, made in pairs:
+            yield made if request.codec.readable else torch.stack([original, made], dim=1).flatten(0, 1)
 
-    return Plan(arrangement=arrangement, batches=batches, source=source_of(split, dataset))
+    return Plan(arrangement, batches, held.source)
 
 
-@register_mode("image", "interpolate")
-def _walks(request: Request) -> Plan:
-    """Each row goes from the latent of one sample to that of the next of its class."""
-    model = request.latent_model
-    classes = max(1, len(_classes(request)))
-    frames = request.controls.get("frames") or _WALK
-    n = 8 if request.n is None else request.n
+@mode("interpolate", needs={"latents", "decode"}, hears={"mode", "frames", "class_", "prompt", "to"})
+def walks(request: Request) -> Plan:
+    """Each row goes from the latent of one sample to that of the next of its class; or from prompt to prompt, each to
+    the next."""
+    model, frames = request.model, request.controls.frames or _WALK
+    path = prompts.path(request)
     shares = torch.linspace(0, 1, frames, device=request.device)
+    if path:
+        warn_of_idle(model, request.controls, model.of_latents or (), "between prompts")
+        request.warn_of_n()
+        ends, labels, n = prompts.encoded(request, path), None, len(path) - 1
+    else:
+        n = request.n or max(_ROWS, request.usual // _WALK)
+        labels = _labels(request, range(n))
 
     def latents(rows: Sequence[int]) -> Tensor:
-        firsts = [2 * (row // classes) * classes + row % classes for row in rows]
+        if path:
+            return slerp(ends[rows[0] : rows[-1] + 1], ends[rows[0] + 1 : rows[-1] + 2], shares)
+        turns = max(1, len(model.turns(request.controls)))
+        firsts = [2 * (row // turns) * turns + row % turns for row in rows]
         starts = Noise(request.seed, firsts, request.device)
-        ends = Noise(request.seed, [first + classes for first in firsts], request.device)
-        return slerp(model.latents(starts, **request.controls), model.latents(ends, **request.controls), shares)
+        others = Noise(request.seed, [first + turns for first in firsts], request.device)
+        return slerp(model.latents(starts, request.controls), model.latents(others, request.controls), shares)
 
-    labels = _labels(request, range(n))
-    names = [] if labels is None else [model.spec.classes[label] for label in labels]
-    arrangement = Arrangement(
-        n=n * frames,
-        row=True,
-        row_titles=tuple(names),
-        facts={
-            "row": [row for row in range(n) for _ in range(frames)],
-            "frame": list(range(frames)) * n,
-            **({"class": [name for name in names for _ in range(frames)]} if names else {}),
-        },
-        named=("class", "frame") if names else ("frame",),
-        labels=None if labels is None else [label for label in labels for _ in range(frames)],
-        classes=model.spec.classes,
+    facts: dict[str, list[Any]] = {"row": list(range(n))}
+    if path:
+        facts |= {"from": [prompt.text for prompt in path[:-1]], "to": [prompt.text for prompt in path[1:]]}
+    if labels is not None:
+        facts["class"] = [model.spec.classes[label] for label in labels]
+    return _in_rows(
+        request, latents, facts, labels, {"frame": list(range(frames))}, row_titles=tuple(facts.get("class", ())),
+        named=("frame",) if labels is None else ("class", "frame"),
         summary=f"{n} {'walk' if n == 1 else 'walks'} of {frames} samples",
-        group=frames,
-    )
-    return Plan(arrangement=arrangement, batches=_drawn_in_rows(request, arrangement, latents))
+    )  # fmt: skip
 
 
-@register_mode("image", "traverse")
-def _moves(request: Request) -> Plan:
+@mode("traverse", needs={"latents", "decode"}, hears={"mode", "frames", "class_"})
+def moves(request: Request) -> Plan:
     """Each row moves one dimension of the latent of sample 0 from -3 to 3, the most active dimension first."""
-    model = request.latent_model
-    frames = request.controls.get("frames") or _MOVE
+    model, frames = request.model, request.controls.frames or _MOVE
     with torch.inference_mode():
-        base = model.latents(Noise(request.seed, [0], request.device), **request.controls)[0]
+        base = model.latents(Noise(request.seed, [0], request.device), request.controls)[0]
     order, source = _by_activity(request, len(base))
-    n = request.counted(8, len(order), "latent dimensions")
+    n = request.counted(max(_ROWS, request.usual // _WALK), len(order), "latent dimensions")
     values = torch.linspace(-_REACH, _REACH, frames, device=request.device)
 
     def latents(rows: Sequence[int]) -> Tensor:
@@ -139,25 +226,50 @@ def _moves(request: Request) -> Plan:
         return moved
 
     labels = _labels(request, [0])
-    shown = [round(value, 3) for value in values.tolist()]
-    arrangement = Arrangement(
-        n=n * frames,
-        row=True,
-        title=None if labels is None else model.spec.classes[labels[0]],
-        column_titles=tuple(f"{value:g}" for value in shown),
-        row_titles=tuple(f"z{dimension}" for dimension in order[:n]),
-        facts={
-            "dimension": [dimension for dimension in order[:n] for _ in range(frames)],
-            "frame": list(range(frames)) * n,
-            "value": shown * n,
-        },
+    columns = {"frame": list(range(frames)), "value": [round(value, 3) for value in values.tolist()]}
+    return _in_rows(
+        request, latents, {"dimension": order[:n]}, None if labels is None else labels * n, columns,
         named=("dimension", "frame"),
-        labels=None if labels is None else labels * (n * frames),
-        classes=model.spec.classes,
         summary=f"{n} latent {'dimension' if n == 1 else 'dimensions'}, {frames} samples each",
-        group=frames,
+        title=None if labels is None else model.spec.classes[labels[0]],
+        column_titles=tuple(f"{value:g}" for value in columns["value"]),
+        row_titles=tuple(f"z{dimension}" for dimension in order[:n]),
+        source=source,
+    )  # fmt: skip
+
+
+mode("infill", needs={"infill"}, ignores={"max_tokens"})(prompts.infills)
+
+
+def _in_rows(
+    request: Request,
+    latents: Callable[[Sequence[int]], Tensor],
+    rows: dict[str, list[Any]],
+    labels: Sequence[int] | None,
+    columns: dict[str, list[Any]],
+    *,
+    source: dict[str, Any] | None = None,
+    **arranged: Any,
+) -> Plan:
+    """A plan of samples whose `latents` come in rows: they map some rows (r,), in order, to (r, frames, d).
+
+    `rows` has the facts of each row, of which `labels` are the classes, and `columns` those of each frame; `arranged`
+    is the rest of the :class:`Arrangement`.
+    """
+    n, frames = (len(next(iter(facts.values()))) for facts in (rows, columns))
+    facts = {name: _repeated(values, frames) for name, values in rows.items()}
+    facts |= {name: values * n for name, values in columns.items()}
+    each = None if labels is None else _repeated(labels, frames)
+    arrangement = Arrangement(
+        n=n * frames, facts=facts, labels=each, classes=request.model.spec.classes, group=frames, row=True, **arranged
     )
-    return Plan(arrangement=arrangement, batches=_drawn_in_rows(request, arrangement, latents), source=source)
+
+    def some(indices: Sequence[int]) -> Tensor:
+        first, last = indices[0] // frames, indices[-1] // frames
+        made = latents(range(first, last + 1)).flatten(0, 1)
+        return made[[index - first * frames for index in indices]]
+
+    return Plan(arrangement, request.decoded(n * frames, some, each), source or {})
 
 
 def _by_activity(request: Request, size: int) -> tuple[list[int], dict[str, Any]]:
@@ -166,8 +278,8 @@ def _by_activity(request: Request, size: int) -> tuple[list[int], dict[str, Any]
     A dimension that the model does not use stays at its prior's mean for whatever it encodes (Burda et al.,
     Importance Weighted Autoencoders, 2016, section 5.2). Of a model that does not encode they come as they are.
     """
-    model = request.latent_model
-    if type(model).encode is LatentModel.encode:
+    model = request.model
+    if "encode" not in model.can:
         return list(range(size)), {}
     split, dataset = request.held_out()
     rows = chosen_rows(dataset, "activity")[:_RANKED]
@@ -177,31 +289,13 @@ def _by_activity(request: Request, size: int) -> tuple[list[int], dict[str, Any]
 
     latents = torch.cat(list(in_batches(encode, rows, model.held(), request.device)))
     order: list[int] = latents.var(dim=0, correction=0).argsort(descending=True, stable=True).tolist()
-    return order, source_of(split, dataset)
+    return order, {"split": split, "fingerprint": dataset.spec.fingerprint}
 
 
 def _labels(request: Request, indices: Sequence[int]) -> list[int] | None:
-    labels = request.latent_model.labels(indices, request.controls.get("class_"), request.device)
-    return None if labels is None else [int(label) for label in labels]
+    labels = request.model.labels(indices, request.controls, request.device)
+    return None if labels is None else labels.tolist()
 
 
-def _drawn_in_rows(
-    request: Request, arrangement: Arrangement, latents: Callable[[Sequence[int]], Tensor]
-) -> Callable[[int | None], Iterator[Tensor]]:
-    """The batches of samples whose latents come in rows: `latents` maps rows (r,) to (r, frames, d)."""
-    model, frames = request.latent_model, arrangement.group
-
-    def draw(some: Sequence[int]) -> Tensor:
-        first, last = some[0] // frames, some[-1] // frames
-        made = latents(range(first, last + 1)).flatten(0, 1)
-        chosen = made[[index - first * frames for index in some]]
-        labels = None
-        if arrangement.labels is not None:
-            labels = torch.tensor([arrangement.labels[index] for index in some], device=request.device)
-        what = f"samples {some[0]} to {some[-1]} of seed {request.seed}"
-        return decoded(model.decode(chosen, labels), request.codec, what)
-
-    def batches(batch_size: int | None) -> Iterator[Tensor]:
-        return in_batches(draw, range(arrangement.n), model.held(), request.device, batch_size)
-
-    return batches
+def _repeated(values: Sequence[Any], times: int) -> list[Any]:
+    return [value for value in values for _ in range(times)]

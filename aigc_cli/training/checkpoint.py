@@ -1,4 +1,4 @@
-"""Checkpoints: ``step-N/{model,ema,optimizer}.safetensors + state.json + manifest.json``, and what a codec needs.
+"""The format of checkpoints: ``step-N/{model,ema,optimizer}.safetensors + state.json + manifest.json``.
 
 A checkpoint is written to a temporary folder, flushed, and renamed, so it is there whole or not at all. The manifest
 holds the SHA-256 of each file; what does not match it is skipped with a warning. Nothing is pickled.
@@ -6,38 +6,68 @@ holds the SHA-256 of each file; what does not match it is skipped with a warning
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass as typed
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from aigc_cli.config.schema import check
-from aigc_cli.errors import ConfigError, DataError, NonFiniteError, suggest, warn
+from aigc_cli.config.schema import STRICT
+from aigc_cli.errors import DataError, NonFiniteError, warn
 from aigc_cli.files import checksum, read_json, resource_errors, sync, write_atomically, write_json
-from aigc_cli.modalities.base import Codec, DataSpec, modality
-from aigc_cli.models.base import Model, keys_of
-from aigc_cli.nn.lora import merge_adapters, train_adapters_only
-from aigc_cli.registry import find
-from aigc_cli.runs import Run
-from aigc_cli.training.precision import resolve_device
-from aigc_cli.training.settings import State, read_state
-from aigc_cli.training.tensor_files import write_tensors
+from aigc_cli.training.tally import Sums
 
 Tensors = dict[str, Tensor]
 _NAME = re.compile(r"step-(\d+)")
 
+Position = Annotated[int, Field(ge=0, lt=1 << 53)]
+
+
+@typed(config=STRICT)
+class State:
+    """What a run must remember beside its tensors: ``state.json``."""
+
+    step: Position = 0  # training steps done
+    batches: Position = 0  # micro-batches taken from the loader
+    batch_size: Position = 0  # of them
+    updates: Position = 0  # steps done that were not skipped, for an fp16 overflow or too large a gradient
+    seconds: float = 0.0  # spent in training, over all its processes
+    best: float | None = None  # lowest validation score
+    best_step: Position | None = None
+    fingerprint: str = ""  # of the training data
+    processes: Annotated[int, Field(ge=1)] = 1  # that trained it last
+    scalers: dict[str, dict[str, int | float]] = field(default_factory=dict)  # for fp16, by phase
+    tally: list[Sums] = field(default_factory=list)  # what the next row is made of
+
+
+def _read_state(path: Path) -> State:
+    """The state in a file, which may come from a stranger.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is not a state; the message names the first key that is wrong.
+    """
+    try:
+        return TypeAdapter(State).validate_json(path.read_bytes())
+    except ValidationError as error:
+        problem = error.errors(include_url=False)[0]
+        key = ".".join(map(str, problem["loc"]))
+        raise ValueError(f"{path.name}: {f'{key}: ' if key else ''}{problem['msg']}") from None
+
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a checkpoint holds, read and verified."""
+    """A checkpoint that was read and verified."""
 
     path: Path
     step: int
@@ -86,7 +116,7 @@ class CheckpointFolder:
                 if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
                     raise NonFiniteError(
                         f"step {step}: {file} tensor {name} is not finite, so no checkpoint was written",
-                        "go on from the last checkpoint with a lower optimizer.lr, or with trainer.clip_grad_norm",
+                        "resume from the last checkpoint with a lower optimizer.lr, or with trainer.clip_grad_norm",
                     )
         temporary = self.path / f".tmp-step-{step}"
         with resource_errors(self.path):
@@ -113,6 +143,8 @@ class CheckpointFolder:
 
     def _publish(self, temporary: Path, final: Path) -> None:
         if final.exists():
+            # Nothing can be renamed over a folder that is not empty. A kill between the two renames does no harm: a
+            # run saves a step again only where it could not resume from what was there.
             aside = self.path / f".tmp-replaced-{final.name}"
             shutil.rmtree(aside, ignore_errors=True)
             final.rename(aside)
@@ -125,7 +157,7 @@ class CheckpointFolder:
     def prune(self, newest: int, keep: int, best: int | None) -> None:
         """Deletes all but the best and the last `keep` up to `newest`, which has just been written, so it is valid.
 
-        What lies beyond `newest` is broken, or the run would have gone on from there: it counts for nothing.
+        Later ones do not count: they are broken, or the run would have resumed from there.
         """
         for step in [step for step in self.steps() if step <= newest][:-keep]:
             if step != best:
@@ -141,7 +173,7 @@ class CheckpointFolder:
         try:
             manifest = read_json(folder / "manifest.json")
             _verify(folder, manifest)
-            state = read_state(folder / "state.json")
+            state = _read_state(folder / "state.json")
             files = [name.removesuffix(".safetensors") for name in manifest if name.endswith(".safetensors")]
             tensors = {file: load_file(folder / f"{file}.safetensors") for file in files}
         except (OSError, ValueError, SafetensorError) as error:
@@ -190,94 +222,24 @@ def _reason(error: Exception) -> str:
     return str(error)
 
 
-@dataclass(frozen=True)
-class Restored:
-    """A trained model, ready to sample, with what is needed to say where it came from."""
-
-    run: Run
-    model: Model
-    step: int
-    checksum: str  # SHA-256 of the file of weights in use
-    spec: DataSpec
-    codec: Codec
-    device: torch.device
-
-
-def build_model(config: Mapping[str, Any], spec: DataSpec) -> Model:
-    """The model that the section `model` of a configuration describes, with fresh weights."""
-    component = find("model", config["name"])
-    model = component.build(check("model", component.config, keys_of(component.config, config)), spec)
-    assert isinstance(model, Model)
-    train_adapters_only(model)
-    return model
-
-
-def restore_model(run: Run, *, step: int | str | None = None, device: str = "auto") -> Restored:
-    """The model of a run as it is sampled: averaged weights where there are any, in evaluation mode.
-
-    Args:
-        run: The run.
-        step: Which checkpoint; None is the newest valid one, "best" the one that validated best.
-        device: As `trainer.device`.
+def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Writes tensors of any device, which may share memory, as safetensors does.
 
     Raises:
-        ConfigError: the run has no such checkpoint.
-        DataError: the checkpoint is broken, or is not of this model.
+        OSError: no space, or no permission.
     """
-    where = resolve_device(device)
-    model = build_model(run.config["model"], run.spec)
-    checkpoint = choose_checkpoint(run, step)
+    own: dict[str, Tensor] = {}
+    taken: set[int] = set()
+    for name, tensor in tensors.items():
+        here = tensor.detach().cpu().contiguous()
+        storage = here.untyped_storage().data_ptr()
+        own[name] = here.clone() if storage in taken else here  # tied weights share memory, which is refused
+        taken.add(storage)
     try:
-        model.load_state_dict(checkpoint.tensors["model"])
-        if "ema" in checkpoint.tensors:
-            model.averaged().load_state_dict(checkpoint.tensors["ema"])
-    except RuntimeError as error:
-        raise DataError(
-            f"checkpoint {checkpoint.path} is not of the model in {run.path}/config.yaml: {_first_line(error)}",
-            "restore the run's own config.yaml, or train again",
-        ) from None
-    merge_adapters(model)
-    model.requires_grad_(False).eval().to(where)
-    weights = "ema" if "ema" in checkpoint.tensors else "model"
-    used = checkpoint.sums[f"{weights}.safetensors"]
-    own = any(not name.endswith(".safetensors") and name != "state.json" for name in checkpoint.sums)
-    codec = modality(run.spec.modality).codec(run.spec, checkpoint.path if own else run.path)
-    return Restored(run, model, checkpoint.step, used, run.spec, codec, where)
-
-
-def choose_checkpoint(run: Run, step: int | str | None) -> Checkpoint:
-    """The checkpoint of a run that `step` names, as :func:`restore_model` takes and refuses it."""
-    folder = CheckpointFolder(run.checkpoints)
-    if step is None:
-        newest = folder.load_newest()
-        if newest is None:
-            raise ConfigError(
-                f"{run.path} has no checkpoint yet", "let it train until its first one (trainer.checkpoint_every)"
-            )
-        return newest
-    if step == "best":
-        best = best_step(run)
-        if best is None:
-            raise ConfigError(
-                f"{run.path} has no best checkpoint", "train with trainer.validate_every=N, or drop step="
-            )
-        step = best
-    known = [str(known) for known in folder.steps()]
-    if str(step) not in known:
-        choices = known if best_step(run) is None else [*known, "best"]
-        raise ConfigError(f"{run.path} has no checkpoint of step {step}", suggest(str(step), choices))
-    return folder.load(int(step))
-
-
-def best_step(run: Run) -> int | None:
-    """The step of the checkpoint that validated best, as ``best.json`` records it."""
-    try:
-        step = read_json(run.path / "best.json")["step"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return step if isinstance(step, int) else None
-
-
-def _first_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return " ".join(lines[:2])[:300]
+        save_file(own, path)
+    except SafetensorError as error:
+        # safetensors reports the operating system's errors as text: "... (os error 28)"
+        match = re.search(r"os error (\d+)", str(error))
+        if match is None:
+            raise
+        raise OSError(int(match[1]), os.strerror(int(match[1]))) from error

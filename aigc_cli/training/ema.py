@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from aigc_cli.training.sharding import as_spread
+from aigc_cli.training.parallel import as_spread
 
 
 class EMA:

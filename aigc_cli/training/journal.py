@@ -1,95 +1,149 @@
-"""The newest figures of a run, and all that is written of them: rows, curves, and what they warn of."""
+"""What is written of a run's scores as it trains: the rows of ``metrics.jsonl``, their curves, and warnings."""
 
 from __future__ import annotations
 
+import json
+import math
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any, TextIO
 
-from aigc_cli.files import resource_errors, write_atomically
+from aigc_cli.files import replacing, resource_errors, write_atomically
 from aigc_cli.models.base import Model
-from aigc_cli.runs import Run
-from aigc_cli.training.logging import MetricLog
+from aigc_cli.runs import Run, read_rows
 
-_LINE = re.compile(r"step (\d+): ([^:]+): (.*)")
+_WARNING = re.compile(r"step (\d+): ([^:]+): (.*)")
+#: Bookkeeping that is in a row but is not a curve.
+_NOT_DRAWN = ("step", "epoch", "seconds")
+_DRAWN_FIRST, _DRAWN_LAST = ("loss",), ("gradient_norm", "lr", "items_per_second")
 
 
 class Journal:
-    """Keeps ``metrics.jsonl``, ``curves.png`` and ``warnings.txt`` of a run that goes on from `step`."""
+    """Keeps ``metrics.jsonl``, ``curves.png`` and ``warnings.txt`` of a run that resumes from `step`.
+
+    What they hold of later steps is dropped, since it will come again. Where another process does the writing
+    (:attr:`Run.writes`), it only keeps the newest values.
+    """
 
     def __init__(self, run: Run, step: int, *, tensorboard: bool = False) -> None:
-        self.run = run
-        self.log = MetricLog(run.path / "metrics.jsonl", step, run.path / "tensorboard" if tensorboard else None)
+        self.path = run.path
+        #: The step of each warning's first time, by its name.
+        self.warned: dict[str, int] = {}
+        self._lines: list[str] = []  # of warnings.txt
+        self._said: set[str] = set()
+        self._file: TextIO | None = None
+        self._board: Any = None
+        if run.writes:
+            self._open(step, tensorboard)
         #: The last value of each curve.
         self.figures = run.figures()
-        self.warned = WarningLog(run.path / "warnings.txt", step)
-        self._said: set[str] = set()
+
+    def _open(self, step: int, tensorboard: bool) -> None:
+        rows, warnings = self.path / "metrics.jsonl", self.path / "warnings.txt"
+        kept = [row for row in read_rows(rows) if row["step"] <= step]
+        with resource_errors(rows):
+            write_atomically(rows, "".join(json.dumps(row) + "\n" for row in kept))
+            self._file = rows.open("a")
+        if warnings.is_file():
+            lines = map(_WARNING.fullmatch, warnings.read_text(errors="replace").splitlines())
+            found = [match for match in lines if match and int(match[1]) <= step]
+            self.warned = {match[2]: int(match[1]) for match in reversed(found)}
+            self._lines = [match[0] for match in found]
+            self._write_warnings()
+        if tensorboard:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._board = SummaryWriter(str(self.path / "tensorboard"), purge_step=step + 1)
 
     def write(self, step: int, figures: Mapping[str, float], beside: Mapping[str, float] | None = None) -> None:
         """Adds a row of `figures` and of what is `beside` them: bookkeeping that nothing is judged by."""
-        self.log.write(step, {**(beside or {}), **figures})
+        values = {**(beside or {}), **figures}
         self.figures.update(figures)
+        if self._file is not None:
+            with resource_errors(self.path / "metrics.jsonl"):
+                self._file.write(json.dumps({"step": step, **values}) + "\n")
+                self._file.flush()
+        if self._board is not None:
+            for name, value in values.items():
+                self._board.add_scalar(name, value, step)
 
     def warn(self, step: int, model: Model, say: Callable[[str], None]) -> None:
-        """Says what the model makes of the newest figures, each warning once a process and once in ``warnings.txt``."""
-        for name, line in model.warnings(self.figures):
+        """Says what the model makes of the newest values, each warning once a process and once in ``warnings.txt``."""
+        for name, line in model.warnings(self.figures) if self._file is not None else ():
             if name not in self._said:
                 self._said.add(name)
                 say(f"aigc: warning: step {step}: {line}")
-            self.warned.add(step, name, line)
+            if name not in self.warned:
+                self.warned[name] = step
+                self._lines.append(f"step {step}: {name}: {line}")
+                self._write_warnings()
+
+    def _write_warnings(self) -> None:
+        path = self.path / "warnings.txt"
+        with resource_errors(path):
+            write_atomically(path, "".join(f"{line}\n" for line in self._lines))
 
     def close(self) -> None:
         """Closes the files."""
-        self.log.close()
+        for file in filter(None, (self._file, self._board)):
+            file.close()
 
     def draw(self) -> None:
-        """Draws the curves."""
-        self.log.draw(self.run.path / "curves.png", self.warned.steps)
+        """Draws the curves, with a line at the step of each warning."""
+        if self._file is not None:
+            path = self.path / "curves.png"
+            with resource_errors(path):
+                draw_curves(read_rows(self.path / "metrics.jsonl"), path, self.warned)
 
 
-class Silence(Journal):
-    """The journal of a process that leaves the writing to another."""
+def draw_curves(rows: list[dict[str, Any]], path: Path, marks: Mapping[str, int] | None = None) -> None:
+    """Draws the rows' curves as a PNG: a panel for each term, its phases together, held-out values as dots.
 
-    def __init__(self, run: Run, step: int, *, tensorboard: bool = False) -> None:
-        self.figures = run.figures()
-
-    def write(self, step: int, figures: Mapping[str, float], beside: Mapping[str, float] | None = None) -> None:
-        """Keeps the newest figures."""
-        self.figures.update(figures)
-
-    def warn(self, step: int, model: Model, say: Callable[[str], None]) -> None:
-        """Says nothing."""
-
-    def close(self) -> None:
-        """Nothing is open."""
-
-    def draw(self) -> None:
-        """Draws nothing."""
-
-
-class WarningLog:
-    """``warnings.txt``: each named warning once, with the step of its first time.
-
-    What lies beyond the step that a run goes on from is dropped, since it will come again.
+    A thin line stands at the step of each mark, whose name the first panel shows.
     """
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
-    def __init__(self, path: Path, resume_step: int) -> None:
-        self.path = path
-        text = path.read_text(errors="replace") if path.is_file() else ""
-        found = [match for match in map(_LINE.fullmatch, text.splitlines()) if match and int(match[1]) <= resume_step]
-        #: The step of each warning by its name.
-        self.steps = {match[2]: int(match[1]) for match in reversed(found)}
-        self._lines = [match[0] for match in found]
-        if text:
-            self._write()
+    panels: dict[str, list[str]] = {}
+    for row in rows:
+        for key in row:
+            if key not in _NOT_DRAWN and key not in panels.setdefault(_term(key), []):
+                panels[_term(key)].append(key)
+    if not panels:
+        return
+    columns = min(3, len(panels))
+    lines = math.ceil(len(panels) / columns)
+    figure = Figure(figsize=(4.2 * columns, 2.8 * lines), layout="constrained")
+    for number, term in enumerate(sorted(panels, key=_order)):
+        axes = figure.add_subplot(lines, columns, number + 1)
+        for key in panels[term]:
+            points = [(row["step"], row[key]) for row in rows if key in row]
+            axes.plot(*zip(*points, strict=True), label=key, marker="o" if len(points) < 20 else None, markersize=3)
+        _draw_marks(axes, marks or {}, named=number == 0)
+        axes.set_title(term, fontsize=10)
+        axes.set_xlabel("step", fontsize=8)
+        axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
+        axes.tick_params(labelsize=8)
+        axes.grid(alpha=0.3)
+        if len(panels[term]) > 1:
+            axes.legend(fontsize=7)
+    with replacing(path) as part:
+        figure.savefig(part, format="png", dpi=110)
 
-    def add(self, step: int, name: str, line: str) -> None:
-        """Adds a warning unless it is there."""
-        if name not in self.steps:
-            self.steps[name] = step
-            self._lines.append(f"step {step}: {name}: {line}")
-            self._write()
 
-    def _write(self) -> None:
-        with resource_errors(self.path):
-            write_atomically(self.path, "".join(f"{line}\n" for line in self._lines))
+def _draw_marks(axes: Any, marks: Mapping[str, int], *, named: bool) -> None:
+    for name, step in marks.items():
+        axes.axvline(step, color="firebrick", linewidth=0.8, linestyle="--")
+        if named:
+            at = {"xy": (step, 1), "xycoords": ("data", "axes fraction"), "xytext": (2, -3)}
+            axes.annotate(name, **at, textcoords="offset points", rotation=90, va="top", fontsize=7, color="firebrick")
+
+
+def _order(term: str) -> tuple[bool, bool]:
+    """The losses come first, what is the same for all models last, and the rest as it was first seen."""
+    return term in _DRAWN_LAST, term not in _DRAWN_FIRST
+
+
+def _term(key: str) -> str:
+    return key.rsplit("/", 1)[-1]

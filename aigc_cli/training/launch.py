@@ -1,4 +1,7 @@
-"""Starts the processes that train together, and says how they ended: torchrun's elastic agent, in this process."""
+"""Starts the processes that train together, says how they ended, and starts them again where that helps.
+
+torchrun's elastic agent runs in this process: it starts the others and watches over them.
+"""
 
 from __future__ import annotations
 
@@ -15,13 +18,13 @@ import traceback
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import Any, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-from torch.distributed.launcher.api import LaunchConfig, elastic_launch
-
+from aigc_cli.config.schema import Options
 from aigc_cli.errors import (
     EXIT_BUG,
     AigcError,
@@ -32,76 +35,126 @@ from aigc_cli.errors import (
     ResourceError,
     Terminated,
     as_user_error,
+    say,
 )
 from aigc_cli.files import write_json
-from aigc_cli.training.memory import BatchTooLarge
+from aigc_cli.registry import import_plugin
+from aigc_cli.runs import Run
+from aigc_cli.training.batch_size import BatchTooLarge, may_shrink, shrink_batch
+from aigc_cli.training.distributed import launched
+from aigc_cli.training.settings import TrainerConfig
+
+if TYPE_CHECKING:
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
 T = TypeVar("T")
+#: Trains as a configuration and options say, and writes the run's directory to a file once there is one.
+Train = Callable[[dict[str, Any], Options, Path | None], T]
+
 _KINDS = {kind.exit_code: kind for kind in (ConfigError, DataError, NonFiniteError, ResourceError)}
+#: What would happen again, or was wanted.
+_FINAL = (ConfigError, NonFiniteError, Interrupted, Terminated)
 _PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 #: How Gloo and NCCL word that another process is gone.
 _PEER_GONE = ("connection closed", "connection reset", "broken pipe", "nccl", "gloo")
 
 
-class Launcher(Generic[T]):
-    """Runs a function in several processes of this machine, and gives what it returns in the main one.
+def train_until_done(train: Train[T], config: dict[str, Any], options: Options, trainer: TrainerConfig) -> T:
+    """What `train` returns here, or in the main one of ``trainer.devices`` processes.
+
+    Where it fails it starts again from the run's last checkpoint, as often as ``trainer.restarts`` says; where memory
+    ran out, with a smaller batch if ``trainer.auto_batch`` says so.
+    """
+    if launched() is not None:
+        return train(config, options, None)  # torchrun or SLURM started several processes, and would start them again
+    together = trainer.devices > 1 or trainer.restarts > 0
+    attempt = partial(run_together, trainer.devices, _train_in_process, train) if together else train
+    left = trainer.restarts
+    with tempfile.TemporaryDirectory(prefix="aigc-") as folder:
+        note = Path(folder, "run")
+        while True:
+            try:
+                return attempt(config, options, note)
+            except Exception as error:
+                if not note.exists() or isinstance(error, _FINAL):
+                    raise
+                run = Run(Path(note.read_text()))
+                shrinks = isinstance(error, BatchTooLarge) and may_shrink(run)
+                if not shrinks:
+                    if not left:
+                        raise
+                    left -= 1
+                    say(f"{_last_line(error)}; starting again from the last checkpoint")
+            if shrinks:
+                shrink_batch(run)  # here, where the error no longer holds what was in memory
+            options = replace(options, resume=str(run.path), overrides=())
+
+
+def _last_line(error: Exception) -> str:
+    return error.message if isinstance(error, AigcError) else str(error).strip().splitlines()[-1]
+
+
+def _train_in_process(train: Train[T], config: dict[str, Any], options: Options, note: Path) -> T:
+    for module in options.plugins:
+        import_plugin(module)
+    return train(config, options, note)
+
+
+def run_together(count: int, function: Callable[..., T], *args: Any) -> T:
+    """Runs a function in `count` processes of this machine, and returns what it returns in the main one.
 
     Args:
-        function: Of a module, so that a fresh process finds it.
         count: How many processes.
+        function: Of a module, so that a fresh process finds it.
+        args: Its arguments.
+
+    Raises:
+        AigcError: what the first process that failed raised, or what all of them did together.
+        ResourceError: a process was killed.
+        KeyboardInterrupt: Ctrl-C ended them before training had begun, or a second one at once.
+        RuntimeError: a bug of ours in one, with its traceback.
     """
+    # Only training in several processes pays for importing the agent.
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    def __init__(self, function: Callable[..., T], count: int) -> None:
-        self.function, self.count = function, count
+    for name in ("torch.distributed.elastic", "torch.multiprocessing"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # we say what happened ourselves
+    config = LaunchConfig(
+        min_nodes=1, max_nodes=1, nproc_per_node=count, run_id=uuid.uuid4().hex, rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0", local_addr="localhost", max_restarts=0, signals_to_handle="SIGHUP",
+    )  # fmt: skip
+    # Read by torch's C++ when a process loads it: DDP would otherwise advise each against our settings.
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    with tempfile.TemporaryDirectory(prefix="aigc-") as folder, _signals_passed_on() as passed_on:
+        try:
+            outcomes = elastic_launch(config, _work)(function, args, folder)
+        except ChildFailedError as error:
+            raise first_cause(Path(folder), error, count, interrupted=signal.SIGINT in passed_on) from None
+    if isinstance(outcomes[0], AigcError):
+        raise outcomes[0]
+    return cast(T, outcomes[0])
 
-    def __call__(self, *args: Any) -> T:
-        """Runs it.
 
-        Raises:
-            AigcError: what the first process that failed raised, or what all of them did together.
-            ResourceError: a process was killed.
-            KeyboardInterrupt: Ctrl-C ended them before training had begun, or a second one at once.
-            RuntimeError: a bug of ours in one, with its traceback.
-        """
-        for name in ("torch.distributed.elastic", "torch.multiprocessing"):
-            logging.getLogger(name).setLevel(logging.CRITICAL)  # we say what happened ourselves
-        config = LaunchConfig(
-            min_nodes=1, max_nodes=1, nproc_per_node=self.count, run_id=uuid.uuid4().hex, rdzv_backend="c10d",
-            rdzv_endpoint="localhost:0", local_addr="localhost", max_restarts=0, signals_to_handle="SIGHUP",
-        )  # fmt: skip
-        # Read by torch's C++ when a process loads it: DDP would otherwise advise each against our settings.
-        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
-        with tempfile.TemporaryDirectory(prefix="aigc-") as folder, _signals_passed_on() as passed_on:
-            try:
-                outcomes = elastic_launch(config, _work)(self.function, args, folder)
-            except ChildFailedError as error:
-                raise self._reason(Path(folder), error, interrupted=signal.SIGINT in passed_on) from None
-        outcome = outcomes[0]
-        if isinstance(outcome, AigcError):
-            raise outcome
-        return cast(T, outcome)
-
-    def _reason(self, folder: Path, error: ChildFailedError, *, interrupted: bool) -> BaseException:
-        """The first failure that is no consequence of another."""
-        told = [json.loads(file.read_text()) for file in folder.glob("*.json")]
-        causes = sorted((failure for failure in told if not failure["lost"]), key=lambda failure: failure["time"])
-        killed = [failure for failure in error.failures.values() if failure.exitcode < 0]
-        if interrupted and not any(failure["code"] in _KINDS for failure in causes):
-            return KeyboardInterrupt()
-        if causes:
-            return _as_error(causes[0])
-        if killed:
-            name = signal.Signals(-killed[0].exitcode).name
-            if name == "SIGTERM":
-                return Terminated(
-                    f"process {killed[0].local_rank} of {self.count} was stopped before training had begun"
-                )
-            return ResourceError(
-                f"process {killed[0].local_rank} of {self.count} was killed ({name}), and the others ended with it",
-                "most often the machine ran out of memory: use a smaller trainer.batch_size, or fewer trainer.devices; "
-                "`aigc train --resume` goes on from the last checkpoint",
-            )
-        return RuntimeError(told[0]["traceback"] if told else str(error))
+def first_cause(folder: Path, error: ChildFailedError, count: int, *, interrupted: bool) -> BaseException:
+    """The first failure that is not a consequence of another, of those that processes wrote down in `folder`."""
+    told = [json.loads(file.read_text()) for file in folder.glob("*.json")]
+    causes = sorted((failure for failure in told if not failure["lost"]), key=lambda failure: failure["time"])
+    killed = [failure for failure in error.failures.values() if failure.exitcode < 0]
+    if interrupted and not any(failure["code"] in _KINDS for failure in causes):
+        return KeyboardInterrupt()
+    if causes:
+        return _as_error(causes[0])
+    if killed:
+        name = signal.Signals(-killed[0].exitcode).name
+        if name == "SIGTERM":
+            return Terminated(f"process {killed[0].local_rank} of {count} was stopped before training had begun")
+        return ResourceError(
+            f"process {killed[0].local_rank} of {count} was killed ({name}), and the others ended with it",
+            "most often the machine ran out of memory: use a smaller trainer.batch_size, or fewer trainer.devices; "
+            "`aigc train --resume` resumes from the last checkpoint",
+        )
+    return RuntimeError(told[0]["traceback"] if told else str(error))
 
 
 def _as_error(failure: dict[str, Any]) -> Exception:

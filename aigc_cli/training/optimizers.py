@@ -16,7 +16,7 @@ from aigc_cli.config.schema import STRICT
 from aigc_cli.errors import ConfigError
 from aigc_cli.models.base import Model
 from aigc_cli.registry import find, register
-from aigc_cli.training.sharding import as_spread
+from aigc_cli.training.parallel import as_spread
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]

@@ -1,7 +1,8 @@
 """The training loop: phases, precision, accumulation, averaging, reports, checkpoints, stopping.
 
 It knows nothing of any one model. Each step is seeded from (seed, rank, step) and takes the data at a position that
-the state counts, so a run that was stopped anywhere goes on bit for bit where it was.
+the state counts, so neither random state nor loader state is saved, and a run that was stopped anywhere ends bit for
+bit where the uninterrupted one ends.
 """
 
 from __future__ import annotations
@@ -22,25 +23,19 @@ from aigc_cli.modalities.base import Batch, modality
 from aigc_cli.models.base import Model
 from aigc_cli.progress import Progress, progress
 from aigc_cli.runs import Run
-from aigc_cli.training.changes import refuse_changes, say_resumed
-from aigc_cli.training.checkpoint import Checkpoint
-from aigc_cli.training.contents import load_tensors, newest, tensors_of
-from aigc_cli.training.distributed import Processes, Replicas
+from aigc_cli.training.checkpoint import Checkpoint, State
+from aigc_cli.training.distributed import Processes
 from aigc_cli.training.ema import EMA
-from aigc_cli.training.journal import Journal, Silence
-from aigc_cli.training.logging import Tally
+from aigc_cli.training.journal import Journal
 from aigc_cli.training.memory import is_out_of_memory
-from aigc_cli.training.optimizers import (
-    OptimizerConfig,
-    build_optimizers,
-    lr_factor,
-    set_lr,
-)
+from aigc_cli.training.optimizers import OptimizerConfig, build_optimizers, lr_factor, set_lr, state_copies
+from aigc_cli.training.parallel import Replicas, Shards, whole
 from aigc_cli.training.precision import Precision
-from aigc_cli.training.saving import Saver
-from aigc_cli.training.settings import Hooks, State, TrainerConfig
-from aigc_cli.training.sharding import Shards, whole
+from aigc_cli.training.resume import refuse_changes, say_resumed
+from aigc_cli.training.saver import Saver, load_tensors, newest_for_all, size_of, tensors_of
+from aigc_cli.training.settings import Hooks, TrainerConfig
 from aigc_cli.training.signals import Signals
+from aigc_cli.training.tally import Tally
 
 
 class Trainer:
@@ -58,22 +53,23 @@ class Trainer:
             self.model.to(memory_format=memory_format)
         phases = dict.fromkeys(phase.name for phase in model.phases(0))
         self.precision = Precision(config.precision, device, phases)
-        spread = config.sharding == "full" and not self.processes.alone
-        shards = Shards(model) if spread else None  # before anything is made of its parameters
+        sharded = config.sharding == "full" and not self.processes.alone
+        shards = Shards(model) if sharded else None  # before anything is made of its parameters
         self.optimizers = build_optimizers(optimizer, model, phases)
         self.parallel = shards or Replicas(model, phases, self.processes, self._train_only)
         self.ema = EMA(model.averaged(), config.ema, config.ema_start) if config.ema is not None else None
         self.saver = Saver(run, config.keep)
         self.checkpoints = self.saver.checkpoints
         self.state = State(
-            fingerprint=loader.dataset.spec.fingerprint, batch_size=config.batch_size, processes=self.processes.count
-        )
+            fingerprint=loader.dataset.spec.fingerprint, batch_size=config.batch_size,
+            processes=self.processes.world_size,
+        )  # fmt: skip
         self.tally = Tally()
 
     # the loop
 
     def fit(self, hooks: Hooks) -> dict[str, float]:
-        """Trains to `config.steps` and returns the last figures.
+        """Trains to `config.steps` and returns the last value of each curve.
 
         Raises:
             NonFiniteError: a loss or a gradient is not finite; nothing is saved after it.
@@ -81,8 +77,7 @@ class Trainer:
         """
         if self.config.compile:
             self.model.compile_networks()
-        journal = Journal if self.processes.main else Silence
-        self.journal = journal(self.run, self.state.step, tensorboard=self.config.tensorboard)
+        self.journal = Journal(self.run, self.state.step, tensorboard=self.config.tensorboard)
         self.hooks = hooks
         self._reported = time.monotonic(), self.loader.epoch(self.state.batches)
         self.run.set_status("running", self.state.step)
@@ -96,7 +91,7 @@ class Trainer:
                 self.saver.wait()
             self.run.set_status("complete", self.state.step)
         except BaseException as error:
-            with suppress(Exception):  # it is the first error that is told of
+            with suppress(Exception):  # the first error is the one to report
                 self.saver.wait()
             stopped = isinstance(error, Interrupted | Terminated)
             with suppress(ResourceError):
@@ -104,7 +99,7 @@ class Trainer:
             raise
         finally:
             self.journal.close()
-            with suppress(ResourceError):  # a full disk has been told of already
+            with suppress(ResourceError):  # a full disk has been reported already
                 self.journal.draw()
         return self.journal.figures
 
@@ -133,8 +128,8 @@ class Trainer:
         self._train_only(phase)
         optimizer, scaler = self.optimizers[phase], self.precision.scalers[phase]
         optimizer.zero_grad(set_to_none=True)
-        for place, batch in enumerate(batches, 1):
-            with self.parallel.accumulating(phase, last=place == len(batches)):
+        for number, batch in enumerate(batches, 1):
+            with self.parallel.accumulating(phase, last=number == len(batches)):
                 with self.precision.autocast():
                     losses = self.parallel(phase, batch)
                 torch.autograd.backward(scaler.scale(losses["loss"] / len(batches)))
@@ -144,7 +139,7 @@ class Trainer:
         if not self.precision.scales:  # an fp16 overflow is the scaler's to handle
             self.tally.add(phase, step, {"gradient_norm": norm})
         if self.device.type == "cpu":
-            self.tally.check()
+            self.tally.check()  # here it costs nothing; on a GPU it would wait for the step
         set_lr(optimizer, factor)
         if self._skips(phase, step, norm):
             scaler.update()  # it unscaled this gradient, and waits for the step's end
@@ -216,11 +211,11 @@ class Trainer:
         self.bar.notes.update(shown | {"items/s": f"{rate:.0f}"})
 
     def _examine(self) -> None:
-        """Looks at the weights as they are: a discriminator has learnt from them, not from their average."""
+        """The model's own curves, of its weights as they are: a discriminator has not learnt from their average."""
         self.model.eval()
         with torch.no_grad(), self.parallel.whole():
-            figures = self.processes.from_main(self.hooks.examine)  # type: ignore[arg-type]
-        self.journal.write(self.state.step, {f"examine/{name}": value for name, value in figures.items()})
+            curves = self.processes.from_main(self.hooks.examine)  # type: ignore[arg-type]
+        self.journal.write(self.state.step, {f"examine/{name}": value for name, value in curves.items()})
 
     def _validates(self, done: int) -> bool:
         every = self.config.validate_every
@@ -229,11 +224,11 @@ class Trainer:
         )  # fmt: skip
 
     def _validate(self) -> bool:
-        """Looks at held-out data; whether this is the best so far."""
-        figures: dict[str, float] = {}
-        self._sampling(lambda: figures.update(self.processes.from_main(self.hooks.validate)))  # type: ignore[arg-type]
-        self.journal.write(self.state.step, {f"val/{name}": value for name, value in figures.items()})
-        value = next(iter(figures.values()))
+        """Scores held-out data; whether this is the best so far."""
+        scores: dict[str, float] = {}
+        self._sampling(lambda: scores.update(self.processes.from_main(self.hooks.validate)))  # type: ignore[arg-type]
+        self.journal.write(self.state.step, {f"val/{name}": value for name, value in scores.items()})
+        value = next(iter(scores.values()))
         if not math.isfinite(value) or (self.state.best is not None and value >= self.state.best):
             return False
         self.state.best, self.state.best_step = value, self.state.step
@@ -250,10 +245,22 @@ class Trainer:
         kinds: dict[int, type[AigcError]] = {signal.SIGINT: Interrupted, signal.SIGTERM: Terminated}
         raise kinds[number](
             f"stopped at step {self.state.step} of {self.config.steps}, saved in {self.run.path}",
-            f"go on with `aigc train --resume {self.run.word}`",
+            f"resume with `aigc train --resume {self.run.word}`",
         )
 
     # saving and restoring
+
+    def check_space(self) -> None:
+        """Refuses, before the first step, a run whose checkpoints do not fit on its disk.
+
+        Raises:
+            ResourceError: they do not; the message gives both sizes.
+        """
+        networks = map(self.model.network, self.optimizers)
+        moments = state_copies(self.optimizer_config) * sum(size_of(network.parameters()) for network in networks)
+        average = size_of(self.ema.shadow.values()) if self.ema is not None else 0
+        one = size_of(self.model.state_dict().values()) + average + moments
+        self.saver.check_space(one, self.config, self.state.step)
 
     def save(self) -> None:
         """Begins to write a checkpoint; when it is there, those go that `keep` no longer covers."""
@@ -267,13 +274,13 @@ class Trainer:
             self.saver.start(state, tensors, self.loader.dataset.codec.files())
 
     def restore(self) -> bool:
-        """Goes on from the newest valid checkpoint; False where the run has none yet.
+        """Resumes from the newest valid checkpoint; False where the run has none yet.
 
         Raises:
             DataError: all checkpoints are broken, or are not of this configuration.
             ConfigError: the data or the model is not what the checkpoint was trained with.
         """
-        checkpoint = newest(self.checkpoints, self.processes)
+        checkpoint = newest_for_all(self.checkpoints, self.processes)
         if checkpoint is None:
             return False
         try:
@@ -287,8 +294,8 @@ class Trainer:
                 "restore the run's own config.yaml, or start a new run without --resume",
             ) from None
         if checkpoint.step < self.config.steps:
-            say_resumed(self.run, checkpoint, self.processes.count)
-        self.state = replace(checkpoint.state, processes=self.processes.count)
+            say_resumed(self.run, checkpoint, self.processes.world_size)
+        self.state = replace(checkpoint.state, processes=self.processes.world_size)
         return True
 
     def _load(self, checkpoint: Checkpoint) -> None:
@@ -296,6 +303,6 @@ class Trainer:
         load_tensors(checkpoint, self.model, self.optimizers, self.ema)
         self.precision.load_state_dict(state.scalers)
         self.tally.load(state.tally, self.device)
-        if state.batch_size:  # it may have changed, if not what a step sees
+        if state.batch_size:  # a smaller batch may have replaced it, of which a step accumulates more
             state.batches = state.batches * state.batch_size // self.config.batch_size
         state.batch_size = self.config.batch_size

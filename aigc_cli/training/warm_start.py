@@ -25,7 +25,8 @@ from aigc_cli.modalities.base import Codec
 from aigc_cli.models.base import Model, ModelConfig, Transfer
 from aigc_cli.nn.lora import adapters
 from aigc_cli.runs import Run, find_run
-from aigc_cli.training.checkpoint import CheckpointFolder, Restored, Tensors, choose_checkpoint, restore_model
+from aigc_cli.training.checkpoint import CheckpointFolder, Tensors
+from aigc_cli.training.restore import Restored, choose_checkpoint, restore_model
 
 _KEYS = tuple(field.name for field in dataclasses.fields(ModelConfig))
 _MOST_NAMED = 3  # tensors that do not fit

@@ -14,8 +14,8 @@ import pytest
 import torch
 
 from aigc_cli.cli import main
-from aigc_cli.commands.train import check_config
 from aigc_cli.config.compose import compose
+from aigc_cli.training.build import check_config
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
 

@@ -33,16 +33,16 @@ def auto_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> "Run":
         name: Literal["blocks"]
 
     class Blocks(LatentModel):
-        modalities = ("image",)
+        layouts = frozenset({"map"})
         controls = Controls
-        modes = ("sample", "reconstruct", "interpolate")
+        can = frozenset({"sample", "latents", "decode", "encode", "score"})
 
         def __init__(self, config: Config, spec: Any) -> None:
             super().__init__(spec)
             self.shift = torch.nn.Parameter(torch.zeros(1))
 
-        def latents(self, noise: Any, **controls: Any) -> torch.Tensor:
-            return noise.normal(16) * controls["temperature"]
+        def latents(self, noise: Any, controls: Any) -> torch.Tensor:
+            return noise.normal(16) * controls.temperature
 
         def encode(self, batch: Any) -> torch.Tensor:
             return torch.nn.functional.avg_pool2d(batch.content, 4).flatten(1)

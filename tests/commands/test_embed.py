@@ -13,8 +13,10 @@ from aigc_cli.config.compose import compose
 from aigc_cli.modalities.base import Batch, DataSpec
 from aigc_cli.modalities.text import TextCodec
 from aigc_cli.modalities.tokenizers import BOS, SPECIALS, CharTokenizer
+from aigc_cli.models.build import build_model
 from aigc_cli.runs import Run, create_run
-from aigc_cli.training.checkpoint import CheckpointFolder, build_model, restore_model
+from aigc_cli.training.checkpoint import CheckpointFolder
+from aigc_cli.training.restore import restore_model
 
 CONTEXT = 12
 TEXTS = "abc\nabd\n\nhgfe\n"
@@ -132,9 +134,9 @@ def test_what_cannot_be_read_whole_is_said(run: Run, capsys: pytest.CaptureFixtu
         (["text= "], 2, "text= is empty"),
         (["text=abc", "neighbours=1"], 2, "neighbours=1 needs other lines"),
         (["text=abc", "neighbours=0"], 2, "neighbours"),
-        (["text=abc", "out=v.txt"], 2, "out=v.txt is no .npz"),
+        (["text=abc", "out=v.txt"], 2, "out=v.txt"),
         (["text=abc", "out=old.npz"], 2, "out=old.npz exists"),
-        (["texts.txt", "more.txt"], 2, "'more.txt' is not a key=value word"),
+        (["texts.txt", "more.txt"], 2, "'more.txt' is not a key=value"),
         (["texts.txt", "neighbors=1"], 2, "did you mean neighbours?"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

@@ -178,9 +178,9 @@ def test_a_model_that_draws_nan_gives_no_number(
 ) -> None:
     from aigc_cli.models.gan.gan import GAN
 
-    monkeypatch.setattr(GAN, "sample", lambda self, noise, **_: torch.full((len(noise), 1, 8, 8), float("nan")))
+    monkeypatch.setattr(GAN, "sample", lambda self, noise, *_: torch.full((len(noise), 1, 8, 8), float("nan")))
     assert main(["eval", "--metric", "fd", "n=20"]) == 3
-    assert "not finite" in capsys.readouterr().err
+    assert "NaN or Inf" in capsys.readouterr().err
 
 
 def test_without_inceptions_weights(
@@ -213,7 +213,6 @@ def test_without_inceptions_weights(
         (["metric.prdc.k=0"], "metric.prdc.k=0"),
         (["metric.fd.extractor=clasifier"], "clasifier"),
         (["--metric", "fdi"], "fdi"),
-        (["metric=[]"], "metric"),
         (["data.root=/nowhere"], "data.root"),
     ],
     ids=str,
@@ -229,12 +228,12 @@ def test_wrong_words(tiny_run: Run, words: list[str], named: str, capsys: pytest
 def test_a_place_that_cannot_be_written_is_told_of_before_anything_is_measured(
     tiny_run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from aigc_cli.metrics.evaluation import Evaluator
+    from aigc_cli.metrics.evaluation import Evaluation
 
-    monkeypatch.setattr(Evaluator, "__init__", lambda *words, **named: pytest.fail("it was measured"))
+    monkeypatch.setattr(Evaluation, "__init__", lambda *words, **named: pytest.fail("it was measured"))
     (tiny_run.path / "eval").touch()
     assert main(["eval", "--metric", "fd", "n=30"]) == 5
-    assert f"{tiny_run.path / 'eval'} is no folder" in capsys.readouterr().err
+    assert f"{tiny_run.path / 'eval'} is not a folder" in capsys.readouterr().err
 
     def refuse(**where: Path) -> None:
         raise PermissionError(errno.EACCES, "Permission denied")
@@ -243,11 +242,3 @@ def test_a_place_that_cannot_be_written_is_told_of_before_anything_is_measured(
     for words in (["--metric", "fd", "n=30", "out=here"], ["stats", "metric=fd", "out=s.npz"]):
         assert main(["eval", *words]) == 5
         assert "choose another folder with out=" in capsys.readouterr().err
-
-
-def test_the_figures_fit_their_conditions(tiny_run: Run) -> None:
-    assert main(["eval", "--metric", "fd", "n=30"]) == 0
-    assert main(["eval", "--metric", "fd", "n=30", "seed=7"]) == 0
-    names = sorted(path.name for path in (tiny_run.path / "eval").iterdir())
-    assert names[0].startswith("fd-step5-seed0-n30-")
-    assert names[1].startswith("fd-step5-seed7-n30-")

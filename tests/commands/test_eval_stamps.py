@@ -9,12 +9,18 @@ import torch
 
 from aigc_cli import registry
 from aigc_cli.cli import main
-from aigc_cli.commands.eval_kinds import by_kind
 from aigc_cli.metrics import reconstruction
+from aigc_cli.metrics.base import kind_of
 from aigc_cli.metrics.extractors import classifier
 from aigc_cli.runs import Run
 
-KINDS = by_kind({name: {} for name in registry.names("metric")})
+
+def taking(*wanted: str) -> list[str]:
+    """The metrics that take such views."""
+    takes = {
+        name: {view for views in kind_of(name).takes.values() for view in views} for name in registry.names("metric")
+    }
+    return [name for name, views in takes.items() if views & set(wanted)]
 
 
 @pytest.fixture(autouse=True)
@@ -41,15 +47,15 @@ def told(capsys: pytest.CaptureFixture[str], names: list[str], *words: str) -> d
 
 @pytest.mark.slow
 def test_metrics_on_features(auto_run: Run, random_inception: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    judging = [name for name in KINDS.features if "labels" in registry.find("metric", name).build.layers]  # type: ignore
-    others = [name for name in KINDS.features if name not in judging]
+    judging = taking("labels")
+    others = [name for name in taking("features", "logits", "moments") if name not in judging]
     records = told(capsys, others, "n=200", "seeds=2", f"weights={random_inception}")
     records |= told(capsys, judging, "n=200", "mode=reconstruct")  # whose classes are those of the originals
     for name, record in records.items():
         assert len(record["extractor"]["sha256"]) == len(record["generated"]["checkpoint"]) == 64, name
         assert record["extractor"]["preprocessing"], name
         assert record["generated"]["weights"] == "raw", name
-        if not registry.find("metric", name).build.needs_real:  # type: ignore[attr-defined]
+        if not kind_of(name).compares():
             assert record["real"] == {"n": 0}, name
         else:
             assert (record["real"]["data"], record["real"]["split"]) == ("digits", "train"), name
@@ -76,7 +82,7 @@ def test_metrics_that_ask_the_model(
     monkeypatch.setattr(reconstruction, "load_weights", lambda path, hint, **_: ("0" * 64, {}))
     monkeypatch.setattr(reconstruction, "_lpips", lambda state, hint: Perceptual())
     monkeypatch.setattr(reconstruction, "_LPIPS_SIDE", 16)
-    for name, record in told(capsys, [*KINDS.pairs, *KINDS.scores], "n=60").items():
+    for name, record in told(capsys, taking("content", "scores"), "n=60").items():
         assert len(record["generated"]["checkpoint"]) == 64, name
         assert (record["real"]["data"], record["real"]["split"], record["real"]["n"]) == ("digits", "test", 60), name
         assert len(record["real"]["fingerprint"]) == 64, name
@@ -86,6 +92,6 @@ def test_metrics_of_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
     monkeypatch.chdir(tmp_path)
     Path("hyp.txt").write_text("the cat sat on the mat\na dog barks at the moon\n")
     Path("ref.txt").write_text("the cat sat on a mat\nthe dog barked at the moon\n")
-    for name, record in told(capsys, list(KINDS.text), "fake=hyp.txt", "real=ref.txt", "out=figures").items():
+    for name, record in told(capsys, taking("text"), "fake=hyp.txt", "real=ref.txt", "out=figures").items():
         assert record["generated"]["lines_of"] == "hyp.txt", name
         assert len(record["generated"]["sha256"]) == len(record["real"]["sha256"]) == 64, name

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from aigc_cli.cli import main
-from aigc_cli.commands.ls import age, headline, table
+from aigc_cli.commands.ls import age, headline
 from aigc_cli.runs import Run
 
 
@@ -89,7 +89,5 @@ def test_headline_prefers_what_is_held_out() -> None:
     assert headline(["step", "a/loss", "b/loss", "lr"]) == ["a/loss", "b/loss"]
 
 
-def test_age_and_table() -> None:
+def test_age() -> None:
     assert [age(seconds) for seconds in (0.5, 61, 7300, 200_000)] == ["0 s", "1 min", "2 h", "2 d"]
-    assert table([{"a": 1, "b": "xx"}, {"a": 22, "b": "y"}], header=True).splitlines() == ["a   b", "1   xx", "22  y"]
-    assert table([]) == ""

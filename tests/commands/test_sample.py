@@ -351,11 +351,11 @@ def test_ctrl_c_leaves_nothing(tiny_run: Run) -> None:
         "from aigc_cli.config.compose import compose\n"
         "from aigc_cli.config.schema import Options\n"
         "from aigc_cli.modalities.image_writers import PNGWriter\n"
-        "put = PNGWriter._put\n"
+        "put = PNGWriter.put\n"
         "def interrupted(self, raw):\n"
         "    put(self, raw)\n"
         "    if self.written >= 8: os.kill(os.getpid(), signal.SIGINT)\n"
-        "PNGWriter._put = interrupted\n"
+        "PNGWriter.put = interrupted\n"
         "try: sample.main(compose('sample', ['n=64', 'batch_size=4']), Options())\n"
         "except KeyboardInterrupt: sys.exit(130)\n"
     )

@@ -194,7 +194,7 @@ def test_pairs_are_found_where_they_lie_now(make: Make, capsys: pytest.CaptureFi
     config = run.path / "config.yaml"
     config.write_text(config.read_text().replace(str(sides["source"].parent), "/nowhere"))
     assert main(["sample", "n=2"]) == 3
-    assert "give two files with data.source= and data.target=" in capsys.readouterr().err
+    assert "with data.source= and data.target= the endings of names" in capsys.readouterr().err
     found = sample("n=2", *(f"data.{side}={path}" for side, path in sides.items()))
     assert all(one["reference"] == one["source"].upper() for one in found)
 
@@ -213,7 +213,7 @@ def test_a_long_prompt_is_read_from_its_end_on(make: Make, model: str, capsys: p
     make(model)
     long = "the cat sat on a mat and the dog ran to him in the sun"
     (one,) = texts(f"prompt={long}", "n=1", "max_tokens=6", "temperature=0")
-    said = "has 54 tokens, and this model looks at the last 24: the first 30 are not seen"
+    said = "has 54 tokens, and this model uses the last 24: the first 30 have no effect"
     assert f"aigc: warning: prompt= {said}\n" in capsys.readouterr().err
     (other,) = texts(f"prompt={long[-24:]}", "n=1", "max_tokens=6", "temperature=0")
     assert "warning" not in capsys.readouterr().err
@@ -221,7 +221,7 @@ def test_a_long_prompt_is_read_from_its_end_on(make: Make, model: str, capsys: p
     assert one[len(long) :] == other[24:]
     Path("p.txt").write_text(f"the cat\n{long}\n{long} {long}\n")
     texts("prompt_file=p.txt", "max_tokens=1")
-    assert f"aigc: warning: line 2 of p.txt {said}; so it is with 1 more\n" in capsys.readouterr().err
+    assert f"aigc: warning: line 2 of p.txt {said} (and 1 more prompts)\n" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -268,7 +268,7 @@ FILES = {"empty": "", "blank": "the\n\ncat\n", "odd": "the\n100%\n", "long": f"t
     ("model", "words", "message", "hint"),
     [
         ("transformer", ["prompt=the Zoo!"], "prompt=: the vocabulary of this run has no '!', 'Z'", "leave them out"),
-        ("transformer", ["prompt="], "prompt= is empty", "leave it out"),
+        ("transformer", ["prompt="], "prompt= is empty", "without a prompt"),
         ("transformer", ["prompt_file=none.txt"], "there is no such file", "a prompt a line"),
         ("transformer", ["prompt_file=empty.txt"], "prompt_file=empty.txt is empty", "a prompt a line"),
         ("transformer", ["prompt_file=blank.txt"], "line 2 of blank.txt is empty", "remove the line"),
@@ -279,11 +279,11 @@ FILES = {"empty": "", "blank": "the\n\ncat\n", "odd": "the\n100%\n", "long": f"t
         ("transformer", ["beam=2", "top_k=3"], "leave out top_k", ""),
         ("bert", ["mode=infill", "prompt=the cat"], "prompt= has no gap to fill", "____"),
         ("bert", ["mode=infill", "prompt=a_d__"], "prompt=: the vocabulary of this run has no '_'", ""),
-        ("bert", [f"prompt={'the cat ' * 9}"], "prompt= has 72 tokens, and this model looks at 25", "shorten"),
-        ("bert", [f"prompt={25 * 'a'}"], "has 25 tokens, and this model looks at 25, those that it writes", "shorten"),
-        ("bert", ["mode=infill", f"prompt={24 * 'a'}__"], "has 26 tokens, and this model looks at 25", "shorten"),
+        ("bert", [f"prompt={'the cat ' * 9}"], "prompt= has 72 tokens, and this model reads 25", "shorten"),
+        ("bert", [f"prompt={25 * 'a'}"], "has 25 tokens, and this model reads 25, those that it writes", "shorten"),
+        ("bert", ["mode=infill", f"prompt={24 * 'a'}__"], "has 26 tokens, and this model reads 25", "shorten"),
         ("bert", ["prompt_file=long.txt"], "line 2 of long.txt has 72 tokens", "data.context="),
-        ("bert", ["prompt=the", "max_tokens=23"], "max_tokens=23: this model looks at 25 tokens", "max_tokens=22"),
+        ("bert", ["prompt=the", "max_tokens=23"], "max_tokens=23: this model reads 25 tokens", "max_tokens=22"),
         ("bert", ["max_tokens=26"], "max_tokens=26: this model writes up to 25", "max_tokens=25"),
         ("bert", ["sampler=gibs"], "sampler=gibs", "gibbs"),
         ("seq2seq", [f"prompt={'the cat ' * 9}"], "74 tokens, its ends included, and this model reads 24", "shorten"),
@@ -312,9 +312,9 @@ def test_wrong_words(
 def test_words_that_change_nothing(make: Make, capsys: pytest.CaptureFixture[str]) -> None:
     make("bert")
     texts("mode=infill", "prompt=a__", "max_tokens=3")
-    assert "max_tokens= changes nothing with mode=infill" in capsys.readouterr().err
+    assert "max_tokens= has no effect with mode=infill" in capsys.readouterr().err
     texts("gap=3")
-    assert "gap= changes nothing with mode=sample" in capsys.readouterr().err
+    assert "gap= has no effect with mode=sample" in capsys.readouterr().err
 
 
 def test_a_prompt_file_for_images(tiny_run: Run, capsys: pytest.CaptureFixture[str]) -> None:

@@ -54,13 +54,13 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("data.root=ok.txt data.tokenizer.vocab_size=100", 2, "cannot hold the 256 bytes"),
         ("data.root=latin.txt", 3, "data.encoding=cp1252"),
         ("data.root=utf16.txt", 3, "data.encoding=utf-16"),
-        ("data.root=broken.jsonl", 3, "line 2 is no JSON"),
+        ("data.root=broken.jsonl", 3, "line 2 is not JSON"),
         ("data.root=body.jsonl", 3, "data.field="),
         ("data.root=ragged.csv", 3, "line 2 has 3 columns, and the first 2"),
         ("data.root=cut.txt.gz", 3, "cannot be read"),
         ("data.root=pictures", 3, "it has 1 x .png"),
         ("data.root=nowhere", 3, "there is nothing at"),
-        ("data.root=null", 2, "data=text needs data.root="),
+        ("data.root=null", 2, "needs data.root="),
     ],
 )
 def test_what_cannot_be_trained_on(words: str, code: int, says: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,8 +10,9 @@ import torch
 from aigc_cli.config.compose import compose
 from aigc_cli.data import open_dataset
 from aigc_cli.modalities.text import TextCodec
+from aigc_cli.models.build import build_model
 from aigc_cli.runs import Run, create_run
-from aigc_cli.training.checkpoint import CheckpointFolder, build_model
+from aigc_cli.training.checkpoint import CheckpointFolder
 
 SMALL = ["model.layers=1", "model.heads=2", "model.width=16"]
 WORDS = ["the", "a", "one", "red", "old", "dog", "cat", "bird", "sees", "hears", "naïve", "of", "moon", "tree"]

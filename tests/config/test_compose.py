@@ -167,11 +167,15 @@ def test_a_top_level_key_that_means_nothing() -> None:
 
 
 def test_recipes_are_the_files_that_nobody_named() -> None:
-    assert recipes(["model=vae"]) == ["recipe/vae_digits", "recipe/vae_digits_adam"]
-    assert recipes(["model=vae", "optimizer=sgd"]) == ["recipe/vae_digits"]
-    assert recipes(["model=dcgan", "data=image_folder"]) == ["paper/dcgan", "paper/dcgan_adam"]
-    assert recipes(["model=vae", "data=multi30k"]) == ["recipe/vae_text_multi30k", "recipe/vae_text_multi30k_adam"]
-    assert recipes(["experiment=debug", "~recipe", "~recipe@_global_"]) == ["experiment/debug"]
+    for words, files in (
+        (["model=vae"], ["recipe/vae_digits", "recipe/vae_digits_adam"]),
+        (["model=vae", "optimizer=sgd"], ["recipe/vae_digits"]),
+        (["model=dcgan", "data=image_folder"], ["paper/dcgan", "paper/dcgan_adam"]),
+        (["model=vae", "data=multi30k"], ["recipe/vae_text_multi30k", "recipe/vae_text_multi30k_adam"]),
+        (["experiment=debug", "~recipe", "~recipe@_global_"], ["experiment/debug"]),
+        (["data=image_folder", "data.root='a,b'"], []),
+    ):
+        assert recipes(words) == tuple(f"{file}.yaml" for file in files)
 
 
 # a model's name stands for the variant of it that serves the data

@@ -67,7 +67,7 @@ def test_check_builds_the_dataclass() -> None:
         ({"inner": {"lr": "1"}}, "part.inner.lr=1 is not allowed", "part.inner.lr must be a number"),
         ({"inner": {"lr": float("nan")}}, "part.inner.lr=NaN is not allowed", "must be a finite number"),
         ({"inner": {"lr": float("inf")}}, "part.inner.lr=Infinity is not allowed", "must be a finite number"),
-        ({"inner": 3}, "part.inner=3 is not a section of keys", "give its keys one by one: part.inner.lr="),
+        ({"inner": 3}, "part.inner=3: part.inner is a section, not a value", "part.inner.lr="),
         ({"sizes": [1]}, "part.sizes has too few values", "part.sizes=[a,b]"),
         ({"sizes": [1, "x"]}, "part.sizes.1=x is not allowed", "a whole number"),
         ({"loss": "wgan"}, "part: loss=wgan needs inner.lr", ""),
@@ -112,7 +112,7 @@ def test_saved_and_loaded_again(tmp_path: Path) -> None:
     ("text", "reason"),
     [
         ("a: [1", "cannot be read: line"),
-        ("- 1\n", "holds no configuration"),
+        ("- 1\n", "is not a configuration"),
         ("a: {b: [{_target_: os.system}]}", "names code to run, at a.b.0._target_"),
         ("a: !!python/object/apply:os.system [ls]", "cannot be read"),
         ("a: ${b}", "is not resolved"),

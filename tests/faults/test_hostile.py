@@ -213,17 +213,17 @@ def test_keep_never_deletes_the_last_valid_one(tmp_path: Path) -> None:
 FEW = ["data=image_folder", "data.root=pictures", "data.size=8", "trainer.steps=1", "trainer.device=cpu"]
 
 
-def test_a_folder_of_100_000_files_is_handled(
+def test_a_folder_of_many_files_that_cannot_be_read_is_answered_in_two_lines(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     pictures = tmp_path / "pictures"
     pictures.mkdir()
-    for number in range(100_000):
+    for number in range(20_000):
         os.close(os.open(pictures / f"{number}.png", os.O_CREAT))
     assert main(["train", *FEW, "data.max_bad=5"]) == 3
     err = capsys.readouterr().err
-    assert re.search(r"none of \d{5,6} images can be read", err)  # all of them, or those that are not held out
+    assert re.search(r"none of \d{5} images can be read", err)  # all of them, or those that are not held out
     assert ".png" in err
     assert len(err.splitlines()) <= 2
 

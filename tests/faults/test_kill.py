@@ -6,6 +6,7 @@ import json
 import random
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from children import Child, hashes, resume, steps, train
@@ -34,16 +35,16 @@ def _kill(child: Child, run: Path, moments: random.Random) -> bool:
 
 
 @each_family()
-def test_a_killed_run_ends_where_the_uninterrupted_one_ends(family: str, tmp_path: Path, kills: int) -> None:
-    words = words_of(family, tmp_path)
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    train(whole, *words)
+def test_a_killed_run_ends_where_the_uninterrupted_one_ends(
+    family: str, tmp_path: Path, kills: int, whole: Callable[[str], Path]
+) -> None:
+    killed = tmp_path / "killed"
     seed = time.time_ns()
-    struck = kill_at_random(killed, words, kills, random.Random(seed))
+    struck = kill_at_random(killed, words_of(family, tmp_path), kills, random.Random(seed))
     assert struck, "no kill came before the end"
-    assert set(hashes(whole)) == {"model.safetensors", "ema.safetensors", "optimizer.safetensors"}
-    assert hashes(killed) == hashes(whole), f"seed {seed}, {struck} kills"
-    assert _figures(killed) == _figures(whole)
+    assert set(hashes(killed)) == {"model.safetensors", "ema.safetensors", "optimizer.safetensors"}
+    assert hashes(killed) == hashes(whole(family)), f"seed {seed}, {struck} kills"
+    assert _figures(killed) == _figures(whole(family))
 
 
 def _figures(run: Path) -> list[dict[str, float]]:
@@ -52,17 +53,15 @@ def _figures(run: Path) -> list[dict[str, float]]:
     return [{key: value for key, value in row.items() if "second" not in key} for row in rows]
 
 
-def test_the_last_row_may_be_torn(tmp_path: Path) -> None:
-    words = words_of("vae", tmp_path)
-    whole, torn = tmp_path / "whole", tmp_path / "torn"
-    train(whole, *words)
-    train(torn, *words, "trainer.steps=31")
+def test_the_last_row_may_be_torn(tmp_path: Path, whole: Callable[[str], Path]) -> None:
+    torn = tmp_path / "torn"
+    train(torn, *words_of("vae", tmp_path), "trainer.steps=31")
     log = torn / "metrics.jsonl"
     log.write_bytes(log.read_bytes() + b'{"step": 35, "main/lo')
     config = torn / "config.yaml"
     config.write_text(config.read_text().replace("steps: 31", f"steps: {STEPS}"))
     resume(torn)
-    assert _figures(torn)[-5:] == _figures(whole)[-5:]
+    assert _figures(torn)[-5:] == _figures(whole("vae"))[-5:]
     assert all(json.loads(line) for line in log.read_text().splitlines())
 
 

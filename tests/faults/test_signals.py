@@ -6,10 +6,11 @@ import functools
 import os
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from children import Child, hashes, resume, steps, train
+from children import Child, hashes, resume, steps
 from families import each_family, words_of
 
 from aigc_cli.runs import Run
@@ -20,10 +21,11 @@ ENDLESS = "trainer.steps=100000"
 
 
 @each_family()
-def test_sigterm_ends_the_step_saves_and_goes_on_bit_for_bit(family: str, tmp_path: Path) -> None:
+def test_sigterm_ends_the_step_saves_and_resumes_bit_for_bit(
+    family: str, tmp_path: Path, whole: Callable[[str], Path]
+) -> None:
     words = [*words_of(family, tmp_path), "trainer.checkpoint_every=1000"]
-    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
-    train(whole, *words)
+    stopped = tmp_path / "stopped"
     child = Child(["train", "run_dir=stopped", *words], tmp_path, functools.partial(_signal_at, signal.SIGTERM, 23))
     assert child.wait() == 143
     assert "stopped at step 24 of 60, saved in" in child.said
@@ -31,7 +33,7 @@ def test_sigterm_ends_the_step_saves_and_goes_on_bit_for_bit(family: str, tmp_pa
     assert steps(stopped) == [24]
     assert Run(stopped).status() == "stopped"
     resume(stopped)
-    assert hashes(stopped) == hashes(whole)
+    assert hashes(stopped) == hashes(whole(family))
 
 
 def _signal_at(number: int, *at: int) -> None:
@@ -46,14 +48,12 @@ def _signal_at(number: int, *at: int) -> None:
     Trainer.train_step = interrupted  # type: ignore[method-assign]
 
 
-def test_sigusr1_saves_and_goes_on(tmp_path: Path) -> None:
+def test_sigusr1_saves_and_goes_on(tmp_path: Path, whole: Callable[[str], Path]) -> None:
     words = [*words_of("vae", tmp_path), "trainer.checkpoint_every=1000", "trainer.keep=9"]
-    plain, asked = tmp_path / "plain", tmp_path / "asked"
-    train(plain, *words)
     child = Child(["train", "run_dir=asked", *words], tmp_path, functools.partial(_signal_at, signal.SIGUSR1, 10, 20))
     assert child.wait() == 0, child.said
-    assert steps(asked) == [11, 21, 60]
-    assert hashes(asked) == hashes(plain)
+    assert steps(tmp_path / "asked") == [11, 21, 60]
+    assert hashes(tmp_path / "asked") == hashes(whole("vae"))
 
 
 def test_ctrl_c_saves_and_stops(tmp_path: Path) -> None:
@@ -79,14 +79,14 @@ def _ctrl_c_twice_in_a_save(at: int) -> None:
     CheckpointFolder._publish = interrupted  # type: ignore[method-assign]
 
 
-def test_a_second_ctrl_c_stops_at_once_and_harms_nothing_that_is_saved(tmp_path: Path) -> None:
-    words = words_of("gan", tmp_path)
-    whole, run = tmp_path / "whole", tmp_path / "run"
-    train(whole, *words)
+def test_a_second_ctrl_c_stops_at_once_and_harms_nothing_that_is_saved(
+    tmp_path: Path, whole: Callable[[str], Path]
+) -> None:
+    words, run = words_of("gan", tmp_path), tmp_path / "run"
     child = Child(["train", "run_dir=run", *words], tmp_path, functools.partial(_ctrl_c_twice_in_a_save, 21))
     assert child.wait() == 130
     assert steps(run) == [7, 14]
     assert [path.name for path in run.glob("checkpoints/.tmp*")] == [".tmp-step-21"]
     resume(run)
     assert not list(run.glob("checkpoints/.tmp*"))
-    assert hashes(run) == hashes(whole)
+    assert hashes(run) == hashes(whole("gan"))

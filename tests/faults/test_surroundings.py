@@ -5,10 +5,11 @@ from __future__ import annotations
 import functools
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from children import aigc, hashes, needs_proc, resume, steps, train, without_memory
+from children import aigc, hashes, needs_proc, resume, steps, without_memory
 from families import words_of
 
 from aigc_cli.runs import find_run
@@ -35,14 +36,15 @@ def elsewhere() -> None:
 
 
 @pytest.mark.parametrize("before", [clock_jumps_back, elsewhere])
-def test_a_run_and_its_resumption_are_the_same_anywhere(tmp_path: Path, before: object) -> None:
+def test_a_run_and_its_resumption_are_the_same_anywhere(
+    tmp_path: Path, before: Callable[[], object], whole: Callable[[str], Path]
+) -> None:
     words = words_of("vae", tmp_path)
-    train(tmp_path / "whole", *words)
-    code, said = aigc("train", "run_dir=run", *words, "trainer.steps=30", folder=tmp_path, before=before)  # type: ignore[arg-type]
+    code, said = aigc("train", "run_dir=run", *words, "trainer.steps=30", folder=tmp_path, before=before)
     assert code == 0, said
-    code, said = aigc("train", "--resume", "run", "trainer.steps=60", folder=tmp_path, before=before)  # type: ignore[arg-type]
+    code, said = aigc("train", "--resume", "run", "trainer.steps=60", folder=tmp_path, before=before)
     assert code == 0, said
-    assert hashes(tmp_path / "run") == hashes(tmp_path / "whole")
+    assert hashes(tmp_path / "run") == hashes(whole("vae"))
 
 
 def test_the_newest_run_is_the_newest_whatever_the_clock_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -93,7 +95,7 @@ def test_an_automatic_batch_shrinks_until_it_fits_the_memory(tmp_path: Path) -> 
         before=functools.partial(without_memory, 300 << 20),  # 16384 take 560 MB, 8192 340, and 4096 240
     )  # fmt: skip
     assert code == 0, said
-    assert "out of memory with trainer.batch_size=16384; going on with trainer.batch_size=8192" in said
+    assert "out of memory with trainer.batch_size=16384; continuing with trainer.batch_size=8192" in said
     assert steps(tmp_path / "run") == [2]
     trainer = find_run(str(tmp_path / "run")).config["trainer"]
     assert trainer["batch_size"] * trainer["accumulate"] == 16384

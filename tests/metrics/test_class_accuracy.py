@@ -10,10 +10,12 @@ from torch import Tensor
 from aigc_cli.data.images import ImageDataset
 from aigc_cli.errors import ConfigError
 from aigc_cli.metrics.class_accuracy import ClassAccuracy, ClassAccuracyConfig
-from aigc_cli.metrics.evaluation import Evaluator
+from aigc_cli.metrics.evaluation import Evaluation
 from aigc_cli.metrics.extractors.base import Sources
-from aigc_cli.metrics.images import DatasetImages, GeneratedImages
-from aigc_cli.metrics.result import Result
+from aigc_cli.metrics.items import DatasetItems, SampledItems
+from aigc_cli.metrics.record import Record
+from aigc_cli.metrics.views import Views
+from aigc_cli.modalities.base import Batch, DataSpec
 
 METRIC = {"class_accuracy": {"name": "class_accuracy", "extractor": "pixels"}}
 NAMES = ("a", "b", "c", "d")
@@ -26,29 +28,27 @@ def brightest(classes: list[int]) -> Tensor:
     return content
 
 
-def real(classes: list[int], labels: list[int] | None) -> DatasetImages:
+def real(classes: list[int], labels: list[int] | None) -> DatasetItems:
     held = None if labels is None else torch.tensor(labels)
-    return DatasetImages(ImageDataset(brightest(classes), held, NAMES if labels else ()), "test", "rows")
+    return DatasetItems(ImageDataset(brightest(classes), held, NAMES if labels else ()), "test", "rows")
 
 
-def generated(classes: list[int], labels: list[int] | None) -> GeneratedImages:
-    def stream(batch_size: int) -> Iterator[Tensor]:
-        yield from brightest(classes).split(3)
+def generated(classes: list[int], labels: list[int] | None) -> SampledItems:
+    def stream() -> Iterator[Batch]:
+        yield Batch(brightest(classes), None if labels is None else torch.tensor(labels))
 
-    asked = None if labels is None else torch.tensor(labels)
-    return GeneratedImages(stream, len(classes), (1, 4, 4), labels=lambda: asked)
+    return SampledItems(stream, len(classes), DataSpec("image", (1, 4, 4), NAMES if labels else ()))
 
 
-def evaluated(fake: GeneratedImages, held_out: DatasetImages) -> Result:
-    (result,) = Evaluator(METRIC, Sources(), real([0, 1], [0, 1]), held_out, batch_size=2).evaluate(fake)
+def evaluated(fake: SampledItems, held_out: DatasetItems) -> Record:
+    (result,) = Evaluation(METRIC, Views(Sources(), 2), real([0, 1], [0, 1]), held_out).of(fake)
     return result
 
 
 def test_it_is_the_share_of_right_ones_over_all_and_in_the_worst_class() -> None:
     metric = ClassAccuracy(ClassAccuracyConfig(name="class_accuracy", extractor="pixels"), 4)
-    metric.update(torch.eye(4)[[0, 0, 1, 3]], torch.tensor([0, 0, 1, 1]), False)
-    metric.update(torch.eye(4)[[3]], torch.tensor([3]), False)
-    metric.update(torch.eye(4)[[0]], torch.tensor([3]), True)  # real images are not judged
+    metric.update("fake", torch.eye(4)[[0, 0, 1, 3]], torch.tensor([0, 0, 1, 1]))
+    metric.update("fake", torch.eye(4)[[3]], torch.tensor([3]))
     figures = {name: float(value) for name, value in metric.compute().items()}
     assert figures == {"class_accuracy": pytest.approx(4 / 5), "worst_class_accuracy": pytest.approx(1 / 2)}
 
@@ -57,25 +57,25 @@ def test_it_is_the_share_of_right_ones_over_all_and_in_the_worst_class() -> None
 def test_samples_are_held_against_what_was_asked_and_held_out_images_against_their_labels() -> None:
     result = evaluated(generated([0, 1, 2, 3, 0], [0, 1, 2, 3, 1]), real([0, 1, 1], [0, 1, 2]))
     assert result.generated.figures == {"class_accuracy": pytest.approx(4 / 5), "worst_class_accuracy": 0.5}
-    assert result.at_floor_n is not None
-    assert result.at_floor_n.figures["class_accuracy"] == 1
-    assert result.floor is not None
-    assert result.floor.figures["class_accuracy"] == pytest.approx(2 / 3)
+    assert result.at_baseline_n is not None
+    assert result.at_baseline_n.figures["class_accuracy"] == 1
+    assert result.baseline is not None
+    assert result.baseline.figures["class_accuracy"] == pytest.approx(2 / 3)
 
 
 @pytest.mark.usefixtures("pixels")
 def test_images_without_classes_are_neither_right_nor_wrong() -> None:
     with pytest.raises(ConfigError, match="no class that could be right"):
         evaluated(generated([0, 1], None), real([0, 1], [0, 1]))
-    assert evaluated(generated([0, 1], [0, 1]), real([0, 1], None)).floor is None
+    assert evaluated(generated([0, 1], [0, 1]), real([0, 1], None)).baseline is None
 
 
 def test_labels_follow_the_images(blobs: Callable[..., ImageDataset], monkeypatch: pytest.MonkeyPatch) -> None:
     dataset = blobs(12)
-    some: Any = DatasetImages(dataset, "test", "blobs", 5)
-    wanted = [row % 2 for row in some.rows()]
-    assert some.labels().tolist() == wanted
+    some: Any = DatasetItems(dataset, "test", "blobs", 5)
+    wanted = [row % 2 for row in some.rows]
+    assert torch.cat([batch.labels for batch in some.batches(2)]).tolist() == wanted
     whole = dataset.resident()
     monkeypatch.setattr(dataset, "resident", lambda: None)
     monkeypatch.setattr(dataset, "read", lambda row: (whole.content[row], int(whole.labels[row])))  # type: ignore
-    assert some.labels().tolist() == wanted
+    assert torch.cat([batch.labels for batch in some.batches(2)]).tolist() == wanted

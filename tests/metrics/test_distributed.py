@@ -14,6 +14,8 @@ from aigc_cli import registry
 from aigc_cli.config.compose import compose
 from aigc_cli.config.schema import check
 from aigc_cli.metrics import reconstruction
+from aigc_cli.metrics.extractors.base import FeatureStatistics
+from aigc_cli.metrics.infill import Fills, Infill
 
 RANK = """
 import importlib.util, json, sys, warnings
@@ -27,6 +29,7 @@ print(json.dumps(shared.figures((slice(0, 33), slice(33, None))[rank])))
 torch.distributed.destroy_process_group()
 """
 WIDTH = 6
+BATCH = 80
 SMALL = ("metric.kid.subset_size=20", "metric.kd.subset_size=20", "metric.fd_infinity.points=4", "metric.copied.run=4")
 
 
@@ -36,44 +39,41 @@ def kept(name: str, values: dict[str, Any], share: slice) -> dict[str, float]:
     config = check("", component.config, values)
     rng = np.random.default_rng(0)
     kind: Any = component.build
-    if hasattr(kind, "layers"):
-        metric = kind(config, WIDTH)
-        for side, shift in (("real", 0), ("held", 0), ("fake", 1)):
-            rows = torch.from_numpy(rng.normal(shift, 1, (80, WIDTH))).float()
-            images = torch.from_numpy(rng.integers(0, 256, (80, 1, 4, 4), dtype=np.uint8))
-            if side == "held" and not kind.needs_held_out:
-                continue
-            own = {"pixels": images, "labels": torch.from_numpy(rng.integers(0, WIDTH, 80))}
-            layers = [own.get(layer, rows) for layer in kind.layers]
-            for batch in zip(*(layer[share].split(10) for layer in layers), strict=True):
-                if side == "held":
-                    metric.hold_out(*batch)
-                else:
-                    metric.update(*batch, real=side == "real")
-    elif name == "likelihood":
-        metric = kind(config)
-        for batch in torch.from_numpy(rng.normal(3, 1, 80))[share].split(10):
-            metric.update({"nelbo": batch, "bits_per_dim": batch / 7, "kl": batch * 2})
-    elif name == "active_units":
-        metric = kind(config)
-        for batch in torch.from_numpy(rng.normal(3, [0.05, 0.09, 0.11, 1], (80, 4)))[share].split(10):
-            metric.update(batch)
-    elif name == "infill":
-        metric = kind(config)
-        guesses, tokens = torch.from_numpy(rng.integers(0, 3, (2, 80, 9)))
-        gaps = torch.from_numpy(rng.random((80, 9)) < 0.5)
-        for figure in kind.shares:
-            metric.update(figure, guesses[share], tokens[share], gaps[share])
-    elif issubclass(kind, reconstruction.PairMetric):
-        metric = kind(config)
-        images, made = torch.from_numpy(rng.integers(0, 256, (2, 80, 1, 32, 32), dtype=np.uint8))
-        for pair in zip(images[share].split(10), made[share].split(10), strict=True):
-            metric.update(*pair)
-    else:
-        metric = kind(config)
-        lines = [" ".join(rng.choice(list("abcde"), 8)) for _ in range(160)]
-        metric.update(lines[:80][share], lines[80:][share])
+    metric = kind(config, WIDTH)
+    for stream, views in kind.takes.items():
+        times = 2 if stream == "pairs" else 1
+        seen = [part_of(seen_as(view, rng), share) for view in views for _ in range(times)]
+        metric.update(stream, *seen)
+    if torch.distributed.is_initialized():
+        metric.sync()
     return {f"{name}.{figure}": float(value) for figure, value in metric.compute().items()}
+
+
+def seen_as(view: str, rng: np.random.Generator) -> Any:
+    """A batch of what a metric sees."""
+    rows = torch.from_numpy(rng.normal(3, [0.05, 0.09, 0.11, 1, 2, 3], (BATCH, WIDTH))).float()
+    images = torch.from_numpy(rng.integers(0, 256, (BATCH, 1, 32, 32), dtype=np.uint8))
+    tokens, guesses = torch.from_numpy(rng.integers(0, 3, (2, BATCH, 9)))
+    gaps = dict.fromkeys(Infill.shares, torch.from_numpy(rng.random((BATCH, 9)) < 0.5))
+    views = {
+        "labels": torch.from_numpy(rng.integers(0, WIDTH, BATCH)),
+        "glance": images,
+        "content": images,
+        "text": [" ".join(rng.choice(list("abcde"), 8)) for _ in range(BATCH)],
+        "scores": {"nelbo": rows[:, 0], "bits_per_dim": rows[:, 0] / 7, "kl": rows[:, 1]},
+        "fills": Fills(range(BATCH), tokens, gaps, dict.fromkeys(gaps, guesses), "anything"),
+    }
+    return views.get(view, rows) if view != "moments" else ("moments", rows)
+
+
+def part_of(seen: Any, share: slice) -> Any:
+    """The rows of a batch that a process sees."""
+    if isinstance(seen, Fills):
+        gaps, guesses = ({name: each[share] for name, each in some.items()} for some in (seen.gaps, seen.guesses))
+        return Fills(seen.rows[share], seen.tokens[share], gaps, guesses, seen.fills_from)
+    if isinstance(seen, tuple):
+        return FeatureStatistics.of(seen[1][share])
+    return {name: each[share] for name, each in seen.items()} if isinstance(seen, dict) else seen[share]
 
 
 class Perceptual(torch.nn.Module):

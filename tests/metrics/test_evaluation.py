@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from aigc_cli.data.images import ImageDataset
-from aigc_cli.data.open import Splits
 from aigc_cli.errors import ConfigError, DataError
 from aigc_cli.metrics import evaluation
-from aigc_cli.metrics.evaluation import Evaluator
-from aigc_cli.metrics.extraction import Extraction, Key
-from aigc_cli.metrics.extractors.base import Extractor, Sources
-from aigc_cli.metrics.images import DatasetImages, GeneratedImages
+from aigc_cli.metrics.evaluation import Evaluation
+from aigc_cli.metrics.extractors.base import Sources
+from aigc_cli.metrics.items import DatasetItems, SampledItems
+from aigc_cli.metrics.views import Views
+from aigc_cli.modalities.base import Batch, DataSpec
 from aigc_cli.modalities.image_files import open_images
 
 FD = {"name": "fd", "extractor": "pixels"}
@@ -34,191 +34,125 @@ def cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     return tmp_path
 
 
-def side(content: Tensor, split: str = "train") -> DatasetImages:
-    return DatasetImages(ImageDataset(content, None), split, "noise")
+def side(content: Tensor, split: str = "train") -> DatasetItems:
+    return DatasetItems(ImageDataset(content, None), split, "noise")
 
 
-def generated(content: Tensor) -> GeneratedImages:
-    def stream(batch_size: int) -> Iterator[Tensor]:
-        yield from content.split(batch_size)
+def generated(content: Tensor) -> SampledItems:
+    def stream() -> Iterator[Batch]:
+        yield from map(Batch, content.split(16))
 
-    return GeneratedImages(stream, len(content), tuple(content.shape[1:]))
+    return SampledItems(stream, len(content), DataSpec("image", tuple(content.shape[1:])))
+
+
+def ready(metrics: dict[str, Any], *sides: DatasetItems | None, size: int | None = None) -> Evaluation:
+    return Evaluation(metrics, Views(Sources(), size), *sides)
 
 
 def test_the_same_images_are_at_the_end_of_the_scale(images: Make) -> None:
     content = images(50)
-    results = Evaluator(ALL, Sources(), side(content), batch_size=16).evaluate(generated(content))
+    results = ready(ALL, side(content), size=16).of(generated(content))
     fd, prdc, inception = results
     assert fd.labelled() == {"fd[pixels]": pytest.approx(0, abs=1e-12)}
     assert prdc.generated.figures["precision"] == 1
     assert (fd.n_real, fd.generated.n) == (50, 50)
     assert inception.n_real == 0
-    assert fd.floor is None
+    assert fd.baseline is None
 
 
 def test_sizes_matter_where_sides_are_compared(images: Make) -> None:
     fake, larger = images(20), torch.zeros(30, 3, 16, 16, dtype=torch.uint8)
-    (alone,) = Evaluator({"is": IS}, Sources(), None).evaluate(generated(fake))
-    (beside,) = Evaluator({"is": IS}, Sources(), side(larger)).evaluate(generated(fake))
+    (alone,) = ready({"is": IS}).of(generated(fake))
+    (beside,) = ready({"is": IS}, side(larger)).of(generated(fake))
     assert alone.generated == beside.generated
     with pytest.raises(DataError, match="16x16"):
-        Evaluator({"fd": FD}, Sources(), side(larger)).evaluate(generated(fake))
+        ready({"fd": FD}, side(larger)).of(generated(fake))
     with pytest.raises(ConfigError, match="real="):
-        Evaluator({"fd": FD}, Sources(), None)
-
-
-TF32: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn)
-
-
-@pytest.fixture(params=[True, False])
-def allowed(request: pytest.FixtureRequest) -> Iterator[bool]:
-    """Whether TF32 is, for the time of a test."""
-    before = [backend.allow_tf32 for backend in TF32]
-    for backend in TF32:
-        backend.allow_tf32 = request.param
-    yield request.param
-    for backend, value in zip(TF32, before, strict=True):
-        backend.allow_tf32 = value
-
-
-def test_features_are_computed_without_tf32(images: Make, allowed: bool) -> None:
-    seen = []
-
-    def extract(batch: Tensor) -> dict[str, Tensor]:
-        seen.extend(backend.allow_tf32 for backend in TF32)
-        return {"features": batch.flatten(1).float()}
-
-    extraction = Extraction({"recording": cast(Extractor, extract)}, torch.device("cpu"), 16, "float32")
-    keys = [Key("recording", "features")]
-    assert len(list(extraction.layers(side(images(30)), "real", keys))) == 2
-    next(part := extraction.layers(side(images(30)), "real", keys))
-    part.close()
-    assert seen == [False] * 6
-    assert [backend.allow_tf32 for backend in TF32] == [allowed] * 2
+        ready({"fd": FD})
 
 
 def test_batches_do_not_matter(images: Make) -> None:
     real, fake = images(50), images(41, seed=1, low=60)
     a, b = (
-        Evaluator(ALL, Sources(), side(real), side(images(20, seed=2), "test"), batch_size=size).evaluate(
-            generated(fake)
-        )
-        for size in (7, 100)
+        ready(ALL, side(real), side(images(20, seed=2), "test"), size=size).of(generated(fake)) for size in (7, 100)
     )
     for x, y in zip(a, b, strict=True):
-        for score in ("generated", "floor", "at_floor_n"):
+        for score in ("generated", "baseline", "at_baseline_n"):
             assert getattr(x, score).figures == pytest.approx(getattr(y, score).figures, abs=1e-9)
 
 
 def test_the_floor_is_held_out_images_in_the_place_of_generated_ones(images: Make) -> None:
     real, held_out, fake = images(60), images(20, seed=2), images(60, seed=1, low=90)
-    result = Evaluator({"fd": FD}, Sources(), side(real), side(held_out, "test")).evaluate(generated(fake))[0]
-    as_fake = Evaluator({"fd": FD}, Sources(), side(real)).evaluate(generated(held_out))[0]
-    first = Evaluator({"fd": FD}, Sources(), side(real)).evaluate(generated(fake[:20]))[0]
-    assert result.floor is not None
-    assert result.at_floor_n is not None
-    assert result.floor.n == result.at_floor_n.n == 20
-    assert result.floor.figures == pytest.approx(as_fake.generated.figures, abs=1e-12)
-    assert result.at_floor_n.figures == pytest.approx(first.generated.figures, abs=1e-12)
-    assert result.floor.figures["fd"] < result.generated.figures["fd"]
+    result = ready({"fd": FD}, side(real), side(held_out, "test")).of(generated(fake))[0]
+    as_fake = ready({"fd": FD}, side(real)).of(generated(held_out))[0]
+    first = ready({"fd": FD}, side(real)).of(generated(fake[:20]))[0]
+    assert result.baseline is not None
+    assert result.at_baseline_n is not None
+    assert result.baseline.n == result.at_baseline_n.n == 20
+    assert result.baseline.figures == pytest.approx(as_fake.generated.figures, abs=1e-12)
+    assert result.at_baseline_n.figures == pytest.approx(first.generated.figures, abs=1e-12)
+    assert result.baseline.figures["fd"] < result.generated.figures["fd"]
 
 
 def test_an_equal_number_needs_no_third_figure(images: Make) -> None:
     held_out = side(images(20, seed=2), "test")
-    result = Evaluator({"fd": FD}, Sources(), side(images(60)), held_out).evaluate(generated(images(20, seed=3)))[0]
-    assert result.at_floor_n is None
+    result = ready({"fd": FD}, side(images(60)), held_out).of(generated(images(20, seed=3)))[0]
+    assert result.at_baseline_n is None
 
 
 def test_too_few_held_out_images_cost_only_the_floor(images: Make, capsys: pytest.CaptureFixture[str]) -> None:
-    evaluator = Evaluator({"prdc": PRDC}, Sources(), side(images(60)), side(images(3, seed=2), "test"))
-    assert "no floor for prdc" in capsys.readouterr().err
-    result = evaluator.evaluate(generated(images(20, seed=3)))[0]
-    assert result.floor is None
-    assert result.at_floor_n is None
-
-
-def test_features_of_real_images_are_computed_once(images: Make, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real, fake = images(30), images(30, seed=1)
-    first = Evaluator(ALL, Sources(), side(real)).evaluate(generated(fake))
-    (kept,) = (cache / "features").iterdir()
-    seen = []
-    original = DatasetImages.batches
-    monkeypatch.setattr(DatasetImages, "batches", lambda self, size: seen.append(size) or original(self, size))
-    second = Evaluator(ALL, Sources(), side(real)).evaluate(generated(fake))
-    assert not seen
-    assert [result.generated for result in first] == [result.generated for result in second]
-    kept.write_bytes(kept.read_bytes()[:100])  # as a kill or a full disk might leave it
-    third = Evaluator(ALL, Sources(), side(real)).evaluate(generated(fake))
-    assert seen
-    assert [result.generated for result in first] == [result.generated for result in third]
-
-
-def test_other_weights_do_not_share_features(images: Make, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    Evaluator({"fd": FD}, Sources(), side(images(30)))
-    extractor = evaluation.build_extractor("pixels", Sources())
-    monkeypatch.setattr(type(extractor), "checksum", "1" * 64)
-    Evaluator({"fd": FD}, Sources(), side(images(30)))
-    assert len(list((cache / "features").iterdir())) == 2
+    evaluator = ready({"prdc": PRDC}, side(images(60)), side(images(3, seed=2), "test"))
+    assert "no baseline for prdc" in capsys.readouterr().err
+    result = evaluator.of(generated(images(20, seed=3)))[0]
+    assert result.baseline is None
+    assert result.at_baseline_n is None
 
 
 def test_an_evaluator_serves_many_times(images: Make) -> None:
-    evaluator = Evaluator(ALL, Sources(), side(images(30)), side(images(10, seed=5), "test"))
-    first = evaluator.evaluate(generated(images(20, seed=1)))
-    evaluator.evaluate(generated(images(20, seed=2)))
-    again = evaluator.evaluate(generated(images(20, seed=1)))
+    evaluator = ready(ALL, side(images(30)), side(images(10, seed=5), "test"))
+    first = evaluator.of(generated(images(20, seed=1)))
+    evaluator.of(generated(images(20, seed=2)))
+    again = evaluator.of(generated(images(20, seed=1)))
     assert [result.generated for result in first] == [result.generated for result in again]
 
 
 def test_sample_sets_share_the_features_of_the_reference(images: Make) -> None:
-    evaluator = Evaluator({"prdc": PRDC}, Sources(), side(images(30)))
+    evaluator = ready({"prdc": PRDC}, side(images(30)))
     (copied,) = evaluation._fresh(evaluator._primed).values()
     primed = evaluator._primed["prdc"]
     assert copied.real[0] is primed.real[0]
-    copied.update(torch.zeros(2, 16), real=False)
+    copied.update("fake", torch.zeros(2, 16))
     assert (len(primed.fake), len(copied.fake)) == (0, 1)
 
 
 def test_features_that_are_not_finite_give_no_number(images: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    evaluator = Evaluator({"fd": FD}, Sources(), side(images(30)))
+    evaluator = ready({"fd": FD}, side(images(30)))
     broken = {"features": torch.full((30, 16), float("nan"))}
-    monkeypatch.setattr(type(evaluator._extractors["pixels"]), "__call__", lambda self, batch: broken)
+    monkeypatch.setattr(type(evaluator._extractor("fd")), "__call__", lambda self, batch: broken)
     with pytest.raises(DataError, match="NaN or infinite"):
-        evaluator.evaluate(generated(images(30)))
+        evaluator.of(generated(images(30)))
 
 
 def test_images_of_another_size_give_no_number(images: Make) -> None:
-    evaluator = Evaluator({"fd": FD}, Sources(), side(images(30)))
+    evaluator = ready({"fd": FD}, side(images(30)))
     with pytest.raises(DataError, match="1x8x8"):
-        evaluator.evaluate(generated(images(30, (1, 8, 8))))
+        evaluator.of(generated(images(30, (1, 8, 8))))
 
 
 @pytest.mark.parametrize("n", [0, 1])
 def test_too_few_images_give_no_number(images: Make, n: int) -> None:
-    evaluator = Evaluator({"fd": FD}, Sources(), side(images(30)))
+    evaluator = ready({"fd": FD}, side(images(30)))
     with pytest.raises(DataError, match="too few"):
-        evaluator.evaluate(generated(images(n)))
+        evaluator.of(generated(images(n)))
 
 
 def test_wrong_names_and_keys_are_named(images: Make) -> None:
     with pytest.raises(ConfigError, match="no metric named 'fdi'"):
-        Evaluator({"fdi": FD}, Sources(), side(images(30)))
+        ready({"fdi": FD}, side(images(30)))
     with pytest.raises(ConfigError, match="no extractor named 'pixel'"):
-        Evaluator({"fd": {**FD, "extractor": "pixel"}}, Sources(), side(images(30)))
+        ready({"fd": {**FD, "extractor": "pixel"}}, side(images(30)))
     with pytest.raises(ConfigError, match=r"metric\.prdc\.k=0"):
-        Evaluator({"prdc": {**PRDC, "k": 0}}, Sources(), side(images(30)))
-
-
-def test_figures_while_a_model_trains(images: Make) -> None:
-    from aigc_cli.metrics.validation import validator
-
-    def stream(batch_size: int) -> Iterator[Tensor]:
-        yield from images(40, (1, 16, 16), seed=1).split(batch_size)
-
-    digits = {"name": "digits", "size": 16, "flip": False, "val_fraction": 0.1, "test_fraction": 0.2}
-    measure = validator({"fd": FD}, Splits.of_config(digits), stream, 40, device=torch.device("cpu"))
-    figures = measure()
-    assert set(figures) == {"fd[pixels]"}
-    assert figures == measure()
+        ready({"prdc": {**PRDC, "k": 0}}, side(images(30)))
 
 
 def test_fewer_images_of_files_beside_the_floor_are_of_all_kinds(images: Make, tmp_path: Path) -> None:
@@ -227,7 +161,7 @@ def test_fewer_images_of_files_beside_the_floor_are_of_all_kinds(images: Make, t
         kinds[10 * kind : 10 * kind + 10, 4 * kind : 4 * kind + 4] = 255
     np.savez(tmp_path / "a.npz", kinds.reshape(40, 4, 4).numpy())
     vendi = {"vendi": {"name": "vendi", "extractor": "pixels"}}
-    (result,) = Evaluator(vendi, Sources(), None, side(images(10))).evaluate(open_images(tmp_path / "a.npz"))
+    (result,) = ready(vendi, None, side(images(10))).of(open_images(tmp_path / "a.npz"))
     assert result.generated.figures["vendi"] == pytest.approx(4)
-    assert result.at_floor_n is not None
-    assert result.at_floor_n.figures["vendi"] > 3
+    assert result.at_baseline_n is not None
+    assert result.at_baseline_n.figures["vendi"] > 3

@@ -6,7 +6,7 @@ import torch
 
 from aigc_cli.errors import DataError
 from aigc_cli.metrics.extractors.base import FeatureStatistics
-from aigc_cli.metrics.frechet import FDConfig, FrechetDistance, frechet_distance
+from aigc_cli.metrics.frechet import FD, FDConfig, FDInfinity, FDInfinityConfig, frechet_distance, intercept
 
 
 def gaussian(mean: np.ndarray, covariance: np.ndarray) -> FeatureStatistics:
@@ -68,24 +68,78 @@ def test_fewer_items_than_dimensions() -> None:
 def test_the_metric_gathers_batches_and_says_when_they_are_few() -> None:
     rng = np.random.default_rng(0)
     real, fake = (torch.from_numpy(rng.normal(shift, 1, (40, 8))).float() for shift in (0, 1))
-    metric = FrechetDistance(FDConfig(name="fd", extractor="pixels"), 8)
+    metric = FD(FDConfig(name="fd", extractor="pixels"), 8)
     for start in range(0, 40, 7):
-        metric.update(real[start : start + 7], True)
-        metric.update(fake[start : start + 7], False)
+        metric.update("real", FeatureStatistics.of(real[start : start + 7]))
+        metric.update("fake", FeatureStatistics.of(fake[start : start + 7]))
     wanted = frechet_distance(FeatureStatistics.of(real), FeatureStatistics.of(fake))
     assert float(metric.compute()["fd"]) == pytest.approx(float(wanted), rel=1e-12)
     assert metric.notes() == []
     metric.reset()
-    metric.update(real[:5], True)
-    metric.update(fake[:5], False)
+    metric.update("real", FeatureStatistics.of(real[:5]))
+    metric.update("fake", FeatureStatistics.of(fake[:5]))
     metric.compute()
     assert "biased" in metric.notes()[0]
 
 
-@pytest.mark.parametrize(("n_real", "n_fake"), [(1, 5), (5, 1), (5, 0)])
-def test_too_few_images_give_no_number(n_real: int, n_fake: int) -> None:
-    metric = FrechetDistance(FDConfig(name="fd", extractor="pixels"), 3)
-    metric.update(torch.rand(n_real, 3), True)
-    metric.update(torch.rand(n_fake, 3), False)
+@pytest.mark.parametrize(("n_real", "n_fake"), [(1, 5), (5, 1)])
+def test_too_few_items_give_no_number(n_real: int, n_fake: int) -> None:
+    metric = FD(FDConfig(name="fd", extractor="pixels"), 3)
+    metric.update("real", FeatureStatistics.of(torch.rand(n_real, 3)))
+    metric.update("fake", FeatureStatistics.of(torch.rand(n_fake, 3)))
     with pytest.raises(DataError, match="too few"):
         metric.compute()
+
+
+# extrapolated
+
+
+D = 24
+
+
+def drawn(n: int, seed: int, scale: float = 1.0) -> torch.Tensor:
+    return torch.from_numpy(np.random.default_rng(seed).normal(0, scale, (n, D))).float()
+
+
+def measured(real: torch.Tensor, fake: torch.Tensor, seed: int = 0) -> float:
+    config = FDInfinityConfig(name="fd_infinity", extractor="x", points=10, smallest=0.2, seed=seed)
+    metric = FDInfinity(config, D)
+    for part in real.split(100):
+        metric.update("real", FeatureStatistics.of(part))
+    for part in fake.split(100):
+        metric.update("fake", part)
+    return float(metric.compute()["fd_infinity"])
+
+
+def test_a_line_through_exact_points_meets_its_intercept() -> None:
+    sizes = np.array([100, 150, 200, 400])
+    assert intercept(sizes, 3.5 + 20 / sizes) == pytest.approx(3.5, abs=1e-12)
+
+
+def test_its_bias_is_a_small_part_of_the_plain_ones() -> None:
+    real, n = drawn(40_000, 0), 400
+    truth = D * (1.3 - 1) ** 2
+    plain, extrapolated = [], []
+    for seed in range(1, 9):
+        fake = drawn(n, seed, 1.3)
+        plain.append(float(frechet_distance(FeatureStatistics.of(real), FeatureStatistics.of(fake))))
+        extrapolated.append(measured(real, fake))
+    assert np.mean(plain) - truth > 0.3
+    assert abs(np.mean(extrapolated) - truth) < 0.25 * (np.mean(plain) - truth)
+
+
+def test_the_same_seed_gives_the_same_score() -> None:
+    real, fake = drawn(500, 0), drawn(300, 1)
+    assert measured(real, fake) == measured(real, fake) != measured(real, fake, seed=1)
+
+
+def test_a_line_needs_items_enough() -> None:
+    with pytest.raises(DataError, match="needs at least 100"):
+        measured(drawn(500, 0), drawn(99, 1))
+
+
+def test_it_says_where_its_line_begins_too_early() -> None:
+    config = FDInfinityConfig(name="fd_infinity", extractor="x", points=10, smallest=0.1, seed=0)
+    metric = FDInfinity(config, D)
+    metric.update("fake", drawn(200, 0))
+    assert "from 20 items on, fewer than the 24 features" in metric.notes()[0]

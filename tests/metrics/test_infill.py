@@ -4,25 +4,26 @@ from typing import Any
 
 import pytest
 import torch
+from toy_metrics import subject_of
 from toy_text import ToyText, documents, windows
 
 from aigc_cli.config.compose import compose
 from aigc_cli.errors import ConfigError
-from aigc_cli.metrics.infill import gaps_of, measure_infill
+from aigc_cli.metrics.evaluation import Evaluation
+from aigc_cli.metrics.infill import gaps_of
 from aigc_cli.metrics.passages import Passages
 from aigc_cli.modalities.tokenizers import PAD
 from aigc_cli.models.base import Model
+from aigc_cli.models.build import build_model
 from aigc_cli.randomness import Noise
-from aigc_cli.training.checkpoint import build_model
 
 DATASET = ToyText(documents(20, 12))
 
 
 def measured(model: Any, dataset: ToyText = DATASET, batch_size: int | None = None, seed: int = 0) -> Any:
-    return measure_infill(
-        model, Passages(dataset, range(len(dataset)), "toy", "val"), dataset, {"name": "infill", "seed": seed},
-        controls=getattr(model, "filling", {}), seed=0, device=torch.device("cpu"), batch_size=batch_size,
-    )  # fmt: skip
+    evaluation = Evaluation({"infill": {"name": "infill", "seed": seed}})
+    (record,) = evaluation.ask(subject_of(model, dataset, batch_size), Passages(dataset, "val", "toy"), 0)
+    return record
 
 
 def built(name: str, dataset: ToyText = DATASET) -> Any:
@@ -53,7 +54,7 @@ def test_gaps_depend_on_the_item_and_the_seed_alone() -> None:
 
 def test_a_perfect_model_finds_all_and_the_commonest_token_finds_its_share(monkeypatch: pytest.MonkeyPatch) -> None:
     model = built("bert")
-    monkeypatch.setattr(type(model), "fill", lambda self, tokens, gaps, noise, **_: tokens)
+    monkeypatch.setattr(type(model), "fill", lambda self, tokens, gaps, noise, controls: tokens)
     result = measured(model)
     assert set(result.generated.figures.values()) == {1.0}
     rates = result.beside["commonest token"].figures
@@ -66,7 +67,7 @@ def test_a_writer_fills_from_the_true_tokens_before() -> None:
     tokens = windows(5, 12)
     gaps = torch.zeros_like(tokens, dtype=torch.bool)
     gaps[:, [3, 4, 9]] = True
-    filled = model.fill(tokens, gaps, None)
+    filled = model.fill(tokens, gaps, None, None)
     assert torch.equal(filled[~gaps], tokens[~gaps])
     for place in (3, 4, 9):
         logits = model.decoder.logits(model.decoder.hidden(tokens[:, :place]))[:, -1]
@@ -79,14 +80,15 @@ def test_a_guesser_sees_no_token_that_it_is_to_guess() -> None:
     gaps = torch.zeros_like(tokens, dtype=torch.bool)
     gaps[:, [3, 4, 9]] = True
     other = torch.where(gaps, tokens.roll(1, 1), tokens)
-    first, second = (model.fill(some, gaps, Noise(0, range(5)), **model.filling) for some in (tokens, other))
+    controls = model.controls(**model.filling)
+    first, second = (model.fill(some, gaps, Noise(0, range(5)), controls) for some in (tokens, other))
     assert torch.equal(first, second)
     assert torch.equal(first[~gaps], tokens[~gaps])
     assert (first < model.mask).all()
 
 
 @pytest.mark.parametrize("name", ["bert", "transformer"])
-def test_batches_do_not_matter_to_masks_or_figures(name: str) -> None:
+def test_batches_do_not_matter_to_masks_or_scores(name: str) -> None:
     model = built(name)
     whole, parts, other = measured(model), measured(model, batch_size=3), measured(model, seed=1)
     assert whole.facts["masks"] == parts.facts["masks"] != other.facts["masks"]
@@ -95,7 +97,7 @@ def test_batches_do_not_matter_to_masks_or_figures(name: str) -> None:
 
 def test_a_model_without_gaps_says_so() -> None:
     class Plain(Model):
-        modalities = ("text",)
+        layouts = frozenset({"tokens"})
 
     with pytest.raises(ConfigError, match="fills no gaps"):
-        measured(Plain(DATASET.spec))
+        subject_of(Plain(DATASET.spec), DATASET).source("infill")

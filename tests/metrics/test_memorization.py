@@ -6,7 +6,6 @@ import torch
 
 from aigc_cli.errors import DataError
 from aigc_cli.metrics.memorization import Memorization, MemorizationConfig, above
-from aigc_cli.metrics.neighbours import nearest
 
 CONFIG = MemorizationConfig(name="memorization", extractor="x", quantile=0.05, pairs=3, memory_mb=1)
 
@@ -17,10 +16,9 @@ def pictures(n: int, seed: int) -> torch.Tensor:
 
 def metric(train: torch.Tensor, held: torch.Tensor, fake: torch.Tensor) -> Memorization:
     built = Memorization(CONFIG, 16)
-    for images, real in ((train, True), (fake, False)):
+    for stream, images in (("real", train), ("fake", fake), ("held_out", held)):
         for part in images.split(50):
-            built.update(part.flatten(1).float() / 255, part, real)
-    built.hold_out(held.flatten(1).float() / 255, held)
+            built.update(stream, part.flatten(1).float() / 255, part)  # type: ignore[arg-type]
     return built
 
 
@@ -71,21 +69,6 @@ def test_the_chance_of_being_below_counts_ties_half() -> None:
     assert above(a, b) == pytest.approx((1 + 1 + 0.5 + 1 + 0.5 + 1) / 6)
 
 
-@pytest.mark.parametrize("memory_mb", [1, 64])
-@pytest.mark.parametrize("offset", [0.0, 1000.0])
-def test_neighbours_are_those_of_brute_force(memory_mb: int, offset: float) -> None:
-    rng = np.random.default_rng(0)
-    x, y = (torch.from_numpy(rng.normal(offset, 1, (n, 5))).float() for n in (1500, 700))
-    distance, index = nearest(x, y, memory_mb)
-    every = torch.cdist(x.double(), y.double())
-    assert torch.equal(index, every.argmin(dim=1))
-    assert torch.allclose(distance, every.min(dim=1).values, atol=1e-9)
-    among, _ = nearest(y[100:], y, memory_mb, own=torch.arange(100, 700))
-    every = torch.cdist(y[100:].double(), y.double())
-    every[torch.arange(600), torch.arange(100, 700)] = torch.inf
-    assert torch.allclose(among, every.min(dim=1).values, atol=1e-9)
-
-
 def test_half_of_the_held_out_images_is_judged_by_the_other() -> None:
     train, held = pictures(300, 0), pictures(201, 1)
     halved = metric(train, held, pictures(0, 2))
@@ -98,7 +81,7 @@ def test_half_of_the_held_out_images_is_judged_by_the_other() -> None:
 def test_without_held_out_images_there_is_no_number() -> None:
     built = Memorization(CONFIG, 16)
     train = pictures(20, 0)
-    built.update(train.flatten(1).float(), train, True)
-    built.update(train.flatten(1).float(), train, False)
+    built.update("real", train.flatten(1).float(), train)
+    built.update("fake", train.flatten(1).float(), train)
     with pytest.raises(DataError, match="held-out"):
         built.compute()

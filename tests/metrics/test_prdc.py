@@ -11,9 +11,9 @@ from aigc_cli.metrics.prdc import PRDC, PRDCConfig
 def measured(real: np.ndarray, fake: np.ndarray, k: int = 5, memory_mb: int = 64, batch: int = 64) -> dict[str, float]:
     metric = PRDC(PRDCConfig(name="prdc", extractor="pixels", k=k, memory_mb=memory_mb), real.shape[1])
     for part in torch.from_numpy(real).split(batch):
-        metric.update(part, True)
+        metric.update("real", part)
     for part in torch.from_numpy(fake).split(batch):
-        metric.update(part, False)
+        metric.update("fake", part)
     return {name: float(value) for name, value in metric.compute().items()}
 
 

@@ -15,7 +15,6 @@ from aigc_cli.metrics.reconstruction import (
     LPIPSConfig,
     Reconstruction,
     ReconstructionConfig,
-    measure_pairs,
 )
 
 
@@ -24,9 +23,10 @@ def images(n: int, seed: int, shape: tuple[int, ...] = (3, 16, 16)) -> torch.Ten
 
 
 def measured(x: torch.Tensor, y: torch.Tensor, batch: int = 4) -> dict[str, float]:
-    metrics = {"reconstruction": Reconstruction(ReconstructionConfig(name="reconstruction"))}
-    pairs = zip(x.split(batch), y.split(batch), strict=True)
-    return measure_pairs(metrics, {"reconstruction": {}}, pairs)[0].generated.figures
+    metric = Reconstruction(ReconstructionConfig(name="reconstruction"))
+    for originals, made in zip(x.split(batch), y.split(batch), strict=True):
+        metric.update("pairs", made, originals)
+    return {name: float(value) for name, value in metric.compute().items()}
 
 
 def test_the_formulas() -> None:
@@ -48,13 +48,6 @@ def test_the_best_end_of_the_scale_is_a_number() -> None:
 def test_small_images_have_no_ssim() -> None:
     x = images(4, 0, (1, 8, 8))
     assert set(measured(x, x)) == {"mse", "psnr"}
-
-
-def test_no_images_give_no_number() -> None:
-    metric = Reconstruction(ReconstructionConfig(name="reconstruction"))
-    metric.update(images(0, 0), images(0, 0))
-    with pytest.raises(DataError, match="no images"):
-        metric.compute()
 
 
 @pytest.fixture
@@ -90,7 +83,7 @@ def test_lpips_is_torchmetrics_own_on_the_same_weights(cache: Path, monkeypatch:
     cache.touch()
     metric = LPIPS(LPIPSConfig(name="lpips"))
     x, y = images(3, 0, (3, 32, 32)), images(3, 1, (3, 32, 32))
-    metric.update(x, y)
+    metric.update("pairs", y, x)
     own = _LPIPS(net="alex", pnet_rand=True)
     for part in (child for child in own.net.children() if isinstance(child, torch.nn.Sequential)):
         for name, layer in part.named_children():
@@ -99,4 +92,4 @@ def test_lpips_is_torchmetrics_own_on_the_same_weights(cache: Path, monkeypatch:
     assert float(metric.compute()["lpips"]) == pytest.approx(float(wanted), rel=1e-6)
     assert float(wanted) > 1e-4
     with pytest.raises(ConfigError, match="32x32"):
-        metric.update(images(2, 0), images(2, 1))
+        metric.update("pairs", images(2, 0), images(2, 1))

@@ -10,12 +10,12 @@ import torch
 from PIL import Image, ImageFile
 
 from aigc_cli.errors import ConfigError, DataError
-from aigc_cli.metrics.images import Images
-from aigc_cli.modalities.image_files import Drawn, alike, open_images
+from aigc_cli.modalities.base import Items
+from aigc_cli.modalities.image_files import open_images
 
 
-def all_of(images: Images, batch_size: int = 3) -> torch.Tensor:
-    batches = list(images.batches(batch_size))
+def all_of(images: Items, batch_size: int = 3) -> torch.Tensor:
+    batches = [batch.content for batch in images.batches(batch_size)]
     assert all(len(batch) <= batch_size for batch in batches)
     assert all(batch.dtype == torch.uint8 for batch in batches)
     return torch.cat(batches)
@@ -32,7 +32,7 @@ def save_npz(path: Path, array: np.ndarray) -> Path:
 def test_npz_layouts(tmp_path: Path, stored: tuple[int, ...], shape: tuple[int, ...]) -> None:
     array = np.random.default_rng(0).integers(0, 256, stored, dtype=np.uint8)
     images = open_images(save_npz(tmp_path / "a.npz", array))
-    assert images.shape == shape
+    assert images.spec.shape == shape
     assert len(images) == 5
     wanted = array[:, None] if array.ndim == 3 else array if stored[1] == 3 else array.transpose(0, 3, 1, 2)
     np.testing.assert_array_equal(all_of(images).numpy(), wanted)
@@ -73,7 +73,7 @@ def test_a_folder_is_read_by_name_without_its_grid(tmp_path: Path) -> None:
     picture(tmp_path / "grid.png", size=(40, 60))
     recorded(tmp_path)
     images = open_images(tmp_path)
-    assert images.shape == (3, 6, 4)
+    assert images.spec.shape == (3, 6, 4)
     assert all_of(images)[:, 0, 0, 0].tolist() == [1, 0, 2, 3]  # a grid that nobody recorded is a picture
 
 
@@ -104,8 +104,8 @@ def test_a_record_from_a_stranger_is_data(tmp_path: Path, known: dict[str, objec
 
 def test_channels_are_those_of_the_reference(tmp_path: Path) -> None:
     picture(tmp_path / "a.png", "L")
-    assert open_images(tmp_path).shape == (1, 6, 4)
-    assert open_images(tmp_path, 3).shape == (3, 6, 4)
+    assert open_images(tmp_path).spec.shape == (1, 6, 4)
+    assert open_images(tmp_path, 3).spec.shape == (3, 6, 4)
 
 
 def test_pictures_of_several_sizes_are_refused(tmp_path: Path) -> None:
@@ -163,7 +163,7 @@ def test_one_picture_with_colour_makes_all_of_a_folder_rgb(tmp_path: Path) -> No
                 mode
             ).save(place)
     found = {path.name: open_images(path) for path in sorted(tmp_path.iterdir())}
-    channels = {name: images.shape[0] for name, images in found.items()}
+    channels = {name: images.spec.shape[0] for name, images in found.items()}
     assert channels == {"first": 3, "last": 3, "palette": 3, "alpha": 3, "grey": 1}
     first, last = (all_of(found[name])[:, :, 0, 0].tolist() for name in ("first", "last"))
     assert first == [[0, 0, 0], [9, 8, 7]] == last[::-1]
@@ -175,7 +175,7 @@ def test_channels_are_decided_without_decoding(tmp_path: Path, monkeypatch: pyte
     decoded = []
     load = ImageFile.ImageFile.load
     monkeypatch.setattr(ImageFile.ImageFile, "load", lambda self: decoded.append(self.filename) or load(self))
-    assert open_images(tmp_path).shape == (1, 6, 4)
+    assert open_images(tmp_path).spec.shape == (1, 6, 4)
     assert set(decoded) == {str(tmp_path / "00.png")}
 
 
@@ -184,14 +184,13 @@ def test_grey_images_are_repeated_beside_images_with_colour(tmp_path: Path) -> N
         save_npz(tmp_path / "a.npz", np.arange(3, dtype=np.uint8)[:, None, None].repeat(2, 1).repeat(2, 2))
     )
     colour = open_images(save_npz(tmp_path / "b.npz", np.zeros((2, 2, 2, 3), np.uint8)))
-    assert alike((grey, None)) == [grey, None]
-    repeated, same, nothing = alike((grey, colour, None))
-    assert (same, nothing) == (colour, None)
-    assert repeated is not None
-    assert repeated.shape == (3, 2, 2)
+    assert grey.like(grey.spec) is grey
+    assert colour.like(grey.spec) is colour
+    repeated = grey.like(colour.spec)
+    assert repeated.spec.shape == (3, 2, 2)
+    assert repeated.take(2).spec.shape == (3, 2, 2)
     assert all_of(repeated, 2)[:, :, 1, 1].tolist() == [[i] * 3 for i in range(3)]
     assert repeated.key != grey.key
-    assert alike((grey,), channels=3)[0].shape == (3, 2, 2)
 
 
 def test_a_part_of_a_folder_is_of_every_class_and_always_the_same(tmp_path: Path) -> None:
@@ -199,11 +198,11 @@ def test_a_part_of_a_folder_is_of_every_class_and_always_the_same(tmp_path: Path
         for i in range(25):
             picture(tmp_path / str(label) / f"{i}.png", "L", value=label)
     images = open_images(tmp_path)
-    drawn = Drawn(images, 40)
+    drawn = images.take(40)
     shares = all_of(drawn, 7)[:, 0, 0, 0].bincount()
     assert shares.shape == (4,)
     assert shares.min() >= 5
-    assert torch.equal(all_of(drawn), all_of(Drawn(open_images(tmp_path), 40)))
-    assert len({images.key, drawn.key, Drawn(images, 41).key}) == 3
+    assert torch.equal(all_of(drawn), all_of(open_images(tmp_path).take(40)))
+    assert len({images.key, drawn.key, images.take(41).key}) == 3
     with pytest.raises(DataError, match="n=101"):
-        Drawn(images, 101)
+        images.take(101)

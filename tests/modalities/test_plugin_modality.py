@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,9 +19,6 @@ from aigc_cli.modalities.base import modality
 PLUGIN = Path(__file__).parents[1] / "plugins" / "signals"
 SMALL = ("trainer.steps=30", "trainer.checkpoint_every=30", "trainer.device=cpu", "data.count=200", "seed=1")
 
-#: Until models take items by their layout, in place of a list of modalities.
-waiting = pytest.mark.xfail(strict=True, reason="models ask for a modality by its name")
-
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
@@ -29,9 +27,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
         patch.syspath_prepend(str(PLUGIN))
-        patch.setattr(registry, "_plugins", dict(registry._plugins))
-        patch.setattr(registry, "_components", dict(registry._components))
         yield root
+    registry._plugins.pop("signals", None)
+    sys.modules.pop("signals", None)
+    for key in [key for key, known in registry._components.items() if known.build.__module__ == "signals"]:
+        del registry._components[key]
     modality.cache_clear()
 
 
@@ -49,9 +49,8 @@ def runs(folder: Path) -> dict[str, str]:
 
 def test_content_comes_back_and_classes_can_be_told(folder: Path) -> None:
     registry.import_plugin("signals")
-    data = open_dataset(
-        {"name": "signals", "count": 40, "length": 32, "val_fraction": 0, "test_fraction": 0.2}, "train"
-    )
+    values = {"name": "signals", "count": 40, "length": 32, "val_fraction": 0, "test_fraction": 0.2}
+    data = open_dataset(values, "train")
     content = data.codec.encode(data.resident().content)  # type: ignore[union-attr]
     assert content.abs().max() <= 1
     assert data.codec.decode(content).equal(data.resident().content)  # type: ignore[union-attr]
@@ -63,7 +62,6 @@ def test_the_plugin_is_short() -> None:
     assert len((PLUGIN / "signals.py").read_text().splitlines()) <= 150
 
 
-@waiting
 @pytest.mark.parametrize("model", ["vae", "gan"])
 def test_a_run_has_previews_and_samples(runs: dict[str, str], model: str) -> None:
     run = Path(runs[model])
@@ -76,7 +74,6 @@ def test_a_run_has_previews_and_samples(runs: dict[str, str], model: str) -> Non
     assert (record["modality"], record["format"], record["overview"]) == ("signal", "npz", ["overview.png"])
 
 
-@waiting
 def test_walks_and_reconstructions(runs: dict[str, str]) -> None:
     aigc("sample", f"run={runs['gan']}", "mode=interpolate", "n=2", "frames=4", "out=walks")
     assert np.load("walks/samples.npz")["samples"].shape == (8, 1, 64)
@@ -86,10 +83,16 @@ def test_walks_and_reconstructions(runs: dict[str, str]) -> None:
     assert set(made["classes"][made["labels"]]) <= {"sine", "square", "triangle", "sawtooth"}
 
 
-@waiting
 def test_evaluation(runs: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
-    aigc("eval", f"run={runs['vae']}", "--metric", "fd,prdc,memorization", "n=64", "--json")
-    told = json.loads(capsys.readouterr().out)
-    assert "signals-cnn" in json.dumps(told)
-    aigc("eval", "compare", runs["vae"], runs["gan"], "--metric", "fd", "n=64")
-    assert "signals" in capsys.readouterr().out
+    aigc("eval", f"run={runs['vae']}", "--metric", "fd,prdc,memorization,likelihood", "n=40", "--json")
+    records = {record["metric"]: record for record in json.loads(capsys.readouterr().out)["results"]}
+    assert set(records) == {"fd", "prdc", "memorization", "likelihood"}
+    assert records["fd"]["extractor"]["name"] == "signals-cnn"
+    assert records["fd"]["floor"]["figures"]["fd"] < records["fd"]["figures"]["fd[signals-cnn]"]
+    aigc("eval", f"run={runs['vae']}", "--metric", "class_accuracy", "mode=reconstruct", "n=30")
+    assert "30 test signals of signals as reconstructed" in capsys.readouterr().out
+    aigc("eval", "compare", f"run={runs['vae']},{runs['gan']}", "--metric", "fd", "n=40", "seeds=2")
+    assert "fd[signals-cnn]" in capsys.readouterr().out
+    aigc("eval", "stats", f"run={runs['vae']}", "metric=fd", "out=signals.npz")
+    aigc("eval", f"run={runs['gan']}", "--metric", "fd", "n=40", "real=signals.npz")
+    assert "items summed up in signals.npz" in capsys.readouterr().out

@@ -3,7 +3,8 @@ from pathlib import Path
 import pytest
 
 from aigc_cli.errors import ConfigError, DataError
-from aigc_cli.modalities.prompts import Prompt, left_open, read_prompts, tokens_of, tokens_with_gaps
+from aigc_cli.modalities.base import modality
+from aigc_cli.modalities.prompts import Prompt, read_prompts, text_with_gaps, tokens_with_gaps
 from aigc_cli.modalities.text import TextCodec
 from aigc_cli.modalities.tokenizers import BOS, EOS, FIRST, BPETokenizer, ByteTokenizer, CharTokenizer
 
@@ -25,9 +26,15 @@ def merged() -> TextCodec:
 
 
 def test_a_prompt_begins_as_items_do() -> None:
-    assert tokens_of(prompt("ab"), chars()) == [5, 6]
-    assert tokens_of(prompt("ab"), chars(BOS)) == [BOS, 5, 6]
+    text = modality("text")
+    assert text.parse("ab", chars()).content.tolist() == [[5, 6]]
+    assert text.parse("ab", chars(BOS)).content.tolist() == [[BOS, 5, 6]]
     assert tokens_with_gaps(prompt("a__"), chars(BOS), MASK) == [BOS, 5, MASK, MASK, EOS]
+
+
+def test_neighbouring_masks_are_one_gap() -> None:
+    assert text_with_gaps([MASK, MASK, 5, 6, MASK, 7], chars(), MASK) == "____ab____c"
+    assert text_with_gaps([5, 6], chars(), MASK) == "ab"
 
 
 @pytest.mark.parametrize(
@@ -57,19 +64,17 @@ def test_one_underscore_is_no_gap() -> None:
 
 def test_complaints_say_where() -> None:
     with pytest.raises(ConfigError, match=r"line 3 of p: the vocabulary of this run has no 'x'"):
-        tokens_of(Prompt("ax", "line 3 of p"), chars())
-    with pytest.raises(ConfigError, match="prompt= is empty"):
-        tokens_of(prompt(""), chars())
+        tokens_with_gaps(Prompt("ax__", "line 3 of p"), chars(), MASK)
 
 
-def test_the_last_token_is_left_open_where_others_begin_with_it() -> None:
+def test_tokens_that_begin_alike_extend_each_other() -> None:
     codec = merged()
     space, a, c = (FIRST + ord(letter) for letter in " ac")
-    assert left_open([a, space], codec) == ([a], [space, FIRST + 256, FIRST + 257])
-    assert left_open([a, FIRST + 256], codec) == ([a], [FIRST + 256, FIRST + 257])
-    assert left_open([a, FIRST + 257], codec) == ([a, FIRST + 257], [])
-    assert left_open([c], codec) == ([c], [])  # a text begins with a token
-    assert left_open([5, 4], chars()) == ([5, 4], [])
+    assert codec.extensions(space) == [space, FIRST + 256, FIRST + 257]
+    assert codec.extensions(FIRST + 256) == [FIRST + 256, FIRST + 257]
+    assert codec.extensions(FIRST + 257) == [FIRST + 257]
+    assert codec.extensions(a) == [a]
+    assert codec.extensions(c) == [c, FIRST + 258]
 
 
 def test_a_prompt_a_line(tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ def test_a_prompt_of_what_the_vocabulary_lacks():
     assert codec().tokens("a cab\n") == [6, 5, 8, 6, 7, 4]
     with pytest.raises(ConfigError, match="has no 'x', 'é'"):
         codec().tokens("axéa")
-    with pytest.raises(ConfigError, match=r"bytes that are no text: a\\udcff"):
+    with pytest.raises(ConfigError, match=r"bytes that are not text: a\\udcff"):
         TextCodec(ByteTokenizer()).tokens("a\udcff")
 
 
@@ -69,8 +69,8 @@ def test_a_codec_is_made_of_the_files_it_leaves(tmp_path, tokenizer):
         (None, "No such file"),
         (b"", "cannot be read"),
         (b"[" * 200_000, "cannot be read"),
-        (b"[1]", "no tokenizer of format 1"),
-        (b'{"format": 2, "kind": "byte", "start": 1}', "no tokenizer of format 1"),
+        (b"[1]", "not a tokenizer of format 1"),
+        (b'{"format": 2, "kind": "byte", "start": 1}', "not a tokenizer of format 1"),
         (b'{"format": 1, "kind": "byte"}', "start=None"),
         (b'{"format": 1, "kind": "byte", "start": 260}', "start=260"),
         (b'{"format": 1, "kind": "byte", "start": true}', "start=True"),

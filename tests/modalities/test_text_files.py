@@ -172,14 +172,14 @@ def test_halves_of_surrogate_pairs_in_json_are_replaced_and_counted(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
-        ("a.jsonl", '{"text": "a"}\n{"text": \n', "line 2 is no JSON"),
-        ("a.jsonl", '["a"]\n', "line 1 is no JSON object"),
-        ("a.jsonl", "[" * 100_000, "line 1 is no JSON"),
+        ("a.jsonl", '{"text": "a"}\n{"text": \n', "line 2 is not JSON"),
+        ("a.jsonl", '["a"]\n', "line 1 is not a JSON object"),
+        ("a.jsonl", "[" * 100_000, "line 1 is not JSON"),
         ("a.jsonl", '{"body": "a"}\n', "line 1: it has the fields body"),
         ("a.jsonl", '{"text": 3}\n', "line 1: it has no text in text"),
         ("a.csv", "body,title\nx,y\n", "columns body, title, and no text"),
         ("a.csv", "text,title\nx,y\nz\n", "line 3 has 1 columns"),
-        ("a.csv", 'text,title\n"x,y\n', "line 2 is no row"),
+        ("a.csv", 'text,title\n"x,y\n', "line 2 is not a row"),
     ],
 )
 def test_malformed_rows_are_named(tmp_path, name, content, words):

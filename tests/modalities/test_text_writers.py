@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 from aigc_cli.modalities import text_writers
-from aigc_cli.modalities.base import find_writer
 from aigc_cli.modalities.samples import Arrangement, Provenance
 from aigc_cli.modalities.text import TextCodec
 from aigc_cli.modalities.text_writers import TextWriter, block
@@ -85,7 +84,3 @@ def test_a_preview_is_one_file(tmp_path: Path) -> None:
     TextWriter.preview(path, iter(batches), Arrangement(n=3), CODEC, "step 3")
     assert path.read_text() == "AI-generated, step 3\n\n--- 0 ---\na\n\n--- 1 ---\nbc\n\n--- 2 ---\ndef\n"
     assert list(path.parent.iterdir()) == [path]
-
-
-def test_find_writer() -> None:
-    assert find_writer("text") == find_writer("text", "txt") == ("txt", TextWriter)

@@ -6,6 +6,7 @@ import sys
 
 import numpy as np
 import pytest
+import tokenizers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -145,17 +146,17 @@ BYTES = list(range(FIRST, FIRST + 256))
         ({"kind": "os.system"}, "no tokenizer of kind"),
         ({"kind": ["char"]}, "no tokenizer of kind"),
         ({"kind": "char"}, "characters"),
-        ({"kind": "char", "characters": ["a", "b"]}, "no text"),
+        ({"kind": "char", "characters": ["a", "b"]}, "not text"),
         ({"kind": "char", "characters": "ba"}, "not in order"),
         ({"kind": "char", "characters": "aa"}, "not in order"),
         ({"kind": "char", "characters": "a\ud800"}, "surrogates not allowed"),
-        ({"kind": "bpe", "merges": {}}, "no list"),
-        ({"kind": "bpe", "merges": [[4]]}, "no merge"),
-        ({"kind": "bpe", "merges": [[4, "5"]]}, "no merge"),
-        ({"kind": "bpe", "merges": [[4, True]]}, "no merge"),
-        ({"kind": "bpe", "merges": [[3, 4]]}, "no merge"),
+        ({"kind": "bpe", "merges": {}}, "not a list"),
+        ({"kind": "bpe", "merges": [[4]]}, "not a merge"),
+        ({"kind": "bpe", "merges": [[4, "5"]]}, "not a merge"),
+        ({"kind": "bpe", "merges": [[4, True]]}, "not a merge"),
+        ({"kind": "bpe", "merges": [[3, 4]]}, "not a merge"),
         ({"kind": "bpe", "merges": [[4, 260]]}, "range"),
-        ({"kind": "bpe", "merges": [[4, -5]]}, "no merge"),
+        ({"kind": "bpe", "merges": [[4, -5]]}, "not a merge"),
         ({"kind": "bpe", "merges": [[4, 4]] + [[token, token] for token in range(260, 300)]}, "more than 64 bytes"),
     ],
 )
@@ -173,3 +174,11 @@ def test_a_vocabulary_must_hold_the_bytes():
     with pytest.raises(ConfigError, match=r"vocab_size=259 cannot hold .* 260"):
         check("data.tokenizer", TokenizerConfig, {"kind": "bpe", "vocab_size": 259, "path": None})
     assert check("", TokenizerConfig, {"kind": "char", "vocab_size": 5, "path": None}).kind == "char"
+
+
+def test_the_library_takes_files_that_ours_are_safe_from():
+    saved = json.loads(tokenizers.Tokenizer(tokenizers.models.BPE(vocab={"a": 4_000_000_000}, merges=[])).to_str())
+    slow = {"type": "Split", "pattern": {"Regex": "(a|aa)+$"}, "behavior": "Isolated", "invert": False}
+    library = tokenizers.Tokenizer.from_str(json.dumps({**saved, "pre_tokenizer": slow}))
+    assert library.token_to_id("a") == 4_000_000_000
+    assert library.encode("aaa").ids

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from draws import sampled
 from fitting import fit
 from torch import Tensor
 
@@ -232,26 +233,28 @@ def test_every_sampler_fills_gaps_with_what_belongs_there(counter: MaskedLanguag
     rows = counting(6).content
     gapped = rows.clone()
     gapped[:, [0, 3, 4, 8]] = MASK
-    drawn = counter.sample(Noise(0, range(6)), prompt=gapped.tolist(), mode="infill", sampler=sampler, temperature=0.5)
+    drawn = sampled(
+        counter, Noise(0, range(6)), prompt=gapped.tolist(), mode="infill", sampler=sampler, temperature=0.5
+    )
     assert torch.equal(drawn, rows)
 
 
 @pytest.mark.parametrize("sampler", ["ancestral", "gibbs"])
 def test_samples_are_like_the_data(counter: MaskedLanguageModel, sampler: str) -> None:
-    drawn = counter.sample(Noise(0, range(40)), sampler=sampler)
+    drawn = sampled(counter, Noise(0, range(40)), sampler=sampler)
     assert drawn.shape == (40, LENGTH)
     assert counts_on(drawn).float().mean() > 0.2  # of rows drawn at random, one in millions
     assert len(set(drawn[:, 0].tolist())) > 4
 
 
 def test_one_token_at_a_time_is_better_than_all_at_once(counter: MaskedLanguageModel) -> None:
-    shares = [counts_on(counter.sample(Noise(0, range(60)), steps=steps)).float().mean() for steps in (1, 3, None)]
+    shares = [counts_on(sampled(counter, Noise(0, range(60)), steps=steps)).float().mean() for steps in (1, 3, None)]
     assert shares[0] < 0.1 < shares[2]
     assert shares[0] <= shares[1] <= shares[2]
 
 
 def test_prompts_are_continued_and_kept(counter: MaskedLanguageModel) -> None:
-    drawn = counter.sample(Noise(0, range(4)), prompt=[[6, 7, 8]], temperature=0.0, max_tokens=4)
+    drawn = sampled(counter, Noise(0, range(4)), prompt=[[6, 7, 8]], temperature=0.0, max_tokens=4)
     assert drawn.tolist() == [[6, 7, 8, 9, 10, 11, 4]] * 4
 
 
@@ -259,16 +262,16 @@ def test_prompts_are_continued_and_kept(counter: MaskedLanguageModel) -> None:
 def test_a_sample_depends_on_its_seed_and_number_alone(defaults: dict[str, Any], sampler: str) -> None:
     model = build(defaults).eval()
     for controls in ({}, {"prompt": [[4, MASK, 5], [6, MASK, MASK, MASK, 7, 8]], "mode": "infill"}):
-        together = model.sample(Noise(5, range(6)), sampler=sampler, **controls)
+        together = sampled(model, Noise(5, range(6)), sampler=sampler, **controls)
         for index in range(6):
-            alone = model.sample(Noise(5, [index]), sampler=sampler, **controls)[0].tolist()
+            alone = sampled(model, Noise(5, [index]), sampler=sampler, **controls)[0].tolist()
             assert together[index].tolist() == alone + [PAD] * (together.shape[1] - len(alone))
-        assert not torch.equal(together, model.sample(Noise(6, range(6)), sampler=sampler, **controls))
+        assert not torch.equal(together, sampled(model, Noise(6, range(6)), sampler=sampler, **controls))
 
 
 def test_controls_of_drawing_are_refused_where_nothing_is_drawn(defaults: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="leave out top_k and min_p"):
-        build(defaults).sample(Noise(0, [0]), temperature=0.0, top_k=3, min_p=0.1)
+        sampled(build(defaults), Noise(0, [0]), temperature=0.0, top_k=3, min_p=0.1)
 
 
 @pytest.mark.parametrize(
@@ -287,9 +290,9 @@ def test_as_many_places_are_scored_at_once_as_a_sample_is_said_to_hold(
     scored = []
     logits = model.encoder.logits
     monkeypatch.setattr(model.encoder, "logits", lambda hidden: scored.append(hidden.shape[1]) or logits(hidden))
-    model.sample(Noise(0, range(2)), **controls)
+    sampled(model, Noise(0, range(2)), **controls)
     assert max(scored) == most
-    assert model.held(**controls) - model.held() == (most - 1) * VOCAB
+    assert model.held(model.controls(**controls)) - model.held() == (most - 1) * VOCAB
 
 
 def test_only_gaps_are_scored_and_fewer_each_time(defaults: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -298,14 +301,14 @@ def test_only_gaps_are_scored_and_fewer_each_time(defaults: dict[str, Any], monk
     logits = model.encoder.logits
     monkeypatch.setattr(model.encoder, "logits", lambda hidden: scored.append(hidden.shape[1]) or logits(hidden))
     prompt = [[4, MASK, 5, MASK, MASK, MASK], [MASK, 4, 4, 4, 4, 4]]
-    model.sample(Noise(0, range(2)), prompt=prompt, mode="infill", sampler="confidence", steps=2)
+    sampled(model, Noise(0, range(2)), prompt=prompt, mode="infill", sampler="confidence", steps=2)
     assert scored == [4, 2]
 
 
 def test_no_gap_is_left(defaults: dict[str, Any]) -> None:
     model = build(defaults).eval()
     for sampler, steps in itertools.product(("ancestral", "gibbs", "confidence"), (1, 2, 5, 100)):
-        assert model.sample(Noise(0, range(3)), sampler=sampler, steps=steps).max() < VOCAB
+        assert sampled(model, Noise(0, range(3)), sampler=sampler, steps=steps).max() < VOCAB
 
 
 @pytest.mark.parametrize(
@@ -320,7 +323,7 @@ def test_no_gap_is_left(defaults: dict[str, Any]) -> None:
 )
 def test_prompts_that_cannot_be_served(defaults: dict[str, Any], controls: dict[str, Any], complaint: str) -> None:
     with pytest.raises(ConfigError, match=complaint):
-        build(defaults).eval().sample(Noise(0, [0]), **controls)
+        sampled(build(defaults).eval(), Noise(0, [0]), **controls)
 
 
 def test_vectors_are_means_over_tokens_that_are_there(defaults: dict[str, Any]) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from draws import sampled
 from fitting import fit
 from torch import Tensor
 from torch.nn.functional import cross_entropy
@@ -72,7 +73,7 @@ def test_every_variant_learns(defaults: dict[str, Any], changes: dict[str, Any])
 @pytest.mark.parametrize("controls", [{}, {"beam": 4}, {"temperature": 0.2}])
 def test_targets_are_written(reverser: Seq2SeqModel, controls: dict[str, Any]) -> None:
     batch = reversals()
-    made = reverser.translate(batch.source, Noise(0, range(64)), **controls)
+    made = reverser.translate(batch.source, Noise(0, range(64)), reverser.controls(**controls))
     assert made.shape[1] == LONGEST
     right = (made[:, : batch.content.shape[1]] == batch.content).all(1)
     assert right.float().mean() > 0.8
@@ -82,14 +83,14 @@ def test_prompts_are_sources_with_or_without_their_ends(reverser: Seq2SeqModel) 
     batch = reversals()
     source = [token for token in batch.source[0].tolist() if token != PAD]
     target = batch.content[0].tolist()
-    drawn = reverser.sample(Noise(0, range(2)), prompt=[source, source[1:-1]])
+    drawn = sampled(reverser, Noise(0, range(2)), prompt=[source, source[1:-1]])
     assert drawn[0].tolist() == drawn[1].tolist() == target + [PAD] * (LONGEST - len(target))
 
 
 def test_without_a_prompt_an_empty_source_is_translated(reverser: Seq2SeqModel) -> None:
-    drawn = reverser.sample(Noise(0, range(5)))
+    drawn = sampled(reverser, Noise(0, range(5)))
     assert drawn.shape == (5, LONGEST)
-    assert torch.equal(drawn[0], reverser.translate(torch.tensor([[BOS, EOS]]), Noise(0, [0]))[0])
+    assert torch.equal(drawn[0], reverser.translate(torch.tensor([[BOS, EOS]]), Noise(0, [0]), reverser.controls())[0])
 
 
 def test_the_loss_is_of_targets_alone_and_sees_no_padding(reverser: Seq2SeqModel) -> None:
@@ -126,14 +127,14 @@ def test_a_target_does_not_depend_on_its_batch(defaults: dict[str, Any]) -> None
     model.eval()
     source = reversals(6).source
     for controls in ({}, {"beam": 3}, {"temperature": 1.0, "top_k": 5}):
-        together = model.translate(source, Noise(0, range(6)), **controls)
+        together = model.translate(source, Noise(0, range(6)), model.controls(**controls))
         for row in range(6):
             own = source[row : row + 1, : int((source[row] != PAD).sum())]
-            assert torch.equal(model.translate(own, Noise(0, [row]), **controls)[0], together[row])
+            assert torch.equal(model.translate(own, Noise(0, [row]), model.controls(**controls))[0], together[row])
 
 
 def test_what_does_not_fit(reverser: Seq2SeqModel) -> None:
     with pytest.raises(ConfigError, match="9 tokens, its ends included, and this model reads 8"):
-        reverser.sample(Noise(0, [0]), prompt=[[4] * 7])
+        sampled(reverser, Noise(0, [0]), prompt=[[4] * 7])
     with pytest.raises(ConfigError, match="max_tokens=8: this model writes up to 7"):
-        reverser.sample(Noise(0, [0]), prompt=[[4]], max_tokens=8)
+        sampled(reverser, Noise(0, [0]), prompt=[[4]], max_tokens=8)

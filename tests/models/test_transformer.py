@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from draws import sampled
 from fitting import fit
 from torch.nn.functional import cross_entropy
 
@@ -98,14 +99,14 @@ def test_the_score_is_the_negative_log_likelihood_of_each_item(counter: DecoderL
 
 
 def test_samples_are_whole_items_that_begin_as_the_data_does(counter: DecoderLanguageModel) -> None:
-    drawn = counter.sample(Noise(0, range(64)), top_k=1)
+    drawn = sampled(counter, Noise(0, range(64)), top_k=1)
     assert drawn.shape == (64, LENGTH)
     assert ((drawn[:, 1:] - 4) == (drawn[:, :-1] - 3) % (VOCAB - 4)).all()
     assert set(drawn[:, 0].tolist()) == set(counting().content[:, 0].tolist())
 
 
 def test_a_model_that_saw_nothing_begins_with_anything(defaults: dict[str, Any]) -> None:
-    drawn = build(defaults).eval().sample(Noise(0, range(200)))
+    drawn = sampled(build(defaults).eval(), Noise(0, range(200)))
     assert drawn.shape == (200, LENGTH)
     assert set(drawn[:, 0].tolist()) == set(range(VOCAB))
 
@@ -117,7 +118,7 @@ def test_scoring_does_not_count_as_seeing(counter: DecoderLanguageModel) -> None
 
 
 def test_prompts_are_continued_in_turn(counter: DecoderLanguageModel) -> None:
-    drawn = counter.sample(Noise(0, [0, 1, 2, 5]), prompt=[[4, 5, 6], [10]], temperature=0.0, max_tokens=4)
+    drawn = sampled(counter, Noise(0, [0, 1, 2, 5]), prompt=[[4, 5, 6], [10]], temperature=0.0, max_tokens=4)
     assert drawn.tolist() == [
         [4, 5, 6, 7, 8, 9, 10],
         [10, 11, 4, 5, 6, PAD, PAD],
@@ -128,29 +129,29 @@ def test_prompts_are_continued_in_turn(counter: DecoderLanguageModel) -> None:
 
 def test_a_prompt_may_be_longer_than_the_window(counter: DecoderLanguageModel) -> None:
     prompt = counting(1, 30).content[0].tolist()
-    drawn = counter.sample(Noise(0, [0]), prompt=[prompt], temperature=0.0, max_tokens=20)
+    drawn = sampled(counter, Noise(0, [0]), prompt=[prompt], temperature=0.0, max_tokens=20)
     assert drawn[0].tolist() == counting(1, 50).content[0].tolist()
 
 
 @pytest.mark.parametrize("prompt", [[[]], [[4, VOCAB]], [[-1]]])
 def test_prompts_that_are_none(counter: DecoderLanguageModel, prompt: list[list[int]]) -> None:
     with pytest.raises(ConfigError, match="a prompt"):
-        counter.sample(Noise(0, [0]), prompt=prompt)
+        sampled(counter, Noise(0, [0]), prompt=prompt)
 
 
 @pytest.mark.parametrize("controls", [{}, {"temperature": 2.0}, {"top_p": 0.9, "repetition_penalty": 1.2}, {"beam": 3}])
 def test_a_sample_depends_on_its_seed_and_number_alone(defaults: dict[str, Any], controls: dict[str, Any]) -> None:
     model = build(defaults).eval()
-    together = model.sample(Noise(7, range(6)), max_tokens=30, **controls)
-    apart = torch.cat([model.sample(Noise(7, [index]), max_tokens=30, **controls) for index in range(6)])
+    together = sampled(model, Noise(7, range(6)), max_tokens=30, **controls)
+    apart = torch.cat([sampled(model, Noise(7, [index]), max_tokens=30, **controls) for index in range(6)])
     assert torch.equal(together, apart)
     if controls.get("beam", 1) == 1:
-        assert not torch.equal(together, model.sample(Noise(8, range(6)), max_tokens=30, **controls))
+        assert not torch.equal(together, sampled(model, Noise(8, range(6)), max_tokens=30, **controls))
 
 
 def test_more_tokens_begin_with_the_same(defaults: dict[str, Any]) -> None:
     model = build(defaults).eval()
-    short, long = (model.sample(Noise(0, range(4)), max_tokens=count) for count in (5, 20))
+    short, long = (sampled(model, Noise(0, range(4)), max_tokens=count) for count in (5, 20))
     assert torch.equal(long[:, :6], short)
 
 
@@ -159,14 +160,14 @@ def test_words_that_narrow_the_choice(defaults: dict[str, Any]) -> None:
     for parameter in model.parameters():
         parameter.data += 0.15 * torch.randn_like(parameter)
 
-    def sampled(**controls: Any) -> list[Any]:
-        return model.sample(Noise(0, range(8)), prompt=[[5]], max_tokens=10, **controls).tolist()
+    def rows(**controls: Any) -> list[Any]:
+        return sampled(model, Noise(0, range(8)), prompt=[[5]], max_tokens=10, **controls).tolist()
 
-    greedy = sampled(temperature=0.0)
-    assert greedy == sampled(top_k=1) == sampled(top_p=1e-6) == sampled(min_p=1.0) == sampled(temperature=1e-4)
-    assert greedy == sampled(beam=1, temperature=0.0)
+    greedy = rows(temperature=0.0)
+    assert greedy == rows(top_k=1) == rows(top_p=1e-6) == rows(min_p=1.0) == rows(temperature=1e-4)
+    assert greedy == rows(beam=1, temperature=0.0)
     for changed in ({"top_k": 3}, {"top_p": 0.6}, {"min_p": 0.3}, {"temperature": 0.5}, {"repetition_penalty": 9.0}):
-        assert sampled(**changed) not in (sampled(), greedy)
+        assert rows(**changed) not in (rows(), greedy)
 
 
 def test_beams_prefer_longer_texts_the_more_the_higher_the_penalty(defaults: dict[str, Any]) -> None:
@@ -176,7 +177,7 @@ def test_beams_prefer_longer_texts_the_more_the_higher_the_penalty(defaults: dic
 
     def length(penalty: float) -> int:
         prompt = [[token] for token in range(4, VOCAB)]
-        rows = model.sample(Noise(0, range(8)), prompt=prompt, max_tokens=30, beam=4, length_penalty=penalty)
+        rows = sampled(model, Noise(0, range(8)), prompt=prompt, max_tokens=30, beam=4, length_penalty=penalty)
         return int((rows != PAD).sum())
 
     assert length(0.0) < length(4.0)
@@ -184,7 +185,7 @@ def test_beams_prefer_longer_texts_the_more_the_higher_the_penalty(defaults: dic
 
 def test_the_first_token_of_each_prompt_may_be_one_of_a_few(counter: DecoderLanguageModel) -> None:
     controls = {"temperature": 0.0, "max_tokens": 3}
-    drawn = counter.sample(Noise(0, range(3)), prompt=[[4, 5], [7]], first=[[9, 10], []], **controls)
+    drawn = sampled(counter, Noise(0, range(3)), prompt=[[4, 5], [7]], first=[[9, 10], []], **controls)
     assert drawn[0, 2] in (9, 10)
     assert torch.equal(drawn[0], drawn[2])
     assert drawn[1, :4].tolist() == [7, 8, 9, 10]
@@ -192,14 +193,14 @@ def test_the_first_token_of_each_prompt_may_be_one_of_a_few(counter: DecoderLang
 
 def test_more_beams_than_tokens_are_refused(defaults: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=f"beam={VOCAB + 1} is more than the {VOCAB} tokens"):
-        build(defaults).eval().sample(Noise(0, [0]), max_tokens=2, beam=VOCAB + 1)
+        sampled(build(defaults).eval(), Noise(0, [0]), max_tokens=2, beam=VOCAB + 1)
 
 
 @pytest.mark.parametrize("beam", [1, 3])
 def test_what_a_sample_holds_is_its_cache(defaults: dict[str, Any], beam: int) -> None:
     model = build(defaults)
     cache = model.decoder.stack.cache(beam, LENGTH)
-    assert model.held(beam=beam) == cache.keys.numel() + cache.values.numel() + beam * VOCAB
+    assert model.held(model.controls(beam=beam)) == cache.keys.numel() + cache.values.numel() + beam * VOCAB
 
 
 @pytest.mark.parametrize(
@@ -220,7 +221,7 @@ def test_what_a_sample_holds_is_its_cache(defaults: dict[str, Any], beam: int) -
 )
 def test_words_with_wrong_values(defaults: dict[str, Any], controls: dict[str, Any], complaint: str) -> None:
     with pytest.raises(ValueError, match=complaint):
-        build(defaults).sample(Noise(0, [0]), **controls)
+        sampled(build(defaults), Noise(0, [0]), **controls)
 
 
 def test_sampling_ends_at_the_end_of_text(defaults: dict[str, Any]) -> None:
@@ -228,10 +229,10 @@ def test_sampling_ends_at_the_end_of_text(defaults: dict[str, Any]) -> None:
     rows[:, :4] = torch.tensor([5, 6, 7, EOS])
     model = build(defaults)
     fit(model, Batch(rows), 60)
-    drawn = model.sample(Noise(0, range(2)), prompt=[[5]], temperature=0.0, max_tokens=12)
+    drawn = sampled(model, Noise(0, range(2)), prompt=[[5]], temperature=0.0, max_tokens=12)
     assert drawn.tolist() == [[5, 6, 7, EOS] + [PAD] * 9] * 2
 
 
 def test_only_text(defaults: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError, match="cannot model image data; it serves text"):
+    with pytest.raises(ConfigError, match="cannot model image data; it takes items laid out as tokens"):
         DecoderLanguageModel(check("model", DecoderConfig, defaults), DataSpec("image", (1, 8, 8)))

@@ -44,6 +44,19 @@ def test_probabilities_of_one_channel_sum_to_1(name: str, scale: float) -> None:
 
 
 @pytest.mark.parametrize("name", GRADED)
+@pytest.mark.parametrize("offset", [0.0, 0.6, 1.4])  # half levels between a value and the nearest level below it
+def test_other_data_is_known_to_within_half_a_level(name: str, offset: float) -> None:
+    """So the probabilities of values a level apart, of which an item (c, t) has one at each moment, are at most 1."""
+    likelihood = LIKELIHOODS[name](1)
+    raw = outputs(likelihood.width, 1.0, (1, 1)).squeeze(-1).expand(256, -1, -1)
+    values = (LEVELS + offset * HALF_LEVEL)[:, None, None]
+    shares = likelihood.log_prob(raw, values).exp()
+    assert 0 < shares[values.flatten() <= 1].sum().item() <= 1 + 1e-4
+    assert torch.isfinite(likelihood.log_prob(raw, 1.5 + values)).all()
+    assert likelihood.mean(raw).shape == values.shape
+
+
+@pytest.mark.parametrize("name", GRADED)
 def test_probabilities_of_the_later_channels_sum_to_1_given_the_first(name: str) -> None:
     """Summed over all greens and blues, what is left is the probability of the red."""
     likelihood = LIKELIHOODS[name](3)

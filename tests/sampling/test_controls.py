@@ -1,7 +1,7 @@
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any
 
 import pytest
-from pydantic import Field
+from pydantic import AliasChoices, Field
 from pydantic.dataclasses import dataclass
 from toy import Toy, ToyControls
 
@@ -11,26 +11,26 @@ from aigc_cli.errors import ConfigError
 from aigc_cli.modalities.base import DataSpec
 from aigc_cli.models.base import Model, NoControls
 from aigc_cli.models.gan.gan import GAN
-from aigc_cli.models.latent import LatentModel, Mode
+from aigc_cli.models.latent import LatentModel
 from aigc_cli.runs import Run
-from aigc_cli.sampling.controls import check_controls, field_values, modes_of, named_values, usual_controls
+from aigc_cli.sampling.controls import check_controls, named_values, usual_controls
+from aigc_cli.sampling.modes import modes_of
 
 SPEC = DataSpec("image", (1, 8, 8), tuple("0123456789"))
 
 
 @dataclass(config=STRICT, frozen=True, kw_only=True)
 class Controls:
-    class_: Annotated[int | None, Field(alias="class")] = None
+    class_: Annotated[int | None, Field(alias="class", validation_alias=AliasChoices("class", "class_"))] = None
     prompt: str = ""
-    mode: Literal["top", "all"] = "all"
+    mode: str | None = None
 
 
 def test_controls_named_by_python_keywords(tiny_run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(GAN, "controls", Controls)
-    monkeypatch.setattr(GAN, "modes", ("top", "all"))
     checked = check_controls(tiny_run, {"class": 3, "prompt": "To be, or not"})
-    assert field_values(checked) == {"class_": 3, "prompt": "To be, or not", "mode": "all"}
-    assert named_values(checked) == {"class": 3, "prompt": "To be, or not", "mode": "all"}
+    assert vars(checked) == {"class_": 3, "prompt": "To be, or not", "mode": "sample"}
+    assert named_values(checked) == {"class": 3, "prompt": "To be, or not", "mode": "sample"}
     for word in ("clas", "class_"):
         with pytest.raises(ConfigError, match=f"{word}: neither") as caught:
             check_controls(tiny_run, {word: 3})
@@ -50,7 +50,7 @@ def test_a_misspelt_key_of_the_command_is_told_from_a_control(tiny_run: Run, com
 
 def test_the_mode_is_the_models_usual_one(monkeypatch: pytest.MonkeyPatch, tiny_run: Run) -> None:
     monkeypatch.setattr(GAN, "controls", ToyControls)
-    monkeypatch.setattr(GAN, "modes", ("reconstruct",))
+    monkeypatch.setattr(GAN, "can", frozenset({"encode", "decode"}))
     assert check_controls(tiny_run, {}).mode == "reconstruct"
     with pytest.raises(ConfigError, match="mode=sample: model=gan has no such mode") as caught:
         check_controls(tiny_run, {"mode": "sample"})
@@ -59,27 +59,28 @@ def test_the_mode_is_the_models_usual_one(monkeypatch: pytest.MonkeyPatch, tiny_
 
 def test_modes_of_models() -> None:
     class Scorer(Model):
-        modalities = ("image",)
+        layouts = frozenset({"map"})
 
     class Plain(Scorer):
-        def sample(self, noise: Any, **controls: Any) -> Any: ...
+        can = frozenset({"sample"})
+
+        def sample(self, noise: Any, controls: Any, prompts: Any = None) -> Any: ...
 
     assert modes_of(Scorer) == ()
     assert modes_of(Plain(SPEC)) == ("sample",)
-    assert modes_of(LatentModel) == ("sample", "interpolate")
-    assert usual_controls(Plain(SPEC)) == {}
+    assert modes_of(LatentModel) == ("sample", "interpolate", "traverse")
+    assert usual_controls(Plain(SPEC)) == NoControls()
 
 
 def test_usual_controls_name_their_mode() -> None:
-    class Reversed(Toy):
-        modes: ClassVar[tuple[Mode, ...]] = ("reconstruct", "sample")
+    class Coder(Toy):
+        can = frozenset({"encode", "decode"})
 
         def __init__(self) -> None:
             Model.__init__(self, SPEC)
 
-    usual = {"class_": None, "frames": None, "prior": "normal", "temperature": 1.0}
-    assert usual_controls(Reversed()) == {**usual, "mode": "reconstruct"}
-    assert usual_controls(Reversed(), "sample") == {**usual, "mode": "sample"}
+    assert usual_controls(Coder()) == ToyControls(mode="reconstruct")
+    assert usual_controls(Coder(), "interpolate") == ToyControls(mode="interpolate")
 
 
 @pytest.mark.parametrize(

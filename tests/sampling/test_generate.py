@@ -1,23 +1,33 @@
+from dataclasses import dataclass
+
 import pytest
 import torch
+from draws import sampled
 from torch import Tensor, nn
 
 from aigc_cli.errors import ConfigError, NonFiniteError, ResourceError
 from aigc_cli.modalities.base import DataSpec
 from aigc_cli.modalities.image import ImageCodec
-from aigc_cli.models.base import Model
+from aigc_cli.models.base import Model, Prompts
 from aigc_cli.randomness import Noise
 from aigc_cli.runs import Run
 from aigc_cli.sampling.generate import auto_batch_size, generate
-from aigc_cli.training.checkpoint import restore_model
+from aigc_cli.training.restore import restore_model
 
 SPEC = DataSpec("image", (1, 2, 2))
+
+
+@dataclass
+class Gain:
+    gain: float = 1.0
 
 
 class Tiny(Model):
     """Passes its noise on; `fits` is the largest batch that its memory holds."""
 
-    modalities = ("image",)
+    can = frozenset({"sample"})
+    layouts = frozenset({"map"})
+    controls = Gain
 
     def __init__(self, fits: int = 1000, error: type[Exception] = MemoryError) -> None:
         super().__init__(SPEC)
@@ -25,25 +35,27 @@ class Tiny(Model):
         self.sizes: list[int] = []
         self.scale = nn.Parameter(torch.ones(()))
 
-    def sample(self, noise: Noise, **controls: float) -> Tensor:
+    def sample(self, noise: Noise, controls: Gain, prompts: Prompts | None = None) -> Tensor:
         self.sizes.append(len(noise))
         if len(noise) > self.fits:
             raise self.error("DefaultCPUAllocator: can't allocate memory")
-        return self.scale * controls.get("gain", 1.0) * noise.normal(1, 2, 2)
+        return self.scale * controls.gain * noise.normal(1, 2, 2)
 
 
 def drawn(model: Model, indices: range, batch_size: int | None, **controls: float) -> Tensor:
-    batches = generate(model, ImageCodec(), indices, seed=5, device="cpu", batch_size=batch_size, controls=controls)
+    batches = generate(
+        model, ImageCodec(), indices, seed=5, device="cpu", batch_size=batch_size, controls=model.controls(**controls)
+    )
     return torch.cat(list(batches))
 
 
 def test_samples_of_a_real_model_do_not_depend_on_their_batch(tiny_run: Run) -> None:
     restored = restore_model(tiny_run, device="cpu")
     with torch.inference_mode():
-        whole = restored.model.sample(Noise(5, range(24), "cpu"))
+        whole = sampled(restored.model, Noise(5, range(24), "cpu"))
         assert whole.std() > 0.01
         for size in (1, 7, 16):
-            parts = [restored.model.sample(Noise(5, range(24)[at : at + size], "cpu")) for at in range(0, 24, size)]
+            parts = [sampled(restored.model, Noise(5, range(24)[at : at + size], "cpu")) for at in range(0, 24, size)]
             assert (torch.cat(parts) - whole).abs().max() <= 1e-5
     raw = drawn(restored.model, range(24), 24)
     assert raw.dtype == torch.uint8
@@ -78,7 +90,7 @@ def test_a_batch_that_does_not_fit_is_halved(error: type[Exception]) -> None:
 
 def test_other_errors_of_a_model_are_not_taken_for_memory() -> None:
     class Broken(Tiny):
-        def sample(self, noise: Noise, **controls: float) -> Tensor:
+        def sample(self, noise: Noise, controls: Gain, prompts: Prompts | None = None) -> Tensor:
             raise RuntimeError("shapes do not match")
 
     with pytest.raises(RuntimeError, match="shapes"):
@@ -88,14 +100,14 @@ def test_other_errors_of_a_model_are_not_taken_for_memory() -> None:
 def test_values_that_are_not_finite() -> None:
     model = Tiny()
     nn.init.constant_(model.scale, float("nan"))
-    with pytest.raises(NonFiniteError, match="samples 0 to 3 of seed 5") as caught:
+    with pytest.raises(NonFiniteError, match=r"samples 0 to 3 \(seed 5\)") as caught:
         drawn(model, range(10), 4)
     assert caught.value.exit_code == 4
 
 
 def test_a_model_that_cannot_be_sampled() -> None:
     class Scorer(Model):
-        modalities = ("image",)
+        layouts = frozenset({"map"})
 
     with pytest.raises(ConfigError, match="Scorer"):
         drawn(Scorer(SPEC), range(2), None)

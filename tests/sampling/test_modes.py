@@ -1,5 +1,6 @@
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -9,17 +10,16 @@ from toy import LATENT, Toy, ToyConfig
 from aigc_cli.data.base import Dataset, Split
 from aigc_cli.data.images import ImageDataset
 from aigc_cli.errors import ConfigError
-from aigc_cli.modalities.base import DataSpec
+from aigc_cli.modalities.base import Batch, DataSpec
 from aigc_cli.modalities.image import ImageCodec
 from aigc_cli.modalities.samples import Arrangement
 from aigc_cli.models.base import Model
-from aigc_cli.models.latent import LatentModel, Mode
 from aigc_cli.randomness import Noise
-from aigc_cli.sampling import preparing
-from aigc_cli.sampling.classes import balanced
+from aigc_cli.sampling import generate
 from aigc_cli.sampling.controls import usual_controls
-from aigc_cli.sampling.plans import Plan, Request, plan
-from aigc_cli.sampling.preparing import prepare
+from aigc_cli.sampling.generate import prepare
+from aigc_cli.sampling.modes import balanced, plan
+from aigc_cli.sampling.request import Plan, Request
 
 CLASSES = ("cat", "dog", "owl")
 SPEC = DataSpec("image", (1, 8, 8), CLASSES)
@@ -45,9 +45,17 @@ def request(
         assert held_out is not None, "this mode reads no data"
         return "test", held_out
 
-    values = {**usual_controls(model), **controls}
+    values = replace(usual_controls(model), **controls)
     return Request(
-        model=model, codec=ImageCodec(), controls=values, n=n, seed=seed, device=torch.device("cpu"), held_out=items
+        model=model,
+        codec=ImageCodec(),
+        controls=values,
+        n=n,
+        seed=seed,
+        device=torch.device("cpu"),
+        train=lambda: items()[1],
+        held_out=items,
+        usual=64,
     )
 
 
@@ -88,8 +96,6 @@ def test_sample_i_depends_on_the_seed_and_i_alone(name: str, held_out: ImageData
 
 @pytest.mark.parametrize("name", REQUESTS)
 def test_another_seed_gives_others(name: str, held_out: ImageDataset) -> None:
-    from dataclasses import replace
-
     made = REQUESTS[name](held_out, 3)
     assert not torch.equal(drawn(plan(made)), drawn(plan(replace(made, seed=6))))
 
@@ -122,7 +128,7 @@ def test_the_usual_number_is_as_many_of_each_class() -> None:
     assert plan(request(toy())).arrangement.n == 64
     assert plan(request(toy(conditional=True))).arrangement.n == 63
     assert plan(request(toy(conditional=True), class_="cat,owl")).arrangement.n == 64
-    assert balanced(2, toy(conditional=True)) == 2
+    assert balanced(2, 3) == 2
     many = toy(conditional=True, spec=DataSpec("image", (1, 8, 8), tuple(map(str, range(100)))))
     assert plan(request(many)).arrangement.n == 64
 
@@ -221,7 +227,7 @@ def test_one_latent_moves_along_a_row_the_most_active_first(held_out: ImageDatas
     planned = plan(request(model, held_out, mode="traverse"))
     drawn(planned)
     rows = torch.cat(latents).view(LATENT, 9, LATENT)
-    base = model.latents(Noise(5, [0]), **usual_controls(model))[0]
+    base = model.latents(Noise(5, [0]), usual_controls(model))[0]
     order = planned.arrangement.facts["dimension"][::9]
     encoded = model.encode(type("B", (), {"content": ImageCodec().encode(held_out._data.content)}))  # type: ignore
     assert order == encoded.var(dim=0).argsort(descending=True).tolist()
@@ -236,8 +242,7 @@ def test_one_latent_moves_along_a_row_the_most_active_first(held_out: ImageDatas
 
 def test_a_model_that_does_not_encode_is_traversed_as_it_is() -> None:
     class Generator(Toy):
-        modes: ClassVar[tuple[Mode, ...]] = ("sample", "traverse")
-        encode = LatentModel.encode  # type: ignore[assignment]
+        can = frozenset({"sample", "latents", "decode"})
 
     planned = plan(request(Generator(ToyConfig(name="toy"), SPEC), n=2, mode="traverse"))
     assert planned.arrangement.facts["dimension"][::9] == [0, 1]
@@ -246,47 +251,45 @@ def test_a_model_that_does_not_encode_is_traversed_as_it_is() -> None:
 
 def test_a_mode_that_the_model_does_not_have() -> None:
     class Generator(Toy):
-        modes: ClassVar[tuple[Mode, ...]] = ("sample", "interpolate")
+        can = frozenset({"sample", "latents", "decode"})
 
-    with pytest.raises(ConfigError, match="mode=traverse") as caught:
-        plan(request(Generator(ToyConfig(name="toy"), SPEC), mode="traverse"))
-    assert caught.value.hint == "choose from: sample, interpolate"
+    with pytest.raises(ConfigError, match="mode=reconstruct") as caught:
+        plan(request(Generator(ToyConfig(name="toy"), SPEC), mode="reconstruct"))
+    assert caught.value.hint == "choose from: sample, interpolate, traverse"
 
 
 def test_what_changes_nothing_is_said(held_out: ImageDataset, capsys: pytest.CaptureFixture[str]) -> None:
     plan(request(toy(conditional=True), held_out, mode="reconstruct", class_="cat", temperature=0.5))
     assert capsys.readouterr().err.splitlines() == [
-        "aigc: warning: class= changes nothing with mode=reconstruct",
-        "aigc: warning: temperature= changes nothing with mode=reconstruct",
+        "aigc: warning: class= has no effect with mode=reconstruct",
+        "aigc: warning: temperature= has no effect with mode=reconstruct",
     ]
     plan(request(toy(), frames=4))
-    assert "frames= changes nothing with mode=sample" in capsys.readouterr().err
+    assert "frames= has no effect with mode=sample" in capsys.readouterr().err
     plan(request(toy(), held_out, mode="traverse", frames=4, temperature=0.5))
     assert capsys.readouterr().err == ""
 
 
 def test_of_a_large_training_set_a_model_is_shown_items_of_all_kinds(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(preparing, "_ITEMS", 20)
+    monkeypatch.setattr(generate, "SHOWN", 20)
     pixels = torch.arange(100, dtype=torch.uint8).view(100, 1, 1, 1).expand(100, 1, 8, 8)
     in_order = ImageDataset(pixels, torch.arange(100) // 50, ["first half", "second half"])
-    shown = list(preparing._items(lambda: in_order, "cpu"))
+    shown: list[Batch] = []
+    model = toy()
+    model.prepare = lambda items, controls: shown.extend(items)  # type: ignore[method-assign]
+    prepare(model, lambda: in_order, model.controls(), device="cpu")
     labels = torch.cat([batch.labels for batch in shown if batch.labels is not None])
     assert len(labels) == 20
     assert labels.unique().tolist() == [0, 1]
 
 
 def test_a_model_is_shown_the_training_set_where_it_asks(held_out: ImageDataset) -> None:
-    model, opened = toy(), []
-
-    def open_train() -> Dataset:
-        opened.append(1)
-        return held_out
-
-    prepare(model, open_train, usual_controls(model), device="cpu")
-    assert not opened
-    controls = {**usual_controls(model), "prior": "fitted"}
-    prepare(model, open_train, controls, device="cpu")
+    model = toy()
+    plan(request(model, n=3))  # which reads no data
+    plan(request(model, held_out, n=3, mode="reconstruct", prior="fitted"))
+    assert model.read == 0
+    planned = plan(request(model, held_out, n=3, prior="fitted"))
     assert model.read == 20
     assert model.fitted is not None
     assert not model.fitted.is_inference()
-    assert (drawn(plan(request(model, n=3, prior="fitted"))).float().mean(dim=0).std()) > 5
+    assert drawn(planned).float().mean(dim=0).std() > 5

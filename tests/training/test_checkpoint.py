@@ -5,8 +5,7 @@ import pytest
 import torch
 
 from aigc_cli.errors import DataError, NonFiniteError
-from aigc_cli.training.checkpoint import CheckpointFolder
-from aigc_cli.training.settings import State
+from aigc_cli.training.checkpoint import CheckpointFolder, State
 
 
 def tensors(value=1.0):

@@ -1,20 +1,34 @@
+"""What is written of a run as it trains, and what a resumed run keeps of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
 import pytest
+from PIL import Image
 
 from aigc_cli.runs import Run, read_rows
-from aigc_cli.training.journal import Journal, WarningLog
+from aigc_cli.training.journal import Journal, draw_curves
 
 
 class Doubtful:
-    """Warns where a figure says so."""
+    """Warns where a curve says so."""
 
-    def warnings(self, figures):
+    def warnings(self, figures: Mapping[str, float]) -> Iterator[tuple[str, str]]:
         if figures.get("main/loss", 0.0) > 1:
             yield "high loss", f"the loss is {figures['main/loss']}: lower the rate"
         if figures.get("examine/active", 9.0) < 1:
             yield "collapse", "nothing is active"
 
 
-def test_newest_figures_are_kept_and_bookkeeping_is_not_judged(tmp_path):
+DOUBTFUL: Any = Doubtful()
+
+
+def test_the_newest_values_are_kept_and_bookkeeping_is_not_judged(tmp_path: Path) -> None:
     journal = Journal(Run(tmp_path), 0)
     journal.write(1, {"main/loss": 2.0, "main/kl": 1.0}, {"seconds": 3.0})
     journal.write(2, {"main/loss": 1.0})
@@ -23,13 +37,44 @@ def test_newest_figures_are_kept_and_bookkeeping_is_not_judged(tmp_path):
     assert read_rows(tmp_path / "metrics.jsonl")[0] == {"step": 1, "seconds": 3.0, "main/loss": 2.0, "main/kl": 1.0}
 
 
-def test_each_warning_is_said_once(tmp_path):
-    journal, said = Journal(Run(tmp_path), 0), []
+def test_rows_beyond_the_step_that_a_run_resumes_from_are_dropped(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 10, "a": 1}\n{"step": 20, "a": 2}\n{"step": 30, "a": 3}\n{"step": 40, "a"')
+    journal = Journal(Run(tmp_path), 20)
+    journal.write(30, {"a": 4.0})
+    journal.close()
+    assert [json.loads(line) for line in path.read_text().splitlines()] == [
+        {"step": 10, "a": 1}, {"step": 20, "a": 2}, {"step": 30, "a": 4.0},
+    ]  # fmt: skip
+
+
+def test_a_torn_line_is_passed_over(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 10}\n[1]\n{"st')
+    assert read_rows(path) == [{"step": 10}]
+
+
+def test_a_process_that_does_not_write_keeps_the_newest_values_alone(tmp_path: Path) -> None:
+    journal = Journal(Run(tmp_path, writes=False), 0)
+    journal.write(1, {"main/loss": 2.0})
+    journal.warn(1, DOUBTFUL, pytest.fail)
+    journal.close()
+    journal.draw()
+    assert journal.figures == {"main/loss": 2.0}
+    assert not list(tmp_path.iterdir())
+
+
+# warnings
+
+
+def test_each_warning_is_said_once(tmp_path: Path) -> None:
+    said: list[str] = []
+    journal = Journal(Run(tmp_path), 0)
     for step, loss in ((10, 0.5), (20, 2.0), (30, 3.0)):
         journal.write(step, {"main/loss": loss})
-        journal.warn(step, Doubtful(), said.append)
+        journal.warn(step, DOUBTFUL, said.append)
     journal.write(40, {"examine/active": 0.0})
-    journal.warn(40, Doubtful(), said.append)
+    journal.warn(40, DOUBTFUL, said.append)
     journal.close()
     journal.draw()
     assert said == [
@@ -38,28 +83,63 @@ def test_each_warning_is_said_once(tmp_path):
     assert (tmp_path / "warnings.txt").read_text().splitlines() == [
         "step 20: high loss: the loss is 2.0: lower the rate", "step 40: collapse: nothing is active"
     ]  # fmt: skip
-    assert journal.warned.steps == {"high loss": 20, "collapse": 40}
+    assert journal.warned == {"high loss": 20, "collapse": 40}
     assert (tmp_path / "curves.png").exists()
 
 
-def test_a_resumed_run_says_it_again_and_writes_it_no_second_time(tmp_path):
+def test_a_resumed_run_says_it_again_and_writes_it_no_second_time(tmp_path: Path) -> None:
     lines = ["step 20: high loss: first", "torn li", "step 40: collapse: beyond"]
     (tmp_path / "warnings.txt").write_text("\n".join(lines))
     (tmp_path / "metrics.jsonl").write_text('{"step": 20, "main/loss": 2.0}\n{"step": 40, "main/loss": 9.0}\n')
-    journal, said = Journal(Run(tmp_path), 30), []
+    said: list[str] = []
+    journal = Journal(Run(tmp_path), 30)
     assert journal.figures == {"main/loss": 2.0}
     assert (tmp_path / "warnings.txt").read_text().splitlines() == lines[:1]
-    journal.warn(31, Doubtful(), said.append)
-    journal.warn(32, Doubtful(), said.append)
+    journal.warn(31, DOUBTFUL, said.append)
+    journal.warn(32, DOUBTFUL, said.append)
     journal.close()
     assert len(said) == 1
     assert (tmp_path / "warnings.txt").read_text().splitlines() == lines[:1]
-    assert journal.warned.steps == {"high loss": 20}
+    assert journal.warned == {"high loss": 20}
 
 
-def test_no_warnings_no_file(tmp_path):
-    WarningLog(tmp_path / "warnings.txt", 0)
+def test_no_warnings_no_file(tmp_path: Path) -> None:
     journal = Journal(Run(tmp_path), 0)
-    journal.warn(1, Doubtful(), pytest.fail)
+    journal.warn(1, DOUBTFUL, pytest.fail)
     journal.close()
     assert not (tmp_path / "warnings.txt").exists()
+
+
+# curves
+
+
+def test_curves_are_drawn(tmp_path: Path) -> None:
+    rows: list[dict[str, Any]] = [
+        {"step": step, "generator/loss": 1.0 / step, "discriminator/loss": 0.5} for step in (10, 20)
+    ]
+    draw_curves([*rows, {"step": 20, "val/fd": 3.0}], tmp_path / "curves.png")
+    with Image.open(tmp_path / "curves.png") as drawn:
+        assert drawn.width > 600
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_marks_are_drawn_in_every_panel(tmp_path: Path) -> None:
+    rows = [{"step": step, "main/loss": 1.0, "main/kl": 2.0} for step in (10, 20, 30)]
+    red = []
+    for marks in ({}, {"a name": 20}):
+        draw_curves(rows, tmp_path / "curves.png", marks)
+        with Image.open(tmp_path / "curves.png") as drawn:
+            pixels = np.asarray(drawn.convert("RGB")).astype(int)
+        reddish = (pixels[:, :, 0] > 150) & (pixels[:, :, 1] < 90) & (pixels[:, :, 2] < 90)
+        halves = np.array_split(reddish, 2, axis=1)
+        red.append([int(half.any(axis=1).sum()) for half in halves])
+    assert red[0] == [0, 0]
+    assert min(red[1]) > 50  # dashes over the height of each panel
+
+
+def test_tensorboard_events_are_written(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard", reason="the extra aigc-cli[tensorboard] is not installed")
+    journal = Journal(Run(tmp_path), 0, tensorboard=True)
+    journal.write(10, {"main/loss": 1.0})
+    journal.close()
+    assert list((tmp_path / "tensorboard").glob("events*"))

@@ -7,13 +7,12 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-import torch
+from together import fails_in_one
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
 from aigc_cli.errors import ConfigError, DataError, NonFiniteError, ResourceError, Terminated
-from aigc_cli.training.distributed import join
-from aigc_cli.training.launch import Launcher
-from aigc_cli.training.memory import BatchTooLarge
+from aigc_cli.training.batch_size import BatchTooLarge
+from aigc_cli.training.launch import first_cause, run_together
 
 
 def reason(folder: Path, *told: dict[str, Any], exitcode: int = 1, interrupted: bool = False) -> BaseException:
@@ -22,7 +21,7 @@ def reason(folder: Path, *told: dict[str, Any], exitcode: int = 1, interrupted: 
     for rank, failure in enumerate(told):
         (folder / f"{rank}.json").write_text(json.dumps({**usual, "rank": rank, **failure}))
     error = SimpleNamespace(failures={1: SimpleNamespace(local_rank=1, exitcode=exitcode)})
-    return Launcher(print, 2)._reason(folder, cast(ChildFailedError, error), interrupted=interrupted)
+    return first_cause(folder, cast(ChildFailedError, error), 2, interrupted=interrupted)
 
 
 @pytest.mark.parametrize("kind", [ConfigError, DataError, NonFiniteError, ResourceError])
@@ -58,15 +57,7 @@ def test_processes_that_signals_ended(tmp_path: Path) -> None:
     assert isinstance(reason(tmp_path, {"code": 5}, interrupted=True), ResourceError)  # it says more
 
 
-def fails_in_one() -> None:
-    """What each of two processes does: one raises while the other waits for it."""
-    with join(torch.device("cpu")) as processes:
-        if not processes.main:
-            raise NonFiniteError("step 7: main/loss is not finite", "lower optimizer.lr")
-        processes.highest(0)
-
-
 @pytest.mark.slow
 def test_one_process_that_raises_ends_all() -> None:
     with pytest.raises(NonFiniteError, match="step 7: main/loss is not finite"):
-        Launcher(fails_in_one, 2)()
+        run_together(2, fails_in_one)

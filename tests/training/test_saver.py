@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 import threading
+from collections import namedtuple
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,9 +18,8 @@ from aigc_cli.commands.train import run_training
 from aigc_cli.config.schema import Options
 from aigc_cli.errors import NonFiniteError, ResourceError
 from aigc_cli.runs import Run, find_run
-from aigc_cli.training.checkpoint import CheckpointFolder
-from aigc_cli.training.saving import Saver
-from aigc_cli.training.settings import State
+from aigc_cli.training.checkpoint import CheckpointFolder, State
+from aigc_cli.training.saver import Saver
 
 
 @pytest.fixture
@@ -134,3 +135,16 @@ def test_a_save_that_fails_ends_the_run(registered_toy: None, tmp_path: Path, mo
     with pytest.raises(ResourceError, match="cannot write"):
         run_training(config(tmp_path, monkeypatch), Options())
     assert find_run("latest").status() == "failed"
+
+
+Usage = namedtuple("Usage", "total used free")
+
+
+def test_a_disk_without_room_for_the_checkpoints_is_told_before_training(
+    registered_toy: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(1000, 900, 100))
+    with pytest.raises(ResourceError, match=r"takes about .* up to 3 at a time, .* has room for") as caught:
+        run_training(config(tmp_path, monkeypatch), Options())
+    assert "trainer.keep" in caught.value.hint
+    assert not list(find_run("latest").checkpoints.glob("*"))

@@ -10,7 +10,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from aigc_cli.commands.train import check_config
 from aigc_cli.config.compose import compose
 from aigc_cli.data.images import ImageDataset
 from aigc_cli.data.loader import Loader
@@ -18,7 +17,9 @@ from aigc_cli.errors import ConfigError
 from aigc_cli.modalities.base import Batch, DataSpec
 from aigc_cli.models.base import Losses, Model
 from aigc_cli.runs import Run, read_rows
-from aigc_cli.training.trainer import Hooks, Trainer
+from aigc_cli.training.build import check_config
+from aigc_cli.training.settings import Hooks
+from aigc_cli.training.trainer import Trainer
 
 STEPS = 8
 
@@ -26,7 +27,7 @@ STEPS = 8
 class Wild(Model):
     """Every third step's gradient is a hundred times as large."""
 
-    modalities = ("image",)
+    layouts = frozenset({"map"})
 
     def __init__(self, spec: DataSpec) -> None:
         super().__init__(spec)

@@ -9,15 +9,15 @@ import pytest
 import torch
 from torch import nn
 
-from aigc_cli.commands.train import check_config
 from aigc_cli.config.compose import compose
 from aigc_cli.data.images import ImageDataset
 from aigc_cli.data.loader import Loader
 from aigc_cli.errors import ConfigError, DataError, Interrupted, NonFiniteError, Terminated
 from aigc_cli.modalities.base import DataSpec
 from aigc_cli.models.base import Model, Phase
+from aigc_cli.models.build import build_model
 from aigc_cli.runs import Run, read_rows
-from aigc_cli.training.checkpoint import build_model
+from aigc_cli.training.build import check_config
 from aigc_cli.training.settings import Hooks
 from aigc_cli.training.trainer import Trainer
 
@@ -25,7 +25,7 @@ from aigc_cli.training.trainer import Trainer
 class Two(Model):
     """Two networks: the second's loss runs through the first."""
 
-    modalities = ("image",)
+    layouts = frozenset({"map"})
     seen: ClassVar[list] = []
 
     def __init__(self, spec):
@@ -146,7 +146,13 @@ def test_clipping_bounds_the_step(tmp_path):
         ("model.network=dcgan", "model.dropout=0.3", "model.augment=[translation]"),
         ("model.augment=[ada,cutout]", "model.ada_length=200", "model.lecam=0.3", "model.consistency=1.0"),
         ("model.loss=relativistic", "model.r1_every=3", "model.augment=[translation,color,flip]"),
-        ("model=biggan", "model.network=biggan", "model.conditional=false", "model.discriminator_steps=2"),
+        (
+            "model=biggan",
+            "model.conditional=false",
+            "model.discriminator_steps=2",
+            "model.discriminator_width=4",
+            "model.network=biggan",
+        ),
         ("trainer.precision=bf16",),
         ("trainer.ema_start=7", "trainer.examine_every=3"),
     ],
@@ -381,7 +387,7 @@ def test_a_smaller_batch_goes_on_with_the_same_items(tmp_path):
 
 
 def test_a_model_refuses_what_it_cannot_serve():
-    with pytest.raises(ConfigError, match="Two cannot model text data; it serves image"):
+    with pytest.raises(ConfigError, match="Two cannot model text data; it takes items laid out as map"):
         Two(DataSpec("text", (16,), vocab_size=65))
 
 

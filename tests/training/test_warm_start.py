@@ -12,7 +12,7 @@ import pytest
 import torch
 from toy_text import ToyText, windows
 
-from aigc_cli.commands.train import check_config, run_training, settled
+from aigc_cli.commands.train import run_training, settled
 from aigc_cli.config.compose import compose
 from aigc_cli.config.schema import Options
 from aigc_cli.data.loader import Loader
@@ -22,8 +22,11 @@ from aigc_cli.modalities.image import ImageCodec
 from aigc_cli.modalities.text import TextCodec
 from aigc_cli.modalities.tokenizers import FIRST, SPECIALS, BPETokenizer, ByteTokenizer, CharTokenizer, Tokenizer
 from aigc_cli.models.base import Model
+from aigc_cli.models.build import build_model
 from aigc_cli.runs import Run, create_run
-from aigc_cli.training.checkpoint import CheckpointFolder, build_model, restore_model
+from aigc_cli.training.build import check_config
+from aigc_cli.training.checkpoint import CheckpointFolder
+from aigc_cli.training.restore import restore_model
 from aigc_cli.training.settings import Hooks
 from aigc_cli.training.trainer import Trainer
 from aigc_cli.training.warm_start import warm_start, with_source

@@ -6,7 +6,7 @@ and processes give the figures of one pass over everything.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from aigc_cli.data.base import Dataset, Split
+from aigc_cli.data.open import Splits
 from aigc_cli.errors import DataError
 
 
@@ -45,13 +45,15 @@ class Sources:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     #: A file of weights that the user named.
     weights: Path | None = None
-    #: The dataset's name and how to open its splits; None where images come from folders alone.
-    data: str | None = None
-    open_split: Callable[[Split], Dataset] | None = None
+    #: Of the dataset; None where items come from files alone.
+    splits: Splits | None = None
     #: How images are brought to the Inception network's size; None is as FID's reference does it.
     resize: str | None = None
     #: Which of torchvision's networks, for the extractor of that name.
     backbone: str | None = None
+
+
+_SUMMED = 4096  # rows at a time, because each is copied to float64
 
 
 def check_finite(features: Tensor, what: str) -> Tensor:
@@ -120,3 +122,11 @@ def merge_packed(stacked: Tensor) -> Tensor:
     for packed in stacked[1:]:
         merged = merged.merge(FeatureStatistics.unpacked(packed))
     return merged.packed()
+
+
+def summed(rows: Tensor) -> FeatureStatistics:
+    """The statistics of rows (n, d), a part at a time."""
+    whole = FeatureStatistics.of(rows[:_SUMMED])
+    for start in range(_SUMMED, len(rows), _SUMMED):
+        whole = whole.merge(FeatureStatistics.of(rows[start : start + _SUMMED]))
+    return whole

@@ -22,7 +22,6 @@ from torch import Tensor, nn
 from aigc_cli.config.schema import STRICT
 from aigc_cli.data.base import Dataset
 from aigc_cli.data.loader import Loader, batches_in_order
-from aigc_cli.data.open import Splits
 from aigc_cli.errors import ConfigError, DataError, warn
 from aigc_cli.files import checksum, resource_errors, write_atomically
 from aigc_cli.metrics.extractors.base import Sources
@@ -66,26 +65,27 @@ class Classifier:
             assert kept is not None
         self.checksum = kept.checksum
         self._network = kept.network.eval()
-        self._codec, self._device, self._shape = train.codec, sources.device, train.spec.shape
+        self._codec, self._device, self._spec = train.codec, sources.device, train.spec
         with torch.inference_mode():
             layers = self._network(torch.zeros(1, *train.spec.shape, device=sources.device))
         self.widths: Mapping[str, int] = {name: values.shape[1] for name, values in layers.items()}
-        self.facts: Mapping[str, Any] = {"preprocessing": "uint8 to [-1, 1], not resized", **kept.facts}
+        self.facts: Mapping[str, Any] = {"preprocessing": train.codec.preprocessing, **kept.facts}
 
-    def __call__(self, images: Tensor) -> dict[str, Tensor]:
-        """Features of raw uint8 images (n, C, H, W), in float32.
+    def __call__(self, content: Tensor) -> dict[str, Tensor]:
+        """Features of raw items (n, ...), in float32.
 
         Raises:
             DataError: they are not of the dataset's own size, so that features would mean nothing.
         """
-        if tuple(images.shape[1:]) != self._shape:
-            found, wanted = ("x".join(map(str, shape)) for shape in (images.shape[1:], self._shape))
+        if tuple(content.shape[1:]) != self._spec.shape:
+            found, wanted = ("x".join(map(str, shape)) for shape in (content.shape[1:], self._spec.shape))
+            kind = modality(self._spec.modality)
             raise DataError(
-                f"{self.name} knows images of {wanted} (channels x height x width), and these are {found}",
-                "bring them to that size, or use --metric fid",
+                f"{self.name} knows {kind.noun[1]} of {wanted} ({' x '.join(kind.axes)}), and these are {found}",
+                "bring them to that size, or use another extractor=, such as inception for images",
             )
         with torch.inference_mode():
-            layers = self._network(self._codec.encode(images.to(self._device)))
+            layers = self._network(self._codec.encode(content.to(self._device)))
         return {name: values.cpu() for name, values in layers.items()}
 
 
@@ -96,13 +96,15 @@ def _labelled(sources: Sources) -> tuple[Dataset, str]:
         ConfigError: there is no dataset, or it has no labels.
     """
     instead = "extractor=inception, as --metric fid does, or extractor=torchvision model=resnet50 weights=FILE"
-    if sources.open_split is None or sources.data is None:
+    if sources.splits is None:
         what = "the classifier extractor learns from a dataset's labels, and no dataset is named"
         raise ConfigError(what, f"name it with data=NAME, or use {instead}")
-    train = sources.open_split("train")
+    train = sources.splits["train"]
     if len(train.spec.classes) < 2:
-        raise ConfigError(f"the classifier extractor needs labels, and {sources.data} has none", f"use {instead}")
-    return train, sources.data
+        raise ConfigError(
+            f"the classifier extractor needs labels, and {sources.splits.name} has none", f"use {instead}"
+        )
+    return train, sources.splits.name
 
 
 @plain_dataclass(frozen=True)
@@ -147,14 +149,14 @@ def _read(path: Path, train: Dataset, device: torch.device) -> _Kept | None:
 
 def _trained(train: Dataset, sources: Sources, name: str) -> bytes:
     """A trained network, serialised with its held-out accuracy."""
-    assert sources.open_split is not None
+    assert sources.splits is not None
     devices = [sources.device] if sources.device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices), torch.enable_grad():
         torch.manual_seed(_SEED)
         network = _fresh(train, sources.device)
         _fit(network, train, sources.device, name)
     network.eval()
-    split, held_out = Splits(name, sources.open_split).held_out()
+    split, held_out = sources.splits.held_out()
     score = accuracy(network, held_out, train.codec, sources.device)
     print(f"{name}: accuracy {score:.1%} on {len(held_out):,} {split} images", file=sys.stderr)
     if score < 1.5 / len(train.spec.classes):

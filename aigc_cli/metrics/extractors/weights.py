@@ -44,7 +44,7 @@ def load_weights(path: Path, hint: str, *, named_by_sum: bool = False) -> tuple[
         raise
     except Exception as error:  # an unpickler raises whatever a crafted file makes it trip over
         told = "" if isinstance(error, LookupError) else " ".join(str(error).split())[:120]  # a bare key tells nobody
-        reason = told or "it is no file of tensors"
+        reason = told or "it is not a file of tensors"
         raise DataError(f"{path} cannot be read as weights: {reason}", hint) from None
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise DataError(f"{path} holds no weights by name", hint)

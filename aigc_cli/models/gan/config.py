@@ -69,7 +69,7 @@ class GANConfig(ModelConfig):
             "none", "none", "variance"
         ):  # fmt: skip
             raise ValueError(
-                "r3gan has no normalisation, and weights of its own: it needs generator_norm=none, "
+                "r3gan has no normalisation and its own initial weights: it needs generator_norm=none, "
                 "discriminator_norm=none and init=variance, as in model=r3gan_small"
             )
         self._check_ignored()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated, Any, ClassVar, NamedTuple
+from typing import Annotated, ClassVar, NamedTuple
 
 import torch
 from pydantic import Field
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from aigc_cli.config.schema import STRICT
+from aigc_cli.errors import ConfigError
 from aigc_cli.modalities.base import Batch, DataSpec
 from aigc_cli.models.base import Losses, Phase
 from aigc_cli.models.gan import health as gan_health
@@ -22,7 +23,7 @@ from aigc_cli.models.gan.losses import LOSSES, gradient_penalty, lecam_penalty, 
 from aigc_cli.models.gan.networks import DCGANDiscriminator, DCGANGenerator, MLPDiscriminator, MLPGenerator
 from aigc_cli.models.gan.r3gan import R3GANDiscriminator, R3GANGenerator
 from aigc_cli.models.gan.resnet import ResNetDiscriminator, ResNetGenerator
-from aigc_cli.models.latent import LatentControls, LatentModel, Mode, check_conditional
+from aigc_cli.models.latent import LatentControls, LatentModel, check_conditional
 from aigc_cli.nn.ada import ADJUST_EVERY, adapt, adaptive
 from aigc_cli.nn.augment import augment
 from aigc_cli.nn.blocks import MinibatchStddev, add_spectral_norm
@@ -64,9 +65,9 @@ class GAN(LatentModel):
     share of scores on the right side, and every regulariser that applies.
     """
 
-    modalities = ("image",)
+    can = frozenset({"sample", "latents", "decode", "examine"})
+    layouts = frozenset({"sequence", "map", "volume"})
     controls: ClassVar[type] = Controls
-    modes: ClassVar[tuple[Mode, ...]] = ("sample", "interpolate")
     ada_strength: Tensor
     ada_signs: Tensor
     lecam_anchors: Tensor
@@ -75,6 +76,7 @@ class GAN(LatentModel):
         super().__init__(spec)
         self.config = config
         self.conditional = check_conditional(config.conditional, spec)
+        _check_augmentation(config, spec)
         networks, classes = NETWORKS[config.network], len(spec.classes) if config.conditional else 0
         self.generator = networks.generator(config, spec.shape, classes)
         self.discriminator = networks.discriminator(config, spec.shape, classes)
@@ -125,12 +127,12 @@ class GAN(LatentModel):
         """
         losses = {"generator": self._generator_losses, "discriminator": self._discriminator_losses}[phase]
         with parametrize.cached():  # a spectral norm is the same all through a phase
-            return losses(batch.content, batch.labels if self.conditional else None)
+            return losses(batch.content, self.labels_of(batch))
 
     def _generator_losses(self, real: Tensor, labels: Tensor | None) -> Losses:
         fake = self._made.pop(0) if self._made else self._fake(len(real), labels)
         fake_score = self.discriminator(self._augment(fake), labels).float()
-        real_score = None
+        real_score = fake_score
         if self.adversarial.paired:
             with torch.no_grad():
                 real_score = self.discriminator(self._augment(real), labels).float()
@@ -138,11 +140,16 @@ class GAN(LatentModel):
 
     def _discriminator_losses(self, real: Tensor, labels: Tensor | None) -> Losses:
         config = self.config
-        make = self._fake_for_both if config.discriminator_steps == 1 else self._fake_for_one
-        fake = make(len(real), labels)
+        fake = self._fake_for_both(len(real), labels)
         real, fake = self._augment(real), self._augment(fake).to(real.dtype)
-        changed = [augment(real, config.consistency_augment)] if config.consistency else []
-        real_score, fake_score, *changed_score = self._scores([real, fake, *changed], labels)
+        batches = [real, fake, *([augment(real, config.consistency_augment)] if config.consistency else [])]
+        if config.discriminator_norm == "batch" or (config.minibatch_stddev and len(real) % MinibatchStddev.group):
+            # Reals and fakes of one pass would see each other in its statistics, and tell each other apart by them.
+            real_score, fake_score, *changed = [self.discriminator(images, labels).float() for images in batches]
+        else:
+            repeated = None if labels is None else labels.repeat(len(batches))
+            scores = self.discriminator(torch.cat(batches), repeated).float()
+            real_score, fake_score, *changed = scores.chunk(len(batches))
         margins = self.adversarial.margins(real_score.detach(), fake_score.detach())
         losses = {
             "loss": self.adversarial.discriminator(real_score, fake_score),
@@ -151,19 +158,17 @@ class GAN(LatentModel):
             "accuracy": (torch.cat(margins) > 0).float().mean(),
         }
         if "ada" in config.augment:
-            self._adapt(margins[0])
+            due = self._step % ADJUST_EVERY == 0
+            target, length = config.ada_target, config.ada_length
+            adapt(self.ada_strength, self.ada_signs, margins[0], target=target, length=length, due=due)
             losses["ada_strength"] = self.ada_strength.clone()
-        if changed_score:
-            _add(losses, "consistency", config.consistency, (real_score - changed_score[0]).square().mean())
+        if changed:
+            _add(losses, "consistency", config.consistency, (real_score - changed[0]).square().mean())
         if config.lecam:
             move_anchors(self.lecam_anchors, real_score, fake_score, self._step)
             _add(losses, "lecam", config.lecam, lecam_penalty(real_score, fake_score, self.lecam_anchors))
         self._penalize(losses, real, fake, labels)
         return losses
-
-    def _adapt(self, margins: Tensor) -> None:
-        target, length, due = self.config.ada_target, self.config.ada_length, self._step % ADJUST_EVERY == 0
-        adapt(self.ada_strength, self.ada_signs, margins, target=target, length=length, due=due)
 
     def _penalize(self, losses: Losses, real: Tensor, fake: Tensor, labels: Tensor | None) -> None:
         """Adds the penalty: R1 and R2 on the steps whose turn it is, scaled up to make good for the others."""
@@ -182,35 +187,18 @@ class GAN(LatentModel):
             if kind == "r1r2":
                 _add(losses, "r2", weight, r1_penalty(scores, fake))
 
-    def _scores(self, batches: Sequence[Tensor], labels: Tensor | None) -> list[Tensor]:
-        """The discriminator's scores of batches, in one pass where that gives the same as several, which is faster."""
-        if self._mixes_items(len(batches[0])):
-            return [self.discriminator(images, labels).float() for images in batches]
-        repeated = None if labels is None else labels.repeat(len(batches))
-        return list(self.discriminator(torch.cat(list(batches)), repeated).float().chunk(len(batches)))
-
-    def _mixes_items(self, n: int) -> bool:
-        """Whether a joint pass would let reals and fakes see each other."""
-        if self.config.discriminator_norm == "batch":
-            return True
-        return self.config.minibatch_stddev and n % MinibatchStddev.group != 0
-
-    def _fake_for_one(self, n: int, labels: Tensor | None) -> Tensor:
-        with torch.no_grad():
-            return self._fake(n, labels)
-
     def _fake_for_both(self, n: int, labels: Tensor | None) -> Tensor:
-        """Images that the generator's phase takes over with their graph, which saves it a pass.
+        """Samples for the discriminator's phase, which the generator's takes over with their graph if it comes next.
 
-        It comes right after this one, on the same batches, and finds the generator as it was. Of accumulated batches
-        only the first is handed over, so that accumulation holds one graph, not all.
+        That saves it a pass: it is on the same batches, and finds the generator as it was. Of accumulated batches only
+        the first is handed over, so that accumulation holds one graph, not all.
         """
-        if self._made:
-            return self._fake_for_one(n, labels)
+        if self._made or self.config.discriminator_steps > 1:
+            with torch.no_grad():
+                return self._fake(n, labels)
         self.generator.requires_grad_(True)  # the trainer leaves gradients on for the current phase's network alone
-        fake = self._fake(n, labels)
-        self._made.append(fake)
-        return fake.detach()
+        self._made.append(self._fake(n, labels))
+        return self._made[0].detach()
 
     def _fake(self, n: int, labels: Tensor | None) -> Tensor:
         device = next(self.generator.parameters()).device
@@ -227,17 +215,16 @@ class GAN(LatentModel):
 
     # sampling
 
-    def latents(self, noise: Noise, **controls: Any) -> Tensor:
+    def latents(self, noise: Noise, controls: Controls) -> Tensor:
         """Standard normal latents (n, latent), truncated where asked; see :class:`Controls`.
 
         Truncation maps each draw to the same quantile of the truncated distribution, so that one sample becomes more
         typical as the threshold falls, and depends on its own draws alone.
         """
         z = noise.normal(self.config.latent)
-        threshold = controls.get("truncation")
-        if threshold is None:
+        if controls.truncation is None:
             return z
-        inside = math.erf(threshold / math.sqrt(2))
+        inside = math.erf(controls.truncation / math.sqrt(2))
         return (math.sqrt(2) * torch.erfinv(inside * torch.erf(z.double() / math.sqrt(2)))).float()
 
     def decode(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
@@ -254,6 +241,20 @@ class GAN(LatentModel):
     def warnings(self, figures: Mapping[str, float]) -> Iterator[tuple[str, str]]:
         """See :func:`aigc_cli.models.gan.health.warnings`."""
         return gan_health.warnings(self.config, figures)
+
+
+def _check_augmentation(config: GANConfig, spec: DataSpec) -> None:
+    """Refuses changes that images alone can undergo where the data is of another kind.
+
+    Raises:
+        ConfigError: there are some.
+    """
+    key = "augment" if config.augment else "consistency" if config.consistency else None
+    if key and spec.layout != "map":
+        raise ConfigError(
+            f"model.{key}={getattr(config, key)} is for images, and this is {spec.modality} data",
+            f"leave it out: model.{key}={'[]' if key == 'augment' else 0}",
+        )
 
 
 def _add(losses: Losses, name: str, weight: float, term: Tensor) -> None:

@@ -27,16 +27,15 @@ def examine(gan: GAN, train: Batch, held_out: Batch | None) -> Losses:
     conditional. Overfitting is r_v of Karras et al. 2020, equation 1: 0 where held-out items score as training items
     do, 1 where they score as samples.
     """
-    labels = train.labels if gan.conditional else None
-    fake = gan.decode(gan.latents(Noise(0, range(len(train)), train.content.device)), labels)
+    labels = gan.labels_of(train)
+    fake = gan.decode(gan.latents(Noise(0, range(len(train)), train.content.device), gan.controls()), labels)
     figures = {
         "diversity": spread(fake, labels) / spread(train.content, labels).clamp_min(1e-6),
         "real_score": gan.discriminator(train.content, labels).float().mean(),
         "fake_score": gan.discriminator(fake, labels).float().mean(),
     }
     if held_out is not None:
-        own = held_out.labels if gan.conditional else None
-        figures["held_out_score"] = gan.discriminator(held_out.content, own).float().mean()
+        figures["held_out_score"] = gan.discriminator(held_out.content, gan.labels_of(held_out)).float().mean()
         lead = figures["real_score"] - figures["fake_score"]
         lost = figures["real_score"] - figures["held_out_score"]
         figures["overfitting"] = torch.where(lead > 1e-3, lost / lead, 0.0)

@@ -5,9 +5,8 @@ With D = sigmoid(score), log D = -softplus(-score) and log(1 - D) = -softplus(sc
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Callable
-from typing import ClassVar
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -19,115 +18,61 @@ from aigc_cli.nn.collective import averaged, draw
 Scores = Callable[[Tensor], Tensor]
 
 
+def _from_zero(real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
+    return real, -fake
+
+
+def _in_pairs(real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
+    return real - fake, real - fake
+
+
+@dataclass(frozen=True, kw_only=True)
 class AdversarialLoss:
-    """One game between discriminator and generator."""
+    """One game: what each side minimises, scalars. Only where it is `paired` does the generator's look at reals."""
 
-    #: Whether the generator's loss needs the scores of real items as well.
-    paired: ClassVar[bool] = False
-
-    @abstractmethod
-    def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
-        """What the discriminator minimises, a scalar."""
-
-    @abstractmethod
-    def generator(self, fake: Tensor, real: Tensor | None = None) -> Tensor:
-        """What the generator minimises, a scalar; `real` is given where the loss is paired."""
-
-    def margins(self, real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
-        """How far each score, of real and of fake (n,), is on the right side of the boundary between the two."""
-        return real, -fake
+    discriminator: Callable[[Tensor, Tensor], Tensor]  # of the scores of reals, and of fakes
+    generator: Callable[[Tensor, Tensor], Tensor]  # of the scores of fakes, and of reals
+    paired: bool = False
+    #: How far each score, of real and of fake (n,), is on the right side of the boundary between the two.
+    margins: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] = _from_zero
 
 
-class Minimax(AdversarialLoss):
-    """The saturating original: min_G max_D E log D(x) + E log(1 - D(G(z))) (Goodfellow et al. 2014, equation 1)."""
-
-    def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
-        """Cross-entropy of real against fake."""
-        return softplus(-real).mean() + softplus(fake).mean()
-
-    def generator(self, fake: Tensor, real: Tensor | None = None) -> Tensor:
-        """E log(1 - D(G(z))), whose gradient vanishes where the discriminator is sure."""
-        return -softplus(fake).mean()
+def _cross_entropy(real: Tensor, fake: Tensor) -> Tensor:
+    """-E log D(x) - E log(1 - D(G(z)))."""
+    return softplus(-real).mean() + softplus(fake).mean()
 
 
-class NonSaturating(Minimax):
-    """The generator maximises E log D(G(z)) instead (Goodfellow et al. 2014, end of section 3)."""
-
-    def generator(self, fake: Tensor, real: Tensor | None = None) -> Tensor:
-        """-E log D(G(z))."""
-        return softplus(-fake).mean()
-
-
-class Hinge(AdversarialLoss):
-    """Hinge loss (Lim and Ye 2017; Miyato et al. 2018, equations 16 and 17)."""
-
-    def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
-        """E max(0, 1 - D(x)) + E max(0, 1 + D(G(z)))."""
-        return relu(1 - real).mean() + relu(1 + fake).mean()
-
-    def generator(self, fake: Tensor, real: Tensor | None = None) -> Tensor:
-        """-E D(G(z))."""
-        return -fake.mean()
-
-
-class LeastSquares(AdversarialLoss):
-    """Least squares with targets 0 for fake, 1 for real, 1 for the generator (Mao et al. 2017, equation 9)."""
-
-    def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
-        """1/2 E (D(x) - 1)^2 + 1/2 E D(G(z))^2."""
-        return 0.5 * (real - 1).square().mean() + 0.5 * fake.square().mean()
-
-    def generator(self, fake: Tensor, real: Tensor | None = None) -> Tensor:
-        """1/2 E (D(G(z)) - 1)^2."""
-        return 0.5 * (fake - 1).square().mean()
-
-    def margins(self, real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
-        """The boundary is half way between the targets."""
-        return real - 0.5, 0.5 - fake
-
-
-class Wasserstein(AdversarialLoss):
-    """The Wasserstein distance's dual; needs a 1-Lipschitz critic (Arjovsky et al. 2017, equations 2 and 3)."""
-
-    def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
-        """E D(G(z)) - E D(x)."""
-        return fake.mean() - real.mean()
-
-    def generator(self, fake: Tensor, real: Tensor | None = None) -> Tensor:
-        """-E D(G(z))."""
-        return -fake.mean()
-
-    def margins(self, real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
-        """A critic's scores mean nothing but in comparison, so each real is held against a fake."""
-        return real - fake, real - fake
-
-
-class Relativistic(AdversarialLoss):
-    """Each real against a fake (Jolicoeur-Martineau 2019, as R3GAN pairs them: Huang et al. 2024, equation 2)."""
-
-    paired = True
-
-    def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
-        """E softplus(-(D(x) - D(G(z))))."""
-        return softplus(fake - real).mean()
-
-    def generator(self, fake: Tensor, real: Tensor | None = None) -> Tensor:
-        """E softplus(-(D(G(z)) - D(x)))."""
-        assert real is not None
-        return softplus(real - fake).mean()
-
-    def margins(self, real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
-        """As in the loss, in pairs."""
-        return real - fake, real - fake
-
-
-LOSSES: dict[str, AdversarialLoss] = {
-    "minimax": Minimax(),
-    "non_saturating": NonSaturating(),
-    "hinge": Hinge(),
-    "lsgan": LeastSquares(),
-    "wgan": Wasserstein(),
-    "relativistic": Relativistic(),
+LOSSES = {
+    # min_G max_D E log D(x) + E log(1 - D(G(z))) (Goodfellow et al. 2014, equation 1), the saturating original: the
+    # generator's gradient vanishes where the discriminator is sure.
+    "minimax": AdversarialLoss(discriminator=_cross_entropy, generator=lambda fake, _: -softplus(fake).mean()),
+    # The generator maximises E log D(G(z)) instead (Goodfellow et al. 2014, end of section 3).
+    "non_saturating": AdversarialLoss(discriminator=_cross_entropy, generator=lambda fake, _: softplus(-fake).mean()),
+    # Scores beyond 1 on the right side gain nothing (Lim and Ye 2017; Miyato et al. 2018, equations 16 and 17).
+    "hinge": AdversarialLoss(
+        discriminator=lambda real, fake: relu(1 - real).mean() + relu(1 + fake).mean(),
+        generator=lambda fake, _: -fake.mean(),
+    ),
+    # Targets 0 for fake, 1 for real, 1 for the generator (Mao et al. 2017, equation 9); the boundary is half way.
+    "lsgan": AdversarialLoss(
+        discriminator=lambda real, fake: 0.5 * (real - 1).square().mean() + 0.5 * fake.square().mean(),
+        generator=lambda fake, _: 0.5 * (fake - 1).square().mean(),
+        margins=lambda real, fake: (real - 0.5, 0.5 - fake),
+    ),
+    # The Wasserstein distance's dual, for a 1-Lipschitz critic (Arjovsky et al. 2017, equations 2 and 3). Its scores
+    # mean nothing but in comparison, so that each real is held against a fake.
+    "wgan": AdversarialLoss(
+        discriminator=lambda real, fake: fake.mean() - real.mean(),
+        generator=lambda fake, _: -fake.mean(),
+        margins=_in_pairs,
+    ),
+    # Each real against a fake (Jolicoeur-Martineau 2019, as R3GAN pairs them: Huang et al. 2024, equation 2).
+    "relativistic": AdversarialLoss(
+        discriminator=lambda real, fake: softplus(fake - real).mean(),
+        generator=lambda fake, real: softplus(real - fake).mean(),
+        paired=True,
+        margins=_in_pairs,
+    ),
 }
 
 

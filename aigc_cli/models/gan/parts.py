@@ -17,8 +17,13 @@ def halvings(shape: tuple[int, ...], network: str) -> int:
     """How often an image (c, h, w) is halved until it is 4x4.
 
     Raises:
-        ConfigError: the image is not a square of a size in :data:`SIZES`.
+        ConfigError: it is not an image, or not a square of a size in :data:`SIZES`.
     """
+    if len(shape) != 3:
+        raise ConfigError(
+            f"model.network={network} makes images, and these items have the shape {'x'.join(map(str, shape))}",
+            "set model.network=mlp, which makes items of any shape",
+        )
     _, height, width = shape
     if height != width or height not in SIZES:
         raise ConfigError(

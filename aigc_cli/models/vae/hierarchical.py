@@ -4,8 +4,8 @@ Models and Can Outperform Them on Images, 2021)."""
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Annotated, Any, ClassVar, Literal
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
@@ -14,14 +14,13 @@ from torch import Tensor, nn
 
 from aigc_cli.config.schema import STRICT
 from aigc_cli.modalities.base import Batch, DataSpec
-from aigc_cli.models.base import Losses, ModelConfig, Phase
-from aigc_cli.models.latent import LatentControls, LatentModel, check_conditional
+from aigc_cli.models.base import Losses, ModelConfig
+from aigc_cli.models.latent import check_conditional
 from aigc_cli.models.vae.hierarchical_layout import from_patches, levels, to_patches
 from aigc_cli.models.vae.hierarchical_networks import BottomUp, Latent, TopDown
-from aigc_cli.models.variational import ACTIVE, SETTLED, fit_mixture, importance_bound
+from aigc_cli.models.variational import ACTIVE, SETTLED, VariationalModel, importance_bound
 from aigc_cli.nn.collective import draw
 from aigc_cli.nn.likelihoods import LIKELIHOODS, LogisticMixture, bits_per_dim
-from aigc_cli.nn.mixture import LatentMixture
 from aigc_cli.randomness import Noise
 from aigc_cli.registry import register
 
@@ -55,19 +54,8 @@ class HVAEConfig(ModelConfig):
         return max(1, round(self.width * self.bottleneck))
 
 
-@dataclass(config=STRICT, frozen=True, kw_only=True)
-class HVAEControls(LatentControls):
-    """What ``sample`` takes."""
-
-    #: Scales the deviation of every prior: below 1, less variety and more typical samples.
-    temperature: Annotated[float, Field(gt=0, le=2)] = 1.0
-    #: Where the coarsest latents are drawn: the prior of training, or a Gaussian mixture fitted on the encoded training
-    #: set.
-    prior: Literal["normal", "gmm"] = "normal"
-
-
 @register("model", "hvae", HVAEConfig)
-class HVAE(LatentModel):
+class HVAE(VariationalModel):
     """Maps of latents from 1x1 up, each drawn given all coarser ones, that maximise a bound on the likelihood together.
 
     The phase ``"main"`` minimises nats per dimension, with weights on the KL while the coarsest latents come first. Its
@@ -78,9 +66,8 @@ class HVAE(LatentModel):
     where the prior has its mean and deviation from what is above.
     """
 
-    modalities = ("image",)
-    controls: ClassVar[type] = HVAEControls
-    modes = ("sample", "reconstruct", "interpolate", "traverse")
+    can = frozenset({"sample", "latents", "decode", "encode", "score", "examine"})
+    layouts = frozenset({"map"})
 
     def __init__(self, config: HVAEConfig, spec: DataSpec) -> None:
         super().__init__(spec)
@@ -96,15 +83,14 @@ class HVAE(LatentModel):
         self.top_down = TopDown(config, spec.shape, layout, self.likelihood.width, classes)
         if isinstance(self.likelihood, LogisticMixture):
             _spread(self.likelihood, self.top_down.head)
-        self.mixture: LatentMixture | None = None
-        self._step = 0
+        self.dimensions = self.top_down.dimensions
+
+    @property
+    def coarsest(self) -> int:
+        """Those of the top-most maps, whose prior alone is the same for every image."""
+        return self.top_down.coarsest
 
     # training
-
-    def phases(self, step: int) -> Sequence[Phase]:
-        """One, whose KL weights depend on the step."""
-        self._step = step
-        return super().phases(step)
 
     def forward(self, phase: str, batch: Batch) -> Losses:
         """The negative ELBO and its terms on encoded images (n, c, h, w)."""
@@ -117,8 +103,8 @@ class HVAE(LatentModel):
         total = torch.stack(list(kl.values())).sum().detach()
         terms = {"reconstruction": reconstruction, "kl": total, **{f"kl_{side}": each for side, each in kl.items()}}
         return {
-            "loss": (reconstruction + paid) / self._values,
-            "bits_per_dim": bits_per_dim(reconstruction.detach() + total, self._values),
+            "loss": (reconstruction + paid) / self.values,
+            "bits_per_dim": bits_per_dim(reconstruction.detach() + total, self.values),
             **{name: term.detach() for name, term in terms.items()},
         }
 
@@ -134,14 +120,9 @@ class HVAE(LatentModel):
         first = COARSEST if side == self.top_down.sides[0] else OTHERS
         return 1 + (first - 1) * ahead
 
-    @property
-    def _values(self) -> int:
-        return math.prod(self.spec.shape)
-
     def _seen(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
         """What is modelled of a batch: its content as the likelihood has it, and its labels if they matter."""
-        assert batch.labels is not None or not self.conditional, "a conditional model is given labels"
-        return self.likelihood.target(batch.content), batch.labels if self.conditional else None
+        return self.likelihood.target(batch.content), self.labels_of(batch)
 
     def _infer(self, x: Tensor, labels: Tensor | None, noise: Tensor | None) -> tuple[Tensor, list[Latent]]:
         inferred: tuple[Tensor, list[Latent]] = self.top_down(self.bottom_up(x), labels, noise)
@@ -159,10 +140,12 @@ class HVAE(LatentModel):
             sums[side] = sums[side] + latent.kl() if side in sums else latent.kl()
         return sums
 
-    # encoding, decoding and sampling
+    # encoding and decoding
 
     def encode(self, batch: Batch) -> Tensor:
         """The draws (n, d) for which every prior gives the posterior's mean."""
+        # Not the latents themselves: their priors move with what is above, and only the draws are N(0, 1) throughout,
+        # so that walks, mixtures and the activity of dimensions mean what they mean for one latent vector.
         _, latents = self._infer(*self._seen(batch), None)
         return self.top_down.flat([latent.standardised() for latent in latents])
 
@@ -170,24 +153,6 @@ class HVAE(LatentModel):
         """The expected images in [-1, 1], (n, c, h, w)."""
         parameters = self.top_down.generate(latents, labels if self.conditional else None)
         return from_patches(self.likelihood.mean(parameters), self.patch)
-
-    def latents(
-        self, noise: Noise, *, temperature: float = 1.0, prior: Literal["normal", "gmm"] = "normal", **controls: Any
-    ) -> Tensor:
-        """Draws (n, d) behind all latents; see :class:`HVAEControls`."""
-        if prior == "normal":
-            return temperature * noise.normal(self.top_down.dimensions)
-        if self.mixture is None:
-            raise RuntimeError("prior=gmm is fitted by prepare() first")
-        labels = self.labels(noise.indices, controls.get("class_"), noise.device)
-        coarsest = self.mixture.sample(noise, temperature, labels)
-        rest = temperature * noise.normal(self.top_down.dimensions - self.top_down.coarsest)
-        return torch.cat([coarsest, rest], dim=1)
-
-    def prepare(self, items: Iterable[Batch], **controls: Any) -> None:
-        """Fits the mixture on the coarsest latents of the encoded `items` if ``prior="gmm"``."""
-        if controls.get("prior", "normal") == "gmm":
-            self.mixture = fit_mixture(self, items, self.top_down.coarsest)
 
     # figures
 
@@ -201,7 +166,7 @@ class HVAE(LatentModel):
             kl = torch.stack([latent.kl() for latent in latents]).sum(0)
             nelbo = reconstruction + kl
             return {
-                "nelbo": nelbo, "bits_per_dim": bits_per_dim(nelbo, self._values), "kl": kl,
+                "nelbo": nelbo, "bits_per_dim": bits_per_dim(nelbo, self.values), "kl": kl,
                 "reconstruction": reconstruction,
             }  # fmt: skip
         log_weights = []
@@ -210,7 +175,7 @@ class HVAE(LatentModel):
             ratio = torch.stack([latent.log_ratio() for latent in latents]).sum(0)
             log_weights.append(ratio - self._reconstruction(parameters, x))
         bound = importance_bound(torch.stack(log_weights))
-        return {"iw_bound": bound, "bits_per_dim": bits_per_dim(bound, self._values)}
+        return {"iw_bound": bound, "bits_per_dim": bits_per_dim(bound, self.values)}
 
     def examine(self, train: Batch, held_out: Batch | None) -> Losses:
         """How many latents are in use, in all and of each side: those that move by the item beyond what is above."""

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 SMALLEST = 4  # height and width of the smallest feature map, at least; twice that is the first that is halved
 LARGEST = 128
 _LIMIT = 10.0  # of a log variance: deviations from 0.0067 to 148, so that no step of training makes one infinite
-MLP_VALUES = 64 * 64  # of an image, at most, for which `auto` takes the mlp
+MLP_VALUES = 64 * 64  # of an item, at most, for which `auto` takes the mlp
 
 
 class Encoder(nn.Module):
@@ -96,11 +96,13 @@ class ResidualBlock(nn.Module):
 
 
 def mlp(config: VAEConfig, shape: tuple[int, ...], likelihood: Likelihood, classes: int) -> Networks:
-    """Two hidden layers each (Kingma and Welling 2014 has one)."""
+    """Two hidden layers each (Kingma and Welling 2014 has one), for items of any shape.
+
+    The likelihood has its parameters at each place of an item, whether that is a pixel or a moment.
+    """
     if not config.hidden:
-        raise ConfigError("model.hidden=0: the mlp, which suits these images, needs hidden units", "give it some: 256")
-    _, height, width = shape
-    units, norm, parameters = config.hidden, config.norm, likelihood.width
+        raise ConfigError("model.hidden=0: the mlp, which suits this data, needs hidden units", "give it some: 256")
+    units, norm, parameters = config.hidden, config.norm, (likelihood.width, *shape[1:])
     encoder = Encoder(
         nn.Sequential(
             nn.Flatten(), nn.Linear(math.prod(shape), units), *_flat_active(units, norm), nn.Linear(units, units)
@@ -115,8 +117,8 @@ def mlp(config: VAEConfig, shape: tuple[int, ...], likelihood: Likelihood, class
             *_flat_active(units, norm),
             nn.Linear(units, units),
             *_flat_active(units, norm),
-            nn.Linear(units, parameters * height * width),
-            nn.Unflatten(1, (parameters, height, width)),
+            nn.Linear(units, math.prod(parameters)),
+            nn.Unflatten(1, parameters),
         ),
     )
     return _started(encoder, decoder, likelihood)
@@ -174,8 +176,15 @@ def _sides(config: VAEConfig, shape: tuple[int, ...]) -> list[int]:
     """Height and width of the maps, from half the image's size down to the latent's, or to 4 to 7 for a vector.
 
     Raises:
-        ConfigError: the image is not a square that halves so, or no map has the side that the latent should have.
+        ConfigError: it is not an image, or not a square that halves so, or no map has the side that the latent should
+            have.
     """
+    if len(shape) != 3:
+        raise ConfigError(
+            f"model.network={config.network} and model.latent_side= are for images, and these items have the shape "
+            f"{'x'.join(map(str, shape))}",
+            "set model.network=mlp and model.latent_side=0, which suit items of any shape",
+        )
     _, height, width = shape
     sides = _halves(height)
     if height != width or not sides:
@@ -249,12 +258,12 @@ def build_networks(config: VAEConfig, shape: tuple[int, ...], likelihood: Likeli
 
     Args:
         config: of the model.
-        shape: of an image, (channels, height, width).
+        shape: of an item, such as (channels, height, width).
         likelihood: whose parameters the decoder gives.
         classes: 0 where the model is not told the class.
 
     Raises:
-        ConfigError: images of a shape that the network does not serve.
+        ConfigError: items of a shape that the network does not serve.
     """
     return NETWORKS[_chosen(config, shape)](config, shape, likelihood, classes)
 
@@ -262,14 +271,16 @@ def build_networks(config: VAEConfig, shape: tuple[int, ...], likelihood: Likeli
 def _chosen(config: VAEConfig, shape: tuple[int, ...]) -> str:
     if config.network != "auto":
         return config.network
-    _, height, width = shape
-    if config.latent_side or (height == width and _halves(height)):
+    image, sides = len(shape) == 3, shape[1:]
+    if config.latent_side or (image and sides[0] == sides[1] and _halves(sides[0])):
         return "conv"
     if math.prod(shape) <= MLP_VALUES:
         return "mlp"
     raise ConfigError(
-        f"no network of model=vae suits images of {height}x{width}",
-        f"set data.size= to a square such as 32, 64 or {LARGEST}, or insist on model.network=mlp",
+        f"no network of model=vae suits {'images' if image else 'items'} of {'x'.join(map(str, sides))}",
+        f"set data.size= to a square such as 32, 64 or {LARGEST}, or insist on model.network=mlp"
+        if image
+        else "make them smaller, or insist on model.network=mlp",
     )
 
 

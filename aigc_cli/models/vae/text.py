@@ -9,8 +9,9 @@ that rises from 0, and word dropout, which hides earlier tokens from it in train
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 import torch
 from pydantic import Field, model_validator
@@ -19,18 +20,16 @@ from torch import Tensor, nn
 
 from aigc_cli.config.schema import STRICT
 from aigc_cli.modalities.base import Batch, DataSpec
-from aigc_cli.models.base import Losses
+from aigc_cli.models.base import Losses, Prompts
 from aigc_cli.models.language_model import (
     LanguageModel,
-    Prompts,
     WritingControls,
     mean_of_tokens,
     per_token,
     token_nats,
     unless_all,
 )
-from aigc_cli.models.latent import Mode
-from aigc_cli.models.variational import Posterior, VariationalConfig, VariationalModel, importance_bound
+from aigc_cli.models.variational import FlatVAE, Posterior, VariationalConfig, importance_bound
 from aigc_cli.nn.collective import draw, normal_like, weighted
 from aigc_cli.nn.decoding import Choice, Session, write
 from aigc_cli.nn.token_transformer import TokenTransformer
@@ -69,7 +68,7 @@ class TextVAEControls(WritingControls):
     """What ``sample`` takes; `prompt` is what texts begin with, and in the other modes what is encoded."""
 
     #: How samples are arranged: each by itself; held-out texts beside their reconstructions; walks from text to text.
-    mode: Literal["sample", "reconstruct", "interpolate"] | None = None
+    mode: str | None = None
     #: Where a walk ends that begins at `prompt`.
     to: str | None = None
     #: The texts of a walk, both ends among them; None is 8.
@@ -81,7 +80,7 @@ class TextVAEControls(WritingControls):
 
 
 @register("model", "vae_text", TextVAEConfig)
-class TextVAE(LanguageModel, VariationalModel):
+class TextVAE(LanguageModel, FlatVAE):
     """A bidirectional encoder, pooled to a latent, and a causal decoder that writes from it.
 
     What is modelled of an item (n, t) are its tokens but the first, as in every model here that writes: of a sentence
@@ -93,11 +92,10 @@ class TextVAE(LanguageModel, VariationalModel):
     """
 
     config: TextVAEConfig
-    modalities = ("text",)
+    can = frozenset({"sample", "prompt", "latents", "decode", "encode", "posterior", "score", "examine"})
     controls: ClassVar[type] = TextVAEControls
-    modes: ClassVar[tuple[Mode, ...]] = ("sample", "reconstruct", "interpolate")
+    of_latents = frozenset({"latent_temperature", "prior"})
     tokens = "decoder"
-    takes_first: ClassVar[bool] = True
     moves_on: ClassVar[bool] = True
     advice = "raise model.free_bits, model.word_dropout or model.kl_warmup, or make the decoder smaller"
 
@@ -159,7 +157,7 @@ class TextVAE(LanguageModel, VariationalModel):
         return Posterior(*self.to_posterior(mean_of_tokens(features, there)).float().chunk(2, 1))
 
     def posterior(self, batch: Batch) -> Posterior:
-        """See :meth:`VariationalModel.posterior`."""
+        """See :meth:`FlatVAE.posterior`."""
         return self._posterior(batch.content[:, 1:])
 
     def _seen(self, latents: Tensor) -> dict[str, Tensor]:
@@ -179,47 +177,41 @@ class TextVAE(LanguageModel, VariationalModel):
 
     # sampling
 
-    def latents(
-        self, noise: Noise, *, latent_temperature: float = 1.0, prior: Literal["normal", "gmm"] = "normal",
-        **controls: Any,
-    ) -> Tensor:  # fmt: skip
+    def latents(self, noise: Noise, controls: TextVAEControls) -> Tensor:
         """Latents (n, d) from the prior; see :class:`TextVAEControls`."""
-        return super().latents(noise, temperature=latent_temperature, prior=prior)
+        return self.drawn(noise, controls.latent_temperature, controls)
+
+    def turns(self, controls: TextVAEControls) -> list[int]:
+        """None: it is not told classes."""
+        return []
 
     def decode(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
         """The likeliest token after the likeliest token, from latents (n, d): (n, \\*spec.shape), int64."""
         session = self._session([[self.bos]] * len(latents), latents, self.longest)
         return write(session, Choice(temperature=0), None, self.longest, stop=self.eos, pad=self.pad)
 
-    def _session(self, rows: Prompts, latents: Tensor, count: int, first: Tensor | None = None) -> Session:
+    def _session(
+        self, rows: Sequence[Sequence[int]], latents: Tensor, count: int, first: Tensor | None = None
+    ) -> Session:  # fmt: skip
         return Session(self.decoder, rows, count, self.pad, **self._seen(latents), first=first)
 
-    def sample(
-        self, noise: Noise, prompt: Prompts | None = None, first: Prompts | None = None, **controls: Any
-    ) -> Tensor:
+    def sample(self, noise: Noise, controls: TextVAEControls, prompts: Prompts | None = None) -> Tensor:
         """Token ids (n, 1 + prompt + max_tokens), int64: ``bos``, a prompt if there is one, and what follows it up to
         ``eos``, then ``pad``.
 
         Without either they are (n, \\*spec.shape). A window that is full moves on; of a prompt that is longer, the last
         tokens are read.
 
-        Args:
-            noise: A stream for each sample, from which its latent is drawn, and then its tokens.
-            prompt: Token ids that texts begin with.
-            first: For each prompt the tokens of which the one that follows is one, or none for any.
-            controls: The other fields of :class:`TextVAEControls`.
-
         Raises:
             ConfigError: an empty prompt, or one with tokens that are none.
         """
-        asked = TextVAEControls(**controls)
         rows = [[self.bos]] * len(noise)
-        if prompt is not None:
-            rows = [[self.bos, *(token for token in row if token != self.bos)] for row in self.given(prompt, noise)]
-        count = asked.max_tokens or self.longest
-        latents = self.latents(noise, latent_temperature=asked.latent_temperature, prior=asked.prior)
-        session = self._session(rows, latents, count, self.allowed(first, noise))
-        return self.written(session, asked, noise, count)
+        if prompts is not None:
+            given = self.given(prompts.rows, noise)
+            rows = [[self.bos, *(token for token in row if token != self.bos)] for row in given]
+        count = controls.max_tokens or self.longest
+        session = self._session(rows, self.latents(noise, controls), count, self.allowed(prompts, noise))
+        return self.written(session, controls, noise, count)
 
     # figures
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field, model_validator
@@ -13,9 +12,9 @@ from torch import Tensor
 from aigc_cli.config.schema import STRICT
 from aigc_cli.modalities.base import Batch, DataSpec
 from aigc_cli.models.base import Losses
-from aigc_cli.models.latent import LatentControls, check_conditional
+from aigc_cli.models.latent import check_conditional
 from aigc_cli.models.vae.networks import build_networks
-from aigc_cli.models.variational import Posterior, VariationalConfig, VariationalModel, importance_bound
+from aigc_cli.models.variational import FlatVAE, Posterior, VariationalConfig, importance_bound
 from aigc_cli.nn.collective import draw, normal_like
 from aigc_cli.nn.likelihoods import LIKELIHOODS, bits_per_dim
 from aigc_cli.randomness import Noise
@@ -49,18 +48,8 @@ class VAEConfig(VariationalConfig):
         return self
 
 
-@dataclass(config=STRICT, frozen=True, kw_only=True)
-class VAEControls(LatentControls):
-    """What ``sample`` takes."""
-
-    #: Scales the deviation of what is drawn from the prior: below 1, less variety and more typical samples.
-    temperature: Annotated[float, Field(gt=0, le=2)] = 1.0
-    #: Where latents are drawn: the prior of training, or a Gaussian mixture fitted on the encoded training set.
-    prior: Literal["normal", "gmm"] = "normal"
-
-
 @register("model", "vae", VAEConfig)
-class VAE(VariationalModel):
+class VAE(FlatVAE):
     """An encoder and a decoder that together maximise a lower bound on the likelihood.
 
     The phase ``"main"`` minimises nats per dimension, so that rates and clipping mean the same at every size of image.
@@ -69,9 +58,8 @@ class VAE(VariationalModel):
     """
 
     config: VAEConfig
-    modalities = ("image",)
-    controls: ClassVar[type] = VAEControls
-    modes = ("sample", "reconstruct", "interpolate", "traverse")
+    can = frozenset({"sample", "latents", "decode", "encode", "posterior", "score", "examine"})
+    layouts = frozenset({"sequence", "map", "volume"})
 
     def __init__(self, config: VAEConfig, spec: DataSpec) -> None:
         super().__init__(spec)
@@ -96,28 +84,29 @@ class VAE(VariationalModel):
     def _elbo(self, x: Tensor, labels: Tensor | None, posterior: Posterior) -> Losses:
         """The negative ELBO, with the KL's weight and free bits."""
         reconstruction = self._reconstruction(x, labels, posterior.at(normal_like(posterior.mean))).mean()
-        kl = posterior.kl().mean(0)  # of each dimension
+        kl = posterior.kl().mean(0)  # of each dimension, which has free bits of its own
         return {
-            "loss": (reconstruction + self.paid(kl)) / self._values,
+            "loss": (reconstruction + self.paid(kl)) / self.values,
             **self._terms(reconstruction, kl.sum()),
-            "bits_per_dim": bits_per_dim((reconstruction + kl.sum()).detach(), self._values),
+            "bits_per_dim": bits_per_dim((reconstruction + kl.sum()).detach(), self.values),
         }
 
     def _importance_weighted(self, x: Tensor, labels: Tensor | None, posterior: Posterior) -> Losses:
         """The negative importance-weighted bound (Burda et al. 2016, equation 8); the KL's weight scales log p/q."""
+        # One pass of the decoder for the k draws of all items; the encoder's pass they share.
         k, n = self.config.importance_samples, len(x)
         normal = draw(torch.randn, k, *posterior.mean.shape, dim=1, device=x.device)
         many = None if labels is None else labels.repeat(k)
         latents = posterior.at(normal).flatten(0, 1)
-        reconstruction = self._reconstruction(x.repeat(k, 1, 1, 1), many, latents).view(k, n)
+        reconstruction = self._reconstruction(x.repeat(k, *[1] * (x.ndim - 1)), many, latents).view(k, n)
         ratio = posterior.log_ratio(normal)
         loss = importance_bound(self.kl_weight * ratio - reconstruction).mean()
         with torch.no_grad():
             bound = importance_bound(ratio - reconstruction).mean()
         return {
-            "loss": loss / self._values,
+            "loss": loss / self.values,
             **self._terms(reconstruction.mean(), posterior.kl().sum(1).mean()),
-            "bits_per_dim": bits_per_dim(bound, self._values),
+            "bits_per_dim": bits_per_dim(bound, self.values),
         }
 
     def _terms(self, reconstruction: Tensor, kl: Tensor) -> Losses:
@@ -125,17 +114,12 @@ class VAE(VariationalModel):
 
     # encoding and decoding
 
-    @property
-    def _values(self) -> int:
-        return math.prod(self.spec.shape)
-
     def _seen(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
         """What is modelled of a batch: its content as the likelihood has it, and its labels if they matter."""
-        assert batch.labels is not None or not self.conditional, "a conditional model is given labels"
-        return self.likelihood.target(batch.content), batch.labels if self.conditional else None
+        return self.likelihood.target(batch.content), self.labels_of(batch)
 
     def posterior(self, batch: Batch) -> Posterior:
-        """See :meth:`VariationalModel.posterior`."""
+        """See :meth:`FlatVAE.posterior`."""
         return self._posterior(*self._seen(batch))
 
     def _posterior(self, x: Tensor, labels: Tensor | None) -> Posterior:
@@ -161,7 +145,7 @@ class VAE(VariationalModel):
             kl = posterior.kl().sum(1)
             nelbo = reconstruction + kl
             return {
-                "nelbo": nelbo, "bits_per_dim": bits_per_dim(nelbo, self._values), "kl": kl,
+                "nelbo": nelbo, "bits_per_dim": bits_per_dim(nelbo, self.values), "kl": kl,
                 "reconstruction": reconstruction,
             }  # fmt: skip
         log_weights = []
@@ -169,4 +153,4 @@ class VAE(VariationalModel):
             normal = noise.normal(self.dimensions)
             log_weights.append(posterior.log_ratio(normal) - self._reconstruction(x, labels, posterior.at(normal)))
         bound = importance_bound(torch.stack(log_weights))
-        return {"iw_bound": bound, "bits_per_dim": bits_per_dim(bound, self._values)}
+        return {"iw_bound": bound, "bits_per_dim": bits_per_dim(bound, self.values)}

@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
@@ -17,8 +17,8 @@ from torch.nn.functional import mse_loss
 from aigc_cli.config.schema import STRICT
 from aigc_cli.errors import ConfigError
 from aigc_cli.modalities.base import Batch, DataSpec
-from aigc_cli.models.base import Losses, ModelConfig, Phase
-from aigc_cli.models.latent import LatentModel
+from aigc_cli.models.base import Losses, Model, ModelConfig, Phase
+from aigc_cli.models.latent import LatentControls
 from aigc_cli.nn.blocks import init_variance
 from aigc_cli.nn.likelihoods import LIKELIHOODS, bits_per_dim
 from aigc_cli.nn.quantize import Quantized, Quantizer
@@ -49,13 +49,12 @@ class VQVAEConfig(ModelConfig):
 
 
 @register("model", "vqvae", VQVAEConfig)
-class VQVAE(LatentModel):
+class VQVAE(Model):
     """An encoder whose outputs are each replaced by the nearest of a codebook, and a decoder that sees those codes.
 
     An image is thus a sequence of tokens: :meth:`encode_tokens` and :meth:`decode_tokens` go there and back, row by row
-    of :attr:`token_grid`. It learns no prior over them: a model that trains on its tokens is one. The latents of
-    :class:`LatentModel` are the tokens, and those it draws itself are each by how often its code is used, without any
-    regard for one another: textures, not pictures.
+    of :attr:`token_grid`. It learns no prior over them, so that it cannot be sampled: a model that trains on its tokens
+    is one.
 
     Curves of the phase ``"main"`` beside ``"loss"``: ``"reconstruction"``, squared error in units of [-1, 1] or nats
     per dimension; ``"commitment"``; ``"usage"``, the share of the codes that the last window of batches used, and
@@ -63,8 +62,9 @@ class VQVAE(LatentModel):
     for tokens that are all alike likely.
     """
 
-    modalities = ("image",)
-    modes = ("reconstruct",)
+    can = frozenset({"encode", "decode", "score"})
+    layouts = frozenset({"map"})
+    controls = LatentControls
 
     def __init__(self, config: VQVAEConfig, spec: DataSpec) -> None:
         super().__init__(spec)
@@ -109,13 +109,9 @@ class VQVAE(LatentModel):
             "perplexity": self.quantizer.perplexity,
         }
         if self.likelihood is not None:
-            bound = reconstruction.detach() * self._values + self._tokens_cost
-            losses["bits_per_dim"] = bits_per_dim(bound, self._values)
+            bound = reconstruction.detach() * self.values + self._tokens_cost
+            losses["bits_per_dim"] = bits_per_dim(bound, self.values)
         return losses
-
-    @property
-    def _values(self) -> int:
-        return math.prod(self.spec.shape)
 
     @property
     def _tokens_cost(self) -> float:
@@ -130,7 +126,7 @@ class VQVAE(LatentModel):
         if self.likelihood is None:
             return (outputs.float() - x.float()).square().flatten(1).mean(1)
         log_prob: Tensor = self.likelihood(outputs, x)
-        return -log_prob / self._values
+        return -log_prob / self.values
 
     def _quantized(self, x: Tensor) -> Quantized:
         features: Tensor = self.encoder(x)
@@ -160,12 +156,6 @@ class VQVAE(LatentModel):
         """See :meth:`decode_tokens`."""
         return self.decode_tokens(latents)
 
-    def latents(self, noise: Noise, **controls: Any) -> Tensor:
-        """Tokens (n, rows * columns), each drawn by itself, by how often its code is used."""
-        below = self.quantizer.frequencies.cumsum(0)
-        drawn = torch.searchsorted(below, noise.uniform(math.prod(self.token_grid)), right=True)
-        return drawn.clamp_max(self.vocab_size - 1)  # where rounding leaves the sum short of 1
-
     # figures
 
     def score(self, batch: Batch, noise: Noise, samples: int = 1) -> dict[str, Tensor]:
@@ -178,10 +168,10 @@ class VQVAE(LatentModel):
             return {"mse": error.square().flatten(1).mean(1)}
         x = self._target(batch.content)
         parameters = self.decoder(self._map(self._quantized(x).nearest, len(x)))
-        reconstruction = self._reconstruction(parameters, x) * self._values
+        reconstruction = self._reconstruction(parameters, x) * self.values
         kl = torch.full_like(reconstruction, self._tokens_cost)
         bound = reconstruction + kl
-        bits = bits_per_dim(bound, self._values)
+        bits = bits_per_dim(bound, self.values)
         if samples > 1:
             return {"iw_bound": bound, "bits_per_dim": bits}
         return {"nelbo": bound, "bits_per_dim": bits, "kl": kl, "reconstruction": reconstruction}

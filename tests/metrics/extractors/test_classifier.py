@@ -7,11 +7,12 @@ import pytest
 import torch
 
 from aigc_cli.data.images import ImageDataset
+from aigc_cli.data.open import Splits
 from aigc_cli.errors import ConfigError, DataError
-from aigc_cli.metrics.evaluation import build_extractor
 from aigc_cli.metrics.extractors import classifier
 from aigc_cli.metrics.extractors.base import Sources
 from aigc_cli.metrics.extractors.classifier import Classifier, ClassifierConfig
+from aigc_cli.metrics.views import build_extractor
 
 Blobs = Callable[..., ImageDataset]
 
@@ -25,7 +26,7 @@ def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 def sources(blobs: Blobs, **kind: object) -> Sources:
     parts = {"train": blobs(240, 0, **kind), "test": blobs(60, 1, **kind), "val": blobs(30, 2, **kind)}
-    return Sources(data="blobs", open_split=parts.__getitem__)  # type: ignore[arg-type]
+    return Sources(splits=Splits("blobs", parts.__getitem__))  # type: ignore[arg-type]
 
 
 def test_it_learns_and_says_how_well(blobs: Blobs, capsys: pytest.CaptureFixture[str]) -> None:
@@ -82,18 +83,14 @@ def test_labels_that_mean_nothing_give_no_features(blobs: Blobs) -> None:
     noise = ImageDataset(blobs(240).resident().content, torch.arange(240) // 2 % 2, ("a", "b"))  # type: ignore[union-attr]
     test = ImageDataset(blobs(60, 1).resident().content, torch.arange(60) // 2 % 2, ("a", "b"))  # type: ignore[union-attr]
     with pytest.raises(DataError, match="cannot tell the classes apart"):
-        Classifier(ClassifierConfig(), Sources(data="x", open_split={"train": noise, "test": test}.__getitem__))  # type: ignore[arg-type]
+        Classifier(ClassifierConfig(), Sources(splits=Splits("x", {"train": noise, "test": test}.__getitem__)))  # type: ignore[arg-type]
 
 
 @pytest.mark.slow
 def test_digits(quick: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
     monkeypatch.setenv("AIGC_CACHE", str(quick))
-    from functools import partial
-
-    from aigc_cli.data import open_dataset
-
     digits = {"name": "digits", "size": 16, "flip": False, "val_fraction": 0.1, "test_fraction": 0.2}
-    extractor = Classifier(ClassifierConfig(), Sources(data="digits", open_split=partial(open_dataset, digits)))
+    extractor = Classifier(ClassifierConfig(), Sources(splits=Splits.of_config(digits)))
     assert extractor.name == "digits-cnn"
     assert extractor.facts["accuracy"] > 0.97

@@ -16,7 +16,7 @@ from aigc_cli.metrics.extractors.base import Sources
 from aigc_cli.metrics.extractors.inception import FILE, SHA256, Inception, InceptionConfig
 from aigc_cli.metrics.extractors.weights import load_weights
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture(autouse=True)
@@ -185,7 +185,7 @@ def test_torchmetrics_own_default_fails_the_same_check(
         metric.set_dtype(torch.float64)
         for side, path in sides.items():
             for batch in open_images(path).batches(8):
-                metric.update(batch, real=side == "real")
+                metric.update(batch.content, real=side == "real")
         fid[antialias] = float(metric.compute())
     wanted = reference["frechet_inception_distance"]
     assert fid[True] != pytest.approx(wanted, rel=1e-4)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from draws import latents_of, sampled
 from torch import Tensor
 
 from aigc_cli.config.compose import compose
@@ -32,7 +33,7 @@ def defaults() -> dict[str, Any]:
     return compose("train", ["model=gan", "data=mnist"])["model"]
 
 
-def build(defaults: dict[str, Any], shape: tuple[int, int, int] = (1, 16, 16), **changes: Any) -> GAN:
+def build(defaults: dict[str, Any], shape: tuple[int, ...] = (1, 16, 16), **changes: Any) -> GAN:
     torch.manual_seed(0)
     own = OWN.get(changes.get("network", ""), {})
     config = check("model", GANConfig, {**defaults, **SMALL, **own, **changes})
@@ -65,15 +66,37 @@ def adam(model: GAN, lr: float = 1e-3) -> dict[str, torch.optim.Optimizer]:
     }
 
 
-def test_mlp_makes_any_shape(defaults: dict[str, Any]) -> None:
-    model = build(defaults, (3, 5, 7), network="mlp")
-    assert model.sample(Noise(0, range(2))).shape == (2, 3, 5, 7)
+@pytest.mark.parametrize("shape", [(3, 5, 7), (1, 64), (2, 3, 4, 4)])
+@pytest.mark.parametrize("changes", [{}, {"conditional": True, "loss": "wgan"}, {"loss": "relativistic", "lecam": 0.1}])
+def test_mlp_makes_any_shape(defaults: dict[str, Any], shape: tuple[int, ...], changes: dict[str, Any]) -> None:
+    model = build(defaults, shape, network="mlp", **changes)
+    optimizers = adam(model)
+    for number in range(2):
+        figures = step(model, images(8, shape), optimizers, number)
+        assert all(math.isfinite(value) for value in figures.values())
+    with torch.no_grad():
+        assert sampled(model, Noise(0, range(2))).shape == (2, *shape)
+        assert all(torch.isfinite(figure) for figure in model.examine(images(8, shape), images(8, shape)).values())
 
 
-def test_only_images(defaults: dict[str, Any]) -> None:
+@pytest.mark.parametrize("network", sorted(NETWORKS.keys() - {"mlp"}))
+def test_networks_of_images_say_so(defaults: dict[str, Any], network: str) -> None:
+    with pytest.raises(ConfigError, match=f"model.network={network} makes images.*the shape 1x64") as error:
+        build(defaults, (1, 64), network=network)
+    assert "model.network=mlp" in error.value.hint
+
+
+@pytest.mark.parametrize("changes", [{"augment": ["ada"]}, {"consistency": 1.0}])
+def test_changes_of_images_are_refused_elsewhere(defaults: dict[str, Any], changes: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="is for images") as error:
+        build(defaults, (1, 64), network="mlp", **changes)
+    assert f"model.{next(iter(changes))}=" in error.value.hint
+
+
+def test_no_tokens(defaults: dict[str, Any]) -> None:
     config = check("model", GANConfig, defaults)
-    with pytest.raises(ConfigError, match="GAN cannot model text data; it serves image"):
-        GAN(config, DataSpec("text", (64,)))
+    with pytest.raises(ConfigError, match="GAN cannot model text data; it takes items laid out as map"):
+        GAN(config, DataSpec("text", (64,), vocab_size=9))
 
 
 @pytest.mark.parametrize(
@@ -234,13 +257,13 @@ def test_the_class_steers_samples_and_scores(defaults: dict[str, Any], network: 
         step(model, images(9), optimizers, number)
     model.eval()
     with torch.no_grad():
-        latents = model.latents(Noise(0, range(4)))
+        latents = latents_of(model, Noise(0, range(4)))
         ones, twos = model.decode(latents, torch.full((4,), 1)), model.decode(latents, torch.full((4,), 2))
         real = images(4).content
         scores = [model.discriminator(real, torch.full((4,), label)) for label in range(3)]
     assert not torch.allclose(ones, twos)
     assert not torch.allclose(scores[0], scores[1])
-    asked = model.sample(Noise(0, range(4)), class_="one")
+    asked = sampled(model, Noise(0, range(4)), class_="one")
     torch.testing.assert_close(asked, ones)
 
 
@@ -281,20 +304,26 @@ def test_sharing_a_pass_changes_no_gradient(defaults: dict[str, Any]) -> None:
         torch.testing.assert_close(kept, anew)
 
 
-@pytest.mark.parametrize("n", [8, 6])
-@pytest.mark.parametrize("changes", [{}, {"minibatch_stddev": True}, {"discriminator_norm": "group"}])
-def test_one_pass_scores_as_two(defaults: dict[str, Any], n: int, changes: dict[str, Any]) -> None:
-    model = build(defaults, **changes)
-    real, fake = images(n).content, torch.randn(n, 1, 16, 16)
-    joint = model._scores([real, fake], None)
-    torch.testing.assert_close(joint, [model.discriminator(real), model.discriminator(fake)])
-
-
-def test_batch_norm_sees_reals_and_fakes_apart(defaults: dict[str, Any]) -> None:
-    model = build(defaults, discriminator_norm="batch")
-    real, fake = images(8).content, torch.randn(8, 1, 16, 16)
-    apart = [copy.deepcopy(model.discriminator)(real), copy.deepcopy(model.discriminator)(fake)]
-    torch.testing.assert_close(model._scores([real, fake], None), apart)
+@pytest.mark.parametrize(
+    ("changes", "n", "passes"),
+    [
+        ({}, 8, [16]),
+        ({"discriminator_norm": "group"}, 6, [12]),
+        ({"minibatch_stddev": True}, 8, [16]),
+        ({"minibatch_stddev": True}, 6, [6, 6]),
+        ({"discriminator_norm": "batch"}, 8, [8, 8]),
+        ({"consistency": 1.0}, 8, [24]),
+    ],
+)
+def test_all_are_scored_in_one_pass_unless_reals_and_fakes_would_see_each_other(
+    defaults: dict[str, Any], changes: dict[str, Any], n: int, passes: list[int]
+) -> None:
+    model, seen = build(defaults, **changes), []
+    model.discriminator.register_forward_hook(lambda _, given, scores: seen.append(len(scores)))
+    before = copy.deepcopy(model.discriminator)
+    scored = model("discriminator", images(n))["real_score"]
+    assert seen[: len(passes)] == passes
+    torch.testing.assert_close(scored, before(images(n).content).detach().mean())
 
 
 def test_averaging_weights_keeps_spectral_norms_at_one(defaults: dict[str, Any]) -> None:
@@ -326,8 +355,8 @@ def test_spectral_norm_leaves_checkpoint_and_generator_alone(defaults: dict[str,
 def test_samples_depend_on_their_own_noise_alone(defaults: dict[str, Any]) -> None:
     model = build(defaults).eval()
     with torch.no_grad():
-        together = model.sample(Noise(5, range(6)))
-        apart = torch.cat([model.sample(Noise(5, [index])) for index in range(6)])
+        together = sampled(model, Noise(5, range(6)))
+        apart = torch.cat([sampled(model, Noise(5, [index])) for index in range(6)])
     torch.testing.assert_close(together, apart)
     assert not torch.equal(together[0], together[1])
 
@@ -335,19 +364,19 @@ def test_samples_depend_on_their_own_noise_alone(defaults: dict[str, Any]) -> No
 def test_truncated_latents_are_those_drawn_again_until_they_are_inside(defaults: dict[str, Any]) -> None:
     model = build(defaults, latent=64)
     noise = lambda: Noise(0, range(500))  # noqa: E731
-    whole, truncated = model.latents(noise()), model.latents(noise(), truncation=0.8)
+    whole, truncated = latents_of(model, noise()), latents_of(model, noise(), truncation=0.8)
     assert truncated.abs().max() <= 0.8
     redrawn = whole[whole.abs() <= 0.8]
     levels = torch.linspace(0.05, 0.95, 19)
     torch.testing.assert_close(truncated.flatten().quantile(levels), redrawn.quantile(levels), atol=0.02, rtol=0)
     assert torch.equal(truncated.argsort(), whole.argsort())  # the same sample, nearer to the typical
-    torch.testing.assert_close(model.latents(noise(), truncation=30.0), whole, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(latents_of(model, noise(), truncation=30.0), whole, atol=1e-5, rtol=1e-5)
 
 
 def test_truncation_narrows_what_is_sampled(defaults: dict[str, Any]) -> None:
     model = build(defaults, network="mlp", generator_norm="none").eval()
     with torch.no_grad():
-        spreads = [model.sample(Noise(0, range(64)), truncation=t).std(dim=0).mean() for t in (None, 1.0, 0.1)]
+        spreads = [sampled(model, Noise(0, range(64)), truncation=t).std(dim=0).mean() for t in (None, 1.0, 0.1)]
     assert spreads[0] > spreads[1] > spreads[2]
 
 
@@ -366,5 +395,5 @@ def test_a_gan_learns_the_mean_of_its_data(defaults: dict[str, Any]) -> None:
         for number in range(150):
             step(model, data, optimizers, number)
         with torch.no_grad():
-            mean = model.eval().sample(Noise(0, range(64))).mean().item()
+            mean = sampled(model.eval(), Noise(0, range(64))).mean().item()
         assert mean == pytest.approx(0.5, abs=0.25), loss

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from draws import sampled
 
 from aigc_cli.config.compose import compose
 from aigc_cli.config.schema import check
@@ -33,7 +34,7 @@ def test_every_size_and_any_channels(preset: str, size: int) -> None:
     for channels in (1, 2, 3):
         model = build(preset, (channels, size, size)).eval()
         with torch.no_grad():
-            fake = model.sample(Noise(0, range(2)))
+            fake = sampled(model, Noise(0, range(2)))
             labels = torch.tensor([0, 2]) if model.conditional else None
             assert model.discriminator(fake, labels).shape == (2,)
         assert fake.shape == (2, channels, size, size)

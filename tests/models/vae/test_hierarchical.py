@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from draws import latents_of, sampled
 from torch import Tensor
 from torch.distributions import Normal as TorchNormal
 from torch.distributions import kl_divergence
@@ -81,7 +82,7 @@ def test_it_serves_every_size_and_channel_and_uses_all_its_weights(
     assert all(value.ndim == 0 and torch.isfinite(value) for value in losses.values())
     assert [name for name, p in model.named_parameters() if p.grad is None] == []
     with torch.no_grad():
-        drawn = model.sample(Noise(0, range(2)))
+        drawn = sampled(model, Noise(0, range(2)))
     assert drawn.shape == (2, *shape)
     assert drawn.abs().max() <= 1
 
@@ -192,7 +193,7 @@ def test_decoding_an_encoding_is_the_reconstruction_of_the_posteriors_means(trai
 def test_the_topmost_latents_come_first(trained: HVAE) -> None:
     """A draw of the finest block moves what lies around its place alone, one of the topmost moves all."""
     assert trained.top_down.sides == sorted(trained.top_down.sides)
-    base = trained.latents(Noise(0, [0]))
+    base = latents_of(trained, Noise(0, [0]))
     moved = base.repeat(2, 1)
     moved[0, 0] += 4
     moved[1, -1] += 4  # the last channel at the lower right
@@ -238,30 +239,30 @@ def test_scores_and_samples_depend_on_their_own_noise_alone(trained: HVAE) -> No
     with torch.no_grad():
         together = trained.score(batch, Noise(5, range(6)))["nelbo"]
         apart = [trained.score(batch.take(torch.tensor([i])), Noise(5, [i]))["nelbo"] for i in range(6)]
-        drawn = trained.sample(Noise(5, range(6)))
-        again = torch.cat([trained.sample(Noise(5, [i])) for i in range(6)])
+        drawn = sampled(trained, Noise(5, range(6)))
+        again = torch.cat([sampled(trained, Noise(5, [i])) for i in range(6)])
     torch.testing.assert_close(together, torch.cat(apart), rtol=1e-4, atol=1e-3)
     torch.testing.assert_close(drawn, again, rtol=1e-4, atol=1e-4)
 
 
 def test_temperature_scales_the_deviation_of_every_prior(trained: HVAE) -> None:
-    noise = [trained.latents(Noise(0, range(3)), temperature=t) for t in (1.0, 0.5)]
+    noise = [latents_of(trained, Noise(0, range(3)), temperature=t) for t in (1.0, 0.5)]
     torch.testing.assert_close(noise[1], 0.5 * noise[0])
     with torch.no_grad():
-        spreads = [trained.sample(Noise(0, range(64)), temperature=t).std(0).mean() for t in (1.0, 0.5, 0.1)]
+        spreads = [sampled(trained, Noise(0, range(64)), temperature=t).std(0).mean() for t in (1.0, 0.5, 0.1)]
     assert spreads[0] > spreads[1] > spreads[2]
 
 
 def test_a_mixture_stands_for_the_coarsest_latents_alone(trained: HVAE) -> None:
     with pytest.raises(RuntimeError, match="prepare"):
-        trained.latents(Noise(0, range(4)), prior="gmm")
+        latents_of(trained, Noise(0, range(4)), prior="gmm")
     batch = images(300, seed=4)
-    trained.prepare([batch], prior="gmm")
+    trained.prepare([batch], trained.controls(prior="gmm"))
     coarsest = trained.top_down.coarsest
     assert coarsest == 2
     with torch.no_grad():
-        drawn, encoded = trained.latents(Noise(0, range(2000)), prior="gmm"), trained.encode(batch)
-        apart = torch.cat([trained.latents(Noise(0, [i]), prior="gmm") for i in range(5)])
+        drawn, encoded = latents_of(trained, Noise(0, range(2000)), prior="gmm"), trained.encode(batch)
+        apart = torch.cat([latents_of(trained, Noise(0, [i]), prior="gmm") for i in range(5)])
     torch.testing.assert_close(drawn[:5], apart)
     for mine, theirs in ((drawn.mean(0), encoded.mean(0)), (drawn.std(0), encoded.std(0))):
         torch.testing.assert_close(mine[:coarsest], theirs[:coarsest], atol=0.1, rtol=0.1)
@@ -269,7 +270,7 @@ def test_a_mixture_stands_for_the_coarsest_latents_alone(trained: HVAE) -> None:
 
 
 def test_a_walk_between_latents_stays_one_of_images(trained: HVAE) -> None:
-    ends = trained.latents(Noise(0, range(2)))
+    ends = latents_of(trained, Noise(0, range(2)))
     with torch.no_grad():
         walk = trained.decode(slerp(ends[:1], ends[1:], torch.linspace(0, 1, 5))[0])
         torch.testing.assert_close(walk[[0, -1]], trained.decode(ends), rtol=1e-3, atol=1e-3)
@@ -280,8 +281,8 @@ def test_a_conditional_model_draws_the_class_that_is_asked_for(defaults: dict[st
     train(model, 150)
     model.eval()
     with torch.no_grad():
-        dark = model.sample(Noise(0, range(16)), class_="dark").mean()
-        bright = model.sample(Noise(0, range(16)), class_="bright").mean()
+        dark = sampled(model, Noise(0, range(16)), class_="dark").mean()
+        bright = sampled(model, Noise(0, range(16)), class_="bright").mean()
     assert bright - dark > 0.5
 
 

@@ -9,21 +9,23 @@ from typing import Any
 
 import pytest
 import torch
+from draws import latents_of, sampled
 from fitting import fit
 from toy_text import TOKENIZER, ToyText, documents, windows
 
-from aigc_cli.commands.train import check_config
 from aigc_cli.config.compose import compose
 from aigc_cli.config.schema import check
 from aigc_cli.data.loader import Loader
 from aigc_cli.errors import ConfigError
 from aigc_cli.modalities.base import Batch, DataSpec
 from aigc_cli.modalities.tokenizers import BOS, EOS, PAD, SPECIALS, UNK
+from aigc_cli.models.build import build_model
 from aigc_cli.models.vae.text import TextVAE, TextVAEConfig
 from aigc_cli.models.variational import SETTLED, Posterior
 from aigc_cli.randomness import Noise
 from aigc_cli.runs import Run
-from aigc_cli.training.checkpoint import CheckpointFolder, build_model
+from aigc_cli.training.build import check_config
+from aigc_cli.training.checkpoint import CheckpointFolder
 from aigc_cli.training.settings import Hooks
 from aigc_cli.training.trainer import Trainer
 
@@ -176,11 +178,11 @@ def test_what_is_encoded_is_decoded(trained: TextVAE) -> None:
 
 
 def test_the_mixture_is_of_the_encoded_training_set(trained: TextVAE) -> None:
-    trained.prepare([TEXTS], prior="gmm", prompt=None)
+    trained.prepare([TEXTS], trained.controls(prior="gmm"))
     with torch.no_grad():
-        drawn, encoded = trained.latents(Noise(0, range(2000)), prior="gmm", temperature=0.0), trained.encode(TEXTS)
+        drawn, encoded = latents_of(trained, Noise(0, range(2000)), prior="gmm", temperature=0.0), trained.encode(TEXTS)
     torch.testing.assert_close(drawn.mean(0), encoded.mean(0), atol=0.2, rtol=0)
-    cold = trained.latents(Noise(0, range(2000)), prior="gmm", latent_temperature=0.1)
+    cold = latents_of(trained, Noise(0, range(2000)), prior="gmm", latent_temperature=0.1)
     assert cold.var(0).sum() < drawn.var(0).sum()
     trained.mixture = None
 
@@ -203,10 +205,10 @@ def test_curves_and_warnings(trained: TextVAE) -> None:
 
 def test_samples_depend_on_their_own_noise_alone(trained: TextVAE) -> None:
     for controls in ({}, {"temperature": 0.0}, {"top_k": 3}, {"beam": 3}, {"prompt": [[5, 6], [7]]}):
-        together = trained.sample(Noise(3, range(6)), **controls)
+        together = sampled(trained, Noise(3, range(6)), **controls)
         for row in range(6):
             width = together.shape[1]
-            alone = trained.sample(Noise(3, [row]), **{**controls, **_own(controls, row)})
+            alone = sampled(trained, Noise(3, [row]), **{**controls, **_own(controls, row)})
             assert torch.equal(together[row, : alone.shape[1]], alone[0][:width])
 
 
@@ -215,20 +217,20 @@ def _own(controls: dict[str, Any], row: int) -> dict[str, Any]:
 
 
 def test_samples_are_texts(trained: TextVAE) -> None:
-    rows = trained.sample(Noise(0, range(20)))
+    rows = sampled(trained, Noise(0, range(20)))
     assert rows.shape == (20, LONGEST)
     assert (rows[:, 0] == BOS).all()
     for row in rows.tolist():
         if EOS in row:
             assert not any(row[row.index(EOS) + 1 :])
-    assert trained.sample(Noise(0, range(2)), max_tokens=3).shape == (2, 4)
+    assert sampled(trained, Noise(0, range(2)), max_tokens=3).shape == (2, 4)
 
 
 def test_temperatures_are_of_latents_and_of_tokens(trained: TextVAE) -> None:
     """Without either, there is one text; each alone gives several."""
 
     def distinct(**controls: float) -> int:
-        return len({tuple(row) for row in trained.sample(Noise(0, range(24)), **controls).tolist()})
+        return len({tuple(row) for row in sampled(trained, Noise(0, range(24)), **controls).tolist()})
 
     assert distinct(temperature=0.0, latent_temperature=1e-6) == 1
     assert distinct(temperature=0.0) > 3
@@ -236,19 +238,19 @@ def test_temperatures_are_of_latents_and_of_tokens(trained: TextVAE) -> None:
 
 
 def test_a_prompt_begins_the_text(trained: TextVAE) -> None:
-    rows = trained.sample(Noise(0, range(4)), prompt=[[5, 6], [BOS, 7]])
+    rows = sampled(trained, Noise(0, range(4)), prompt=[[5, 6], [BOS, 7]])
     assert rows[::2, :3].tolist() == [[BOS, 5, 6]] * 2
     assert rows[1::2, :2].tolist() == [[BOS, 7]] * 2
 
 
 def test_prompts_may_be_of_any_length_but_none(trained: TextVAE) -> None:
     prompt = [[4] * 30, [5]]
-    together = trained.sample(Noise(0, range(2)), prompt=prompt, max_tokens=20)
-    alone = trained.sample(Noise(0, [1]), prompt=prompt[1:], max_tokens=20)
+    together = sampled(trained, Noise(0, range(2)), prompt=prompt, max_tokens=20)
+    alone = sampled(trained, Noise(0, [1]), prompt=prompt[1:], max_tokens=20)
     assert together[0, 1:31].tolist() == prompt[0]
     assert torch.equal(together[1, : alone.shape[1]], alone[0])
     with pytest.raises(ConfigError, match="a prompt is empty"):
-        trained.sample(Noise(0, [0]), prompt=[[]])
+        sampled(trained, Noise(0, [0]), prompt=[[]])
 
 
 # data
@@ -265,12 +267,12 @@ def test_windows_of_a_text_are_served_too(defaults: dict[str, Any]) -> None:
     changed = copy.deepcopy(data.batch)
     changed.content[:, 0] = 4
     assert torch.equal(scores(model, changed)["nelbo"], found["nelbo"])
-    assert model.sample(Noise(0, range(3))).shape == (3, 9)
+    assert sampled(model, Noise(0, range(3))).shape == (3, 9)
 
 
 def test_only_texts(defaults: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError, match="TextVAE cannot model text from text data; it serves text"):
-        build(defaults, DataSpec("text", (LONGEST,), source=DataSpec("text", (LONGEST,))))
+    with pytest.raises(ConfigError, match="TextVAE cannot model text from text data"):
+        build(defaults, DataSpec("text", (LONGEST,), vocab_size=12, source=DataSpec("text", (LONGEST,))))
 
 
 # training

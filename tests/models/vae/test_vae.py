@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from draws import latents_of, sampled
 from fitting import fit
 from torch import Tensor
 
@@ -32,7 +33,7 @@ def defaults() -> dict[str, Any]:
 
 
 def build(
-    defaults: dict[str, Any], shape: tuple[int, int, int] = (1, 8, 8), *, classes: tuple[str, ...] = (), **changes: Any
+    defaults: dict[str, Any], shape: tuple[int, ...] = (1, 8, 8), *, classes: tuple[str, ...] = (), **changes: Any
 ) -> VAE:
     torch.manual_seed(0)
     config = check("model", VAEConfig, {**defaults, **SMALL, **changes})
@@ -42,7 +43,7 @@ def build(
 def images(n: int, shape: tuple[int, ...] = (1, 8, 8)) -> Batch:
     """Images of one grey each, with a label of whether it is light."""
     generator = torch.Generator().manual_seed(1)
-    grey = torch.rand(n, 1, 1, 1, generator=generator) * 1.6 - 0.8
+    grey = torch.rand(n, *[1] * len(shape), generator=generator) * 1.6 - 0.8
     content = (grey + 0.1 * torch.randn(n, *shape, generator=generator)).clamp(-1, 1)
     return Batch((content * 127.5).round() / 127.5, (grey.flatten() > 0).long())
 
@@ -68,10 +69,12 @@ def score(model: VAE, batch: Batch, samples: int = 1) -> dict[str, float]:
         ("resnet", (1, 28, 28), 7),
         ("resnet", (3, 128, 128), 16),
         ("mlp", (3, 5, 7), 0),
+        ("auto", (1, 64), 0),
+        ("mlp", (2, 4, 6, 6), 0),
     ],
 )
 def test_every_network_serves_every_likelihood(
-    defaults: dict[str, Any], network: str, shape: tuple[int, int, int], latent_side: int, likelihood: str
+    defaults: dict[str, Any], network: str, shape: tuple[int, ...], latent_side: int, likelihood: str
 ) -> None:
     model = build(defaults, shape, network=network, likelihood=likelihood, latent_side=latent_side)
     batch = images(2, shape)
@@ -79,7 +82,7 @@ def test_every_network_serves_every_likelihood(
     assert all(math.isfinite(value) for value in figures.values())
     dimensions = 4 * max(1, latent_side) ** 2
     with torch.no_grad():
-        assert model.decode(model.latents(Noise(0, range(2)))).shape == (2, *shape)
+        assert model.decode(latents_of(model, Noise(0, range(2)))).shape == (2, *shape)
         latents = model.encode(batch)
         assert latents.shape == (2, dimensions)
         assert model.decode(latents).abs().max() <= 1
@@ -105,11 +108,14 @@ def test_auto_goes_by_the_shape(defaults: dict[str, Any], shape: tuple[int, int,
         ({"network": "auto"}, (3, 100, 50), "no network.*100x50", "data.size="),
         ({"network": "conv", "latent_side": 5}, (1, 32, 32), "no map of that side", "16, 8, 4"),
         ({"network": "auto", "latent_side": 4}, (1, 30, 30), "halve down", "data.size="),
+        ({"network": "conv"}, (1, 64), "for images.*the shape 1x64", "model.network=mlp"),
+        ({"network": "auto", "latent_side": 4}, (1, 64), "for images.*the shape 1x64", "model.latent_side=0"),
+        ({"network": "auto"}, (1, 6000), "no network of model=vae suits items of 6000", "model.network=mlp"),
         ({"conditional": True}, (1, 8, 8), "needs labels", "model.conditional=false"),
     ],
 )
 def test_shapes_and_data_it_cannot_serve(
-    defaults: dict[str, Any], changes: dict[str, Any], shape: tuple[int, int, int], complaint: str, hint: str
+    defaults: dict[str, Any], changes: dict[str, Any], shape: tuple[int, ...], complaint: str, hint: str
 ) -> None:
     with pytest.raises(ConfigError, match=complaint) as error:
         build(defaults, shape, **changes)
@@ -132,8 +138,8 @@ def test_wrong_keys_and_contradictions(defaults: dict[str, Any], changes: dict[s
 
 
 def test_only_images(defaults: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError, match="VAE cannot model text data; it serves image"):
-        VAE(check("model", VAEConfig, defaults), DataSpec("text", (64,)))
+    with pytest.raises(ConfigError, match="VAE cannot model text data"):
+        VAE(check("model", VAEConfig, defaults), DataSpec("text", (64,), vocab_size=9))
 
 
 @pytest.mark.parametrize("likelihood", sorted(LIKELIHOODS))
@@ -220,8 +226,8 @@ def test_a_conditional_model_draws_the_class_asked_for(
     )  # fmt: skip
     fit(model, images(64), 200, adam(model))
     with torch.no_grad():
-        light, dark = (model.sample(Noise(0, range(16)), class_=word).mean().item() for word in ("light", "dark"))
-        both = model.sample(Noise(0, range(16))).mean((1, 2, 3))
+        light, dark = (sampled(model, Noise(0, range(16)), class_=word).mean().item() for word in ("light", "dark"))
+        both = sampled(model, Noise(0, range(16))).mean((1, 2, 3))
     assert light > dark + 0.3
     assert both[1::2].mean() > both[::2].mean() + 0.3
 
@@ -230,12 +236,12 @@ def test_a_model_without_classes_ignores_labels(defaults: dict[str, Any]) -> Non
     model, batch = build(defaults, classes=CLASSES).eval(), images(4)
     assert score(model, batch) == score(model, Batch(batch.content))
     with pytest.raises(ConfigError, match="trained without classes"):
-        model.sample(Noise(0, range(2)), class_="light")
+        sampled(model, Noise(0, range(2)), class_="light")
 
 
 def test_temperature_narrows_the_latent(defaults: dict[str, Any]) -> None:
     model = build(defaults)
-    full, half = model.latents(Noise(0, range(64))), model.latents(Noise(0, range(64)), temperature=0.5)
+    full, half = latents_of(model, Noise(0, range(64))), latents_of(model, Noise(0, range(64)), temperature=0.5)
     torch.testing.assert_close(half, full / 2)
     assert full.std().item() == pytest.approx(1, abs=0.1)
 
@@ -246,19 +252,19 @@ def test_the_mixture_is_of_the_encoded_training_set(defaults: dict[str, Any], co
     batch = images(128)
     fit(model, batch, 100, adam(model))
     with pytest.raises(RuntimeError, match="prepare"):
-        model.latents(Noise(0, range(4)), prior="gmm")
-    model.prepare(iter(()), prior="normal")
+        latents_of(model, Noise(0, range(4)), prior="gmm")
+    model.prepare(iter(()), model.controls())
     assert model.mixture is None
     before = set(model.state_dict())
-    model.prepare([batch], prior="gmm")
+    model.prepare([batch], model.controls(prior="gmm"))
     assert set(model.state_dict()) == before  # so that a checkpoint still loads
     with torch.no_grad():
-        drawn, encoded = model.latents(Noise(0, range(2000)), prior="gmm"), model.encode(batch)
+        drawn, encoded = latents_of(model, Noise(0, range(2000)), prior="gmm"), model.encode(batch)
     assert (drawn.mean(0) - encoded.mean(0)).abs().max() < 0.3
     torch.testing.assert_close(drawn.std(0), encoded.std(0), rtol=0.3, atol=0.05)
-    apart = torch.cat([model.latents(Noise(0, [i]), prior="gmm") for i in range(5)])
+    apart = torch.cat([latents_of(model, Noise(0, [i]), prior="gmm") for i in range(5)])
     torch.testing.assert_close(apart, drawn[:5])
-    cold = model.latents(Noise(0, range(2000)), prior="gmm", temperature=0.1)
+    cold = latents_of(model, Noise(0, range(2000)), prior="gmm", temperature=0.1)
     assert cold.var(0).sum() < drawn.var(0).sum()
 
 

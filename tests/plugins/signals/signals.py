@@ -3,6 +3,7 @@
 aigc train --plugin signals model=vae data=signals
 """
 
+import hashlib
 from functools import cached_property
 from itertools import pairwise
 from typing import Annotated, Literal
@@ -14,11 +15,10 @@ from torch import Tensor, nn
 
 from aigc_cli.config.schema import STRICT
 from aigc_cli.data.base import Dataset, Split
-from aigc_cli.data.images import fingerprint
 from aigc_cli.data.splits import CutConfig, rows_of
-from aigc_cli.modalities.array_writer import ArrayWriter
 from aigc_cli.modalities.base import Batch, Codec, DataSpec, Modality
 from aigc_cli.modalities.image_writers import PNGWriter
+from aigc_cli.modalities.writers import ArrayWriter
 from aigc_cli.registry import register
 
 SHAPES = ("sine", "square", "triangle", "sawtooth")
@@ -129,8 +129,8 @@ class Signals(Dataset):
         rows = torch.as_tensor(rows_of(split, config.count, config.cut, "signals"))
         self.batch = Batch(self.codec.decode(waves[rows, None]), labels[rows])
         shape = tuple(self.batch.content.shape[1:])
-        arrays = [self.batch.content.numpy(), labels[rows].numpy()]
-        self.spec = DataSpec("signal", shape, SHAPES, fingerprint=fingerprint(arrays, shape, SHAPES))
+        fingerprint = hashlib.sha256(self.batch.content.numpy().tobytes()).hexdigest()
+        self.spec = DataSpec("signal", shape, SHAPES, fingerprint=fingerprint)
 
     def __len__(self) -> int:
         return len(self.batch)

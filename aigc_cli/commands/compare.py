@@ -1,0 +1,137 @@
+"""``aigc eval compare``: several runs on the same reference, or records that were saved before."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+
+from aigc_cli.commands.eval_config import EvalConfig, records_folder, warn_of_idle
+from aigc_cli.commands.eval_setting import open_setting, with_usual_metrics
+from aigc_cli.commands.eval_sides import evaluated
+from aigc_cli.config.schema import STRICT, Options
+from aigc_cli.errors import ConfigError, DataError
+from aigc_cli.files import path_of, read_json
+from aigc_cli.metrics.compare import Records, check_comparable, describe_comparison, differences
+from aigc_cli.metrics.items import has_text
+from aigc_cli.metrics.record import Record, saved
+from aigc_cli.metrics.report import write
+from aigc_cli.runs import Run, find_run
+
+SEEDS = 3  # fewer show no spread worth the name
+
+
+_LENIENT: ConfigDict = {**STRICT, "extra": "ignore"}
+
+
+@dataclass(config=_LENIENT, frozen=True)
+class _Facts:
+    per_token: list[str] = field(default_factory=list)
+
+
+@dataclass(config=_LENIENT, frozen=True)
+class _Record:
+    """What a comparison reads of a record, which a stranger may have written."""
+
+    metric: str
+    figures: dict[str, float]
+    spread: dict[str, float] | None = None
+    better: dict[str, Literal["lower", "higher", ""]] | None = None
+    bounds: dict[str, Literal["<=", ">="]] | None = None
+    facts: _Facts | None = None
+    generated: dict[str, Any] | None = None
+    real: dict[str, Any] | None = None
+    held_out: dict[str, Any] | None = None
+    extractor: dict[str, Any] | None = None
+
+
+def compare(asked: EvalConfig, options: Options) -> int:
+    """Evaluates the runs, or reads the records, that ``run=A,B`` names, and prints what differs and by how much.
+
+    Raises:
+        ConfigError: fewer than two, or conditions under which their scores do not compare.
+        DataError: a run or a record that cannot be trusted.
+    """
+    words = list(dict.fromkeys(word.strip() for word in asked.run.split(",") if word.strip()))
+    if len(words) < 2:
+        raise ConfigError("aigc eval compare needs several runs", "write for example aigc eval compare run=A,B")
+    if asked.fake is not None:
+        raise ConfigError("aigc eval compare is for runs", "leave fake= out")
+    files = [word for word in words if word.endswith(".json")]
+    named: list[tuple[str, Records]] = []
+    if files:
+        if len(files) < len(words):
+            raise ConfigError("records and runs do not go together", "name runs alone, or .json files alone")
+        idle = ("out", "n", "seed", "seeds", "split", "step", "real", "reference", "held_out")
+        warn_of_idle(replace(asked, metric={}), *idle)
+        named = [(Path(file).name, _read(path_of(file))) for file in files]
+    else:
+        named = _evaluated(replace(asked, seeds=asked.seeds or SEEDS), options, [find_run(word) for word in words])
+    check_comparable(named)
+    rows = differences(named)
+    if options.json:
+        runs = [{"name": name, "records": list(records.values())} for name, records in named]
+        print(json.dumps({"compared": runs, "differences": rows}, ensure_ascii=False))
+    else:
+        print(describe_comparison(named, rows))
+    return 0
+
+
+def _evaluated(asked: EvalConfig, options: Options, runs: list[Run]) -> list[tuple[str, Records]]:
+    """The records of each run: those saved under the very same conditions, and fresh ones for the rest."""
+    asked = with_usual_metrics(asked, options, runs)
+    first, needs_data = runs[0], not has_text(runs[0].spec) and not isinstance(asked.data.get("name"), str)
+    for run in runs[1:] if needs_data and asked.compares_with_data() else []:
+        for what in ("fingerprint", "shape"):
+            own, other = getattr(first.spec, what), getattr(run.spec, what)
+            if own != other:
+                raise ConfigError(
+                    f"{first.name} and {run.name} do not compare: the {what} of their data is {own} and {other}",
+                    "compare runs on the same data, or name a common reference with data= or real=",
+                )
+    named: list[tuple[str, Records]] = []
+    for run in runs:
+        setting = open_setting(asked, options, run)
+        folder = records_folder(asked, run)
+        assert folder is not None, "a run has one"
+        found: dict[str, Mapping[str, Any]] = {}
+
+        def known(record: Record, folder: Path = folder, found: dict[str, Mapping[str, Any]] = found) -> bool:
+            kept = saved(record.plain_json(), folder)
+            found |= {} if kept is None else {record.metric: kept}
+            return kept is not None
+
+        for record in evaluated(setting, known=known):
+            found[record.metric] = record.plain_json()
+            write(record, folder)
+        named.append((run.name, {name: found[name] for name in asked.metric}))
+    return named
+
+
+def _read(path: Path) -> dict[str, Mapping[str, Any]]:
+    """One record by its metric.
+
+    Raises:
+        ConfigError: there is no such file.
+        DataError: it does not hold a record of ours.
+    """
+    if not path.is_file():
+        raise ConfigError(f"there is no record {path}", "name a file from the eval folder of a run")
+    try:
+        loaded = read_json(path)
+        TypeAdapter(_Record).validate_json(path.read_bytes())
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise _not_a_record(path, f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+    except (OSError, ValueError) as error:
+        raise _not_a_record(path, str(error)) from None
+    return {loaded["metric"]: loaded}
+
+
+def _not_a_record(path: Path, reason: str) -> DataError:
+    return DataError(f"{path} is not a record of an evaluation: {reason}", "name a file from a run's eval folder")

@@ -1,0 +1,92 @@
+"""One pass over each stream serves all metrics that take it, and beside them stands what other items would score.
+
+A score means little alone. So what metrics say of generated items is always shown beside a baseline: held-out real
+items in their place, which neither model nor reference has seen and no model should beat; of texts, others that say
+nothing, such as a source that is copied. Those are further streams through the same metrics.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from aigc_cli.metrics.evaluation import Configs, Evaluation
+from aigc_cli.metrics.items import DatasetItems, SampledItems
+from aigc_cli.metrics.record import Record, averaged
+from aigc_cli.metrics.subject import Source, Subject
+from aigc_cli.metrics.views import Views
+from aigc_cli.modalities.base import Items
+
+
+def evaluate(
+    subject: Subject,
+    metrics: Configs,
+    views: Views,
+    *,
+    reference: Items | None = None,
+    held_out: Items | None = None,
+    judges: Items | None = None,
+    items: DatasetItems | None = None,
+    n: int | None = None,
+    drawn: int | None = None,
+    seed: int = 0,
+    seeds: int = 1,
+    known: Callable[[Record], bool] | None = None,
+) -> list[Record]:
+    """The records of metrics on all that a subject is asked for, each stream drawn once for all that take it.
+
+    Args:
+        subject: A run's model, or files.
+        metrics: Their configurations by name.
+        views: What they see of items.
+        reference: What samples are compared with; of text, where copies are looked for.
+        held_out: Real items for the baseline, and `judges`, as in :class:`Evaluation`.
+        judges: See `held_out`.
+        items: Held-out items that a model is asked about, and makes others of.
+        n: Of `items`, those that are taken; None is all, or as many as suit what is made of them.
+        drawn: How many samples there are; None is as many as suit the subject.
+        seed: Of the first set of samples.
+        seeds: How many sets are drawn, where anything is.
+        known: Whether a record without scores is known already; a set of which all are is not drawn.
+
+    Raises:
+        ConfigError: a metric that does not suit the subject.
+        DataError: items, weights or data that are missing or cannot be trusted.
+    """
+    found: dict[str, Record] = {}
+    for source, names in sources_of(metrics, subject).items():
+        own = {name: metrics[name] for name in names}
+        count = n or source.usual
+        some = items if items is None or count is None else items.take(count)
+        if source.stream == "items":
+            assert some is not None, "a model is asked about items"
+            found |= {record.metric: record for record in Evaluation(own, views).ask(subject, some, seed)}
+            continue
+        # Held-out items take the place of samples; in the place of pairs stand others, which come with those.
+        beside = (held_out, judges) if source.stream == "fake" else (None, None)
+        evaluation = Evaluation(own, views, reference, *beside)
+        sets = []
+        for k in range(seeds if source.drawn else 1):
+            if source.stream == "fake":
+                made = subject.fake(drawn, seed + k)
+            else:
+                made = subject.pairs(source.kind, some, seed + k, **evaluation.options())
+            made.facts |= {"seeds": seeds} if source.drawn and seeds > 1 else {}
+            if known is not None and isinstance(made, SampledItems):
+                if not [record for record in evaluation.announced(made) if not known(record)]:
+                    break
+                known = None
+            sets.append(evaluation.of(made, source.stream))
+        found |= {record.metric: record for record in averaged(sets)}
+    return [found[name] for name in metrics if name in found]
+
+
+def sources_of(metrics: Iterable[str], subject: Subject) -> dict[Source, list[str]]:
+    """The metrics by where a subject takes from what they look at.
+
+    Raises:
+        ConfigError: one that does not suit the subject.
+    """
+    found: dict[Source, list[str]] = {}
+    for name in metrics:
+        found.setdefault(subject.source(name), []).append(name)
+    return found

@@ -1,0 +1,161 @@
+"""Items that are measured: those of a dataset, and those that a model draws. Files are read by their modality."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+from aigc_cli.data.base import Dataset
+from aigc_cli.data.open import items_at, reference_rows
+from aigc_cli.errors import ConfigError, DataError, NonFiniteError
+from aigc_cli.metrics.base import View
+from aigc_cli.modalities.base import Batch, DataSpec, Items, modality
+
+
+def has_text(spec: DataSpec) -> bool:
+    """Whether items of that kind can be read as text, and not as numbers that an extractor makes features of."""
+    return modality(spec.modality).axes == ("tokens",)
+
+
+def items_of(dataset: Dataset, split: str, name: str, n: int | None = None) -> DatasetItems:
+    """The items of a split of the data called `name`, or `n` that stand for them.
+
+    Raises:
+        DataError: there is none.
+    """
+    from aigc_cli.metrics.passages import Passages
+
+    if not len(dataset):
+        raise DataError(f"there is nothing in the {split} split", "name another with split=")
+    return (Passages if has_text(dataset.spec) else DatasetItems)(dataset, split, name, n)
+
+
+class DatasetItems(Items):
+    """Items of a dataset: all of them, or `n` that stand for them.
+
+    Args:
+        dataset: Where they are.
+        split: Which part of the data that is.
+        name: What the data is called.
+        n: How many; None is all, and so are more than there are.
+        rows: Which, if they stand for nothing.
+    """
+
+    def __init__(
+        self, dataset: Dataset, split: str, name: str, n: int | None = None, *, rows: Sequence[int] | None = None
+    ) -> None:
+        self.dataset, self.split, self.name, self.spec = dataset, split, name, dataset.spec
+        self.rows = reference_rows(dataset, split, n) if rows is None else rows
+        # Features of a reference are kept on disk under this name.
+        self.key: str | None = f"{self.spec.fingerprint}/{split}/{len(self.rows)}" if rows is None else None
+
+    @cached_property
+    def facts(self) -> dict[str, Any]:  # type: ignore[override]
+        """Name, split and content."""
+        known = {"data": self.name, "split": self.split, "fingerprint": self.spec.fingerprint}
+        return {**known, "original": self.dataset.original}
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def batches(self, size: int) -> Iterator[Batch]:
+        """Gathered from memory where the dataset is there, else read one by one."""
+        for start in range(0, len(self), size):
+            yield items_at(self.dataset, self.rows[start : start + size])
+
+    def take(self, n: int) -> DatasetItems:
+        """`n` that stand for the whole split, of which these may be a part."""
+        return type(self)(self.dataset, self.split, self.name, n)
+
+    def where(self) -> dict[str, Any]:
+        """All but whether it is the published data, which only counts of a reference."""
+        return {key: value for key, value in self.facts.items() if key != "original"}
+
+    @property
+    def called(self) -> str:  # type: ignore[override]
+        """How many of what, in words."""
+        return f"{len(self):,} {self.split} {self.modality.noun[1]} of {self.name}"
+
+    @property
+    def units(self) -> int:
+        """How much it is that a model predicts of them."""
+        return len(self)
+
+    def called_as(self, view: View) -> str:
+        """How many of what a model is asked about."""
+        return self.called
+
+    def by_length(self) -> Sequence[int]:
+        """Their rows, longest first, so that a batch that fits is followed by batches that fit."""
+        return self.rows
+
+    def asked_about(self) -> dict[str, Any]:
+        """What a stamp says beside the model where that is asked about these items."""
+        return {"reconstructed": self.split}
+
+
+class SampledItems(Items):
+    """`n` items that a model makes, drawn as they are asked for.
+
+    Args:
+        stream: Gives all of them, raw, in order, a batch at a time.
+        n: How many there are.
+        spec: What they are; it has classes if batches have labels.
+        facts: Where they come from, for the stamp.
+        called: The same for a headline.
+        against: What they are made of, where they are.
+    """
+
+    def __init__(
+        self,
+        stream: Callable[[], Iterator[Batch]],
+        n: int,
+        spec: DataSpec,
+        facts: Mapping[str, Any] | None = None,
+        *,
+        called: str = "",
+        against: Items | None = None,
+    ) -> None:
+        self._stream, self._n, self.spec, self.facts = stream, n, spec, dict(facts or {})
+        self.called, self.against = called, against
+
+    def __len__(self) -> int:
+        return self._n
+
+    def batches(self, size: int) -> Iterator[Batch]:
+        """Drawn in order, in batches that suit the model.
+
+        Raises:
+            DataError: the model draws NaN or infinite values; no score can be given of them.
+        """
+        try:
+            yield from self._stream()
+        except NonFiniteError as error:
+            raise DataError(error.message, error.hint) from None
+
+
+def same_shape(items: Items, reference: Items, what: str = "generated") -> None:
+    """Refuses to compare items of different sizes.
+
+    Args:
+        items: What takes the place of generated items.
+        reference: What they are held against.
+        what: `items` are called.
+
+    Raises:
+        ConfigError: they are not of one modality.
+        DataError: the shapes differ.
+    """
+    own, other = items.spec, reference.spec
+    if own.modality != other.modality:
+        raise ConfigError(f"{what} items are {own.modality}, and real ones {other.modality}", "name others")
+    if own.shape != other.shape:
+        sizes = ["x".join(map(str, spec.shape)) for spec in (own, other)]
+        hint = "bring both to one size: how they are resized changes the scores"
+        if own.shape[1:] == other.shape[1:]:
+            hint = f"bring both to as many {items.modality.axes[0]}"
+        kind = items.modality
+        raise DataError(
+            f"{what} {kind.noun[1]} are {sizes[0]} and real ones {sizes[1]} ({' x '.join(kind.axes)})", hint
+        )

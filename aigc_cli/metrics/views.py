@@ -1,0 +1,211 @@
+"""What metrics see of items: what extractors make of them, and what they are themselves, in one pass for all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from aigc_cli.config.schema import check
+from aigc_cli.errors import ConfigError, DataError, ResourceError
+from aigc_cli.metrics.ahead import ahead
+from aigc_cli.metrics.base import View
+from aigc_cli.metrics.extractors import cache as feature_cache
+from aigc_cli.metrics.extractors.base import Extractor, FeatureStatistics, Sources, check_finite
+from aigc_cli.modalities.base import Batch, Items
+from aigc_cli.progress import progress
+from aigc_cli.registry import find
+
+_BATCH = 128
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+class Key(NamedTuple):
+    """A view, and the extractor that makes it; "" where that is none."""
+
+    extractor: str
+    view: View
+
+
+#: Rows of views: features and logits (n, d) float32 on the CPU, labels (n,) int64, glances and content (n, ...); of
+#: content a pair where items have sources.
+Rows = dict[Key, Any]
+
+
+def build_extractor(name: str, sources: Sources) -> Extractor:
+    """The registered extractor `name`; a run that validates keeps its random state."""
+    component = find("extractor", name)
+    config = check("extractor", component.config, {"name": name})
+    with torch.random.fork_rng(devices=[]):
+        extractor: Extractor = component.build(config, sources)
+    return extractor
+
+
+class Views:
+    """Extractors at work.
+
+    Args:
+        sources: What extractors may build themselves from, and where they compute.
+        batch_size: Items at a time; None suits each extractor, and is halved where memory runs out.
+        dtype: "float32", or "bfloat16" for automatic mixed precision.
+    """
+
+    def __init__(self, sources: Sources, batch_size: int | None = None, dtype: str = "float32") -> None:
+        self.sources, self.device, self.dtype = sources, sources.device, dtype
+        self._given = batch_size
+        self._sizes: dict[str, int] = {}
+        self._extractors: dict[str, Extractor] = {}
+
+    def extractor(self, name: str) -> Extractor:
+        """The extractor `name`, built when it is first asked for.
+
+        Raises:
+            ConfigError: there is none, or it cannot serve this data.
+            DataError: weights or data that are missing or cannot be trusted.
+        """
+        if name not in self._extractors:
+            self._extractors[name] = build_extractor(name, self.sources)
+        return self._extractors[name]
+
+    def rows(self, items: Items, what: str, wanted: Iterable[Key]) -> Iterator[Rows]:
+        """The wanted views, a batch at a time; items are drawn or read beside the work on those before them.
+
+        Raises:
+            ConfigError: labels of items that have none.
+            DataError: features that are not finite, or items that cannot be had.
+        """
+        keys = sorted(set(wanted))
+        noun = items.modality.noun[1]
+        if Key("", "labels") in keys:
+            _check_labelled(items, what)
+        with _whole_float32(), progress(len(items), f"{what} {noun}", noun) as bar:
+            for batch in ahead(lambda: items.batches(self._given or _BATCH)):
+                found: Rows = {}
+                for name in dict.fromkeys(key.extractor for key in keys if key.extractor):
+                    own = [key for key in keys if key.extractor == name]
+                    found |= self._features(name, batch.content, own, f"the features of {what} {noun}")
+                found |= {key: _own(items, batch, key.view) for key in keys if not key.extractor}
+                yield found
+                bar.advance(len(batch))
+
+    def _features(self, name: str, content: Tensor, keys: Iterable[Key], what: str) -> Rows:
+        extractor = self.extractor(name)
+        usual: int = getattr(extractor, "batch_size", _BATCH)
+        size = self._given or self._sizes.get(name) or usual
+        while True:
+            try:
+                parts = [self._extract(extractor, part) for part in torch.split(content, size)]
+                break
+            except torch.OutOfMemoryError:
+                if self._given is not None or size == 1:
+                    hint = "choose a smaller batch_size=, or device=cpu"
+                    raise ResourceError(f"{size} items do not fit in the memory of {self.device}", hint) from None
+                size = self._sizes[name] = size // 2
+        return {key: check_finite(torch.cat([part[key.view] for part in parts]), what) for key in keys}
+
+    def _extract(self, extractor: Extractor, content: Tensor) -> dict[str, Tensor]:
+        lower = self.dtype != "float32"
+        with torch.autocast(self.device.type, DTYPES[self.dtype]) if lower else nullcontext():
+            found = extractor(content)
+        return {layer: rows.float() for layer, rows in found.items()} if lower else found
+
+    def reference(self, items: Items, what: str, wanted: Mapping[Key, bool]) -> dict[Key, Tensor | FeatureStatistics]:
+        """Each view of items that are used again and again, from the cache where they were computed before.
+
+        Args:
+            items: All of one side.
+            what: They are called.
+            wanted: For each view whether its rows are needed, or their statistics serve.
+
+        Raises:
+            DataError: there are no items, or they cannot be trusted.
+        """
+        known = {key: kept for key in wanted if (kept := self._kept(items, key, wanted[key])) is not None}
+        missing = {key: rows for key, rows in wanted.items() if key not in known}
+        gathered: dict[Key, list[Tensor]] = {key: [] for key, rows in missing.items() if rows}
+        summed: dict[Key, FeatureStatistics] = {}
+        count = 0
+        for batch in self.rows(items, what, missing) if missing else ():
+            for key, found in batch.items():
+                if key in gathered:
+                    gathered[key].append(found)
+                else:
+                    fresh = FeatureStatistics.of(found)
+                    summed[key] = summed[key].merge(fresh) if key in summed else fresh
+            count += len(next(iter(batch.values())))
+        if missing and not count:
+            raise DataError(f"there are no {what} {items.modality.noun[1]}", "give at least two")
+        computed: dict[Key, Tensor | FeatureStatistics] = {key: torch.cat(rows) for key, rows in gathered.items()}
+        computed |= summed
+        self._keep(items, computed)
+        return {**known, **computed}
+
+    def _entry(self, kind: str, items: Items, key: Key) -> Path:
+        assert items.key is not None
+        extractor = self.extractor(key.extractor)
+        return feature_cache.entry(kind, items.key, extractor, key.view, self.dtype, self.device.type)
+
+    def _kept(self, items: Items, key: Key, rows: bool) -> Tensor | FeatureStatistics | None:
+        if items.key is None or not key.extractor:
+            return None
+        if not rows:
+            statistics = feature_cache.load_statistics(self._entry("statistics", items, key), len(items))
+            if statistics is not None:
+                return statistics
+        return feature_cache.load_features(self._entry("features", items, key), len(items))
+
+    def _keep(self, items: Items, computed: Mapping[Key, Tensor | FeatureStatistics]) -> None:
+        for key, kept in computed.items():
+            if items.key is not None and key.extractor:
+                kind = "statistics" if isinstance(kept, FeatureStatistics) else "features"
+                feature_cache.store(self._entry(kind, items, key), kept)
+
+
+@contextmanager
+def _whole_float32() -> Iterator[None]:
+    """Within the context a GPU multiplies float32 in full: training allows TF32, and features outlive it.
+
+    The flags are those of the whole process, so this goes around a pass, whose items are drawn in another thread.
+    """
+    backends: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn)
+    before = [backend.allow_tf32 for backend in backends]
+    for backend in backends:
+        backend.allow_tf32 = False
+    try:
+        yield
+    finally:
+        for backend, allowed in zip(backends, before, strict=True):
+            backend.allow_tf32 = allowed
+
+
+def _own(items: Items, batch: Batch, view: View) -> Any:
+    """A view that no extractor makes."""
+    if view == "glance":
+        return items.modality.glance(batch.content).cpu()
+    if view == "labels":
+        return batch.labels
+    assert view == "content", f"{view} is not a view of a batch"
+    return batch.content if batch.source is None else (batch.content, batch.source)
+
+
+def _check_labelled(items: Items, what: str) -> None:
+    if not items.spec.classes:
+        raise ConfigError(
+            f"{what} {items.modality.noun[1]} are of no class that could be right or wrong",
+            "evaluate a run that was trained with model.conditional=true on data with labels, or mode=reconstruct",
+        )
+
+
+def count_of(rows: Rows) -> int:
+    """Of how many items they are."""
+    first = next(iter(rows.values()))
+    return len(first[0] if isinstance(first, tuple) else first)
+
+
+def rows_at(rows: Any, index: Tensor) -> Any:
+    """Those at `index`, int64, of a tensor or a list."""
+    return rows[index] if isinstance(rows, Tensor) else [rows[row] for row in index.tolist()]

@@ -1,0 +1,209 @@
+"""What is made from prompts, or from held-out items in their place: what follows, translations, walks, gaps filled.
+
+Prompts are for models of tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from aigc_cli.errors import ConfigError, warn
+from aigc_cli.modalities.base import Batch, DataSpec, modality
+from aigc_cli.modalities.prompts import Prompt, text_with_gaps, tokens_with_gaps
+from aigc_cli.modalities.samples import ORIGINAL, RECONSTRUCTION, Arrangement
+from aigc_cli.models.base import Prompts
+from aigc_cli.models.language_model import padded
+from aigc_cli.randomness import permutation
+from aigc_cli.sampling.request import HeldOut, Plan, Request
+
+_LEFT_OUT = 0.15  # of the tokens of a held-out item
+
+Rows = Sequence[Sequence[int]]
+
+
+def beginnings(request: Request) -> Prompts | None:
+    """The prompts as what samples go on from; None where there are none.
+
+    A prompt may end in the middle of a word, or with the space that begins one, where no text is cut into tokens: then
+    its last token is drawn again, from those that begin as it does.
+
+    Raises:
+        ConfigError: one cannot be read, or leaves no room to write in.
+    """
+    if not request.prompts:
+        return None
+    rows, first = [], []
+    for prompt in request.prompts:
+        row = _tokens(request, prompt)
+        others = request.codec.extensions(row[-1]) if len(row) > 1 else []
+        rows.append(row[:-1] if len(others) > 1 else row)
+        first.append(others if len(others) > 1 else [])
+    if request.model.moves_on:
+        _warn_of_unread(request, rows)
+    else:
+        more = request.controls.max_tokens or 1
+        _check_lengths(request, request.prompts, rows, room=1)
+        most, longest = request.model.spec.shape[0], max(map(len, rows))
+        if longest + more > most:
+            raise ConfigError(
+                f"max_tokens={more}: this model reads {most} tokens, and a prompt has {longest}",
+                f"choose max_tokens={most - longest} or less, or train on longer items (data.context=)",
+            )
+    return Prompts(rows, first)
+
+
+def translations(request: Request) -> Plan:
+    """What is made of prompts; without any, of the sources of held-out items, beside what these are."""
+    prompts, spec = request.prompts, request.model.spec
+    if prompts:
+        return _of_prompts(request, _whole(request, prompts), 1, "source", "translation")
+    held = request.items(request.usual)
+    source, content, end = held.batch.source, held.batch.content, spec.special("eos")
+    assert source is not None, "the items have sources"
+    # A source that the data has cut has no end, which the model is given and needs room for.
+    rows = [row if row[-1] == end else row[: spec.shape[0] - 1] for row in _rows(source, spec)]
+    facts = {"source": request.codec.text(source), "reference": request.codec.text(content)}
+    return _of_items(request, held, rows, facts, "translation", "translated")
+
+
+def infills(request: Request) -> Plan:
+    """Prompts with their gaps filled; without any, held-out items of which some tokens are left out."""
+    prompts, codec, spec, mask = request.prompts, request.codec, request.model.spec, request.model.mask
+    assert mask is not None, "a model that fills gaps has a token for them"
+    if prompts:
+        canvases = [tokens_with_gaps(prompt, codec, mask, request.controls.gap) for prompt in prompts]
+        _check_lengths(request, prompts, canvases)
+        return _of_prompts(request, canvases, request.usual, "prompt", "filled")
+    held = request.items(max(1, request.usual // 2))
+    items, special = _rows(held.batch.content, spec), {token for _, token in spec.specials}
+    canvases = []
+    for item, row in zip(items, held.rows, strict=True):
+        places = [place for place, token in enumerate(item) if token not in special]
+        order = permutation(len(places), "gaps", request.seed, row)
+        out = {places[place] for place in order[: max(1, round(_LEFT_OUT * len(places)))]}
+        canvases.append([mask if place in out else token for place, token in enumerate(item)])
+    facts = {
+        name: [text_with_gaps(row, codec, mask) for row in rows]
+        for name, rows in (("prompt", canvases), (ORIGINAL, items))
+    }
+    return _of_items(request, held, canvases, facts, "filled", "with gaps filled")
+
+
+def reconstructions(request: Request) -> Plan:
+    """Prompts with what the model makes of their latents."""
+    request.warn_of_n()
+    latents, n = encoded(request, request.prompts), len(request.prompts)
+    arrangement = Arrangement(
+        n=n, facts={ORIGINAL: [prompt.text for prompt in request.prompts]}, beside=(ORIGINAL,), text=RECONSTRUCTION,
+        summary=f"{n} {'reconstruction' if n == 1 else 'reconstructions'} of prompts",
+    )  # fmt: skip
+    return Plan(arrangement, request.decoded(n, lambda some: latents[list(some)]))
+
+
+def path(request: Request) -> list[Prompt]:
+    """What a walk goes by; nothing where it goes between draws.
+
+    Raises:
+        ConfigError: there is only one.
+    """
+    last = getattr(request.controls, "to", None)
+    found = [*request.prompts, *([] if last is None else [Prompt(last, "to=")])]
+    if len(found) == 1:
+        other = "to=" if last is None else "prompt="
+        raise ConfigError(
+            f"mode=interpolate walks between texts, and {found[0].where} is one",
+            f"give {other} too, or prompt_file= with a text a line; without any it walks between draws",
+        )
+    return found
+
+
+def encoded(request: Request, prompts: Sequence[Prompt]) -> Tensor:
+    """The latents (k, d) of prompts.
+
+    Raises:
+        ConfigError: one cannot be read, or has more tokens than the model reads.
+    """
+    content = padded(_whole(request, prompts), request.model.spec.special("pad") or 0, request.device)
+    with torch.inference_mode():
+        return request.model.encode(Batch(content))
+
+
+def _of_prompts(request: Request, rows: Rows, each: int, name: str, text: str) -> Plan:
+    """A plan of what is made of prompts, `rows` of token ids, so many times each."""
+    n = (request.n or each) * len(rows)
+    facts = {name: [request.prompts[index % len(rows)].text for index in range(n)]}
+    arrangement = Arrangement(n=n, facts=facts, beside=(name,), text=text)
+    return Plan(arrangement, request.drawn(n, Prompts(rows)))
+
+
+def _of_items(
+    request: Request, held: HeldOut, rows: Rows, facts: Mapping[str, list[str] | None], text: str, what: str
+) -> Plan:
+    """A plan of what is made of held-out items, given as `rows` of token ids, beside what can be read of them."""
+    read: dict[str, Any] = {name: found for name, found in facts.items() if found is not None}
+    arrangement = Arrangement(
+        n=len(rows), facts={"item": held.rows, **read}, beside=tuple(read), text=text, summary=f"{held}, {what}"
+    )
+    return Plan(arrangement, request.drawn(len(rows), Prompts(rows)), held.source)
+
+
+def _tokens(request: Request, prompt: Prompt) -> list[int]:
+    """The token ids of a prompt, as an item of the data begins.
+
+    Raises:
+        ConfigError: it is empty, or cannot be read.
+    """
+    if not prompt.text:
+        raise ConfigError(f"{prompt.where} is empty", "omit it to sample without a prompt")
+    spec = request.model.spec.source or request.model.spec
+    try:
+        content = modality(spec.modality).parse(prompt.text, request.codec).content
+    except ConfigError as error:
+        raise ConfigError(f"{prompt.where}: {error.message}", error.hint) from None
+    row: list[int] = request.codec.encode(content)[0].tolist()
+    return row
+
+
+def _whole(request: Request, prompts: Sequence[Prompt]) -> list[list[int]]:
+    """The token ids of prompts between the tokens of their ends."""
+    start, end = (request.model.spec.special(name) for name in ("bos", "eos"))
+    rows = [_tokens(request, prompt) for prompt in prompts]
+    whole = [[token for token in (start, *row[row[0] == start :], end) if token is not None] for row in rows]
+    _check_lengths(request, prompts, whole)
+    return whole
+
+
+def _check_lengths(request: Request, prompts: Sequence[Prompt], rows: Rows, room: int = 0) -> None:
+    """Refuses prompts whose token ids, `rows`, do not leave `room` in what the model reads."""
+    most, start = request.model.spec.shape[0], request.model.spec.special("bos")
+    for prompt, row in zip(prompts, rows, strict=True):
+        if len(row) + room > most:
+            ends = ", its ends included" if row[0] == start else ""
+            raise ConfigError(
+                f"{prompt.where} has {len(row)} tokens{ends}, and this model reads {most}"
+                f"{', those that it writes included' if room else ''}",
+                "shorten it, or train on longer items (data.context= or data.max_length=)",
+            )
+
+
+def _warn_of_unread(request: Request, rows: Rows) -> None:
+    """Warns of prompts of which a model sees the end alone."""
+    window, start = request.model.spec.shape[0] - 1, request.model.spec.special("bos")
+    lengths = [len(row) - (row[0] == start) for row in rows]
+    long = [(prompt.where, length) for prompt, length in zip(request.prompts, lengths, strict=True) if length > window]
+    if long:
+        where, length = long[0]
+        others = f" (and {len(long) - 1} more prompts)" if len(long) > 1 else ""
+        warn(
+            f"{where} has {length} tokens, and this model uses the last {window}: the first {length - window} have no "
+            f"effect{others}"
+        )
+
+
+def _rows(tokens: Tensor, spec: DataSpec) -> list[list[int]]:
+    """The rows of token ids (n, t) without what fills them up."""
+    return [[token for token in row if token != spec.special("pad")] for row in tokens.tolist()]

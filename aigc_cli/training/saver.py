@@ -1,0 +1,155 @@
+"""Writes the checkpoints of a run beside its training loop, and reads back the one that a run resumes from."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, replace
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from aigc_cli.errors import ResourceError
+from aigc_cli.files import write_json
+from aigc_cli.models.base import Model
+from aigc_cli.runs import Run
+from aigc_cli.training.checkpoint import Checkpoint, CheckpointFolder, State, Tensors
+from aigc_cli.training.distributed import Processes
+from aigc_cli.training.ema import EMA
+from aigc_cli.training.optimizers import load_optimizer_state, optimizer_state
+from aigc_cli.training.parallel import as_spread, gathered
+from aigc_cli.training.settings import TrainerConfig
+
+
+class Saver:
+    """Saves one checkpoint at a time, in a thread of its own.
+
+    The run's records follow, and older checkpoints go, only when it is there. What goes wrong is raised where the loop
+    looks next: :meth:`check`, :meth:`wait`, or the next :meth:`start`.
+
+    Args:
+        run: The run.
+        keep: How many of the newest checkpoints stay, beside the best one.
+    """
+
+    def __init__(self, run: Run, keep: int) -> None:
+        self.run, self.keep = run, keep
+        self.checkpoints = CheckpointFolder(run.checkpoints)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="save")
+        self._thread.submit(int)  # it starts now, so that there is room for it when there is something to save
+        self._pending: Future[None] | None = None
+
+    def start(self, state: State, tensors: Mapping[str, Tensors], files: Mapping[str, str]) -> None:
+        """Copies what is to be saved and begins to write it, once the last save has ended."""
+        self.wait()
+        self._pending = self._thread.submit(self._save, replace(state), _copies(tensors), files)
+
+    def check(self) -> None:
+        """Raises what went wrong with a save that has ended.
+
+        Raises:
+            NonFiniteError: a tensor held NaN or Inf; nothing was written.
+            ResourceError: no space, or no permission; nothing was left behind.
+        """
+        if self._pending is not None and self._pending.done():
+            self.wait()
+
+    def wait(self) -> None:
+        """Waits until all is written; raises as :meth:`check`."""
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            pending.result()
+
+    def _save(self, state: State, tensors: Mapping[str, Tensors], files: Mapping[str, str]) -> None:
+        self.checkpoints.save(state.step, tensors, asdict(state), files)
+        if state.best_step == state.step:
+            write_json(self.run.path / "best.json", {"step": state.step, "value": state.best})
+        self.checkpoints.prune(state.step, self.keep, state.best_step)
+        self.run.set_status("running", state.step)
+
+    def check_space(self, one: int, config: TrainerConfig, step: int) -> None:
+        """Refuses a run of `config` from `step` on whose checkpoints, of `one` bytes each, do not fit on its disk.
+
+        Raises:
+            ResourceError: they do not; the message gives both sizes.
+        """
+        saves = math.ceil((config.steps - step) / config.checkpoint_every)
+        # Those that are kept and the one being written, and the best.
+        count = min(saves, self.keep + 1) + int(config.validate_every is not None)
+        used = sum(path.stat().st_size for path in self.checkpoints.path.rglob("*") if path.is_file())
+        free = shutil.disk_usage(self.run.path).free + used
+        if count * one > free:
+            raise ResourceError(
+                f"a checkpoint takes about {_readable(one)}, and this run has up to {count} at a time, "
+                f"but {self.run.path} has room for {_readable(free)}",
+                "free some space, choose another folder with run_dir= or outputs=, or lower trainer.keep",
+            )
+
+
+def _copies(tensors: Mapping[str, Tensors]) -> dict[str, Tensors]:
+    """The tensors in this machine's memory, as they are now: the next step changes them while they are written."""
+    return {
+        file: {
+            name: tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
+            for name, tensor in group.items()
+        }
+        for file, group in tensors.items()
+    }
+
+
+def tensors_of(model: Model, optimizers: Mapping[str, Optimizer], ema: EMA | None) -> dict[str, Tensors]:
+    """The tensors of a checkpoint by file, whole even where processes keep shares of them; all call it together."""
+    tensors: dict[str, Tensors] = {"model": gathered(model.state_dict()), "optimizer": {}}
+    for phase, optimizer in optimizers.items():
+        state = gathered(optimizer_state(optimizer, model.network(phase)))
+        tensors["optimizer"].update({f"{phase}/{name}": tensor for name, tensor in state.items()})
+    if ema is not None:
+        tensors["ema"] = gathered(ema.shadow)
+    return tensors
+
+
+def load_tensors(checkpoint: Checkpoint, model: Model, optimizers: Mapping[str, Optimizer], ema: EMA | None) -> None:
+    """Takes what :func:`tensors_of` gave; processes that keep shares of it take theirs.
+
+    Raises:
+        RuntimeError, KeyError: it is of another model.
+    """
+    live, saved = model.state_dict(), checkpoint.tensors["model"]
+    model.load_state_dict({name: as_spread(saved[name], live[name]) if name in live else saved[name] for name in saved})
+    if ema is not None:
+        ema.load(checkpoint.tensors["ema"])
+    for phase, optimizer in optimizers.items():
+        state = checkpoint.tensors["optimizer"].items()
+        own = {name.removeprefix(f"{phase}/"): tensor for name, tensor in state if name.startswith(f"{phase}/")}
+        load_optimizer_state(optimizer, model.network(phase), own)
+
+
+def newest_for_all(checkpoints: CheckpointFolder, processes: Processes) -> Checkpoint | None:
+    """The newest valid checkpoint, which the main process chooses for all; what a kill left behind is gone then.
+
+    Raises:
+        DataError: there are some, and all are broken.
+    """
+    chosen: list[Checkpoint] = []
+
+    def choose() -> int | None:
+        checkpoints.clean()
+        chosen.extend(filter(None, [checkpoints.load_newest()]))
+        return chosen[0].step if chosen else None
+
+    step = processes.from_main(choose)
+    if step is not None and not chosen:
+        chosen.append(checkpoints.load(step))
+    return chosen[0] if chosen else None
+
+
+def size_of(tensors: Iterable[Tensor]) -> int:
+    """The bytes of some tensors."""
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+def _readable(size: int) -> str:
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"

@@ -1,0 +1,123 @@
+"""``aigc train``: what it shows while a model trains and at its end, and that what resumes is bit for bit the same."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import torch
+from toy_text import text_words
+
+from aigc_cli.cli import main
+from aigc_cli.runs import Run, find_run
+from aigc_cli.training.checkpoint import CheckpointFolder
+
+TOY = [
+    "train",
+    "model=toy",
+    "data=digits",
+    "data.size=8",
+    "trainer.batch_size=8",
+    "trainer.device=cpu",
+    "trainer.steps=2",
+]
+
+
+def test_the_end_of_training_names_what_to_look_at_and_to_type(
+    registered_toy: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "configs" / "model").mkdir(parents=True)
+    (tmp_path / "configs" / "model" / "toy.yaml").write_text("# A toy\nname: toy\nconditional: false\n")
+    assert main(TOY) == 0
+    run = find_run("latest")
+    lines = capsys.readouterr().out.splitlines()
+    folder = run.path.relative_to(Path.cwd().resolve())
+    assert lines[1:4] == [
+        f"samples:     {folder}/samples/step-2.png",
+        f"             {folder}/samples/step-2-reconstructions.png",
+        f"curves:      {folder}/curves.png",
+    ]
+    assert lines[-1] == "next:        aigc sample    or    aigc sample mode=reconstruct    or    aigc eval"
+    assert main([*TOY, "model.conditional=true", "trainer.sample_every=null"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].startswith("checkpoint:")
+    assert "    or    aigc sample class=0    or    " in lines[-1]
+
+
+# models of text
+
+STEPS = 6
+EVERY = ["trainer.sample_every=3", "trainer.checkpoint_every=99", "trainer.samples=4"]
+
+
+def train(folder: Path, model: str, steps: int) -> Run:
+    assert main(["train", *text_words(folder, model, "bpe"), *EVERY, f"trainer.steps={steps}"]) == 0
+    return find_run("latest")
+
+
+@pytest.mark.parametrize(
+    ("model", "files", "beginning", "following"),
+    [
+        ("transformer", ["step-6.txt"], "", 'aigc sample prompt="The "    or    aigc eval'),
+        ("seq2seq", ["step-6.txt"], ", 4 items of the val split, translated", "aigc sample    or    aigc eval"),
+        (
+            "bert",
+            ["step-6.txt", "step-6-infilled.txt"],
+            "",
+            'aigc sample prompt="The "    or    aigc sample mode=infill prompt="The ____ of"    or    aigc eval',
+        ),
+    ],
+)
+def test_a_run_in_two_parts_shows_and_ends_as_the_whole(
+    model: str, files: list[str], beginning: str, following: str,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """The parts meet in the middle of an epoch, and previews come from the same noise and items each time."""
+    monkeypatch.chdir(tmp_path)
+    whole = train(tmp_path, model, STEPS)
+    said = capsys.readouterr().out.splitlines()
+    folder = whole.path.relative_to(Path.cwd().resolve())
+    assert said[1 : 1 + len(files)] == [
+        f"{'' if place else 'samples:':<13}{folder}/samples/{name}" for place, name in enumerate(files)
+    ]
+    assert said[-1] == f"next:        {following}"
+    parts = train(tmp_path, model, STEPS - 2)
+    assert main(["train", "--resume", parts.name, f"trainer.steps={STEPS}"]) == 0
+    first, second = (CheckpointFolder(run.checkpoints).load(STEPS).tensors for run in (whole, parts))
+    assert first.keys() == second.keys() == {"model", "ema", "optimizer"}
+    for file, tensors in first.items():
+        assert all(torch.equal(tensor, second[file][name]) for name, tensor in tensors.items()), file
+    for name in files:
+        text = (whole.path / "samples" / name).read_text()
+        assert text == (parts.path / "samples" / name).read_text()
+        assert text.startswith(f"AI-generated, step 6{beginning}")
+        assert len(re.findall(r"^--- \d ---$", text, flags=re.MULTILINE)) == (2 if "infilled" in name else 4)
+    for line in following.split("    or    ")[:-1]:
+        assert main([*shlex.split(line)[1:], "n=1", "max_tokens=4"]) == 0
+
+
+def test_a_vocabulary_without_the_letters_is_given_no_such_prompt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ["trainer.steps=1", "trainer.sample_every=null"]
+    assert main(["train", *text_words(tmp_path, "bert"), *words]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[1].startswith("checkpoint:")
+    assert said[-1] == "next:        aigc sample    or    aigc sample mode=infill    or    aigc eval"
+
+
+def test_the_sources_that_are_looked_at_stay_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = train(tmp_path, "seq2seq", 3)
+    assert main(["train", "--resume", run.name, "trainer.steps=6"]) == 0
+    shown = [(run.path / "samples" / f"step-{step}.txt").read_text().splitlines() for step in (3, 6)]
+    fixed = [[line for line in lines if line.startswith(("source:", "reference:"))] for lines in shown]
+    assert fixed[0] == fixed[1]
+    assert len(fixed[0]) == 8
+    sources, references = fixed[0][::2], fixed[0][1::2]
+    for source, reference in zip(sources, references, strict=True):
+        assert reference.split(None, 1)[1] == source.split(None, 1)[1].upper()

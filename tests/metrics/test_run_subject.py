@@ -1,0 +1,51 @@
+"""A run's model as what is measured: what suits it, and what it makes."""
+
+from typing import Any
+
+import pytest
+import torch
+from toy_metrics import subject_of
+from toy_text import ToyText, documents
+
+from aigc_cli.config.compose import compose
+from aigc_cli.errors import ConfigError
+from aigc_cli.metrics.evaluate import sources_of
+from aigc_cli.metrics.passages import Passages
+from aigc_cli.metrics.subject import FilesSubject, Source
+from aigc_cli.modalities.text import Texts
+from aigc_cli.models.base import Model
+from aigc_cli.models.build import build_model
+
+
+def test_metrics_that_do_not_suit_a_subject_are_refused_by_what_they_need(blobs: Any) -> None:
+    images, texts = blobs(8), ToyText(documents(8, 9))
+
+    class Plain(Model):
+        layouts = frozenset({"map", "tokens"})
+
+    for dataset, name, says in (
+        (images, "bleu", "bleu does not measure images"), (images, "likelihood", "gives no likelihood"),
+        (images, "reconstruction", "cannot reconstruct"), (images, "infill", "fills no gaps"),
+        (texts, "fd", "fd does not measure texts"), (texts, "active_units", "no posterior"),
+    ):  # fmt: skip
+        with pytest.raises(ConfigError, match=says):
+            sources_of([name], subject_of(Plain(dataset.spec), dataset))
+    with pytest.raises(ConfigError, match="likelihood needs a model"):
+        sources_of(["likelihood"], FilesSubject(Texts(["a"])))
+
+
+def test_a_model_that_translates_is_measured_on_translations() -> None:
+    pairs = ToyText(documents(6, 9), documents(6, 9, seed=3))
+    torch.manual_seed(0)
+    small = ["model=seq2seq", "model.layers=1", "model.heads=2", "model.width=16"]
+    model: Any = build_model(compose("train", small)["model"], pairs.spec).eval().requires_grad_(False)
+    subject = subject_of(model, pairs, temperature=1.0)
+    subject.items = items = Passages(pairs, "test", "toy")
+    assert {subject.source(name) for name in ("bleu", "distinct")} == {
+        Source("pairs", "translate", True), Source("fake", "translate", True)
+    }  # fmt: skip
+    with pytest.raises(ConfigError, match="texts that stand alone"):
+        subject.source("continuation")
+    made = subject.pairs("translate", items, 0)
+    assert made.texts("source") == items.texts()
+    assert set(made.beside) == {"source copied", "random training target"}

@@ -1,0 +1,99 @@
+"""Features: in full float32, computed once for a reference, and never mistaken for those of other weights."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+import torch
+from torch import Tensor
+
+from aigc_cli.data.images import ImageDataset
+from aigc_cli.metrics.evaluation import Evaluation
+from aigc_cli.metrics.extractors.base import Extractor, Sources
+from aigc_cli.metrics.items import DatasetItems, SampledItems
+from aigc_cli.metrics.views import Key, Views, build_extractor
+from aigc_cli.modalities.base import Batch, DataSpec
+
+FD = {"name": "fd", "extractor": "pixels"}
+PRDC = {"name": "prdc", "extractor": "pixels", "k": 3, "memory_mb": 8}
+IS = {"name": "is", "extractor": "pixels", "splits": 2, "seed": 0}
+ALL: dict[str, Any] = {"fd": FD, "prdc": PRDC, "is": IS}
+Make = Callable[..., Tensor]
+
+pytestmark = pytest.mark.usefixtures("pixels")
+
+
+@pytest.fixture(autouse=True)
+def cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    monkeypatch.setenv("AIGC_CACHE", str(tmp_path))
+    return tmp_path
+
+
+def side(content: Tensor, split: str = "train") -> DatasetItems:
+    return DatasetItems(ImageDataset(content, None), split, "noise")
+
+
+def generated(content: Tensor) -> SampledItems:
+    def stream() -> Iterator[Batch]:
+        yield from map(Batch, content.split(16))
+
+    return SampledItems(stream, len(content), DataSpec("image", tuple(content.shape[1:])))
+
+
+def ready(metrics: dict[str, Any], *sides: DatasetItems | None, size: int | None = None) -> Evaluation:
+    return Evaluation(metrics, Views(Sources(), size), *sides)
+
+
+TF32: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn)
+
+
+@pytest.fixture(params=[True, False])
+def allowed(request: pytest.FixtureRequest) -> Iterator[bool]:
+    """Whether TF32 is, for the time of a test."""
+    before = [backend.allow_tf32 for backend in TF32]
+    for backend in TF32:
+        backend.allow_tf32 = request.param
+    yield request.param
+    for backend, value in zip(TF32, before, strict=True):
+        backend.allow_tf32 = value
+
+
+def test_features_are_computed_without_tf32(images: Make, allowed: bool) -> None:
+    seen = []
+
+    def extract(batch: Tensor) -> dict[str, Tensor]:
+        seen.extend(backend.allow_tf32 for backend in TF32)
+        return {"features": batch.flatten(1).float()}
+
+    views, keys = Views(Sources(), 16), [Key("recording", "features")]
+    views._extractors["recording"] = cast(Extractor, extract)
+    assert len(list(views.rows(side(images(30)), "real", keys))) == 2
+    next(part := views.rows(side(images(30)), "real", keys))
+    part.close()
+    assert seen == [False] * 6
+    assert [backend.allow_tf32 for backend in TF32] == [allowed] * 2
+
+
+def test_features_of_real_images_are_computed_once(images: Make, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, fake = images(30), images(30, seed=1)
+    first = ready(ALL, side(real)).of(generated(fake))
+    (kept,) = (cache / "features").iterdir()
+    seen = []
+    original = DatasetItems.batches
+    monkeypatch.setattr(DatasetItems, "batches", lambda self, size: seen.append(size) or original(self, size))
+    second = ready(ALL, side(real)).of(generated(fake))
+    assert not seen
+    assert [result.generated for result in first] == [result.generated for result in second]
+    kept.write_bytes(kept.read_bytes()[:100])  # as a kill or a full disk might leave it
+    third = ready(ALL, side(real)).of(generated(fake))
+    assert seen
+    assert [result.generated for result in first] == [result.generated for result in third]
+
+
+def test_other_weights_do_not_share_features(images: Make, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ready({"fd": FD}, side(images(30)))
+    extractor = build_extractor("pixels", Sources())
+    monkeypatch.setattr(type(extractor), "checksum", "1" * 64)
+    ready({"fd": FD}, side(images(30)))
+    assert len(list((cache / "features").iterdir())) == 2
