@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, Literal
 
 import torch
@@ -14,10 +15,9 @@ from aigc_cli.modalities.base import Batch, DataSpec
 from aigc_cli.models.base import Losses
 from aigc_cli.models.latent import check_conditional
 from aigc_cli.models.vae.networks import build_networks
-from aigc_cli.models.variational import FlatVAE, Posterior, VariationalConfig, importance_bound
+from aigc_cli.models.variational import Draw, FlatVAE, Posterior, VariationalConfig, importance_bound
 from aigc_cli.nn.collective import draw, normal_like
 from aigc_cli.nn.likelihoods import LIKELIHOODS, bits_per_dim
-from aigc_cli.randomness import Noise
 from aigc_cli.registry import register
 
 
@@ -134,23 +134,13 @@ class VAE(FlatVAE):
         """The expected images in [-1, 1], (n, c, h, w)."""
         return self.likelihood.mean(self.decoder(latents, labels if self.conditional else None))
 
-    # figures
-
-    def score(self, batch: Batch, noise: Noise, samples: int = 1) -> dict[str, Tensor]:
-        """The negative ELBO and its terms, or with `samples` the importance-weighted bound; see :meth:`Model.score`."""
+    def inference(self, batch: Batch) -> Callable[[Tensor], Draw]:
+        """See :meth:`VariationalModel.inference`; the KL is exact, whatever is drawn."""
         x, labels = self._seen(batch)
         posterior = self._posterior(x, labels)
-        if samples == 1:
-            reconstruction = self._reconstruction(x, labels, posterior.at(noise.normal(self.dimensions)))
-            kl = posterior.kl().sum(1)
-            nelbo = reconstruction + kl
-            return {
-                "nelbo": nelbo, "bits_per_dim": bits_per_dim(nelbo, self.values), "kl": kl,
-                "reconstruction": reconstruction,
-            }  # fmt: skip
-        log_weights = []
-        for _ in range(samples):
-            normal = noise.normal(self.dimensions)
-            log_weights.append(posterior.log_ratio(normal) - self._reconstruction(x, labels, posterior.at(normal)))
-        bound = importance_bound(torch.stack(log_weights))
-        return {"iw_bound": bound, "bits_per_dim": bits_per_dim(bound, self.values)}
+        kl = posterior.kl().sum(1)
+
+        def drawn(normal: Tensor) -> Draw:
+            return Draw(self._reconstruction(x, labels, posterior.at(normal)), kl, posterior.log_ratio(normal))
+
+        return drawn
