@@ -1,4 +1,4 @@
-"""The house in the large: no circle of imports between files, and no question of which modality it is outside its room."""
+"""The house in the large: no circle of imports between files, no question of modality outside its room, short files."""
 
 import ast
 import re
@@ -28,7 +28,7 @@ NAMES = {name_of(module): module for module in MODULES}
 
 
 def imports_between_files(module: Path) -> set[str]:
-    """The modules of ours that a file needs to run, within functions too; what only a type checker reads is left out."""
+    """The modules of ours that a file needs to run, within functions too; not those that only a type checker reads."""
     tree = ast.parse((PACKAGE / module).read_text(encoding="utf-8"))
     unread = {
         inner
