@@ -11,12 +11,11 @@ from test_imports import MODULES, PACKAGE
 OWN = ("modalities/", "data/")
 #: A branch on modality: what DESIGN calls "asking which one it has".
 BRANCHES = (
-    r"\bmodality\s*(?:==|!=|in\s*[(\[{]|not in\b)",
-    r"\bmodality\.name\s*(?:==|!=)",
+    r"\bmodality(?:\.name)?\s*(?:(?:==|!=)\s*[\"']|(?:not )?in\s*[(\[{])",
     r"isinstance\([^()]*\b(?:TextCodec|ImageCodec|TextModality|ImageModality)\b",
 )
 LONGEST_FILE = 330
-MOST_LINES = {"": 23_000, "commands": 1_700}
+MOST_LINES = {"": 26_000, "commands": 2_100}
 
 
 def name_of(module: Path) -> str:
