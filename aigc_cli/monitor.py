@@ -23,7 +23,7 @@ from aigc_cli.models.base import Model
 from aigc_cli.randomness import Noise
 from aigc_cli.sampling.controls import usual_controls
 from aigc_cli.sampling.generate import generate, prepare
-from aigc_cli.sampling.modes import modes_of, plan
+from aigc_cli.sampling.modes import MODES, modes_of, plan
 from aigc_cli.sampling.request import Request
 from aigc_cli.training.settings import Hooks, TrainerConfig
 
@@ -31,8 +31,6 @@ PER_TOKEN = "_per_token"
 #: Samples that a Fréchet distance is measured on, if `trainer.validate_items` does not say.
 MOST_SAMPLES = 2048
 _DRAWN = 128  # of them at a time
-#: The modes that previews show, each with what the names of its files end in.
-PREVIEWS = {"sample": "", "reconstruct": "-reconstructions", "infill": "-infilled"}
 #: Items of the training set, and as many held out, that a model's own curves are of.
 EXAMINED = 256
 
@@ -66,8 +64,9 @@ class Monitor:
 
     def preview(self, folder: Path, step: int) -> None:
         """Draws samples from the same noise each time, and what becomes of the same held-out items."""
-        for mode, ending in PREVIEWS.items():
-            if mode in modes_of(self.model):
+        for mode in modes_of(self.model):
+            ending = MODES[mode].preview
+            if ending is not None:
                 self._draw(mode, folder / f"step-{step}{ending}", f"step {step}")
 
     def _draw(self, mode: str, path: Path, title: str) -> None:

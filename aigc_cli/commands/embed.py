@@ -55,7 +55,7 @@ def main(config: dict[str, Any], options: Options) -> int:
     settings: EmbedConfig = check("", EmbedConfig, config)
     lines = _lines(settings)
     if settings.neighbours is not None and len(lines.texts) == 1:
-        raise ConfigError(f"neighbours={settings.neighbours} needs other lines, and there is one", "give it a file")
+        raise ConfigError(f"neighbours={settings.neighbours} compares lines, and there is only one", "give it a file")
     if settings.out is not None:
         _check_out(path_of(settings.out), settings.overwrite)
     restored = restore_model(find_run(settings.run), step=settings.step, device=settings.device)

@@ -90,10 +90,10 @@ def _texts(asked: EvalConfig) -> tuple[Setting, Sides]:
     if other is not None:
         raise ConfigError(f"{name} measures text, and {other} does not", "ask for one of them at a time")
     if asked.fake is None:
-        raise ConfigError(f"{name} measures text, and fake= names none", _EXAMPLE)
+        raise ConfigError(f"{name} measures text: name a file of it with fake=", _EXAMPLE)
     needing = next((name for name in asked.metric if set(kind_of(name).takes) != {"fake"}), None)
     if needing is not None and asked.real is None:
-        raise ConfigError(f"{needing} needs a text to compare with, and real= names none", _EXAMPLE)
+        raise ConfigError(f"{needing} needs a reference text: name one with real=", _EXAMPLE)
     check_no_controls(asked)
     idle = ("run", "data", "step", "seed", "seeds", "split", "reference", "held_out")
     warn_of_idle(asked, *idle, *([] if needing else ["real"]))

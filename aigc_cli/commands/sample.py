@@ -113,7 +113,7 @@ def _prompts(restored: Restored, settings: SampleConfig, controls: Any) -> list[
     if "prompt" not in restored.model.can:
         raise ConfigError(f"prompt_file={settings.prompt_file}: this model takes no prompts", "leave prompt_file= out")
     if typed is not None:
-        raise ConfigError("prompt= and prompt_file= both say what to begin from", "leave one of them out")
+        raise ConfigError("prompt= and prompt_file= cannot be combined", "leave one of them out")
     return read_prompts(path_of(settings.prompt_file))
 
 

@@ -151,7 +151,7 @@ class Splits:
                 continue
             if len(dataset):
                 for name, reason in unread.items():
-                    warn(f"the {name} split is passed over: {reason.message}")
+                    warn(f"skipping the {name} split: {reason.message}")
                 return split, dataset
         nothing = ConfigError(f"{self.name} has no held-out items", "hold some out, such as with data.test_fraction=")
         raise next(iter(unread.values()), refused or nothing)

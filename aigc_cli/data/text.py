@@ -71,4 +71,4 @@ def _warn_of_left_out(names: Sequence[str], own: Mapping[Split, Sequence[int]]) 
     left = [name for place, name in enumerate(names) if place not in taken] if own else []
     if left:
         some = ", ".join(left[:3]) + (", ..." if len(left) > 3 else "")
-        warn(f"names of files begin with {' and '.join(own)}, which are the splits; left out: {some}")
+        warn(f"the splits are the files whose names begin with {' and '.join(own)}; left out: {some}")

@@ -116,7 +116,7 @@ class RunSubject(Subject):
         if self.spec.source is not None and (kind.made_by is not None or "fills" in views):
             raise ConfigError(f"{name} is for texts that stand alone, and {self.name} translates", "leave it out")
         if kind.made_by == "continue" and self.mode == "reconstruct":
-            raise ConfigError(f"{name} is of prompts, and mode=reconstruct has none", "leave one of them out")
+            raise ConfigError(f"{name} needs prompts, and mode=reconstruct has none", "leave one of them out")
         for ability in sorted(kind.needs - self.model.can):
             raise ConfigError(f"{type(self.model).__name__} {_LACKS[ability]}: {name} needs that", "leave it out")
         if "items" in kind.takes:

@@ -109,7 +109,7 @@ def _texts(lines: Sequence[str], **held_against: Any) -> Texts:
         DataError: all are empty.
     """
     if not any(line.strip() for line in lines):
-        raise DataError("what the run wrote is all empty", "train it longer, or draw with temperature=1")
+        raise DataError("all texts of the run are empty", "train it longer, or draw with temperature=1")
     return Texts(lines, **held_against)
 
 

@@ -195,7 +195,7 @@ def _own(items: Items, batch: Batch, view: View) -> Any:
 def _check_labelled(items: Items, what: str) -> None:
     if not items.spec.classes:
         raise ConfigError(
-            f"{what} {items.modality.noun[1]} are of no class that could be right or wrong",
+            f"{what} {items.modality.noun[1]} have no class to be checked",
             "evaluate a run that was trained with model.conditional=true on data with labels, or mode=reconstruct",
         )
 

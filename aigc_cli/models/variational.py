@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 import torch
@@ -17,7 +17,7 @@ from aigc_cli.modalities.base import Batch, DataSpec
 from aigc_cli.models.base import Losses, ModelConfig, Phase
 from aigc_cli.models.latent import LatentControls, LatentModel
 from aigc_cli.nn.collective import averaged
-from aigc_cli.nn.likelihoods import gaussian_kl
+from aigc_cli.nn.likelihoods import bits_per_dim, gaussian_kl
 from aigc_cli.nn.mixture import LatentMixture
 from aigc_cli.randomness import Noise
 
@@ -54,6 +54,14 @@ class Posterior(NamedTuple):
         return 0.5 * (normal.square() - self.at(normal).square() + self.log_variance).sum(-1)
 
 
+class Draw(NamedTuple):
+    """What one draw of the latents says of each item, nats, (n,)."""
+
+    reconstruction: Tensor  # -log p(x|z)
+    kl: Tensor  # of the posterior and the prior
+    log_ratio: Tensor  # log p(z) - log q(z|x)
+
+
 @dataclass(config=STRICT, frozen=True, kw_only=True)
 class PriorControls(LatentControls):
     """What ``sample`` takes of a model that draws its latents from a prior."""
@@ -68,7 +76,7 @@ class PriorControls(LatentControls):
 class VariationalModel(LatentModel):
     """Base of the variational autoencoders: latents are drawn from N(0, 1), or from a mixture fitted afterwards."""
 
-    can = frozenset({"sample", "latents", "decode", "encode"})
+    can = frozenset({"sample", "latents", "decode", "encode", "score"})
     controls: ClassVar[type] = PriorControls
     #: Of one latent.
     dimensions: int
@@ -111,11 +119,30 @@ class VariationalModel(LatentModel):
             classes = len(self.spec.classes) if self.conditional else 0
             self.mixture = LatentMixture(torch.cat(means), torch.cat(known) if known else None, classes)
 
+    @abstractmethod
+    def inference(self, batch: Batch) -> Callable[[Tensor], Draw]:
+        """What maps standard normal draws (n, d), which the posterior moves and scales, to what they say of items."""
+
+    def score(self, batch: Batch, noise: Noise, samples: int = 1) -> dict[str, Tensor]:
+        """The negative ELBO and its terms, or with `samples` the importance-weighted bound; see :meth:`Model.score`."""
+        inference = self.inference(batch)
+        draws = [inference(noise.normal(self.dimensions)) for _ in range(samples)]
+        if samples == 1:
+            reconstruction, kl, _ = draws[0]
+            bounds = self.bounds("nelbo", reconstruction + kl, batch)
+            return {**bounds, "kl": kl, "reconstruction": reconstruction}
+        log_weights = torch.stack([draw.log_ratio - draw.reconstruction for draw in draws])
+        return self.bounds("iw_bound", importance_bound(log_weights), batch)
+
+    def bounds(self, name: str, nats: Tensor, batch: Batch) -> dict[str, Tensor]:
+        """A bound on each item's negative log-likelihood, (n,), as itself and in the unit that compares."""
+        return {name: nats, "bits_per_dim": bits_per_dim(nats, self.values)}
+
 
 class FlatVAE(VariationalModel):
     """Base of those with a diagonal Gaussian posterior over one latent vector."""
 
-    can = frozenset({"sample", "latents", "decode", "encode", "posterior", "examine"})
+    can = frozenset({"sample", "latents", "decode", "encode", "posterior", "score", "examine"})
     config: VariationalConfig
     #: What to do where the decoder does without the latent.
     advice: ClassVar[str] = (

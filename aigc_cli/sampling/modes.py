@@ -42,6 +42,7 @@ class Mode:
     needs: frozenset[Ability]
     hears: frozenset[str] | None
     ignores: frozenset[str]
+    preview: str | None
 
     def heeds(self, model: Model, control: str) -> bool:
         """Whether a control has an effect on what it makes of a model."""
@@ -56,8 +57,9 @@ MODES: dict[str, Mode] = {}
 
 
 def mode(
-    word: str, *, needs: Collection[Ability], hears: Collection[str] | None = None, ignores: Collection[str] = ()
-) -> Callable[[Make], Make]:
+    word: str, *, needs: Collection[Ability], hears: Collection[str] | None = None, ignores: Collection[str] = (),
+    preview: str | None = None,
+) -> Callable[[Make], Make]:  # fmt: skip
     """Registers a way to sample.
 
     Args:
@@ -65,10 +67,12 @@ def mode(
         needs: what a model has to be able to do.
         hears: the controls that have an effect in it, beside those of the latents where it needs these; None is all.
         ignores: controls that have none, with a warning.
+        preview: what the names of its previews end in; None for a mode that is not shown while a model trains.
     """
 
     def add(make: Make) -> Make:
-        MODES[word] = Mode(make, frozenset(needs), None if hears is None else frozenset(hears), frozenset(ignores))
+        heard = None if hears is None else frozenset(hears)
+        MODES[word] = Mode(make, frozenset(needs), heard, frozenset(ignores), preview)
         return make
 
     return add
@@ -110,7 +114,7 @@ def warn_of_idle(model: Model, controls: Any, names: Collection[str], where: str
             warn(f"{name.rstrip('_')}= has no effect {where}")
 
 
-@mode("sample", needs={"sample"}, ignores={"frames", "gap", "to"})
+@mode("sample", needs={"sample"}, ignores={"frames", "gap", "to"}, preview="")
 def samples(request: Request) -> Plan:
     """Each by itself; or what goes on from prompts, or is made from sources. Those of a model that is told classes
     stand below the names of theirs."""
@@ -138,7 +142,7 @@ def balanced(n: int, turns: int) -> int:
     return n // turns * turns if 1 < turns <= n else n
 
 
-@mode("reconstruct", needs={"encode", "decode"}, hears={"mode", "prompt"})
+@mode("reconstruct", needs={"encode", "decode"}, hears={"mode", "prompt"}, preview="-reconstructions")
 def reconstructions(request: Request) -> Plan:
     """Held-out items, or prompts, with what the model makes of them.
 
@@ -238,7 +242,7 @@ def moves(request: Request) -> Plan:
     )  # fmt: skip
 
 
-mode("infill", needs={"infill"}, ignores={"max_tokens"})(prompts.infills)
+mode("infill", needs={"infill"}, ignores={"max_tokens"}, preview="-infilled")(prompts.infills)
 
 
 def _in_rows(

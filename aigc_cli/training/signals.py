@@ -1,4 +1,4 @@
-"""Signals that a training run answers: stop after the step, or save and go on."""
+"""Signals that a training run answers: stop after the step, or save and continue."""
 
 from __future__ import annotations
 

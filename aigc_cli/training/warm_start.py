@@ -33,7 +33,7 @@ _MOST_NAMED = 3  # tensors that do not fit
 
 
 def start_of(config: Mapping[str, Any]) -> ModelConfig:
-    """What a whole configuration says of the run that it starts from."""
+    """The keys of a configuration that name the run whose weights it starts from."""
     found = check("model", ModelConfig, {key: config["model"][key] for key in _KEYS if key in config["model"]})
     assert isinstance(found, ModelConfig)
     return found
@@ -67,7 +67,7 @@ def _with_codec(data: dict[str, Any], run: Run, start: ModelConfig) -> dict[str,
 
 
 def warm_start(model: Model, codec: Codec, config: Mapping[str, Any]) -> Taken | None:
-    """Gives a fresh `model`, whose data has `codec`, the weights that a whole configuration starts it from, if any.
+    """Gives a fresh `model`, whose data has `codec`, the weights of the run that `config` starts it from, if any.
 
     Raises:
         ConfigError: as :func:`take_weights`; or the run or the checkpoint is gone.
@@ -86,8 +86,8 @@ def _open_source(run: Run, start: ModelConfig) -> Restored:
     manifest = CheckpointFolder(run.checkpoints).folder(restored.step) / "manifest.json"
     if start.init_sha256 not in (None, checksum(manifest)):
         raise DataError(
-            f"the checkpoint of step {restored.step} of {run.path} is not the one that model.init_sha256 is of",
-            "restore that one from a copy, or leave model.init_sha256 out to start from what is there now",
+            f"the checkpoint of step {restored.step} of {run.path} does not match model.init_sha256",
+            "restore that one from a copy, or leave model.init_sha256 out to start from the checkpoint as it is now",
         )
     return restored
 
@@ -103,7 +103,7 @@ class Taken:
     of_rows: int
 
     def sentence(self) -> str:
-        """The same for a person."""
+        """The same in words."""
         rows = "" if self.rows is None else f" and {self.rows} of {self.of_rows} vocabulary rows"
         whole = self.tensors == self.of_tensors and self.rows in (None, self.of_rows)
         return (
@@ -206,12 +206,12 @@ def _check_adapters(model: Model, taken: Taken) -> None:
 
 
 def _kinds(names: Iterable[str]) -> set[str]:
-    """Of tensors, whatever the layer."""
+    """The names of tensors without the numbers of their layers."""
     return {re.sub(r"\d+", "#", name) for name in names}
 
 
 def _refusal(problems: list[str], source: Restored, config: Mapping[str, Any], *, alike: bool) -> ConfigError:
-    """Of weights that do not fit; `alike` says whether the two models have the same kinds of tensors."""
+    """The error of weights that do not fit; `alike` says whether both models have the same kinds of tensors."""
     more = f"; and {len(problems) - _MOST_NAMED} more" if len(problems) > _MOST_NAMED else ""
     family, differing = config["model"]["name"], " ".join(_differing(config, source.run.config))
     hint = f"make this model like that one: {differing}"
@@ -223,7 +223,7 @@ def _refusal(problems: list[str], source: Restored, config: Mapping[str, Any], *
 
 
 def _differing(config: Mapping[str, Any], theirs: Mapping[str, Any]) -> Iterator[str]:
-    """The words that would give a model the other one's configuration, and its data the same sizes."""
+    """The arguments that would make a model, and the sizes of its data, those of another configuration."""
     own = dict(walk(config))
     for key, value in walk({"model": theirs["model"], "data": theirs["data"]}):
         section, _, name = key.partition(".")

@@ -273,7 +273,12 @@ FILES = {"empty": "", "blank": "the\n\ncat\n", "odd": "the\n100%\n", "long": f"t
         ("transformer", ["prompt_file=empty.txt"], "prompt_file=empty.txt is empty", "a prompt a line"),
         ("transformer", ["prompt_file=blank.txt"], "line 2 of blank.txt is empty", "remove the line"),
         ("transformer", ["prompt_file=odd.txt"], "line 2 of odd.txt: the vocabulary of this run has no '%'", "leave"),
-        ("transformer", ["prompt_file=odd.txt", "prompt=the"], "prompt= and prompt_file= both", "leave one"),
+        (
+            "transformer",
+            ["prompt_file=odd.txt", "prompt=the"],
+            "prompt= and prompt_file= cannot be combined",
+            "leave one",
+        ),
         ("transformer", ["mode=infill"], "mode", ""),
         ("transformer", ["format=png"], "format=png", "txt"),
         ("transformer", ["beam=2", "top_k=3"], "leave out top_k", ""),

@@ -4,7 +4,7 @@ Models and Can Outperform Them on Images, 2021)."""
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Annotated, Literal
 
 import torch
@@ -18,10 +18,9 @@ from aigc_cli.models.base import Losses, ModelConfig
 from aigc_cli.models.latent import check_conditional
 from aigc_cli.models.vae.hierarchical_layout import from_patches, levels, to_patches
 from aigc_cli.models.vae.hierarchical_networks import BottomUp, Latent, TopDown
-from aigc_cli.models.variational import ACTIVE, SETTLED, VariationalModel, importance_bound
+from aigc_cli.models.variational import ACTIVE, SETTLED, Draw, VariationalModel
 from aigc_cli.nn.collective import draw
 from aigc_cli.nn.likelihoods import LIKELIHOODS, LogisticMixture, bits_per_dim
-from aigc_cli.randomness import Noise
 from aigc_cli.registry import register
 
 #: How many times the KL of the coarsest latents counts at first, and that of the others, where coarse is to come first.
@@ -154,28 +153,20 @@ class HVAE(VariationalModel):
         parameters = self.top_down.generate(latents, labels if self.conditional else None)
         return from_patches(self.likelihood.mean(parameters), self.patch)
 
-    # figures
-
-    def score(self, batch: Batch, noise: Noise, samples: int = 1) -> dict[str, Tensor]:
-        """The negative ELBO and its terms, or with `samples` the importance-weighted bound; see :meth:`Model.score`."""
+    def inference(self, batch: Batch) -> Callable[[Tensor], Draw]:
+        """See :meth:`VariationalModel.inference`; each KL is exact, given the draws above it."""
         x, labels = self._seen(batch)
         features = self.bottom_up(x)
-        if samples == 1:
-            parameters, latents = self.top_down(features, labels, noise.normal(self.top_down.dimensions))
-            reconstruction = self._reconstruction(parameters, x)
+
+        def drawn(normal: Tensor) -> Draw:
+            parameters, latents = self.top_down(features, labels, normal)
             kl = torch.stack([latent.kl() for latent in latents]).sum(0)
-            nelbo = reconstruction + kl
-            return {
-                "nelbo": nelbo, "bits_per_dim": bits_per_dim(nelbo, self.values), "kl": kl,
-                "reconstruction": reconstruction,
-            }  # fmt: skip
-        log_weights = []
-        for _ in range(samples):
-            parameters, latents = self.top_down(features, labels, noise.normal(self.top_down.dimensions))
-            ratio = torch.stack([latent.log_ratio() for latent in latents]).sum(0)
-            log_weights.append(ratio - self._reconstruction(parameters, x))
-        bound = importance_bound(torch.stack(log_weights))
-        return {"iw_bound": bound, "bits_per_dim": bits_per_dim(bound, self.values)}
+            log_ratio = torch.stack([latent.log_ratio() for latent in latents]).sum(0)
+            return Draw(self._reconstruction(parameters, x), kl, log_ratio)
+
+        return drawn
+
+    # health
 
     def examine(self, train: Batch, held_out: Batch | None) -> Losses:
         """How many latents are in use, in all and of each side: those that move by the item beyond what is above."""

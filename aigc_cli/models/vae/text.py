@@ -9,7 +9,7 @@ that rises from 0, and word dropout, which hides earlier tokens from it in train
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Annotated, ClassVar, Literal, Self
 
@@ -29,7 +29,7 @@ from aigc_cli.models.language_model import (
     token_nats,
     unless_all,
 )
-from aigc_cli.models.variational import FlatVAE, Posterior, VariationalConfig, importance_bound
+from aigc_cli.models.variational import Draw, FlatVAE, Posterior, VariationalConfig
 from aigc_cli.nn.collective import draw, normal_like, weighted
 from aigc_cli.nn.decoding import Choice, Session, write
 from aigc_cli.nn.token_transformer import TokenTransformer
@@ -215,21 +215,18 @@ class TextVAE(LanguageModel, FlatVAE):
 
     # figures
 
-    def score(self, batch: Batch, noise: Noise, samples: int = 1) -> dict[str, Tensor]:
-        """The negative ELBO and its terms, or with `samples` the importance-weighted bound; (n,) float64, in nats.
-
-        With the entries of :func:`token_scores`, ``nelbo`` or ``iw_bound`` for a name.
-        """
+    def inference(self, batch: Batch) -> Callable[[Tensor], Draw]:
+        """See :meth:`VariationalModel.inference`; float64, since a text's nats are a sum over its tokens."""
         targets = batch.content[:, 1:]
-        tokens = (targets != self.pad).sum(1)
         posterior = self._posterior(targets)
-        if samples == 1:
-            reconstruction = self._nats(targets, posterior.at(noise.normal(self.dimensions))).double().sum(1)
-            kl = posterior.kl().double().sum(1)
-            return {**per_token(reconstruction + kl, tokens, "nelbo"), "kl": kl, "reconstruction": reconstruction}
-        log_weights = []
-        for _ in range(samples):
-            normal = noise.normal(self.dimensions)
+        kl = posterior.kl().double().sum(1)
+
+        def drawn(normal: Tensor) -> Draw:
             nats = self._nats(targets, posterior.at(normal)).double().sum(1)
-            log_weights.append(posterior.log_ratio(normal).double() - nats)
-        return per_token(importance_bound(torch.stack(log_weights)), tokens, "iw_bound")
+            return Draw(nats, kl, posterior.log_ratio(normal).double())
+
+        return drawn
+
+    def bounds(self, name: str, nats: Tensor, batch: Batch) -> dict[str, Tensor]:
+        """The entries of :func:`token_scores`."""
+        return per_token(nats, (batch.content[:, 1:] != self.pad).sum(1), name)

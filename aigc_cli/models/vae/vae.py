@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, Literal
 
 import torch
@@ -14,10 +15,9 @@ from aigc_cli.modalities.base import Batch, DataSpec
 from aigc_cli.models.base import Losses
 from aigc_cli.models.latent import check_conditional
 from aigc_cli.models.vae.networks import build_networks
-from aigc_cli.models.variational import FlatVAE, Posterior, VariationalConfig, importance_bound
+from aigc_cli.models.variational import Draw, FlatVAE, Posterior, VariationalConfig, importance_bound
 from aigc_cli.nn.collective import draw, normal_like
 from aigc_cli.nn.likelihoods import LIKELIHOODS, bits_per_dim
-from aigc_cli.randomness import Noise
 from aigc_cli.registry import register
 
 
@@ -44,7 +44,7 @@ class VAEConfig(VariationalConfig):
         if self.network == "mlp" and self.latent_side:
             raise ValueError("the mlp has a flat latent: latent_side must be 0")
         if self.importance_samples > 1 and self.free_bits:
-            raise ValueError("free_bits is of the ELBO: with importance_samples above 1 it must be 0")
+            raise ValueError("free_bits works with the ELBO alone: it must be 0 where importance_samples is above 1")
         return self
 
 
@@ -134,23 +134,13 @@ class VAE(FlatVAE):
         """The expected images in [-1, 1], (n, c, h, w)."""
         return self.likelihood.mean(self.decoder(latents, labels if self.conditional else None))
 
-    # figures
-
-    def score(self, batch: Batch, noise: Noise, samples: int = 1) -> dict[str, Tensor]:
-        """The negative ELBO and its terms, or with `samples` the importance-weighted bound; see :meth:`Model.score`."""
+    def inference(self, batch: Batch) -> Callable[[Tensor], Draw]:
+        """See :meth:`VariationalModel.inference`; the KL is exact, whatever is drawn."""
         x, labels = self._seen(batch)
         posterior = self._posterior(x, labels)
-        if samples == 1:
-            reconstruction = self._reconstruction(x, labels, posterior.at(noise.normal(self.dimensions)))
-            kl = posterior.kl().sum(1)
-            nelbo = reconstruction + kl
-            return {
-                "nelbo": nelbo, "bits_per_dim": bits_per_dim(nelbo, self.values), "kl": kl,
-                "reconstruction": reconstruction,
-            }  # fmt: skip
-        log_weights = []
-        for _ in range(samples):
-            normal = noise.normal(self.dimensions)
-            log_weights.append(posterior.log_ratio(normal) - self._reconstruction(x, labels, posterior.at(normal)))
-        bound = importance_bound(torch.stack(log_weights))
-        return {"iw_bound": bound, "bits_per_dim": bits_per_dim(bound, self.values)}
+        kl = posterior.kl().sum(1)
+
+        def drawn(normal: Tensor) -> Draw:
+            return Draw(self._reconstruction(x, labels, posterior.at(normal)), kl, posterior.log_ratio(normal))
+
+        return drawn
