@@ -66,7 +66,7 @@ def compare(asked: EvalConfig, options: Options) -> int:
     named: list[tuple[str, Records]] = []
     if files:
         if len(files) < len(words):
-            raise ConfigError("records and runs do not go together", "name runs alone, or .json files alone")
+            raise ConfigError("records and runs cannot be mixed", "name runs alone, or .json files alone")
         idle = ("out", "n", "seed", "seeds", "split", "step", "real", "reference", "held_out")
         warn_of_idle(replace(asked, metric={}), *idle)
         named = [(Path(file).name, _read(path_of(file))) for file in files]
@@ -91,7 +91,7 @@ def _evaluated(asked: EvalConfig, options: Options, runs: list[Run]) -> list[tup
             own, other = getattr(first.spec, what), getattr(run.spec, what)
             if own != other:
                 raise ConfigError(
-                    f"{first.name} and {run.name} do not compare: the {what} of their data is {own} and {other}",
+                    f"{first.name} and {run.name} cannot be compared: the {what} of their data is {own} and {other}",
                     "compare runs on the same data, or name a common reference with data= or real=",
                 )
     named: list[tuple[str, Records]] = []

@@ -19,7 +19,7 @@ from aigc_cli.files import path_of, shown
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from aigc_cli.modalities.text_lines import Lines
+    from aigc_cli.modalities.prompts import Lines
     from aigc_cli.training.restore import Restored
 
 #: The folder within a run that vectors land in where ``out`` names no other place.
@@ -55,7 +55,7 @@ def main(config: dict[str, Any], options: Options) -> int:
     settings: EmbedConfig = check("", EmbedConfig, config)
     lines = _lines(settings)
     if settings.neighbours is not None and len(lines.texts) == 1:
-        raise ConfigError(f"neighbours={settings.neighbours} needs other lines, and there is one", "give it a file")
+        raise ConfigError(f"neighbours={settings.neighbours} compares lines, and there is only one", "give it a file")
     if settings.out is not None:
         _check_out(path_of(settings.out), settings.overwrite)
     restored = restore_model(find_run(settings.run), step=settings.step, device=settings.device)
@@ -81,7 +81,7 @@ def main(config: dict[str, Any], options: Options) -> int:
 
 
 def _lines(settings: EmbedConfig) -> Lines:
-    from aigc_cli.modalities.text_lines import Lines
+    from aigc_cli.modalities.prompts import Lines
 
     if (settings.input is None) == (settings.text is None):
         what = "neither a file nor a text" if settings.input is None else "both a file and a text"

@@ -19,7 +19,7 @@ from pydantic.dataclasses import dataclass as typed
 from aigc_cli.config.schema import STRICT, Options, check
 from aigc_cli.errors import ConfigError, say_plainly
 from aigc_cli.files import checksum, path_of, shown
-from aigc_cli.progress import progress
+from aigc_cli.progress import Progress
 
 if TYPE_CHECKING:
     from aigc_cli.modalities.base import Writer
@@ -113,7 +113,7 @@ def _prompts(restored: Restored, settings: SampleConfig, controls: Any) -> list[
     if "prompt" not in restored.model.can:
         raise ConfigError(f"prompt_file={settings.prompt_file}: this model takes no prompts", "leave prompt_file= out")
     if typed is not None:
-        raise ConfigError("prompt= and prompt_file= both say what to begin from", "leave one of them out")
+        raise ConfigError("prompt= and prompt_file= cannot be combined", "leave one of them out")
     return read_prompts(path_of(settings.prompt_file))
 
 
@@ -126,7 +126,7 @@ def _write(
     arrangement = plan.arrangement
     check_replaceable(out, provenance, arrangement.n, settings.overwrite)
     with filling(out) as folder:
-        with writer(folder, arrangement, provenance) as files, progress(arrangement.n, "sampling", "samples") as bar:
+        with writer(folder, arrangement, provenance) as files, Progress(arrangement.n, "sampling", "samples") as bar:
             for raw in plan.batches(settings.batch_size):
                 files.write(raw)
                 bar.advance(len(raw))

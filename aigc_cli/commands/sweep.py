@@ -115,7 +115,7 @@ def _first_value(override: Override) -> str:
     if override.is_discrete_sweep():
         value = next(iter(override.sweep_string_iterator()), None)
         if value is None:
-            raise ConfigError(f"{override.input_line} gives no value at all", "name at least one")
+            raise ConfigError(f"{override.input_line} has no value", "name at least one")
     else:
         interval = override.value()
         assert isinstance(interval, IntervalSweep)

@@ -58,7 +58,7 @@ class ActiveUnits(Metric):
             DataError: there are fewer than two items, or means that are not finite.
         """
         if self.count < 2:
-            raise DataError("active_units looks at how items differ, and there are fewer than two", "give more with n=")
+            raise DataError("active_units needs at least two items", "give more with n=")
         variance = (self.squares - self.total.square() / self.count) / (self.count - 1)
         if not bool(variance.isfinite().all()):
             raise DataError("active_units: posterior means are not finite", "choose an earlier checkpoint with step=")

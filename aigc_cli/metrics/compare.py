@@ -40,8 +40,8 @@ def check_comparable(named: Sequence[tuple[str, Records]]) -> None:
                 )
             if not shared_figures(first[metric], records[metric]):
                 raise ConfigError(
-                    f"{metric} of {first_name} and of {name} do not compare: they share no score of the same tokens",
-                    "compare what any tokens have, such as bits_per_byte, and a likelihood with a likelihood",
+                    f"{metric} of {first_name} and of {name} cannot be compared: they share no score",
+                    "compare scores that do not depend on tokens, such as bits_per_byte",
                 )
 
 

@@ -81,7 +81,7 @@ class Evaluation:
         if extractor is not None:
             layer = "features" if first == "moments" else first
             if layer not in extractor.widths:
-                raise ConfigError(f"{name} needs {layer}, which {extractor.name} has not", "choose another extractor")
+                raise ConfigError(f"{name} needs {layer}, and {extractor.name} has none", "choose another extractor")
             width = extractor.widths[layer]
         metric: Metric = find("metric", name).build(self._configs[name], width)
         return metric

@@ -189,7 +189,7 @@ def finite(name: str, values: Mapping[str, Tensor]) -> dict[str, float]:
     """
     figures = {key: float(value) for key, value in values.items()}
     if not all(math.isfinite(value) for value in figures.values()):
-        raise DataError(f"{name} is not finite: {figures}", "look at the items themselves: they are degenerate")
+        raise DataError(f"{name} is not finite: {figures}", "look at the items: they are probably all alike, or broken")
     return figures
 
 

@@ -71,7 +71,7 @@ class FilesSubject(Subject):
         if kind.of_text() != is_text:
             raise ConfigError(f"{name} does not measure {self.items.modality.noun[1]}", "ask for one kind at a time")
         if "pairs" in kind.takes and self.references is None:
-            raise ConfigError(f"{name} needs a text to compare with, and real= names none", "name one with real=")
+            raise ConfigError(f"{name} needs a reference text", "name one with real=")
         return Source("pairs" if "pairs" in kind.takes else "fake")
 
     def fake(self, n: int | None, seed: int) -> Items:

@@ -286,7 +286,7 @@ class Modality(ABC):
         Raises:
             ConfigError: it cannot be read, or the modality takes no prompts.
         """
-        raise ConfigError(f"{self.noun[1]} cannot be prompted", "leave prompt= out")
+        raise ConfigError(f"{self.noun[1]} take no prompts", "leave prompt= out")
 
     def network(self, spec: DataSpec) -> nn.Module:
         """An untrained network that learns the classes: encoded items to {"features": (n, d), "logits": (n, k)}.

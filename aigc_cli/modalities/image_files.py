@@ -68,7 +68,7 @@ class FileImages(Items):
             DataError: there are fewer.
         """
         if n > len(self):
-            raise DataError(f"n={n} was asked, and there are {len(self)} images", f"use n={len(self)}, or no n=")
+            raise DataError(f"n={n}: there are {len(self)} images", f"use n={len(self)}, or no n=")
         own = range(self.count()) if self._rows is None else self._rows
         return self._changed(f"drawn {n}", _rows=[own[place] for place in self.few(n).tolist()])
 
@@ -179,7 +179,7 @@ class FolderImages(FileImages):
             raise DataError(
                 f"{printable(path)} is {size_of(image.shape)}, "
                 f"and {printable(self.paths[0].name)} is {size_of(self._first)}",
-                "bring all pictures to one size first: how they are resized changes the scores",
+                "resize all pictures to one size first; how that is done changes the scores",
             )
         return image
 

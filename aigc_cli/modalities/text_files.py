@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from aigc_cli.errors import DataError
+from aigc_cli.errors import DataError, unreadable
 from aigc_cli.files import kinds_of, walk_files
 
 SUFFIXES = (".txt", ".jsonl", ".csv", ".tsv")
@@ -109,7 +109,7 @@ def blocks(path: Path) -> Iterator[bytes]:
                     )
                 yield block
     except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{printable(path)} cannot be read: {error}", "get it again") from error
+        raise unreadable(printable(path), error, "get it again") from error
 
 
 def text_of(path: Path, reading: Reading) -> Iterator[str]:
@@ -152,7 +152,7 @@ def text_of(path: Path, reading: Reading) -> Iterator[str]:
 def _not_text(name: str, reading: Reading, what: str) -> DataError:
     return DataError(
         f"{name} is not {reading.encoding}: {what}",
-        "name its encoding, such as data.encoding=cp1252, or let more be replaced with data.max_broken=",
+        "name its encoding, such as data.encoding=cp1252, or allow more broken bytes with data.max_broken=",
     )
 
 
@@ -249,9 +249,7 @@ def _csv_rows(path: Path, fields: Sequence[str], reading: Reading) -> Iterator[t
                         )
                 elif row:
                     if len(row) != len(header):
-                        raise DataError(
-                            f"{where} has {len(row)} columns, and the first {len(header)}", "correct the row"
-                        )
+                        raise DataError(f"{where} has {len(row)} columns, and the first {len(header)}", "fix the row")
                     yield where, dict(zip(header, row, strict=True))
         except csv.Error as error:
             raise DataError(f"{printable(path)} line {rows.line_num} is not a row: {error}", "fix it") from None

@@ -96,6 +96,6 @@ def find_writer(name: str, format: str = AUTO) -> tuple[str, type[Writer]]:
     """
     writers = modality(name).writers or {"npz": ArrayWriter}
     if format != AUTO and format not in writers:
-        raise ConfigError(f"format={format}: {name} samples cannot be written so", suggest(format, writers))
+        raise ConfigError(f"format={format}: {name} samples cannot be written in this format", suggest(format, writers))
     found = next(iter(writers)) if format == AUTO else format
     return found, writers[found]

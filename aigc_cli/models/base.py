@@ -59,7 +59,7 @@ class ModelConfig:
     @model_validator(mode="after")
     def _of_a_run(self) -> Self:
         if self.init_from is None and (self.init_step is not None or self.init_sha256 is not None):
-            raise ValueError("init_step and init_sha256 are of the run that init_from names: add model.init_from=RUN")
+            raise ValueError("init_step and init_sha256 describe the run of init_from: add model.init_from=RUN")
         return self
 
 

@@ -243,10 +243,10 @@ class MaskedLanguageModel(LanguageModel):
             rows = self.given(prompts.rows, noise, most=self.vocab_size + 1)
         longest = max(map(len, rows))
         if longest > self.length:
-            raise ConfigError(f"a prompt has {longest} tokens, and this model looks at {self.length}", "shorten it")
+            raise ConfigError(f"a prompt has {longest} tokens, and this model reads {self.length}", "shorten it")
         if asked.mode == "infill":
             if any(self.mask not in row for row in rows):
-                raise ConfigError("mode=infill: a prompt has no gaps", "write ____ for what is to be filled")
+                raise ConfigError("mode=infill: a prompt has no gaps", "write ____ for each gap")
         else:
             more = asked.max_tokens or self.length
             if more > self.length:

@@ -76,7 +76,7 @@ class WritingControls:
         else:
             check_drawing(self)
             if self.length_penalty != 1:
-                raise ValueError("length_penalty weighs what a search finds: add beam=5, or leave it out")
+                raise ValueError("length_penalty works with beam search alone: add beam=5, or leave it out")
         return self
 
     @property

@@ -51,11 +51,11 @@ class TransformerConfig:
     @model_validator(mode="after")
     def _divides(self) -> TransformerConfig:
         if self.width % self.heads:
-            raise ValueError(f"width={self.width} does not divide among heads={self.heads}")
+            raise ValueError(f"width={self.width} is not a multiple of heads={self.heads}")
         if self.style.positions == "rotary" and self.width // self.heads % 2:
             raise ValueError(
-                f"rotary positions turn pairs, and width={self.width} with heads={self.heads} gives heads of "
-                f"{self.width // self.heads}, an odd number"
+                f"rotary positions rotate pairs of features, and width={self.width} with heads={self.heads} gives "
+                f"heads of {self.width // self.heads}, an odd number"
             )
         return self
 

@@ -175,7 +175,7 @@ def check_sharding(model: Model, config: TrainerConfig) -> None:
     if config.compile or config.precision == "fp16":
         word = "trainer.compile=true" if config.compile else "trainer.precision=fp16"
         raise ConfigError(
-            f"trainer.sharding=full does not go with {word}", "leave that out, or leave trainer.sharding=none"
+            f"trainer.sharding=full cannot be combined with {word}", "leave that out, or leave trainer.sharding=none"
         )
 
 

@@ -42,7 +42,7 @@ def changed_config(saved: dict[str, Any], words: Sequence[str]) -> dict[str, Any
         allowed = ", ".join(sorted(key for key in MAY_CHANGE if key in before))
         raise ConfigError(
             f"a resumed run keeps its configuration; refused: {'; '.join(refused)}",
-            f"drop these words, or start a new run without --resume; what may change: {allowed}",
+            f"remove these arguments, or start a new run without --resume; what may change: {allowed}",
         )
     return config
 

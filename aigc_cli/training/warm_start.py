@@ -86,8 +86,8 @@ def _open_source(run: Run, start: ModelConfig) -> Restored:
     manifest = CheckpointFolder(run.checkpoints).folder(restored.step) / "manifest.json"
     if start.init_sha256 not in (None, checksum(manifest)):
         raise DataError(
-            f"the checkpoint of step {restored.step} of {run.path} is not the one that model.init_sha256 is of",
-            "restore that one from a copy, or leave model.init_sha256 out to start from what is there now",
+            f"the checkpoint of step {restored.step} of {run.path} does not match model.init_sha256",
+            "restore that one from a copy, or leave model.init_sha256 out to start from the checkpoint as it is now",
         )
     return restored
 

@@ -132,7 +132,7 @@ def test_what_cannot_be_read_whole_is_said(run: Run, capsys: pytest.CaptureFixtu
         (["blank.txt"], 2, "no text in blank.txt"),
         (["latin.txt"], 3, "latin.txt is not UTF-8"),
         (["text= "], 2, "text= is empty"),
-        (["text=abc", "neighbours=1"], 2, "neighbours=1 needs other lines"),
+        (["text=abc", "neighbours=1"], 2, "neighbours=1 compares lines"),
         (["text=abc", "neighbours=0"], 2, "neighbours"),
         (["text=abc", "out=v.txt"], 2, "out=v.txt"),
         (["text=abc", "out=old.npz"], 2, "out=old.npz exists"),

@@ -66,9 +66,7 @@ def test_files_that_are_no_splits_are_named(tmp_path, capsys):
     for name in ("train.txt", "val.txt", "x.txt", "y.txt"):
         (tmp_path / name).write_text("abab\n" * 20)
     opened(tmp_path)
-    assert "names of files begin with train and val, which are the splits; left out: x.txt, y.txt" in (
-        capsys.readouterr().err
-    )
+    assert "begin with train and val; left out: x.txt, y.txt" in capsys.readouterr().err
 
 
 def test_a_log_of_training_is_no_split(tmp_path, capsys):

@@ -65,7 +65,7 @@ def test_what_a_modality_does_not_have_is_said():
     smell = Smell()
     with pytest.raises(ConfigError, match="no classifier of smells"):
         smell.network(DataSpec("smell", (9,)))
-    with pytest.raises(ConfigError, match="smells cannot be prompted"):
+    with pytest.raises(ConfigError, match="smells take no prompts"):
         smell.parse("a rose", Codec)
     content = torch.arange(6).view(2, 3)
     assert smell.glance(content) is content

@@ -216,7 +216,7 @@ def test_what_a_sample_holds_is_its_cache(defaults: dict[str, Any], beam: int) -
         ({"beam": 2, "top_k": 5}, "leave out top_k"),
         ({"beam": 2, "temperature": 0.5}, "leave out temperature"),
         ({"temperature": 0.0, "top_p": 0.9}, "leave out top_p"),
-        ({"length_penalty": 0.6}, "length_penalty weighs what a search finds: add beam="),
+        ({"length_penalty": 0.6}, "length_penalty works with beam search alone: add beam="),
     ],
 )
 def test_words_with_wrong_values(defaults: dict[str, Any], controls: dict[str, Any], complaint: str) -> None:

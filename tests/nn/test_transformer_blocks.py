@@ -138,7 +138,7 @@ def test_dropout_drops_in_training_alone() -> None:
 @pytest.mark.parametrize(
     ("changes", "complaint"),
     [
-        ({"heads": 3}, "does not divide among heads=3"),
+        ({"heads": 3}, "is not a multiple of heads=3"),
         ({"width": 6, "heads": 2}, "odd number"),
         ({"layers": 0}, "layers"),
     ],

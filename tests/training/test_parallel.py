@@ -185,7 +185,7 @@ def test_what_cannot_be_spread_is_refused():
     check("bert")
     with pytest.raises(ConfigError, match="spreads transformers over processes, and VAE is not one"):
         check("vae")
-    with pytest.raises(ConfigError, match=r"does not go with trainer.precision=fp16"):
+    with pytest.raises(ConfigError, match=r"cannot be combined with trainer.precision=fp16"):
         check("bert", "trainer.precision=fp16")
 
 

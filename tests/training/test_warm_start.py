@@ -245,7 +245,7 @@ def test_another_checkpoint_than_the_one_written_down_is_refused(source: Model, 
     [
         (["model.init_from=nowhere"], "there is no run 'nowhere'"),
         (["model.init_from=latest", "model.init_step=4"], "no checkpoint of step 4"),
-        (["model.init_step=4"], "init_step and init_sha256 are of the run"),
+        (["model.init_step=4"], "init_step and init_sha256 describe the run"),
         (["model.lora.rank=2"], r"lora\.rank=2 trains adapters beside weights"),
     ],
 )

@@ -84,7 +84,7 @@ class GANConfig(ModelConfig):
         if self.attention and self.network not in ("resnet", "biggan"):
             raise ValueError(f"attention belongs to network=resnet and biggan, not {self.network}")
         if self.consistency and not self.consistency_augment:
-            raise ValueError("consistency needs changes to be consistent under: consistency_augment is empty")
+            raise ValueError("consistency needs augmentations: consistency_augment is empty")
         if "ada" in self.augment and not self.ada_transforms:
             raise ValueError("augment=[ada] needs transforms: ada_transforms is empty")
 

@@ -44,7 +44,7 @@ class VAEConfig(VariationalConfig):
         if self.network == "mlp" and self.latent_side:
             raise ValueError("the mlp has a flat latent: latent_side must be 0")
         if self.importance_samples > 1 and self.free_bits:
-            raise ValueError("free_bits is of the ELBO: with importance_samples above 1 it must be 0")
+            raise ValueError("free_bits works with the ELBO alone: it must be 0 where importance_samples is above 1")
         return self
 
 
