@@ -3,42 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
-from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from aigc_cli.config.schema import STRICT
 from aigc_cli.errors import DataError
-from aigc_cli.metrics.base import Better, Metric, Stream, View
+from aigc_cli.metrics.base import Figures, Metric, Stream, Takes
+from aigc_cli.metrics.extractors.base import PlainConfig
 from aigc_cli.models.variational import ACTIVE
 from aigc_cli.registry import register
 
 
-@dataclass(config=STRICT, frozen=True, kw_only=True)
-class ActiveUnitsConfig:
-    """It has no choices."""
-
-    name: Literal["active_units"]
-
-
-@register("metric", "active_units", ActiveUnitsConfig)
+@register("metric", "active_units", PlainConfig)
 class ActiveUnits(Metric):
     """``active_units``: the latent dimensions whose posterior mean has a variance above 0.01 over items.
 
     Burda, Grosse and Salakhutdinov, Importance Weighted Autoencoders, 2016, section 5.2. Sums are in float64.
     """
 
-    takes: ClassVar[Mapping[Stream, tuple[View, ...]]] = {"items": ("codes",)}
-    usual_for = frozenset({"text"})
+    takes: ClassVar[Takes] = {"items": ("codes",)}
+    usual_for: ClassVar[Mapping[str, int]] = {"text": 6}
     needs = frozenset({"posterior"})
-    figures: ClassVar[Mapping[str, Better]] = {"active_units": ""}
+    figures: ClassVar[Figures] = {"active_units": ""}
     total: Tensor
     squares: Tensor
     count: Tensor
 
-    def __init__(self, config: ActiveUnitsConfig, width: int = 0) -> None:
+    def __init__(self, config: PlainConfig, width: int = 0) -> None:
         super().__init__(config, width)
         for state in ("total", "squares"):  # of each dimension, once it is known how many there are
             self.add_state(state, default=torch.zeros(1, dtype=torch.float64), dist_reduce_fx="sum")

@@ -26,6 +26,8 @@ Stream = Literal["real", "fake", "held_out", "pairs", "items"]
 View = Literal["features", "logits", "moments", "labels", "glance", "content", "text", "scores", "codes", "fills"]
 #: Which way a score is better; "" where neither is.
 Better = Literal["lower", "higher", ""]
+Takes = Mapping[Stream, tuple[View, ...]]
+Figures = Mapping[str, Better]
 
 
 class Metric(torchmetrics.Metric):
@@ -44,13 +46,15 @@ class Metric(torchmetrics.Metric):
     is_differentiable = False
     full_state_update = False
     #: Its scores, and which way each is better.
-    figures: ClassVar[Mapping[str, Better]]
-    takes: ClassVar[Mapping[Stream, tuple[View, ...]]]
+    figures: ClassVar[Figures]
+    #: The views of each stream that it looks at.
+    takes: ClassVar[Takes]
     #: What must have made the pairs that it takes; None is whatever the model does best.
     made_by: ClassVar[Literal["reconstruct", "continue"] | None] = None
-    #: The modalities whose runs are measured with it where nobody names a metric, if the model can do what it `needs`;
-    #: "pairs" is of models that make one item from another, and "*" of modalities that have no such metric.
-    usual_for: ClassVar[frozenset[str]] = frozenset()
+    #: The modalities whose runs are measured with it where nobody names a metric, if the model can do what it `needs`,
+    #: each with its place among those metrics; "pairs" is of models that make one item from another, and "*" of
+    #: modalities that have no such metric.
+    usual_for: ClassVar[Mapping[str, int]] = {}
     #: What a model must be able to do, of :attr:`Model.can`.
     needs: ClassVar[frozenset[str]] = frozenset()
     #: The extractor that its plain name stands for in the literature; on any other its name takes a bracket.
@@ -110,7 +114,7 @@ def require(count: int, least: int, whose: str, why: str, hint: str) -> None:
 class MomentMetric(Metric):
     """A metric that needs only the mean and covariance of the features of either side; memory is O(d^2)."""
 
-    takes: ClassVar[Mapping[Stream, tuple[View, ...]]] = {"real": ("moments",), "fake": ("moments",)}
+    takes: ClassVar[Takes] = {"real": ("moments",), "fake": ("moments",)}
     real: Tensor
     fake: Tensor
 
@@ -136,7 +140,7 @@ class SampleMetric(Metric):
     Processes are joined in rank order: with each rank holding a contiguous share, the order is that of one process.
     """
 
-    takes: ClassVar[Mapping[Stream, tuple[View, ...]]] = {"real": ("features",), "fake": ("features",)}
+    takes: ClassVar[Takes] = {"real": ("features",), "fake": ("features",)}
     real: Any
     fake: Any
 
@@ -182,11 +186,7 @@ def usual_metrics(modality: str, source: bool, can: Collection[str]) -> list[str
         can: :attr:`Model.can`.
     """
     kinds = {name: kind_of(name) for name in names("metric")}
-    for wanted in ("pairs" if source else modality, "*"):
-        own = [name for name, kind in kinds.items() if wanted in kind.usual_for]
-        if own:
-            break
-    # What a model says of held-out items comes first.
-    return sorted(
-        (name for name in own if kinds[name].needs <= set(can)), key=lambda name: "items" not in kinds[name].takes
-    )
+    wanted = "pairs" if source else modality
+    places = {name: kind.usual_for[wanted] for name, kind in kinds.items() if wanted in kind.usual_for}
+    places = places or {name: kind.usual_for["*"] for name, kind in kinds.items() if "*" in kind.usual_for}
+    return sorted((name for name in places if kinds[name].needs <= set(can)), key=places.__getitem__)

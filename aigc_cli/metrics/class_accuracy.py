@@ -2,27 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
-from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from aigc_cli.config.schema import STRICT
-from aigc_cli.metrics.base import Better, Metric, Stream, View
+from aigc_cli.metrics.base import Figures, Metric, Stream, Takes
+from aigc_cli.metrics.extractors.base import FeatureConfig
 from aigc_cli.registry import register
 
 
-@dataclass(config=STRICT, frozen=True, kw_only=True)
-class ClassAccuracyConfig:
-    """Which classifier judges."""
-
-    name: Literal["class_accuracy"]
-    extractor: str
-
-
-@register("metric", "class_accuracy", ClassAccuracyConfig)
+@register("metric", "class_accuracy", FeatureConfig)
 class ClassAccuracy(Metric):
     """The share of items whose largest logit is that of their class, over all and in the class where it is least.
 
@@ -30,12 +20,12 @@ class ClassAccuracy(Metric):
     see a lack of variety: one good item a class is always right.
     """
 
-    takes: ClassVar[Mapping[Stream, tuple[View, ...]]] = {"fake": ("logits", "labels")}
-    figures: ClassVar[Mapping[str, Better]] = {"class_accuracy": "higher", "worst_class_accuracy": "higher"}
+    takes: ClassVar[Takes] = {"fake": ("logits", "labels")}
+    figures: ClassVar[Figures] = {"class_accuracy": "higher", "worst_class_accuracy": "higher"}
     right: Tensor  # (classes,)
     count: Tensor  # (classes,)
 
-    def __init__(self, config: ClassAccuracyConfig, width: int) -> None:
+    def __init__(self, config: FeatureConfig, width: int) -> None:
         super().__init__(config, width)
         for state in ("right", "count"):
             self.add_state(state, default=torch.zeros(width, dtype=torch.int64), dist_reduce_fx="sum")

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from itertools import pairwise
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar
 
 import numpy as np
 import torch
@@ -13,16 +12,15 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from aigc_cli.config.schema import STRICT
-from aigc_cli.metrics.base import Better, SampleMetric, Stream, View, require
+from aigc_cli.metrics.base import Figures, SampleMetric, Takes, require
+from aigc_cli.metrics.extractors.base import FeatureConfig
 from aigc_cli.registry import register
 
 
 @dataclass(config=STRICT, frozen=True, kw_only=True)
-class ISConfig:
+class ISConfig(FeatureConfig):
     """How the Inception score is sliced."""
 
-    name: Literal["is", "cs"]
-    extractor: str
     splits: Annotated[int, Field(ge=1)]
     seed: Annotated[int, Field(ge=0, lt=2**32)]
 
@@ -31,8 +29,8 @@ class ISConfig:
 class ClassifierScore(SampleMetric):
     """``cs``: the formula of ``is`` on the data's own classifier, always shown with it."""
 
-    takes: ClassVar[Mapping[Stream, tuple[View, ...]]] = {"fake": ("logits",)}
-    figures: ClassVar[Mapping[str, Better]] = {"cs": "higher", "cs_std": ""}
+    takes: ClassVar[Takes] = {"fake": ("logits",)}
+    figures: ClassVar[Figures] = {"cs": "higher", "cs_std": ""}
 
     def compute(self) -> dict[str, Tensor]:
         """Mean and spread over the slices of a seeded permutation; 1 is worst, the number of classes best."""
@@ -58,4 +56,4 @@ class InceptionScore(ClassifierScore):
     """``is``: Salimans et al., Improved Techniques for Training GANs, 2016, section 4. Looks at no real image."""
 
     native = "inception"
-    figures: ClassVar[Mapping[str, Better]] = {"is": "higher", "is_std": ""}
+    figures: ClassVar[Figures] = {"is": "higher", "is_std": ""}

@@ -51,9 +51,7 @@ class Evaluation:
     ) -> None:
         self.kinds = {name: kind_of(name) for name in metrics}
         self._values = {name: dict(values) for name, values in metrics.items()}
-        self._configs = {
-            name: check(f"metric.{name}", find("metric", name).config, values) for name, values in metrics.items()
-        }
+        self._configs = {name: _checked(name, values) for name, values in metrics.items()}
         self._views, self.reference, self.held_out = views, reference, held_out
         self.judges = held_out if judges is None else judges
         self._dtype = "float32" if views is None else views.dtype
@@ -313,6 +311,12 @@ class Evaluation:
             except DataError as error:  # too few held-out items must not cost the score itself
                 warn(f"no baseline for {name}: {error.message}")
         return scores
+
+
+def _checked(name: str, values: Mapping[str, Any]) -> Any:
+    if values.get("name", name) != name:
+        raise ConfigError(f"metric.{name}.name={values['name']} is another metric", f"ask for metric={values['name']}")
+    return check(f"metric.{name}", find("metric", name).config, values)
 
 
 def _scored(name: str, metric: Metric, n: int | None) -> Score:

@@ -12,8 +12,8 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from aigc_cli.config.schema import STRICT
-from aigc_cli.metrics.base import Better, Metric, MomentMetric, Stream, View, joined, require
-from aigc_cli.metrics.extractors.base import FeatureStatistics, merge_packed
+from aigc_cli.metrics.base import Figures, Metric, MomentMetric, Stream, Takes, joined, require
+from aigc_cli.metrics.extractors.base import FeatureConfig, FeatureStatistics, PlainConfig, merge_packed
 from aigc_cli.randomness import permutation
 from aigc_cli.registry import register
 
@@ -43,20 +43,12 @@ def factor(covariance: Tensor) -> Tensor:
     return vectors[:, kept] * values[kept].sqrt()
 
 
-@dataclass(config=STRICT, frozen=True, kw_only=True)
-class FDConfig:
-    """The Fréchet distance on the features of any extractor."""
-
-    name: Literal["fd"]
-    extractor: str
-
-
-@register("metric", "fd", FDConfig)
+@register("metric", "fd", FeatureConfig)
 class FD(MomentMetric):
     """``fd``, always shown with its extractor and never called FID."""
 
-    figures: ClassVar[Mapping[str, Better]] = {"fd": "lower"}
-    usual_for = frozenset({"*"})
+    figures: ClassVar[Figures] = {"fd": "lower"}
+    usual_for: ClassVar[Mapping[str, int]] = {"*": 0}
 
     def compute(self) -> dict[str, Tensor]:
         """The distance; 0 is best."""
@@ -73,10 +65,9 @@ class FD(MomentMetric):
 
 
 @dataclass(config=STRICT, frozen=True, kw_only=True)
-class FIDConfig:
+class FIDConfig(PlainConfig):
     """The Fréchet Inception distance: the same on the features of the TensorFlow Inception network."""
 
-    name: Literal["fid"]
     extractor: Literal["inception"] = "inception"
 
 
@@ -85,8 +76,8 @@ class FID(FD):
     """``fid``."""
 
     native = "inception"
-    figures: ClassVar[Mapping[str, Better]] = {"fid": "lower"}
-    usual_for = frozenset()
+    figures: ClassVar[Figures] = {"fid": "lower"}
+    usual_for: ClassVar[Mapping[str, int]] = {}
 
     def notes(self) -> list[str]:
         """Says so where fewer images were generated than published scores are of."""
@@ -96,11 +87,9 @@ class FID(FD):
 
 
 @dataclass(config=STRICT, frozen=True, kw_only=True)
-class FDInfinityConfig:
+class FDInfinityConfig(FeatureConfig):
     """Through which points the line goes."""
 
-    name: Literal["fd_infinity"]
-    extractor: str
     points: Annotated[int, Field(ge=3)]
     smallest: Annotated[float, Field(gt=0, lt=1)]
     seed: Annotated[int, Field(ge=0)]
@@ -120,8 +109,8 @@ class FDInfinity(Metric):
     Only the number of generated items is extrapolated; the reference stays as it is.
     """
 
-    takes: ClassVar[Mapping[Stream, tuple[View, ...]]] = {"real": ("moments",), "fake": ("features",)}
-    figures: ClassVar[Mapping[str, Better]] = {"fd_infinity": "lower"}
+    takes: ClassVar[Takes] = {"real": ("moments",), "fake": ("features",)}
+    figures: ClassVar[Figures] = {"fd_infinity": "lower"}
     real: Tensor
     fake: Any
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple
+from typing import Annotated, Any, ClassVar, NamedTuple
 
 import torch
 from pydantic import Field
@@ -12,7 +12,8 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from aigc_cli.config.schema import STRICT
-from aigc_cli.metrics.base import Better, Metric, Stream, View
+from aigc_cli.metrics.base import Figures, Metric, Stream, Takes
+from aigc_cli.metrics.extractors.base import PlainConfig
 from aigc_cli.modalities.tokenizers import PAD
 from aigc_cli.nn.masking import Masks, masks_at
 from aigc_cli.randomness import Noise
@@ -30,10 +31,9 @@ class Fills(NamedTuple):
 
 
 @dataclass(config=STRICT, frozen=True, kw_only=True)
-class InfillConfig:
+class InfillConfig(PlainConfig):
     """How much is masked, and where."""
 
-    name: Literal["infill"]
     seed: Annotated[int, Field(ge=0)]
 
 
@@ -45,10 +45,10 @@ class Infill(Metric):
     share are among those of a larger. An item's first token is never masked, since a writer from the left is given it.
     """
 
-    takes: ClassVar[Mapping[Stream, tuple[View, ...]]] = {"items": ("fills",)}
+    takes: ClassVar[Takes] = {"items": ("fills",)}
     needs = frozenset({"fill"})
     shares: ClassVar[dict[str, float]] = {"infill_15": 0.15, "infill_30": 0.3, "infill_50": 0.5}
-    figures: ClassVar[Mapping[str, Better]] = dict.fromkeys(shares, "higher")
+    figures: ClassVar[Figures] = dict.fromkeys(shares, "higher")
     right: Tensor
     masked: Tensor
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar
 
 import numpy as np
 import torch
@@ -12,16 +11,15 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from aigc_cli.config.schema import STRICT
-from aigc_cli.metrics.base import Better, SampleMetric, require
+from aigc_cli.metrics.base import Figures, SampleMetric, require
+from aigc_cli.metrics.extractors.base import FeatureConfig
 from aigc_cli.registry import register
 
 
 @dataclass(config=STRICT, frozen=True, kw_only=True)
-class KIDConfig:
+class KIDConfig(FeatureConfig):
     """How the kernel distance is drawn."""
 
-    name: Literal["kid", "kd"]
-    extractor: str
     subsets: Annotated[int, Field(ge=1)]
     subset_size: Annotated[int, Field(ge=2)]
     seed: Annotated[int, Field(ge=0, lt=2**32)]
@@ -47,7 +45,7 @@ def polynomial_mmd(x: Tensor, y: Tensor) -> Tensor:
 class KD(SampleMetric):
     """``kd``, on the features of any extractor, always shown with it and never called KID."""
 
-    figures: ClassVar[Mapping[str, Better]] = {"kd": "lower", "kd_std": ""}
+    figures: ClassVar[Figures] = {"kd": "lower", "kd_std": ""}
 
     def compute(self) -> dict[str, Tensor]:
         """Mean and spread of the distance over the subsets; 0 is best, and chance puts it a little to either side.
@@ -93,4 +91,4 @@ class KID(KD):
     """``kid``: mean and standard deviation over seeded subsets, drawn in torch-fidelity's order."""
 
     native = "inception"
-    figures: ClassVar[Mapping[str, Better]] = {"kid": "lower", "kid_std": ""}
+    figures: ClassVar[Figures] = {"kid": "lower", "kid_std": ""}

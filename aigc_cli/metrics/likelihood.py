@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar
 
 import torch
 from pydantic import Field
@@ -12,7 +12,8 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from aigc_cli.config.schema import STRICT
-from aigc_cli.metrics.base import Better, Metric, Stream, View
+from aigc_cli.metrics.base import Figures, Metric, Stream, Takes
+from aigc_cli.metrics.extractors.base import PlainConfig
 from aigc_cli.registry import register
 
 #: Ends the name of a score that is also given per token: it is in nats, and summed over all tokens of all items.
@@ -25,10 +26,9 @@ _PER = ("nll_per_token", "nll_per_character", "perplexity", "bits_per_byte")
 
 
 @dataclass(config=STRICT, frozen=True, kw_only=True)
-class LikelihoodConfig:
+class LikelihoodConfig(PlainConfig):
     """How tight the bound is made."""
 
-    name: Literal["likelihood"]
     samples: Annotated[int, Field(ge=1)]
 
 
@@ -47,10 +47,10 @@ class Likelihood(Metric):
     tokens; every other score, such as ``kl``, is a mean over items.
     """
 
-    takes: ClassVar[Mapping[Stream, tuple[View, ...]]] = {"items": ("scores",)}
-    usual_for = frozenset({"text", "pairs"})
+    takes: ClassVar[Takes] = {"items": ("scores",)}
+    usual_for: ClassVar[Mapping[str, int]] = {"text": 0, "pairs": 0}
     needs = frozenset({"score"})
-    figures: ClassVar[Mapping[str, Better]] = {
+    figures: ClassVar[Figures] = {
         **dict.fromkeys(("nelbo", "bits_per_dim", "iw_bound", "iw_bits_per_dim"), "lower"),
         **{"elbo": "higher", "kl": "", "reconstruction": ""},
         **dict.fromkeys((f"{prefix}{name}" for prefix in ("", "iw_") for name in _PER), "lower"),

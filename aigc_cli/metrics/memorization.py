@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar
 
 import torch
 from pydantic import Field
@@ -11,7 +10,8 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from aigc_cli.config.schema import STRICT
-from aigc_cli.metrics.base import Better, Metric, Stream, View, joined, require
+from aigc_cli.metrics.base import Figures, Metric, Stream, Takes, joined, require
+from aigc_cli.metrics.extractors.base import FeatureConfig
 from aigc_cli.metrics.neighbours import nearest
 from aigc_cli.registry import register
 
@@ -19,11 +19,9 @@ _SPACES = {"features": "", "pixels": "_pixels"}
 
 
 @dataclass(config=STRICT, frozen=True, kw_only=True)
-class MemorizationConfig:
+class MemorizationConfig(FeatureConfig):
     """How near is too near, and how much memory finding neighbours may take."""
 
-    name: Literal["memorization"]
-    extractor: str
     quantile: Annotated[float, Field(gt=0, lt=1)]
     pairs: Annotated[int, Field(ge=0)]
     memory_mb: Annotated[int, Field(ge=1)]
@@ -50,10 +48,8 @@ class Memorization(Metric):
       other (Alaa et al., How Faithful is your Synthetic Data?, 2022, section 3.3); features only.
     """
 
-    takes: ClassVar[Mapping[Stream, tuple[View, ...]]] = dict.fromkeys(
-        ("real", "held_out", "fake"), ("features", "glance")
-    )
-    figures: ClassVar[Mapping[str, Better]] = {
+    takes: ClassVar[Takes] = dict.fromkeys(("real", "held_out", "fake"), ("features", "glance"))
+    figures: ClassVar[Figures] = {
         "closer": "", "closer_pixels": "", "copies": "lower", "copies_pixels": "lower", "authenticity": "higher"
     }  # fmt: skip
 

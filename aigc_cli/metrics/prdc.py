@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar
 
 import torch
 from pydantic import Field
@@ -11,16 +11,15 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from aigc_cli.config.schema import STRICT
-from aigc_cli.metrics.base import Better, SampleMetric, require
+from aigc_cli.metrics.base import Figures, SampleMetric, require
+from aigc_cli.metrics.extractors.base import FeatureConfig
 from aigc_cli.registry import register
 
 
 @dataclass(config=STRICT, frozen=True, kw_only=True)
-class PRDCConfig:
+class PRDCConfig(FeatureConfig):
     """Which neighbours count, and how much memory finding them may take."""
 
-    name: Literal["prdc"]
-    extractor: str
     k: Annotated[int, Field(ge=1)]
     memory_mb: Annotated[int, Field(ge=1)]
 
@@ -55,8 +54,8 @@ class PRDC(SampleMetric):
     it, so that they compare only at the same number.
     """
 
-    usual_for = frozenset({"*"})
-    figures: ClassVar[Mapping[str, Better]] = dict.fromkeys(("precision", "recall", "density", "coverage"), "higher")
+    usual_for: ClassVar[Mapping[str, int]] = {"*": 1}
+    figures: ClassVar[Figures] = dict.fromkeys(("precision", "recall", "density", "coverage"), "higher")
 
     def compute(self) -> dict[str, Tensor]:
         """The four figures, in [0, 1] except density, which may exceed 1; 1 is what the real data would give."""

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from aigc_cli.errors import DataError
-from aigc_cli.metrics.base import Metric, Stream, View, joined
+from aigc_cli.metrics.base import Metric, Stream, Takes, joined
 
 #: A word, in any script, or one other character that is no space.
 WORD = re.compile(r"\w+|[^\w\s]")
@@ -20,7 +20,7 @@ WORD = re.compile(r"\w+|[^\w\s]")
 class TextMetric(Metric):
     """A metric over lines of text: of a stream alone, or of pairs, each beside what it should have been."""
 
-    takes: ClassVar[Mapping[Stream, tuple[View, ...]]] = {"pairs": ("text",)}
+    takes: ClassVar[Takes] = {"pairs": ("text",)}
 
     def __init__(self, config: Any, width: int = 0) -> None:
         super().__init__(config, width)

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 import pytest
 
 from aigc_cli.commands.embed import EmbedConfig
-from aigc_cli.commands.eval import EvalConfig
+from aigc_cli.commands.eval_config import EvalConfig
 from aigc_cli.commands.sample import SampleConfig
 from aigc_cli.config.compose import compose
 from aigc_cli.config.folders import Key, command_keys, keys_of, options

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from aigc_cli.data.images import ImageDataset
 from aigc_cli.errors import ConfigError
-from aigc_cli.metrics.class_accuracy import ClassAccuracy, ClassAccuracyConfig
+from aigc_cli.metrics.class_accuracy import ClassAccuracy
 from aigc_cli.metrics.evaluation import Evaluation
-from aigc_cli.metrics.extractors.base import Sources
+from aigc_cli.metrics.extractors.base import FeatureConfig, Sources
 from aigc_cli.metrics.items import DatasetItems, SampledItems
 from aigc_cli.metrics.record import Record
 from aigc_cli.metrics.views import Views
@@ -46,7 +46,7 @@ def evaluated(fake: SampledItems, held_out: DatasetItems) -> Record:
 
 
 def test_it_is_the_share_of_right_ones_over_all_and_in_the_worst_class() -> None:
-    metric = ClassAccuracy(ClassAccuracyConfig(name="class_accuracy", extractor="pixels"), 4)
+    metric = ClassAccuracy(FeatureConfig(name="class_accuracy", extractor="pixels"), 4)
     metric.update("fake", torch.eye(4)[[0, 0, 1, 3]], torch.tensor([0, 0, 1, 1]))
     metric.update("fake", torch.eye(4)[[3]], torch.tensor([3]))
     figures = {name: float(value) for name, value in metric.compute().items()}

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from aigc_cli.errors import DataError
-from aigc_cli.metrics.extractors.base import FeatureStatistics
-from aigc_cli.metrics.frechet import FD, FDConfig, FDInfinity, FDInfinityConfig, frechet_distance, intercept
+from aigc_cli.metrics.extractors.base import FeatureConfig, FeatureStatistics
+from aigc_cli.metrics.frechet import FD, FDInfinity, FDInfinityConfig, frechet_distance, intercept
 
 
 def gaussian(mean: np.ndarray, covariance: np.ndarray) -> FeatureStatistics:
@@ -68,7 +68,7 @@ def test_fewer_items_than_dimensions() -> None:
 def test_the_metric_gathers_batches_and_says_when_they_are_few() -> None:
     rng = np.random.default_rng(0)
     real, fake = (torch.from_numpy(rng.normal(shift, 1, (40, 8))).float() for shift in (0, 1))
-    metric = FD(FDConfig(name="fd", extractor="pixels"), 8)
+    metric = FD(FeatureConfig(name="fd", extractor="pixels"), 8)
     for start in range(0, 40, 7):
         metric.update("real", FeatureStatistics.of(real[start : start + 7]))
         metric.update("fake", FeatureStatistics.of(fake[start : start + 7]))
@@ -84,7 +84,7 @@ def test_the_metric_gathers_batches_and_says_when_they_are_few() -> None:
 
 @pytest.mark.parametrize(("n_real", "n_fake"), [(1, 5), (5, 1)])
 def test_too_few_items_give_no_number(n_real: int, n_fake: int) -> None:
-    metric = FD(FDConfig(name="fd", extractor="pixels"), 3)
+    metric = FD(FeatureConfig(name="fd", extractor="pixels"), 3)
     metric.update("real", FeatureStatistics.of(torch.rand(n_real, 3)))
     metric.update("fake", FeatureStatistics.of(torch.rand(n_fake, 3)))
     with pytest.raises(DataError, match="too few"):

@@ -11,20 +11,18 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass as plain_dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from pydantic.dataclasses import dataclass
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from aigc_cli.config.schema import STRICT
 from aigc_cli.data.base import Dataset
 from aigc_cli.data.loader import Loader, batches_in_order
 from aigc_cli.errors import ConfigError, DataError, warn
 from aigc_cli.files import checksum, resource_errors, write_atomically
-from aigc_cli.metrics.extractors.base import Sources
+from aigc_cli.metrics.extractors.base import PlainConfig, Sources
 from aigc_cli.modalities.base import Codec, modality
 from aigc_cli.progress import progress
 from aigc_cli.registry import register
@@ -39,20 +37,13 @@ _WEIGHT_DECAY = 1e-2
 _PASSES, _FEWEST, _MOST = 8, 20_000, 300_000
 
 
-@dataclass(config=STRICT, frozen=True, kw_only=True)
-class ClassifierConfig:
-    """It has no choices: two classifiers of one dataset would give two scales."""
-
-    name: Literal["classifier"] = "classifier"
-
-
-@register("extractor", "classifier", ClassifierConfig)
+@register("extractor", "classifier", PlainConfig)
 class Classifier:
     """``[<data>-cnn]``: trained at its first use, then kept in the cache folder."""
 
     canonical = False
 
-    def __init__(self, config: ClassifierConfig, sources: Sources) -> None:
+    def __init__(self, config: PlainConfig, sources: Sources) -> None:
         train, name = _labelled(sources)
         self.name = f"{name}-cnn"
         path = _cache_path(name, train.spec.fingerprint)

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
-from aigc_cli.config.schema import STRICT
 from aigc_cli.errors import ConfigError, DataError, suggest
-from aigc_cli.metrics.extractors.base import Sources
+from aigc_cli.metrics.extractors.base import PlainConfig, Sources
 from aigc_cli.metrics.extractors.weights import load_weights
 from aigc_cli.registry import register
 
@@ -20,20 +18,13 @@ _MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet,
 _MEND = "write for example extractor=torchvision model=resnet50 weights=FILE"
 
 
-@dataclass(config=STRICT, frozen=True, kw_only=True)
-class TorchvisionConfig:
-    """Its network and weights come with ``model=`` and ``weights=``."""
-
-    name: Literal["torchvision"] = "torchvision"
-
-
-@register("extractor", "torchvision", TorchvisionConfig)
+@register("extractor", "torchvision", PlainConfig)
 class TorchvisionBackbone:
     """What goes into the network's last linear layer, and its logits; grey images are repeated to RGB."""
 
     canonical = False
 
-    def __init__(self, config: TorchvisionConfig, sources: Sources) -> None:
+    def __init__(self, config: PlainConfig, sources: Sources) -> None:
         import torchvision
 
         known = torchvision.models.list_models(module=torchvision.models)
