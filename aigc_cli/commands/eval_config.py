@@ -13,7 +13,7 @@ from aigc_cli.config.compose import compose
 from aigc_cli.config.folders import top_level_keys
 from aigc_cli.config.schema import STRICT, Options
 from aigc_cli.data.base import Split
-from aigc_cli.errors import ConfigError, suggest, warn
+from aigc_cli.errors import ConfigError, suggest, too_many, warn
 from aigc_cli.metrics.base import kind_of, usual_metrics
 from aigc_cli.metrics.items import DatasetItems
 from aigc_cli.runs import Run, find_run
@@ -110,10 +110,10 @@ class EvalConfig:
         """
         if self.n is None or self.n <= len(items):
             return
-        found = f"n={self.n}: there are {len(items):,} {items.modality.noun[1]} in the {items.split} split"
+        error = too_many(self.n, len(items), f"{items.modality.noun[1]} in the {items.split} split")
         if not drawn:
-            raise ConfigError(found, f"use n={len(items)}, or no n=")
-        warn(f"{found}, all of which are measured")
+            raise error
+        warn(f"{error.message}, all of which are measured")
 
     def warn_of_idle(self, *idle: str) -> None:
         """Warns of keys that have no effect: those of extractors that nothing looks through, and the `idle` ones."""

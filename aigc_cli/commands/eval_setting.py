@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from aigc_cli.commands.eval_config import EvalConfig, run_of
 from aigc_cli.config.schema import Options
 from aigc_cli.data.open import Splits
-from aigc_cli.errors import ConfigError, warn
+from aigc_cli.errors import ConfigError, too_many, warn
 from aigc_cli.files import check_writable, path_of
 from aigc_cli.metrics.base import kind_of
 from aigc_cli.metrics.evaluate import Sides, evaluate, sources_of
@@ -187,8 +187,7 @@ class Setting:
         if asked.n is None:
             return Sides(FilesSubject(fake, real), real)
         if asked.n > len(fake):
-            what = f"n={asked.n}: there are {len(fake):,} lines in {asked.fake}"
-            raise ConfigError(what, f"use n={len(fake)}, or no n=")
+            raise too_many(asked.n, len(fake), f"lines in {asked.fake}")
         return Sides(FilesSubject(fake.take(asked.n), None if real is None else real.take(asked.n)), real)
 
     def _run_of_text(self, run: Run) -> Sides:
