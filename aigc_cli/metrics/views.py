@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+import queue
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
 from aigc_cli.config.schema import check
 from aigc_cli.errors import ConfigError, DataError, ResourceError
-from aigc_cli.metrics.ahead import ahead
 from aigc_cli.metrics.base import View
 from aigc_cli.metrics.extractors import cache as feature_cache
 from aigc_cli.metrics.extractors.base import Extractor, FeatureStatistics, Sources, check_finite
@@ -209,3 +210,51 @@ def count_of(rows: Rows) -> int:
 def rows_at(rows: Any, index: Tensor) -> Any:
     """Those at `index`, int64, of a tensor or a list."""
     return rows[index] if isinstance(rows, Tensor) else [rows[row] for row in index.tolist()]
+
+
+T = TypeVar("T")
+_END = object()
+
+
+def ahead(make: Callable[[], Iterator[T]], depth: int = 2) -> Iterator[T]:
+    """The items of ``make()``, up to `depth` of them made before they are asked for.
+
+    They come in order; an exception comes where its item would have come. The thread ends with the iteration, whether
+    that runs to its end or is given up.
+    """
+    made: queue.Queue[object] = queue.Queue(depth)
+    given_up = threading.Event()
+
+    def put(item: object) -> bool:
+        while not given_up.is_set():
+            try:
+                made.put(item, timeout=0.1)
+                return True
+            except queue.Full:
+                continue
+        return False
+
+    def work() -> None:
+        try:
+            for item in make():
+                if not put(item):
+                    return
+            put(_END)
+        except BaseException as error:  # handed over, whatever it is: nobody would see it here
+            put(_Failure(error))
+
+    thread = threading.Thread(target=work, name="ahead", daemon=True)
+    thread.start()
+    try:
+        while (item := made.get()) is not _END:
+            if isinstance(item, _Failure):
+                raise item.error
+            yield item  # type: ignore[misc]
+    finally:
+        given_up.set()
+        thread.join()
+
+
+class _Failure:
+    def __init__(self, error: BaseException) -> None:
+        self.error = error

@@ -86,7 +86,7 @@ def fields(schema: Any, prefix: str = "") -> Iterator[tuple[str, bool]]:
     for name, annotation in get_type_hints(schema, include_extras=True).items():
         if dataclasses.is_dataclass(annotation):
             yield from fields(annotation, f"{prefix}{name}.")
-        elif not name.startswith("__"):
+        elif not name.startswith("__") and name != "name":  # which no word sets: it comes with the choice of a file
             yield f"{prefix}{name}", is_text(annotation)
 
 
