@@ -45,7 +45,7 @@ def open_setting(asked: EvalConfig, options: Options, run: Run | None = None) ->
     """
     given = options.given
     if run is None and asked.task == "measure" and asked.of_text():
-        return Setting(replace(asked, seed=0, device="cpu"), None, None, named_split=False)
+        return Setting(replace(asked, device="cpu"), None, None, named_split=False)
     named_data = isinstance(asked.data.get("name"), str)
     reference = None if asked.reference is None else find_run(asked.reference)
     if run is None:

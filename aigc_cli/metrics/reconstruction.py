@@ -12,7 +12,7 @@ from torchmetrics.functional.image import structural_similarity_index_measure
 from aigc_cli.errors import ConfigError, DataError
 from aigc_cli.metrics.base import Figures, Metric, Stream, Takes
 from aigc_cli.metrics.extractors.base import PlainConfig
-from aigc_cli.metrics.extractors.weights import load_weights, short_path, weight_folders
+from aigc_cli.metrics.extractors.weights import load_weights, misfit, short_path, weight_folders
 from aigc_cli.registry import register
 
 _SSIM_SIDE = 11  # of its Gaussian window
@@ -135,5 +135,5 @@ def _lpips(state: dict[str, Tensor], hint: str) -> nn.Module:
             own = {key: state[f"features.{name}.{key}"] for key in layer.state_dict()}
             layer.load_state_dict(own)
     except (KeyError, RuntimeError) as error:
-        raise DataError(f"the weights do not fit AlexNet: {error}", hint) from None
+        raise misfit("AlexNet", error, hint) from None
     return network.eval()

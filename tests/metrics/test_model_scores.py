@@ -246,7 +246,7 @@ def test_units_whose_means_vary_are_active(batch_size: int | None) -> None:
 def test_what_gives_no_number(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match="Unsure has no posterior"):
         active(Unsure(DATA.spec))
-    with pytest.raises(DataError, match="fewer than two"):
+    with pytest.raises(DataError, match="at least two"):
         active(Latent(DATA.spec), range(1))
     monkeypatch.setattr(f"{__name__}.SCALES", SCALES * torch.nan)
     with pytest.raises(DataError, match="not finite"):

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from aigc_cli.errors import ConfigError, DataError, suggest
 from aigc_cli.metrics.extractors.base import PlainConfig, Sources
-from aigc_cli.metrics.extractors.weights import load_weights, short_path, weight_folders
+from aigc_cli.metrics.extractors.weights import load_weights, misfit, short_path, weight_folders
 from aigc_cli.registry import register
 
 FILE = "pt_inception-2015-12-05-6726825d.pth"
@@ -97,8 +97,7 @@ def _network(state: Mapping[str, Tensor]) -> nn.Module:
     try:
         return module.FeatureExtractorInceptionV3("inception-v3-compat", ["2048", "logits_unbiased"], None)  # type: ignore[no-any-return]
     except RuntimeError as error:
-        first = " ".join(line.strip() for line in str(error).splitlines()[:2])
-        raise DataError(f"the weights do not fit the Inception network: {first[:300]}", _hint()) from None
+        raise misfit("the Inception network", error, _hint()) from None
     finally:
         module.load_state_dict_from_url = original
 
