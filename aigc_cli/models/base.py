@@ -135,6 +135,7 @@ class Model(nn.Module):
                 "choose other data= or another model=; `aigc ls data` and `aigc ls models` list them",
             )
         self.spec = spec
+        self._step = 0
 
     @property
     def values(self) -> int:
@@ -142,7 +143,8 @@ class Model(nn.Module):
         return math.prod(self.spec.shape)
 
     def phases(self, step: int) -> Sequence[Phase]:
-        """The optimizer steps of training step `step`, in order."""
+        """The optimizer steps of training step `step`, in order; a model takes note of it for what changes with it."""
+        self._step = step
         return (Phase("main"),)
 
     def network(self, phase: str) -> nn.Module:

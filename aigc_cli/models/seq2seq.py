@@ -12,16 +12,9 @@ from aigc_cli.config.schema import STRICT
 from aigc_cli.errors import ConfigError
 from aigc_cli.modalities.base import Batch, DataSpec
 from aigc_cli.models.base import Losses, Prompts
-from aigc_cli.models.language_model import (
-    LanguageModel,
-    LanguageModelConfig,
-    WritingControls,
-    padded,
-    token_scores,
-    unless_all,
-)
+from aigc_cli.models.language_model import LanguageModel, LanguageModelConfig, WritingControls, token_scores, unless_all
 from aigc_cli.nn.collective import weighted
-from aigc_cli.nn.decoding import Session
+from aigc_cli.nn.decoding import Session, padded
 from aigc_cli.nn.token_transformer import TokenTransformer
 from aigc_cli.nn.transformer import Transformer
 from aigc_cli.randomness import Noise
@@ -109,12 +102,7 @@ class Seq2SeqModel(LanguageModel):
 
     def translate(self, source: Tensor, noise: Noise, controls: TranslationControls) -> Tensor:
         """Targets (n, t), as :meth:`sample`, of sources (n, s) as the data has them."""
-        most = self.longest - 1
-        count = controls.max_tokens or most
-        if count > most:
-            raise ConfigError(
-                f"max_tokens={count}: this model writes up to {most}", f"choose max_tokens={most} or less"
-            )
+        count = self.most(controls, self.longest - 1)
         memory, there = self.read(source)
         session = Session(
             self.decoder, [[self.bos]] * len(source), count, self.pad, memory=memory, memory_mask=there

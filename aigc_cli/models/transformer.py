@@ -10,9 +10,8 @@ Where its parts are, in the order in which a text meets them:
     nn/lora.py                 adapters beside weights that stay as they are
     this file                  the loss, held-out scores, vectors, and how a text begins
     models/language_model.py   what all models of tokens share: controls, prompts, the sum of a text's nats
-    nn/decoding.py             a session that reads prompts and draws one token after another
+    nn/decoding.py             a session that reads prompts and draws one token after another, and beam search
     nn/cache.py                the keys and values of what it has read, so that each token is read once
-    nn/beam.py                 search for the likeliest text, in place of drawing
     nn/collective.py           sums and draws over all processes of a training
 """
 

@@ -44,20 +44,12 @@ def generate(
     controls: Any = None,
     prompts: Prompts | None = None,
 ) -> Iterator[Tensor]:
-    """Yields samples as raw content (b, ...) on the CPU, in the order of `indices`.
+    """Yields samples as raw content (b, ...) on the CPU, in the order of `indices`, of a model in evaluation mode.
 
     Sample ``i`` depends on ``(seed, i)`` alone. Its batch only changes which kernels the sums run through: encoded
     values of different batch sizes agree to within 1e-5 in float32, so decoded uint8 pixels to within one level.
 
-    Args:
-        model: in evaluation mode, on `device`.
-        codec: maps its samples back to content.
-        indices: which samples to draw.
-        seed: of all of them.
-        device: where the model is.
-        batch_size: None chooses one, and halves it where memory runs out.
-        controls: of ``model.controls``; None is the usual ones.
-        prompts: what they are written from.
+    The usual `controls` and a batch size that suits stand for None; such a size is halved where memory runs out.
 
     Raises:
         ConfigError: the model cannot be sampled.
@@ -86,12 +78,7 @@ def reconstruct(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yields items and what the model makes of them, raw content (b, ...) on the CPU, in the order of `rows`.
 
-    Args:
-        model: in evaluation mode, on `device`, with the mode "reconstruct".
-        dataset: what is reconstructed.
-        rows: which of its items.
-        device: where the model is.
-        batch_size: as in :func:`generate`.
+    The model is in evaluation mode; `batch_size` is as in :func:`generate`.
 
     Raises:
         ConfigError: the model has no reconstructions, or the data is not what it is made for.
@@ -115,13 +102,8 @@ def reconstruct(
 def prepare(
     model: Model, open_train: Callable[[], Dataset], controls: Any, *, device: torch.device | str
 ) -> None:  # fmt: skip
-    """Gets a model ready to be sampled with `controls`, for which it may need to see the training set, encoded.
-
-    Args:
-        model: in evaluation mode, on `device`.
-        open_train: opens the training split; called only if the model wants to see it.
-        controls: of ``model.controls``.
-        device: where the model is, and where its items go.
+    """Gets a model, in evaluation mode, ready to be sampled with `controls`, for which it may need to see the training
+    set, encoded: only then `open_train` is called.
 
     Raises:
         ConfigError: the model cannot serve `controls`.
@@ -161,12 +143,7 @@ def in_batches(
 ) -> Iterator[T]:
     """Yields what `draw` makes of `indices`, a run of them at a time, without gradients.
 
-    Args:
-        draw: called with some of the indices, in order.
-        indices: all of them.
-        held: values in memory for each, see :meth:`Model.held`.
-        device: where it works.
-        batch_size: None chooses one, and halves it where memory runs out.
+    Each has `held` values in memory, see :meth:`Model.held`; `batch_size` is as in :func:`generate`.
 
     Raises:
         ResourceError: a batch does not fit in memory.

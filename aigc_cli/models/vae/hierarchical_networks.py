@@ -7,19 +7,20 @@ likelihood's parameters leave, as patches.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import softplus
 
-from aigc_cli.models.vae.hierarchical_layout import Level
-from aigc_cli.nn.blocks import ToMap
-from aigc_cli.nn.likelihoods import gaussian_kl_between, smooth_deviation
+from aigc_cli.nn.blocks import Residual, ToMap
+from aigc_cli.nn.likelihoods import gaussian_kl_between
 
 if TYPE_CHECKING:
-    from aigc_cli.models.vae.hierarchical import HVAEConfig
+    from aigc_cli.models.vae.hierarchical import HVAEConfig, Level
 
 
 class Normal(NamedTuple):
@@ -30,8 +31,8 @@ class Normal(NamedTuple):
 
     @classmethod
     def of(cls, mean: Tensor, raw: Tensor) -> Normal:
-        """From a network's outputs."""
-        return cls(mean.float(), smooth_deviation(raw.float()))
+        """From a network's outputs, of which any gives a deviation: softplus, smoothed so that it is 1 at 0."""
+        return cls(mean.float(), softplus(raw.float(), beta=math.log(2)))
 
     def at(self, normal: Tensor) -> Tensor:
         """The values that standard normal draws stand for."""
@@ -73,19 +74,11 @@ def _narrow(hidden: int, outputs: int, side: int) -> nn.Sequential:
     )
 
 
-class Residual(nn.Module):
+def _residual(width: int, hidden: int, side: int, depth: int) -> Residual:
     """A bottleneck block beside the identity, which begins smaller the deeper the network is (section 3.2)."""
-
-    def __init__(self, width: int, hidden: int, side: int, depth: int) -> None:
-        super().__init__()
-        narrow = _narrow(hidden, width, side)
-        _scale(narrow[-1], depth**-0.5)
-        self.branch = nn.Sequential(nn.SiLU(), nn.Conv2d(width, hidden, 1), narrow)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(n, width, side, side) to the same shape."""
-        branch: Tensor = self.branch(x)
-        return x + branch
+    narrow = _narrow(hidden, width, side)
+    _scale(narrow[-1], depth**-0.5)
+    return Residual(nn.SiLU(), nn.Conv2d(width, hidden, 1), narrow)
 
 
 def _shrink(config: HVAEConfig, fine: int, coarse: int) -> nn.Module:
@@ -115,7 +108,7 @@ class BottomUp(nn.Module):
         self.levels = nn.ModuleList(
             nn.Sequential(
                 _shrink(config, fine, side),
-                *(Residual(width, hidden, side, depth) for _ in range(config.encoder_blocks)),
+                *(_residual(width, hidden, side, depth) for _ in range(config.encoder_blocks)),
             )
             for fine, side in pairwise([sides[0], *sides])
         )
@@ -145,7 +138,7 @@ class TopDownBlock(nn.Module):
         self.posterior = _narrow(self.hidden, 2 * self.latent, side)
         self.expand = nn.Conv2d(self.latent, width, 1)
         _scale(self.expand, depth**-0.5)
-        self.residual = Residual(width, self.hidden, side, depth)
+        self.residual = _residual(width, self.hidden, side, depth)
 
     def start(self) -> None:
         """The prior begins as N(0, 1) whatever is above."""
@@ -201,10 +194,6 @@ class TopDownLevel(nn.Module):
         return seen
 
 
-#: Maps a block's number, its prior and its posterior to its z.
-Choose = Callable[[int, Normal, Normal | None], Tensor]
-
-
 class TopDown(nn.Module):
     """All latents from coarse to fine, and the parameters of the likelihood below them.
 
@@ -234,33 +223,38 @@ class TopDown(nn.Module):
         _start(self)
 
     def forward(
-        self, features: list[Tensor], labels: Tensor | None, noise: Tensor | None
+        self, features: list[Tensor] | None, labels: Tensor | None, noise: Tensor | None
     ) -> tuple[Tensor, list[Latent]]:
-        """The likelihood's parameters and all latents, given features of images.
+        """The likelihood's parameters and all latents, given features of images; or, without these, the parameters
+        alone, of what noise draws from the priors.
 
         Args:
             features: of :class:`BottomUp`.
             labels: (n,) where the model is told the class.
-            noise: (n, dimensions), which decides each z by its posterior; None takes the posterior's mean.
+            noise: (n, dimensions), which decides each z by its posterior or prior; None takes the posterior's mean.
 
         Returns:
             Parameters (n * patch^2, outputs, side, side), as :func:`to_patches` has the image; a latent for each block.
         """
-        parts = None if noise is None else self._parts(noise)
-        latents: list[Latent] = []
-
-        def choose(block: int, prior: Normal, posterior: Normal | None) -> Tensor:
-            assert posterior is not None
-            z = posterior.mean if parts is None else posterior.at(parts[block])
-            latents.append(Latent(prior, posterior, z))
-            return z
-
-        return self._descend(len(features[0]), labels, features, choose), latents
-
-    def generate(self, noise: Tensor, labels: Tensor | None) -> Tensor:
-        """The likelihood's parameters, as of :meth:`forward`, of what noise (n, dimensions) draws from the priors."""
-        parts = self._parts(noise)
-        return self._descend(len(noise), labels, None, lambda block, prior, posterior: prior.at(parts[block]))
+        given = noise if features is None else features[0]
+        assert given is not None, "features or noise"
+        parts = iter([] if noise is None else self._parts(noise))
+        x, latents = None, list[Latent]()
+        for place, level in enumerate(self.levels):
+            assert isinstance(level, TopDownLevel)
+            x = level.begin(x, len(given), labels)
+            looks = level.looks(None if features is None else features[place])
+            for block, seen in zip(level.blocks, looks, strict=True):
+                assert isinstance(block, TopDownBlock)
+                prior, posterior, x = block(x, seen)
+                chosen = posterior or prior
+                z = chosen.mean if noise is None else chosen.at(next(parts))
+                if posterior is not None:
+                    latents.append(Latent(prior, posterior, z))
+                x = block.take(x, z.to(x.dtype))
+        # Plane after plane, which the likelihood's elementwise work is faster on.
+        parameters: Tensor = self.head(x).contiguous()
+        return parameters.view(-1, self.outputs, *parameters.shape[2:]), latents
 
     def flat(self, maps: Sequence[Tensor]) -> Tensor:
         """A map (n, latent, side, side) for each block as one vector (n, dimensions)."""
@@ -270,21 +264,6 @@ class TopDown(nn.Module):
         """The inverse of :meth:`flat`."""
         parts = zip(torch.split(noise, self.sizes, dim=1), self.sides, strict=True)
         return [part.reshape(len(noise), side, side, self.latent).permute(0, 3, 1, 2) for part, side in parts]
-
-    def _descend(self, n: int, labels: Tensor | None, features: list[Tensor] | None, choose: Choose) -> Tensor:
-        x, done = None, 0
-        for place, level in enumerate(self.levels):
-            assert isinstance(level, TopDownLevel)
-            x = level.begin(x, n, labels)
-            looks = level.looks(None if features is None else features[place])
-            for block, seen in zip(level.blocks, looks, strict=True):
-                assert isinstance(block, TopDownBlock)
-                prior, posterior, x = block(x, seen)
-                x = block.take(x, choose(done, prior, posterior).to(x.dtype))
-                done += 1
-        # Plane after plane, which the likelihood's elementwise work is faster on.
-        parameters: Tensor = self.head(x).contiguous()
-        return parameters.view(-1, self.outputs, *parameters.shape[2:])
 
 
 def _scale(layer: nn.Module, factor: float) -> None:
