@@ -16,10 +16,12 @@ from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
-from aigc_cli.config.schema import STRICT
+from aigc_cli.config.schema import STRICT, check
 from aigc_cli.errors import ConfigError
 from aigc_cli.modalities.base import Batch, DataSpec, Layout
+from aigc_cli.nn.lora import train_adapters_only
 from aigc_cli.randomness import Noise
+from aigc_cli.registry import find
 
 #: What a model can do: each is the name of the method that does it, but for the last two, which say that
 #: :meth:`Model.sample` reads prompts, and that they may have gaps for it to fill.
@@ -251,3 +253,16 @@ class Model(nn.Module):
         """Compiles, in place, the networks for which it pays."""
         for child in self.children():
             child.compile()
+
+
+def build_model(config: Mapping[str, Any], spec: DataSpec) -> Model:
+    """The model of the section `model` of a configuration, with fresh weights.
+
+    Raises:
+        ConfigError: there is no such model, a value is wrong, or it does not serve the data of `spec`.
+    """
+    component = find("model", config["name"])
+    model = component.build(check("model", component.config, keys_of(component.config, config)), spec)
+    assert isinstance(model, Model)
+    train_adapters_only(model)
+    return model

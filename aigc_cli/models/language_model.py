@@ -100,11 +100,6 @@ class WritingControls(DrawingControls):
                 raise ValueError("length_penalty works with beam search alone: add beam=5, or leave it out")
         return self
 
-    @property
-    def draws(self) -> bool:
-        """Whether tokens are drawn, not just taken."""
-        return self.beam == 1 and self.temperature > 0
-
     def choice(self) -> Choice:
         """See :meth:`DrawingControls.choice`."""
         return replace(super().choice(), repetition_penalty=self.repetition_penalty)
@@ -187,7 +182,7 @@ class LanguageModel(Model):
                 session, controls.beam, count, length_penalty=controls.length_penalty, stop=self.eos, pad=self.pad
             )
             return rows
-        uniform = noise.uniform(count) if controls.draws else None
+        uniform = noise.uniform(count) if controls.temperature > 0 else None
         return write(session, controls.choice(), uniform, count, stop=self.eos, pad=self.pad)
 
 

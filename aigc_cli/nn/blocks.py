@@ -38,7 +38,7 @@ NORMS: dict[str, Callable[[int], nn.Module]] = {
 FLAT_NORMS: dict[str, Callable[[int], nn.Module]] = {**NORMS, "batch": nn.BatchNorm1d}
 
 
-def down(inputs: int, outputs: int, norm: str, dropout: float) -> nn.Sequential:
+def down(inputs: int, outputs: int, norm: str, dropout: float = 0.0) -> nn.Sequential:
     """Halves height and width: strided 4x4 convolution, normalisation, leaky ReLU, dropout of whole channels."""
     return nn.Sequential(
         nn.Conv2d(inputs, outputs, 4, stride=2, padding=1, bias=norm != "batch"),

@@ -135,14 +135,11 @@ class TopDownBlock(nn.Module):
         # The first layers of prior and posterior in one: they see the same, and one wide convolution is faster.
         self.enter = nn.Conv2d(width, 2 * self.hidden, 1)
         self.prior = _narrow(self.hidden, 2 * self.latent + width, side)
+        _scale(self.prior[-1], 0.0)  # it begins as N(0, 1) whatever is above
         self.posterior = _narrow(self.hidden, 2 * self.latent, side)
         self.expand = nn.Conv2d(self.latent, width, 1)
         _scale(self.expand, depth**-0.5)
         self.residual = _residual(width, self.hidden, side, depth)
-
-    def start(self) -> None:
-        """The prior begins as N(0, 1) whatever is above."""
-        _scale(self.prior[-1], 0.0)
 
     def forward(self, x: Tensor, seen: Tensor | None) -> tuple[Normal, Normal | None, Tensor]:
         """The prior and, of what is `seen` of an image, the posterior, and x with what the prior adds to it.
@@ -273,9 +270,7 @@ def _scale(layer: nn.Module, factor: float) -> None:
 
 
 def _start(module: nn.Module) -> None:
-    """Biases of 0, and what else begins in a way of its own."""
+    """Biases of 0."""
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d) and layer.bias is not None:
             nn.init.zeros_(layer.bias)
-        if isinstance(layer, TopDownBlock):
-            layer.start()

@@ -71,6 +71,9 @@ class VQVAE(Model):
         self.config = config
         channels = spec.shape[0]
         self.token_grid = _grid(config, spec.shape)
+        #: How many tokens there are; and nats of an image's where all are alike likely.
+        self.vocab_size = config.codes
+        self._tokens_cost = math.prod(self.token_grid) * math.log(config.codes)
         self.likelihood = None
         if config.reconstruction != "mse":
             self.likelihood = build_likelihood(config.reconstruction, channels, components=config.components)
@@ -80,11 +83,6 @@ class VQVAE(Model):
             window=config.usage_window, cosine=config.cosine,
         )  # fmt: skip
         self.decoder = _decoder(config, channels if self.likelihood is None else self.likelihood.width)
-
-    @property
-    def vocab_size(self) -> int:
-        """How many tokens there are."""
-        return self.config.codes
 
     # training
 
@@ -106,11 +104,6 @@ class VQVAE(Model):
             bound = reconstruction.detach() * self.values + self._tokens_cost
             losses["bits_per_dim"] = bits_per_dim(bound, self.values)
         return losses
-
-    @property
-    def _tokens_cost(self) -> float:
-        """Nats of an image's tokens where all are alike likely."""
-        return math.prod(self.token_grid) * math.log(self.vocab_size)
 
     def _target(self, images: Tensor) -> Tensor:
         return images if self.likelihood is None else self.likelihood.target(images)
