@@ -108,9 +108,10 @@ class MaskedLanguageModel(LanguageModel):
         if self.config.objective == "mlm" and self.config.mixed_masks:
             shown = self._mixed(shown, tokens, masks)
         nats, _ = self._guessed(tokens, shown, there, masks)
-        if self.config.objective == "mlm":
-            return {"loss": _per_token(nats.sum(), masks.counts.sum())}
-        return {"loss": _per_token((nats * self._weights(masks)).sum(), masks.lengths.sum())}
+        total, count = nats.sum(), masks.counts.sum()
+        if self.config.objective == "diffusion":
+            total, count = (nats * self._weights(masks)).sum(), masks.lengths.sum()
+        return {"loss": weighted(total / count, count)}
 
     def _mixed(self, shown: Tensor, tokens: Tensor, masks: Masks) -> Tensor:
         """Of masked tokens, a tenth shows a random one, not the mask, and a tenth itself (Devlin et al. 2019)."""
@@ -237,7 +238,3 @@ class MaskedLanguageModel(LanguageModel):
             more = self.most(asked, self.length)
             rows = [row + [self.mask] * min(more, self.length - len(row)) for row in rows]
         return padded(rows, self.pad, noise.device)
-
-
-def _per_token(nats: Tensor, tokens: Tensor) -> Tensor:
-    return weighted(nats / tokens, tokens)

@@ -17,7 +17,7 @@ from aigc_cli.modalities.base import Batch, DataSpec
 from aigc_cli.models.base import Losses, ModelConfig
 from aigc_cli.models.latent import LatentControls, LatentModel
 from aigc_cli.nn.collective import averaged
-from aigc_cli.nn.likelihoods import bits_per_dim, gaussian_kl
+from aigc_cli.nn.likelihoods import bits_per_dim
 from aigc_cli.nn.mixture import LatentMixture
 from aigc_cli.randomness import Noise
 
@@ -46,8 +46,8 @@ class Posterior(NamedTuple):
         return self.mean + torch.exp(0.5 * self.log_variance) * normal
 
     def kl(self) -> Tensor:
-        """KL(q(z|x) || N(0, 1)), nats, (n, d)."""
-        return gaussian_kl(self.mean, self.log_variance)
+        """KL(q(z|x) || N(0, 1)) of each dimension, nats, (n, d) (Kingma and Welling 2014, equation 10)."""
+        return 0.5 * (self.mean.square() + self.log_variance.exp() - 1 - self.log_variance)
 
     def log_ratio(self, normal: Tensor) -> Tensor:
         """log p(z) - log q(z|x), nats, (..., n), at the latents that `normal` stands for."""

@@ -23,15 +23,11 @@ class PixelNorm(nn.Module):
         return x * torch.rsqrt(x.square().mean(dim=1, keepdim=True) + 1e-8)
 
 
-def _group_norm(channels: int) -> nn.Module:
-    return nn.GroupNorm(math.gcd(channels, 8), channels)
-
-
 #: name -> a normalisation for so many channels of (n, channels, height, width).
 NORMS: dict[str, Callable[[int], nn.Module]] = {
     "none": lambda channels: nn.Identity(),
     "batch": nn.BatchNorm2d,
-    "group": _group_norm,
+    "group": lambda channels: nn.GroupNorm(math.gcd(channels, 8), channels),
     "pixel": lambda channels: PixelNorm(),
 }
 #: The same for (n, features).

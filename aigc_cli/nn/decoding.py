@@ -38,19 +38,16 @@ class Session:
         prompts: Token ids, at least one a row. Of a prompt longer than the network's length the last tokens are read.
         room: Tokens that will be added to each row.
         pad: What fills rows that are shorter than others.
-        memory: (n, s, width), where the network attends to one, and `memory_mask` (n, s).
-        offset: (n, width), added to every embedding of a row.
         first: (n, vocab), True for the tokens of which each row's first may be one; None is any.
+        seen: What rows are read with, such as `memory` (n, s, width), as of :meth:`TokenTransformer.hidden`.
     """
 
     def __init__(
         self, network: TokenTransformer, prompts: Sequence[Sequence[int]], room: int, pad: int,
-        memory: Tensor | None = None, memory_mask: Tensor | None = None, offset: Tensor | None = None,
-        first: Tensor | None = None,
+        first: Tensor | None = None, **seen: Tensor | None,
     ) -> None:  # fmt: skip
         assert all(prompts), "a row begins with a token"
-        self.network, self.memory, self.memory_mask, self.offset = network, memory, memory_mask, offset
-        self._first = first
+        self.network, self.seen, self._first = network, seen, first
         self.device = network.embedding.weight.device
         lengths = [len(prompt) for prompt in prompts]
         self.tokens = padded(prompts, pad, self.device, max(lengths) + room)
@@ -99,11 +96,8 @@ class Session:
 
     def _hidden(self, tokens: Tensor, cache: KVCache, rows: Tensor | None = None) -> Tensor:
         """Features of tokens (m, t) of all rows, or of `rows` (m,)."""
-        offset, memory, memory_mask = (
-            part if part is None or rows is None else part[rows]
-            for part in (self.offset, self.memory, self.memory_mask)
-        )
-        return self.network.hidden(tokens, offset=offset, cache=cache, memory=memory, memory_mask=memory_mask)
+        seen = {name: part if part is None or rows is None else part[rows] for name, part in self.seen.items()}
+        return self.network.hidden(tokens, cache=cache, **seen)
 
     def append(self, tokens: Tensor) -> None:
         """Adds a token (n,) to each row."""
@@ -113,14 +107,13 @@ class Session:
     def repeat(self, count: int) -> None:
         """Each row becomes `count` rows next to each other."""
         self.tokens, self.ends = (part.repeat_interleave(count, 0) for part in (self.tokens, self.ends))
-        self.memory, self.memory_mask, self.offset = (
-            None if part is None else part.repeat_interleave(count, 0)
-            for part in (self.memory, self.memory_mask, self.offset)
-        )
+        self.seen = {
+            name: None if part is None else part.repeat_interleave(count, 0) for name, part in self.seen.items()
+        }
         self.cache.repeat(count)
 
     def reorder(self, rows: Tensor) -> None:
-        """Row i becomes a copy of row ``rows[i]``, which must be as long and have the same memory and offset."""
+        """Row i becomes a copy of row ``rows[i]``, which must be as long and be read with the same."""
         self.tokens = self.tokens[rows]
         self.cache.reorder(rows)
 

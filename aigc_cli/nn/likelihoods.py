@@ -140,12 +140,12 @@ class LogisticMixture(Likelihood):
         self.couplings = channels * (channels - 1) // 2
         self.width = components * (1 + 2 * channels + self.couplings)
 
-    def begin(self, bias: Tensor) -> None:
+    def begin(self, bias: Tensor, log_scale: float = _BEGIN) -> None:
         """See :meth:`Likelihood.begin`; the components lie apart, because those that begin alike stay so for long."""
         k, c = self.components, self.channels
         bias.zero_()
         bias[..., k : k + k * c] = torch.linspace(-1, 1, k + 2)[1:-1].repeat(c)
-        bias[..., k + k * c : k + 2 * k * c] = _BEGIN
+        bias[..., k + k * c : k + 2 * k * c] = log_scale
 
     def _parts(self, outputs: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Log weights (n, k, h, w), means and log scales (n, c, k, h, w), couplings (n, c (c - 1) / 2, k, h, w)."""
@@ -254,17 +254,6 @@ LIKELIHOODS: dict[str, Callable[[int, float, int], Likelihood]] = {
 def build_likelihood(name: str, channels: int, deviation: float = 0.5, components: int = 5) -> Likelihood:
     """One of :data:`LIKELIHOODS`."""
     return LIKELIHOODS[name](channels, deviation, components)
-
-
-def gaussian_kl(mean: Tensor, log_variance: Tensor) -> Tensor:
-    """KL(N(mean, variance) || N(0, 1)) of each dimension, nats, elementwise (Kingma and Welling 2014, equation 10)."""
-    return 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance)
-
-
-def gaussian_kl_between(mean: Tensor, deviation: Tensor, other_mean: Tensor, other_deviation: Tensor) -> Tensor:
-    """KL(N(mean, deviation^2) || N(other_mean, other_deviation^2)), nats, elementwise."""
-    ratio = deviation / other_deviation
-    return 0.5 * (ratio.square() + ((mean - other_mean) / other_deviation).square() - 1) - ratio.log()
 
 
 def bits_per_dim(nats: Tensor, dimensions: int) -> Tensor:

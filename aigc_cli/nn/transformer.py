@@ -17,8 +17,7 @@ from torch.nn.functional import gelu, layer_norm, silu
 
 from aigc_cli.config.schema import STRICT
 from aigc_cli.nn.cache import KVCache
-from aigc_cli.nn.dropout import attend, dropout
-from aigc_cli.nn.fused import attention_heads, rms_norm, unit_rms
+from aigc_cli.nn.fused import attend, attention_heads, dropout, rms_norm, unit_rms
 from aigc_cli.nn.lora import AdaptedLinear, LoRAConfig
 
 ROTARY_BASE = 10_000.0

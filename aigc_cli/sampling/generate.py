@@ -69,12 +69,7 @@ def generate(
 
 
 def reconstruct(
-    model: Model,
-    dataset: Dataset,
-    rows: Sequence[int],
-    *,
-    device: torch.device | str,
-    batch_size: int | None = None,
+    model: Model, dataset: Dataset, rows: Sequence[int], *, device: torch.device | str, batch_size: int | None = None
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yields items and what the model makes of them, raw content (b, ...) on the CPU, in the order of `rows`.
 

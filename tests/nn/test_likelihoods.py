@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 from torch import Tensor
-from torch.distributions import Normal, kl_divergence
+from torch.distributions import Normal
 
 from aigc_cli.nn.likelihoods import (
     HALF_LEVEL,
@@ -16,8 +16,6 @@ from aigc_cli.nn.likelihoods import (
     LogisticMixture,
     bits_per_dim,
     build_likelihood,
-    gaussian_kl,
-    gaussian_kl_between,
 )
 
 LEVELS = torch.arange(256) / 127.5 - 1
@@ -173,27 +171,6 @@ def test_settings_reach_their_likelihood() -> None:
     assert fixed.log_scale.exp().item() == pytest.approx(0.25)
     assert not list(fixed.parameters())
     assert not fixed.state_dict()  # a setting of the configuration, which the checkpoint need not repeat
-
-
-def test_gaussian_kl_is_its_closed_form_and_its_expectation() -> None:
-    mean, log_variance = torch.tensor([0.0, 1.0, -2.0]), torch.tensor([0.0, -1.0, 0.7])
-    posterior, prior = Normal(mean, (log_variance / 2).exp()), Normal(torch.zeros(3), torch.ones(3))
-    kl = gaussian_kl(mean, log_variance)
-    torch.testing.assert_close(kl, kl_divergence(posterior, prior))
-    torch.manual_seed(0)
-    z = posterior.sample((200_000,))
-    torch.testing.assert_close(kl, (posterior.log_prob(z) - prior.log_prob(z)).mean(0), atol=0.02, rtol=0)
-
-
-def test_gaussian_kl_between_is_its_closed_form_and_its_expectation() -> None:
-    mean, deviation = torch.tensor([0.0, 1.0, -2.0]), torch.tensor([1.0, 0.3, 1.5])
-    other_mean, other_deviation = torch.tensor([0.0, 0.5, 1.0]), torch.tensor([1.0, 0.6, 2.0])
-    posterior, prior = Normal(mean, deviation), Normal(other_mean, other_deviation)
-    kl = gaussian_kl_between(mean, deviation, other_mean, other_deviation)
-    torch.testing.assert_close(kl, kl_divergence(posterior, prior))
-    torch.manual_seed(0)
-    z = posterior.sample((200_000,))
-    torch.testing.assert_close(kl, (posterior.log_prob(z) - prior.log_prob(z)).mean(0), atol=0.02, rtol=0)
 
 
 def test_bits_per_dim_of_a_uniform_image_are_8() -> None:

@@ -37,7 +37,7 @@ class GeneratorBlock(nn.Module):
         h = self.conv1(relu(self.norm1(x, condition)))
         h = self.conv2(relu(self.norm2(h, condition)))
         # A 1x1 convolution before the repeating of pixels is the same as after it, and cheaper.
-        out: Tensor = h + _double(self.shortcut(x))
+        out: Tensor = h + interpolate(self.shortcut(x), scale_factor=2.0, mode="nearest")
         return out
 
 
@@ -174,7 +174,3 @@ def _attention(config: GANConfig, maps: Sequence[tuple[int, int]]) -> nn.ModuleL
 def _split_evenly(total: int, parts: int) -> list[int]:
     """`total` as a sum of `parts` numbers that differ by one at most, the larger first."""
     return [total // parts + (i < total % parts) for i in range(parts)]
-
-
-def _double(x: Tensor) -> Tensor:
-    return interpolate(x, scale_factor=2.0, mode="nearest")

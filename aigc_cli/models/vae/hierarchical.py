@@ -11,7 +11,7 @@ from typing import Annotated, Literal, NamedTuple
 import torch
 from pydantic import Field
 from pydantic.dataclasses import dataclass
-from torch import Tensor, nn
+from torch import Tensor
 
 from aigc_cli.config.schema import STRICT
 from aigc_cli.errors import ConfigError
@@ -87,7 +87,10 @@ class HVAE(VariationalModel):
         self.bottom_up = BottomUp(config, spec.shape, layout)
         self.top_down = TopDown(config, spec.shape, layout, self.likelihood.width, self.classes)
         if isinstance(self.likelihood, LogisticMixture):
-            _spread(self.likelihood, self.top_down.head)
+            bias = self.top_down.head.bias
+            assert bias is not None
+            with torch.no_grad():
+                self.likelihood.begin(bias.view(-1, self.likelihood.width), log_scale=-1.5)
         self.dimensions = self.top_down.dimensions
 
     @property
@@ -188,17 +191,6 @@ class HVAE(VariationalModel):
         if self._step >= max(SETTLED, self.config.coarse_first) and kl < 0.5:
             says = f"the latents tell {kl:.2g} nats about an image: what they stand for does not depend on it"
             yield "posterior collapse", f"{says}; lower optimizer.lr, or give model.layout= blocks at higher sides"
-
-
-def _spread(mixture: LogisticMixture, head: nn.Conv2d) -> None:
-    """Lets the components begin apart and narrow: where they begin alike, they take long to part."""
-    assert head.bias is not None
-    k, c = mixture.components, mixture.channels
-    with torch.no_grad():
-        biases, sizes = head.bias.view(-1, mixture.width), [k, k * c, k * c, k * mixture.couplings]
-        _, means, log_scales, _ = torch.split(biases, sizes, dim=1)
-        means.copy_(torch.linspace(-1, 1, k + 2)[1:-1].repeat(c))
-        log_scales.fill_(-1.5)
 
 
 def levels(layout: Sequence[str] | None, shape: tuple[int, ...]) -> list[Level]:

@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from aigc_cli.nn.blocks import Residual, ToMap
-from aigc_cli.nn.likelihoods import gaussian_kl_between
 
 if TYPE_CHECKING:
     from aigc_cli.models.vae.hierarchical import HVAEConfig, Level
@@ -48,7 +47,10 @@ class Latent(NamedTuple):
 
     def kl(self) -> Tensor:
         """KL(posterior || prior), nats, (n,)."""
-        return gaussian_kl_between(*self.posterior, *self.prior).flatten(1).sum(1)
+        (mean, deviation), (other_mean, other_deviation) = self.posterior, self.prior
+        ratio = deviation / other_deviation
+        kl = 0.5 * (ratio.square() + ((mean - other_mean) / other_deviation).square() - 1) - ratio.log()
+        return kl.flatten(1).sum(1)
 
     def log_ratio(self) -> Tensor:
         """log p(z) - log q(z), nats, (n,)."""

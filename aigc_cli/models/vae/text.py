@@ -9,7 +9,6 @@ that rises from 0, and word dropout, which hides earlier tokens from it in train
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Annotated, ClassVar, Literal, Self
 
@@ -184,13 +183,9 @@ class TextVAE(LanguageModel, FlatVAE):
 
     def decode(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
         """The likeliest token after the likeliest token, from latents (n, d): (n, \\*spec.shape), int64."""
-        session = self._session([[self.bos]] * len(latents), latents, self.longest)
+        rows = [[self.bos]] * len(latents)
+        session = Session(self.decoder, rows, self.longest, self.pad, **self._seen(latents))
         return write(session, Choice(temperature=0), None, self.longest, stop=self.eos, pad=self.pad)
-
-    def _session(
-        self, rows: Sequence[Sequence[int]], latents: Tensor, count: int, first: Tensor | None = None
-    ) -> Session:  # fmt: skip
-        return Session(self.decoder, rows, count, self.pad, **self._seen(latents), first=first)
 
     def sample(self, noise: Noise, controls: TextVAEControls, prompts: Prompts | None = None) -> Tensor:
         """Token ids (n, 1 + prompt + max_tokens), int64: ``bos``, a prompt if there is one, and what follows it up to
@@ -207,7 +202,8 @@ class TextVAE(LanguageModel, FlatVAE):
             given = self.given(prompts.rows, noise)
             rows = [[self.bos, *(token for token in row if token != self.bos)] for row in given]
         count = controls.max_tokens or self.longest
-        session = self._session(rows, self.latents(noise, controls), count, self.allowed(prompts, noise))
+        seen = self._seen(self.latents(noise, controls))
+        session = Session(self.decoder, rows, count, self.pad, self.allowed(prompts, noise), **seen)
         return self.written(session, controls, noise, count)
 
     # figures
