@@ -20,8 +20,7 @@ from aigc_cli.models.base import Ability, Model
 from aigc_cli.models.latent import slerp
 from aigc_cli.randomness import Noise
 from aigc_cli.sampling import prompts
-from aigc_cli.sampling.generate import in_batches, prepare, reconstruct
-from aigc_cli.sampling.request import Plan, Request
+from aigc_cli.sampling.generate import Plan, Request, in_batches, prepare, reconstruct
 
 _WALK, _MOVE = 8, 9  # frames in a row, unless the control says
 _ROWS = 4  # of frames, at least, in what is looked at together
