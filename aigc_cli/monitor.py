@@ -112,7 +112,8 @@ class Monitor:
     def _frechet_distance(self) -> Callable[[], dict[str, float]]:
         from aigc_cli.metrics.evaluation import Evaluation  # torchmetrics takes seconds to import
         from aigc_cli.metrics.extractors.base import Sources
-        from aigc_cli.metrics.items import SampledItems, items_of
+        from aigc_cli.metrics.items import SampledItems
+        from aigc_cli.metrics.passages import items_of
         from aigc_cli.metrics.views import Views
 
         def samples() -> Iterator[Batch]:

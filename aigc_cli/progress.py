@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence, Sized
-from types import TracebackType
-from typing import Any, Generic, TypeVar, overload
-
-T = TypeVar("T")
+from collections.abc import Sequence
+from typing import Any, Self
 
 
-class Progress(Generic[T]):
-    """Counts towards `total`; iterate over it, or call :meth:`advance`. Also a context manager."""
+class Progress:
+    """Shows progress towards `total`, or without an end where that is None; also a context manager.
+
+    Args:
+        total: what :meth:`advance` will count up to.
+        desc: what is being done, such as "sampling".
+        unit: of what is counted, such as "images"; "B" is shown in MB.
+        initial: what was done before, for work that resumes where it stopped.
+        every: seconds between two lines where stderr is not a terminal.
+    """
 
     def __init__(
-        self, items: Iterable[T] | None, total: int | None, desc: str, unit: str, initial: int, every: float
+        self, total: int | None, desc: str, unit: str = "it", *, initial: int = 0, every: float = 10.0
     ) -> None:
-        self.items, self.total, self.desc, self.unit, self.every = items, total, desc, unit, every
+        self.total, self.desc, self.unit, self.every = total, desc, unit, every
         self.initial = self.count = initial
         self.notes: dict[str, str] = {}
         self._shown: dict[str, str] = {}
@@ -28,25 +33,14 @@ class Progress(Generic[T]):
             from tqdm import tqdm
 
             self._bar = tqdm(
-                total=total,
-                initial=initial,
-                desc=desc,
-                unit=unit,
-                unit_scale=unit == "B",
+                desc=desc, total=total, initial=initial, unit=unit, unit_scale=unit == "B", file=sys.stderr,
                 dynamic_ncols=True,
-                file=sys.stderr,
-            )
+            )  # fmt: skip
 
-    def __iter__(self) -> Iterator[T]:
-        with self:
-            for item in self.items or ():
-                yield item
-                self.advance()
-
-    def __enter__(self) -> Progress[T]:
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def advance(self, count: int = 1, **notes: str) -> None:
@@ -96,36 +90,6 @@ class Progress(Generic[T]):
         if self.unit == "B":
             return f"{count / 1e6:,.1f} MB"
         return f"{count:,.0f}" if count >= 100 or count == int(count) else f"{count:.3g}"
-
-
-@overload
-def progress(
-    what: int | None, desc: str, unit: str = "it", *, initial: int = 0, every: float = 10.0
-) -> Progress[int]: ...
-
-
-@overload
-def progress(
-    what: Iterable[T], desc: str, unit: str = "it", *, initial: int = 0, every: float = 10.0
-) -> Progress[T]: ...
-
-
-def progress(
-    what: Iterable[T] | int | None, desc: str, unit: str = "it", *, initial: int = 0, every: float = 10.0
-) -> Progress[Any]:
-    """Shows progress through `what`: an iterable, or the total of what :meth:`Progress.advance` will count.
-
-    Args:
-        what: an iterable to pass through; a total; or None where the total is not known.
-        desc: what is being done, such as "sampling".
-        unit: of what is counted, such as "images"; "B" is shown in MB.
-        initial: what was done before, for work that resumes where it stopped.
-        every: seconds between two lines where stderr is not a terminal.
-    """
-    if what is None or isinstance(what, int):
-        return Progress(None, what, desc, unit, initial, every)
-    total = len(what) if isinstance(what, Sized) else None
-    return Progress(what, total, desc, unit, initial, every)
 
 
 def table(rows: Sequence[Sequence[str]]) -> list[str]:

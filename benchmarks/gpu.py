@@ -42,7 +42,7 @@ from gpu_kit import TAIL, Kit, arguments, environment, rows_of_file, until
 from gpu_runs import cifar, multi30k, sampling, shakespeare, smoke
 from gpu_steps import compiled, decoder, throughput
 
-from aigc_cli.runs import versions
+from aigc_cli.environment import versions
 
 #: Each section and the seconds that it may take.
 SECTIONS: dict[str, tuple[Callable[[Kit], None], float]] = {

@@ -18,7 +18,8 @@ from gpu_kit import FAMILIES, TAIL, Kit, measured, rows_of
 from aigc_cli.config.compose import compose
 from aigc_cli.modalities.base import DataSpec
 from aigc_cli.modalities.tokenizers import SPECIALS
-from aigc_cli.models.base import build_model
+from aigc_cli.models.base import Prompts, build_model
+from aigc_cli.models.language_model import WritingControls
 from aigc_cli.models.transformer import DecoderLanguageModel
 from aigc_cli.randomness import Noise
 from aigc_cli.training.checkpoint import CheckpointFolder
@@ -201,7 +202,7 @@ def _writing(kit: Kit) -> None:
 
     def ours(temperature: float = 1.0) -> torch.Tensor:
         noise = Noise(0, range(rows), kit.device)
-        return model.sample(noise, prompt=prompts, max_tokens=tokens, temperature=temperature)
+        return model.sample(noise, WritingControls(max_tokens=tokens, temperature=temperature), Prompts(prompts))
 
     with torch.inference_mode():
         same = (ours(0.0) == plain_writing(model, start, tokens, 0.0)).float().mean()
@@ -221,7 +222,10 @@ def _drawing(kit: Kit, family: str) -> None:
     torch.manual_seed(0)
     model = build_model(config["model"], spec).to(kit.device).eval().to(memory_format=torch.channels_last)
     with torch.inference_mode():
-        model.sample(Noise(1, range(n), kit.device))
-        best = min(timed(lambda: model.sample(Noise(0, range(n), kit.device)), kit.device, time.perf_counter)
-                   for _ in range(3))  # fmt: skip
+        controls = type(model).controls()
+        model.sample(Noise(1, range(n), kit.device), controls)
+        best = min(
+            timed(lambda: model.sample(Noise(0, range(n), kit.device), controls), kit.device, time.perf_counter)
+            for _ in range(3)
+        )
     kit.keep(f"{family} samples", images_per_second=n / best, batch=n)

@@ -19,7 +19,6 @@ from itertools import count
 from typing import Any
 
 import torch
-from aigc_cli.commands.train_parts import prepare
 from gpu_kit import FAMILIES, TAIL, Kit
 from gpu_meter import Meter
 from plain_images import Pictures, endless, plain_gan, plain_vae
@@ -31,14 +30,13 @@ from transformer_step import _plain as plain_transformer
 from turns import ENDLESS, Report, Turn, repeat, train
 
 from aigc_cli.config.compose import compose
-from aigc_cli.config.schema import Options
 from aigc_cli.data import open_dataset
 from aigc_cli.data.base import Dataset
 from aigc_cli.data.loader import Loader
 from aigc_cli.modalities.base import Batch, Codec, DataSpec
 from aigc_cli.modalities.tokenizers import PAD, SPECIALS
 from aigc_cli.models.base import Model, build_model
-from aigc_cli.training.build import check_config
+from aigc_cli.training.build import check_config, set_up_torch
 from aigc_cli.training.precision import Precision
 
 PEAK = 989e12  # FLOP/s of dense bf16
@@ -87,7 +85,7 @@ def _rate(kit: Kit, family: str, role: str, contestant: Callable[..., float]) ->
 def _parts(kit: Kit, family: str, steps: int, further: Sequence[str] = ()) -> tuple[dict[str, Any], Dataset, Model]:
     words = kit.words(family, *ENDLESS, f"trainer.sample_every={steps}", *further)
     config = compose("train", words)
-    prepare(check_config(config).trainer, Options())
+    set_up_torch(check_config(config).trainer)
     dataset = _opened(json.dumps(config["data"]))
     torch.manual_seed(0)
     return config, dataset, build_model(config["model"], dataset.spec)
@@ -263,7 +261,7 @@ def decoder(kit: Kit) -> None:
 
 def _decoder(kit: Kit, name: str, words: list[str], data: RandomTokens, steps: int) -> None:
     config = compose("train", words)
-    prepare(check_config(config).trainer, Options())
+    set_up_torch(check_config(config).trainer)
     torch.manual_seed(0)
     model: Any = build_model(config["model"], data.spec)
     batch, context = config["trainer"]["batch_size"], data.spec.shape[0] - 1

@@ -19,7 +19,7 @@ from aigc_cli.files import path_of, shown
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from aigc_cli.modalities.text_lines import Lines
+    from aigc_cli.modalities.prompts import Lines
     from aigc_cli.training.restore import Restored
 
 #: The folder within a run that vectors land in where ``out`` names no other place.
@@ -81,7 +81,7 @@ def main(config: dict[str, Any], options: Options) -> int:
 
 
 def _lines(settings: EmbedConfig) -> Lines:
-    from aigc_cli.modalities.text_lines import Lines
+    from aigc_cli.modalities.prompts import Lines
 
     if (settings.input is None) == (settings.text is None):
         what = "neither a file nor a text" if settings.input is None else "both a file and a text"

@@ -15,7 +15,8 @@ from aigc_cli.errors import ConfigError
 from aigc_cli.files import path_of
 from aigc_cli.metrics.base import usual_metrics
 from aigc_cli.metrics.extractors.base import Sources
-from aigc_cli.metrics.items import DatasetItems, items_of
+from aigc_cli.metrics.items import DatasetItems
+from aigc_cli.metrics.passages import items_of
 from aigc_cli.metrics.statistics import Statistics, is_statistics
 from aigc_cli.metrics.views import Views
 from aigc_cli.modalities.base import Items, modality

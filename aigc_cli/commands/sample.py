@@ -19,7 +19,7 @@ from pydantic.dataclasses import dataclass as typed
 from aigc_cli.config.schema import STRICT, Options, check
 from aigc_cli.errors import ConfigError, say_plainly
 from aigc_cli.files import checksum, path_of, shown
-from aigc_cli.progress import progress
+from aigc_cli.progress import Progress
 
 if TYPE_CHECKING:
     from aigc_cli.modalities.base import Writer
@@ -126,7 +126,7 @@ def _write(
     arrangement = plan.arrangement
     check_replaceable(out, provenance, arrangement.n, settings.overwrite)
     with filling(out) as folder:
-        with writer(folder, arrangement, provenance) as files, progress(arrangement.n, "sampling", "samples") as bar:
+        with writer(folder, arrangement, provenance) as files, Progress(arrangement.n, "sampling", "samples") as bar:
             for raw in plan.batches(settings.batch_size):
                 files.write(raw)
                 bar.advance(len(raw))

@@ -36,16 +36,7 @@ def write_stats(asked: EvalConfig, options: Options) -> int:
         DataError: weights or items that are missing or cannot be trusted.
         ResourceError: nothing can be written to the folder of ``out=``.
     """
-    if asked.out is None or not asked.out.endswith(".npz"):
-        example = "for example aigc eval stats data=cifar10 out=cifar10.npz"
-        raise ConfigError("aigc eval stats needs out=, a file that ends with .npz", example)
-    path = path_of(asked.out)
-    check_writable(path.parent, "with out=")
-    for key in ("fake", "reference"):
-        if getattr(asked, key) is not None:
-            what = f"{key}={getattr(asked, key)}: statistics are of a dataset, or of the items that real= names"
-            raise ConfigError(what, "leave it out, or name such items with real=; those of a run aigc sample writes")
-    check_no_controls(asked)
+    path = _check(asked)
     name = _extractor(asked, options)
     setting = open_setting(asked, options)
     items = setting.read(asked.real)
@@ -79,6 +70,21 @@ def write_stats(asked: EvalConfig, options: Options) -> int:
     print(f"statistics of {statistics.n:,} {items.modality.noun[1]}, {extractor.name}: {os.path.relpath(path)}")
     print(f"next: aigc eval {shlex.join(_following(path, name, options))}")
     return 0
+
+
+def _check(asked: EvalConfig) -> Path:
+    """The file to write; refuses words for what a run generates."""
+    if asked.out is None or not asked.out.endswith(".npz"):
+        example = "for example aigc eval stats data=cifar10 out=cifar10.npz"
+        raise ConfigError("aigc eval stats needs out=, a file that ends with .npz", example)
+    path = path_of(asked.out)
+    check_writable(path.parent, "with out=")
+    for key in ("fake", "reference"):
+        if getattr(asked, key) is not None:
+            what = f"{key}={getattr(asked, key)}: statistics are of a dataset, or of the items that real= names"
+            raise ConfigError(what, "leave it out, or name such items with real=; those of a run aigc sample writes")
+    check_no_controls(asked)
+    return path
 
 
 def _following(path: Path, extractor: str, options: Options) -> list[str]:

@@ -16,7 +16,7 @@ from aigc_cli.errors import DataError
 from aigc_cli.modalities.text import read_codec
 from aigc_cli.modalities.text_files import Reading
 from aigc_cli.modalities.tokenizers import Tokenizer, TokenizerConfig, restore_tokenizer, train_tokenizer
-from aigc_cli.progress import progress
+from aigc_cli.progress import Progress
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def _counted(source: Source, settings: Reading) -> dict[str, Any]:
     reading = Reading(settings.encoding, settings.max_broken)  # so that its problems are those of this source alone
     content, places = hashlib.sha256(), hashlib.sha256()
     characters = documents = 0
-    with progress(None, f"reading {source.where}", "B") as bar:
+    with Progress(None, f"reading {source.where}", "B") as bar:
         for piece in source.pieces(reading):
             for text in piece.texts:
                 content.update(text.encode() + b"\xff")  # a byte that is in no text
@@ -132,7 +132,7 @@ def tokenizer_for(config: TokenizerConfig, train: Corpus) -> Tokenizer:
 
 def _trained(config: TokenizerConfig, train: Corpus) -> dict[str, Any]:
     """The state of a new tokenizer."""
-    with progress(None, f"making a tokenizer ({config.kind})", "B") as bar:
+    with Progress(None, f"making a tokenizer ({config.kind})", "B") as bar:
 
         def texts() -> Iterator[str]:
             for piece in train.pieces():

@@ -10,16 +10,15 @@ import zlib
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 from pydantic.dataclasses import dataclass
 
 from aigc_cli.config.schema import STRICT
-from aigc_cli.data.archives import safe_name
 from aigc_cli.data.base import Dataset, Split
 from aigc_cli.data.cache import find_root
-from aigc_cli.data.image_sets import EncodedImages, ImageFilesConfig, open_encoded
+from aigc_cli.data.images import EncodedImages, ImageFilesConfig, open_encoded
 from aigc_cli.data.splits import SPLIT_WORDS, names_of, part_for, parts_by
 from aigc_cli.errors import DataError
 from aigc_cli.files import kinds_of, walk_files
@@ -81,7 +80,7 @@ def _own_splits(names: Sequence[str]) -> dict[Split, list[int]]:
 
 
 def _labels(
-    source: _Source, names: Sequence[str], chosen: Sequence[str], within: int
+    source: _Folder | _Zip, names: Sequence[str], chosen: Sequence[str], within: int
 ) -> tuple[np.ndarray | None, list[str]]:
     """The labels (n,) of the `chosen` pictures, and the classes of all `names`: their folders at depth `within`.
 
@@ -105,20 +104,14 @@ def _labels(
     return np.array([index[folder(name)] for name in chosen], dtype=np.int64), classes
 
 
-def _read(source: _Source, names: Sequence[str], index: int) -> bytes | Path:
+def _read(source: _Folder | _Zip, names: Sequence[str], index: int) -> bytes | Path:
     return source.read(names[index])
 
 
-class _Source(Protocol):
-    path: Path
-    prefix: str  # what the names leave out
-    files: dict[str, tuple[int, int]]  # what changes when a picture may have, by its name: its size, and time or CRC-32
-
-    def read(self, name: str) -> bytes | Path: ...
-
-
 class _Folder:
-    prefix = ""
+    """Pictures by their names, with what changes when one may have: its size, and its time, or in a zip its CRC-32."""
+
+    prefix = ""  # what the names leave out
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -132,7 +125,7 @@ class _Folder:
 
 
 class _Zip:
-    """Pictures are read from the archive as it is; nothing is unpacked."""
+    """The same of a zip: pictures are read from the archive as it is; nothing is unpacked."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -176,13 +169,22 @@ class _Zip:
         return {**self.__dict__, "_archive": None}
 
 
-def _open(path: Path) -> _Source:
+def _open(path: Path) -> _Folder | _Zip:
     if not path.is_dir() and not zipfile.is_zipfile(path):
         raise DataError(f"{path} is neither a folder nor a zip", f"point data.root= at a folder of {KINDS}")
-    source: _Folder | _Zip = _Folder(path) if path.is_dir() else _Zip(path)
+    source = _Folder(path) if path.is_dir() else _Zip(path)
     if not source.files:
         raise DataError(f"there are no pictures in {path}; {source.others}", f"point data.root= at a folder of {KINDS}")
     return source
+
+
+def safe_name(name: str) -> str | None:
+    """The path of a zip's member, normalised; None where it is absolute, leads outside, or is not a path at all."""
+    path = PurePosixPath(name)
+    odd = "\\" in name or "\0" in name or ":" in name.split("/")[0]
+    if odd or path.is_absolute() or ".." in path.parts:
+        return None
+    return str(path)
 
 
 def _parts(name: str) -> tuple[str, ...]:

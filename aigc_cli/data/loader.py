@@ -83,7 +83,9 @@ class Loader:
     def _streamed(self, k: int) -> Batch:
         if self._stream is None or k != self._next:
             self._stream = None  # ends its workers
-            self._stream = _stream(self.dataset, _indices_from(self._order, k), self.workers, self.device)
+            order = self._order  # without `self`, so that the workers end with the last reference to the loader
+            indices = (order.entries(position)[0].tolist() for position in count(k))
+            self._stream = _stream(self.dataset, indices, self.workers, self.device)
         self._next = k + 1
         return next(self._stream)
 
@@ -111,11 +113,6 @@ def gatherer_of(dataset: Dataset, device: Device) -> Gatherer | None:
 def _uses_draws(dataset: Dataset) -> bool:
     kind = type(dataset)
     return kind.augment is not Dataset.augment or kind.gatherer is not Dataset.gatherer
-
-
-def _indices_from(order: Order, k: int) -> Iterator[list[int]]:
-    """The item numbers of micro-batch `k` and of all that follow."""
-    return (order.entries(position)[0].tolist() for position in count(k))
 
 
 def batches_in_order(dataset: Dataset, batch_size: int, device: Device, *, workers: int = 0) -> Iterator[Batch]:
@@ -170,9 +167,8 @@ def _stream(dataset: Dataset, indices: Iterator[list[int]], workers: int, device
     loader: Any = DataLoader(
         _Reader(dataset),  # type: ignore[arg-type]
         batch_size=None,
-        sampler=_Once(indices),
+        sampler=indices,
         num_workers=workers,
-        collate_fn=_same,
         worker_init_fn=_in_worker,
         generator=torch.Generator(),  # it draws a seed for the workers, which must not come out of the step's own
     )
@@ -204,20 +200,6 @@ def _dead(workers: Sequence[Any]) -> list[str]:
     for worker in workers:
         worker.join(1)
     return [str(worker.pid) for worker in workers if not worker.is_alive()]
-
-
-class _Once:
-    """A sampler over an iterator that is run through once."""
-
-    def __init__(self, indices: Iterator[list[int]]) -> None:
-        self.indices = indices
-
-    def __iter__(self) -> Iterator[list[int]]:
-        return self.indices
-
-
-def _same(batch: Any) -> Any:
-    return batch
 
 
 def _pinned(batch: Batch) -> Batch:

@@ -15,7 +15,7 @@ from pydantic.dataclasses import dataclass
 from aigc_cli.config.schema import STRICT
 from aigc_cli.data.base import Dataset, Split
 from aigc_cli.data.cache import find_root
-from aigc_cli.data.image_sets import EncodedImages, ImageFilesConfig, open_encoded
+from aigc_cli.data.images import EncodedImages, ImageFilesConfig, open_encoded
 from aigc_cli.data.splits import SPLIT_WORDS, part_for, parts_by, rows_of, split_named
 from aigc_cli.errors import ConfigError, DataError, ResourceError, suggest
 from aigc_cli.modalities.image_decode import Unreadable

@@ -19,7 +19,7 @@ from aigc_cli.data.corpus import Corpus
 from aigc_cli.data.text_sources import Piece
 from aigc_cli.files import resource_errors, sync, write_json
 from aigc_cli.modalities.tokenizers import BOS, EOS, UNK, Tokenizer
-from aigc_cli.progress import progress
+from aigc_cli.progress import Progress
 
 TOGETHER = 1 << 20  # characters tokenized at a time
 NAMED = 20  # unknown characters that are listed
@@ -219,7 +219,7 @@ def _together(corpus: Corpus) -> Iterator[list[Piece]]:
     """Pieces in groups, so that all cores have some to tokenize."""
     group: list[Piece] = []
     size = 0
-    with progress(None, f"tokenizing {corpus.source.where}", "B") as bar:
+    with Progress(None, f"tokenizing {corpus.source.where}", "B") as bar:
         for piece in corpus.pieces():
             group.append(piece)
             size += sum(map(len, piece.texts))

@@ -7,18 +7,16 @@ import warnings
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from pydantic.dataclasses import dataclass
 
 from aigc_cli.config.schema import STRICT
-from aigc_cli.data.archives import unpack
 from aigc_cli.data.base import Dataset, Split
 from aigc_cli.data.cache import cache_dir, digest_of, find_root
-from aigc_cli.data.download import Published
-from aigc_cli.data.image_sets import decode_once
-from aigc_cli.data.images import ImageDataset, ImagesConfig, rescale
+from aigc_cli.data.download import Published, unpack
+from aigc_cli.data.images import ImageDataset, ImagesConfig, decode_once, rescale
 from aigc_cli.data.parquet import parts_of, read_parquet
 from aigc_cli.data.splits import Cut, Fraction, rows_of
 from aigc_cli.errors import DataError
@@ -32,34 +30,16 @@ LARGEST_IDX = 1 << 27  # bytes; the largest of the files has 47 million
 
 
 @dataclass(config=STRICT, frozen=True, kw_only=True)
-class _Config(ImagesConfig):
+class PublishedConfig(ImagesConfig):
+    """The keys of ``configs/data/cifar10.yaml``, ``mnist.yaml`` and ``fashion_mnist.yaml``."""
+
+    name: Literal["cifar10", "mnist", "fashion_mnist"]
     root: str | None
     val_fraction: Fraction
 
 
-@dataclass(config=STRICT, frozen=True, kw_only=True)
-class CIFAR10Config(_Config):
-    """See ``configs/data/cifar10.yaml``."""
-
-    name: Literal["cifar10"]
-
-
-@dataclass(config=STRICT, frozen=True, kw_only=True)
-class MNISTConfig(_Config):
-    """See ``configs/data/mnist.yaml``."""
-
-    name: Literal["mnist"]
-
-
-@dataclass(config=STRICT, frozen=True, kw_only=True)
-class FashionMNISTConfig(_Config):
-    """See ``configs/data/fashion_mnist.yaml``."""
-
-    name: Literal["fashion_mnist"]
-
-
-@register("data", "cifar10", CIFAR10Config)
-def cifar10(config: CIFAR10Config, split: Split) -> Dataset:
+@register("data", "cifar10", PublishedConfig)
+def cifar10(config: PublishedConfig, split: Split) -> Dataset:
     """60,000 photographs of 32x32 in 10 classes (Krizhevsky 2009); its own test part, validation cut from training.
 
     `root` may hold the Hugging Face parquet files, ``cifar-10-batches-py`` or ``cifar-10-python.tar.gz``. torchvision
@@ -130,21 +110,21 @@ def _cifar10_batches(home: Path, *, train: bool) -> tuple[Tensor, np.ndarray]:
     return torch.from_numpy(batches.data).permute(0, 3, 1, 2), np.array(batches.targets, dtype=np.int64)
 
 
-@register("data", "mnist", MNISTConfig)
-def mnist(config: MNISTConfig, split: Split) -> ImageDataset:
+@register("data", "mnist", PublishedConfig)
+def mnist(config: PublishedConfig, split: Split) -> ImageDataset:
     """70,000 handwritten digits of 28x28 (LeCun et al. 1998); its own test part, validation cut from training."""
-    return _idx_dataset(config, split, "mnist", "MNIST", [str(digit) for digit in range(10)])
+    return _idx_dataset(config, split, "MNIST", [str(digit) for digit in range(10)])
 
 
-@register("data", "fashion_mnist", FashionMNISTConfig)
-def fashion_mnist(config: FashionMNISTConfig, split: Split) -> ImageDataset:
+@register("data", "fashion_mnist", PublishedConfig)
+def fashion_mnist(config: PublishedConfig, split: Split) -> ImageDataset:
     """70,000 pictures of clothes of 28x28 (Xiao et al. 2017); its own test part, validation cut from training."""
     from torchvision.datasets import FashionMNIST
 
-    return _idx_dataset(config, split, "fashion_mnist", "FashionMNIST", FashionMNIST.classes)
+    return _idx_dataset(config, split, "FashionMNIST", FashionMNIST.classes)
 
 
-def _idx_dataset(config: Any, split: Split, name: str, kind: str, classes: Sequence[str]) -> ImageDataset:
+def _idx_dataset(config: PublishedConfig, split: Split, kind: str, classes: Sequence[str]) -> ImageDataset:
     import torch
     import torchvision
     from torch.nn.functional import pad
@@ -154,7 +134,7 @@ def _idx_dataset(config: Any, split: Split, name: str, kind: str, classes: Seque
     for file, md5 in source.resources:
         if file.startswith(part):
             published = Published(file, [mirror + file for mirror in source.mirrors], {"md5": md5})
-            found.append(published.find(config.root, cache_dir() / "data" / name, (f"{kind}/raw", "raw", "")))
+            found.append(published.find(config.root, cache_dir() / "data" / config.name, (f"{kind}/raw", "raw", "")))
     images, labels = _read_idx(found[0], 3), _read_idx(found[1], 1)
     if len(images) != len(labels) or labels.max() >= len(classes):
         raise DataError(f"{found[0]} and {found[1].name} do not belong together", "remove them and get them again")
@@ -181,7 +161,9 @@ def _read_idx(path: Path, dimensions: int) -> np.ndarray:
         raise DataError(f"{path} is damaged: {error}", "remove it and get it again") from error
 
 
-def _split_of(config: Any, split: Split, content: Tensor, labels: np.ndarray, classes: Sequence[str]) -> ImageDataset:
+def _split_of(
+    config: PublishedConfig, split: Split, content: Tensor, labels: np.ndarray, classes: Sequence[str]
+) -> ImageDataset:
     """The test part as it is, or the share of the training part that `split` takes."""
     import torch
 

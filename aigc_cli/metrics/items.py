@@ -18,19 +18,6 @@ def has_text(spec: DataSpec) -> bool:
     return modality(spec.modality).axes == ("tokens",)
 
 
-def items_of(dataset: Dataset, split: str, name: str, n: int | None = None) -> DatasetItems:
-    """The items of a split of the data called `name`, or `n` that stand for them.
-
-    Raises:
-        DataError: there is none.
-    """
-    from aigc_cli.metrics.passages import Passages
-
-    if not len(dataset):
-        raise DataError(f"there is nothing in the {split} split", "name another with split=")
-    return (Passages if has_text(dataset.spec) else DatasetItems)(dataset, split, name, n)
-
-
 class DatasetItems(Items):
     """Items of a dataset: all of them, or `n` that stand for them.
 

@@ -14,9 +14,9 @@ from torch import Tensor
 from aigc_cli.data.base import Dataset
 from aigc_cli.data.text_dataset import TextDataset
 from aigc_cli.data.token_files import Extent
-from aigc_cli.errors import ConfigError
+from aigc_cli.errors import ConfigError, DataError
 from aigc_cli.metrics.base import View
-from aigc_cli.metrics.items import DatasetItems
+from aigc_cli.metrics.items import DatasetItems, has_text
 from aigc_cli.modalities.base import DataSpec
 from aigc_cli.modalities.tokenizers import BOS, FIRST, PAD, UNK
 
@@ -203,3 +203,14 @@ def check_readable(dataset: Dataset, spec: DataSpec, run: str) -> None:
             f"an item of the data has up to {own.shape[0]} tokens, and {run} reads {spec.shape[0]}",
             "make them as long with data.context=, or data.max_length=",
         )
+
+
+def items_of(dataset: Dataset, split: str, name: str, n: int | None = None) -> DatasetItems:
+    """The items of a split of the data called `name`, or `n` that stand for them.
+
+    Raises:
+        DataError: there is none.
+    """
+    if not len(dataset):
+        raise DataError(f"there is nothing in the {split} split", "name another with split=")
+    return (Passages if has_text(dataset.spec) else DatasetItems)(dataset, split, name, n)

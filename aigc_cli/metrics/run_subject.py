@@ -21,7 +21,7 @@ from aigc_cli.metrics.texts import Author, continuations, own_texts, reconstruct
 from aigc_cli.modalities.base import Batch, Items, modality
 from aigc_cli.modalities.text import Texts
 from aigc_cli.modalities.tokenizers import FIRST
-from aigc_cli.progress import progress
+from aigc_cli.progress import Progress
 from aigc_cli.randomness import Noise
 from aigc_cli.sampling.controls import named_values
 from aigc_cli.sampling.generate import generate, in_batches, prepare, reconstruct
@@ -238,7 +238,7 @@ class RunSubject(Subject):
         """Scores, codes or fillings of `items`, whose noise depends on the seed and the item alone."""
         assert isinstance(items, DatasetItems), "a model is measured on items of a dataset"
         looks: dict[str, Any] = {"scores": self._scores, "codes": self._codes, "fills": self._fills}
-        with progress(len(items), f"{items.split} items", "items") as bar:
+        with Progress(len(items), f"{items.split} items", "items") as bar:
             for n, seen in looks[view](items, seed, **options):
                 yield seen
                 bar.advance(n)

@@ -21,7 +21,7 @@ from aigc_cli.metrics.passages import Passages
 from aigc_cli.modalities.text import TextCodec, Texts
 from aigc_cli.modalities.tokenizers import BOS, EOS
 from aigc_cli.models.base import Model, Prompts
-from aigc_cli.progress import progress
+from aigc_cli.progress import Progress
 from aigc_cli.randomness import generator
 from aigc_cli.sampling.generate import generate, prepare, reconstruct
 
@@ -71,7 +71,7 @@ class Author:
             self.model, self.codec, order, seed=seed, device=self.device, batch_size=size, controls=controls,
             prompts=prompts,
         )  # fmt: skip
-        with progress(len(order), "writing", "texts") as bar:
+        with Progress(len(order), "writing", "texts") as bar:
             for ids in drawn:
                 yield from ids.tolist()
                 bar.advance(len(ids))
@@ -179,7 +179,7 @@ def reconstructions(author: Author, passages: Passages) -> Texts:
     pairs = reconstruct(
         author.model, passages.dataset, passages.rows, device=author.device, batch_size=author.batch_size
     )
-    with progress(len(passages), "reconstructing", "texts") as bar:
+    with Progress(len(passages), "reconstructing", "texts") as bar:
         for content, made in pairs:
             originals += passages.codec.text(content[:, 1:], stop=not passages.running)
             texts += author.codec.text(made)

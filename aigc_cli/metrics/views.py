@@ -17,7 +17,7 @@ from aigc_cli.metrics.base import View
 from aigc_cli.metrics.extractors import cache as feature_cache
 from aigc_cli.metrics.extractors.base import Extractor, FeatureStatistics, Sources, check_finite
 from aigc_cli.modalities.base import Batch, Items
-from aigc_cli.progress import progress
+from aigc_cli.progress import Progress
 from aigc_cli.registry import find
 
 _BATCH = 128
@@ -82,7 +82,7 @@ class Views:
         noun = items.modality.noun[1]
         if Key("", "labels") in keys:
             _check_labelled(items, what)
-        with _whole_float32(), progress(len(items), f"{what} {noun}", noun) as bar:
+        with _whole_float32(), Progress(len(items), f"{what} {noun}", noun) as bar:
             for batch in ahead(lambda: items.batches(self._given or _BATCH)):
                 found: Rows = {}
                 for name in dict.fromkeys(key.extractor for key in keys if key.extractor):

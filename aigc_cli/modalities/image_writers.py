@@ -1,22 +1,24 @@
-"""Images as PNG files, or as one NumPy array."""
+"""Images as PNG files, or as one NumPy array; and many small ones as one that a person can look at."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
-from dataclasses import replace
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from aigc_cli import __version__
+from aigc_cli.errors import ConfigError
 from aigc_cli.files import replacing
 from aigc_cli.modalities.base import Codec, Writer
-from aigc_cli.modalities.image_grid import grid, layout_of, shown_of, to_image
 from aigc_cli.modalities.samples import DIGITAL_SOURCE_TYPE, LABEL, Arrangement, Provenance
 from aigc_cli.modalities.writers import ARCHIVE, ArrayWriter
 
@@ -127,3 +129,167 @@ class _Overview:
         info = png_info(sentence, self.provenance.of_grid(len(first)), kind)
         grid(first, layout_of(self.arrangement, first.shape[1:])).save(folder / GRID, pnginfo=info)
         return [GRID]
+
+
+_MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
+_TILE = 64  # pixels that a tile has at least, so that an 8x8 digit can be read
+_SIDE = 2048  # pixels that a grid has at most, unless it shows a single image, or its columns are given
+_WHOLE = 1024  # images in a grid that would mean little in part, such as one of walks
+_ACROSS = 8  # groups that stand side by side
+_GAP = 2
+_TITLE = 22
+_MARGIN = 160  # pixels that the titles of rows take at most
+_FONTS = (12, 11, 10, 9)  # sizes: a title takes the first in which it fits
+_BACKGROUND, _INK = (255, 255, 255), (40, 40, 40)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GridLayout:
+    """Where images stand in a grid, and what is written beside them."""
+
+    #: None is as square as can be.
+    columns: int | None = None
+    #: So many consecutive images stand above one another, such as an original and its reconstruction.
+    stack: int = 1
+    #: Images that are shown at most, but for the rest of the last row.
+    limit: int = 64
+    title: str | None = None
+    #: Above each column.
+    column_titles: Sequence[str] = ()
+    #: Before the rows; where there are more rows, they begin again.
+    row_titles: Sequence[str] = ()
+
+    def place(self, index: int, columns: int) -> tuple[int, int]:
+        """The row and the column of an image in a grid of `columns`."""
+        group, within = divmod(index, self.stack)
+        return group // columns * self.stack + within, group % columns
+
+
+def layout_of(arrangement: Arrangement, shape: Sequence[int]) -> GridLayout:
+    """How a grid shows a set of images of a `shape` (C, H, W)."""
+    group, room = arrangement.group, fitting_columns(shape)
+    if group == 1:
+        return _in_turns(arrangement, room)
+    return GridLayout(
+        columns=group if arrangement.row else max(1, min(arrangement.n // group, _ACROSS, room)),
+        stack=1 if arrangement.row else group,
+        limit=_WHOLE,
+        title=arrangement.title,
+        column_titles=arrangement.column_titles,
+        row_titles=arrangement.row_titles,
+    )
+
+
+def _in_turns(arrangement: Arrangement, room: int) -> GridLayout:
+    """A column for each class, or several where classes are few; as it comes where they are too many."""
+    names = arrangement.turns[: arrangement.n]
+    if len(names) == 1:
+        return GridLayout(title=names[0])
+    if not 0 < len(names) <= room:
+        return GridLayout(title=arrangement.title)
+    wanted = columns_of(min(arrangement.n, GridLayout.limit))
+    times = max(1, min(room, round(wanted / len(names)) * len(names)) // len(names))
+    return GridLayout(columns=times * len(names), column_titles=names * times)
+
+
+def to_image(raw: Tensor) -> Image.Image:
+    """One image, uint8 (C, H, W) with 1, 2, 3 or 4 channels: grey, grey and alpha, RGB, RGBA.
+
+    Raises:
+        ConfigError: another number of channels.
+    """
+    channels = raw.shape[0]
+    if channels not in _MODES:
+        raise ConfigError(f"a PNG cannot hold {channels} channels", "write the samples with format=npz")
+    pixels = raw.permute(1, 2, 0).contiguous().numpy()
+    return Image.fromarray(pixels[:, :, 0] if channels == 1 else pixels)
+
+
+def columns_of(n: int) -> int:
+    """The columns of a grid of `n`: as square as can be, and with a full last row where one is near."""
+    side = math.ceil(math.sqrt(n))
+    exact = [columns for columns in range(side, 2 * side + 1) if n % columns == 0]
+    return exact[0] if exact else side
+
+
+def fitting_columns(shape: Sequence[int]) -> int:
+    """The columns of images of a `shape` (C, H, W) that a grid has room for."""
+    _, height, width = shape
+    return max(1, (_SIDE - _GAP) // (_scale(height, width) * width + _GAP))
+
+
+def shown_of(n: int, shape: Sequence[int], layout: GridLayout | None = None) -> int:
+    """How many of `n` images of a `shape` (C, H, W) a grid shows: no more than its layout allows, or than fit well."""
+    layout = layout or GridLayout()
+    _, height, width = shape
+    tile = _scale(height, width) * max(height, width) + _GAP
+    if layout.columns is None:
+        return min(n, layout.limit, max(1, (_SIDE - _GAP) // tile) ** 2)
+    line = layout.columns * layout.stack  # columns are not cut, so that a large image makes a wide grid of few rows
+    lines = max(1, min(math.ceil(layout.limit / line), 4 * _SIDE**2 // (line * tile**2)))
+    return min(n, lines * line)
+
+
+def _scale(height: int, width: int) -> int:
+    return max(1, math.ceil(_TILE / max(height, width)))
+
+
+def grid(raw: Tensor, layout: GridLayout | None = None) -> Image.Image:
+    """A grid of the first images of `raw`, uint8 (n, C, H, W) on the CPU: :func:`shown_of` of them.
+
+    Tiny images are enlarged by a whole factor without smoothing, so that what is seen is what was generated.
+    """
+    layout = layout or GridLayout()
+    height, width = raw.shape[2:]
+    scale = _scale(height, width)
+    n = shown_of(len(raw), raw.shape[1:], layout)
+    columns = layout.columns or columns_of(n)
+    across, down = scale * width + _GAP, scale * height + _GAP
+    rows = layout.place(n - 1, columns)[0] + 1
+    sheet = _Sheet(layout, across, down, columns, rows)
+    for index in range(n):
+        image = to_image(_drawable(raw[index])).convert("RGBA")
+        sheet.put(image.resize((scale * width, scale * height), Image.Resampling.NEAREST), index)
+    return sheet.image
+
+
+def _drawable(raw: Tensor) -> Tensor:
+    return raw if raw.shape[0] in _MODES else raw[:1]  # of many channels, such as a stack of slices, the first
+
+
+class _Sheet:
+    """The picture with its titles: the columns' above, the rows' to the left, its own on top of all."""
+
+    def __init__(self, layout: GridLayout, across: int, down: int, columns: int, rows: int) -> None:
+        self.layout, self.across, self.down, self.columns = layout, across, down, columns
+        self.top = _TITLE * (bool(layout.title) + bool(layout.column_titles))
+        wanted = [ImageFont.load_default(_FONTS[0]).getlength(_plain(text)) for text in layout.row_titles[:rows]]
+        self.left = min(_MARGIN, math.ceil(max(wanted)) + 3 * _GAP) if wanted else 0
+        size = (self.left + columns * across + _GAP, self.top + rows * down + _GAP)
+        self.image = Image.new("RGB", size, _BACKGROUND)
+        self._pen = ImageDraw.Draw(self.image)
+        if layout.title:
+            self._write(layout.title, (_GAP + 1, 3), self.image.width - 2 * _GAP)
+        for column, text in enumerate(layout.column_titles[:columns]):
+            self._write(text, (self.left + _GAP + column * across, self.top - _TITLE + 3), across - _GAP, centred=True)
+        for row in range(rows if layout.row_titles else 0):
+            text = layout.row_titles[row % len(layout.row_titles)]
+            self._write(text, (_GAP + 1, self.top + _GAP + row * down + (down - _GAP) // 2 - 7), self.left - 2 * _GAP)
+
+    def put(self, image: Image.Image, index: int) -> None:
+        """Pastes the image of an index."""
+        row, column = self.layout.place(index, self.columns)
+        self.image.paste(image, (self.left + _GAP + column * self.across, self.top + _GAP + row * self.down), image)
+
+    def _write(self, text: str, at: tuple[int, int], room: int, *, centred: bool = False) -> None:
+        plain = _plain(text)
+        fonts = [ImageFont.load_default(size) for size in _FONTS]
+        font = next((font for font in fonts if font.getlength(plain) <= room), fonts[-1])
+        while plain and font.getlength(plain) > room:
+            plain = plain[:-1]
+        shift = (room - font.getlength(plain)) / 2 if centred else 0
+        self._pen.text((at[0] + shift, at[1]), plain, fill=_INK, font=font)
+
+
+def _plain(text: str) -> str:
+    return text.encode("latin-1", "replace").decode("latin-1")  # all that every build of Pillow's own font has

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from aigc_cli.data.base import Dataset, Split
 from aigc_cli.data.open import chosen_rows, encoded, items_at
-from aigc_cli.errors import ConfigError, NonFiniteError, ResourceError, warn
+from aigc_cli.errors import ConfigError, NonFiniteError, ResourceError, too_many, warn
 from aigc_cli.modalities.base import Batch, Codec
 from aigc_cli.modalities.prompts import Prompt
 from aigc_cli.modalities.samples import Arrangement
@@ -241,7 +241,7 @@ class Request:
             ConfigError: more than there are.
         """
         if self.n is not None and self.n > most and not self.at_most:
-            raise ConfigError(f"n={self.n}: there are {most} {what}", f"choose n={most} or fewer")
+            raise too_many(self.n, most, what)
         return min(usual if self.n is None else self.n, most)
 
     def warn_of_n(self) -> None:

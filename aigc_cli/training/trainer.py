@@ -21,7 +21,7 @@ from aigc_cli.data.loader import Loader
 from aigc_cli.errors import AigcError, DataError, Interrupted, ResourceError, Terminated
 from aigc_cli.modalities.base import Batch, modality
 from aigc_cli.models.base import Model
-from aigc_cli.progress import Progress, progress
+from aigc_cli.progress import Progress
 from aigc_cli.runs import Run
 from aigc_cli.training.checkpoint import Checkpoint, State
 from aigc_cli.training.distributed import Processes
@@ -103,8 +103,8 @@ class Trainer:
                 self.journal.draw()
         return self.journal.figures
 
-    def _progress(self) -> Progress[int]:
-        return progress(self.config.steps, "training", "steps", initial=self.state.step)
+    def _progress(self) -> Progress:
+        return Progress(self.config.steps, "training", "steps", initial=self.state.step)
 
     def train_step(self, step: int) -> None:
         """One update of every phase."""

@@ -262,4 +262,4 @@ def test_runs_that_compare_are_measured_by_what_suits_all() -> None:
 
 def test_a_model_that_writes_nothing_gets_no_figure(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["eval", "run=translator", "--metric", "bleu", "max_tokens=1"]) == 3
-    assert "all empty" in capsys.readouterr().err
+    assert "are empty" in capsys.readouterr().err

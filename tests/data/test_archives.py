@@ -4,7 +4,8 @@ import tarfile
 
 import pytest
 
-from aigc_cli.data.archives import safe_name, unpack
+from aigc_cli.data.download import unpack
+from aigc_cli.data.image_folder import safe_name
 from aigc_cli.errors import DataError, ResourceError
 
 

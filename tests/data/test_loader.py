@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from aigc_cli.data.image_sets import EncodedImages, StreamedImages
-from aigc_cli.data.images import ImageDataset
+from aigc_cli.data.images import EncodedImages, ImageDataset, StreamedImages
 from aigc_cli.data.loader import Loader, batches_in_order
 from aigc_cli.errors import DataError
 from aigc_cli.modalities.base import Batch

@@ -96,7 +96,7 @@ def test_the_held_out_split_is_the_first_that_holds_anything(
 
 def test_a_held_out_split_that_cannot_be_read_is_reported(capsys: pytest.CaptureFixture[str]) -> None:
     assert splits({"test": None, "val": 2, "train": 9}).held_out()[0] == "val"
-    assert capsys.readouterr().err == "aigc: warning: the test split is passed over: test is torn\n"
+    assert capsys.readouterr().err == "aigc: warning: skipping the test split: test is torn\n"
     with pytest.raises(DataError, match="test is torn"):
         splits({"test": None}).held_out()
     with pytest.raises(ConfigError, match="toys has no held-out items"):

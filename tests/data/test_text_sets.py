@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from aigc_cli.config.schema import load_yaml
-from aigc_cli.data import open_dataset, text_sets
+from aigc_cli.data import open_dataset
+from aigc_cli.data import text as texts
 from aigc_cli.data.download import Published
 from aigc_cli.data.loader import batches_in_order
 from aigc_cli.errors import DataError
@@ -42,7 +43,7 @@ def test_pydocs_need_nothing_and_repeat_little():
 def test_topics_that_repeat_others_are_left_out():
     long, other = "a" * 100, "b" * 100
     topics = {"z": f"{long}\n\n{other}\n\nz", "a": f"{long}\n\nshort", "m": "short", "b": "c" * 90}
-    assert text_sets.unrepeated(topics) == ["c" * 90, "short", f"{long}\n\n{other}\n\nz"]
+    assert texts.unrepeated(topics) == ["c" * 90, "short", f"{long}\n\n{other}\n\nz"]
 
 
 @pytest.fixture
@@ -55,7 +56,7 @@ def play(monkeypatch) -> str:
 
 def published(monkeypatch, url: str, text: str) -> None:
     sums = {"sha256": hashlib.sha256(text.encode()).hexdigest()}
-    monkeypatch.setattr(text_sets, "SHAKESPEARE", Published("input.txt", [url], sums))
+    monkeypatch.setattr(texts, "SHAKESPEARE", Published("input.txt", [url], sums))
 
 
 def test_shakespeare_downloads_itself_once(server, play, monkeypatch, cache):
@@ -82,7 +83,7 @@ def test_shakespeare_from_a_file_or_a_folder(tmp_path, play):
 def test_no_shakespeare(tmp_path, server, play, monkeypatch):
     with pytest.raises(DataError, match=r"there is no input\.txt in") as caught:
         opened("shakespeare", root=str(tmp_path))
-    assert text_sets.SHAKESPEARE.sums["sha256"] in caught.value.hint
+    assert texts.SHAKESPEARE.sums["sha256"] in caught.value.hint
     with pytest.raises(DataError, match="no connection"):
         opened("shakespeare")
     published(monkeypatch, server.serve("/input.txt", b"something else"), play)

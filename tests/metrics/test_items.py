@@ -7,7 +7,8 @@ import torch
 
 from aigc_cli.data.images import ImageDataset
 from aigc_cli.errors import DataError, NonFiniteError
-from aigc_cli.metrics.items import DatasetItems, SampledItems, items_of, same_shape
+from aigc_cli.metrics.items import DatasetItems, SampledItems, same_shape
+from aigc_cli.metrics.passages import items_of
 from aigc_cli.modalities.base import Batch, DataSpec, Items
 
 

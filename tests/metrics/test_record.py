@@ -34,7 +34,7 @@ def test_scores_under_the_published_protocol_compare_with_published_ones() -> No
         ({}, {"data": "digits"}, "digits"),
         ({"metric": "kid", "config": {"subsets": 10, "subset_size": 1000}}, {}, "metric.kid.subsets"),
     ],
-    ids=str,
+    ids=["metric", "extractor", "n", "copy", "split", "n_real", "data", "settings"],
 )
 def test_other_scores_say_why_they_do_not(changed: dict[str, Any], facts: dict[str, Any], reason: str) -> None:
     known, why = comparable_to_literature(record_of(**{"real": {**CIFAR, **facts}, **changed}))

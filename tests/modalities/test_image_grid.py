@@ -3,7 +3,7 @@ import pytest
 import torch
 from PIL import Image
 
-from aigc_cli.modalities.image_grid import GridLayout, columns_of, fitting_columns, grid, layout_of, shown_of
+from aigc_cli.modalities.image_writers import GridLayout, columns_of, fitting_columns, grid, layout_of, shown_of
 from aigc_cli.modalities.samples import Arrangement
 
 

@@ -12,8 +12,7 @@ from PIL import Image
 
 from aigc_cli.errors import ConfigError
 from aigc_cli.modalities.image import ImageCodec
-from aigc_cli.modalities.image_grid import grid
-from aigc_cli.modalities.image_writers import NPZWriter, PNGWriter
+from aigc_cli.modalities.image_writers import NPZWriter, PNGWriter, grid
 from aigc_cli.modalities.samples import LABEL, Arrangement, Provenance
 
 MakeProvenance = Callable[..., Provenance]

@@ -26,7 +26,7 @@ from aigc_cli.errors import ConfigError, DataError, warn
 from aigc_cli.files import checksum, resource_errors, write_atomically
 from aigc_cli.metrics.extractors.base import Sources
 from aigc_cli.modalities.base import Codec, modality
-from aigc_cli.progress import progress
+from aigc_cli.progress import Progress
 from aigc_cli.registry import register
 
 #: Part of the name of a cached network: a change to anything below that changes its weights raises it.
@@ -177,7 +177,7 @@ def _fit(network: nn.Module, train: Dataset, device: torch.device, name: str) ->
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, _LEARNING_RATE, total_steps=steps, pct_start=0.2)
     network.train()
     print(f"training {name}, the extractor, on {len(train):,} labelled images (once; it is kept)", file=sys.stderr)
-    with progress(steps, f"training {name}", "steps") as bar:
+    with Progress(steps, f"training {name}", "steps") as bar:
         for step in range(steps):
             batch = loader.batch(step)
             logits = network(batch.content)["logits"]
