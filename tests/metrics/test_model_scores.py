@@ -21,8 +21,7 @@ from aigc_cli.metrics.model_scores import gaps_of
 from aigc_cli.metrics.passages import Passages
 from aigc_cli.modalities.base import Batch, DataSpec
 from aigc_cli.modalities.tokenizers import PAD
-from aigc_cli.models.base import Model
-from aigc_cli.models.build import build_model
+from aigc_cli.models.base import Model, build_model
 from aigc_cli.models.variational import ACTIVE, FlatVAE, Posterior
 from aigc_cli.randomness import Noise
 
