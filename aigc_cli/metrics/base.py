@@ -111,31 +111,9 @@ def require(count: int, least: int, whose: str, why: str, hint: str) -> None:
         raise DataError(f"{count} {whose} items are too few: {why} needs at least {least}", hint)
 
 
-class MomentMetric(Metric):
-    """A metric that needs only the mean and covariance of the features of either side; memory is O(d^2)."""
-
-    takes: ClassVar[Takes] = {"real": ("moments",), "fake": ("moments",)}
-    real: Tensor
-    fake: Tensor
-
-    def __init__(self, config: Any, width: int) -> None:
-        super().__init__(config, width)
-        for side in ("real", "fake"):
-            empty = torch.zeros(width + 2, width, dtype=torch.float64)
-            self.add_state(side, default=empty, dist_reduce_fx=merge_packed)
-
-    def update(self, stream: Stream, moments: FeatureStatistics) -> None:
-        """Merges the statistics of features."""
-        known = FeatureStatistics.unpacked(getattr(self, stream))
-        setattr(self, stream, known.merge(moments).packed())
-
-    def statistics(self) -> tuple[FeatureStatistics, FeatureStatistics]:
-        """What was gathered: real, generated."""
-        return FeatureStatistics.unpacked(self.real), FeatureStatistics.unpacked(self.fake)
-
-
-class SampleMetric(Metric):
-    """A metric that needs every row of one view; memory is O(n d).
+class FeatureMetric(Metric):
+    """A metric on features of real and generated items: on the statistics of a side that it takes as "moments", for
+    which memory is O(d^2), or else on every row of one view, for which it is O(n d).
 
     Processes are joined in rank order: with each rank holding a contiguous share, the order is that of one process.
     """
@@ -146,16 +124,38 @@ class SampleMetric(Metric):
 
     def __init__(self, config: Any, width: int) -> None:
         super().__init__(config, width)
-        self.add_state("real", default=[], dist_reduce_fx="cat")
-        self.add_state("fake", default=[], dist_reduce_fx="cat")
+        for side in ("real", "fake"):
+            if self.takes.get(side) == ("moments",):
+                empty = torch.zeros(width + 2, width, dtype=torch.float64)
+                self.add_state(side, default=empty, dist_reduce_fx=merge_packed)
+            else:
+                self.add_state(side, default=[], dist_reduce_fx="cat")
 
-    def update(self, stream: Stream, rows: Tensor) -> None:
-        """Keeps rows (n, d) as float32."""
-        getattr(self, stream).append(rows.detach().to(torch.float32))
+    def update(self, stream: Stream, seen: FeatureStatistics | Tensor) -> None:
+        """Merges the statistics of features; keeps rows (n, d) as float32."""
+        if isinstance(seen, FeatureStatistics):
+            setattr(self, stream, self.moments(stream).merge(seen).packed())
+        else:
+            getattr(self, stream).append(seen.detach().to(torch.float32))
 
-    def gathered(self) -> tuple[Tensor, Tensor]:
-        """What was gathered, in float32: real (n, d), generated (m, d)."""
-        return joined(self.real, self.width), joined(self.fake, self.width)
+    def moments(self, side: Stream) -> FeatureStatistics:
+        """The statistics of a side that is taken as such."""
+        return FeatureStatistics.unpacked(getattr(self, side))
+
+    def rows(self, side: Stream) -> Tensor:
+        """All rows of another, float32 (n, d)."""
+        return joined(getattr(self, side), self.width)
+
+    def gathered(self, least: int = 0, why: str = "", hint: str = "") -> tuple[Tensor, Tensor]:
+        """All rows of both sides, real (n, d) and generated (m, d).
+
+        Raises:
+            DataError: either has fewer than `least`; see :func:`require`.
+        """
+        real, fake = self.rows("real"), self.rows("fake")
+        require(len(real), least, "real", why, hint)
+        require(len(fake), least, "generated", why, hint)
+        return real, fake
 
 
 def joined(parts: Tensor | list[Tensor], width: int, dtype: torch.dtype = torch.float32) -> Tensor:

@@ -13,7 +13,7 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from aigc_cli.config.schema import STRICT
-from aigc_cli.metrics.base import Figures, Metric, SampleMetric, Stream, Takes, require
+from aigc_cli.metrics.base import FeatureMetric, Figures, Metric, Stream, Takes, require
 from aigc_cli.metrics.extractors.base import FeatureConfig
 from aigc_cli.registry import register
 
@@ -61,7 +61,7 @@ class ISConfig(FeatureConfig):
 
 
 @register("metric", "cs", ISConfig)
-class ClassifierScore(SampleMetric):
+class ClassifierScore(FeatureMetric):
     """``cs``: the formula of ``is`` on the data's own classifier, always shown with it."""
 
     takes: ClassVar[Takes] = {"fake": ("logits",)}

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -13,8 +13,8 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from aigc_cli.config.schema import STRICT
-from aigc_cli.metrics.base import Figures, Metric, MomentMetric, SampleMetric, Stream, Takes, joined, require
-from aigc_cli.metrics.extractors.base import FeatureConfig, FeatureStatistics, PlainConfig, merge_packed
+from aigc_cli.metrics.base import FeatureMetric, Figures, Takes, require
+from aigc_cli.metrics.extractors.base import FeatureConfig, FeatureStatistics, PlainConfig
 from aigc_cli.randomness import permutation
 from aigc_cli.registry import register
 
@@ -45,22 +45,23 @@ def factor(covariance: Tensor) -> Tensor:
 
 
 @register("metric", "fd", FeatureConfig)
-class FD(MomentMetric):
+class FD(FeatureMetric):
     """``fd``, always shown with its extractor and never called FID."""
 
+    takes: ClassVar[Takes] = {"real": ("moments",), "fake": ("moments",)}
     figures: ClassVar[Figures] = {"fd": "lower"}
     usual_for: ClassVar[Mapping[str, int]] = {"*": 0}
 
     def compute(self) -> dict[str, Tensor]:
         """The distance; 0 is best."""
-        real, fake = self.statistics()
+        real, fake = self.moments("real"), self.moments("fake")
         for statistics, whose in ((real, "real"), (fake, "generated")):
             require(statistics.n, 2, whose, "a covariance", "give more items, n= for generated ones")
         return dict.fromkeys(self.figures, frechet_distance(real, fake))
 
     def notes(self) -> list[str]:
         """Says so where a covariance is estimated from fewer items than it has dimensions."""
-        n = min(statistics.n for statistics in self.statistics())
+        n = min(self.moments("real").n, self.moments("fake").n)
         few = f"{n:,} items are fewer than the {self.width} features: the distance is biased upwards"
         return [few] if n <= self.width else []
 
@@ -82,7 +83,7 @@ class FID(FD):
 
     def notes(self) -> list[str]:
         """Says so where fewer images were generated than published scores are of."""
-        n = self.statistics()[1].n
+        n = self.moments("fake").n
         few = f"FID of {n:,} images does not compare with published scores, which are of {PUBLISHED:,}"
         return [*super().notes(), *([few] if n < PUBLISHED else [])]
 
@@ -102,7 +103,7 @@ def intercept(sizes: np.ndarray, values: np.ndarray) -> float:
 
 
 @register("metric", "fd_infinity", FDInfinityConfig)
-class FDInfinity(Metric):
+class FDInfinity(FeatureMetric):
     """``fd_infinity``: Chong and Forsyth, Effectively Unbiased FID and Inception Score and where to find them, 2020.
 
     The distance of n samples exceeds that of infinitely many by about c/n, with a c that differs between models. A
@@ -112,25 +113,10 @@ class FDInfinity(Metric):
 
     takes: ClassVar[Takes] = {"real": ("moments",), "fake": ("features",)}
     figures: ClassVar[Figures] = {"fd_infinity": "lower"}
-    real: Tensor
-    fake: Any
-
-    def __init__(self, config: FDInfinityConfig, width: int) -> None:
-        super().__init__(config, width)
-        empty = torch.zeros(width + 2, width, dtype=torch.float64)
-        self.add_state("real", default=empty, dist_reduce_fx=merge_packed)
-        self.add_state("fake", default=[], dist_reduce_fx="cat")
-
-    def update(self, stream: Stream, seen: FeatureStatistics | Tensor) -> None:
-        """Merges the statistics of real features; keeps generated ones (n, d) as float32."""
-        if isinstance(seen, FeatureStatistics):
-            self.real = FeatureStatistics.unpacked(self.real).merge(seen).packed()
-        else:
-            self.fake.append(seen.detach().to(torch.float32))
 
     def compute(self) -> dict[str, Tensor]:
         """The distance; 0 is best, and chance puts it a little to either side."""
-        real, fake = FeatureStatistics.unpacked(self.real), joined(self.fake, self.width)
+        real, fake = self.moments("real"), self.rows("fake")
         require(real.n, 2, "real", "a covariance", "give more items")
         hint = "give more items, n= for generated ones"
         require(len(fake), 10 * self.config.points, "generated", f"a line through {self.config.points} sizes", hint)
@@ -149,14 +135,10 @@ class FDInfinity(Metric):
 
     def notes(self) -> list[str]:
         """Says so where the smallest subset has fewer items than features."""
-        n = len(joined(self.fake, self.width))
-        smallest = int(self._sizes(n)[0])
+        smallest = int(self._sizes(len(self.rows("fake")))[0])
         few = f"fd_infinity draws its line from {smallest:,} items on, fewer than the {self.width} features"
-        return (
-            [f"{few}: there the distance is not linear in 1/n, and n= should be larger"]
-            if smallest < self.width
-            else []
-        )
+        why = "there the distance is not linear in 1/n, and n= should be larger"
+        return [f"{few}: {why}"] if smallest < self.width else []
 
 
 def _distance(real: FeatureStatistics, root: Tensor, fake: FeatureStatistics) -> float:
@@ -193,7 +175,7 @@ def polynomial_mmd(x: Tensor, y: Tensor) -> Tensor:
 
 
 @register("metric", "kd", KIDConfig)
-class KD(SampleMetric):
+class KD(FeatureMetric):
     """``kd``, on the features of any extractor, always shown with it and never called KID."""
 
     figures: ClassVar[Figures] = {"kd": "lower", "kd_std": ""}
@@ -204,9 +186,7 @@ class KD(SampleMetric):
         Without a spread where no two subsets differ: what rounding makes of it then says nothing.
         """
         score, std = self.figures
-        real, fake = self.gathered()
-        for features, whose in ((real, "real"), (fake, "generated")):
-            require(len(features), 2, whose, score, "give more items, n= for generated ones")
+        real, fake = self.gathered(2, score, "give more items, n= for generated ones")
         size = self._size(real, fake)
         # NumPy's legacy generator, because the reference implementation draws its subsets from it.
         draws = np.random.RandomState(self.config.seed)

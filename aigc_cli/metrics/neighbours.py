@@ -12,7 +12,7 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from aigc_cli.config.schema import STRICT
-from aigc_cli.metrics.base import Figures, Metric, SampleMetric, Stream, Takes, joined, require
+from aigc_cli.metrics.base import FeatureMetric, Figures, Metric, Stream, Takes, joined, require
 from aigc_cli.metrics.extractors.base import FeatureConfig
 from aigc_cli.registry import register
 
@@ -101,7 +101,7 @@ def radii(features: Tensor, k: int, memory_mb: int) -> Tensor:
 
 
 @register("metric", "prdc", PRDCConfig)
-class PRDC(SampleMetric):
+class PRDC(FeatureMetric):
     """``prdc``.
 
     Precision and recall: Kynkäänniemi et al., Improved Precision and Recall Metric for Assessing Generative Models,
@@ -115,10 +115,8 @@ class PRDC(SampleMetric):
 
     def compute(self) -> dict[str, Tensor]:
         """The four figures, in [0, 1] except density, which may exceed 1; 1 is what the real data would give."""
-        real, fake = self.gathered()
         k, memory = self.config.k, self.config.memory_mb
-        for features, whose in ((real, "real"), (fake, "generated")):
-            require(len(features), k + 1, whose, f"prdc with k={k}", "give more items, or a smaller metric.prdc.k")
+        real, fake = self.gathered(k + 1, f"prdc with k={k}", "give more items, or a smaller metric.prdc.k")
         centre = real.double().mean(dim=0)  # distances from inner products lose digits far from the origin
         real, fake = real - centre, fake - centre
         real_radii, fake_radii = radii(real, k, memory), radii(fake, k, memory)
@@ -228,14 +226,10 @@ class Memorization(Metric):
     def gallery(self) -> Tensor | None:
         """The samples nearest to a training item: (k, 3, ...), each with its nearest by features and by
         pixels. To be called after :meth:`compute`."""
-        real, fake = (self._glances(side) for side in ("real", "fake"))
+        real, fake = (joined(getattr(self, f"{side}_pixels"), self.width) for side in ("real", "fake"))
         if not self._found or not self.config.pairs:
             return None
         closest = self._found["features"][0].argsort(stable=True)[: self.config.pairs]
         return torch.stack(
             [fake[closest], *(real[self._found[space][1][closest]] for space in ("features", "pixels"))], dim=1
         )
-
-    def _glances(self, side: str) -> Tensor:
-        kept: Any = getattr(self, f"{side}_pixels")
-        return kept if isinstance(kept, Tensor) else torch.cat(kept)

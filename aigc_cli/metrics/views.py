@@ -81,8 +81,11 @@ class Views:
         """
         keys = sorted(set(wanted))
         noun = items.modality.noun[1]
-        if Key("", "labels") in keys:
-            _check_labelled(items, what)
+        if Key("", "labels") in keys and not items.spec.classes:
+            hint = (
+                "evaluate a run that was trained with model.conditional=true on data with labels, or mode=reconstruct"
+            )
+            raise ConfigError(f"{what} {noun} have no class to be checked", hint)
         with _whole_float32(), Progress(len(items), f"{what} {noun}", noun) as bar:
             for batch in ahead(lambda: items.batches(self._given or _BATCH)):
                 found: Rows = {}
@@ -191,14 +194,6 @@ def _own(items: Items, batch: Batch, view: View) -> Any:
         return batch.labels
     assert view == "content", f"{view} is not a view of a batch"
     return batch.content if batch.source is None else (batch.content, batch.source)
-
-
-def _check_labelled(items: Items, what: str) -> None:
-    if not items.spec.classes:
-        raise ConfigError(
-            f"{what} {items.modality.noun[1]} have no class to be checked",
-            "evaluate a run that was trained with model.conditional=true on data with labels, or mode=reconstruct",
-        )
 
 
 def count_of(rows: Rows) -> int:
