@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aigc_cli.errors import ConfigError, DataError
+from aigc_cli.errors import ConfigError, DataError, unreadable
 from aigc_cli.files import checksum
 from aigc_cli.modalities.base import Batch, Codec, DataSpec, Items, Modality, Writer
 from aigc_cli.modalities.text_files import printable, read_lines
@@ -125,11 +125,9 @@ def read_codec(path: Path) -> TextCodec:
         tokenizer, start = restore_tokenizer(saved), saved.get("start")
         if type(start) is not int or not 0 <= start < tokenizer.vocab_size:
             raise ValueError(f"start={start} is not one of its tokens")
-    except DataError as error:
-        raise DataError(f"{file} cannot be read: {error.message}", _RESTORE) from None
     except (OSError, ValueError, RecursionError) as error:
         reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
-        raise DataError(f"{file} cannot be read: {reason}", _RESTORE) from None
+        raise unreadable(file, reason, _RESTORE) from None
     return TextCodec(tokenizer, start)
 
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aigc_cli.config.schema import check
-from aigc_cli.errors import ConfigError, DataError
+from aigc_cli.errors import ConfigError
 from aigc_cli.modalities.tokenizers import (
     FIRST,
     LONGEST_TOKEN,
@@ -161,7 +161,7 @@ BYTES = list(range(FIRST, FIRST + 256))
     ],
 )
 def test_a_state_that_is_none(state, words):
-    with pytest.raises(DataError, match=words):
+    with pytest.raises(ValueError, match=words):
         restore_tokenizer(state)
 
 
