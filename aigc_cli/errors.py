@@ -114,6 +114,11 @@ def no_such(kind: str, name: str, choices: Iterable[str], hint: str = "") -> Con
     return ConfigError(f"there is no {kind} named {name!r}", suggest(name, choices) or hint)
 
 
+def too_many(n: int, there: int, what: str) -> ConfigError:
+    """The error of an ``n=`` that is more than there is of something, such as ``lines in words.txt``."""
+    return ConfigError(f"n={n}: there are {there:,} {what}", f"use n={there}, or no n=")
+
+
 def unreadable(path: Path | str, why: object, hint: str = "restore the file from a copy") -> DataError:
     """The error of a file that is broken, or cannot be opened."""
     return DataError(f"{path} cannot be read: {why}", hint)

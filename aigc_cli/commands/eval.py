@@ -19,7 +19,7 @@ from aigc_cli.commands.eval_setting import Setting, open_setting, with_usual_met
 from aigc_cli.commands.eval_sides import Sides, evaluated
 from aigc_cli.commands.stats import write_stats
 from aigc_cli.config.schema import Options, check
-from aigc_cli.errors import ConfigError
+from aigc_cli.errors import ConfigError, too_many
 from aigc_cli.files import path_of
 from aigc_cli.metrics.base import kind_of
 from aigc_cli.metrics.report import describe, write
@@ -102,8 +102,7 @@ def _texts(asked: EvalConfig) -> tuple[Setting, Sides]:
     real = None if asked.real is None else text.read(path_of(asked.real))
     if asked.n is not None:
         if asked.n > len(fake):
-            what = f"n={asked.n}: there are {len(fake):,} lines in {asked.fake}"
-            raise ConfigError(what, f"use n={len(fake)}, or no n=")
+            raise too_many(asked.n, len(fake), f"lines in {asked.fake}")
         fake = fake.take(asked.n)
     setting = Setting(replace(asked, seed=0), resolve_device("cpu"), None, None, False)
     references = real if real is None or asked.n is None else real.take(asked.n)

@@ -11,7 +11,7 @@ from pydantic.dataclasses import dataclass
 from aigc_cli.config.folders import top_level_keys
 from aigc_cli.config.schema import STRICT
 from aigc_cli.data.base import Split
-from aigc_cli.errors import ConfigError, suggest, warn
+from aigc_cli.errors import ConfigError, suggest, too_many, warn
 from aigc_cli.files import check_writable, path_of
 from aigc_cli.metrics.base import kind_of
 from aigc_cli.metrics.items import DatasetItems
@@ -118,10 +118,10 @@ def check_number(n: int | None, items: DatasetItems, *, drawn: bool = False) -> 
     """
     if n is None or n <= len(items):
         return
-    found = f"n={n}: there are {len(items):,} {items.modality.noun[1]} in the {items.split} split"
+    error = too_many(n, len(items), f"{items.modality.noun[1]} in the {items.split} split")
     if not drawn:
-        raise ConfigError(found, f"use n={len(items)}, or no n=")
-    warn(f"{found}, all of which are measured")
+        raise error
+    warn(f"{error.message}, all of which are measured")
 
 
 def check_no_other_side(asked: EvalConfig) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from aigc_cli.config.schema import check
 from aigc_cli.data.base import SPLITS, Dataset, Split
 from aigc_cli.data.loader import gatherer_of
-from aigc_cli.errors import ConfigError, DataError, warn
+from aigc_cli.errors import ConfigError, DataError, no_such, warn
 from aigc_cli.files import path_of
 from aigc_cli.modalities.base import Batch
 from aigc_cli.randomness import permutation
@@ -35,7 +35,7 @@ def open_dataset(values: Mapping[str, Any], split: Split, folder: Path | None = 
         DataError: the data is missing or cannot be trusted.
     """
     if split not in SPLITS:
-        raise ConfigError(f"there is no split named {split!r}", f"choose from: {', '.join(SPLITS)}")
+        raise no_such("split", split, SPLITS)
     if not isinstance(values.get("name"), str):
         raise ConfigError("the configuration names no dataset", "give one, for example data=digits")
     if folder is not None:

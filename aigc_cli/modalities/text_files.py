@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from aigc_cli.errors import DataError
+from aigc_cli.errors import DataError, unreadable
 from aigc_cli.files import kinds_of, walk_files
 
 SUFFIXES = (".txt", ".jsonl", ".csv", ".tsv")
@@ -109,7 +109,7 @@ def blocks(path: Path) -> Iterator[bytes]:
                     )
                 yield block
     except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{printable(path)} cannot be read: {error}", "get it again") from error
+        raise unreadable(printable(path), error, "get it again") from error
 
 
 def text_of(path: Path, reading: Reading) -> Iterator[str]:

@@ -55,6 +55,9 @@ _KINDS = {kind.exit_code: kind for kind in (ConfigError, DataError, NonFiniteErr
 #: What would happen again, or was wanted.
 _FINAL = (ConfigError, NonFiniteError, Interrupted, Terminated)
 _PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+#: Seconds by which a process that was killed is ahead of those that lose it. The agent looks at all ten times a second
+#: and reports the first that it finds ended, which would otherwise now and then be one of the others.
+_AHEAD = 1.0
 #: How Gloo and NCCL word that another process is gone.
 _PEER_GONE = ("connection closed", "connection reset", "broken pipe", "nccl", "gloo")
 
@@ -185,6 +188,8 @@ def _work(function: Callable[..., T], args: tuple[Any, ...], folder: str) -> T |
         write_json(Path(folder, f"{rank}.json"), failure)
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
+        if failure["lost"]:
+            time.sleep(_AHEAD)
         os._exit(code)  # what is left of the group would have the interpreter wait at its end
 
 

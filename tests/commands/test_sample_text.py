@@ -296,7 +296,7 @@ FILES = {"empty": "", "blank": "the\n\ncat\n", "odd": "the\n100%\n", "long": f"t
         ("seq2seq", ["prompt=the Zoo!"], "prompt=: the vocabulary of this run has no '!', 'Z'", "leave them out"),
         ("vae_text", ["mode=reconstruct", "prompt=the Zoo!"], "the vocabulary of this run has no '!', 'Z'", "leave"),
         ("vae_text", ["mode=reconstruct", f"prompt={'the cat ' * 9}"], "has 74 tokens, its ends included", "shorten"),
-        ("seq2seq", ["n=999"], "items in the test split", "or fewer"),
+        ("seq2seq", ["n=999"], "items in the test split", "or no n="),
         ("seq2seq", ["max_tokens=99"], "max_tokens=99: this model writes up to 23", "max_tokens=23"),
     ],
     ids=str,

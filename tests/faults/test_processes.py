@@ -57,7 +57,7 @@ def test_processes_that_are_killed_or_stopped_end_where_others_end(tmp_path: Pat
     wait_for_checkpoint(hurt, run)
     os.kill(workers_of(hurt)[0], signal.SIGKILL)  # and does so once
     assert hurt.wait() == 5, hurt.said
-    assert hurt.said.count("was killed (SIGKILL)") == 2
+    assert hurt.said.count("was killed (SIGKILL)") == 2, hurt.said
     assert hurt.said.count("starting again from the last checkpoint") == 1
     assert hurt.said.count("resuming") == 1
 

@@ -13,8 +13,7 @@ from aigc_cli.metrics.evaluation import Evaluation
 from aigc_cli.metrics.infill import gaps_of
 from aigc_cli.metrics.passages import Passages
 from aigc_cli.modalities.tokenizers import PAD
-from aigc_cli.models.base import Model
-from aigc_cli.models.build import build_model
+from aigc_cli.models.base import Model, build_model
 from aigc_cli.randomness import Noise
 
 DATASET = ToyText(documents(20, 12))
