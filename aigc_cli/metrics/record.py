@@ -224,10 +224,8 @@ def comparable_to_literature(record: Record) -> tuple[bool, str]:
     if not record.real.get("original"):
         return False, f"this copy of {data} was not found equal to the published one: it may have lost detail"
     if record.n_real and (split != wanted_split or record.n_real != n_real):
-        return (
-            False,
-            f"published scores are against {n_real:,} {wanted_split} images, not {record.n_real:,} of {split}",
-        )
+        wanted = f"{n_real:,} {wanted_split} images"
+        return False, f"published scores are against {wanted}, not {record.n_real:,} of {split}"
     return True, f"the reference's weights and preprocessing, {n:,} images against the {wanted_split} split of {data}"
 
 

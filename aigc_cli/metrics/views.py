@@ -130,22 +130,21 @@ class Views:
         """
         known = {key: kept for key in wanted if (kept := self._kept(items, key, wanted[key])) is not None}
         missing = {key: rows for key, rows in wanted.items() if key not in known}
-        gathered: dict[Key, list[Tensor]] = {key: [] for key, rows in missing.items() if rows}
-        summed: dict[Key, FeatureStatistics] = {}
-        count = 0
+        parts: dict[Key, list[Any]] = {key: [] for key in missing}
         for batch in self.rows(items, what, missing) if missing else ():
             for key, found in batch.items():
-                if key in gathered:
-                    gathered[key].append(found)
+                # Rows are kept as they come; statistics are merged at once, so that memory does not grow.
+                fresh = found if missing[key] else FeatureStatistics.of(found)
+                if missing[key] or not parts[key]:
+                    parts[key].append(fresh)
                 else:
-                    fresh = FeatureStatistics.of(found)
-                    summed[key] = summed[key].merge(fresh) if key in summed else fresh
-            count += len(next(iter(batch.values())))
-        if missing and not count:
+                    parts[key] = [parts[key][0].merge(fresh)]
+        if not all(parts.values()):
             raise DataError(f"there are no {what} {items.modality.noun[1]}", "give at least two")
-        computed: dict[Key, Tensor | FeatureStatistics] = {key: torch.cat(rows) for key, rows in gathered.items()}
-        computed |= summed
-        self._keep(items, computed)
+        computed = {key: torch.cat(some) if missing[key] else some[0] for key, some in parts.items()}
+        for key, made in computed.items():
+            if items.key is not None and key.extractor:
+                feature_cache.store(self._entry("features" if missing[key] else "statistics", items, key), made)
         return {**known, **computed}
 
     def _entry(self, kind: str, items: Items, key: Key) -> Path:
@@ -161,12 +160,6 @@ class Views:
             if statistics is not None:
                 return statistics
         return feature_cache.load_features(self._entry("features", items, key), len(items))
-
-    def _keep(self, items: Items, computed: Mapping[Key, Tensor | FeatureStatistics]) -> None:
-        for key, kept in computed.items():
-            if items.key is not None and key.extractor:
-                kind = "statistics" if isinstance(kept, FeatureStatistics) else "features"
-                feature_cache.store(self._entry(kind, items, key), kept)
 
 
 @contextmanager
