@@ -22,9 +22,8 @@ from aigc_cli.modalities.writers import find_writer
 from aigc_cli.models.base import Model
 from aigc_cli.randomness import Noise
 from aigc_cli.sampling.controls import usual_controls
-from aigc_cli.sampling.generate import generate, prepare
+from aigc_cli.sampling.generate import Request, generate, prepare
 from aigc_cli.sampling.modes import MODES, modes_of, plan
-from aigc_cli.sampling.request import Request
 from aigc_cli.training.settings import Hooks, TrainerConfig
 
 PER_TOKEN = "_per_token"

@@ -7,6 +7,7 @@ trainer out, and ``outputs/latest`` points at the newest.
 from __future__ import annotations
 
 import fcntl
+import glob
 import json
 import math
 import os
@@ -163,11 +164,9 @@ class Run:
         try:
             with (self.path / "lock").open("r") as file:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        except OSError:
             return False
-        return False
+        except OSError as error:
+            return isinstance(error, BlockingIOError)
 
 
 def _spec(saved: Mapping[str, Any]) -> DataSpec:
@@ -281,18 +280,13 @@ def find_run(word: str, root: Path = OUTPUTS) -> Run:
         if not link.is_dir():
             raise ConfigError(f"there is no run in {root}/ yet", "train one with `aigc train`, or name a run with run=")
         return open_run(link)
-    for path in (path_of(word), root / word, *sorted(root.glob(f"*/{_literal(word)}"))):
+    stamps = root.glob(f"*/{glob.escape(word.strip('/')) or '-'}")
+    for path in (path_of(word), root / word, *sorted(stamps)):
         if path.is_dir():
             return open_run(path)
     known = [run.name for run in list_runs(root)]
     hint = suggest(word, [*known, "latest"]) if known else "train one with `aigc train`, or name a run's directory"
     raise ConfigError(f"there is no run {word!r}", hint)
-
-
-def _literal(word: str) -> str:
-    import glob
-
-    return glob.escape(word.strip("/")) or "-"
 
 
 def list_runs(root: Path = OUTPUTS) -> list[Run]:

@@ -20,8 +20,7 @@ from torch import Tensor
 from aigc_cli.config.compose import compose
 from aigc_cli.modalities.base import DataSpec
 from aigc_cli.modalities.tokenizers import SPECIALS
-from aigc_cli.models.base import Prompts
-from aigc_cli.models.build import build_model
+from aigc_cli.models.base import Prompts, build_model
 from aigc_cli.models.language_model import WritingControls
 from aigc_cli.models.transformer import DecoderLanguageModel
 from aigc_cli.randomness import Noise

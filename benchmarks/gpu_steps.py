@@ -35,8 +35,7 @@ from aigc_cli.data.base import Dataset
 from aigc_cli.data.loader import Loader
 from aigc_cli.modalities.base import Batch, Codec, DataSpec
 from aigc_cli.modalities.tokenizers import PAD, SPECIALS
-from aigc_cli.models.base import Model
-from aigc_cli.models.build import build_model
+from aigc_cli.models.base import Model, build_model
 from aigc_cli.training.build import check_config, set_up_torch
 from aigc_cli.training.precision import Precision
 

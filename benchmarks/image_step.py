@@ -34,8 +34,7 @@ from aigc_cli.data import open_dataset
 from aigc_cli.data.base import Dataset
 from aigc_cli.data.images import ImageDataset
 from aigc_cli.data.loader import Loader
-from aigc_cli.models.base import Model
-from aigc_cli.models.build import build_model
+from aigc_cli.models.base import Model, build_model
 from aigc_cli.training.build import check_config
 from aigc_cli.training.memory import keep_freed_memory
 from aigc_cli.training.optimizers import build_optimizers

@@ -30,7 +30,7 @@ from turns import ENDLESS, Report, Turn, measure, parser, repeat, show, train
 from aigc_cli.config.compose import compose
 from aigc_cli.data import open_dataset
 from aigc_cli.data.loader import Loader
-from aigc_cli.models.build import build_model
+from aigc_cli.models.base import build_model
 from aigc_cli.training.build import check_config
 from aigc_cli.training.memory import keep_freed_memory
 from aigc_cli.training.optimizers import build_optimizers

@@ -15,8 +15,7 @@ from aigc_cli.config.compose import compose
 from aigc_cli.config.schema import check, walk
 from aigc_cli.data.images import ImageDataset
 from aigc_cli.data.loader import Loader
-from aigc_cli.models.base import METHODS, Ability, Model
-from aigc_cli.models.build import build_model
+from aigc_cli.models.base import METHODS, Ability, Model, build_model
 from aigc_cli.randomness import Noise
 from aigc_cli.registry import find, names
 from aigc_cli.runs import Run

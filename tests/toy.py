@@ -14,8 +14,7 @@ from torch import Tensor, nn
 from aigc_cli.config.compose import compose
 from aigc_cli.config.schema import STRICT
 from aigc_cli.modalities.base import Batch, DataSpec
-from aigc_cli.models.base import Losses
-from aigc_cli.models.build import build_model
+from aigc_cli.models.base import Losses, build_model
 from aigc_cli.models.latent import LatentControls, LatentModel, check_conditional
 from aigc_cli.randomness import Noise
 from aigc_cli.registry import Component

@@ -14,7 +14,7 @@ from aigc_cli.data.base import Dataset
 from aigc_cli.modalities.base import Batch, DataSpec
 from aigc_cli.modalities.text import TextCodec
 from aigc_cli.modalities.tokenizers import BOS, EOS, FIRST, PAD, SPECIALS, CharTokenizer
-from aigc_cli.models.build import build_model
+from aigc_cli.models.base import build_model
 from aigc_cli.runs import Run, create_run
 from aigc_cli.training.checkpoint import CheckpointFolder
 

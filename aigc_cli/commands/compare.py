@@ -4,50 +4,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
-from pydantic.dataclasses import dataclass
-
-from aigc_cli.commands.eval_config import EvalConfig, records_folder, warn_of_idle
-from aigc_cli.commands.eval_setting import open_setting, with_usual_metrics
-from aigc_cli.commands.eval_sides import evaluated
-from aigc_cli.config.schema import STRICT, Options
-from aigc_cli.errors import ConfigError, DataError
-from aigc_cli.files import path_of, read_json
+from aigc_cli.commands.eval_config import EvalConfig, with_usual_metrics
+from aigc_cli.commands.eval_setting import open_setting
+from aigc_cli.config.schema import Options
+from aigc_cli.errors import ConfigError
+from aigc_cli.files import path_of
 from aigc_cli.metrics.compare import Records, check_comparable, describe_comparison, differences
 from aigc_cli.metrics.items import has_text
-from aigc_cli.metrics.record import Record, saved
+from aigc_cli.metrics.record import Record, read_record, saved
 from aigc_cli.metrics.report import write
 from aigc_cli.runs import Run, find_run
 
 SEEDS = 3  # fewer show no spread worth the name
-
-
-_LENIENT: ConfigDict = {**STRICT, "extra": "ignore"}
-
-
-@dataclass(config=_LENIENT, frozen=True)
-class _Facts:
-    per_token: list[str] = field(default_factory=list)
-
-
-@dataclass(config=_LENIENT, frozen=True)
-class _Record:
-    """What a comparison reads of a record, which a stranger may have written."""
-
-    metric: str
-    figures: dict[str, float]
-    spread: dict[str, float] | None = None
-    better: dict[str, Literal["lower", "higher", ""]] | None = None
-    bounds: dict[str, Literal["<=", ">="]] | None = None
-    facts: _Facts | None = None
-    generated: dict[str, Any] | None = None
-    real: dict[str, Any] | None = None
-    held_out: dict[str, Any] | None = None
-    extractor: dict[str, Any] | None = None
 
 
 def compare(asked: EvalConfig, options: Options) -> int:
@@ -68,8 +40,10 @@ def compare(asked: EvalConfig, options: Options) -> int:
         if len(files) < len(words):
             raise ConfigError("records and runs cannot be mixed", "name runs alone, or .json files alone")
         idle = ("out", "n", "seed", "seeds", "split", "step", "real", "reference", "held_out")
-        warn_of_idle(replace(asked, metric={}), *idle)
-        named = [(Path(file).name, _read(path_of(file))) for file in files]
+        replace(asked, metric={}).warn_of_idle(*idle)
+        for file in files:
+            record = read_record(path_of(file))
+            named.append((Path(file).name, {record["metric"]: record}))
     else:
         named = _evaluated(replace(asked, seeds=asked.seeds or SEEDS), options, [find_run(word) for word in words])
     check_comparable(named)
@@ -97,7 +71,7 @@ def _evaluated(asked: EvalConfig, options: Options, runs: list[Run]) -> list[tup
     named: list[tuple[str, Records]] = []
     for run in runs:
         setting = open_setting(asked, options, run)
-        folder = records_folder(asked, run)
+        folder = setting.records_folder()
         assert folder is not None, "a run has one"
         found: dict[str, Mapping[str, Any]] = {}
 
@@ -106,32 +80,8 @@ def _evaluated(asked: EvalConfig, options: Options, runs: list[Run]) -> list[tup
             found |= {} if kept is None else {record.metric: kept}
             return kept is not None
 
-        for record in evaluated(setting, known=known):
+        for record in setting.records(known):
             found[record.metric] = record.plain_json()
             write(record, folder)
         named.append((run.name, {name: found[name] for name in asked.metric}))
     return named
-
-
-def _read(path: Path) -> dict[str, Mapping[str, Any]]:
-    """One record by its metric.
-
-    Raises:
-        ConfigError: there is no such file.
-        DataError: it does not hold a record of ours.
-    """
-    if not path.is_file():
-        raise ConfigError(f"there is no record {path}", "name a file from the eval folder of a run")
-    try:
-        loaded = read_json(path)
-        TypeAdapter(_Record).validate_json(path.read_bytes())
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise _not_a_record(path, f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
-    except (OSError, ValueError) as error:
-        raise _not_a_record(path, str(error)) from None
-    return {loaded["metric"]: loaded}
-
-
-def _not_a_record(path: Path, reason: str) -> DataError:
-    return DataError(f"{path} is not a record of an evaluation: {reason}", "name a file from a run's eval folder")

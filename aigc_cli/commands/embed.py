@@ -118,7 +118,7 @@ def embed(restored: Restored, lines: Lines, batch_size: int) -> Tensor:
     import torch
 
     from aigc_cli.modalities.base import Batch
-    from aigc_cli.models.language_model import padded
+    from aigc_cli.nn.decoding import padded
 
     spec, model, name = restored.spec, restored.model, restored.run.name
     if not restored.codec.readable or spec.source is not None:

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Iterable
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
+from aigc_cli.config.compose import compose
 from aigc_cli.config.folders import top_level_keys
-from aigc_cli.config.schema import STRICT
+from aigc_cli.config.schema import STRICT, Options
 from aigc_cli.data.base import Split
 from aigc_cli.errors import ConfigError, suggest, too_many, warn
-from aigc_cli.files import check_writable, path_of
-from aigc_cli.metrics.base import kind_of
+from aigc_cli.metrics.base import kind_of, usual_metrics
 from aigc_cli.metrics.items import DatasetItems
 from aigc_cli.runs import Run, find_run
+from aigc_cli.sampling.controls import model_class
 
 #: A word that is left empty names the current folder to Python, which nobody means.
 Named = Annotated[str, Field(min_length=1)]
+#: What a key is where nobody gave it; the others are null, or hold nulls alone.
+_USUAL = {"run": "latest", "seed": 0, "split": "train", "dtype": "float32"}
 
 
 @dataclass(config=STRICT, frozen=True, kw_only=True)
@@ -53,14 +57,80 @@ class EvalConfig:
         changed = {} if self.extractor is None else {"extractor": self.extractor}
         return {name: {**values, **(changed if "extractor" in values else {})} for name, values in self.metric.items()}
 
+    def extractors(self) -> set[str]:
+        """The names of the extractors that the metrics look through."""
+        return {values["extractor"] for values in self.metrics().values() if "extractor" in values}
+
+    def takes(self, stream: str) -> bool:
+        """Whether any of the metrics takes a stream."""
+        return any(stream in kind_of(name).takes for name in self.metric)
+
+    def of_text(self) -> bool:
+        """Whether any of the metrics measures text."""
+        return any(kind_of(name).of_text() for name in self.metric)
+
     def compares_with_data(self) -> bool:
         """Whether any metric looks at more than what is measured, or through an extractor that learns from data."""
         alone = all(set(kind_of(name).takes) == {"fake"} for name in self.metric)
         return not alone or "classifier" in self.extractors()
 
-    def extractors(self) -> set[str]:
-        """The names of the extractors that the metrics look through."""
-        return {values["extractor"] for values in self.metrics().values() if "extractor" in values}
+    def refuse(self, keys: Iterable[str], why: str, hint: str) -> None:
+        """Refuses those of the keys that are given.
+
+        Raises:
+            ConfigError: one is.
+        """
+        for key in keys:
+            if getattr(self, key) is not None:
+                raise ConfigError(f"{key}={getattr(self, key)}{why}", hint)
+
+    def refuse_other_side(self) -> None:
+        """Refuses what a run would be compared with where it is measured on held-out items of its data.
+
+        Raises:
+            ConfigError: ``real=``, ``reference=`` or ``held_out=``.
+        """
+        why = " has no effect: a run is measured here on held-out items of its data"
+        self.refuse(("real", "reference", "held_out"), why, "leave it out, or name what is measured with fake=")
+
+    def refuse_controls(self) -> None:
+        """Refuses words for a model where there is none.
+
+        Raises:
+            ConfigError: there is such a word.
+        """
+        for word in self.controls:
+            raise ConfigError(f"there is no key {word}", suggest(word, top_level_keys("eval") - {"controls"}))
+
+    def check_number(self, items: DatasetItems, *, drawn: bool = False) -> None:
+        """Refuses an ``n=`` of more items than there are; only warns where it is of what is `drawn`, too.
+
+        Raises:
+            ConfigError: so many are not there.
+        """
+        if self.n is None or self.n <= len(items):
+            return
+        error = too_many(self.n, len(items), f"{items.modality.noun[1]} in the {items.split} split")
+        if not drawn:
+            raise error
+        warn(f"{error.message}, all of which are measured")
+
+    def warn_of_idle(self, *idle: str) -> None:
+        """Warns of keys that have no effect: those of extractors that nothing looks through, and the `idle` ones."""
+        extractors = self.extractors()
+        unheard = {
+            "extractor": not extractors,
+            "dtype": not extractors,
+            "weights": extractors <= {"classifier"},
+            "resize": "inception" not in extractors,
+            "backbone": "torchvision" not in extractors,
+            **dict.fromkeys(idle, True),
+        }
+        for key in (key for key, is_so in unheard.items() if is_so):
+            value = getattr(self, key)
+            parts = value.values() if isinstance(value, dict) else [None if value == _USUAL.get(key) else value]
+            if any(part is not None for part in parts):
+                warn(f"{key}= has no effect here")
 
 
 def run_of(asked: EvalConfig) -> Run | None:
@@ -73,75 +143,15 @@ def run_of(asked: EvalConfig) -> Run | None:
     return run
 
 
-def records_folder(asked: EvalConfig, run: Run | None = None) -> Path | None:
-    """Where records are written: ``out=``, or else the run's own folder; None where there is neither.
-
-    Raises:
-        ResourceError: nothing can be written there, which is better known before anything is measured.
-    """
-    own = None if run is None else run.path / "eval"
-    folder = own if asked.out is None else path_of(asked.out)
-    if folder is not None:
-        check_writable(folder, "with out=")
-    return folder
-
-
-#: What a key is where nobody gave it; the others are null, or hold nulls alone.
-_USUAL = {"run": "latest", "seed": 0, "split": "train", "dtype": "float32"}
-
-
-def warn_of_idle(asked: EvalConfig, *idle: str) -> None:
-    """Warns of keys that have no effect: those of extractors that nothing looks through, and the `idle` ones."""
-    extractors = asked.extractors()
-    unheard = {
-        "extractor": not extractors,
-        "dtype": not extractors,
-        "weights": extractors <= {"classifier"},
-        "resize": "inception" not in extractors,
-        "backbone": "torchvision" not in extractors,
-        **dict.fromkeys(idle, True),
-    }
-    for key in (key for key, is_so in unheard.items() if is_so and _is_given(asked, key)):
-        warn(f"{key}= has no effect here")
-
-
-def _is_given(asked: EvalConfig, key: str) -> bool:
-    value = getattr(asked, key)
-    return any(part is not None for part in value.values()) if isinstance(value, dict) else value != _USUAL.get(key)
-
-
-def check_number(n: int | None, items: DatasetItems, *, drawn: bool = False) -> None:
-    """Refuses an ``n=`` of more items than there are; only warns where it is of what is `drawn`, too.
-
-    Raises:
-        ConfigError: so many are not there.
-    """
-    if n is None or n <= len(items):
-        return
-    error = too_many(n, len(items), f"{items.modality.noun[1]} in the {items.split} split")
-    if not drawn:
-        raise error
-    warn(f"{error.message}, all of which are measured")
-
-
-def check_no_other_side(asked: EvalConfig) -> None:
-    """Refuses what a run would be compared with where it is measured on held-out items of its data.
-
-    Raises:
-        ConfigError: ``real=``, ``reference=`` or ``held_out=``.
-    """
-    for key in ("real", "reference", "held_out"):
-        if getattr(asked, key) is not None:
-            what = f"{key}={getattr(asked, key)} has no effect: a run is measured here on held-out items of its data"
-            raise ConfigError(what, "leave it out, or name what is measured with fake=")
-
-
-def check_no_controls(asked: EvalConfig) -> None:
-    """Refuses words for a model where there is none.
-
-    Raises:
-        ConfigError: there is such a word.
-    """
-    if asked.controls:
-        word = next(iter(asked.controls))
-        raise ConfigError(f"there is no key {word}", suggest(word, top_level_keys("eval") - {"controls"}))
+def with_usual_metrics(asked: EvalConfig, options: Options, runs: list[Run]) -> EvalConfig:
+    """What was asked for, with the usual metrics of some runs where none are named; of several, those of all."""
+    if "metric" in options.given or not runs:
+        return asked
+    each = [
+        usual_metrics(run.spec.modality, run.spec.source is not None, model_class(run.config["model"]["name"]).can)
+        for run in runs
+    ]
+    usual = [name for name in each[0] if all(name in others for others in each)]
+    if usual == list(asked.metric):
+        return asked
+    return replace(asked, metric=compose("eval", options.overrides, usual=usual)["metric"])

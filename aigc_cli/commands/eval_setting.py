@@ -1,110 +1,40 @@
-"""What all of one ``aigc eval`` shares: the run, the data, the device, and the usual metrics of a run."""
+"""The run, the data and the files that ``aigc eval`` names: what is measured, and what it is held against."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass as plain_dataclass
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from aigc_cli.commands.eval_config import EvalConfig, check_no_controls, run_of
-from aigc_cli.config.compose import compose
+from aigc_cli.commands.eval_config import EvalConfig, run_of
 from aigc_cli.config.schema import Options
-from aigc_cli.data.base import Dataset, Split
 from aigc_cli.data.open import Splits
-from aigc_cli.errors import ConfigError
-from aigc_cli.files import path_of
-from aigc_cli.metrics.base import usual_metrics
+from aigc_cli.errors import ConfigError, too_many, warn
+from aigc_cli.files import check_writable, path_of
+from aigc_cli.metrics.base import kind_of
+from aigc_cli.metrics.evaluate import Sides, evaluate, sources_of
 from aigc_cli.metrics.extractors.base import Sources
-from aigc_cli.metrics.items import DatasetItems
-from aigc_cli.metrics.passages import items_of
-from aigc_cli.metrics.statistics import Statistics, is_statistics
+from aigc_cli.metrics.items import DatasetItems, has_text
+from aigc_cli.metrics.passages import check_readable, items_of
+from aigc_cli.metrics.record import Record
+from aigc_cli.metrics.run_subject import RunSubject
+from aigc_cli.metrics.statistics import Statistics, alike, is_statistics
+from aigc_cli.metrics.subject import FilesSubject, Source, Subject, check_files_suit
 from aigc_cli.metrics.views import Views
 from aigc_cli.modalities.base import Items, modality
 from aigc_cli.runs import Run, find_run
-from aigc_cli.sampling.controls import model_class
+from aigc_cli.sampling.controls import check_controls
 from aigc_cli.training.precision import resolve_device
+from aigc_cli.training.restore import restore_model
 
 if TYPE_CHECKING:
-    import torch
-
     from aigc_cli.modalities.base import DataSpec
 
-
-@plain_dataclass(frozen=True)
-class Setting:
-    """What all of one evaluation shares."""
-
-    asked: EvalConfig
-    device: torch.device
-    #: The run that is evaluated, or whose data is the reference; None where files alone are compared.
-    run: Run | None
-    splits: Splits | None
-    #: Whether the user named a split.
-    named_split: bool
-
-    def views(self) -> Views:
-        """What metrics see of items, through extractors that may learn from the data."""
-        asked = self.asked
-        sources = Sources(
-            device=self.device,
-            splits=self.splits,
-            weights=None if asked.weights is None else path_of(asked.weights),
-            resize=asked.resize,
-            backbone=asked.backbone,
-        )
-        return Views(sources, asked.batch_size, asked.dtype)
-
-    def split(self, which: Split) -> Dataset:
-        """A split of the data.
-
-        Raises:
-            ConfigError: there is no data.
-        """
-        if self.splits is None:
-            hint = "name a run with run=, a dataset with data=, or real="
-            raise ConfigError("there is no data to compare with", hint)
-        return self.splits[which]
-
-    def items(self, which: Split, n: int | None = None) -> DatasetItems:
-        """The items of a split, or `n` that stand for them."""
-        dataset = self.split(which)
-        assert self.splits is not None
-        return items_of(dataset, which, self.splits.name, n)
-
-    def held_out(self, n: int | None = None) -> DatasetItems:
-        """At most `n` of the first items that are not of the reference's split.
-
-        Raises:
-            ConfigError, DataError: there are none, or they cannot be read.
-        """
-        if self.splits is None:
-            self.split(self.asked.split)
-        assert self.splits is not None
-        split, dataset = self.splits.held_out(self.asked.split)
-        return items_of(dataset, split, self.splits.name, n)
-
-    def measured_on(self) -> DatasetItems:
-        """Items of the split that the user names, or else held-out ones."""
-        return self.items(self.asked.split) if self.named_split else self.held_out()
-
-    def like(self) -> DataSpec | None:
-        """What items of files are brought to the form of: those of the run, or of the data that is the reference."""
-        asked = self.asked
-        if self.run is not None:
-            return self.run.spec
-        if self.splits is not None and asked.real is None and asked.reference is None:
-            return self.split(asked.split).spec
-        return None
-
-    def read(self, word: str | None) -> Items | None:
-        """The items or statistics that a user named; None for None."""
-        if word is None:
-            return None
-        path, like = path_of(word), self.like()
-        if is_statistics(path):
-            return Statistics(path)
-        # Without data that says so, only pictures are known by their files.
-        return modality("image" if like is None else like.modality).read(path, like)
+#: The reference is cut to so many items, unless more are generated, and so is what is generated if n= is not given.
+MOST = 10_000
+_EXAMPLE = "for example --metric bleu fake=translations.txt real=references.txt"
 
 
 def open_setting(asked: EvalConfig, options: Options, run: Run | None = None) -> Setting:
@@ -114,38 +44,262 @@ def open_setting(asked: EvalConfig, options: Options, run: Run | None = None) ->
         ConfigError: there is no such run or dataset.
     """
     given = options.given
+    if run is None and asked.task == "measure" and asked.of_text():
+        return Setting(replace(asked, device="cpu"), None, None, named_split=False)
     named_data = isinstance(asked.data.get("name"), str)
     reference = None if asked.reference is None else find_run(asked.reference)
     if run is None:
         referred = asked.real is not None or reference is not None or named_data
         alone = referred and (asked.fake is not None or asked.task == "stats")
         alone = alone or (asked.fake is not None and not asked.compares_with_data())
-        run = None if alone and "run" not in given else _find(asked, given)
+        if "run" in given or (asked.fake is None and asked.task != "stats"):
+            run = find_run(asked.run)
+        elif not alone:  # files may do without a run: what needs one says so
+            run = run_of(asked)
     if run is None:
-        check_no_controls(asked)
+        asked.refuse_controls()
     owner, splits = run or reference, None
     if named_data:
         splits = Splits.named(asked.data, None if run is None else run.path)
     elif owner is not None:
         splits = Splits.of_run(owner, asked.data)
-    return Setting(asked, resolve_device(asked.device), run, splits, "split" in given)
+    return Setting(asked, run, splits, "split" in given)
 
 
-def _find(asked: EvalConfig, given: set[str]) -> Run | None:
-    """The run; None where none is there and none is named, and files may do without: what needs one says so."""
-    needed = "run" in given or (asked.fake is None and asked.task != "stats")
-    return find_run(asked.run) if needed else run_of(asked)
+@dataclass(frozen=True)
+class Setting:
+    """What one evaluation is about.
 
+    Args:
+        asked: The words.
+        run: That is evaluated, or whose data is the reference; None where files alone are compared.
+        splits: The data; None where there is none.
+        named_split: Whether the user named a split.
+    """
 
-def with_usual_metrics(asked: EvalConfig, options: Options, runs: list[Run]) -> EvalConfig:
-    """What was asked for, with the usual metrics of some runs where none are named; of several, those of all."""
-    if "metric" in options.given or not runs:
-        return asked
-    each = []
-    for run in runs:
-        can = model_class(run.config["model"]["name"]).can
-        each.append(usual_metrics(run.spec.modality, run.spec.source is not None, can))
-    usual = [name for name in each[0] if all(name in others for others in each)]
-    if set(usual) == set(asked.metric):
-        return asked
-    return replace(asked, metric=compose("eval", options.overrides, usual=usual)["metric"])
+    asked: EvalConfig
+    run: Run | None
+    splits: Splits | None
+    named_split: bool
+
+    def records_folder(self) -> Path | None:
+        """Where records are written: ``out=``, or else the run's own folder; None where there is neither.
+
+        Raises:
+            ResourceError: nothing can be written there, which is better known before anything is measured.
+        """
+        own = None if self.run is None else self.run.path / "eval"
+        folder = own if self.asked.out is None else path_of(self.asked.out)
+        if folder is not None:
+            check_writable(folder, "with out=")
+        return folder
+
+    def records(self, known: Callable[[Record], bool] | None = None) -> list[Record]:
+        """The records of all metrics that were asked for; `known` as in :func:`evaluate`.
+
+        Raises:
+            ConfigError, DataError: as :meth:`sides` and :func:`evaluate`.
+        """
+        asked, sides = self.asked, self.sides()
+        sources = sources_of(asked.metric, sides.subject)
+        self._warn_of_idle(sides.subject, sources)
+        own = [source for source in sources if source.stream == "fake" and not source.kind]
+        if sides.items is not None and len(own) < len(sources):
+            asked.check_number(sides.items, drawn=bool(own))
+        return evaluate(
+            sides, asked.metrics(), self.views(), n=asked.n, seed=asked.seed, seeds=asked.seeds or 1, known=known
+        )
+
+    def _warn_of_idle(self, subject: Subject, sources: Mapping[Source, list[str]]) -> None:
+        """Warns of keys and controls that have no effect on any of the metrics."""
+        asked = self.asked
+        idle = ["split"] if asked.real is not None or asked.reference is not None else []
+        if isinstance(subject, RunSubject):
+            subject.warn_of_idle(sources)
+            fixed = [name for source, names in sources.items() if not source.drawn for name in names]
+            if asked.task == "measure" and asked.seeds is not None and fixed:
+                where = f"for {', '.join(fixed)}" if len(fixed) < len(asked.metric) else "here"
+                warn(f"seeds= has no effect {where}")
+            elif asked.seeds is not None and not getattr(subject.controls, "draws", True):
+                warn("seeds= has no effect where nothing is drawn")
+        elif asked.of_text():
+            idle = ["run", "data", "step", "seed", "seeds", "split", "reference", "held_out"]
+            idle += [] if any(set(kind_of(name).takes) != {"fake"} for name in asked.metric) else ["real"]
+        else:
+            idle += [] if asked.reference is not None else ["step", "seed"]
+            idle += ["n"] if isinstance(subject, FilesSubject) and isinstance(subject.items, Statistics) else []
+        asked.warn_of_idle(*idle)
+
+    # what is measured, and what it is held against
+
+    def sides(self) -> Sides:
+        """What is measured, with its reference and the baseline.
+
+        Raises:
+            ConfigError: words that contradict each other, or name nothing.
+            DataError: files that cannot be trusted.
+        """
+        asked, run = self.asked, self.run
+        if run is None and asked.of_text():
+            return self._texts()
+        if asked.fake is None and run is not None and has_text(run.spec):
+            return self._run_of_text(run)
+        if asked.fake is not None:
+            check_files_suit(asked.metric)
+            if asked.seeds is not None and asked.seeds > 1:
+                raise ConfigError(f"seeds={asked.seeds}: fake= is one set", "leave seeds= out, or evaluate a run")
+        if not asked.takes("fake"):
+            asked.refuse_other_side()
+        fake, real, held_out = (self.read(word) for word in (asked.fake, asked.real, asked.held_out))
+        if isinstance(held_out, Statistics):
+            raise ConfigError(f"held_out={asked.held_out} holds statistics", "name the items themselves")
+        if real is not None and asked.reference is not None:
+            raise ConfigError("real= and reference= are two references", "leave one of them out")
+        if fake is not None:
+            if asked.n is not None and not isinstance(fake, Statistics):
+                fake = fake.take(asked.n)
+            return self._compared(FilesSubject(fake), real, held_out)
+        if run is None:
+            raise ConfigError("there is nothing to evaluate", "name a run with run=, or files with fake=")
+        subject = self._model(run, asked.controls)
+        items = self._measured_on() if any("fake" not in kind_of(name).takes for name in asked.metric) else None
+        if not asked.takes("fake"):
+            return Sides(subject, items=items)
+        if subject.mode == "reconstruct":
+            subject.items = self._held_out()
+        return self._compared(subject, real, held_out)._replace(items=items)
+
+    def _texts(self) -> Sides:
+        """The lines of ``fake=``, against those of ``real=`` where a metric needs them."""
+        asked = self.asked
+        name = next(name for name in asked.metric if kind_of(name).of_text())
+        check_files_suit(asked.metric)
+        if asked.fake is None:
+            raise ConfigError(f"{name} measures text: name a file of it with fake=", _EXAMPLE)
+        needing = next((name for name in asked.metric if set(kind_of(name).takes) != {"fake"}), None)
+        if needing is not None and asked.real is None:
+            raise ConfigError(f"{needing} needs a reference text: name one with real=", _EXAMPLE)
+        asked.refuse_controls()
+        fake, real = (
+            None if word is None else modality("text").read(path_of(word)) for word in (asked.fake, asked.real)
+        )
+        assert fake is not None
+        if asked.n is None:
+            return Sides(FilesSubject(fake, real), real)
+        if asked.n > len(fake):
+            raise too_many(asked.n, len(fake), f"lines in {asked.fake}")
+        return Sides(FilesSubject(fake.take(asked.n), None if real is None else real.take(asked.n)), real)
+
+    def _run_of_text(self, run: Run) -> Sides:
+        """A run of text, held against held-out text; copies are looked for in what it was trained on."""
+        asked = self.asked
+        asked.refuse_other_side()
+        if asked.controls.get("prompt") is not None:
+            raise ConfigError("prompt= is for aigc sample: what is measured here is held-out text", "leave it out")
+        subject = self._model(run, asked.controls)
+        self.data["train"]  # says what is wrong with the words for the data, before another split is looked for
+        subject.items = items = self._measured_on()
+        check_readable(items.dataset, run.spec, run.name)
+        for problem in items.dataset.problems():  # such as characters that the run has no tokens for
+            warn(problem)
+        return Sides(subject, subject.corpus if asked.takes("real") else None, items=items, drawn=asked.n)
+
+    def _model(self, run: Run, words: Mapping[str, Any]) -> RunSubject:
+        """A run's model, ready to be measured."""
+        asked = self.asked
+        splits = self.data if run is self.run else Splits.of_run(run, asked.data)
+        restored = restore_model(run, step=asked.step, device=asked.device)
+        controls = check_controls(run, words, "eval")
+        filling = check_controls(run, {**restored.model.filling, **words}, "eval")
+        return RunSubject(restored, controls, splits, filling=filling, batch_size=asked.batch_size)
+
+    def _compared(self, subject: RunSubject | FilesSubject, real: Items | None, held_out: Items | None) -> Sides:
+        """A subject with what its samples are compared with, and the baseline beside them."""
+        asked, fake = self.asked, subject.items if isinstance(subject, FilesSubject) else None
+        n = self._number(real, subject.items) if fake is None else len(fake)
+        if real is None and self.splits is not None:  # else nothing is compared with it
+            real = self._reference(n)
+        # Nothing is held out from a reference that is not of the data.
+        own = asked.real is None or (isinstance(real, Statistics) and real.are_of(self.splits, asked.split))
+        if held_out is None and own and asked.reference is None and self.splits is not None:
+            with suppress(ConfigError):
+                held_out = self._held_out()
+        few, more = (
+            held_out if held_out is None or most >= len(held_out) else held_out.take(most)
+            for most in (n or MOST, max(n, MOST))
+        )
+        fake, real, few, more = alike([fake, real, few, more], self._like())
+        return Sides(subject if fake is None else FilesSubject(fake), real, few, more, drawn=n)
+
+    def _number(self, real: Items | None, made_of: Items | None) -> int:
+        """How many items are generated."""
+        asked, size = self.asked, MOST
+        if real is not None or asked.reference is None:
+            size = len(self.data[asked.split] if real is None else real) or MOST
+        most = asked.n or min(size, MOST)
+        if not isinstance(made_of, DatasetItems):
+            return most
+        asked.check_number(made_of)
+        return min(most, len(made_of))
+
+    def _reference(self, n: int) -> Items:
+        asked = self.asked
+        if asked.reference is None:
+            return self.items(max(n, MOST))
+        run = find_run(asked.reference)
+        # Its noise follows that of the sample sets, so that a run against itself is not compared with the same samples.
+        items = self._model(run, {}).fake(n, asked.seed + (asked.seeds or 1))
+        items.facts["called"] = run.name
+        return items
+
+    # the data and files
+
+    @property
+    def data(self) -> Splits:
+        """The data.
+
+        Raises:
+            ConfigError: there is none.
+        """
+        if self.splits is None:
+            hint = "name a run with run=, a dataset with data=, or real="
+            raise ConfigError("there is no data to compare with", hint)
+        return self.splits
+
+    def items(self, n: int | None = None) -> DatasetItems:
+        """The items of the split that is the reference where nothing else is, or `n` that stand for them."""
+        return items_of(self.data[self.asked.split], self.asked.split, self.data.name, n)
+
+    def _held_out(self) -> DatasetItems:
+        """The items of the first split that is neither the reference's nor empty."""
+        split, dataset = self.data.held_out(self.asked.split)
+        return items_of(dataset, split, self.data.name)
+
+    def _measured_on(self) -> DatasetItems:
+        """Items of the split that the user names, or else held-out ones."""
+        return self.items() if self.named_split else self._held_out()
+
+    def views(self) -> Views:
+        """What metrics see of items, through extractors that may learn from the data."""
+        asked = self.asked
+        weights = None if asked.weights is None else path_of(asked.weights)
+        sources = Sources(resolve_device(asked.device), weights, self.splits, asked.resize, asked.backbone)
+        return Views(sources, asked.batch_size, asked.dtype)
+
+    def _like(self) -> DataSpec | None:
+        """What items of files are brought to the form of: those of the run, or of the data that is the reference."""
+        if self.run is not None:
+            return self.run.spec
+        if self.splits is not None and self.asked.real is None and self.asked.reference is None:
+            return self.splits[self.asked.split].spec
+        return None
+
+    def read(self, word: str | None) -> Items | None:
+        """The items or statistics that a user named; None for None."""
+        if word is None:
+            return None
+        path, like = path_of(word), self._like()
+        if is_statistics(path):
+            return Statistics(path)
+        # Without data that says so, only pictures are known by their files.
+        return modality("image" if like is None else like.modality).read(path, like)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from aigc_cli.modalities.prompts import Prompt
     from aigc_cli.modalities.samples import Provenance
     from aigc_cli.runs import Run
-    from aigc_cli.sampling.request import Plan
+    from aigc_cli.sampling.generate import Plan
     from aigc_cli.training.restore import Restored
 
 #: The folder within a run that samples land in where ``out`` names no other.
@@ -91,8 +91,8 @@ def main(config: dict[str, Any], options: Options) -> int:
 def _plan(restored: Restored, settings: SampleConfig, controls: Any, usual: int) -> Plan:
     """What is drawn."""
     from aigc_cli.data.open import Splits
+    from aigc_cli.sampling.generate import Request
     from aigc_cli.sampling.modes import plan
-    from aigc_cli.sampling.request import Request
 
     splits = Splits.of_run(restored.run, settings.data)
     request = Request(

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from aigc_cli.commands.eval_config import EvalConfig, check_no_controls, check_number, warn_of_idle
+from aigc_cli.commands.eval_config import EvalConfig
 from aigc_cli.commands.eval_setting import open_setting
 from aigc_cli.config.compose import compose
 from aigc_cli.config.schema import Options
@@ -43,8 +43,8 @@ def write_stats(asked: EvalConfig, options: Options) -> int:
     if isinstance(items, Statistics):
         raise ConfigError(f"real={asked.real} holds statistics already", "name the items themselves")
     if items is None:
-        items = setting.items(asked.split)
-        check_number(asked.n, items)
+        items = setting.items()
+        asked.check_number(items)
     if asked.n is not None:
         items = items.take(asked.n)
     views = setting.views()
@@ -79,11 +79,9 @@ def _check(asked: EvalConfig) -> Path:
         raise ConfigError("aigc eval stats needs out=, a file that ends with .npz", example)
     path = path_of(asked.out)
     check_writable(path.parent, "with out=")
-    for key in ("fake", "reference"):
-        if getattr(asked, key) is not None:
-            what = f"{key}={getattr(asked, key)}: statistics are of a dataset, or of the items that real= names"
-            raise ConfigError(what, "leave it out, or name such items with real=; those of a run aigc sample writes")
-    check_no_controls(asked)
+    hint = "leave it out, or name such items with real=; those of a run aigc sample writes"
+    asked.refuse(("fake", "reference"), ": statistics are of a dataset, or of the items that real= names", hint)
+    asked.refuse_controls()
     return path
 
 
@@ -109,7 +107,7 @@ def _extractor(asked: EvalConfig, options: Options) -> str:
         idle.append("data")
     elif asked.real is None and "name" in asked.data:
         idle.append("run")
-    warn_of_idle(asked, *idle, *(["split"] if asked.real is not None else []))
+    asked.warn_of_idle(*idle, *(["split"] if asked.real is not None else []))
     if len(names) != 1:
         what = f"statistics are of one extractor, and {', '.join(asked.metric)} name {len(names)}"
         raise ConfigError(what, "ask for metric=fid, or fd")

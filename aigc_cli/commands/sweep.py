@@ -74,7 +74,6 @@ def main(overrides: Sequence[str], options: Options) -> int:
     master = compose_raw("train", first)
     grid = _expand(words, master)
     configs = _check_all(grid or [first])
-    _refuse_shared_run_dir(configs)
     folder = _make_folder(master, configs[0])
     plan = Plan(replace(options, sweep_dir=str(folder)), len(grid) if grid is not None else None, grid is None)
     code = EXIT_OK
@@ -154,27 +153,19 @@ def _check_all(jobs: Sequence[Sequence[str]]) -> list[dict[str, Any]]:
         try:
             config = plain("train", compose_raw("train", job))
             check_config(config)
-            _refuse_latest(config)
+            if config["model"]["init_from"] == "latest":
+                what = "model.init_from=latest is another run after every job"
+                raise ConfigError(what, "name the run; see `aigc ls runs`")
         except ConfigError as error:
             own = " ".join(word for word in job if word not in common)
             where = f"in the job {own}: " if len(jobs) > 1 else ""
             raise ConfigError(f"{where}{error.message}", error.hint) from error
         configs.append(config)
-    return configs
-
-
-def _refuse_latest(config: Mapping[str, Any]) -> None:
-    if config["model"]["init_from"] == "latest":
-        raise ConfigError("model.init_from=latest is another run after every job", "name the run; see `aigc ls runs`")
-
-
-def _refuse_shared_run_dir(configs: Sequence[Mapping[str, Any]]) -> None:
     run_dir = configs[0]["run_dir"]
     if run_dir is not None and len(configs) > 1 and all(config["run_dir"] == run_dir for config in configs):
-        raise ConfigError(
-            f"{len(configs)} jobs cannot share run_dir={run_dir}",
-            "leave run_dir out, and name the folder of all runs with outputs=",
-        )
+        hint = "leave run_dir out, and name the folder of all runs with outputs="
+        raise ConfigError(f"{len(configs)} jobs cannot share run_dir={run_dir}", hint)
+    return configs
 
 
 def _make_folder(master: DictConfig, config: Mapping[str, Any]) -> Path:

@@ -35,19 +35,14 @@ def report_start(trainer: Trainer, parts: Parts, note: Path | None, recipe: Sequ
     trainer.check_space()
     run = trainer.run
     run.record_command()
-    _list_problems(run, parts.dataset)
+    if problems := parts.dataset.problems():
+        (run.path / "bad_files.txt").write_text("\n".join(problems) + "\n")
+        warn(f"{len(problems)} problems with the data, listed in {run.path}/bad_files.txt")
     _describe(trainer, parts.dataset, recipe)
     if parts.taken is not None:
         print(f"start:       {parts.taken.sentence()}", file=sys.stderr, flush=True)
     if note is not None:
         note.write_text(str(run.path))
-
-
-def _list_problems(run: Run, dataset: Dataset) -> None:
-    problems = dataset.problems()
-    if problems:
-        (run.path / "bad_files.txt").write_text("\n".join(problems) + "\n")
-        warn(f"{len(problems)} problems with the data, listed in {run.path}/bad_files.txt")
 
 
 def _describe(trainer: Trainer, dataset: Dataset, recipe: Sequence[str]) -> None:

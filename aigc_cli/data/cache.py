@@ -40,14 +40,13 @@ def cache_dir() -> Path:
 
 
 def _temporary() -> Path:
-    owner = os.getuid() if hasattr(os, "getuid") else "user"
-    return Path(tempfile.gettempdir()) / f"aigc-{owner}"
+    return Path(tempfile.gettempdir()) / f"aigc-{os.getuid()}"
 
 
 def _writable(folder: Path) -> bool:
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if hasattr(os, "getuid") and folder == _temporary() and folder.lstat().st_uid != os.getuid():
+        if folder == _temporary() and folder.lstat().st_uid != os.getuid():
             return False  # someone else's, in a folder that all may write to
         return folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)
     except OSError:

@@ -1,22 +1,199 @@
-"""The text of a split, and what is worked out about it once and kept: how much there is of it, and its tokenizer."""
+"""Text as a stream of pieces: where it comes from, which share of it a split takes, and the tokenizer made for it."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Iterator
+import json
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Any, Literal
+from itertools import zip_longest
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple, Protocol
 
+from pydantic import Field, field_validator
+from pydantic.dataclasses import dataclass as typed
+
+from aigc_cli.config.schema import STRICT
 from aigc_cli.data.base import Split
 from aigc_cli.data.cache import digest_of, find_root, remembered
-from aigc_cli.data.splits import NO_CUT, Cut, empty, part_for, places_of, positions_of
-from aigc_cli.data.text_sources import EVERYTHING, By, Piece, Share, Source, selected
+from aigc_cli.data.splits import NO_CUT, Cut, CutConfig, empty, part_for, place_of, places_of, positions_of
 from aigc_cli.errors import DataError
 from aigc_cli.modalities.text import read_codec
-from aigc_cli.modalities.text_files import Reading
+from aigc_cli.modalities.text_files import (
+    Reading,
+    identity_of,
+    kind_of,
+    known_encoding,
+    lines_of,
+    printable,
+    rows_of,
+    text_of,
+)
 from aigc_cli.modalities.tokenizers import Tokenizer, TokenizerConfig, restore_tokenizer, train_tokenizer
 from aigc_cli.progress import Progress
+
+PIECE = 1 << 16  # characters; what tokenizers are handed at a time
+By = Literal["position", "document"]
+
+
+class Piece(NamedTuple):
+    """A part of a document: a row whole, a file in pieces."""
+
+    texts: tuple[str, ...]  # one; of a pair, source and target
+    ends: bool  # whether its document ends with it
+    place: float  # of its document, uniform in [0, 1): a hash of what it holds, or of the name of its file
+
+
+class Source(Protocol):
+    """Documents, one after the other."""
+
+    where: str  # for messages
+    identity: str  # changes when the content may have
+
+    def pieces(self, reading: Reading) -> Iterator[Piece]:
+        """Everything, in order; `reading` notes what is wrong with it."""
+
+
+class FileSource:
+    """The text of files, in order; each is a document, or each of its rows or lines."""
+
+    def __init__(self, where: str, files: Sequence[tuple[str, Path]], *, field: str, lines: bool) -> None:
+        self.where = where
+        self.files = files
+        self.field, self.lines = field, lines
+        self.identity = json.dumps(["files", identity_of(files), field, lines])
+
+    def pieces(self, reading: Reading) -> Iterator[Piece]:
+        """See :class:`Source`; rows and lines of white space alone are left out."""
+        for name, path in self.files:
+            if kind_of(path) in (".jsonl", ".csv", ".tsv"):
+                yield from _whole(rows_of(path, [self.field], reading))
+            elif self.lines:
+                yield from _whole((line,) for line in lines_of(path, reading))
+            else:
+                yield from in_pieces(text_of(path, reading), place_of(printable(name)))
+
+
+class TextSource:
+    """Documents that are at hand."""
+
+    def __init__(self, where: str, documents: Sequence[str]) -> None:
+        self.where = where
+        self.documents = documents
+        self.identity = hashlib.sha256("\0".join(documents).encode()).hexdigest()
+
+    def pieces(self, reading: Reading) -> Iterator[Piece]:
+        """See :class:`Source`."""
+        for document in self.documents:
+            yield from in_pieces([document], place_of(document))
+
+
+class PairSource:
+    """Pairs of texts: the lines of two files, or two fields of the rows of one; or several such, one after another."""
+
+    def __init__(self, where: str, parts: Sequence[Sequence[Path]], fields: Sequence[str]) -> None:
+        """Each of `parts` is two files, or one of rows with the two `fields`."""
+        self.where = where
+        self.parts, self.fields = parts, fields
+        files = [identity_of([(path.name, path) for path in part]) for part in parts]
+        self.identity = json.dumps(["pairs", files, list(fields)])
+
+    def pieces(self, reading: Reading) -> Iterator[Piece]:
+        """See :class:`Source`; each piece is a pair.
+
+        Raises:
+            DataError: two files differ in their numbers of lines.
+        """
+        for part in self.parts:
+            rows = _lines(part, reading) if len(part) == 2 else rows_of(part[0], self.fields, reading)
+            yield from (Piece(row, True, place_of(*row)) for row in rows)
+
+
+def _lines(part: Sequence[Path], reading: Reading) -> Iterator[tuple[str, ...]]:
+    counts = [0, 0]
+    for pair in zip_longest(*(lines_of(path, reading) for path in part)):
+        for side, line in enumerate(pair):
+            counts[side] += line is not None
+        if counts[0] == counts[1]:  # else they are only counted
+            yield pair
+    if counts[0] != counts[1]:
+        named = " and ".join(f"{printable(path)} has {n} lines" for path, n in zip(part, counts, strict=True))
+        raise DataError(f"the files do not match: {named}", "line n of one must belong to line n of the other")
+
+
+def _whole(rows: Iterable[tuple[str, ...]]) -> Iterator[Piece]:
+    return (Piece(row, True, place_of(*row)) for row in rows if not row[0].isspace() and row[0])
+
+
+def in_pieces(blocks: Iterable[str], place: float) -> Iterator[Piece]:
+    """One document, cut at ends of lines as near to every :data:`PIECE` characters as there are any.
+
+    Where it is cut depends on the text alone, not on the blocks in which it comes.
+    """
+    rest = ""
+    for block in blocks:
+        rest += block
+        start = 0
+        while len(rest) - start > PIECE:
+            cut = rest.rfind("\n", start, start + PIECE) + 1 or start + PIECE
+            yield Piece((rest[start:cut],), False, place)
+            start = cut
+        rest = rest[start:]
+    if rest:
+        yield Piece((rest,), True, place)
+
+
+class Share(NamedTuple):
+    """Which of a source's pieces a split takes: those between two bounds of what `of` counts."""
+
+    of: Literal["characters", "documents", "places"]
+    first: float
+    stop: float
+
+
+EVERYTHING = Share("places", 0.0, 1.0)
+
+
+def selected(pieces: Iterable[Piece], share: Share) -> Iterator[Piece]:
+    """The pieces in a share; by characters, one may be cut off at either end."""
+    at = 0
+    for piece in pieces:
+        if share.of == "characters":
+            text = piece.texts[0]
+            first, stop = (min(max(int(bound) - at, 0), len(text)) for bound in (share.first, share.stop))
+            at += len(text)
+            if first < stop:
+                yield Piece((text[first:stop],), piece.ends and stop == len(text), piece.place)
+            if at >= share.stop:
+                return
+        elif share.of == "documents":
+            if share.first <= at < share.stop:
+                yield piece
+            at += piece.ends
+            if at >= share.stop:
+                return
+        elif share.first <= piece.place < share.stop:
+            yield piece
+
+
+@typed(config=STRICT, frozen=True, kw_only=True)
+class TextFilesConfig(CutConfig):
+    """The keys of a person's own text, in files of any layout."""
+
+    root: str | None
+    encoding: str
+    max_broken: Annotated[float, Field(ge=0, le=1)]
+
+    @field_validator("encoding")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        return known_encoding(name)
+
+    @property
+    def reading(self) -> Reading:
+        """How the files are read."""
+        return Reading(self.encoding, self.max_broken)
 
 
 @dataclass(frozen=True)
@@ -48,16 +225,6 @@ class Corpus:
         """What changes if and only if its content does."""
         by_place = self.share.of == "places" and self.share != EVERYTHING
         return [self.stock.digest, self.share, self.stock.places if by_place else ""]
-
-
-def take_stock(source: Source, reading: Reading) -> Stock:
-    """Reads all of a source once, and remembers what was found until it changes.
-
-    Raises:
-        DataError: it cannot be read, or has no text at all.
-    """
-    key = digest_of([source.identity, reading.encoding, reading.max_broken])
-    return remembered("stock", key, lambda: _counted(source, reading), lambda found: Stock(**found))
 
 
 def _counted(source: Source, settings: Reading) -> dict[str, Any]:
@@ -99,11 +266,12 @@ class Corpora:
 
         Raises:
             ConfigError: the fractions leave it nothing.
-            DataError: as :func:`take_stock`.
+            DataError: its source cannot be read, or has no text at all.
         """
         part, cut = part_for(split, self.parts, self.cut)
         source = self.source(part)
-        stock = take_stock(source, self.reading)
+        key = digest_of([source.identity, self.reading.encoding, self.reading.max_broken])
+        stock = remembered("stock", key, lambda: _counted(source, self.reading), lambda found: Stock(**found))
         if self.parts and part == split and not any(cut):
             return Corpus(source, stock, self.reading)
         unit: Literal["documents", "characters"] = "documents" if self.whole else "characters"

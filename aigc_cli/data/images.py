@@ -42,13 +42,7 @@ class ImagesConfig:
 
 
 class Images(Dataset):
-    """What datasets of images share.
-
-    Args:
-        spec: of the images.
-        flip: whether half of them are mirrored in training.
-        problems: the files that were left out, with the reason.
-    """
+    """What datasets of images share: with `flip`, half of them are mirrored in training."""
 
     codec: Codec = ImageCodec()
 
@@ -182,14 +176,7 @@ def _read_row(read: Callable[[int], bytes | Path], rows: np.ndarray, index: int)
 
 
 class StreamedImages(Images):
-    """Images that do not fit in memory: `files`, decoded each time they are asked for.
-
-    Args:
-        files: all of them readable.
-        content: a digest of their pixels.
-        flip: whether half of them are mirrored in training.
-        problems: the files that were left out, with the reason.
-    """
+    """Images that do not fit in memory, decoded each time they are asked for; `content` is a digest of their pixels."""
 
     def __init__(self, files: EncodedImages, content: str, *, flip: bool = False, problems: Sequence[str] = ()) -> None:
         self._files = files
@@ -285,12 +272,12 @@ def _checked(files: EncodedImages) -> tuple[dict[int, str], str]:
 
     Found once, and remembered while none of them changes.
     """
+
+    def restored(found: Any) -> tuple[dict[int, str], str]:
+        return {int(index): str(reason) for index, reason in found["failed"].items()}, str(found["content"])
+
     key = digest_of([files.identity, *files.shape])
-    return remembered("checked", key, lambda: _decoded_all(files), _checked_from)
-
-
-def _checked_from(found: Any) -> tuple[dict[int, str], str]:
-    return {int(index): str(reason) for index, reason in found["failed"].items()}, str(found["content"])
+    return remembered("checked", key, lambda: _decoded_all(files), restored)
 
 
 def _decoded_all(files: EncodedImages) -> dict[str, Any]:

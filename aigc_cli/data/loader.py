@@ -1,9 +1,8 @@
 """Batches, as a pure function of (seed, k).
 
 The order of items is the endless concatenation of one permutation per epoch; micro-batch `k` of all ranks together is
-the k-th run of ``batch_size * world_size`` entries of it, and each rank takes its contiguous share. So a resumed run
-asks for the next `k` and needs no saved loader state. A dataset may bring another order and another way to gather
-items, under the same rule.
+the k-th run of ``batch_size * world_size`` entries of it, and each rank takes its contiguous share: the same items
+train a step, whatever the number of ranks. A dataset may bring another order and another way to gather items.
 """
 
 from __future__ import annotations
@@ -55,9 +54,9 @@ class Loader:
         plan = BatchPlan(batch_size, seed, rank, world_size, draws=augment)
         self._gatherer = gatherer_of(dataset, device)
         where: Device = "cpu" if self._gatherer is None else self._gatherer.device
-        self._order: Order = dataset.order(plan, where) or PermutedOrder(
-            len(dataset), plan, where, _uses_draws(dataset)
-        )
+        kind = type(dataset)
+        draws = kind.augment is not Dataset.augment or kind.gatherer is not Dataset.gatherer  # else none would be used
+        self._order: Order = dataset.order(plan, where) or PermutedOrder(len(dataset), plan, where, draws)
         self._stream: Iterator[Batch] | None = None
         self._next = -1
 
@@ -110,11 +109,6 @@ def gatherer_of(dataset: Dataset, device: Device) -> Gatherer | None:
     return own if resident is None else _Held(resident.to(device), dataset.augment)
 
 
-def _uses_draws(dataset: Dataset) -> bool:
-    kind = type(dataset)
-    return kind.augment is not Dataset.augment or kind.gatherer is not Dataset.gatherer
-
-
 def batches_in_order(dataset: Dataset, batch_size: int, device: Device, *, workers: int = 0) -> Iterator[Batch]:
     """All items once, in order, raw and without augmentation; the last batch may be smaller.
 
@@ -138,7 +132,7 @@ def _moved(batch: Batch, device: Device) -> Batch:
     import torch
 
     if torch.device(device).type == "cuda" and batch.content.device.type == "cpu":
-        batch = _pinned(batch)  # else the copy waits for all that the device has yet to do
+        batch = batch.each(torch.Tensor.pin_memory)  # else the copy waits for all that the device has yet to do
     return batch.to(device)
 
 
@@ -179,7 +173,7 @@ def _stream(dataset: Dataset, indices: Iterator[list[int]], workers: int, device
         for batch in batches:
             if isinstance(batch, AigcError):
                 raise batch
-            yield _pinned(batch) if pin else batch
+            yield batch.each(torch.Tensor.pin_memory) if pin else batch
     except RuntimeError as error:
         known = as_user_error(error)
         if isinstance(known, DataError):  # a worker process died
@@ -200,11 +194,6 @@ def _dead(workers: Sequence[Any]) -> list[str]:
     for worker in workers:
         worker.join(1)
     return [str(worker.pid) for worker in workers if not worker.is_alive()]
-
-
-def _pinned(batch: Batch) -> Batch:
-    others = (None if part is None else part.pin_memory() for part in (batch.labels, batch.source))
-    return Batch(batch.content.pin_memory(), *others)
 
 
 def _in_worker(_: int) -> None:

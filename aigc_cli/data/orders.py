@@ -1,9 +1,4 @@
-"""Orders of items: one permutation an epoch, in memory or worked out as it is needed, and sequences by their length.
-
-The order of items is the endless concatenation of one permutation per epoch; micro-batch `k` of all ranks together is
-the k-th run of ``batch_size * world_size`` entries of it, and each rank takes its contiguous share: the same items
-train a step, whatever the number of ranks.
-"""
+"""Orders of items: one permutation an epoch, in memory or worked out as it is needed, and sequences by their length."""
 
 from __future__ import annotations
 

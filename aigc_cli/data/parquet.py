@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass as plain_dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -70,10 +69,11 @@ def read_parquet(
         ResourceError: even encoded, the images take more than `memory_gb`.
     """
     images, labels, classes = _read(paths, columns, memory_gb)
+    where = paths[0] if len(paths) == 1 else paths[0].parent
     return EncodedImages(
         read=partial(_cell, images),
         shape=shape,
-        names=_RowNames(paths[0] if len(paths) == 1 else paths[0].parent, len(images)),
+        names=[f"{where} row {row}" for row in range(len(images))],
         identity=json.dumps([[str(path), path.stat().st_size, path.stat().st_mtime_ns] for path in paths]),
         labels=labels,
         classes=classes,
@@ -200,17 +200,3 @@ def _cell(images: pa.ChunkedArray, index: int) -> bytes:
     if content is None:
         raise Unreadable("it has no bytes")
     return content
-
-
-@plain_dataclass(frozen=True)
-class _RowNames(Sequence[str]):
-    """A name for each row, made when it is asked for."""
-
-    path: Path
-    rows: int
-
-    def __len__(self) -> int:
-        return self.rows
-
-    def __getitem__(self, index):  # type: ignore[no-untyped-def]
-        return f"{self.path} row {index}"

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import numpy as np
 from pydantic import Field
-from pydantic.dataclasses import dataclass as typed
+from pydantic.dataclasses import dataclass
 
 from aigc_cli.config.schema import STRICT
 from aigc_cli.data.base import BatchPlan, Dataset, Gatherer, Order, Split
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-@typed(config=STRICT, frozen=True, kw_only=True)
+@dataclass(config=STRICT, frozen=True, kw_only=True)
 class TokensConfig:
     """The keys that all datasets of text have."""
 
@@ -35,7 +35,7 @@ class TokensConfig:
     memory_gb: Annotated[float, Field(gt=0)]
 
 
-@typed(config=STRICT, frozen=True, kw_only=True)
+@dataclass(config=STRICT, frozen=True, kw_only=True)
 class SequencesConfig(TokensConfig):
     """The keys of datasets whose batches are counted in tokens."""
 
@@ -71,8 +71,7 @@ class TextDataset(Dataset):
         return self._lines.notes
 
 
-@dataclass(frozen=True)
-class Lines:
+class Lines(NamedTuple):
     """What a person should know of some text."""
 
     problems: list[str]

@@ -6,6 +6,7 @@ import json
 import shutil
 import tempfile
 from array import array
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
@@ -15,8 +16,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from aigc_cli.data.cache import cache_dir, digest_of
-from aigc_cli.data.corpus import Corpus
-from aigc_cli.data.text_sources import Piece
+from aigc_cli.data.corpus import Corpus, Piece
 from aigc_cli.files import resource_errors, sync, write_json
 from aigc_cli.modalities.tokenizers import BOS, EOS, UNK, Tokenizer
 from aigc_cli.progress import Progress
@@ -84,12 +84,12 @@ def stream_tokens(corpus: Corpus, tokenizer: Tokenizer, *, joined: bool) -> Toke
         with (folder / "0.bin").open("wb") as file:
             for group in _together(corpus):
                 for piece, ids in zip(group, tokenizer.encode_all([one.texts[0] for one in group]), strict=True):
-                    if not tally.tokens:
+                    if not tally.extent["tokens"]:
                         tally.first_target(piece.texts[0], ids)
                     ended = joined and piece.ends
-                    tally.add(piece.texts[0], ids, ends=ended)
+                    tally.count(piece.texts[0], ids, ends=ended)
                     tally.note_unknown(piece.texts[0], ids)
-                    tally.documents += piece.ends
+                    tally.extent["documents"] += piece.ends
                     file.write((np.append(ids, EOS) if ended else ids).astype(dtype).tobytes())
             _flush(file)
         return tally.about()
@@ -132,48 +132,42 @@ class _Tally:
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self.tokenizer = tokenizer
-        self.tokens = self.characters = self.bytes = self.documents = self.unknown = 0
-        self.targets = 0
+        self.extent = Counter(tokens=0, targets=0, characters=0, bytes=0, documents=0)
+        self.unknown = self.cut = self.left_out = 0
         self.lacking: set[str] = set()
 
     def first_target(self, text: str, ids: np.ndarray) -> None:
         """Takes the first token of a stream, and its text, out of the targets: nothing comes before it."""
         unknown = int(ids[0]) == UNK  # a character, of any size
         characters, size = (1, len(text[0].encode())) if unknown else self.tokenizer.size_of(int(ids[0]))
-        self.targets, self.characters, self.bytes = -1, -characters, -size
+        self.extent.subtract({"targets": 1, "characters": characters, "bytes": size})
 
-    def add(self, text: str, ids: np.ndarray, *, ends: bool) -> None:
+    def count(self, text: str, ids: np.ndarray, *, ends: bool) -> None:
         """Counts some text, its tokens, and the `eos` that ends its document."""
-        self.tokens += len(ids) + ends
-        self.targets += len(ids) + ends
-        self.characters += len(text)
-        self.bytes += len(text.encode())
+        targets = len(ids) + ends
+        self.extent.update(tokens=targets, targets=targets, characters=len(text), bytes=len(text.encode()))
 
     def note_unknown(self, text: str, ids: np.ndarray) -> None:
         """Counts what the vocabulary lacks."""
         unknown = int((ids == UNK).sum())
-        if unknown:
-            self.unknown += unknown
-            if len(self.lacking) < NAMED:
-                self.lacking.update(self.tokenizer.unknown(text))
+        self.unknown += unknown
+        if unknown and len(self.lacking) < NAMED:
+            self.lacking.update(self.tokenizer.unknown(text))
 
     def about(self) -> dict[str, Any]:
         """What :class:`Tokens` says of it."""
-        extent = {"tokens": self.tokens, "targets": max(self.targets, 0), "characters": max(self.characters, 0),
-                  "bytes": max(self.bytes, 0), "documents": self.documents}  # fmt: skip
+        extent = {name: max(count, 0) for name, count in self.extent.items()}
         return {"extent": extent, "unknown": self.unknown, "lacking": "".join(sorted(self.lacking)[:NAMED]),
-                "cut": 0, "left_out": 0}  # fmt: skip
+                "cut": self.cut, "left_out": self.left_out}  # fmt: skip
 
 
-class _Sequences:
+class _Sequences(_Tally):
     """Writes sequences, and counts those that are too long."""
 
     def __init__(self, files: list[BinaryIO], tokenizer: Tokenizer, dtype: str, longest: int, leave_out: bool) -> None:
-        self.files, self.tokenizer, self.dtype = files, tokenizer, dtype
-        self.longest, self.leave_out = longest, leave_out
+        super().__init__(tokenizer)
+        self.files, self.dtype, self.longest, self.leave_out = files, dtype, longest, leave_out
         self.lengths = [array("q") for _ in files]
-        self.tally = _Tally(tokenizer)
-        self.cut = self.left_out = 0
         self._begin()
 
     def _begin(self) -> None:
@@ -204,15 +198,11 @@ class _Sequences:
             file.write(kept.astype(self.dtype).tobytes())
             self.lengths[side].append(len(kept))
             text, ended = "".join(self._texts[side]), len(kept) == len(whole)
-            self.tally.note_unknown(text, kept)
-        self.tally.tokens += 1  # bos, which is never a target
+            self.note_unknown(text, kept)
+        self.extent["tokens"] += 1  # bos, which is never a target
         ids = kept[1:-1] if ended else kept[1:]
-        self.tally.add(text if ended else self.tokenizer.decode(ids.tolist()), ids, ends=ended)
-        self.tally.documents += 1
-
-    def about(self) -> dict[str, Any]:
-        """What :class:`Tokens` says of it."""
-        return {**self.tally.about(), "cut": self.cut, "left_out": self.left_out}
+        self.count(text if ended else self.tokenizer.decode(ids.tolist()), ids, ends=ended)
+        self.extent["documents"] += 1
 
 
 def _together(corpus: Corpus) -> Iterator[list[Piece]]:

@@ -26,6 +26,8 @@ Stream = Literal["real", "fake", "held_out", "pairs", "items"]
 View = Literal["features", "logits", "moments", "labels", "glance", "content", "text", "scores", "codes", "fills"]
 #: Which way a score is better; "" where neither is.
 Better = Literal["lower", "higher", ""]
+Takes = Mapping[Stream, tuple[View, ...]]
+Figures = Mapping[str, Better]
 
 
 class Metric(torchmetrics.Metric):
@@ -44,13 +46,15 @@ class Metric(torchmetrics.Metric):
     is_differentiable = False
     full_state_update = False
     #: Its scores, and which way each is better.
-    figures: ClassVar[Mapping[str, Better]]
-    takes: ClassVar[Mapping[Stream, tuple[View, ...]]]
+    figures: ClassVar[Figures]
+    #: The views of each stream that it looks at.
+    takes: ClassVar[Takes]
     #: What must have made the pairs that it takes; None is whatever the model does best.
     made_by: ClassVar[Literal["reconstruct", "continue"] | None] = None
-    #: The modalities whose runs are measured with it where nobody names a metric, if the model can do what it `needs`;
-    #: "pairs" is of models that make one item from another, and "*" of modalities that have no such metric.
-    usual_for: ClassVar[frozenset[str]] = frozenset()
+    #: The modalities whose runs are measured with it where nobody names a metric, if the model can do what it `needs`,
+    #: each with its place among those metrics; "pairs" is of models that make one item from another, and "*" of
+    #: modalities that have no such metric.
+    usual_for: ClassVar[Mapping[str, int]] = {}
     #: What a model must be able to do, of :attr:`Model.can`.
     needs: ClassVar[frozenset[str]] = frozenset()
     #: The extractor that its plain name stands for in the literature; on any other its name takes a bracket.
@@ -107,51 +111,51 @@ def require(count: int, least: int, whose: str, why: str, hint: str) -> None:
         raise DataError(f"{count} {whose} items are too few: {why} needs at least {least}", hint)
 
 
-class MomentMetric(Metric):
-    """A metric that needs only the mean and covariance of the features of either side; memory is O(d^2)."""
-
-    takes: ClassVar[Mapping[Stream, tuple[View, ...]]] = {"real": ("moments",), "fake": ("moments",)}
-    real: Tensor
-    fake: Tensor
-
-    def __init__(self, config: Any, width: int) -> None:
-        super().__init__(config, width)
-        for side in ("real", "fake"):
-            empty = torch.zeros(width + 2, width, dtype=torch.float64)
-            self.add_state(side, default=empty, dist_reduce_fx=merge_packed)
-
-    def update(self, stream: Stream, moments: FeatureStatistics) -> None:
-        """Merges the statistics of features."""
-        known = FeatureStatistics.unpacked(getattr(self, stream))
-        setattr(self, stream, known.merge(moments).packed())
-
-    def statistics(self) -> tuple[FeatureStatistics, FeatureStatistics]:
-        """What was gathered: real, generated."""
-        return FeatureStatistics.unpacked(self.real), FeatureStatistics.unpacked(self.fake)
-
-
-class SampleMetric(Metric):
-    """A metric that needs every row of one view; memory is O(n d).
+class FeatureMetric(Metric):
+    """A metric on features of real and generated items: on the statistics of a side that it takes as "moments", for
+    which memory is O(d^2), or else on every row of one view, for which it is O(n d).
 
     Processes are joined in rank order: with each rank holding a contiguous share, the order is that of one process.
     """
 
-    takes: ClassVar[Mapping[Stream, tuple[View, ...]]] = {"real": ("features",), "fake": ("features",)}
+    takes: ClassVar[Takes] = {"real": ("features",), "fake": ("features",)}
     real: Any
     fake: Any
 
     def __init__(self, config: Any, width: int) -> None:
         super().__init__(config, width)
-        self.add_state("real", default=[], dist_reduce_fx="cat")
-        self.add_state("fake", default=[], dist_reduce_fx="cat")
+        for side in ("real", "fake"):
+            if self.takes.get(side) == ("moments",):
+                empty = torch.zeros(width + 2, width, dtype=torch.float64)
+                self.add_state(side, default=empty, dist_reduce_fx=merge_packed)
+            else:
+                self.add_state(side, default=[], dist_reduce_fx="cat")
 
-    def update(self, stream: Stream, rows: Tensor) -> None:
-        """Keeps rows (n, d) as float32."""
-        getattr(self, stream).append(rows.detach().to(torch.float32))
+    def update(self, stream: Stream, seen: FeatureStatistics | Tensor) -> None:
+        """Merges the statistics of features; keeps rows (n, d) as float32."""
+        if isinstance(seen, FeatureStatistics):
+            setattr(self, stream, self.moments(stream).merge(seen).packed())
+        else:
+            getattr(self, stream).append(seen.detach().to(torch.float32))
 
-    def gathered(self) -> tuple[Tensor, Tensor]:
-        """What was gathered, in float32: real (n, d), generated (m, d)."""
-        return joined(self.real, self.width), joined(self.fake, self.width)
+    def moments(self, side: Stream) -> FeatureStatistics:
+        """The statistics of a side that is taken as such."""
+        return FeatureStatistics.unpacked(getattr(self, side))
+
+    def rows(self, side: Stream) -> Tensor:
+        """All rows of another, float32 (n, d)."""
+        return joined(getattr(self, side), self.width)
+
+    def gathered(self, least: int = 0, why: str = "", hint: str = "") -> tuple[Tensor, Tensor]:
+        """All rows of both sides, real (n, d) and generated (m, d).
+
+        Raises:
+            DataError: either has fewer than `least`; see :func:`require`.
+        """
+        real, fake = self.rows("real"), self.rows("fake")
+        require(len(real), least, "real", why, hint)
+        require(len(fake), least, "generated", why, hint)
+        return real, fake
 
 
 def joined(parts: Tensor | list[Tensor], width: int, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -182,11 +186,7 @@ def usual_metrics(modality: str, source: bool, can: Collection[str]) -> list[str
         can: :attr:`Model.can`.
     """
     kinds = {name: kind_of(name) for name in names("metric")}
-    for wanted in ("pairs" if source else modality, "*"):
-        own = [name for name, kind in kinds.items() if wanted in kind.usual_for]
-        if own:
-            break
-    # What a model says of held-out items comes first.
-    return sorted(
-        (name for name in own if kinds[name].needs <= set(can)), key=lambda name: "items" not in kinds[name].takes
-    )
+    wanted = "pairs" if source else modality
+    places = {name: kind.usual_for[wanted] for name, kind in kinds.items() if wanted in kind.usual_for}
+    places = places or {name: kind.usual_for["*"] for name, kind in kinds.items() if "*" in kind.usual_for}
+    return sorted((name for name in places if kinds[name].needs <= set(can)), key=places.__getitem__)

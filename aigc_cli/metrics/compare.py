@@ -8,7 +8,7 @@ from typing import Any
 
 from aigc_cli.errors import ConfigError
 from aigc_cli.metrics.record import difference
-from aigc_cli.metrics.report import table
+from aigc_cli.progress import table
 from aigc_cli.registry import names
 
 Records = Mapping[str, Mapping[str, Any]]

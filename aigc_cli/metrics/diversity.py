@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from statistics import fmean
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 from pydantic import Field
@@ -13,29 +13,23 @@ from pydantic.dataclasses import dataclass
 
 from aigc_cli.config.schema import STRICT
 from aigc_cli.errors import DataError
-from aigc_cli.metrics.base import Better, Stream, View
+from aigc_cli.metrics.base import Figures, Takes
+from aigc_cli.metrics.extractors.base import PlainConfig
 from aigc_cli.metrics.text import WORD, TextMetric, ngrams
 from aigc_cli.randomness import permutation
 from aigc_cli.registry import register
 
 
-@dataclass(config=STRICT, frozen=True, kw_only=True)
-class DistinctConfig:
-    """It has no choices."""
-
-    name: Literal["distinct"]
-
-
-@register("metric", "distinct", DistinctConfig)
+@register("metric", "distinct", PlainConfig)
 class Distinct(TextMetric):
     """``distinct``: the share of n-grams of words that differ, over all items together, for n of 1, 2 and 3.
 
     Li et al., A Diversity-Promoting Objective Function for Neural Conversation Models, 2016. Falls as text grows.
     """
 
-    takes: ClassVar[Mapping[Stream, tuple[View, ...]]] = {"fake": ("text",)}
-    usual_for = frozenset({"text"})
-    figures: ClassVar[Mapping[str, Better]] = dict.fromkeys(("distinct1", "distinct2", "distinct3"), "higher")
+    takes: ClassVar[Takes] = {"fake": ("text",)}
+    usual_for: ClassVar[Mapping[str, int]] = {"text": 1}
+    figures: ClassVar[Figures] = dict.fromkeys(("distinct1", "distinct2", "distinct3"), "higher")
 
     def measured(self, fake: Sequence[str], real: Sequence[str]) -> dict[str, float]:
         """Shares in [0, 1]; 0 where no item is so long."""
@@ -48,10 +42,9 @@ class Distinct(TextMetric):
 
 
 @dataclass(config=STRICT, frozen=True, kw_only=True)
-class RepetitionConfig:
+class RepetitionConfig(PlainConfig):
     """How long a run of words counts."""
 
-    name: Literal["repetition"]
     n: Annotated[int, Field(ge=1)]
 
 
@@ -62,9 +55,9 @@ class Repetition(TextMetric):
     Welleck et al., Neural Text Generation with Unlikelihood Training, 2020, section 6 (seq-rep-n).
     """
 
-    takes: ClassVar[Mapping[Stream, tuple[View, ...]]] = {"fake": ("text",)}
-    usual_for = frozenset({"text"})
-    figures: ClassVar[Mapping[str, Better]] = {"repetition": "lower"}
+    takes: ClassVar[Takes] = {"fake": ("text",)}
+    usual_for: ClassVar[Mapping[str, int]] = {"text": 3}
+    figures: ClassVar[Figures] = {"repetition": "lower"}
 
     def measured(self, fake: Sequence[str], real: Sequence[str]) -> dict[str, float]:
         """A share in [0, 1] over the items that are long enough.
@@ -80,10 +73,9 @@ class Repetition(TextMetric):
 
 
 @dataclass(config=STRICT, frozen=True, kw_only=True)
-class SelfBLEUConfig:
+class SelfBLEUConfig(PlainConfig):
     """How many items are compared with all others."""
 
-    name: Literal["self_bleu"]
     items: Annotated[int, Field(ge=2)]
     seed: Annotated[int, Field(ge=0)]
 
@@ -96,9 +88,9 @@ class SelfBLEU(TextMetric):
     ``sentence_score`` gives. Grows with the number of items, which is why it is fixed.
     """
 
-    takes: ClassVar[Mapping[Stream, tuple[View, ...]]] = {"fake": ("text",)}
-    usual_for = frozenset({"text"})
-    figures: ClassVar[Mapping[str, Better]] = {"self_bleu": "lower"}
+    takes: ClassVar[Takes] = {"fake": ("text",)}
+    usual_for: ClassVar[Mapping[str, int]] = {"text": 2}
+    figures: ClassVar[Figures] = {"self_bleu": "lower"}
 
     def measured(self, fake: Sequence[str], real: Sequence[str]) -> dict[str, float]:
         """BLEU in [0, 100].
@@ -155,10 +147,9 @@ def _against_the_others(lines: Sequence[str]) -> list[float]:
 
 
 @dataclass(config=STRICT, frozen=True, kw_only=True)
-class CopiedConfig:
+class CopiedConfig(PlainConfig):
     """How long a run of characters counts as copied."""
 
-    name: Literal["copied"]
     run: Annotated[int, Field(ge=1)]
 
 
@@ -167,9 +158,9 @@ class Copied(TextMetric):
     """``copied``: the longest run of characters that an item shares with the reference text, such as the training set,
     and the share of all characters that lie in shared runs of at least `run`."""
 
-    takes: ClassVar[Mapping[Stream, tuple[View, ...]]] = {"real": ("text",), "fake": ("text",)}
-    usual_for = frozenset({"text"})
-    figures: ClassVar[Mapping[str, Better]] = {"longest_copied_run": "lower", "copied": "lower"}
+    takes: ClassVar[Takes] = {"real": ("text",), "fake": ("text",)}
+    usual_for: ClassVar[Mapping[str, int]] = {"text": 4}
+    figures: ClassVar[Figures] = {"longest_copied_run": "lower", "copied": "lower"}
 
     def measured(self, fake: Sequence[str], real: Sequence[str]) -> dict[str, float]:
         """Characters, and a share in [0, 1]."""

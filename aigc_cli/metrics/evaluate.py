@@ -8,6 +8,7 @@ nothing, such as a source that is copied. Those are further streams through the 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import NamedTuple
 
 from aigc_cli.metrics.evaluation import Configs, Evaluation
 from aigc_cli.metrics.items import DatasetItems, SampledItems
@@ -17,17 +18,28 @@ from aigc_cli.metrics.views import Views
 from aigc_cli.modalities.base import Items
 
 
+class Sides(NamedTuple):
+    """What is measured, and all that it is held against."""
+
+    #: A run's model, or files.
+    subject: Subject
+    #: What samples are compared with; of text, where copies are looked for.
+    reference: Items | None = None
+    #: Real items for the baseline, and `judges`, as in :class:`Evaluation`.
+    held_out: Items | None = None
+    judges: Items | None = None
+    #: Held-out items that a model is asked about, and makes others of.
+    items: DatasetItems | None = None
+    #: How many samples there are; None is as many as suit the subject.
+    drawn: int | None = None
+
+
 def evaluate(
-    subject: Subject,
+    sides: Sides,
     metrics: Configs,
     views: Views,
     *,
-    reference: Items | None = None,
-    held_out: Items | None = None,
-    judges: Items | None = None,
-    items: DatasetItems | None = None,
     n: int | None = None,
-    drawn: int | None = None,
     seed: int = 0,
     seeds: int = 1,
     known: Callable[[Record], bool] | None = None,
@@ -35,15 +47,10 @@ def evaluate(
     """The records of metrics on all that a subject is asked for, each stream drawn once for all that take it.
 
     Args:
-        subject: A run's model, or files.
+        sides: What is measured, and what it is held against.
         metrics: Their configurations by name.
         views: What they see of items.
-        reference: What samples are compared with; of text, where copies are looked for.
-        held_out: Real items for the baseline, and `judges`, as in :class:`Evaluation`.
-        judges: See `held_out`.
-        items: Held-out items that a model is asked about, and makes others of.
-        n: Of `items`, those that are taken; None is all, or as many as suit what is made of them.
-        drawn: How many samples there are; None is as many as suit the subject.
+        n: Of ``sides.items``, those that are taken; None is all, or as many as suit what is made of them.
         seed: Of the first set of samples.
         seeds: How many sets are drawn, where anything is.
         known: Whether a record without scores is known already; a set of which all are is not drawn.
@@ -52,6 +59,7 @@ def evaluate(
         ConfigError: a metric that does not suit the subject.
         DataError: items, weights or data that are missing or cannot be trusted.
     """
+    subject, items = sides.subject, sides.items
     found: dict[str, Record] = {}
     for source, names in sources_of(metrics, subject).items():
         own = {name: metrics[name] for name in names}
@@ -62,12 +70,12 @@ def evaluate(
             found |= {record.metric: record for record in Evaluation(own, views).ask(subject, some, seed)}
             continue
         # Held-out items take the place of samples; in the place of pairs stand others, which come with those.
-        beside = (held_out, judges) if source.stream == "fake" else (None, None)
-        evaluation = Evaluation(own, views, reference, *beside)
+        beside = (sides.held_out, sides.judges) if source.stream == "fake" else (None, None)
+        evaluation = Evaluation(own, views, sides.reference, *beside)
         sets = []
         for k in range(seeds if source.drawn else 1):
             if source.stream == "fake":
-                made = subject.fake(drawn, seed + k)
+                made = subject.fake(sides.drawn, seed + k)
             else:
                 made = subject.pairs(source.kind, some, seed + k, **evaluation.options())
             made.facts |= {"seeds": seeds} if source.drawn and seeds > 1 else {}

@@ -12,7 +12,7 @@ from torch import Tensor
 from aigc_cli.config.schema import check
 from aigc_cli.errors import ConfigError, DataError, warn
 from aigc_cli.metrics.base import Metric, Stream, kind_of
-from aigc_cli.metrics.extractors.base import Extractor, FeatureStatistics, summed
+from aigc_cli.metrics.extractors.base import Extractor, FeatureStatistics, Sources, summed
 from aigc_cli.metrics.items import DatasetItems, has_text, same_shape
 from aigc_cli.metrics.record import Record, Score, finite
 from aigc_cli.metrics.statistics import Statistics
@@ -30,7 +30,7 @@ class Evaluation:
 
     Args:
         metrics: The configuration of each by its name, as under ``metric`` in ``configs/eval.yaml``.
-        views: What they see of items; None where they look at text alone.
+        views: What they see of items; None suits where no extractor learns from data, on the CPU.
         reference: None will do where no metric looks at it.
         held_out: Real items that neither model nor reference has seen, for the baseline.
         judges: The same and more of them, for metrics whose scores depend on them; None takes `held_out`.
@@ -51,12 +51,9 @@ class Evaluation:
     ) -> None:
         self.kinds = {name: kind_of(name) for name in metrics}
         self._values = {name: dict(values) for name, values in metrics.items()}
-        self._configs = {
-            name: check(f"metric.{name}", find("metric", name).config, values) for name, values in metrics.items()
-        }
-        self._views, self.reference, self.held_out = views, reference, held_out
+        self._configs = {name: _checked(name, values) for name, values in metrics.items()}
+        self._views, self.reference, self.held_out = views or Views(Sources()), reference, held_out
         self.judges = held_out if judges is None else judges
-        self._dtype = "float32" if views is None else views.dtype
         for name, kind in self.kinds.items():
             self._refuse(name, kind)
         # Features of the reference are taken in here, once: of every sample set it gets a copy that shares them.
@@ -72,7 +69,7 @@ class Evaluation:
                 f"{name} needs the reference items, and {self.reference.path} holds their statistics only",
                 "name the items with real=, or ask for fid, fd or fd_infinity",
             )
-        if "held_out" in kind.takes and not (self.held_out is not None and len(self.held_out)):
+        if "held_out" in kind.takes and not self.held_out:
             raise ConfigError(f"{name} needs held-out real items to compare with", "name some with held_out=")
 
     def _built(self, name: str) -> Metric:
@@ -88,10 +85,7 @@ class Evaluation:
 
     def _extractor(self, name: str) -> Extractor | None:
         wanted = getattr(self._configs[name], "extractor", None)
-        if wanted is None:
-            return None
-        assert self._views is not None, "metrics of text have no extractor"
-        return self._views.extractor(wanted)
+        return None if wanted is None else self._views.extractor(wanted)
 
     def _keys(self, name: str, stream: Stream) -> list[Key]:
         """The views of a stream that a metric takes; moments are summed up here, of features."""
@@ -115,7 +109,7 @@ class Evaluation:
     def _moments(self, statistics: Statistics, name: str) -> FeatureStatistics:
         extractor = self._extractor(name)
         assert extractor is not None, "moments are of features"
-        return statistics.moments(extractor, self._dtype)
+        return statistics.moments(extractor, self._views.dtype)
 
     def _take_in(self, metrics: Mapping[str, Metric], place: Stream, items: Items, what: str) -> None:
         """Hands metrics, in the place of a stream, all of a set of items that is used again and again."""
@@ -129,7 +123,6 @@ class Evaluation:
             return
         if not wanted:
             return
-        assert self._views is not None
         kept = self._views.reference(items, what, wanted)
         for name, metric in metrics.items():
             found = [kept[key] for key in self._keys(name, place)]
@@ -192,7 +185,6 @@ class Evaluation:
             sides = [items.texts(), items.texts("source")] if stream == "pairs" else [items.texts()]
             yield 0, {Key("", "text"): tuple(sides)}
             return
-        assert self._views is not None
         start = 0
         for rows in self._views.rows(items, what, keys):
             yield start, rows
@@ -279,25 +271,21 @@ class Evaluation:
             n_real=n_real,
             called=(items.called, reference.called if against is reference and reference is not None else ""),
             extractor=extractor,
-            dtype=self._dtype,
-            plain=canonical and (extractor is None or self._dtype == "float32"),
+            dtype=self._views.dtype,
+            plain=canonical and (extractor is None or self._views.dtype == "float32"),
             baseline=self._baselines.get(name) if done else None,
             baseline_of=self.held_out.facts if self.held_out is not None else {},
             held_out=self.judges if "held_out" in metric.takes else None,
             bounds=metric.bounds(),
             facts=metric.facts() if done else {},
             notes=tuple(metric.notes()) if done else (),
-            device="cpu" if self._views is None else str(self._views.device),
+            device=str(self._views.device),
             gallery=metric.gallery() if done else None,
         )
 
     def _measure_baselines(self) -> dict[str, Score]:
         """The scores of held-out items in the place of generated ones, for the metrics that can give any."""
-        if (
-            self.held_out is None
-            or not len(self.held_out)
-            or not any("fake" in kind.takes for kind in self.kinds.values())
-        ):
+        if not self.held_out or not any("fake" in kind.takes for kind in self.kinds.values()):
             return {}
         self._check_shape(self.held_out, "held-out")
         metrics = _fresh(self._primed)
@@ -313,6 +301,12 @@ class Evaluation:
             except DataError as error:  # too few held-out items must not cost the score itself
                 warn(f"no baseline for {name}: {error.message}")
         return scores
+
+
+def _checked(name: str, values: Mapping[str, Any]) -> Any:
+    if values.get("name", name) != name:
+        raise ConfigError(f"metric.{name}.name={values['name']} is another metric", f"ask for metric={values['name']}")
+    return check(f"metric.{name}", find("metric", name).config, values)
 
 
 def _scored(name: str, metric: Metric, n: int | None) -> Score:

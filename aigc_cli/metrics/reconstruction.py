@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
-from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 from torchmetrics.functional.image import structural_similarity_index_measure
 
-from aigc_cli.config.schema import STRICT
 from aigc_cli.errors import ConfigError, DataError
-from aigc_cli.metrics.base import Better, Metric, Stream, View
-from aigc_cli.metrics.extractors.weights import load_weights, short_path, weight_folders
+from aigc_cli.metrics.base import Figures, Metric, Stream, Takes
+from aigc_cli.metrics.extractors.base import PlainConfig
+from aigc_cli.metrics.extractors.weights import load_weights, misfit, short_path, weight_folders
 from aigc_cli.registry import register
 
 _SSIM_SIDE = 11  # of its Gaussian window
@@ -27,7 +25,7 @@ _LPIPS_SIDE = 32  # below which AlexNet has nothing left to pool
 class PairMetric(Metric):
     """A mean over items of what is measured of each and its reconstruction, both raw uint8 (n, C, H, W)."""
 
-    takes: ClassVar[Mapping[Stream, tuple[View, ...]]] = {"pairs": ("content",)}
+    takes: ClassVar[Takes] = {"pairs": ("content",)}
     made_by = "reconstruct"
     needs = frozenset({"encode", "decode"})
     total: Tensor
@@ -56,14 +54,7 @@ class PairMetric(Metric):
         return {"scale": "uint8 as [0, 1]"}
 
 
-@dataclass(config=STRICT, frozen=True, kw_only=True)
-class ReconstructionConfig:
-    """It has no choices."""
-
-    name: Literal["reconstruction"]
-
-
-@register("metric", "reconstruction", ReconstructionConfig)
+@register("metric", "reconstruction", PlainConfig)
 class Reconstruction(PairMetric):
     """``reconstruction``: mean squared error over pixels in [0, 1], the PSNR of that mean in dB, and the mean SSIM.
 
@@ -71,9 +62,9 @@ class Reconstruction(PairMetric):
     of 11x11; images smaller than that have none.
     """
 
-    figures: ClassVar[Mapping[str, Better]] = {"mse": "lower", "psnr": "higher", "ssim": "higher"}
+    figures: ClassVar[Figures] = {"mse": "lower", "psnr": "higher", "ssim": "higher"}
 
-    def __init__(self, config: ReconstructionConfig, width: int = 0) -> None:
+    def __init__(self, config: PlainConfig, width: int = 0) -> None:
         super().__init__(config, width)
         self._has_ssim = True
 
@@ -101,23 +92,16 @@ class Reconstruction(PairMetric):
         return [] if self._has_ssim else [f"ssim needs images of at least {_SSIM_SIDE}x{_SSIM_SIDE}"]
 
 
-@dataclass(config=STRICT, frozen=True, kw_only=True)
-class LPIPSConfig:
-    """It has no choices: any would make the figure another one."""
-
-    name: Literal["lpips"]
-
-
-@register("metric", "lpips", LPIPSConfig)
+@register("metric", "lpips", PlainConfig)
 class LPIPS(PairMetric):
     """``lpips``: Zhang et al., The Unreasonable Effectiveness of Deep Features as a Perceptual Metric, 2018.
 
     AlexNet with the linear layers of version 0.1, which torchmetrics brings along; AlexNet's own weights must be there.
     """
 
-    figures: ClassVar[Mapping[str, Better]] = {"lpips": "lower"}
+    figures: ClassVar[Figures] = {"lpips": "lower"}
 
-    def __init__(self, config: LPIPSConfig, width: int = 0) -> None:
+    def __init__(self, config: PlainConfig, width: int = 0) -> None:
         super().__init__(config, width)
         path = next((folder / LPIPS_FILE for folder in weight_folders() if (folder / LPIPS_FILE).is_file()), None)
         hint = (
@@ -151,5 +135,5 @@ def _lpips(state: dict[str, Tensor], hint: str) -> nn.Module:
             own = {key: state[f"features.{name}.{key}"] for key in layer.state_dict()}
             layer.load_state_dict(own)
     except (KeyError, RuntimeError) as error:
-        raise DataError(f"the weights do not fit AlexNet: {error}", hint) from None
+        raise misfit("AlexNet", error, hint) from None
     return network.eval()

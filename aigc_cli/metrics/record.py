@@ -11,10 +11,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass as typed
+
+from aigc_cli.config.schema import STRICT
 from aigc_cli.environment import versions
-from aigc_cli.errors import DataError
+from aigc_cli.errors import ConfigError, DataError
+from aigc_cli.files import read_json
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -219,10 +224,8 @@ def comparable_to_literature(record: Record) -> tuple[bool, str]:
     if not record.real.get("original"):
         return False, f"this copy of {data} was not found equal to the published one: it may have lost detail"
     if record.n_real and (split != wanted_split or record.n_real != n_real):
-        return (
-            False,
-            f"published scores are against {n_real:,} {wanted_split} images, not {record.n_real:,} of {split}",
-        )
+        wanted = f"{n_real:,} {wanted_split} images"
+        return False, f"published scores are against {wanted}, not {record.n_real:,} of {split}"
     return True, f"the reference's weights and preprocessing, {n:,} images against the {wanted_split} split of {data}"
 
 
@@ -250,6 +253,52 @@ def saved(announced: Mapping[str, Any], folder: Path) -> dict[str, Any] | None:
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return known if same else None
+
+
+_LENIENT: ConfigDict = {**STRICT, "extra": "ignore"}
+
+
+@typed(config=_LENIENT, frozen=True)
+class _Facts:
+    per_token: list[str] = field(default_factory=list)
+
+
+@typed(config=_LENIENT, frozen=True)
+class _Saved:
+    """What a comparison reads of a record, which a stranger may have written."""
+
+    metric: str
+    figures: dict[str, float]
+    spread: dict[str, float] | None = None
+    better: dict[str, Literal["lower", "higher", ""]] | None = None
+    bounds: dict[str, Literal["<=", ">="]] | None = None
+    facts: _Facts | None = None
+    generated: dict[str, Any] | None = None
+    real: dict[str, Any] | None = None
+    held_out: dict[str, Any] | None = None
+    extractor: dict[str, Any] | None = None
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """A record that was saved, as plain data.
+
+    Raises:
+        ConfigError: there is no such file.
+        DataError: it does not hold a record of ours.
+    """
+    hint = "name a file from the eval folder of a run"
+    if not path.is_file():
+        raise ConfigError(f"there is no record {path}", hint)
+    try:
+        loaded: dict[str, Any] = read_json(path)
+        TypeAdapter(_Saved).validate_json(path.read_bytes())
+    except (OSError, ValueError) as error:
+        reason = str(error)
+        if isinstance(error, ValidationError):
+            first = error.errors()[0]
+            reason = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+        raise DataError(f"{path} is not a record of an evaluation: {reason}", hint) from None
+    return loaded
 
 
 def difference(a: Mapping[str, Any], b: Mapping[str, Any]) -> tuple[str, Any, Any] | None:

@@ -11,17 +11,17 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from aigc_cli.config.schema import STRICT
-from aigc_cli.metrics.base import Better
-from aigc_cli.metrics.diversity import Distinct, DistinctConfig
+from aigc_cli.metrics.base import Figures
+from aigc_cli.metrics.diversity import Distinct
+from aigc_cli.metrics.extractors.base import PlainConfig
 from aigc_cli.metrics.text import WORD, TextMetric
 from aigc_cli.registry import register
 
 
 @dataclass(config=STRICT, frozen=True, kw_only=True)
-class BLEUConfig:
+class BLEUConfig(PlainConfig):
     """How BLEU cuts words."""
 
-    name: Literal["bleu"]
     tokenize: Literal["13a", "intl", "char", "none", "zh", "ja-mecab", "ko-mecab", "flores101", "flores200"]
     lowercase: bool
 
@@ -35,8 +35,8 @@ class CorpusBLEU(TextMetric):
     tokens, which are mostly cut by Moses's rules, and not by sacrebleu's.
     """
 
-    usual_for = frozenset({"pairs"})
-    figures: ClassVar[Mapping[str, Better]] = {"bleu": "higher", "tokenised_bleu": "higher"}
+    usual_for: ClassVar[Mapping[str, int]] = {"pairs": 1}
+    figures: ClassVar[Figures] = {"bleu": "higher", "tokenised_bleu": "higher"}
 
     def __init__(self, config: Any, width: int = 0) -> None:
         super().__init__(config, width)
@@ -60,10 +60,9 @@ class CorpusBLEU(TextMetric):
 
 
 @dataclass(config=STRICT, frozen=True, kw_only=True)
-class ChrFConfig:
+class ChrFConfig(PlainConfig):
     """chrF, or with words chrF++."""
 
-    name: Literal["chrf"]
     word_order: Annotated[int, Field(ge=0, le=4)]
 
 
@@ -71,8 +70,8 @@ class ChrFConfig:
 class ChrF(TextMetric):
     """``chrf``: Popović, chrF: character n-gram F-score for automatic MT evaluation, 2015; chrF++ with word_order=2."""
 
-    usual_for = frozenset({"pairs"})
-    figures: ClassVar[Mapping[str, Better]] = {"chrf": "higher"}
+    usual_for: ClassVar[Mapping[str, int]] = {"pairs": 2}
+    figures: ClassVar[Figures] = {"chrf": "higher"}
     _signature = ""
 
     def measured(self, fake: Sequence[str], real: Sequence[str]) -> dict[str, float]:
@@ -90,10 +89,9 @@ class ChrF(TextMetric):
 
 
 @dataclass(config=STRICT, frozen=True, kw_only=True)
-class ROUGEConfig:
+class ROUGEConfig(PlainConfig):
     """Whether English endings count."""
 
-    name: Literal["rouge"]
     stemmer: bool
 
 
@@ -112,7 +110,7 @@ class ROUGE(TextMetric):
     English words itself; without it words are those of every script.
     """
 
-    figures: ClassVar[Mapping[str, Better]] = dict.fromkeys(("rouge1", "rouge2", "rougeL"), "higher")
+    figures: ClassVar[Figures] = dict.fromkeys(("rouge1", "rouge2", "rougeL"), "higher")
 
     def measured(self, fake: Sequence[str], real: Sequence[str]) -> dict[str, float]:
         """Means over the items."""
@@ -132,10 +130,9 @@ class ROUGE(TextMetric):
 
 
 @dataclass(config=STRICT, frozen=True, kw_only=True)
-class ContinuationConfig:
+class ContinuationConfig(PlainConfig):
     """Where a passage is cut."""
 
-    name: Literal["continuation"]
     prompt: Annotated[float, Field(gt=0, lt=1)]
 
 
@@ -148,7 +145,7 @@ class Continuation(TextMetric):
     """
 
     made_by = "continue"
-    figures: ClassVar[Mapping[str, Better]] = dict.fromkeys(
+    figures: ClassVar[Figures] = dict.fromkeys(
         ("continuation_bleu", "continuation_rouge1", "continuation_rougeL", "continuation_distinct2"), "higher"
     )
 
@@ -157,7 +154,7 @@ class Continuation(TextMetric):
         self._parts: tuple[TextMetric, ...] = (
             CorpusBLEU(BLEUConfig(name="bleu", tokenize="13a", lowercase=False)),
             ROUGE(ROUGEConfig(name="rouge", stemmer=False)),
-            Distinct(DistinctConfig(name="distinct")),
+            Distinct(PlainConfig(name="distinct")),
         )
 
     def measured(self, fake: Sequence[str], real: Sequence[str]) -> dict[str, float]:
@@ -176,22 +173,15 @@ class Continuation(TextMetric):
         return {"signature": "; ".join(part.facts()["signature"] for part in self._parts if part.facts())}
 
 
-@dataclass(config=STRICT, frozen=True, kw_only=True)
-class ReconstructionBLEUConfig:
-    """It has no choices."""
-
-    name: Literal["reconstruction_bleu"]
-
-
-@register("metric", "reconstruction_bleu", ReconstructionBLEUConfig)
+@register("metric", "reconstruction_bleu", PlainConfig)
 class ReconstructionBLEU(TextMetric):
     """``reconstruction_bleu``: BLEU of texts' reconstructions against the texts themselves, and the share of texts that
     come back as they were."""
 
     made_by = "reconstruct"
-    usual_for = frozenset({"text"})
+    usual_for: ClassVar[Mapping[str, int]] = {"text": 5}
     needs = frozenset({"encode", "decode"})
-    figures: ClassVar[Mapping[str, Better]] = dict.fromkeys(("reconstruction_bleu", "reconstructed_exactly"), "higher")
+    figures: ClassVar[Figures] = dict.fromkeys(("reconstruction_bleu", "reconstructed_exactly"), "higher")
 
     def __init__(self, config: Any, width: int = 0) -> None:
         super().__init__(config, width)

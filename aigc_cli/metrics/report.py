@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from aigc_cli.files import replacing, resource_errors, write_json
 from aigc_cli.metrics.record import Record, Score, file_name
+from aigc_cli.progress import table
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -117,11 +118,3 @@ def _baseline(baseline: Score | None, figure: str, n: int | None) -> str:
 def number(score: Score | None, figure: str) -> str:
     """A score as a person reads it."""
     return "-" if score is None or figure not in score.figures else f"{score.figures[figure]:.4g}"
-
-
-def table(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Rows in aligned columns."""
-    columns = max(map(len, rows))
-    padded = [[*row, *[""] * (columns - len(row))] for row in rows]
-    widths = [max(len(row[column]) for row in padded) for column in range(columns)]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in padded]

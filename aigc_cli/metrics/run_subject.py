@@ -13,8 +13,8 @@ from torch import Tensor
 from aigc_cli.data.open import Splits, chosen_rows, encoded, items_at
 from aigc_cli.errors import ConfigError
 from aigc_cli.metrics.base import Metric, View, kind_of
-from aigc_cli.metrics.infill import Fills, gaps_of
 from aigc_cli.metrics.items import DatasetItems, SampledItems, has_text
+from aigc_cli.metrics.model_scores import Fills, gaps_of
 from aigc_cli.metrics.passages import Passages
 from aigc_cli.metrics.subject import Source, Subject
 from aigc_cli.metrics.texts import Author, continuations, own_texts, reconstructions, translations

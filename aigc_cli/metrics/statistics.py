@@ -14,10 +14,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from aigc_cli.data.base import Split
+from aigc_cli.data.open import Splits
 from aigc_cli.errors import DataError
 from aigc_cli.files import checksum, write_atomically
 from aigc_cli.metrics.extractors.base import Extractor, FeatureStatistics
-from aigc_cli.modalities.base import Items
+from aigc_cli.modalities.base import DataSpec, Items
 from aigc_cli.modalities.npz import array_names, read_arrays
 
 #: Stands for the number of images where a file does not say it; only a covariance's divisor depends on it, and that is
@@ -66,6 +68,21 @@ class Statistics(Items):
             if known != value:
                 raise DataError(f"{self.path} is of another {what}: {known}, not {value}", _HINT)
         return self._statistics
+
+    def are_of(self, splits: Splits | None, split: Split) -> bool:
+        """Whether the stamp says that they are of that very split."""
+        images = self.stamp.get("images")
+        if splits is None or not isinstance(images, dict) or images.get("split") != split:
+            return False
+        return bool(images.get("fingerprint") == splits[split].spec.fingerprint)
+
+
+def alike(sides: list[Items | None], like: DataSpec | None) -> list[Items | None]:
+    """Several sides, each brought to the form of the others, and of `like`, where that loses nothing."""
+    specs = [side.spec for side in sides if side is not None and not isinstance(side, Statistics)]
+    for spec in [*specs, *([] if like is None else [like])]:
+        sides = [side if side is None or isinstance(side, Statistics) else side.like(spec) for side in sides]
+    return sides
 
 
 _HINT = "make statistics that fit with `aigc eval stats data=NAME out=FILE.npz`, with the same metric= and weights="

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 from aigc_cli.errors import ConfigError
@@ -52,6 +52,22 @@ class Subject(ABC):
         return items
 
 
+def check_files_suit(names: Iterable[str]) -> bool:
+    """Refuses metrics that files cannot be measured with, or not together; whether they are metrics of text.
+
+    Raises:
+        ConfigError: one needs a model, or another modality.
+    """
+    kinds = {name: kind_of(name) for name in names}
+    text = next((name for name, kind in kinds.items() if kind.of_text()), None)
+    for name, kind in kinds.items():
+        if text is not None and not kind.of_text():
+            raise ConfigError(f"{text} measures text, and {name} does not", "ask for one of them at a time")
+        if text is None and "fake" not in kind.takes:
+            raise ConfigError(f"{name} needs a model, and fake= gives only files", "name a run with run=")
+    return text is not None
+
+
 class FilesSubject(Subject):
     """Items from files, and what they are held against.
 
@@ -65,10 +81,8 @@ class FilesSubject(Subject):
 
     def source(self, name: str) -> Source:
         """The items, of text with their references."""
-        kind, is_text = kind_of(name), isinstance(self.items, Texts)  # statistics do not say of what they are
-        if "items" in kind.takes or ("pairs" in kind.takes and not is_text):
-            raise ConfigError(f"{name} needs a model, and fake= gives only files", "name a run with run=")
-        if kind.of_text() != is_text:
+        kind = kind_of(name)
+        if check_files_suit([name]) != isinstance(self.items, Texts):  # statistics do not say of what they are
             raise ConfigError(f"{name} does not measure {self.items.modality.noun[1]}", "ask for one kind at a time")
         if "pairs" in kind.takes and self.references is None:
             raise ConfigError(f"{name} needs a reference text", "name one with real=")

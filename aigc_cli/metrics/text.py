@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import re
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from aigc_cli.errors import DataError
-from aigc_cli.metrics.base import Metric, Stream, View, joined
+from aigc_cli.metrics.base import Metric, Stream, Takes, joined
 
 #: A word, in any script, or one other character that is no space.
 WORD = re.compile(r"\w+|[^\w\s]")
@@ -20,7 +21,7 @@ WORD = re.compile(r"\w+|[^\w\s]")
 class TextMetric(Metric):
     """A metric over lines of text: of a stream alone, or of pairs, each beside what it should have been."""
 
-    takes: ClassVar[Mapping[Stream, tuple[View, ...]]] = {"pairs": ("text",)}
+    takes: ClassVar[Takes] = {"pairs": ("text",)}
 
     def __init__(self, config: Any, width: int = 0) -> None:
         super().__init__(config, width)
@@ -34,13 +35,13 @@ class TextMetric(Metric):
         for side, some in (("fake", made), ("real", wanted)):
             coded = [line.encode() for line in some]
             if coded:
-                getattr(self, f"{side}_bytes").append(torch.frombuffer(bytearray(b"".join(coded)), dtype=torch.uint8)
-                                                      if any(coded) else torch.zeros(0, dtype=torch.uint8))  # fmt: skip
+                content = np.frombuffer(b"".join(coded), dtype=np.uint8).copy()  # which may be empty
+                getattr(self, f"{side}_bytes").append(torch.from_numpy(content))
                 getattr(self, f"{side}_lengths").append(torch.tensor([len(line) for line in coded]))
 
     def _lines(self, side: str) -> list[str]:
-        whole = _flat(getattr(self, f"{side}_bytes"), torch.uint8).numpy().tobytes()
-        ends = _flat(getattr(self, f"{side}_lengths"), torch.int64).cumsum(0).tolist()
+        whole = joined(getattr(self, f"{side}_bytes"), 1, torch.uint8).flatten().numpy().tobytes()
+        ends = joined(getattr(self, f"{side}_lengths"), 1, torch.int64).flatten().cumsum(0).tolist()
         return [whole[start:end].decode() for start, end in zip([0, *ends], ends, strict=False)]
 
     def compute(self) -> dict[str, Tensor]:
@@ -63,10 +64,6 @@ class TextMetric(Metric):
     @abstractmethod
     def measured(self, fake: Sequence[str], real: Sequence[str]) -> dict[str, float]:
         """The scores of items, which are not all empty."""
-
-
-def _flat(parts: Tensor | list[Tensor], dtype: torch.dtype) -> Tensor:
-    return joined(parts, 1, dtype).flatten() if not isinstance(parts, list) or parts else torch.zeros(0, dtype=dtype)
 
 
 def ngrams(words: Sequence[str], n: int) -> Iterable[tuple[str, ...]]:

@@ -2,27 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
-from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from aigc_cli.config.schema import STRICT
-from aigc_cli.metrics.base import Better, Metric, Stream, View, require
+from aigc_cli.metrics.base import Figures, Metric, Stream, Takes, require
+from aigc_cli.metrics.extractors.base import FeatureConfig
 from aigc_cli.registry import register
 
 
-@dataclass(config=STRICT, frozen=True, kw_only=True)
-class VendiConfig:
-    """The Vendi score on the features of any extractor."""
-
-    name: Literal["vendi"]
-    extractor: str
-
-
-@register("metric", "vendi", VendiConfig)
+@register("metric", "vendi", FeatureConfig)
 class Vendi(Metric):
     """``vendi``: Friedman and Dieng, The Vendi Score: A Diversity Evaluation Metric for Machine Learning, 2023.
 
@@ -31,12 +21,12 @@ class Vendi(Metric):
     no real item: noise is diverse too, so that it means something beside a measure of quality only.
     """
 
-    takes: ClassVar[Mapping[Stream, tuple[View, ...]]] = {"fake": ("features",)}
-    figures: ClassVar[Mapping[str, Better]] = {"vendi": "higher"}
+    takes: ClassVar[Takes] = {"fake": ("features",)}
+    figures: ClassVar[Figures] = {"vendi": "higher"}
     moment: Tensor
     count: Tensor
 
-    def __init__(self, config: VendiConfig, width: int) -> None:
+    def __init__(self, config: FeatureConfig, width: int) -> None:
         super().__init__(config, width)
         self.add_state("moment", default=torch.zeros(width, width, dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("count", default=torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+import queue
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
 from aigc_cli.config.schema import check
 from aigc_cli.errors import ConfigError, DataError, ResourceError
-from aigc_cli.metrics.ahead import ahead
 from aigc_cli.metrics.base import View
 from aigc_cli.metrics.extractors import cache as feature_cache
 from aigc_cli.metrics.extractors.base import Extractor, FeatureStatistics, Sources, check_finite
@@ -80,8 +81,11 @@ class Views:
         """
         keys = sorted(set(wanted))
         noun = items.modality.noun[1]
-        if Key("", "labels") in keys:
-            _check_labelled(items, what)
+        if Key("", "labels") in keys and not items.spec.classes:
+            hint = (
+                "evaluate a run that was trained with model.conditional=true on data with labels, or mode=reconstruct"
+            )
+            raise ConfigError(f"{what} {noun} have no class to be checked", hint)
         with _whole_float32(), Progress(len(items), f"{what} {noun}", noun) as bar:
             for batch in ahead(lambda: items.batches(self._given or _BATCH)):
                 found: Rows = {}
@@ -126,22 +130,21 @@ class Views:
         """
         known = {key: kept for key in wanted if (kept := self._kept(items, key, wanted[key])) is not None}
         missing = {key: rows for key, rows in wanted.items() if key not in known}
-        gathered: dict[Key, list[Tensor]] = {key: [] for key, rows in missing.items() if rows}
-        summed: dict[Key, FeatureStatistics] = {}
-        count = 0
+        parts: dict[Key, list[Any]] = {key: [] for key in missing}
         for batch in self.rows(items, what, missing) if missing else ():
             for key, found in batch.items():
-                if key in gathered:
-                    gathered[key].append(found)
+                # Rows are kept as they come; statistics are merged at once, so that memory does not grow.
+                fresh = found if missing[key] else FeatureStatistics.of(found)
+                if missing[key] or not parts[key]:
+                    parts[key].append(fresh)
                 else:
-                    fresh = FeatureStatistics.of(found)
-                    summed[key] = summed[key].merge(fresh) if key in summed else fresh
-            count += len(next(iter(batch.values())))
-        if missing and not count:
+                    parts[key] = [parts[key][0].merge(fresh)]
+        if not all(parts.values()):
             raise DataError(f"there are no {what} {items.modality.noun[1]}", "give at least two")
-        computed: dict[Key, Tensor | FeatureStatistics] = {key: torch.cat(rows) for key, rows in gathered.items()}
-        computed |= summed
-        self._keep(items, computed)
+        computed = {key: torch.cat(some) if missing[key] else some[0] for key, some in parts.items()}
+        for key, made in computed.items():
+            if items.key is not None and key.extractor:
+                feature_cache.store(self._entry("features" if missing[key] else "statistics", items, key), made)
         return {**known, **computed}
 
     def _entry(self, kind: str, items: Items, key: Key) -> Path:
@@ -157,12 +160,6 @@ class Views:
             if statistics is not None:
                 return statistics
         return feature_cache.load_features(self._entry("features", items, key), len(items))
-
-    def _keep(self, items: Items, computed: Mapping[Key, Tensor | FeatureStatistics]) -> None:
-        for key, kept in computed.items():
-            if items.key is not None and key.extractor:
-                kind = "statistics" if isinstance(kept, FeatureStatistics) else "features"
-                feature_cache.store(self._entry(kind, items, key), kept)
 
 
 @contextmanager
@@ -192,14 +189,6 @@ def _own(items: Items, batch: Batch, view: View) -> Any:
     return batch.content if batch.source is None else (batch.content, batch.source)
 
 
-def _check_labelled(items: Items, what: str) -> None:
-    if not items.spec.classes:
-        raise ConfigError(
-            f"{what} {items.modality.noun[1]} have no class to be checked",
-            "evaluate a run that was trained with model.conditional=true on data with labels, or mode=reconstruct",
-        )
-
-
 def count_of(rows: Rows) -> int:
     """Of how many items they are."""
     first = next(iter(rows.values()))
@@ -209,3 +198,51 @@ def count_of(rows: Rows) -> int:
 def rows_at(rows: Any, index: Tensor) -> Any:
     """Those at `index`, int64, of a tensor or a list."""
     return rows[index] if isinstance(rows, Tensor) else [rows[row] for row in index.tolist()]
+
+
+T = TypeVar("T")
+_END = object()
+
+
+def ahead(make: Callable[[], Iterator[T]], depth: int = 2) -> Iterator[T]:
+    """The items of ``make()``, up to `depth` of them made before they are asked for.
+
+    They come in order; an exception comes where its item would have come. The thread ends with the iteration, whether
+    that runs to its end or is given up.
+    """
+    made: queue.Queue[object] = queue.Queue(depth)
+    given_up = threading.Event()
+
+    def put(item: object) -> bool:
+        while not given_up.is_set():
+            try:
+                made.put(item, timeout=0.1)
+                return True
+            except queue.Full:
+                continue
+        return False
+
+    def work() -> None:
+        try:
+            for item in make():
+                if not put(item):
+                    return
+            put(_END)
+        except BaseException as error:  # handed over, whatever it is: nobody would see it here
+            put(_Failure(error))
+
+    thread = threading.Thread(target=work, name="ahead", daemon=True)
+    thread.start()
+    try:
+        while (item := made.get()) is not _END:
+            if isinstance(item, _Failure):
+                raise item.error
+            yield item  # type: ignore[misc]
+    finally:
+        given_up.set()
+        thread.join()
+
+
+class _Failure:
+    def __init__(self, error: BaseException) -> None:
+        self.error = error

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import replace
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 class FileImages(Items):
     """Images that can be had in any order: all of a file or folder, or some of them, as they are or as RGB."""
 
-    _rows: Sequence[int] | None = None
+    held: Sequence[Any] | np.ndarray  # what each is read from, in order
     _grey_as_rgb = False
 
     @property
@@ -41,7 +41,7 @@ class FileImages(Items):
         return f"{len(self):,} images of {self.facts.get('folder', self.facts.get('file'))}"
 
     def __len__(self) -> int:
-        return self.count() if self._rows is None else len(self._rows)
+        return len(self.held)
 
     def batches(self, size: int) -> Iterator[Batch]:
         """Read as they are asked for, uint8 (n, C, H, W).
@@ -50,8 +50,7 @@ class FileImages(Items):
             DataError: as :meth:`read`.
         """
         for start in range(0, len(self), size):
-            places = range(start, min(start + size, len(self)))
-            content = self.read(places if self._rows is None else [self._rows[place] for place in places])
+            content = self.read(self.held[start : start + size])
             yield Batch(content.expand(-1, 3, -1, -1) if self._grey_as_rgb else content)
 
     def few(self, n: int) -> Tensor:
@@ -69,8 +68,7 @@ class FileImages(Items):
         """
         if n > len(self):
             raise DataError(f"n={n}: there are {len(self)} images", f"use n={len(self)}, or no n=")
-        own = range(self.count()) if self._rows is None else self._rows
-        return self._changed(f"drawn {n}", _rows=[own[place] for place in self.few(n).tolist()])
+        return self._changed(f"drawn {n}", held=[self.held[place] for place in self.few(n).tolist()])
 
     def like(self, spec: DataSpec) -> FileImages:
         """As RGB, each grey value repeated, beside others that have colour."""
@@ -84,12 +82,8 @@ class FileImages(Items):
         return other
 
     @abstractmethod
-    def count(self) -> int:
-        """How many there are in the file or folder."""
-
-    @abstractmethod
-    def read(self, rows: Sequence[int]) -> Tensor:
-        """Some of those, uint8 (n, C, H, W), as they are.
+    def read(self, some: Iterable[Any]) -> Tensor:
+        """Some of those that are `held`, uint8 (n, C, H, W), as they are.
 
         Raises:
             DataError: one cannot be read, or is of another size.
@@ -111,18 +105,14 @@ class ArrayImages(FileImages):
             )
         if array.dtype != np.uint8:
             raise DataError(f"{path} holds {array.dtype} values, and images are uint8", "save them as uint8, 0 to 255")
-        self._array = array
+        self.held = array
         self.spec = DataSpec("image", array.shape[1:])
         self.key = f"npz/{checksum(path)}"
         self.facts = {"file": str(path), "sha256": self.key.removeprefix("npz/")}
 
-    def count(self) -> int:
-        """Its length."""
-        return len(self._array)
-
-    def read(self, rows: Sequence[int]) -> Tensor:
+    def read(self, some: Iterable[np.ndarray]) -> Tensor:
         """Rows of the array."""
-        return torch.from_numpy(np.ascontiguousarray(self._array[list(rows)]))
+        return torch.from_numpy(np.stack(list(some)))
 
 
 def _array_of(path: Path) -> np.ndarray:
@@ -146,39 +136,33 @@ class FolderImages(FileImages):
     def __init__(self, folder: Path, channels: int | None = None) -> None:
         found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
         left_out = {parent: not_samples(parent) for parent in {path.parent for path in found}}
-        self.paths = [path for path in found if path.name not in left_out[path.parent]]
-        if not self.paths:
+        paths = [path for path in found if path.name not in left_out[path.parent]]
+        if not paths:
             raise DataError(f"there are no pictures in {folder}", f"give a folder of {', '.join(SUFFIXES)} files")
-        self.folder = folder
-        self._channels = channels or (3 if any(_has_colour(path) for path in self.paths) else 1)
-        first = self._decoded(self.paths[0])
-        self._first = first.shape
-        self.spec = DataSpec("image", tuple(first.shape))
+        self.held, self._name = paths, printable(paths[0].name)
+        self._channels = channels or (3 if any(map(_has_colour, paths)) else 1)
+        self._first = self._decoded(paths[0]).shape
+        self.spec = DataSpec("image", tuple(self._first))
         listing = hashlib.sha256()
-        for path in self.paths:
+        for path in paths:
             stat = path.stat()
             listing.update(os.fsencode(path.relative_to(folder)) + f"\0{stat.st_size}\0{stat.st_mtime_ns}\0".encode())
         self.key = f"folder/{printable(folder.resolve())}/{listing.hexdigest()}/{self._channels}"
         self.facts = {"folder": printable(folder), "listing": listing.hexdigest()}
 
-    def count(self) -> int:
-        """Of files."""
-        return len(self.paths)
-
-    def read(self, rows: Sequence[int]) -> Tensor:
+    def read(self, some: Iterable[Path]) -> Tensor:
         """Decoded one by one.
 
         Raises:
             DataError: a picture cannot be read, or is not of the size of the first.
         """
-        return torch.stack([self._of_size(self.paths[row]) for row in rows])
+        return torch.stack([self._of_size(path) for path in some])
 
     def _of_size(self, path: Path) -> Tensor:
         image = self._decoded(path)
         if image.shape != self._first:
             raise DataError(
-                f"{printable(path)} is {size_of(image.shape)}, "
-                f"and {printable(self.paths[0].name)} is {size_of(self._first)}",
+                f"{printable(path)} is {size_of(image.shape)}, and {self._name} is {size_of(self._first)}",
                 "resize all pictures to one size first; how that is done changes the scores",
             )
         return image

@@ -19,7 +19,7 @@ from aigc_cli import __version__
 from aigc_cli.errors import ConfigError
 from aigc_cli.files import replacing
 from aigc_cli.modalities.base import Codec, Writer
-from aigc_cli.modalities.samples import DIGITAL_SOURCE_TYPE, LABEL, Arrangement, Provenance
+from aigc_cli.modalities.samples import DIGITAL_SOURCE_TYPE, LABEL, Arrangement
 from aigc_cli.modalities.writers import ARCHIVE, ArrayWriter
 
 GRID = "grid.png"
@@ -43,21 +43,38 @@ def png_info(sentence: str, about: Mapping[str, Any], kind: str | None) -> PngIn
     return info
 
 
-class PNGWriter(Writer):
+class _WithGrid(Writer):
+    """Keeps the first images, and shows them in a grid beside the files."""
+
+    _first: tuple[Tensor, ...] = ()
+
+    def _keep(self, raw: Tensor) -> None:
+        """Takes the next images, uint8 (b, C, H, W), as long as the grid has room."""
+        shape = raw.shape[1:]
+        room = shown_of(self.arrangement.n, shape, layout_of(self.arrangement, shape)) - sum(map(len, self._first))
+        if room > 0:
+            self._first += (raw[:room].clone(),)  # a view would keep the whole batch
+
+    def _save_grid(self) -> list[str]:
+        first = torch.cat(self._first)
+        kind = self.provenance.of_set(self.arrangement)["digital_source_type"]
+        sentence = f"{self.provenance.sentence()}, samples 0 to {len(first) - 1}"
+        info = png_info(sentence, self.provenance.of_grid(len(first)), kind)
+        grid(first, layout_of(self.arrangement, first.shape[1:])).save(self.folder / GRID, pnginfo=info)
+        return [GRID]
+
+
+class PNGWriter(_WithGrid):
     """Each image as its own PNG, named by its index and by what it is."""
 
     preview_suffix = ".png"
-
-    def __init__(self, folder: Path, arrangement: Arrangement, provenance: Provenance, codec: Codec) -> None:
-        super().__init__(folder, arrangement, provenance, codec)
-        self._overview = _Overview(arrangement, provenance)
 
     def _name(self, index: int) -> str:
         return f"{self.arrangement.name(index)}.png"
 
     def put(self, raw: Tensor) -> None:
         """Writes the next images, uint8 (b, C, H, W)."""
-        self._overview.put(raw)
+        self._keep(raw)
         for index, image in enumerate(raw, start=self.written):
             about = self.provenance.of_sample(self.arrangement, index)
             if self.arrangement.generated(index):
@@ -68,7 +85,7 @@ class PNGWriter(Writer):
 
     def end(self) -> tuple[list[str], list[str]]:
         """Writes the grid."""
-        return [self._name(index) for index in range(self.arrangement.n)], self._overview.save(self.folder)
+        return [self._name(index) for index in range(self.arrangement.n)], self._save_grid()
 
     @classmethod
     def preview(cls, path: Path, batches: Iterable[Tensor], arrangement: Arrangement, codec: Codec, title: str) -> None:
@@ -83,14 +100,10 @@ class PNGWriter(Writer):
             image.save(part, format="PNG", pnginfo=info)
 
 
-class NPZWriter(ArrayWriter):
+class NPZWriter(_WithGrid, ArrayWriter):
     """All images in one archive, ``numpy.load("samples.npz")["images"]``, uint8 (n, H, W, C), beside a grid."""
 
     array = "images"
-
-    def __init__(self, folder: Path, arrangement: Arrangement, provenance: Provenance, codec: Codec) -> None:
-        super().__init__(folder, arrangement, provenance, codec)
-        self._overview = _Overview(arrangement, provenance)
 
     @classmethod
     def rows(cls, raw: Tensor) -> np.ndarray:
@@ -99,36 +112,12 @@ class NPZWriter(ArrayWriter):
 
     def put(self, raw: Tensor) -> None:
         """Writes the next images, uint8 (b, C, H, W)."""
-        self._overview.put(raw)
+        self._keep(raw)
         super().put(raw)
 
     def end(self) -> tuple[list[str], list[str]]:
         """Writes the grid."""
-        return [ARCHIVE], self._overview.save(self.folder)
-
-
-class _Overview:
-    """Keeps the first images for the grid."""
-
-    def __init__(self, arrangement: Arrangement, provenance: Provenance) -> None:
-        self.arrangement, self.provenance = arrangement, provenance
-        self._first: list[Tensor] = []
-
-    def put(self, raw: Tensor) -> None:
-        """Takes the next images, uint8 (b, C, H, W), as long as the grid has room."""
-        shape = raw.shape[1:]
-        room = shown_of(self.arrangement.n, shape, layout_of(self.arrangement, shape)) - sum(map(len, self._first))
-        if room > 0:
-            self._first.append(raw[:room].clone())  # a view would keep the whole batch
-
-    def save(self, folder: Path) -> list[str]:
-        """Writes the grid; the names of the files."""
-        first = torch.cat(self._first)
-        kind = self.provenance.of_set(self.arrangement)["digital_source_type"]
-        sentence = f"{self.provenance.sentence()}, samples 0 to {len(first) - 1}"
-        info = png_info(sentence, self.provenance.of_grid(len(first)), kind)
-        grid(first, layout_of(self.arrangement, first.shape[1:])).save(folder / GRID, pnginfo=info)
-        return [GRID]
+        return [ARCHIVE], self._save_grid()
 
 
 _MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}

@@ -125,8 +125,6 @@ def read_codec(path: Path) -> TextCodec:
         tokenizer, start = restore_tokenizer(saved), saved.get("start")
         if type(start) is not int or not 0 <= start < tokenizer.vocab_size:
             raise ValueError(f"start={start} is not one of its tokens")
-    except DataError as error:
-        raise unreadable(file, error.message, _RESTORE) from None
     except (OSError, ValueError, RecursionError) as error:
         reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
         raise unreadable(file, reason, _RESTORE) from None

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from aigc_cli.files import write_atomically
 from aigc_cli.modalities.base import Codec, Writer
-from aigc_cli.modalities.samples import LABEL, Arrangement, Provenance
+from aigc_cli.modalities.samples import LABEL, Arrangement
 from aigc_cli.modalities.tokenizers import REPLACEMENT
 
 TEXTS = "samples.txt"
@@ -46,11 +46,8 @@ class TextWriter(Writer):
 
     preview_suffix = ".txt"
     usual = 8
-
-    def __init__(self, folder: Path, arrangement: Arrangement, provenance: Provenance, codec: Codec) -> None:
-        super().__init__(folder, arrangement, provenance, codec)
-        self._files: tuple[IO[str], IO[str]] | None = None
-        self._first: list[str] = []
+    _files: tuple[IO[str], IO[str]] | None = None
+    _first: tuple[str, ...] = ()
 
     def put(self, raw: Tensor) -> None:
         """Writes the texts of the next token ids (b, t)."""
@@ -64,7 +61,7 @@ class TextWriter(Writer):
             about = {"index": index, "text": text, **self.provenance.of_sample(self.arrangement, index)}
             objects.write(json.dumps(about, ensure_ascii=False) + "\n")
             if index < _SHOWN:
-                self._first.append(shown)
+                self._first += (shown,)
 
     def _begin(self, name: str) -> IO[str]:
         return self.open.enter_context((self.folder / name).open("w", encoding="utf-8", newline="\n"))

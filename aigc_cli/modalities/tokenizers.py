@@ -23,7 +23,6 @@ from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
 
 from aigc_cli.config.schema import STRICT
-from aigc_cli.errors import DataError
 
 if TYPE_CHECKING:
     import tokenizers
@@ -250,7 +249,7 @@ def restore_tokenizer(state: Mapping[str, Any]) -> Tokenizer:
     """The tokenizer of a :meth:`Tokenizer.state`, which may come from a stranger: it is checked, and nothing is run.
 
     Raises:
-        DataError: it is not the state of a tokenizer.
+        ValueError: it is not the state of a tokenizer.
     """
     try:
         kind = state["kind"]
@@ -262,9 +261,9 @@ def restore_tokenizer(state: Mapping[str, Any]) -> Tokenizer:
             return BPETokenizer(_checked_merges(state["merges"]))
         raise ValueError(f"there is no tokenizer of kind {kind!r}")
     except KeyError as error:
-        raise DataError(f"it has no {error}") from None
-    except (ValueError, TypeError, IndexError) as error:
-        raise DataError(str(error)) from None
+        raise ValueError(f"it has no {error}") from None
+    except (TypeError, IndexError) as error:
+        raise ValueError(str(error)) from None
 
 
 def _checked_characters(characters: Any) -> str:

@@ -14,7 +14,7 @@ from torch import Tensor
 from aigc_cli.errors import ConfigError, suggest
 from aigc_cli.files import replacing
 from aigc_cli.modalities.base import Codec, Writer, modality
-from aigc_cli.modalities.samples import LABEL, Arrangement, Provenance
+from aigc_cli.modalities.samples import LABEL, Arrangement
 
 #: The format that stands for the usual one of a modality.
 AUTO = "auto"
@@ -31,10 +31,7 @@ class ArrayWriter(Writer):
     preview_suffix = ".npz"
     #: What the array is called.
     array: ClassVar[str] = "samples"
-
-    def __init__(self, folder: Path, arrangement: Arrangement, provenance: Provenance, codec: Codec) -> None:
-        super().__init__(folder, arrangement, provenance, codec)
-        self._rows: IO[bytes] | None = None
+    _rows: IO[bytes] | None = None
 
     @classmethod
     def rows(cls, raw: Tensor) -> np.ndarray:

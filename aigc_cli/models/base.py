@@ -16,10 +16,12 @@ from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
-from aigc_cli.config.schema import STRICT
+from aigc_cli.config.schema import STRICT, check
 from aigc_cli.errors import ConfigError
 from aigc_cli.modalities.base import Batch, DataSpec, Layout
+from aigc_cli.nn.lora import train_adapters_only
 from aigc_cli.randomness import Noise
+from aigc_cli.registry import find
 
 #: What a model can do: each is the name of the method that does it, but for the last two, which say that
 #: :meth:`Model.sample` reads prompts, and that they may have gaps for it to fill.
@@ -135,6 +137,7 @@ class Model(nn.Module):
                 "choose other data= or another model=; `aigc ls data` and `aigc ls models` list them",
             )
         self.spec = spec
+        self._step = 0
 
     @property
     def values(self) -> int:
@@ -142,7 +145,8 @@ class Model(nn.Module):
         return math.prod(self.spec.shape)
 
     def phases(self, step: int) -> Sequence[Phase]:
-        """The optimizer steps of training step `step`, in order."""
+        """The optimizer steps of training step `step`, in order; a model takes note of it for what changes with it."""
+        self._step = step
         return (Phase("main"),)
 
     def network(self, phase: str) -> nn.Module:
@@ -249,3 +253,16 @@ class Model(nn.Module):
         """Compiles, in place, the networks for which it pays."""
         for child in self.children():
             child.compile()
+
+
+def build_model(config: Mapping[str, Any], spec: DataSpec) -> Model:
+    """The model of the section `model` of a configuration, with fresh weights.
+
+    Raises:
+        ConfigError: there is no such model, a value is wrong, or it does not serve the data of `spec`.
+    """
+    component = find("model", config["name"])
+    model = component.build(check("model", component.config, keys_of(component.config, config)), spec)
+    assert isinstance(model, Model)
+    train_adapters_only(model)
+    return model

@@ -20,17 +20,15 @@ from aigc_cli.errors import ConfigError
 from aigc_cli.modalities.base import Batch, DataSpec
 from aigc_cli.models.base import Losses, Prompts
 from aigc_cli.models.language_model import (
+    DrawingControls,
     LanguageModel,
     LanguageModelConfig,
-    MaxTokens,
-    check_drawing,
     mean_of_tokens,
-    padded,
     per_token,
     unless_all,
 )
 from aigc_cli.nn.collective import draw, draw_common, integers, rank, weighted, world_size
-from aigc_cli.nn.decoding import Choice
+from aigc_cli.nn.decoding import padded
 from aigc_cli.nn.masking import Filling, Masks, ancestral, by_confidence, gibbs, masks_at
 from aigc_cli.nn.token_transformer import TokenTransformer
 from aigc_cli.randomness import Noise
@@ -51,33 +49,21 @@ class BertConfig(LanguageModelConfig):
 
 
 @dataclass(config=STRICT, frozen=True, kw_only=True)
-class FillingControls:
-    """What ``sample`` takes; in place of the text of `prompt` it is given token ids, with masks for gaps."""
+class FillingControls(DrawingControls):
+    """What ``sample`` takes; `prompt` is what the text begins with, or the text with gaps."""
 
     #: Text of its own, after `prompt` if there is one; or `prompt` with its gaps filled.
     mode: str | None = None
-    #: What the text begins with; or the text with gaps.
-    prompt: str | None = None
     #: In a random order; all at once, then the least likely again; or one by one, over and over.
     sampler: Literal["ancestral", "confidence", "gibbs"] = "ancestral"
     #: Passes (of gibbs: over all tokens); None is one a token for ancestral, 10 for confidence and 4 for gibbs.
     steps: Annotated[int, Field(ge=1)] | None = None
-    #: Divides scores: below 1, more of what is likely anyway; 0 always takes the likeliest token.
-    temperature: Annotated[float, Field(ge=0)] = 1.0
-    #: Draws from so many of the likeliest tokens.
-    top_k: Annotated[int, Field(ge=1)] | None = None
-    #: Draws from the fewest tokens that have this probability together (Holtzman et al. 2020).
-    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
-    #: Draws from tokens with at least this share of the likeliest one's probability (Nguyen et al. 2024).
-    min_p: Annotated[float, Field(ge=0, le=1)] | None = None
-    #: Tokens written after the prompt; None is as many as still fit.
-    max_tokens: MaxTokens | None = None
     #: Tokens that each gap in the text of `prompt` stands for; None is one for each underscore of it.
     gap: Annotated[int, Field(ge=1)] | None = None
 
     @model_validator(mode="after")
     def _drawn_or_taken(self) -> FillingControls:
-        check_drawing(self)
+        self.check_drawing()
         return self
 
 
@@ -122,9 +108,10 @@ class MaskedLanguageModel(LanguageModel):
         if self.config.objective == "mlm" and self.config.mixed_masks:
             shown = self._mixed(shown, tokens, masks)
         nats, _ = self._guessed(tokens, shown, there, masks)
-        if self.config.objective == "mlm":
-            return {"loss": _per_token(nats.sum(), masks.counts.sum())}
-        return {"loss": _per_token((nats * self._weights(masks)).sum(), masks.lengths.sum())}
+        total, count = nats.sum(), masks.counts.sum()
+        if self.config.objective == "diffusion":
+            total, count = (nats * self._weights(masks)).sum(), masks.lengths.sum()
+        return {"loss": weighted(total / count, count)}
 
     def _mixed(self, shown: Tensor, tokens: Tensor, masks: Masks) -> Tensor:
         """Of masked tokens, a tenth shows a random one, not the mask, and a tenth itself (Devlin et al. 2019)."""
@@ -214,7 +201,7 @@ class MaskedLanguageModel(LanguageModel):
             score=self._scores_of_text if asked.mode == "infill" else self.encoder.logits,
             mask=self.mask,
             canvas=canvas,
-            choice=Choice(asked.temperature, asked.top_k, asked.top_p, asked.min_p),
+            choice=asked.choice(),
             first=first,
         )
         width = canvas.shape[1]
@@ -248,15 +235,6 @@ class MaskedLanguageModel(LanguageModel):
             if any(self.mask not in row for row in rows):
                 raise ConfigError("mode=infill: a prompt has no gaps", "write ____ for each gap")
         else:
-            more = asked.max_tokens or self.length
-            if more > self.length:
-                raise ConfigError(
-                    f"max_tokens={more}: this model writes up to {self.length}",
-                    f"choose max_tokens={self.length} or less",
-                )
+            more = self.most(asked, self.length)
             rows = [row + [self.mask] * min(more, self.length - len(row)) for row in rows]
         return padded(rows, self.pad, noise.device)
-
-
-def _per_token(nats: Tensor, tokens: Tensor) -> Tensor:
-    return weighted(nats / tokens, tokens)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Annotated, Any, ClassVar, Self
 
 import torch
@@ -15,8 +16,7 @@ from aigc_cli.config.schema import STRICT
 from aigc_cli.errors import ConfigError
 from aigc_cli.modalities.base import DataSpec
 from aigc_cli.models.base import Model, ModelConfig, Prompts, Transfer
-from aigc_cli.nn.beam import beam_search
-from aigc_cli.nn.decoding import Choice, Session, write
+from aigc_cli.nn.decoding import Choice, Session, beam_search, write
 from aigc_cli.nn.lora import adapters
 from aigc_cli.nn.transformer import TransformerConfig
 from aigc_cli.randomness import Noise
@@ -42,8 +42,8 @@ class LanguageModelConfig(ModelConfig, TransformerConfig):
 
 
 @dataclass(config=STRICT, frozen=True, kw_only=True)
-class WritingControls:
-    """What ``sample`` of a model takes that writes from left to right."""
+class DrawingControls:
+    """What ``sample`` of every model of tokens takes."""
 
     #: What the text begins with, or what it is made from. A model knows no strings: its ``sample`` is given
     #: :class:`~aigc_cli.models.base.Prompts`, and pays no heed to this.
@@ -56,10 +56,31 @@ class WritingControls:
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     #: Draws from tokens with at least this share of the likeliest one's probability (Nguyen et al. 2024).
     min_p: Annotated[float, Field(ge=0, le=1)] | None = None
+    #: Tokens written at most; None is as many as the model looks at, or as still fit after the prompt.
+    max_tokens: MaxTokens | None = None
+
+    def choice(self) -> Choice:
+        """How a token is chosen."""
+        return Choice(self.temperature, self.top_k, self.top_p, self.min_p)
+
+    def check_drawing(self) -> None:
+        """Refuses controls of how a token is drawn where none is.
+
+        Raises:
+            ValueError: the temperature is 0, and there are others.
+        """
+        named = [name for name in ("top_k", "top_p", "min_p") if getattr(self, name) is not None]
+        if self.temperature == 0 and named:
+            left = " and ".join(named)
+            raise ValueError(f"temperature=0 takes the likeliest token: add temperature=1, or leave out {left}")
+
+
+@dataclass(config=STRICT, frozen=True, kw_only=True)
+class WritingControls(DrawingControls):
+    """What ``sample`` of a model takes that writes from left to right."""
+
     #: Above 1, tokens that the text has already become less likely (Keskar et al. 2019).
     repetition_penalty: Annotated[float, Field(ge=1)] = 1.0
-    #: Tokens written at most; None is as many as the model looks at.
-    max_tokens: MaxTokens | None = None
     #: Above 1, searches for the likeliest text with so many candidates at a time.
     beam: Annotated[int, Field(ge=1)] = 1
     #: For beam search: the exponent of the length that divides log-probabilities; more prefers long texts.
@@ -74,31 +95,14 @@ class WritingControls:
             if named:
                 raise ValueError(f"beam={self.beam} searches and does not draw: leave out {' and '.join(named)}")
         else:
-            check_drawing(self)
+            self.check_drawing()
             if self.length_penalty != 1:
                 raise ValueError("length_penalty works with beam search alone: add beam=5, or leave it out")
         return self
 
-    @property
-    def draws(self) -> bool:
-        """Whether tokens are drawn, not just taken."""
-        return self.beam == 1 and self.temperature > 0
-
     def choice(self) -> Choice:
-        """How a token is chosen."""
-        return Choice(self.temperature, self.top_k, self.top_p, self.min_p, self.repetition_penalty)
-
-
-def check_drawing(controls: Any) -> None:
-    """Refuses controls of how a token is drawn where none is.
-
-    Raises:
-        ValueError: the temperature is 0, and there are others.
-    """
-    named = [name for name in ("top_k", "top_p", "min_p") if getattr(controls, name) is not None]
-    if controls.temperature == 0 and named:
-        left = " and ".join(named)
-        raise ValueError(f"temperature=0 takes the likeliest token: add temperature=1, or leave out {left}")
+        """See :meth:`DrawingControls.choice`."""
+        return replace(super().choice(), repetition_penalty=self.repetition_penalty)
 
 
 class LanguageModel(Model):
@@ -155,6 +159,19 @@ class LanguageModel(Model):
             found[row, list(first[index % len(first)]) or slice(None)] = True
         return found.to(noise.device)
 
+    @staticmethod
+    def most(controls: DrawingControls, limit: int) -> int:
+        """The tokens that are asked for, of a model that writes up to `limit`.
+
+        Raises:
+            ConfigError: they are more.
+        """
+        count = controls.max_tokens or limit
+        if count > limit:
+            what = f"max_tokens={count}: this model writes up to {limit}"
+            raise ConfigError(what, f"choose max_tokens={limit} or less")
+        return count
+
     def written(self, session: Session, controls: WritingControls, noise: Noise, count: int) -> Tensor:
         """Token ids (n, prompt + count): a session's rows, written on as `controls` say, each until it ends."""
         if controls.beam > self.vocab_size:
@@ -165,7 +182,7 @@ class LanguageModel(Model):
                 session, controls.beam, count, length_penalty=controls.length_penalty, stop=self.eos, pad=self.pad
             )
             return rows
-        uniform = noise.uniform(count) if controls.draws else None
+        uniform = noise.uniform(count) if controls.temperature > 0 else None
         return write(session, controls.choice(), uniform, count, stop=self.eos, pad=self.pad)
 
 
@@ -198,9 +215,3 @@ def mean_of_tokens(hidden: Tensor, there: Tensor) -> Tensor:
 def unless_all(there: Tensor) -> Tensor | None:
     """A mask of what is there; None on a CPU where that is all, but a GPU is not waited for to know."""
     return None if there.device.type == "cpu" and bool(there.all()) else there
-
-
-def padded(rows: Sequence[Sequence[int]], pad: int, device: torch.device | str) -> Tensor:
-    """Rows of token ids as int64 (n, longest), filled up with `pad`."""
-    width = max(map(len, rows))
-    return torch.tensor([[*row, *[pad] * (width - len(row))] for row in rows], device=device)

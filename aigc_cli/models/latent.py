@@ -37,39 +37,34 @@ class LatentModel(Model):
     can = frozenset({"sample", "latents", "decode"})
     controls: ClassVar[type] = LatentControls
 
+    @property
+    def classes(self) -> int:
+        """How many it tells apart; none if it is not conditional."""
+        return len(self.spec.classes) if self.conditional else 0
+
     def sample(self, noise: Noise, controls: Any, prompts: Prompts | None = None) -> Tensor:
         """Encoded items (len(noise), *spec.shape), of the classes asked for."""
         return self.decode(self.latents(noise, controls), self.labels(noise.indices, controls, noise.device))
 
     def turns(self, controls: Any) -> list[int]:
-        """See :meth:`Model.turns`.
+        """The classes that a word such as ``cat,dog`` names, all for None.
 
         Raises:
             ConfigError: a class that the data does not have, or a model that is not told classes.
         """
-        return chosen_classes(self.spec, controls.class_, self.conditional)
-
-
-def chosen_classes(spec: DataSpec, word: str | None, conditional: bool) -> list[int]:
-    """The classes that a word such as ``cat,dog`` names, all for None; none for a model that is not conditional.
-
-    Raises:
-        ConfigError: there is no such class, or the model does not know classes.
-    """
-    if not conditional:
-        if word is not None:
+        word, classes = controls.class_, self.spec.classes
+        if word is not None and not self.conditional:
             raise ConfigError(
                 f"class={word}: this model was trained without classes",
                 "train one with model.conditional=true, on data with labels",
             )
-        return []
-    if word is None:
-        return list(range(len(spec.classes)))
-    names = [word] if word in spec.classes else [name.strip() for name in word.split(",")]
-    for name in names:
-        if name not in spec.classes:
-            raise ConfigError(f"class={name}: the data has no such class", suggest(name, spec.classes, limit=20))
-    return [spec.classes.index(name) for name in names]
+        if word is None:
+            return list(range(self.classes))
+        names = [word] if word in classes else [name.strip() for name in word.split(",")]
+        for name in names:
+            if name not in classes:
+                raise ConfigError(f"class={name}: the data has no such class", suggest(name, classes, limit=20))
+        return [classes.index(name) for name in names]
 
 
 def check_conditional(conditional: bool, spec: DataSpec) -> bool:

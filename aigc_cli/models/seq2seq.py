@@ -12,16 +12,9 @@ from aigc_cli.config.schema import STRICT
 from aigc_cli.errors import ConfigError
 from aigc_cli.modalities.base import Batch, DataSpec
 from aigc_cli.models.base import Losses, Prompts
-from aigc_cli.models.language_model import (
-    LanguageModel,
-    LanguageModelConfig,
-    WritingControls,
-    padded,
-    token_scores,
-    unless_all,
-)
+from aigc_cli.models.language_model import LanguageModel, LanguageModelConfig, WritingControls, token_scores, unless_all
 from aigc_cli.nn.collective import weighted
-from aigc_cli.nn.decoding import Session
+from aigc_cli.nn.decoding import Session, padded
 from aigc_cli.nn.token_transformer import TokenTransformer
 from aigc_cli.nn.transformer import Transformer
 from aigc_cli.randomness import Noise
@@ -66,24 +59,20 @@ class Seq2SeqModel(LanguageModel):
         )
         self.encoder = Transformer(config, self.longest, causal=False)
 
-    def read(self, source: Tensor) -> tuple[Tensor, Tensor | None]:
+    def read(self, source: Tensor) -> dict[str, Tensor | None]:
         """What the decoder attends to, (n, s, width), of sources (n, s), and which of it is there, (n, s)."""
         there = unless_all(source != self.pad)
-        return self.encoder(self.decoder.embedding(source), mask=there), there
+        return {"memory": self.encoder(self.decoder.embedding(source), mask=there), "memory_mask": there}
 
     def forward(self, phase: str, batch: Batch) -> Losses:
         """The mean cross-entropy of targets (n, t) but their first token, given sources (n, s)."""
-        memory, there = self.read(_source(batch))
         tokens, smoothing = batch.content, self.config.label_smoothing
-        loss = self.decoder(
-            tokens[:, :-1], tokens[:, 1:], self.pad, smoothing, memory=memory, memory_mask=there
-        )  # fmt: skip
+        loss = self.decoder(tokens[:, :-1], tokens[:, 1:], self.pad, smoothing, **self.read(_source(batch)))
         return {"loss": weighted(loss, (tokens[:, 1:] != self.pad).sum())}
 
     def score(self, batch: Batch, noise: Noise, samples: int = 1) -> dict[str, Tensor]:
         """Exact negative log-likelihoods of targets; see :func:`token_scores`. Nothing is drawn."""
-        memory, there = self.read(_source(batch))
-        hidden = self.decoder.hidden(batch.content[:, :-1], memory=memory, memory_mask=there)
+        hidden = self.decoder.hidden(batch.content[:, :-1], **self.read(_source(batch)))
         return token_scores(self.decoder.logits(hidden), batch.content[:, 1:], self.pad)
 
     def sample(self, noise: Noise, controls: TranslationControls, prompts: Prompts | None = None) -> Tensor:
@@ -109,16 +98,8 @@ class Seq2SeqModel(LanguageModel):
 
     def translate(self, source: Tensor, noise: Noise, controls: TranslationControls) -> Tensor:
         """Targets (n, t), as :meth:`sample`, of sources (n, s) as the data has them."""
-        most = self.longest - 1
-        count = controls.max_tokens or most
-        if count > most:
-            raise ConfigError(
-                f"max_tokens={count}: this model writes up to {most}", f"choose max_tokens={most} or less"
-            )
-        memory, there = self.read(source)
-        session = Session(
-            self.decoder, [[self.bos]] * len(source), count, self.pad, memory=memory, memory_mask=there
-        )  # fmt: skip
+        count = self.most(controls, self.longest - 1)
+        session = Session(self.decoder, [[self.bos]] * len(source), count, self.pad, **self.read(source))
         return self.written(session, controls, noise, count)
 
 

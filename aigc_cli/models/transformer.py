@@ -5,14 +5,12 @@ Where its parts are, in the order in which a text meets them:
     modalities/text.py         strings to token ids, and back
     nn/token_transformer.py    embedding, a stack of blocks, scores of the vocabulary
     nn/transformer.py          the block: attention, feed-forward layer, norms, positions
-    nn/fused.py                attention heads, norms and rotations by hand, where that is faster
-    nn/dropout.py              attention with dropout, whose draws do not depend on the number of processes
+    nn/fused.py                attention heads, norms, rotations and dropout by hand, where that is faster
     nn/lora.py                 adapters beside weights that stay as they are
     this file                  the loss, held-out scores, vectors, and how a text begins
     models/language_model.py   what all models of tokens share: controls, prompts, the sum of a text's nats
-    nn/decoding.py             a session that reads prompts and draws one token after another
+    nn/decoding.py             a session that reads prompts and draws one token after another, and beam search
     nn/cache.py                the keys and values of what it has read, so that each token is read once
-    nn/beam.py                 search for the likeliest text, in place of drawing
     nn/collective.py           sums and draws over all processes of a training
 """
 

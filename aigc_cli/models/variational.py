@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 import torch
@@ -14,10 +14,10 @@ from torch import Tensor
 
 from aigc_cli.config.schema import STRICT
 from aigc_cli.modalities.base import Batch, DataSpec
-from aigc_cli.models.base import Losses, ModelConfig, Phase
+from aigc_cli.models.base import Losses, ModelConfig
 from aigc_cli.models.latent import LatentControls, LatentModel
 from aigc_cli.nn.collective import averaged
-from aigc_cli.nn.likelihoods import bits_per_dim, gaussian_kl
+from aigc_cli.nn.likelihoods import bits_per_dim
 from aigc_cli.nn.mixture import LatentMixture
 from aigc_cli.randomness import Noise
 
@@ -46,8 +46,8 @@ class Posterior(NamedTuple):
         return self.mean + torch.exp(0.5 * self.log_variance) * normal
 
     def kl(self) -> Tensor:
-        """KL(q(z|x) || N(0, 1)), nats, (n, d)."""
-        return gaussian_kl(self.mean, self.log_variance)
+        """KL(q(z|x) || N(0, 1)) of each dimension, nats, (n, d) (Kingma and Welling 2014, equation 10)."""
+        return 0.5 * (self.mean.square() + self.log_variance.exp() - 1 - self.log_variance)
 
     def log_ratio(self, normal: Tensor) -> Tensor:
         """log p(z) - log q(z|x), nats, (..., n), at the latents that `normal` stands for."""
@@ -84,17 +84,11 @@ class VariationalModel(LatentModel):
     def __init__(self, spec: DataSpec) -> None:
         super().__init__(spec)
         self.mixture: LatentMixture | None = None
-        self._step = 0
 
     @property
     def coarsest(self) -> int:
         """How many dimensions of a latent, the leading ones, a mixture is of; the rest are drawn from N(0, 1)."""
         return self.dimensions
-
-    def phases(self, step: int) -> Sequence[Phase]:
-        """One, whose KL weight depends on the step."""
-        self._step = step
-        return super().phases(step)
 
     def latents(self, noise: Noise, controls: Any) -> Tensor:
         """Latents (n, d) from the prior, or the mixture of :meth:`prepare`; see :class:`PriorControls`."""
@@ -116,8 +110,7 @@ class VariationalModel(LatentModel):
                 found = [(self.encode(batch)[:, : self.coarsest], self.labels_of(batch)) for batch in items]
             means, labels = zip(*found, strict=True)
             known = [part for part in labels if part is not None]
-            classes = len(self.spec.classes) if self.conditional else 0
-            self.mixture = LatentMixture(torch.cat(means), torch.cat(known) if known else None, classes)
+            self.mixture = LatentMixture(torch.cat(means), torch.cat(known) if known else None, self.classes)
 
     @abstractmethod
     def inference(self, batch: Batch) -> Callable[[Tensor], Draw]:
@@ -153,9 +146,23 @@ class FlatVAE(VariationalModel):
     def posterior(self, batch: Batch) -> Posterior:
         """q(z|x) of encoded items, (n, d)."""
 
+    @abstractmethod
+    def reconstruction(self, batch: Batch, latents: Tensor) -> Tensor:
+        """-log p(x|z), nats, (n,), of encoded items given latents (n, d)."""
+
     def encode(self, batch: Batch) -> Tensor:
         """The posterior's means (n, d)."""
         return self.posterior(batch).mean
+
+    def inference(self, batch: Batch) -> Callable[[Tensor], Draw]:
+        """See :meth:`VariationalModel.inference`; the KL is exact, whatever is drawn."""
+        posterior = self.posterior(batch)
+
+        def drawn(normal: Tensor) -> Draw:
+            nats = self.reconstruction(batch, posterior.at(normal))
+            return Draw(nats, posterior.kl().to(nats).sum(1), posterior.log_ratio(normal).to(nats))
+
+        return drawn
 
     # training
 

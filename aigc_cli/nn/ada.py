@@ -8,7 +8,7 @@ these are the pixel, geometric and colour ones, without sub-pixel translation, i
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -72,7 +72,7 @@ def _geometry(x: Tensor, strength: Tensor, names: Sequence[str]) -> Tensor:
     matrix = same.expand(n, 3, 3)
     for name in names:
         happens = _happens(n, once_of_two if name == "rotation" else strength)
-        matrix = matrix @ torch.where(happens, _PLACES[name](n, height, width, x.device), same)
+        matrix = matrix @ torch.where(happens, _place(name, n, (height, width), x.device), same)
     return matrix
 
 
@@ -93,43 +93,26 @@ def _turning(angle: Tensor) -> Tensor:
     return _affine([cos, -sin, zero, sin, cos, zero], len(angle), angle.device)
 
 
-def _flip(n: int, height: int, width: int, device: torch.device) -> Tensor:
-    sides = 1.0 - 2.0 * draw(integers(2), n, device=device)
-    return _scaling(sides, torch.ones_like(sides))
-
-
-def _quarter_turns(n: int, height: int, width: int, device: torch.device) -> Tensor:
-    return _turning(draw(integers(4), n, device=device) * (math.pi / 2)).round()
-
-
-def _translation(n: int, height: int, width: int, device: torch.device) -> Tensor:
-    x, y = ((draw(torch.rand, 2, n, dim=1, device=device) * 2 - 1) * 0.125).unbind()
-    one, zero = torch.ones_like(x), torch.zeros_like(x)
-    return _affine([one, zero, (x * width).round(), zero, one, (y * height).round()], n, device)
-
-
-def _scale(n: int, height: int, width: int, device: torch.device) -> Tensor:
-    scale = torch.exp2(0.2 * draw(torch.randn, n, device=device))
-    return _scaling(scale, scale)
-
-
-def _rotation(n: int, height: int, width: int, device: torch.device) -> Tensor:
-    return _turning((draw(torch.rand, n, device=device) * 2 - 1) * math.pi)
-
-
-def _stretch(n: int, height: int, width: int, device: torch.device) -> Tensor:
+def _place(name: str, n: int, size: tuple[int, int], device: torch.device) -> Tensor:
+    """The matrices (n, 3, 3) of one of :data:`GEOMETRY`."""
+    match name:
+        case "flip":
+            sides = 1.0 - 2.0 * draw(integers(2), n, device=device)
+            return _scaling(sides, torch.ones_like(sides))
+        case "quarter_turns":
+            return _turning(draw(integers(4), n, device=device) * (math.pi / 2)).round()
+        case "translation":
+            x, y = ((draw(torch.rand, 2, n, dim=1, device=device) * 2 - 1) * 0.125).unbind()
+            one, zero = torch.ones_like(x), torch.zeros_like(x)
+            return _affine([one, zero, (x * size[1]).round(), zero, one, (y * size[0]).round()], n, device)
+        case "scale":
+            scale = torch.exp2(0.2 * draw(torch.randn, n, device=device))
+            return _scaling(scale, scale)
+        case "rotation":
+            return _turning((draw(torch.rand, n, device=device) * 2 - 1) * math.pi)
+    assert name == "stretch"
     stretch = torch.exp2(0.2 * draw(torch.randn, n, device=device))
     return _scaling(stretch, 1 / stretch)
-
-
-_PLACES: dict[str, Callable[[int, int, int, torch.device], Tensor]] = {
-    "flip": _flip,
-    "quarter_turns": _quarter_turns,
-    "translation": _translation,
-    "scale": _scale,
-    "rotation": _rotation,
-    "stretch": _stretch,
-}
 
 
 def _resample(x: Tensor, matrix: Tensor) -> Tensor:
@@ -178,39 +161,23 @@ def _recolor(x: Tensor, strength: Tensor, names: Sequence[str]) -> Tensor:
         if name == "brightness":
             offset = offset + torch.where(happens, 0.2 * draw(torch.randn, n, 1, 1, device=x.device), 0.0)
             continue
-        change = torch.where(happens, _MIXES[name](n, same), same)
+        change = torch.where(happens, _mix(name, n, same), same)
         matrix, offset = change @ matrix, change @ offset
     return torch.baddbmm(offset, matrix, x.flatten(2)).view_as(x)
 
 
-def _luma(same: Tensor) -> Tensor:
-    """The projection on grey."""
-    return torch.full_like(same, 1 / len(same))
-
-
-def _contrast(n: int, same: Tensor) -> Tensor:
-    return same * torch.exp2(0.5 * draw(torch.randn, n, 1, 1, device=same.device))
-
-
-def _luma_flip(n: int, same: Tensor) -> Tensor:
-    return same - 2 * _luma(same) * draw(integers(2), n, 1, 1, device=same.device)
-
-
-def _hue(n: int, same: Tensor) -> Tensor:
-    """A rotation about the axis of greys (Rodrigues' formula)."""
-    angle = (draw(torch.rand, n, 1, 1, device=same.device) * 2 - 1) * math.pi
-    third = 1 / math.sqrt(3)
-    cross = third * torch.tensor([[0.0, -1.0, 1.0], [1.0, 0.0, -1.0], [-1.0, 1.0, 0.0]], device=same.device)
-    return same * angle.cos() + cross * angle.sin() + _luma(same) * (1 - angle.cos())
-
-
-def _saturation(n: int, same: Tensor) -> Tensor:
-    return _luma(same) + (same - _luma(same)) * torch.exp2(draw(torch.randn, n, 1, 1, device=same.device))
-
-
-_MIXES: dict[str, Callable[[int, Tensor], Tensor]] = {
-    "contrast": _contrast,
-    "luma_flip": _luma_flip,
-    "hue": _hue,
-    "saturation": _saturation,
-}
+def _mix(name: str, n: int, same: Tensor) -> Tensor:
+    """The matrices (n, c, c) of one of :data:`COLOR`, of which brightness alone has none."""
+    luma = torch.full_like(same, 1 / len(same))  # the projection on grey
+    match name:
+        case "contrast":
+            return same * torch.exp2(0.5 * draw(torch.randn, n, 1, 1, device=same.device))
+        case "luma_flip":
+            return same - 2 * luma * draw(integers(2), n, 1, 1, device=same.device)
+        case "hue":  # a rotation about the axis of greys (Rodrigues' formula)
+            angle = (draw(torch.rand, n, 1, 1, device=same.device) * 2 - 1) * math.pi
+            third = 1 / math.sqrt(3)
+            cross = third * torch.tensor([[0.0, -1.0, 1.0], [1.0, 0.0, -1.0], [-1.0, 1.0, 0.0]], device=same.device)
+            return same * angle.cos() + cross * angle.sin() + luma * (1 - angle.cos())
+    assert name == "saturation"
+    return luma + (same - luma) * torch.exp2(draw(torch.randn, n, 1, 1, device=same.device))

@@ -23,22 +23,18 @@ class PixelNorm(nn.Module):
         return x * torch.rsqrt(x.square().mean(dim=1, keepdim=True) + 1e-8)
 
 
-def _group_norm(channels: int) -> nn.Module:
-    return nn.GroupNorm(math.gcd(channels, 8), channels)
-
-
 #: name -> a normalisation for so many channels of (n, channels, height, width).
 NORMS: dict[str, Callable[[int], nn.Module]] = {
     "none": lambda channels: nn.Identity(),
     "batch": nn.BatchNorm2d,
-    "group": _group_norm,
+    "group": lambda channels: nn.GroupNorm(math.gcd(channels, 8), channels),
     "pixel": lambda channels: PixelNorm(),
 }
 #: The same for (n, features).
 FLAT_NORMS: dict[str, Callable[[int], nn.Module]] = {**NORMS, "batch": nn.BatchNorm1d}
 
 
-def down(inputs: int, outputs: int, norm: str = "none", dropout: float = 0.0) -> nn.Sequential:
+def down(inputs: int, outputs: int, norm: str, dropout: float = 0.0) -> nn.Sequential:
     """Halves height and width: strided 4x4 convolution, normalisation, leaky ReLU, dropout of whole channels."""
     return nn.Sequential(
         nn.Conv2d(inputs, outputs, 4, stride=2, padding=1, bias=norm != "batch"),
@@ -48,14 +44,26 @@ def down(inputs: int, outputs: int, norm: str = "none", dropout: float = 0.0) ->
     )
 
 
-def up(inputs: int, outputs: int, norm: str = "batch", dropout: float = 0.0) -> nn.Sequential:
-    """Doubles height and width: transposed 4x4 convolution, normalisation, leaky ReLU, dropout of whole channels."""
+def up(inputs: int, outputs: int, norm: str) -> nn.Sequential:
+    """Doubles height and width: transposed 4x4 convolution, normalisation, leaky ReLU."""
     return nn.Sequential(
         nn.ConvTranspose2d(inputs, outputs, 4, stride=2, padding=1, bias=norm != "batch"),
         NORMS[norm](outputs),
         nn.LeakyReLU(LEAK),
-        nn.Dropout2d(dropout) if dropout else nn.Identity(),
     )
+
+
+class Residual(nn.Module):
+    """Layers beside the identity, whose output has the shape of what they see."""
+
+    def __init__(self, *branch: nn.Module) -> None:
+        super().__init__()
+        self.branch = nn.Sequential(*branch)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, c, h, w) to the same shape."""
+        branch: Tensor = self.branch(x)
+        return x + branch
 
 
 class Modulation(nn.Linear):

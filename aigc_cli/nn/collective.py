@@ -48,12 +48,7 @@ def _generator(device: Device) -> torch.Generator:
 def draw(sampler: Sampler, *size: int, dim: int = 0, device: Device = None, **options: object) -> Tensor:
     """Random numbers of `size`, whose dimension `dim` goes over the rows of this process's share of the batch.
 
-    Args:
-        sampler: :func:`torch.randn`, :func:`torch.rand` or :func:`integers`.
-        size: Of the result.
-        dim: That of the rows.
-        device: Where to draw.
-        options: The sampler's own, such as ``dtype``.
+    The sampler is :func:`torch.randn`, :func:`torch.rand` or :func:`integers`, and `options` its own, as ``dtype``.
     """
     processes = world_size()
     if processes == 1:

@@ -1,4 +1,4 @@
-"""Writing with a causal transformer: rows of tokens that grow, and how the next token is chosen.
+"""Writing with a causal transformer: rows of tokens that grow, how the next token is chosen, and beam search.
 
 Everything stays on the device: how long rows are is known beforehand, and whether all have ended is looked at only now
 and then. A window that is full moves on: the newest half of it is read anew from position 0 on, so that a token is
@@ -38,25 +38,22 @@ class Session:
         prompts: Token ids, at least one a row. Of a prompt longer than the network's length the last tokens are read.
         room: Tokens that will be added to each row.
         pad: What fills rows that are shorter than others.
-        memory: (n, s, width), where the network attends to one, and `memory_mask` (n, s).
-        offset: (n, width), added to every embedding of a row.
         first: (n, vocab), True for the tokens of which each row's first may be one; None is any.
+        seen: What rows are read with, such as `memory` (n, s, width), as of :meth:`TokenTransformer.hidden`.
     """
 
     def __init__(
         self, network: TokenTransformer, prompts: Sequence[Sequence[int]], room: int, pad: int,
-        memory: Tensor | None = None, memory_mask: Tensor | None = None, offset: Tensor | None = None,
-        first: Tensor | None = None,
+        first: Tensor | None = None, **seen: Tensor | None,
     ) -> None:  # fmt: skip
         assert all(prompts), "a row begins with a token"
-        self.network, self.memory, self.memory_mask, self.offset = network, memory, memory_mask, offset
-        self._first = first
+        self.network, self.seen, self._first = network, seen, first
         self.device = network.embedding.weight.device
         lengths = [len(prompt) for prompt in prompts]
-        self.tokens = _padded(prompts, max(lengths) + room, pad).to(self.device)
+        self.tokens = padded(prompts, pad, self.device, max(lengths) + room)
         self.ends = torch.tensor(lengths, device=self.device)
         windows = [prompt[-network.length :] for prompt in prompts]
-        self._unread: Tensor | None = _padded(windows, max(map(len, windows)), 0).to(self.device)
+        self._unread: Tensor | None = padded(windows, 0, self.device)
         self._window_lengths = [len(window) for window in windows]
         self.cache = network.stack.cache(len(prompts), min(network.length, max(self._window_lengths) + room))
 
@@ -99,11 +96,8 @@ class Session:
 
     def _hidden(self, tokens: Tensor, cache: KVCache, rows: Tensor | None = None) -> Tensor:
         """Features of tokens (m, t) of all rows, or of `rows` (m,)."""
-        offset, memory, memory_mask = (
-            part if part is None or rows is None else part[rows]
-            for part in (self.offset, self.memory, self.memory_mask)
-        )
-        return self.network.hidden(tokens, offset=offset, cache=cache, memory=memory, memory_mask=memory_mask)
+        seen = {name: part if part is None or rows is None else part[rows] for name, part in self.seen.items()}
+        return self.network.hidden(tokens, cache=cache, **seen)
 
     def append(self, tokens: Tensor) -> None:
         """Adds a token (n,) to each row."""
@@ -113,14 +107,13 @@ class Session:
     def repeat(self, count: int) -> None:
         """Each row becomes `count` rows next to each other."""
         self.tokens, self.ends = (part.repeat_interleave(count, 0) for part in (self.tokens, self.ends))
-        self.memory, self.memory_mask, self.offset = (
-            None if part is None else part.repeat_interleave(count, 0)
-            for part in (self.memory, self.memory_mask, self.offset)
-        )
+        self.seen = {
+            name: None if part is None else part.repeat_interleave(count, 0) for name, part in self.seen.items()
+        }
         self.cache.repeat(count)
 
     def reorder(self, rows: Tensor) -> None:
-        """Row i becomes a copy of row ``rows[i]``, which must be as long and have the same memory and offset."""
+        """Row i becomes a copy of row ``rows[i]``, which must be as long and be read with the same."""
         self.tokens = self.tokens[rows]
         self.cache.reorder(rows)
 
@@ -210,5 +203,98 @@ def _seen(session: Session) -> Tensor:
     return seen[:, :-1]
 
 
-def _padded(rows: Sequence[Sequence[int]], width: int, pad: int) -> Tensor:
-    return torch.tensor([[*row, *[pad] * (width - len(row))] for row in rows])
+def padded(
+    rows: Sequence[Sequence[int]], pad: int, device: torch.device | str, width: int | None = None
+) -> Tensor:  # fmt: skip
+    """Rows of token ids as int64 (n, width), by default as wide as the longest, filled up with `pad`."""
+    width = max(map(len, rows)) if width is None else width
+    return torch.tensor([[*row, *[pad] * (width - len(row))] for row in rows], device=device)
+
+
+@torch.no_grad()
+def beam_search(
+    session: Session, beams: int, count: int, *, length_penalty: float, stop: int | None, pad: int
+) -> tuple[Tensor, Tensor]:
+    """The best continuation of each row by its probability as a whole, with up to `count` more tokens.
+
+    A row is over when `beams` continuations have reached `stop` from among the best `beams`; the best of those is
+    taken, or where none has, the best that is left. With one beam it is greedy.
+
+    Args:
+        session: With room for `count` tokens.
+        beams: Continuations of a row that are followed at a time.
+        count: Tokens at most.
+        length_penalty: The exponent of the length by which log-probabilities are divided (Wu et al., Google's Neural
+            Machine Translation System, 2016, equation 14); 0 compares them as they are, more prefers long rows.
+        stop: As of :func:`write`.
+        pad: As of :func:`write`.
+
+    Returns:
+        Rows (n, prompt + count) and their log-probabilities in nats, divided as above, (n,).
+    """
+    search = _Search(session, beams, length_penalty, stop, pad)
+    for step in range(count):
+        search.advance(step + 1)
+        if stop is not None and step % LOOK_EVERY == LOOK_EVERY - 1 and bool(search.over().all()):
+            break
+    return search.best(step + 1)
+
+
+class _Search:
+    """Rows next to each other, `beams` of each; those that have ended are kept apart, the best of each row."""
+
+    def __init__(self, session: Session, beams: int, length_penalty: float, stop: int | None, pad: int) -> None:
+        self.session, self.beams, self.length_penalty, self.stop, self.pad = session, beams, length_penalty, stop, pad
+        self.n, device = len(session.ends), session.device
+        self.scores = torch.zeros(self.n, 1, device=device)  # nats, of those that are followed
+        self.ended = torch.zeros(self.n, dtype=torch.long, device=device)  # how many have
+        self.best_score = torch.full((self.n,), -torch.inf, device=device)
+        self.best_tokens = session.tokens.clone()
+
+    def over(self) -> Tensor:
+        """Which rows need no more (n,)."""
+        return self.ended >= self.beams
+
+    def divisor(self, length: int) -> float:
+        """What a continuation of so many tokens is divided by."""
+        return float(((5 + length) / 6) ** self.length_penalty)
+
+    def advance(self, length: int) -> None:
+        """Follows each row's best continuations by a token, its `length`-th."""
+        logits = self.session.logits()
+        steps = logits.log_softmax(-1).view(self.n, -1, logits.shape[-1])
+        totals = (self.scores[:, :, None] + steps).flatten(1)
+        # Of twice as many as are followed, at most half can have ended.
+        best, place = totals.topk(min(2 * self.beams, totals.shape[1]))
+        parent, token = place // logits.shape[-1], place % logits.shape[-1]
+        if length == 1:
+            self.session.repeat(self.beams)
+        rows = torch.arange(self.n, device=best.device)[:, None] * self.beams + parent
+        if self.stop is not None:
+            ends = token == self.stop
+            self._keep(best, ends, rows, length)
+            best, chosen = best.masked_fill(ends, -torch.inf).topk(self.beams)
+            rows, token = rows.gather(1, chosen), token.gather(1, chosen)
+        rows, token, self.scores = rows[:, : self.beams], token[:, : self.beams], best[:, : self.beams]
+        self.session.reorder(rows.flatten())
+        self.session.append(token.flatten())
+
+    def _keep(self, totals: Tensor, ends: Tensor, rows: Tensor, length: int) -> None:
+        """Keeps what has just ended, if it is among the best and its row is not over."""
+        totals = totals[:, : self.beams]
+        ends = ends[:, : self.beams] & ~self.over()[:, None] & totals.isfinite()  # what cannot be has not ended
+        scores = totals.masked_fill(~ends, -torch.inf) / self.divisor(length)
+        score, place = scores.max(1)
+        better = score > self.best_score
+        tokens = self.session.tokens[rows.gather(1, place[:, None])[:, 0]]
+        ended = tokens.scatter(1, self.session.ends[:: self.beams, None], self.stop)  # type: ignore[arg-type]
+        self.best_tokens = torch.where(better[:, None], ended, self.best_tokens)
+        self.best_score = torch.where(better, score, self.best_score)
+        self.ended = self.ended + ends.sum(1)
+
+    def best(self, length: int) -> tuple[Tensor, Tensor]:
+        """The best rows and their scores."""
+        unfinished = self.session.tokens[:: self.beams]
+        none = self.ended == 0
+        tokens = torch.where(none[:, None], unfinished, self.best_tokens)
+        return tokens, torch.where(none, self.scores[:, 0] / self.divisor(length), self.best_score)

@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -29,7 +29,8 @@ class Likelihood(nn.Module):
     """p(x | outputs) for items of `channels` channels, independent from place to place. The shapes are those of images;
     (n, c, t) or (n, c, t, h, w) are served alike.
 
-    ``width`` is the number of outputs that a decoder must give for each place.
+    ``width`` is the number of outputs that a decoder must give for each place. It is a module so that it can be
+    compiled: it is one long chain of small operations.
     """
 
     width: int
@@ -38,12 +39,8 @@ class Likelihood(nn.Module):
         super().__init__()
         self.channels = channels
 
-    def forward(self, outputs: Tensor, x: Tensor) -> Tensor:
-        """:meth:`log_prob`, so that the module can be compiled: it is one long chain of small operations."""
-        return self.log_prob(outputs, x)
-
     @abstractmethod
-    def log_prob(self, outputs: Tensor, x: Tensor) -> Tensor:
+    def forward(self, outputs: Tensor, x: Tensor) -> Tensor:
         """Nats per image (n,), at most 0, of x (n, c, h, w) under outputs (n, width, h, w); computed in float32."""
 
     @abstractmethod
@@ -73,8 +70,8 @@ class Bernoulli(Likelihood):
         """x with every pixel -1 or 1."""
         return (x > 0).to(x.dtype) * 2 - 1
 
-    def log_prob(self, outputs: Tensor, x: Tensor) -> Tensor:
-        """See :meth:`Likelihood.log_prob`."""
+    def forward(self, outputs: Tensor, x: Tensor) -> Tensor:
+        """See :meth:`Likelihood.forward`."""
         return -_sum(binary_cross_entropy_with_logits(outputs.float(), (x > 0).float(), reduction="none"))
 
     def mean(self, outputs: Tensor) -> Tensor:
@@ -100,8 +97,8 @@ class Gaussian(Likelihood):
         else:
             self.register_buffer("log_scale", start, persistent=False)
 
-    def log_prob(self, outputs: Tensor, x: Tensor) -> Tensor:
-        """See :meth:`Likelihood.log_prob`."""
+    def forward(self, outputs: Tensor, x: Tensor) -> Tensor:
+        """See :meth:`Likelihood.forward`."""
         return _sum(_gaussian_share(outputs.float(), self.log_scale.clamp(*_LOG_SCALES), x.float()))
 
     def mean(self, outputs: Tensor) -> Tensor:
@@ -116,8 +113,8 @@ class PixelGaussian(Likelihood):
         super().__init__(channels)
         self.width = 2 * channels
 
-    def log_prob(self, outputs: Tensor, x: Tensor) -> Tensor:
-        """See :meth:`Likelihood.log_prob`."""
+    def forward(self, outputs: Tensor, x: Tensor) -> Tensor:
+        """See :meth:`Likelihood.forward`."""
         means, log_scales = outputs.float().chunk(2, dim=1)
         return _sum(_gaussian_share(means, log_scales.clamp(*_LOG_SCALES), x.float()))
 
@@ -143,12 +140,12 @@ class LogisticMixture(Likelihood):
         self.couplings = channels * (channels - 1) // 2
         self.width = components * (1 + 2 * channels + self.couplings)
 
-    def begin(self, bias: Tensor) -> None:
+    def begin(self, bias: Tensor, log_scale: float = _BEGIN) -> None:
         """See :meth:`Likelihood.begin`; the components lie apart, because those that begin alike stay so for long."""
         k, c = self.components, self.channels
         bias.zero_()
         bias[..., k : k + k * c] = torch.linspace(-1, 1, k + 2)[1:-1].repeat(c)
-        bias[..., k + k * c : k + 2 * k * c] = _BEGIN
+        bias[..., k + k * c : k + 2 * k * c] = log_scale
 
     def _parts(self, outputs: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Log weights (n, k, h, w), means and log scales (n, c, k, h, w), couplings (n, c (c - 1) / 2, k, h, w)."""
@@ -159,8 +156,8 @@ class LogisticMixture(Likelihood):
         logits, means, log_scales, couplings = torch.split(rows, kinds, 1)
         return log_softmax(logits.squeeze(1), 1), means, log_scales.clamp(*_LOG_SCALES), couplings.tanh()
 
-    def log_prob(self, outputs: Tensor, x: Tensor) -> Tensor:
-        """See :meth:`Likelihood.log_prob`."""
+    def forward(self, outputs: Tensor, x: Tensor) -> Tensor:
+        """See :meth:`Likelihood.forward`."""
         weights, means, log_scales, couplings = self._parts(outputs)
         x = x.float().contiguous()
         shares = _logistic_share(self._moved(means, couplings, x), log_scales, x.unsqueeze(2))
@@ -242,46 +239,23 @@ def _sum(terms: Tensor) -> Tensor:
     return terms.flatten(1).sum(1)
 
 
-class LikelihoodBuilder(Protocol):
-    """How a likelihood is built: every one takes the settings of all, and minds its own."""
-
-    def __call__(self, channels: int, *, deviation: float = ..., components: int = ...) -> Likelihood:
-        """For images of so many channels.
-
-        Args:
-            channels: of the image.
-            deviation: of ``gaussian_fixed``, in units of [-1, 1].
-            components: of ``logistic_mixture``.
-        """
-
-
-#: name -> a likelihood for so many channels.
-LIKELIHOODS: dict[str, LikelihoodBuilder] = {
-    "bernoulli": lambda channels, deviation=0.5, components=5: Bernoulli(channels),
-    "gaussian": lambda channels, deviation=0.5, components=5: Gaussian(channels),
-    "gaussian_fixed": lambda channels, deviation=0.5, components=5: Gaussian(channels, deviation),
-    "gaussian_pixel": lambda channels, deviation=0.5, components=5: PixelGaussian(channels),
-    "logistic": lambda channels, deviation=0.5, components=5: LogisticMixture(channels, 1),
-    "logistic_mixture": lambda channels, deviation=0.5, components=5: LogisticMixture(channels, components),
+#: name -> a likelihood for images of so many channels, of the deviation, in units of [-1, 1], and the mixture's
+#: components that are set, where it minds them.
+LIKELIHOODS: dict[str, Callable[[int, float, int], Likelihood]] = {
+    "bernoulli": lambda channels, deviation, components: Bernoulli(channels),
+    "gaussian": lambda channels, deviation, components: Gaussian(channels),
+    "gaussian_fixed": lambda channels, deviation, components: Gaussian(channels, deviation),
+    "gaussian_pixel": lambda channels, deviation, components: PixelGaussian(channels),
+    "logistic": lambda channels, deviation, components: LogisticMixture(channels, 1),
+    "logistic_mixture": lambda channels, deviation, components: LogisticMixture(channels, components),
 }
 
 
-def gaussian_kl(mean: Tensor, log_variance: Tensor) -> Tensor:
-    """KL(N(mean, variance) || N(0, 1)) of each dimension, nats, elementwise (Kingma and Welling 2014, equation 10)."""
-    return 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance)
-
-
-def gaussian_kl_between(mean: Tensor, deviation: Tensor, other_mean: Tensor, other_deviation: Tensor) -> Tensor:
-    """KL(N(mean, deviation^2) || N(other_mean, other_deviation^2)), nats, elementwise."""
-    ratio = deviation / other_deviation
-    return 0.5 * (ratio.square() + ((mean - other_mean) / other_deviation).square() - 1) - ratio.log()
+def build_likelihood(name: str, channels: int, deviation: float = 0.5, components: int = 5) -> Likelihood:
+    """One of :data:`LIKELIHOODS`."""
+    return LIKELIHOODS[name](channels, deviation, components)
 
 
 def bits_per_dim(nats: Tensor, dimensions: int) -> Tensor:
     """Nats per item as bits per dimension."""
     return nats / (dimensions * math.log(2))
-
-
-def smooth_deviation(raw: Tensor, beta: float = math.log(2)) -> Tensor:
-    """A standard deviation from any number: softplus with gradients smoothed by `beta` (VDVAE's successors; 1 at 0)."""
-    return softplus(raw, beta=beta)

@@ -51,13 +51,6 @@ class AdaptedLinear(nn.Linear):
             self.lora_a = self.lora_b = None
 
 
-def linear_layer(inputs: int, outputs: int, *, bias: bool, lora: LoRAConfig) -> nn.Linear:
-    """A linear layer, with an adapter where `lora` gives it a rank."""
-    if lora.rank is None:
-        return nn.Linear(inputs, outputs, bias=bias)
-    return AdaptedLinear(inputs, outputs, bias=bias, rank=lora.rank, alpha=lora.alpha)
-
-
 def adapters(module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
     """The parameters of all adapters within a module, by their names."""
     for name, layer in module.named_modules():

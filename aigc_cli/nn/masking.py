@@ -42,7 +42,7 @@ def masks_at(shares: Sequence[float], there: Tensor, keys: Tensor) -> Masks:
     """
     width, device = there.shape[1], there.device
     order = keys.masked_fill(~there, torch.inf).argsort(1)
-    most = torch.tensor([_rounded_up(share * width) for share in shares])
+    most = torch.tensor([max(1, math.ceil(share * width - 1e-9)) for share in shares])
     rows = torch.repeat_interleave(torch.arange(len(most)), most)
     ranks = torch.arange(len(rows)) - (most.cumsum(0) - most)[rows]
     rows, ranks = rows.to(device, non_blocking=True), ranks.to(device, non_blocking=True)
@@ -50,10 +50,6 @@ def masks_at(shares: Sequence[float], there: Tensor, keys: Tensor) -> Masks:
     exact = torch.tensor(shares, dtype=torch.float64).to(device, non_blocking=True) * lengths
     of_row = torch.minimum((exact - 1e-9).ceil().clamp(min=1).long(), lengths)
     return Masks(rows, order[rows, ranks], ranks < of_row[rows], of_row, lengths)
-
-
-def _rounded_up(count: float) -> int:
-    return max(1, math.ceil(count - 1e-9))
 
 
 #: Maps tokens (n, t) to features of theirs (n, t, width), and features (..., width) to scores (..., vocab).

@@ -64,12 +64,9 @@ class LatentMixture(nn.Module):
             self.register_buffer(name, tensor, persistent=False)
 
     def sample(self, noise: Noise, temperature: float = 1.0, labels: Tensor | None = None) -> Tensor:
-        """Latents (len(noise), d), each from its own row of `noise`.
+        """Latents (len(noise), d), each from its own row of `noise`, of classes (n,) where there is a mixture for each.
 
-        Args:
-            noise: A stream for each latent.
-            temperature: Scales every component's deviations, not the spread of the components.
-            labels: (n,) classes, where there is a mixture for each.
+        The temperature scales every component's deviations, not the spread of the components.
         """
         device = self.weights.device
         group = torch.zeros(len(noise), dtype=torch.int64, device=device) if labels is None else labels

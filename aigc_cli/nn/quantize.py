@@ -75,12 +75,6 @@ class Quantizer(nn.Module):
             return normalize(self.sums, dim=1, eps=_SMALLEST)
         return self.sums / self.sizes.clamp_min(_SMALLEST).unsqueeze(1)
 
-    @property
-    def frequencies(self) -> Tensor:
-        """How often each code is used of late, (codes,), which adds up to 1; all alike before training."""
-        total = self.sizes.sum()
-        return torch.where(total > 0, self.sizes / total.clamp_min(_SMALLEST), 1 / self.codes)
-
     def lookup(self, tokens: Tensor) -> Tensor:
         """The codes (..., dimensions) of tokens (...), int64."""
         return embedding(tokens, self.codebook)

@@ -37,12 +37,9 @@ class TokenTransformer(nn.Module):
             fresh(self.head)
 
     def hidden(self, tokens: Tensor, *, offset: Tensor | None = None, **kwargs: Any) -> Tensor:
-        """Features (n, t, width) of tokens (n, t).
+        """Features (n, t, width) of tokens (n, t), to whose embeddings `offset` (n, width) is added, a row's own.
 
-        Args:
-            tokens: Token ids.
-            offset: (n, width), added to every embedding of a row.
-            kwargs: As of :meth:`Transformer.forward`.
+        What the stack is given beside them is as of :meth:`Transformer.forward`.
         """
         embedded = self.embedding(tokens)
         features: Tensor = self.stack(embedded if offset is None else embedded + offset[:, None], **kwargs)

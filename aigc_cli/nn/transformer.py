@@ -17,9 +17,8 @@ from torch.nn.functional import gelu, layer_norm, silu
 
 from aigc_cli.config.schema import STRICT
 from aigc_cli.nn.cache import KVCache
-from aigc_cli.nn.dropout import attend, dropout
-from aigc_cli.nn.fused import attention_heads, rms_norm, unit_rms
-from aigc_cli.nn.lora import LoRAConfig, linear_layer
+from aigc_cli.nn.fused import attend, attention_heads, dropout, rms_norm, unit_rms
+from aigc_cli.nn.lora import AdaptedLinear, LoRAConfig
 
 ROTARY_BASE = 10_000.0
 FRESH_STD = 0.02  # of weights before training, as in GPT-2
@@ -70,8 +69,10 @@ class TransformerConfig:
         return round(units) if self.style.mlp == "gelu" else 8 * math.ceil(units / 12)
 
     def linear(self, inputs: int, outputs: int) -> nn.Linear:
-        """A linear layer of a block."""
-        return linear_layer(inputs, outputs, bias=self.style.bias, lora=self.lora)
+        """A linear layer of a block, with an adapter where `lora` gives it a rank."""
+        if self.lora.rank is None:
+            return nn.Linear(inputs, outputs, bias=self.style.bias)
+        return AdaptedLinear(inputs, outputs, bias=self.style.bias, rank=self.lora.rank, alpha=self.lora.alpha)
 
 
 class Norm(nn.Module):

@@ -18,12 +18,8 @@ from aigc_cli.sampling.modes import modes_of
 def check_controls(run: Run, values: Mapping[str, Any], command: str = "sample") -> Any:
     """The controls of a run's model, typed and complete, from the words the user gave.
 
-    A mode that is not named becomes the model's usual one.
-
-    Args:
-        run: the run whose model is sampled.
-        values: the user's words, such as ``{"class": "cat"}``.
-        command: whose words they are; a misspelt key of its own is among them.
+    A mode that is not named becomes the model's usual one. The words are those of a `command`, a misspelt key of whose
+    own may be among them.
 
     Raises:
         ConfigError: a word is neither a control of the model nor a key of the command; a control has a wrong value; a
@@ -67,11 +63,8 @@ def named_values(controls: Any) -> dict[str, Any]:
     return {word: getattr(controls, name) for name, word in _words(type(controls)).items()}
 
 
-def _words(schema: type) -> dict[str, str]:
+def _words(schema: Any) -> dict[str, str]:
     """The words of a controls dataclass by field: the same, but where an alias stands for a keyword such as class."""
-    fields = getattr(schema, "__pydantic_fields__", {})
-    return {field.name: getattr(fields.get(field.name), "alias", None) or field.name for field in _fields(schema)}
-
-
-def _fields(schema: Any) -> tuple[dataclasses.Field[Any], ...]:
-    return dataclasses.fields(schema)
+    aliases = getattr(schema, "__pydantic_fields__", {})
+    names = [field.name for field in dataclasses.fields(schema)]
+    return {name: getattr(aliases.get(name), "alias", None) or name for name in names}

@@ -1,17 +1,24 @@
-"""Draws from a model, a batch at a time, as raw content."""
+"""What is asked for when a model is sampled, and what becomes of it: samples, drawn a batch at a time, as raw content.
+
+Sample ``i`` of a plan depends on the seed and ``i`` alone, so that a plan of more samples begins with those of one of
+fewer.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
-from aigc_cli.data.base import Dataset
+from aigc_cli.data.base import Dataset, Split
 from aigc_cli.data.open import chosen_rows, encoded, items_at
-from aigc_cli.errors import ConfigError, NonFiniteError, ResourceError
+from aigc_cli.errors import ConfigError, NonFiniteError, ResourceError, too_many, warn
 from aigc_cli.modalities.base import Batch, Codec
+from aigc_cli.modalities.prompts import Prompt
+from aigc_cli.modalities.samples import Arrangement
 from aigc_cli.models.base import Model, Prompts
 from aigc_cli.randomness import Noise
 from aigc_cli.training.memory import is_out_of_memory
@@ -25,6 +32,8 @@ SHOWN = 20_000
 _SHOWN_AT_ONCE = 128
 
 T = TypeVar("T")
+#: Maps a batch size, None for one that suits, to all samples in order, raw content (b, ...) on the CPU.
+Batches = Callable[[int | None], Iterator[Tensor]]
 
 
 def auto_batch_size(held: int, device: torch.device | str) -> int:
@@ -44,20 +53,12 @@ def generate(
     controls: Any = None,
     prompts: Prompts | None = None,
 ) -> Iterator[Tensor]:
-    """Yields samples as raw content (b, ...) on the CPU, in the order of `indices`.
+    """Yields samples as raw content (b, ...) on the CPU, in the order of `indices`, of a model in evaluation mode.
 
     Sample ``i`` depends on ``(seed, i)`` alone. Its batch only changes which kernels the sums run through: encoded
     values of different batch sizes agree to within 1e-5 in float32, so decoded uint8 pixels to within one level.
 
-    Args:
-        model: in evaluation mode, on `device`.
-        codec: maps its samples back to content.
-        indices: which samples to draw.
-        seed: of all of them.
-        device: where the model is.
-        batch_size: None chooses one, and halves it where memory runs out.
-        controls: of ``model.controls``; None is the usual ones.
-        prompts: what they are written from.
+    The usual `controls` and a batch size that suits stand for None; such a size is halved where memory runs out.
 
     Raises:
         ConfigError: the model cannot be sampled.
@@ -77,21 +78,11 @@ def generate(
 
 
 def reconstruct(
-    model: Model,
-    dataset: Dataset,
-    rows: Sequence[int],
-    *,
-    device: torch.device | str,
-    batch_size: int | None = None,
+    model: Model, dataset: Dataset, rows: Sequence[int], *, device: torch.device | str, batch_size: int | None = None
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yields items and what the model makes of them, raw content (b, ...) on the CPU, in the order of `rows`.
 
-    Args:
-        model: in evaluation mode, on `device`, with the mode "reconstruct".
-        dataset: what is reconstructed.
-        rows: which of its items.
-        device: where the model is.
-        batch_size: as in :func:`generate`.
+    The model is in evaluation mode; `batch_size` is as in :func:`generate`.
 
     Raises:
         ConfigError: the model has no reconstructions, or the data is not what it is made for.
@@ -115,13 +106,8 @@ def reconstruct(
 def prepare(
     model: Model, open_train: Callable[[], Dataset], controls: Any, *, device: torch.device | str
 ) -> None:  # fmt: skip
-    """Gets a model ready to be sampled with `controls`, for which it may need to see the training set, encoded.
-
-    Args:
-        model: in evaluation mode, on `device`.
-        open_train: opens the training split; called only if the model wants to see it.
-        controls: of ``model.controls``.
-        device: where the model is, and where its items go.
+    """Gets a model, in evaluation mode, ready to be sampled with `controls`, for which it may need to see the training
+    set, encoded: only then `open_train` is called.
 
     Raises:
         ConfigError: the model cannot serve `controls`.
@@ -161,12 +147,7 @@ def in_batches(
 ) -> Iterator[T]:
     """Yields what `draw` makes of `indices`, a run of them at a time, without gradients.
 
-    Args:
-        draw: called with some of the indices, in order.
-        indices: all of them.
-        held: values in memory for each, see :meth:`Model.held`.
-        device: where it works.
-        batch_size: None chooses one, and halves it where memory runs out.
+    Each has `held` values in memory, see :meth:`Model.held`; `batch_size` is as in :func:`generate`.
 
     Raises:
         ResourceError: a batch does not fit in memory.
@@ -202,3 +183,106 @@ def decoded(items: Tensor, codec: Codec, what: str) -> Tensor:
             "choose an earlier checkpoint with step=, or less extreme controls",
         )
     return codec.decode(items).cpu()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A set of samples, and how it is drawn."""
+
+    arrangement: Arrangement
+    batches: Batches
+    #: What of the data the samples show.
+    source: Mapping[str, Any] = field(default_factory=dict)
+
+
+class HeldOut(NamedTuple):
+    """Some items that the model was not trained on, raw, and where they come from."""
+
+    split: Split
+    dataset: Dataset
+    rows: list[int]
+    batch: Batch
+
+    @property
+    def source(self) -> dict[str, Any]:
+        """Which data it is."""
+        return {"split": self.split, "fingerprint": self.dataset.spec.fingerprint}
+
+    def __str__(self) -> str:
+        return f"{len(self.rows)} {'item' if len(self.rows) == 1 else 'items'} of the {self.split} split"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What is to be sampled, and what with."""
+
+    model: Model
+    codec: Codec
+    #: Of ``model.controls``.
+    controls: Any
+    #: Samples, or what a mode counts in their place; None is as many as suit it.
+    n: int | None
+    seed: int
+    device: torch.device
+    #: Open the items that the model was trained on, and those that it was not; called only where they are needed.
+    train: Callable[[], Dataset]
+    held_out: Callable[[], tuple[Split, Dataset]]
+    #: How many samples a person looks at together.
+    usual: int
+    #: What to begin from; samples take turns in them.
+    prompts: Sequence[Prompt] = ()
+    #: Whether fewer will do, where there are not `n`.
+    at_most: bool = False
+
+    def counted(self, usual: int, most: int, what: str) -> int:
+        """How many are asked for.
+
+        Raises:
+            ConfigError: more than there are.
+        """
+        if self.n is not None and self.n > most and not self.at_most:
+            raise too_many(self.n, most, what)
+        return min(usual if self.n is None else self.n, most)
+
+    def warn_of_n(self) -> None:
+        """Warns where prompts say how many samples there are."""
+        if self.n is not None:
+            warn("n= has no effect here: each prompt is decoded once")
+
+    def items(self, usual: int) -> HeldOut:
+        """As many held-out items as are asked for; the seed decides which.
+
+        Raises:
+            ConfigError: there are fewer.
+            DataError: they cannot be read.
+        """
+        split, dataset = self.held_out()
+        n = self.counted(usual, len(dataset), f"items in the {split} split")
+        rows = chosen_rows(dataset, self.seed)[:n]
+        return HeldOut(split, dataset, rows, items_at(dataset, rows))
+
+    def drawn(self, n: int, prompts: Prompts | None = None) -> Batches:
+        """The batches of `n` samples, drawn from `prompts` if there are any."""
+
+        def batches(batch_size: int | None) -> Iterator[Tensor]:
+            return generate(
+                self.model, self.codec, range(n), seed=self.seed, device=self.device, batch_size=batch_size,
+                controls=self.controls, prompts=prompts,
+            )  # fmt: skip
+
+        return batches
+
+    def decoded(
+        self, n: int, latents: Callable[[Sequence[int]], Tensor], labels: Sequence[int] | None = None
+    ) -> Batches:
+        """The batches of the `n` samples that `latents`, of some of their numbers in order, are decoded to."""
+
+        def draw(some: Sequence[int]) -> Tensor:
+            own = None if labels is None else torch.tensor([labels[index] for index in some], device=self.device)
+            what = f"samples {some[0]} to {some[-1]} (seed {self.seed})"
+            return decoded(self.model.decode(latents(some), own), self.codec, what)
+
+        def batches(batch_size: int | None) -> Iterator[Tensor]:
+            return in_batches(draw, range(n), self.model.held(), self.device, batch_size)
+
+        return batches

@@ -1,10 +1,7 @@
 """The ways to sample: each by itself, reconstructions, walks between latents, a latent at a time, gaps filled.
 
-A mode is a function from a :class:`Request` to a :class:`Plan`, registered by the word that users type with what it
-takes of a model. So what a model offers follows from what it can do, and no mode asks what kind of content it makes::
-
-    @mode("reconstruct", needs={"encode", "decode"})
-    def reconstructions(request: Request) -> Plan: ...
+A mode is a function from a :class:`Request` to a :class:`Plan`, and stands in :data:`MODES` with what it takes of a
+model. So what a model offers follows from what it can do, and no mode asks what kind of content it makes.
 """
 
 from __future__ import annotations
@@ -23,26 +20,27 @@ from aigc_cli.models.base import Ability, Model
 from aigc_cli.models.latent import slerp
 from aigc_cli.randomness import Noise
 from aigc_cli.sampling import prompts
-from aigc_cli.sampling.generate import in_batches, prepare, reconstruct
-from aigc_cli.sampling.request import Plan, Request
+from aigc_cli.sampling.generate import Plan, Request, in_batches, prepare, reconstruct
 
 _WALK, _MOVE = 8, 9  # frames in a row, unless the control says
 _ROWS = 4  # of frames, at least, in what is looked at together
 _REACH = 3.0  # standard deviations that a latent is moved either way
 _RANKED = 512  # held-out items that the activity of latents is measured on
 
-Make = Callable[[Request], Plan]
 
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Mode:
-    """A way to sample; see :func:`mode`."""
+    """A way to sample."""
 
-    make: Make
+    make: Callable[[Request], Plan]
+    #: What a model has to be able to do.
     needs: frozenset[Ability]
-    hears: frozenset[str] | None
-    ignores: frozenset[str]
-    preview: str | None
+    #: The controls that have an effect in it, beside those of the latents where it needs these; None is all.
+    hears: frozenset[str] | None = None
+    #: Controls that have none, with a warning.
+    ignores: frozenset[str] = frozenset()
+    #: What the names of its previews end in; None for a mode that is not shown while a model trains.
+    preview: str | None = None
 
     def heeds(self, model: Model, control: str) -> bool:
         """Whether a control has an effect on what it makes of a model."""
@@ -50,32 +48,6 @@ class Mode:
             return False
         of_latents = "latents" in self.needs and (model.of_latents is None or control in model.of_latents)
         return self.hears is None or control in self.hears or of_latents
-
-
-#: By the word for each; the first that a model has the abilities for is its usual one.
-MODES: dict[str, Mode] = {}
-
-
-def mode(
-    word: str, *, needs: Collection[Ability], hears: Collection[str] | None = None, ignores: Collection[str] = (),
-    preview: str | None = None,
-) -> Callable[[Make], Make]:  # fmt: skip
-    """Registers a way to sample.
-
-    Args:
-        word: for it.
-        needs: what a model has to be able to do.
-        hears: the controls that have an effect in it, beside those of the latents where it needs these; None is all.
-        ignores: controls that have none, with a warning.
-        preview: what the names of its previews end in; None for a mode that is not shown while a model trains.
-    """
-
-    def add(make: Make) -> Make:
-        heard = None if hears is None else frozenset(hears)
-        MODES[word] = Mode(make, frozenset(needs), heard, frozenset(ignores), preview)
-        return make
-
-    return add
 
 
 def modes_of(model: Model | type[Model]) -> tuple[str, ...]:
@@ -114,7 +86,6 @@ def warn_of_idle(model: Model, controls: Any, names: Collection[str], where: str
             warn(f"{name.rstrip('_')}= has no effect {where}")
 
 
-@mode("sample", needs={"sample"}, ignores={"frames", "gap", "to"}, preview="")
 def samples(request: Request) -> Plan:
     """Each by itself; or what goes on from prompts, or is made from sources. Those of a model that is told classes
     stand below the names of theirs."""
@@ -142,7 +113,6 @@ def balanced(n: int, turns: int) -> int:
     return n // turns * turns if 1 < turns <= n else n
 
 
-@mode("reconstruct", needs={"encode", "decode"}, hears={"mode", "prompt"}, preview="-reconstructions")
 def reconstructions(request: Request) -> Plan:
     """Held-out items, or prompts, with what the model makes of them.
 
@@ -177,7 +147,6 @@ def reconstructions(request: Request) -> Plan:
     return Plan(arrangement, batches, held.source)
 
 
-@mode("interpolate", needs={"latents", "decode"}, hears={"mode", "frames", "class_", "prompt", "to"})
 def walks(request: Request) -> Plan:
     """Each row goes from the latent of one sample to that of the next of its class; or from prompt to prompt, each to
     the next."""
@@ -213,7 +182,6 @@ def walks(request: Request) -> Plan:
     )  # fmt: skip
 
 
-@mode("traverse", needs={"latents", "decode"}, hears={"mode", "frames", "class_"})
 def moves(request: Request) -> Plan:
     """Each row moves one dimension of the latent of sample 0 from -3 to 3, the most active dimension first."""
     model, frames = request.model, request.controls.frames or _MOVE
@@ -240,9 +208,6 @@ def moves(request: Request) -> Plan:
         row_titles=tuple(f"z{dimension}" for dimension in order[:n]),
         source=source,
     )  # fmt: skip
-
-
-mode("infill", needs={"infill"}, ignores={"max_tokens"}, preview="-infilled")(prompts.infills)
 
 
 def _in_rows(
@@ -303,3 +268,25 @@ def _labels(request: Request, indices: Sequence[int]) -> list[int] | None:
 
 def _repeated(values: Sequence[Any], times: int) -> list[Any]:
     return [value for value in values for _ in range(times)]
+
+
+#: By the word that users type; the first that a model has the abilities for is its usual one.
+MODES = {
+    "sample": Mode(
+        make=samples, needs=frozenset({"sample"}), ignores=frozenset({"frames", "gap", "to"}), preview=""
+    ),
+    "reconstruct": Mode(
+        make=reconstructions, needs=frozenset({"encode", "decode"}), hears=frozenset({"mode", "prompt"}),
+        preview="-reconstructions",
+    ),
+    "interpolate": Mode(
+        make=walks, needs=frozenset({"latents", "decode"}),
+        hears=frozenset({"mode", "frames", "class_", "prompt", "to"}),
+    ),
+    "traverse": Mode(
+        make=moves, needs=frozenset({"latents", "decode"}), hears=frozenset({"mode", "frames", "class_"})
+    ),
+    "infill": Mode(
+        make=prompts.infills, needs=frozenset({"infill"}), ignores=frozenset({"max_tokens"}), preview="-infilled"
+    ),
+}  # fmt: skip

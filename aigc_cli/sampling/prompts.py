@@ -16,9 +16,9 @@ from aigc_cli.modalities.base import Batch, DataSpec, modality
 from aigc_cli.modalities.prompts import Prompt, text_with_gaps, tokens_with_gaps
 from aigc_cli.modalities.samples import ORIGINAL, RECONSTRUCTION, Arrangement
 from aigc_cli.models.base import Prompts
-from aigc_cli.models.language_model import padded
+from aigc_cli.nn.decoding import padded
 from aigc_cli.randomness import permutation
-from aigc_cli.sampling.request import HeldOut, Plan, Request
+from aigc_cli.sampling.generate import HeldOut, Plan, Request
 
 _LEFT_OUT = 0.15  # of the tokens of a held-out item
 

@@ -17,8 +17,7 @@ from aigc_cli.config.schema import STRICT, check
 from aigc_cli.data.base import Dataset
 from aigc_cli.data.open import Splits
 from aigc_cli.errors import ConfigError, warn
-from aigc_cli.models.base import Model, keys_of
-from aigc_cli.models.build import build_model
+from aigc_cli.models.base import Model, build_model, keys_of
 from aigc_cli.registry import find
 from aigc_cli.training.checkpoint import CheckpointFolder
 from aigc_cli.training.distributed import launched, own_device, share_of

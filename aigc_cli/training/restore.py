@@ -9,8 +9,7 @@ import torch
 from aigc_cli.errors import ConfigError, DataError, suggest
 from aigc_cli.files import read_json
 from aigc_cli.modalities.base import Codec, DataSpec, modality
-from aigc_cli.models.base import Model
-from aigc_cli.models.build import build_model
+from aigc_cli.models.base import Model, build_model
 from aigc_cli.nn.lora import merge_adapters
 from aigc_cli.runs import Run
 from aigc_cli.training.checkpoint import Checkpoint, CheckpointFolder

@@ -11,8 +11,7 @@ from text_runs import fresh_run, write_pairs, write_text
 from toy_text import text_run
 
 from aigc_cli.cli import main
-from aigc_cli.commands.eval_config import EvalConfig
-from aigc_cli.commands.eval_setting import with_usual_metrics
+from aigc_cli.commands.eval_config import EvalConfig, with_usual_metrics
 from aigc_cli.config.compose import compose
 from aigc_cli.config.schema import Options, check
 from aigc_cli.runs import find_run
@@ -48,7 +47,7 @@ def told(capsys: pytest.CaptureFixture[str], *words: str) -> dict[str, dict[str,
 def test_no_words_measure_what_suits_a_text(capsys: pytest.CaptureFixture[str], runs: Path) -> None:
     records = told(capsys, "run=decoder", "n=12", "metric.self_bleu.items=5")  # words of a metric that nobody named
     assert records["self_bleu"]["config"]["items"] == 5
-    assert list(records) == ["likelihood", "copied", "distinct", "repetition", "self_bleu"]
+    assert list(records) == ["likelihood", "distinct", "self_bleu", "repetition", "copied"]
     for record in records.values():
         assert record["generated"]["step"] == 3
         assert len(record["generated"]["checkpoint"]) == 64

@@ -106,3 +106,9 @@ def test_a_place_that_takes_no_files_is_told_of_first(line: str, capsys: pytest.
 def test_a_name_that_no_file_can_have_is_told_of(tiny_run: Run, line: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(f"{line}{'a' * 300}.npz".split()) == 2
     assert "path: File name too long" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("word", ["metric=", "metric=[]"])
+def test_no_metric_at_all_is_refused(word: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["eval", word, "fake=a.npz"]) == 2
+    assert "metric= names no metric" in capsys.readouterr().err

@@ -10,7 +10,7 @@ import torch
 from aigc_cli.config.compose import compose
 from aigc_cli.data import open_dataset
 from aigc_cli.modalities.text import TextCodec
-from aigc_cli.models.build import build_model
+from aigc_cli.models.base import build_model
 from aigc_cli.runs import Run, create_run
 from aigc_cli.training.checkpoint import CheckpointFolder
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 import pytest
 
 from aigc_cli.commands.embed import EmbedConfig
-from aigc_cli.commands.eval import EvalConfig
+from aigc_cli.commands.eval_config import EvalConfig
 from aigc_cli.commands.sample import SampleConfig
 from aigc_cli.config.compose import compose
 from aigc_cli.config.folders import Key, command_keys, keys_of, options
@@ -86,7 +86,7 @@ def fields(schema: Any, prefix: str = "") -> Iterator[tuple[str, bool]]:
     for name, annotation in get_type_hints(schema, include_extras=True).items():
         if dataclasses.is_dataclass(annotation):
             yield from fields(annotation, f"{prefix}{name}.")
-        elif not name.startswith("__"):
+        elif not name.startswith("__") and name != "name":  # which no word sets: it comes with the choice of a file
             yield f"{prefix}{name}", is_text(annotation)
 
 

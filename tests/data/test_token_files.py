@@ -51,7 +51,7 @@ def test_tokens_are_found_again_and_mended(text, cache, monkeypatch):
     with monkeypatch.context() as patch:
         for place in ("corpus.train_tokenizer", "token_files._together"):
             patch.setattr(f"aigc_cli.data.{place}", lambda *_: pytest.fail("done again"))
-        patch.setattr("aigc_cli.data.text_sources.text_of", lambda *_: pytest.fail("read again"))
+        patch.setattr("aigc_cli.data.corpus.text_of", lambda *_: pytest.fail("read again"))
         assert stream_of(opened(text, kind="bpe")) == expected
     for path in cache.rglob("*"):
         if path.is_file():

@@ -15,7 +15,7 @@ from aigc_cli.config.compose import compose
 from aigc_cli.config.schema import check
 from aigc_cli.metrics import reconstruction
 from aigc_cli.metrics.extractors.base import FeatureStatistics
-from aigc_cli.metrics.infill import Fills, Infill
+from aigc_cli.metrics.model_scores import Fills, Infill
 
 RANK = """
 import importlib.util, json, sys, warnings

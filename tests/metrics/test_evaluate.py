@@ -14,7 +14,7 @@ from aigc_cli import registry
 from aigc_cli.config.compose import compose
 from aigc_cli.data.open import Splits
 from aigc_cli.errors import DataError
-from aigc_cli.metrics.evaluate import evaluate
+from aigc_cli.metrics.evaluate import Sides, evaluate
 from aigc_cli.metrics.extractors import classifier
 from aigc_cli.metrics.extractors.base import Sources
 from aigc_cli.metrics.items import DatasetItems, SampledItems
@@ -64,8 +64,8 @@ def test_a_modality_from_outside_has_all_that_looks_at_features(signals: Splits)
     assert whole.labels is not None
     made = drawn(whole.content, whole.labels, signals["val"].spec)
     records = evaluate(
-        FilesSubject(made), metrics, Views(sources), reference=DatasetItems(signals["train"], "train", "signals"),
-        held_out=test.take(len(made)), judges=test,
+        Sides(FilesSubject(made), DatasetItems(signals["train"], "train", "signals"), test.take(len(made)), test),
+        metrics, Views(sources),
     )  # fmt: skip
     scores = {name: value for record in records for name, value in record.generated.figures.items()}
     assert [record.metric for record in records] == list(metrics)
@@ -93,9 +93,10 @@ class Halves(LatentModel):
         return latents.reshape(-1, *self.spec.shape)
 
 
-def run(metrics: dict[str, Any], model: Any, dataset: Any, **more: Any) -> list[Record]:
-    items = DatasetItems(dataset, "test", "blobs")
-    return evaluate(subject_of(model, dataset), metrics, Views(Sources()), items=items, **more)
+def run(metrics: dict[str, Any], model: Any, dataset: Any, drawn: int, **more: Any) -> list[Record]:
+    reference, items = DatasetItems(dataset, "train", "blobs"), DatasetItems(dataset, "test", "blobs")
+    sides = Sides(subject_of(model, dataset), reference, items=items, drawn=drawn)
+    return evaluate(sides, metrics, Views(Sources()), **more)
 
 
 @pytest.mark.usefixtures("pixels")
@@ -110,10 +111,7 @@ def test_each_stream_is_drawn_once_and_several_seeds_are_averaged(blobs: Any, mo
 
     monkeypatch.setattr(Halves, "latents", latents)
     metrics = configs("fd", "vendi", "reconstruction", fd__extractor="pixels", vendi__extractor="pixels")
-    reference = DatasetItems(dataset, "train", "blobs")
-    records = {
-        one.metric: one for one in run(metrics, model, dataset, reference=reference, n=12, drawn=20, seed=5, seeds=2)
-    }
+    records = {one.metric: one for one in run(metrics, model, dataset, n=12, drawn=20, seed=5, seeds=2)}
     assert seeds == [5, 6]
     assert len(records["fd"].each) == len(records["vendi"].each) == 2
     assert records["fd"].made["seeds"] == 2
@@ -143,19 +141,19 @@ def test_what_is_known_is_not_drawn_again(blobs: Any, monkeypatch: pytest.Monkey
 def test_texts_stand_beside_their_references() -> None:
     made = Texts(["the cat sat", "a dog"], {"lines_of": "a.txt"}, called="2 lines of a.txt")
     real = Texts(["the cat sat", "the dog"], {"lines_of": "b.txt"}, called="2 lines of b.txt")
-    records = evaluate(FilesSubject(made, real), configs("bleu", "distinct", "copied"), TEXT_VIEWS, reference=real)
+    records = evaluate(Sides(FilesSubject(made, real), real), configs("bleu", "distinct", "copied"), TEXT_VIEWS)
     stamps = [record.plain_json() for record in records]
     assert [stamp["real"] for stamp in stamps] == [{"n": n, "lines_of": "b.txt"} for n in (2, 0, 2)]
     assert [stamp["generated"] for stamp in stamps] == [{"n": 2, "lines_of": "a.txt"}] * 3
     assert records[0].called == ("2 lines of a.txt", "2 lines of b.txt")
     assert all(record.extractor is None and record.plain_json()["dtype"] is None for record in records)
     with pytest.raises(DataError, match="do not pair up"):
-        evaluate(FilesSubject(made, real.take(1)), configs("bleu"), TEXT_VIEWS)
+        evaluate(Sides(FilesSubject(made, real.take(1))), configs("bleu"), TEXT_VIEWS)
 
 
 def test_others_in_the_place_of_texts_are_measured_alike() -> None:
     written = Texts(["a b c d", "e f g h", "i j k l"], beside={"copies": ["a b c d", "a b c d"]})
-    (record,) = evaluate(FilesSubject(written), configs("distinct"), TEXT_VIEWS)
+    (record,) = evaluate(Sides(FilesSubject(written)), configs("distinct"), TEXT_VIEWS)
     assert record.generated.figures["distinct1"] == 1
     assert record.beside["copies"].figures["distinct1"] == 0.5
     assert record.at_baseline_n is not None

@@ -19,8 +19,7 @@ from aigc_cli.errors import ConfigError
 from aigc_cli.metrics.passages import Passages, check_readable
 from aigc_cli.modalities.base import Batch
 from aigc_cli.modalities.tokenizers import PAD
-from aigc_cli.models.base import Model
-from aigc_cli.models.build import build_model
+from aigc_cli.models.base import Model, build_model
 from aigc_cli.randomness import Noise
 
 TEXT = "naïve cats, 日本, see the moon.\nAnd the moon sees cats; " * 40

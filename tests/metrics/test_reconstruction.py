@@ -9,12 +9,11 @@ import torch
 from torchmetrics.image import StructuralSimilarityIndexMeasure
 
 from aigc_cli.errors import ConfigError, DataError
+from aigc_cli.metrics.extractors.base import PlainConfig
 from aigc_cli.metrics.reconstruction import (
     LPIPS,
     LPIPS_FILE,
-    LPIPSConfig,
     Reconstruction,
-    ReconstructionConfig,
 )
 
 
@@ -23,7 +22,7 @@ def images(n: int, seed: int, shape: tuple[int, ...] = (3, 16, 16)) -> torch.Ten
 
 
 def measured(x: torch.Tensor, y: torch.Tensor, batch: int = 4) -> dict[str, float]:
-    metric = Reconstruction(ReconstructionConfig(name="reconstruction"))
+    metric = Reconstruction(PlainConfig(name="reconstruction"))
     for originals, made in zip(x.split(batch), y.split(batch), strict=True):
         metric.update("pairs", made, originals)
     return {name: float(value) for name, value in metric.compute().items()}
@@ -60,7 +59,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_lpips_without_its_weights_says_where_to_put_them(cache: Path) -> None:
     with pytest.raises(DataError, match="AlexNet weights") as caught:
-        LPIPS(LPIPSConfig(name="lpips"))
+        LPIPS(PlainConfig(name="lpips"))
     assert LPIPS_FILE in caught.value.hint
     assert str(cache.parent) in caught.value.hint
 
@@ -68,7 +67,7 @@ def test_lpips_without_its_weights_says_where_to_put_them(cache: Path) -> None:
 def test_lpips_refuses_a_file_of_another_sum(cache: Path) -> None:
     torch.save({"features.0.weight": torch.zeros(1)}, cache)
     with pytest.raises(DataError, match="corrupt"):
-        LPIPS(LPIPSConfig(name="lpips"))
+        LPIPS(PlainConfig(name="lpips"))
 
 
 def test_lpips_is_torchmetrics_own_on_the_same_weights(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -81,7 +80,7 @@ def test_lpips_is_torchmetrics_own_on_the_same_weights(cache: Path, monkeypatch:
     state = alexnet(weights=None).state_dict()
     monkeypatch.setattr(reconstruction, "load_weights", lambda path, hint, **_: ("0" * 64, state))
     cache.touch()
-    metric = LPIPS(LPIPSConfig(name="lpips"))
+    metric = LPIPS(PlainConfig(name="lpips"))
     x, y = images(3, 0, (3, 32, 32)), images(3, 1, (3, 32, 32))
     metric.update("pairs", y, x)
     own = _LPIPS(net="alex", pnet_rand=True)

@@ -7,7 +7,7 @@ import torch
 from toy_metrics import record_of
 
 from aigc_cli.metrics.record import Score, averaged
-from aigc_cli.metrics.report import describe, table, write
+from aigc_cli.metrics.report import describe, write
 
 
 def lines(*records: Any, files: tuple[Path, ...] = ()) -> list[str]:
@@ -52,7 +52,3 @@ def test_only_pictures_have_a_gallery_to_look_at(tmp_path: Path) -> None:
     pictures, signals = torch.zeros(2, 3, 1, 4, 4, dtype=torch.uint8), torch.zeros(2, 3, 1, 16)
     assert [path.suffix for path in write(record_of(gallery=pictures), tmp_path)] == [".json", ".png"]
     assert [path.suffix for path in write(record_of(gallery=signals), tmp_path)] == [".json"]
-
-
-def test_columns_are_aligned() -> None:
-    assert table([["a", "bb"], ["ccc"]]) == ["a    bb", "ccc"]

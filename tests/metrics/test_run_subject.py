@@ -13,8 +13,7 @@ from aigc_cli.metrics.evaluate import sources_of
 from aigc_cli.metrics.passages import Passages
 from aigc_cli.metrics.subject import FilesSubject, Source
 from aigc_cli.modalities.text import Texts
-from aigc_cli.models.base import Model
-from aigc_cli.models.build import build_model
+from aigc_cli.models.base import Model, build_model
 
 
 def test_metrics_that_do_not_suit_a_subject_are_refused_by_what_they_need(blobs: Any) -> None:

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from aigc_cli.errors import DataError
+from aigc_cli.metrics.distances import frechet_distance
 from aigc_cli.metrics.extractors.base import FeatureStatistics
-from aigc_cli.metrics.frechet import frechet_distance
 from aigc_cli.metrics.statistics import Statistics, is_statistics, write_statistics
 
 D = 5

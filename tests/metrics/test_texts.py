@@ -12,7 +12,8 @@ from toy_text import TOKENIZER, ToyText, documents, windows
 
 from aigc_cli.errors import ConfigError
 from aigc_cli.metrics.evaluation import Evaluation
-from aigc_cli.metrics.references import ReconstructionBLEU, ReconstructionBLEUConfig
+from aigc_cli.metrics.extractors.base import PlainConfig
+from aigc_cli.metrics.references import ReconstructionBLEU
 from aigc_cli.modalities.base import Batch
 from aigc_cli.modalities.text import TextCodec, Texts
 from aigc_cli.modalities.tokenizers import EOS
@@ -67,7 +68,7 @@ def test_scores_are_sacrebleus_and_the_share_of_texts_that_came_back() -> None:
     wanted = {"reconstruction_bleu": BLEU().corpus_score(made, [texts]).score, "reconstructed_exactly": 1 / 3}
     assert result.generated.figures == pytest.approx(wanted)
     assert result.facts["signature"].count("nrefs:1") == 1
-    whole = ReconstructionBLEU(ReconstructionBLEUConfig(name="reconstruction_bleu")).measured(texts, texts)
+    whole = ReconstructionBLEU(PlainConfig(name="reconstruction_bleu")).measured(texts, texts)
     assert whole == pytest.approx({"reconstruction_bleu": 100, "reconstructed_exactly": 1})
 
 

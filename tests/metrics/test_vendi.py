@@ -5,11 +5,12 @@ import pytest
 import torch
 
 from aigc_cli.errors import DataError
-from aigc_cli.metrics.vendi import Vendi, VendiConfig
+from aigc_cli.metrics.extractors.base import FeatureConfig
+from aigc_cli.metrics.vendi import Vendi
 
 
 def vendi(rows: torch.Tensor) -> float:
-    metric = Vendi(VendiConfig(name="vendi", extractor="x"), rows.shape[1])
+    metric = Vendi(FeatureConfig(name="vendi", extractor="x"), rows.shape[1])
     for part in rows.split(7):
         metric.update("fake", part)
     return float(metric.compute()["vendi"])

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from aigc_cli.data.text_sources import PIECE, FileSource, PairSource, Share, TextSource, in_pieces, selected
+from aigc_cli.data.corpus import PIECE, FileSource, PairSource, Share, TextSource, in_pieces, selected
 from aigc_cli.errors import DataError
 from aigc_cli.modalities.text_files import (
     BLOCK,

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aigc_cli.config.schema import check
-from aigc_cli.errors import ConfigError, DataError
+from aigc_cli.errors import ConfigError
 from aigc_cli.modalities.tokenizers import (
     FIRST,
     LONGEST_TOKEN,
@@ -161,7 +161,7 @@ BYTES = list(range(FIRST, FIRST + 256))
     ],
 )
 def test_a_state_that_is_none(state, words):
-    with pytest.raises(DataError, match=words):
+    with pytest.raises(ValueError, match=words):
         restore_tokenizer(state)
 
 
@@ -177,8 +177,8 @@ def test_a_vocabulary_must_hold_the_bytes():
 
 
 def test_the_library_takes_files_that_ours_are_safe_from():
-    saved = json.loads(tokenizers.Tokenizer(tokenizers.models.BPE(vocab={"a": 4_000_000_000}, merges=[])).to_str())
+    saved = json.loads(tokenizers.Tokenizer(tokenizers.models.BPE(vocab={"a": 40_000_000}, merges=[])).to_str())
     slow = {"type": "Split", "pattern": {"Regex": "(a|aa)+$"}, "behavior": "Isolated", "invert": False}
     library = tokenizers.Tokenizer.from_str(json.dumps({**saved, "pre_tokenizer": slow}))
-    assert library.token_to_id("a") == 4_000_000_000
+    assert library.token_to_id("a") == 40_000_000
     assert library.encode("aaa").ids

@@ -316,7 +316,7 @@ def test_no_gap_is_left(defaults: dict[str, Any]) -> None:
     [
         ({"mode": "infill"}, "needs a text with gaps"),
         ({"mode": "infill", "prompt": [[4, 5]]}, "has no gaps"),
-        ({"prompt": [[4] * (LENGTH + 1)]}, f"{LENGTH + 1} tokens, and this model looks at {LENGTH}"),
+        ({"prompt": [[4] * (LENGTH + 1)]}, f"{LENGTH + 1} tokens, and this model reads {LENGTH}"),
         ({"prompt": [[MASK + 1]]}, "beyond"),
         ({"max_tokens": LENGTH + 1}, f"writes up to {LENGTH}"),
     ],

@@ -108,7 +108,7 @@ def test_the_loss_is_of_targets_alone_and_sees_no_padding(reverser: Seq2SeqModel
 def test_label_smoothing_spreads_a_share_of_the_target(defaults: dict[str, Any]) -> None:
     batch = reversals(4)
     plain, smooth = build(defaults), build(defaults, label_smoothing=0.3)
-    memory, there = plain.read(batch.source)
+    memory, there = plain.read(batch.source).values()
     hidden = plain.decoder.hidden(batch.content[:, :-1], memory=memory, memory_mask=there)
     logits = plain.decoder.logits(hidden).flatten(0, 1)
     targets = batch.content[:, 1:].flatten()

@@ -9,8 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from aigc_cli.nn.beam import beam_search
-from aigc_cli.nn.decoding import Choice, Session, choose, invert, penalized, write
+from aigc_cli.nn.decoding import Choice, Session, beam_search, choose, invert, penalized, write
 from aigc_cli.nn.token_transformer import TokenTransformer
 from aigc_cli.nn.transformer import Style, TransformerConfig
 

@@ -144,14 +144,6 @@ def test_usage_and_perplexity_are_of_the_last_whole_window() -> None:
     assert quantizer.perplexity == pytest.approx(1.0)
 
 
-def test_frequencies_add_up() -> None:
-    quantizer = build()
-    torch.testing.assert_close(quantizer.frequencies, torch.full((8,), 1 / 8))
-    quantizer(vectors(32))
-    assert quantizer.frequencies.sum() == pytest.approx(1.0)
-    torch.testing.assert_close(quantizer.frequencies, quantizer.sizes / quantizer.sizes.sum())
-
-
 def test_an_average_over_steps_forgets_where_a_dead_code_lay() -> None:
     """Averaging weights gives codes that are means of codes, but one that restarted counts from then on."""
     lies, lay = torch.tensor([[1.0, 1.0]]), torch.tensor([[9.0, 9.0]])

@@ -17,9 +17,8 @@ from aigc_cli.models.base import Model
 from aigc_cli.randomness import Noise
 from aigc_cli.sampling import generate
 from aigc_cli.sampling.controls import usual_controls
-from aigc_cli.sampling.generate import prepare
+from aigc_cli.sampling.generate import Plan, Request, prepare
 from aigc_cli.sampling.modes import balanced, plan
-from aigc_cli.sampling.request import Plan, Request
 
 CLASSES = ("cat", "dog", "owl")
 SPEC = DataSpec("image", (1, 8, 8), CLASSES)

@@ -23,9 +23,9 @@ from aigc_cli.models.latent import slerp
 from aigc_cli.models.vae.text import TextVAE, TextVAEConfig
 from aigc_cli.randomness import Noise
 from aigc_cli.sampling.controls import usual_controls
+from aigc_cli.sampling.generate import Plan, Request
 from aigc_cli.sampling.modes import plan
 from aigc_cli.sampling.prompts import beginnings
-from aigc_cli.sampling.request import Plan, Request
 
 HELD_OUT = ToyText(documents(20, 12, seed=3))
 CODEC = TextCodec(TOKENIZER, BOS)

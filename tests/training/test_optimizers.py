@@ -5,7 +5,7 @@ from aigc_cli.config.compose import compose
 from aigc_cli.config.schema import check
 from aigc_cli.errors import ConfigError
 from aigc_cli.modalities.base import DataSpec
-from aigc_cli.models.build import build_model
+from aigc_cli.models.base import build_model
 from aigc_cli.registry import find, names
 from aigc_cli.training.optimizers import build_optimizers, lr_factor, set_lr
 

@@ -17,7 +17,7 @@ from aigc_cli.config.compose import compose
 from aigc_cli.data.images import ImageDataset
 from aigc_cli.data.loader import Loader
 from aigc_cli.errors import ConfigError
-from aigc_cli.models.build import build_model
+from aigc_cli.models.base import build_model
 from aigc_cli.runs import Run, read_rows
 from aigc_cli.training.build import check_config
 from aigc_cli.training.checkpoint import CheckpointFolder

@@ -14,8 +14,7 @@ from aigc_cli.data.images import ImageDataset
 from aigc_cli.data.loader import Loader
 from aigc_cli.errors import ConfigError, DataError, Interrupted, NonFiniteError, Terminated
 from aigc_cli.modalities.base import DataSpec
-from aigc_cli.models.base import Model, Phase
-from aigc_cli.models.build import build_model
+from aigc_cli.models.base import Model, Phase, build_model
 from aigc_cli.runs import Run, read_rows
 from aigc_cli.training.build import check_config
 from aigc_cli.training.settings import Hooks

@@ -21,8 +21,7 @@ from aigc_cli.modalities.base import Codec, DataSpec
 from aigc_cli.modalities.image import ImageCodec
 from aigc_cli.modalities.text import TextCodec
 from aigc_cli.modalities.tokenizers import FIRST, SPECIALS, BPETokenizer, ByteTokenizer, CharTokenizer, Tokenizer
-from aigc_cli.models.base import Model
-from aigc_cli.models.build import build_model
+from aigc_cli.models.base import Model, build_model
 from aigc_cli.runs import Run, create_run
 from aigc_cli.training.build import check_config
 from aigc_cli.training.checkpoint import CheckpointFolder

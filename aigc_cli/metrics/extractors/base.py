@@ -12,10 +12,26 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
+from pydantic.dataclasses import dataclass as typed
 from torch import Tensor
 
+from aigc_cli.config.schema import STRICT
 from aigc_cli.data.open import Splits
 from aigc_cli.errors import DataError
+
+
+@typed(config=STRICT, frozen=True, kw_only=True)
+class PlainConfig:
+    """Of an extractor or a metric without choices: any would make its scores other ones."""
+
+    name: str
+
+
+@typed(config=STRICT, frozen=True, kw_only=True)
+class FeatureConfig(PlainConfig):
+    """Of a metric on the features of any extractor."""
+
+    extractor: str
 
 
 class Extractor(Protocol):

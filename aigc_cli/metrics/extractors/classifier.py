@@ -9,22 +9,20 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass as plain_dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from pydantic.dataclasses import dataclass
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from aigc_cli.config.schema import STRICT
 from aigc_cli.data.base import Dataset
+from aigc_cli.data.cache import cache_dir
 from aigc_cli.data.loader import Loader, batches_in_order
 from aigc_cli.errors import ConfigError, DataError, warn
 from aigc_cli.files import checksum, resource_errors, write_atomically
-from aigc_cli.metrics.extractors.base import Sources
+from aigc_cli.metrics.extractors.base import PlainConfig, Sources
 from aigc_cli.modalities.base import Codec, modality
 from aigc_cli.progress import Progress
 from aigc_cli.registry import register
@@ -39,23 +37,16 @@ _WEIGHT_DECAY = 1e-2
 _PASSES, _FEWEST, _MOST = 8, 20_000, 300_000
 
 
-@dataclass(config=STRICT, frozen=True, kw_only=True)
-class ClassifierConfig:
-    """It has no choices: two classifiers of one dataset would give two scales."""
-
-    name: Literal["classifier"] = "classifier"
-
-
-@register("extractor", "classifier", ClassifierConfig)
+@register("extractor", "classifier", PlainConfig)
 class Classifier:
     """``[<data>-cnn]``: trained at its first use, then kept in the cache folder."""
 
     canonical = False
 
-    def __init__(self, config: ClassifierConfig, sources: Sources) -> None:
+    def __init__(self, config: PlainConfig, sources: Sources) -> None:
         train, name = _labelled(sources)
         self.name = f"{name}-cnn"
-        path = _cache_path(name, train.spec.fingerprint)
+        path = cache_dir() / "classifiers" / f"{self.name}-v{VERSION}-{train.spec.fingerprint[:16]}.safetensors"
         kept = _read(path, train, sources.device)
         if kept is None:
             with resource_errors(path, "with AIGC_CACHE"):
@@ -63,13 +54,13 @@ class Classifier:
                 write_atomically(path, _trained(train, sources, self.name))
             kept = _read(path, train, sources.device)
             assert kept is not None
-        self.checksum = kept.checksum
-        self._network = kept.network.eval()
+        network, self.checksum, facts = kept
+        self._network = network.eval()
         self._codec, self._device, self._spec = train.codec, sources.device, train.spec
         with torch.inference_mode():
             layers = self._network(torch.zeros(1, *train.spec.shape, device=sources.device))
         self.widths: Mapping[str, int] = {name: values.shape[1] for name, values in layers.items()}
-        self.facts: Mapping[str, Any] = {"preprocessing": train.codec.preprocessing, **kept.facts}
+        self.facts: Mapping[str, Any] = {"preprocessing": train.codec.preprocessing, **facts}
 
     def __call__(self, content: Tensor) -> dict[str, Tensor]:
         """Features of raw items (n, ...), in float32.
@@ -107,19 +98,6 @@ def _labelled(sources: Sources) -> tuple[Dataset, str]:
     return train, sources.splits.name
 
 
-@plain_dataclass(frozen=True)
-class _Kept:
-    network: nn.Module
-    checksum: str
-    facts: dict[str, Any]
-
-
-def _cache_path(name: str, fingerprint: str) -> Path:
-    from aigc_cli.data.cache import cache_dir
-
-    return cache_dir() / "classifiers" / f"{name}-cnn-v{VERSION}-{fingerprint[:16]}.safetensors"
-
-
 def _fresh(train: Dataset, device: torch.device) -> nn.Module:
     """The network of the data's modality, with random weights, as it lies in memory while it trains."""
     kind = modality(train.spec.modality)
@@ -127,8 +105,8 @@ def _fresh(train: Dataset, device: torch.device) -> nn.Module:
     return network if kind.memory_format is None else network.to(memory_format=kind.memory_format)
 
 
-def _read(path: Path, train: Dataset, device: torch.device) -> _Kept | None:
-    """The network kept at `path`; None where there is none, or it cannot be read."""
+def _read(path: Path, train: Dataset, device: torch.device) -> tuple[nn.Module, str, dict[str, Any]] | None:
+    """The network kept at `path`, its sum, and what is known of it; None where there is none, or it cannot be read."""
     if not path.is_file():
         return None
     network = _fresh(train, device)
@@ -144,7 +122,7 @@ def _read(path: Path, train: Dataset, device: torch.device) -> _Kept | None:
     except (SafetensorError, RuntimeError, OSError, KeyError, TypeError, ValueError) as error:
         warn(f"{path} is broken ({str(error).splitlines()[0]}); training it again")
         return None
-    return _Kept(network, checksum(path), facts)
+    return network, checksum(path), facts
 
 
 def _trained(train: Dataset, sources: Sources, name: str) -> bytes:

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
-from aigc_cli.config.schema import STRICT
 from aigc_cli.errors import ConfigError, DataError, suggest
-from aigc_cli.metrics.extractors.base import Sources
-from aigc_cli.metrics.extractors.weights import load_weights, short_path, weight_folders
+from aigc_cli.metrics.extractors.base import PlainConfig, Sources
+from aigc_cli.metrics.extractors.weights import load_weights, misfit, short_path, weight_folders
 from aigc_cli.registry import register
 
 FILE = "pt_inception-2015-12-05-6726825d.pth"
@@ -30,20 +28,13 @@ RESIZES = {
 }
 
 
-@dataclass(config=STRICT, frozen=True, kw_only=True)
-class InceptionConfig:
-    """It has no choices: any would make the figure another one."""
-
-    name: Literal["inception"] = "inception"
-
-
-@register("extractor", "inception", InceptionConfig)
+@register("extractor", "inception", PlainConfig)
 class Inception:
     """The 2048 pooled features and the 1008 logits without bias; images of any size, grey ones repeated to RGB."""
 
     widths: Mapping[str, int] = {"features": 2048, "logits": 1008}
 
-    def __init__(self, config: InceptionConfig, sources: Sources) -> None:
+    def __init__(self, config: PlainConfig, sources: Sources) -> None:
         resize = sources.resize or "tf_bilinear"
         if resize not in RESIZES:
             raise ConfigError(f"resize={resize}: there is no such way to resize", suggest(resize, RESIZES))
@@ -106,8 +97,7 @@ def _network(state: Mapping[str, Tensor]) -> nn.Module:
     try:
         return module.FeatureExtractorInceptionV3("inception-v3-compat", ["2048", "logits_unbiased"], None)  # type: ignore[no-any-return]
     except RuntimeError as error:
-        first = " ".join(line.strip() for line in str(error).splitlines()[:2])
-        raise DataError(f"the weights do not fit the Inception network: {first[:300]}", _hint()) from None
+        raise misfit("the Inception network", error, _hint()) from None
     finally:
         module.load_state_dict_from_url = original
 

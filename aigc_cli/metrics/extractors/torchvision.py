@@ -3,43 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
-from aigc_cli.config.schema import STRICT
-from aigc_cli.errors import ConfigError, DataError, suggest
-from aigc_cli.metrics.extractors.base import Sources
-from aigc_cli.metrics.extractors.weights import load_weights
+from aigc_cli.errors import ConfigError, suggest
+from aigc_cli.metrics.extractors.base import PlainConfig, Sources
+from aigc_cli.metrics.extractors.weights import load_weights, misfit
 from aigc_cli.registry import register
 
 _SIDE = 224
 _MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, as all of torchvision's weights expect
-_MEND = "write for example extractor=torchvision model=resnet50 weights=FILE"
+_HINT = "write for example extractor=torchvision model=resnet50 weights=FILE"
 
 
-@dataclass(config=STRICT, frozen=True, kw_only=True)
-class TorchvisionConfig:
-    """Its network and weights come with ``model=`` and ``weights=``."""
-
-    name: Literal["torchvision"] = "torchvision"
-
-
-@register("extractor", "torchvision", TorchvisionConfig)
+@register("extractor", "torchvision", PlainConfig)
 class TorchvisionBackbone:
     """What goes into the network's last linear layer, and its logits; grey images are repeated to RGB."""
 
     canonical = False
 
-    def __init__(self, config: TorchvisionConfig, sources: Sources) -> None:
+    def __init__(self, config: PlainConfig, sources: Sources) -> None:
         import torchvision
 
         known = torchvision.models.list_models(module=torchvision.models)
         if sources.backbone is None or sources.weights is None:
             missing = "model=" if sources.backbone is None else "weights="
-            raise ConfigError(f"extractor=torchvision needs {missing}", _MEND)
+            raise ConfigError(f"extractor=torchvision needs {missing}", _HINT)
         if sources.backbone not in known:
             raise ConfigError(f"torchvision has no model {sources.backbone!r}", suggest(sources.backbone, known))
         self.checksum, state = load_weights(
@@ -96,6 +87,5 @@ def _network(name: str, state: Mapping[str, Tensor]) -> tuple[nn.Module, nn.Line
     try:
         blank.load_state_dict(state)
     except RuntimeError as error:
-        first = " ".join(line.strip() for line in str(error).splitlines()[:2])
-        raise DataError(f"the weights do not fit torchvision's {name}: {first[:300]}", _MEND) from None
+        raise misfit(f"torchvision's {name}", error, _HINT) from None
     return blank, last

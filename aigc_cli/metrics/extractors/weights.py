@@ -57,6 +57,12 @@ def load_weights(path: Path, hint: str, *, named_by_sum: bool = False) -> tuple[
     return checksum, state
 
 
+def misfit(what: str, error: Exception, hint: str) -> DataError:
+    """The error of weights that are not those of the network `what`."""
+    first = " ".join(line.strip() for line in str(error).splitlines()[:2])
+    return DataError(f"the weights do not fit {what}: {first[:300]}", hint)
+
+
 def _is_plain(tensor: Tensor) -> bool:
     return tensor.layout == torch.strided and not tensor.is_meta and not tensor.is_quantized
 

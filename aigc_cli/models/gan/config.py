@@ -72,21 +72,16 @@ class GANConfig(ModelConfig):
                 "r3gan has no normalisation and its own initial weights: it needs generator_norm=none, "
                 "discriminator_norm=none and init=variance, as in model=r3gan_small"
             )
-        self._check_ignored()
-        return self
-
-    def _check_ignored(self) -> None:
-        """Refuses what was asked for and would do nothing."""
-        if self.minibatch_stddev and self.network != "dcgan":
-            raise ValueError(f"minibatch_stddev belongs to network=dcgan, not {self.network}")
-        if self.dropout and self.network not in ("dcgan", "mlp"):
-            raise ValueError(f"dropout belongs to network=dcgan and mlp, not {self.network}")
-        if self.attention and self.network not in ("resnet", "biggan"):
-            raise ValueError(f"attention belongs to network=resnet and biggan, not {self.network}")
+        # Nothing is ignored in silence.
+        served = {"minibatch_stddev": ("dcgan",), "dropout": ("dcgan", "mlp"), "attention": ("resnet", "biggan")}
+        for key, networks in served.items():
+            if getattr(self, key) and self.network not in networks:
+                raise ValueError(f"{key} belongs to network={' and '.join(networks)}, not {self.network}")
         if self.consistency and not self.consistency_augment:
             raise ValueError("consistency needs augmentations: consistency_augment is empty")
         if "ada" in self.augment and not self.ada_transforms:
             raise ValueError("augment=[ada] needs transforms: ada_transforms is empty")
+        return self
 
     @property
     def regularizer(self) -> Literal["none", "r1", "r1r2", "gradient"]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated, ClassVar, NamedTuple
+from collections.abc import Sequence
+from typing import Annotated, ClassVar
 
 import torch
 from pydantic import Field
@@ -16,13 +16,12 @@ from aigc_cli.config.schema import STRICT
 from aigc_cli.errors import ConfigError
 from aigc_cli.modalities.base import Batch, DataSpec
 from aigc_cli.models.base import Losses, Phase
-from aigc_cli.models.gan import health as gan_health
-from aigc_cli.models.gan.biggan import BigGANGenerator
+from aigc_cli.models.gan import health
 from aigc_cli.models.gan.config import GANConfig
 from aigc_cli.models.gan.losses import LOSSES, gradient_penalty, lecam_penalty, move_anchors, r1_penalty
 from aigc_cli.models.gan.networks import DCGANDiscriminator, DCGANGenerator, MLPDiscriminator, MLPGenerator
 from aigc_cli.models.gan.r3gan import R3GANDiscriminator, R3GANGenerator
-from aigc_cli.models.gan.resnet import ResNetDiscriminator, ResNetGenerator
+from aigc_cli.models.gan.resnet import BigGANGenerator, ResNetDiscriminator, ResNetGenerator
 from aigc_cli.models.latent import LatentControls, LatentModel, check_conditional
 from aigc_cli.nn.ada import ADJUST_EVERY, adapt, adaptive
 from aigc_cli.nn.augment import augment
@@ -31,20 +30,13 @@ from aigc_cli.nn.collective import draw
 from aigc_cli.randomness import Noise
 from aigc_cli.registry import register
 
-
-class Networks(NamedTuple):
-    """A generator and the discriminator that goes with it."""
-
-    generator: type[nn.Module]
-    discriminator: type[nn.Module]
-
-
-NETWORKS: dict[str, Networks] = {
-    "mlp": Networks(MLPGenerator, MLPDiscriminator),
-    "dcgan": Networks(DCGANGenerator, DCGANDiscriminator),
-    "resnet": Networks(ResNetGenerator, ResNetDiscriminator),
-    "biggan": Networks(BigGANGenerator, ResNetDiscriminator),
-    "r3gan": Networks(R3GANGenerator, R3GANDiscriminator),
+#: name -> a generator and the discriminator that goes with it.
+NETWORKS: dict[str, tuple[type[nn.Module], type[nn.Module]]] = {
+    "mlp": (MLPGenerator, MLPDiscriminator),
+    "dcgan": (DCGANGenerator, DCGANDiscriminator),
+    "resnet": (ResNetGenerator, ResNetDiscriminator),
+    "biggan": (BigGANGenerator, ResNetDiscriminator),
+    "r3gan": (R3GANGenerator, R3GANDiscriminator),
 }
 
 
@@ -77,9 +69,9 @@ class GAN(LatentModel):
         self.config = config
         self.conditional = check_conditional(config.conditional, spec)
         _check_augmentation(config, spec)
-        networks, classes = NETWORKS[config.network], len(spec.classes) if config.conditional else 0
-        self.generator = networks.generator(config, spec.shape, classes)
-        self.discriminator = networks.discriminator(config, spec.shape, classes)
+        generator, discriminator = NETWORKS[config.network]
+        self.generator = generator(config, spec.shape, self.classes)
+        self.discriminator = discriminator(config, spec.shape, self.classes)
         if config.generator_spectral_norm:
             add_spectral_norm(self.generator)
         if config.spectral_norm:
@@ -91,7 +83,6 @@ class GAN(LatentModel):
         if config.lecam:
             self.register_buffer("lecam_anchors", torch.zeros(2))
         self.adversarial = LOSSES[config.loss]
-        self._step = 0
         self._made: list[Tensor] = []  # images of this step, a batch each, whose graph the generator's phase will use
 
     def phases(self, step: int) -> Sequence[Phase]:
@@ -111,11 +102,6 @@ class GAN(LatentModel):
     def averaged(self) -> nn.Module:
         """The generator."""
         return self.generator
-
-    def compile_networks(self) -> None:
-        """Both; what is differentiated twice passes by it."""
-        self.generator.compile()
-        self.discriminator.compile()
 
     # training
 
@@ -175,7 +161,7 @@ class GAN(LatentModel):
         config, kind = self.config, self.config.regularizer
 
         def scores(images: Tensor) -> Tensor:
-            # `forward` passes by what torch.compile made of the module, which has no double backward.
+            # `forward` passes by what torch.compile made of the module, which has no double backward, as this needs.
             found: Tensor = self.discriminator.forward(images, labels)
             return found
 
@@ -234,13 +220,8 @@ class GAN(LatentModel):
 
     # health
 
-    def examine(self, train: Batch, held_out: Batch | None) -> Losses:
-        """See :func:`aigc_cli.models.gan.health.examine`."""
-        return gan_health.examine(self, train, held_out)
-
-    def warnings(self, figures: Mapping[str, float]) -> Iterator[tuple[str, str]]:
-        """See :func:`aigc_cli.models.gan.health.warnings`."""
-        return gan_health.warnings(self.config, figures)
+    examine = health.examine
+    warnings = health.warnings
 
 
 def _check_augmentation(config: GANConfig, spec: DataSpec) -> None:

@@ -56,12 +56,12 @@ def spread(images: Tensor, labels: Tensor | None = None) -> Tensor:
     return mean
 
 
-def warnings(config: GANConfig, figures: Mapping[str, float]) -> Iterator[tuple[str, str]]:
+def warnings(gan: GAN, figures: Mapping[str, float]) -> Iterator[tuple[str, str]]:
     """What is going wrong, from the first figures of :func:`examine` on: until then nothing is expected to be right."""
     if "examine/diversity" not in figures:
         return
-    accuracy, diversity = figures.get("discriminator/accuracy", 0.0), figures["examine/diversity"]
-    overfitting = figures.get("examine/overfitting", 0.0)
+    config, accuracy = gan.config, figures.get("discriminator/accuracy", 0.0)
+    diversity, overfitting = figures["examine/diversity"], figures.get("examine/overfitting", 0.0)
     if accuracy > WINNING and config.loss != "wgan":  # a critic should be as sure as it can be
         yield (
             "discriminator winning",

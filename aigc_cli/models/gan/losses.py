@@ -107,10 +107,7 @@ def gradient_penalty(scores: Scores, real: Tensor, fake: Tensor) -> Tensor:
 def lecam_penalty(real: Tensor, fake: Tensor, anchors: Tensor) -> Tensor:
     """E (D(x) - a_F)^2 + E (D(G(z)) - a_R)^2 (Tseng et al., Regularizing GANs under Limited Data, 2021, equation 3).
 
-    Args:
-        real: Scores (n,).
-        fake: Scores (n,).
-        anchors: The moving averages a_R and a_F of the scores of real and of fake, (2,).
+    Of scores (n,) each; the anchors a_R and a_F, (2,), are the moving averages of those of real and of fake.
     """
     return (real - anchors[1]).square().mean() + (fake - anchors[0]).square().mean()
 

@@ -8,6 +8,7 @@ are mirror images.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, interpolate, leaky_relu
 
 from aigc_cli.models.gan.config import GANConfig
-from aigc_cli.models.gan.parts import BASE, LatentAndClass, ProjectionHead, halvings, pyramid
+from aigc_cli.models.gan.networks import BASE, LatentAndClass, ProjectionHead, halvings, pyramid
 from aigc_cli.nn.blocks import LEAK, WEIGHTED, init_weights
 
 EXPANSION = 2  # channels within a block, for each of its own
@@ -58,8 +59,14 @@ def _init(network: nn.Module) -> None:
             part.weight.data.div_(nn.init.calculate_gain("leaky_relu", LEAK))
 
 
-def _change_width(inputs: int, outputs: int) -> nn.Module:
-    return nn.Conv2d(inputs, outputs, 1, bias=False) if inputs != outputs else nn.Identity()
+def _stages(widths: Sequence[int], blocks: int) -> nn.ModuleList:
+    return nn.ModuleList(nn.Sequential(*(ResidualBlock(width) for _ in range(blocks))) for width in widths)
+
+
+def _changes(widths: Sequence[int]) -> nn.ModuleList:
+    """What takes each stage's channels to those of the next."""
+    changes = (nn.Conv2d(i, o, 1, bias=False) if i != o else nn.Identity() for i, o in pairwise(widths))
+    return nn.ModuleList(changes)
 
 
 class R3GANGenerator(nn.Module):
@@ -71,10 +78,7 @@ class R3GANGenerator(nn.Module):
         self.latent = LatentAndClass(config.latent, classes, config.embedding)
         self.weights = nn.Linear(self.latent.width, widths[0], bias=False)
         self.basis = nn.Parameter(torch.randn(widths[0], BASE, BASE))
-        self.stages = nn.ModuleList(
-            nn.Sequential(*(ResidualBlock(width) for _ in range(config.blocks))) for width in widths
-        )
-        self.changes = nn.ModuleList(_change_width(inputs, outputs) for inputs, outputs in pairwise(widths))
+        self.stages, self.changes = _stages(widths, config.blocks), _changes(widths)
         self.image = nn.Conv2d(widths[-1], shape[0], 1, bias=False)
         _init(self)
 
@@ -95,10 +99,7 @@ class R3GANDiscriminator(nn.Module):
         super().__init__()
         widths = pyramid(config.discriminator_widths, halvings(shape, "r3gan") + 1)
         self.image = nn.Conv2d(shape[0], widths[0], 1, bias=False)
-        self.stages = nn.ModuleList(
-            nn.Sequential(*(ResidualBlock(width) for _ in range(config.blocks))) for width in widths
-        )
-        self.changes = nn.ModuleList(_change_width(inputs, outputs) for inputs, outputs in pairwise(widths))
+        self.stages, self.changes = _stages(widths, config.blocks), _changes(widths)
         self.basis = nn.Conv2d(widths[-1], widths[-1], BASE, groups=widths[-1], bias=False)
         self.head = ProjectionHead(widths[-1], classes)
         _init(self)

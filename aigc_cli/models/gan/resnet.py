@@ -1,8 +1,10 @@
-"""The generator and discriminator ``resnet`` of SNGAN (Miyato et al., Spectral Normalization for GANs, 2018).
+"""The generator and discriminator ``resnet`` of SNGAN (Miyato et al., Spectral Normalization for GANs, 2018), and the
+generator ``biggan`` (Brock et al., Large Scale GAN Training for High Fidelity Natural Image Synthesis, 2019).
 
 The same networks, without spectral norm, are WGAN-GP's on CIFAR-10 (Gulrajani et al. 2017). The paper's widths for 32
 pixels are ``width: 256``, ``max_width: 256`` and ``discriminator_width: 128``; for larger images they double at each
-halving, for 64 pixels from 64 to 1024.
+halving, for 64 pixels from 64 to 1024. BigGAN's on 32 pixels have 4 times the channel count that the paper names, and
+half that in the discriminator.
 """
 
 from __future__ import annotations
@@ -10,11 +12,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 
+import torch
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, interpolate, one_hot, relu
 
 from aigc_cli.models.gan.config import GANConfig
-from aigc_cli.models.gan.parts import BASE, ProjectionHead, halvings, pyramid
+from aigc_cli.models.gan.networks import BASE, ProjectionHead, halvings, pyramid
 from aigc_cli.nn.blocks import NORMS, ConditionalNorm, DownConv2d, SelfAttention, ToMap, UpConv2d, init_weights
 
 
@@ -34,7 +37,7 @@ class GeneratorBlock(nn.Module):
         h = self.conv1(relu(self.norm1(x, condition)))
         h = self.conv2(relu(self.norm2(h, condition)))
         # A 1x1 convolution before the repeating of pixels is the same as after it, and cheaper.
-        out: Tensor = h + _double(self.shortcut(x))
+        out: Tensor = h + interpolate(self.shortcut(x), scale_factor=2.0, mode="nearest")
         return out
 
 
@@ -106,6 +109,28 @@ class ResNetGenerator(nn.Module):
         return images
 
 
+class BigGANGenerator(ResNetGenerator):
+    """SNGAN's blocks, each conditioned on the class embedding and on its own piece of the latent (appendix B.1).
+
+    Its discriminator is ``resnet``'s, whose head projects on the class.
+    """
+
+    def prepare(self, config: GANConfig, classes: int, blocks: int) -> tuple[int, Sequence[int]]:
+        """See :meth:`ResNetGenerator.prepare`."""
+        self.pieces = _split_evenly(config.latent, blocks + 1)
+        self.shared = nn.Embedding(classes, config.embedding) if classes else None
+        width = config.embedding if classes else 0
+        return self.pieces[0], [piece + width for piece in self.pieces[1:]]
+
+    def inputs(self, latent: Tensor, labels: Tensor | None) -> tuple[Tensor, Sequence[Tensor | None]]:
+        """See :meth:`ResNetGenerator.inputs`."""
+        start, *pieces = torch.split(latent, self.pieces, dim=1)
+        if self.shared is None or labels is None:
+            return start, pieces
+        embedded = self.shared(labels)
+        return start, [torch.cat([embedded, piece], dim=1) for piece in pieces]
+
+
 class ResNetDiscriminator(nn.Module):
     """Residual blocks that halve the image, some that keep its size, and a sum over places.
 
@@ -146,5 +171,6 @@ def _attention(config: GANConfig, maps: Sequence[tuple[int, int]]) -> nn.ModuleL
     return nn.ModuleList(SelfAttention(width) if i == place else nn.Identity() for i, (_, width) in enumerate(maps))
 
 
-def _double(x: Tensor) -> Tensor:
-    return interpolate(x, scale_factor=2.0, mode="nearest")
+def _split_evenly(total: int, parts: int) -> list[int]:
+    """`total` as a sum of `parts` numbers that differ by one at most, the larger first."""
+    return [total // parts + (i < total % parts) for i in range(parts)]

@@ -4,30 +4,39 @@ Models and Can Outperform Them on Images, 2021)."""
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
-from typing import Annotated, Literal
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import pairwise
+from typing import Annotated, Literal, NamedTuple
 
 import torch
 from pydantic import Field
 from pydantic.dataclasses import dataclass
-from torch import Tensor, nn
+from torch import Tensor
 
 from aigc_cli.config.schema import STRICT
+from aigc_cli.errors import ConfigError
 from aigc_cli.modalities.base import Batch, DataSpec
 from aigc_cli.models.base import Losses, ModelConfig
 from aigc_cli.models.latent import check_conditional
-from aigc_cli.models.vae.hierarchical_layout import from_patches, levels, to_patches
 from aigc_cli.models.vae.hierarchical_networks import BottomUp, Latent, TopDown
 from aigc_cli.models.variational import ACTIVE, SETTLED, Draw, VariationalModel
 from aigc_cli.nn.collective import draw
-from aigc_cli.nn.likelihoods import LIKELIHOODS, LogisticMixture, bits_per_dim
+from aigc_cli.nn.likelihoods import LogisticMixture, bits_per_dim, build_likelihood
 from aigc_cli.registry import register
 
 #: How many times the KL of the coarsest latents counts at first, and that of the others, where coarse is to come first.
 COARSEST, OTHERS = 10.0, 20.0
 
+SMALLEST, LARGEST = 8, 128  # height and width of an image
 #: Blocks at a side, as "side x blocks" in a word.
 LevelWord = Annotated[str, Field(pattern=r"^[1-9][0-9]*x[1-9][0-9]*$")]
+
+
+class Level(NamedTuple):
+    """The blocks at one height and width."""
+
+    side: int
+    blocks: int
 
 
 @dataclass(config=STRICT, frozen=True, kw_only=True)
@@ -74,14 +83,14 @@ class HVAE(VariationalModel):
         self.conditional = check_conditional(config.conditional, spec)
         layout = levels(config.layout, spec.shape)
         self.patch = spec.shape[-1] // layout[-1].side
-        self.likelihood = LIKELIHOODS[config.likelihood](
-            spec.shape[0], deviation=config.deviation, components=config.components
-        )
-        classes = len(spec.classes) if self.conditional else 0
+        self.likelihood = build_likelihood(config.likelihood, spec.shape[0], config.deviation, config.components)
         self.bottom_up = BottomUp(config, spec.shape, layout)
-        self.top_down = TopDown(config, spec.shape, layout, self.likelihood.width, classes)
+        self.top_down = TopDown(config, spec.shape, layout, self.likelihood.width, self.classes)
         if isinstance(self.likelihood, LogisticMixture):
-            _spread(self.likelihood, self.top_down.head)
+            bias = self.top_down.head.bias
+            assert bias is not None
+            with torch.no_grad():
+                self.likelihood.begin(bias.view(-1, self.likelihood.width), log_scale=-1.5)
         self.dimensions = self.top_down.dimensions
 
     @property
@@ -97,7 +106,7 @@ class HVAE(VariationalModel):
         noise = draw(torch.randn, len(x), self.top_down.dimensions, device=x.device)
         parameters, latents = self._infer(x, labels, noise)
         reconstruction = self._reconstruction(parameters, x).mean()
-        kl = {side: each.mean() for side, each in self._kl(latents).items()}
+        kl = {side: each.mean() for side, each in self._by_side([latent.kl() for latent in latents]).items()}
         paid = torch.stack([self.kl_weight(side) * each for side, each in kl.items()]).sum()
         total = torch.stack(list(kl.values())).sum().detach()
         terms = {"reconstruction": reconstruction, "kl": total, **{f"kl_{side}": each for side, each in kl.items()}}
@@ -132,11 +141,11 @@ class HVAE(VariationalModel):
         log_prob: Tensor = self.likelihood(parameters, to_patches(x, self.patch))
         return -log_prob.view(len(x), -1).sum(1)
 
-    def _kl(self, latents: list[Latent]) -> dict[int, Tensor]:
-        """The KL of all blocks of a side, nats, (n,), by side."""
+    def _by_side(self, of_blocks: Iterable[Tensor]) -> dict[int, Tensor]:
+        """Sums over all blocks of a side, by side."""
         sums: dict[int, Tensor] = {}
-        for side, latent in zip(self.top_down.sides, latents, strict=True):
-            sums[side] = sums[side] + latent.kl() if side in sums else latent.kl()
+        for side, each in zip(self.top_down.sides, of_blocks, strict=True):
+            sums[side] = sums[side] + each if side in sums else each
         return sums
 
     # encoding and decoding
@@ -150,7 +159,8 @@ class HVAE(VariationalModel):
 
     def decode(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
         """The expected images in [-1, 1], (n, c, h, w)."""
-        parameters = self.top_down.generate(latents, labels if self.conditional else None)
+        # Not by way of what torch.compile made of the module, which is of the pass that trains.
+        parameters, _ = self.top_down.forward(None, labels if self.conditional else None, latents)
         return from_patches(self.likelihood.mean(parameters), self.patch)
 
     def inference(self, batch: Batch) -> Callable[[Tensor], Draw]:
@@ -171,10 +181,7 @@ class HVAE(VariationalModel):
     def examine(self, train: Batch, held_out: Batch | None) -> Losses:
         """How many latents are in use, in all and of each side: those that move by the item beyond what is above."""
         _, latents = self._infer(*self._seen(train), None)
-        active: dict[int, Tensor] = {}
-        for side, latent in zip(self.top_down.sides, latents, strict=True):
-            count = (latent.standardised().var(0) > ACTIVE).sum().double()
-            active[side] = active[side] + count if side in active else count
+        active = self._by_side((each.standardised().var(0) > ACTIVE).sum().double() for each in latents)
         total = torch.stack(list(active.values())).sum()
         return {"active_units": total, **{f"active_units_{side}": count for side, count in active.items()}}
 
@@ -186,12 +193,49 @@ class HVAE(VariationalModel):
             yield "posterior collapse", f"{says}; lower optimizer.lr, or give model.layout= blocks at higher sides"
 
 
-def _spread(mixture: LogisticMixture, head: nn.Conv2d) -> None:
-    """Lets the components begin apart and narrow: where they begin alike, they take long to part."""
-    assert head.bias is not None
-    k, c = mixture.components, mixture.channels
-    with torch.no_grad():
-        biases, sizes = head.bias.view(-1, mixture.width), [k, k * c, k * c, k * mixture.couplings]
-        _, means, log_scales, _ = torch.split(biases, sizes, dim=1)
-        means.copy_(torch.linspace(-1, 1, k + 2)[1:-1].repeat(c))
-        log_scales.fill_(-1.5)
+def levels(layout: Sequence[str] | None, shape: tuple[int, ...]) -> list[Level]:
+    """The levels from coarse to fine, of a layout such as ``["1x1", "4x2", "8x3"]``: side x blocks.
+
+    None gives two blocks at half the image's size, a quarter, ... down to 4 to 7, and above them one at 1.
+
+    Raises:
+        ConfigError: images that it does not serve, or a layout that does not fit them.
+    """
+    _, height, width = shape
+    if height != width or height % 2 or not SMALLEST <= height <= LARGEST:
+        raise ConfigError(
+            f"model=hvae models squares of {SMALLEST} to {LARGEST} with an even side, not {height}x{width} images",
+            "set data.size= to a number such as 16, 32 or 64",
+        )
+    if layout is None:
+        return [Level(1, 1), *(Level(side, 2) for side in _halves(height)[::-1])]
+    chosen = [Level(*map(int, word.split("x"))) for word in layout]
+    for coarse, fine in pairwise([*(level.side for level in chosen), height]):
+        if fine % coarse or (fine == coarse and fine != height):
+            raise ConfigError(
+                f"model.layout={','.join(layout)} does not fit images of {height}x{height}: "
+                f"from {coarse}x{coarse} there is no whole step to {fine}x{fine}",
+                "name sides from coarse to fine, each a divisor of the next and of the image's, or null for all halves",
+            )
+    return chosen
+
+
+def _halves(size: int) -> list[int]:
+    sides = [size // 2]
+    while sides[-1] % 2 == 0 and sides[-1] >= 8:
+        sides.append(sides[-1] // 2)
+    return sides
+
+
+def to_patches(images: Tensor, patch: int) -> Tensor:
+    """Images (n, c, h, w) as the patch^2 coarser images (n * patch^2, c, h / patch, w / patch) that interleave."""
+    n, c, h, w = images.shape
+    cut = images.reshape(n, c, h // patch, patch, w // patch, patch)
+    return cut.permute(0, 3, 5, 1, 2, 4).reshape(n * patch * patch, c, h // patch, w // patch)
+
+
+def from_patches(patches: Tensor, patch: int) -> Tensor:
+    """The inverse of :func:`to_patches`."""
+    _, c, h, w = patches.shape
+    cut = patches.reshape(-1, patch, patch, c, h, w).permute(0, 3, 4, 1, 5, 2)
+    return cut.reshape(-1, c, h * patch, w * patch)

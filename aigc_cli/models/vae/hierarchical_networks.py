@@ -7,19 +7,19 @@ likelihood's parameters leave, as patches.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import softplus
 
-from aigc_cli.models.vae.hierarchical_layout import Level
-from aigc_cli.nn.blocks import ToMap
-from aigc_cli.nn.likelihoods import gaussian_kl_between, smooth_deviation
+from aigc_cli.nn.blocks import Residual, ToMap
 
 if TYPE_CHECKING:
-    from aigc_cli.models.vae.hierarchical import HVAEConfig
+    from aigc_cli.models.vae.hierarchical import HVAEConfig, Level
 
 
 class Normal(NamedTuple):
@@ -30,8 +30,8 @@ class Normal(NamedTuple):
 
     @classmethod
     def of(cls, mean: Tensor, raw: Tensor) -> Normal:
-        """From a network's outputs."""
-        return cls(mean.float(), smooth_deviation(raw.float()))
+        """From a network's outputs, of which any gives a deviation: softplus, smoothed so that it is 1 at 0."""
+        return cls(mean.float(), softplus(raw.float(), beta=math.log(2)))
 
     def at(self, normal: Tensor) -> Tensor:
         """The values that standard normal draws stand for."""
@@ -47,7 +47,10 @@ class Latent(NamedTuple):
 
     def kl(self) -> Tensor:
         """KL(posterior || prior), nats, (n,)."""
-        return gaussian_kl_between(*self.posterior, *self.prior).flatten(1).sum(1)
+        (mean, deviation), (other_mean, other_deviation) = self.posterior, self.prior
+        ratio = deviation / other_deviation
+        kl = 0.5 * (ratio.square() + ((mean - other_mean) / other_deviation).square() - 1) - ratio.log()
+        return kl.flatten(1).sum(1)
 
     def log_ratio(self) -> Tensor:
         """log p(z) - log q(z), nats, (n,)."""
@@ -73,19 +76,11 @@ def _narrow(hidden: int, outputs: int, side: int) -> nn.Sequential:
     )
 
 
-class Residual(nn.Module):
+def _residual(width: int, hidden: int, side: int, depth: int) -> Residual:
     """A bottleneck block beside the identity, which begins smaller the deeper the network is (section 3.2)."""
-
-    def __init__(self, width: int, hidden: int, side: int, depth: int) -> None:
-        super().__init__()
-        narrow = _narrow(hidden, width, side)
-        _scale(narrow[-1], depth**-0.5)
-        self.branch = nn.Sequential(nn.SiLU(), nn.Conv2d(width, hidden, 1), narrow)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(n, width, side, side) to the same shape."""
-        branch: Tensor = self.branch(x)
-        return x + branch
+    narrow = _narrow(hidden, width, side)
+    _scale(narrow[-1], depth**-0.5)
+    return Residual(nn.SiLU(), nn.Conv2d(width, hidden, 1), narrow)
 
 
 def _shrink(config: HVAEConfig, fine: int, coarse: int) -> nn.Module:
@@ -115,7 +110,7 @@ class BottomUp(nn.Module):
         self.levels = nn.ModuleList(
             nn.Sequential(
                 _shrink(config, fine, side),
-                *(Residual(width, hidden, side, depth) for _ in range(config.encoder_blocks)),
+                *(_residual(width, hidden, side, depth) for _ in range(config.encoder_blocks)),
             )
             for fine, side in pairwise([sides[0], *sides])
         )
@@ -142,14 +137,11 @@ class TopDownBlock(nn.Module):
         # The first layers of prior and posterior in one: they see the same, and one wide convolution is faster.
         self.enter = nn.Conv2d(width, 2 * self.hidden, 1)
         self.prior = _narrow(self.hidden, 2 * self.latent + width, side)
+        _scale(self.prior[-1], 0.0)  # it begins as N(0, 1) whatever is above
         self.posterior = _narrow(self.hidden, 2 * self.latent, side)
         self.expand = nn.Conv2d(self.latent, width, 1)
         _scale(self.expand, depth**-0.5)
-        self.residual = Residual(width, self.hidden, side, depth)
-
-    def start(self) -> None:
-        """The prior begins as N(0, 1) whatever is above."""
-        _scale(self.prior[-1], 0.0)
+        self.residual = _residual(width, self.hidden, side, depth)
 
     def forward(self, x: Tensor, seen: Tensor | None) -> tuple[Normal, Normal | None, Tensor]:
         """The prior and, of what is `seen` of an image, the posterior, and x with what the prior adds to it.
@@ -201,10 +193,6 @@ class TopDownLevel(nn.Module):
         return seen
 
 
-#: Maps a block's number, its prior and its posterior to its z.
-Choose = Callable[[int, Normal, Normal | None], Tensor]
-
-
 class TopDown(nn.Module):
     """All latents from coarse to fine, and the parameters of the likelihood below them.
 
@@ -234,33 +222,38 @@ class TopDown(nn.Module):
         _start(self)
 
     def forward(
-        self, features: list[Tensor], labels: Tensor | None, noise: Tensor | None
+        self, features: list[Tensor] | None, labels: Tensor | None, noise: Tensor | None
     ) -> tuple[Tensor, list[Latent]]:
-        """The likelihood's parameters and all latents, given features of images.
+        """The likelihood's parameters and all latents, given features of images; or, without these, the parameters
+        alone, of what noise draws from the priors.
 
         Args:
             features: of :class:`BottomUp`.
             labels: (n,) where the model is told the class.
-            noise: (n, dimensions), which decides each z by its posterior; None takes the posterior's mean.
+            noise: (n, dimensions), which decides each z by its posterior or prior; None takes the posterior's mean.
 
         Returns:
             Parameters (n * patch^2, outputs, side, side), as :func:`to_patches` has the image; a latent for each block.
         """
-        parts = None if noise is None else self._parts(noise)
-        latents: list[Latent] = []
-
-        def choose(block: int, prior: Normal, posterior: Normal | None) -> Tensor:
-            assert posterior is not None
-            z = posterior.mean if parts is None else posterior.at(parts[block])
-            latents.append(Latent(prior, posterior, z))
-            return z
-
-        return self._descend(len(features[0]), labels, features, choose), latents
-
-    def generate(self, noise: Tensor, labels: Tensor | None) -> Tensor:
-        """The likelihood's parameters, as of :meth:`forward`, of what noise (n, dimensions) draws from the priors."""
-        parts = self._parts(noise)
-        return self._descend(len(noise), labels, None, lambda block, prior, posterior: prior.at(parts[block]))
+        given = noise if features is None else features[0]
+        assert given is not None, "features or noise"
+        parts = iter([] if noise is None else self._parts(noise))
+        x, latents = None, list[Latent]()
+        for place, level in enumerate(self.levels):
+            assert isinstance(level, TopDownLevel)
+            x = level.begin(x, len(given), labels)
+            looks = level.looks(None if features is None else features[place])
+            for block, seen in zip(level.blocks, looks, strict=True):
+                assert isinstance(block, TopDownBlock)
+                prior, posterior, x = block(x, seen)
+                chosen = posterior or prior
+                z = chosen.mean if noise is None else chosen.at(next(parts))
+                if posterior is not None:
+                    latents.append(Latent(prior, posterior, z))
+                x = block.take(x, z.to(x.dtype))
+        # Plane after plane, which the likelihood's elementwise work is faster on.
+        parameters: Tensor = self.head(x).contiguous()
+        return parameters.view(-1, self.outputs, *parameters.shape[2:]), latents
 
     def flat(self, maps: Sequence[Tensor]) -> Tensor:
         """A map (n, latent, side, side) for each block as one vector (n, dimensions)."""
@@ -271,21 +264,6 @@ class TopDown(nn.Module):
         parts = zip(torch.split(noise, self.sizes, dim=1), self.sides, strict=True)
         return [part.reshape(len(noise), side, side, self.latent).permute(0, 3, 1, 2) for part, side in parts]
 
-    def _descend(self, n: int, labels: Tensor | None, features: list[Tensor] | None, choose: Choose) -> Tensor:
-        x, done = None, 0
-        for place, level in enumerate(self.levels):
-            assert isinstance(level, TopDownLevel)
-            x = level.begin(x, n, labels)
-            looks = level.looks(None if features is None else features[place])
-            for block, seen in zip(level.blocks, looks, strict=True):
-                assert isinstance(block, TopDownBlock)
-                prior, posterior, x = block(x, seen)
-                x = block.take(x, choose(done, prior, posterior).to(x.dtype))
-                done += 1
-        # Plane after plane, which the likelihood's elementwise work is faster on.
-        parameters: Tensor = self.head(x).contiguous()
-        return parameters.view(-1, self.outputs, *parameters.shape[2:])
-
 
 def _scale(layer: nn.Module, factor: float) -> None:
     assert isinstance(layer, nn.Conv2d)
@@ -294,9 +272,7 @@ def _scale(layer: nn.Module, factor: float) -> None:
 
 
 def _start(module: nn.Module) -> None:
-    """Biases of 0, and what else begins in a way of its own."""
+    """Biases of 0."""
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d) and layer.bias is not None:
             nn.init.zeros_(layer.bias)
-        if isinstance(layer, TopDownBlock):
-            layer.start()

@@ -8,16 +8,16 @@ embedding to the encoder's last features and to the decoder's first, before an a
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from itertools import pairwise
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from aigc_cli.errors import ConfigError
-from aigc_cli.nn.blocks import FLAT_NORMS, LEAK, NORMS, FromMap, ToMap, init_variance
+from aigc_cli.nn.blocks import FLAT_NORMS, LEAK, NORMS, FromMap, Residual, ToMap, init_variance
 from aigc_cli.nn.likelihoods import Likelihood
 
 if TYPE_CHECKING:
@@ -74,27 +74,6 @@ class ClassEmbedding(nn.Module):
         return x + vectors.view(*vectors.shape, *[1] * (x.ndim - 2))
 
 
-class ResidualBlock(nn.Module):
-    """Two 3x3 convolutions, each after its activation, beside the identity (He et al., Identity Mappings, 2016).
-
-    It begins as the identity, so that no depth needs a normalisation (Zhang et al., Fixup, 2019).
-    """
-
-    def __init__(self, channels: int, norm: str) -> None:
-        super().__init__()
-        self.branch = nn.Sequential(
-            *_active(channels, norm),
-            nn.Conv2d(channels, channels, 3, padding=1),
-            *_active(channels, norm),
-            nn.Conv2d(channels, channels, 3, padding=1),
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(n, c, h, w) to the same shape."""
-        branch: Tensor = self.branch(x)
-        return x + branch
-
-
 def mlp(config: VAEConfig, shape: tuple[int, ...], likelihood: Likelihood, classes: int) -> Networks:
     """Two hidden layers each (Kingma and Welling 2014 has one), for items of any shape.
 
@@ -134,7 +113,7 @@ def convolutional(
     norm, deep = config.norm, widths[-1]
 
     def at(channels: int) -> list[nn.Module]:
-        return [ResidualBlock(channels, norm) for _ in range(blocks)]
+        return [_residual(channels, norm) for _ in range(blocks)]
 
     def between(channels: int) -> list[nn.Module]:
         # A residual stream goes on as it is; without blocks, the activation is between the convolutions.
@@ -212,12 +191,21 @@ def _halves(size: int) -> list[int]:
     return sides if side < 2 * SMALLEST and size <= LARGEST else []
 
 
-def _active(channels: int, norm: str) -> list[nn.Module]:
-    return [*([] if norm == "none" else [NORMS[norm](channels)]), nn.LeakyReLU(LEAK)]
+def _residual(channels: int, norm: str) -> Residual:
+    """Two 3x3 convolutions, each after its activation, beside the identity (He et al., Identity Mappings, 2016).
+
+    It begins as the identity, so that no depth needs a normalisation (Zhang et al., Fixup, 2019).
+    """
+    convolutions = (nn.Conv2d(channels, channels, 3, padding=1) for _ in range(2))
+    return Residual(*(layer for each in convolutions for layer in (*_active(channels, norm), each)))
 
 
-def _flat_active(features: int, norm: str) -> list[nn.Module]:
-    return [*([] if norm == "none" else [FLAT_NORMS[norm](features)]), nn.LeakyReLU(LEAK)]
+def _active(channels: int, norm: str, norms: Mapping[str, Callable[[int], nn.Module]] = NORMS) -> list[nn.Module]:
+    """The normalisation, if there is one, and the activation."""
+    return [*([] if norm == "none" else [norms[norm](channels)]), nn.LeakyReLU(LEAK)]
+
+
+_flat_active = partial(_active, norms=FLAT_NORMS)
 
 
 def _flat(x: Tensor) -> Tensor:
@@ -229,7 +217,7 @@ def _started(encoder: Encoder, decoder: Decoder, likelihood: Likelihood) -> Netw
     init_variance(encoder)
     init_variance(decoder)
     for part in (*encoder.modules(), *decoder.modules()):
-        if isinstance(part, ResidualBlock):
+        if isinstance(part, Residual):
             nn.init.zeros_(_last(part).weight)
     with torch.no_grad():
         ends = _last(encoder.head), _last(decoder.trunk)
@@ -237,7 +225,7 @@ def _started(encoder: Encoder, decoder: Decoder, likelihood: Likelihood) -> Netw
             end.weight.mul_(0.1)
         assert ends[1].bias is not None
         likelihood.begin(ends[1].bias.view(likelihood.width, -1).T)
-    return Networks(encoder, decoder)
+    return encoder, decoder
 
 
 def _last(part: nn.Module) -> nn.Linear | nn.Conv2d | nn.ConvTranspose2d:
@@ -246,21 +234,12 @@ def _last(part: nn.Module) -> nn.Linear | nn.Conv2d | nn.ConvTranspose2d:
     return [layer for layer in part.modules() if isinstance(layer, kinds)][-1]
 
 
-class Networks(NamedTuple):
-    """An encoder and the decoder that goes with it."""
-
-    encoder: Encoder
-    decoder: Decoder
+#: An encoder and the decoder that goes with it.
+Networks = tuple[Encoder, Decoder]
 
 
 def build_networks(config: VAEConfig, shape: tuple[int, ...], likelihood: Likelihood, classes: int) -> Networks:
-    """The networks that `config` names, or that suit the shape.
-
-    Args:
-        config: of the model.
-        shape: of an item, such as (channels, height, width).
-        likelihood: whose parameters the decoder gives.
-        classes: 0 where the model is not told the class.
+    """The networks for items of a `shape` that `config` names, or that suit it; `classes` is 0 if none are told.
 
     Raises:
         ConfigError: items of a shape that the network does not serve.

@@ -9,7 +9,6 @@ that rises from 0, and word dropout, which hides earlier tokens from it in train
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Annotated, ClassVar, Literal, Self
 
@@ -29,7 +28,7 @@ from aigc_cli.models.language_model import (
     token_nats,
     unless_all,
 )
-from aigc_cli.models.variational import Draw, FlatVAE, Posterior, VariationalConfig
+from aigc_cli.models.variational import FlatVAE, Posterior, VariationalConfig
 from aigc_cli.nn.collective import draw, normal_like, weighted
 from aigc_cli.nn.decoding import Choice, Session, write
 from aigc_cli.nn.token_transformer import TokenTransformer
@@ -131,7 +130,7 @@ class TextVAE(LanguageModel, FlatVAE):
     def forward(self, phase: str, batch: Batch) -> Losses:
         """The losses on token ids (n, t)."""
         targets = batch.content[:, 1:]
-        posterior = self._posterior(targets)
+        posterior = self.posterior(batch)
         nats = self._nats(targets, posterior.at(normal_like(posterior.mean)))
         reconstruction = nats.sum(1).mean()
         kl = posterior.kl().mean(0)  # of each dimension
@@ -150,15 +149,12 @@ class TextVAE(LanguageModel, FlatVAE):
         self.encoder.compile()
         self.decoder.stack.compile()
 
-    def _posterior(self, texts: Tensor) -> Posterior:
-        """q(z|x) of texts (n, t) without ``bos``, from the mean of what the encoder makes of their tokens."""
+    def posterior(self, batch: Batch) -> Posterior:
+        """See :meth:`FlatVAE.posterior`; from the mean of what the encoder makes of the tokens but ``bos``."""
+        texts = batch.content[:, 1:]
         there = texts != self.pad
         features = self.encoder(self.decoder.embedding(texts), mask=unless_all(there))
         return Posterior(*self.to_posterior(mean_of_tokens(features, there)).float().chunk(2, 1))
-
-    def posterior(self, batch: Batch) -> Posterior:
-        """See :meth:`FlatVAE.posterior`."""
-        return self._posterior(batch.content[:, 1:])
 
     def _seen(self, latents: Tensor) -> dict[str, Tensor]:
         """What the decoder sees of latents (n, d): a memory (n, m, width), and an offset (n, width)."""
@@ -187,13 +183,9 @@ class TextVAE(LanguageModel, FlatVAE):
 
     def decode(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
         """The likeliest token after the likeliest token, from latents (n, d): (n, \\*spec.shape), int64."""
-        session = self._session([[self.bos]] * len(latents), latents, self.longest)
+        rows = [[self.bos]] * len(latents)
+        session = Session(self.decoder, rows, self.longest, self.pad, **self._seen(latents))
         return write(session, Choice(temperature=0), None, self.longest, stop=self.eos, pad=self.pad)
-
-    def _session(
-        self, rows: Sequence[Sequence[int]], latents: Tensor, count: int, first: Tensor | None = None
-    ) -> Session:  # fmt: skip
-        return Session(self.decoder, rows, count, self.pad, **self._seen(latents), first=first)
 
     def sample(self, noise: Noise, controls: TextVAEControls, prompts: Prompts | None = None) -> Tensor:
         """Token ids (n, 1 + prompt + max_tokens), int64: ``bos``, a prompt if there is one, and what follows it up to
@@ -210,22 +202,15 @@ class TextVAE(LanguageModel, FlatVAE):
             given = self.given(prompts.rows, noise)
             rows = [[self.bos, *(token for token in row if token != self.bos)] for row in given]
         count = controls.max_tokens or self.longest
-        session = self._session(rows, self.latents(noise, controls), count, self.allowed(prompts, noise))
+        seen = self._seen(self.latents(noise, controls))
+        session = Session(self.decoder, rows, count, self.pad, self.allowed(prompts, noise), **seen)
         return self.written(session, controls, noise, count)
 
     # figures
 
-    def inference(self, batch: Batch) -> Callable[[Tensor], Draw]:
-        """See :meth:`VariationalModel.inference`; float64, since a text's nats are a sum over its tokens."""
-        targets = batch.content[:, 1:]
-        posterior = self._posterior(targets)
-        kl = posterior.kl().double().sum(1)
-
-        def drawn(normal: Tensor) -> Draw:
-            nats = self._nats(targets, posterior.at(normal)).double().sum(1)
-            return Draw(nats, kl, posterior.log_ratio(normal).double())
-
-        return drawn
+    def reconstruction(self, batch: Batch, latents: Tensor) -> Tensor:
+        """See :meth:`FlatVAE.reconstruction`; float64, since a text's nats are a sum over its tokens."""
+        return self._nats(batch.content[:, 1:], latents).double().sum(1)
 
     def bounds(self, name: str, nats: Tensor, batch: Batch) -> dict[str, Tensor]:
         """The entries of :func:`token_scores`."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Annotated, Literal
 
 import torch
@@ -15,9 +14,9 @@ from aigc_cli.modalities.base import Batch, DataSpec
 from aigc_cli.models.base import Losses
 from aigc_cli.models.latent import check_conditional
 from aigc_cli.models.vae.networks import build_networks
-from aigc_cli.models.variational import Draw, FlatVAE, Posterior, VariationalConfig, importance_bound
+from aigc_cli.models.variational import FlatVAE, Posterior, VariationalConfig, importance_bound
 from aigc_cli.nn.collective import draw, normal_like
-from aigc_cli.nn.likelihoods import LIKELIHOODS, bits_per_dim
+from aigc_cli.nn.likelihoods import bits_per_dim, build_likelihood
 from aigc_cli.registry import register
 
 
@@ -65,25 +64,21 @@ class VAE(FlatVAE):
         super().__init__(spec)
         self.config = config
         self.conditional = check_conditional(config.conditional, spec)
-        self.likelihood = LIKELIHOODS[config.likelihood](
-            spec.shape[0], deviation=config.deviation, components=config.components
-        )
-        classes = len(spec.classes) if self.conditional else 0
-        self.encoder, self.decoder = build_networks(config, spec.shape, self.likelihood, classes)
+        self.likelihood = build_likelihood(config.likelihood, spec.shape[0], config.deviation, config.components)
+        self.encoder, self.decoder = build_networks(config, spec.shape, self.likelihood, self.classes)
         self.dimensions = config.latent * max(1, config.latent_side) ** 2
 
     # training
 
     def forward(self, phase: str, batch: Batch) -> Losses:
         """The losses on encoded images (n, c, h, w)."""
-        x, labels = self._seen(batch)
-        posterior = self._posterior(x, labels)
         objective = self._elbo if self.config.importance_samples == 1 else self._importance_weighted
-        return objective(x, labels, posterior)
+        return objective(batch)
 
-    def _elbo(self, x: Tensor, labels: Tensor | None, posterior: Posterior) -> Losses:
+    def _elbo(self, batch: Batch) -> Losses:
         """The negative ELBO, with the KL's weight and free bits."""
-        reconstruction = self._reconstruction(x, labels, posterior.at(normal_like(posterior.mean))).mean()
+        posterior = self.posterior(batch)
+        reconstruction = self.reconstruction(batch, posterior.at(normal_like(posterior.mean))).mean()
         kl = posterior.kl().mean(0)  # of each dimension, which has free bits of its own
         return {
             "loss": (reconstruction + self.paid(kl)) / self.values,
@@ -91,14 +86,14 @@ class VAE(FlatVAE):
             "bits_per_dim": bits_per_dim((reconstruction + kl.sum()).detach(), self.values),
         }
 
-    def _importance_weighted(self, x: Tensor, labels: Tensor | None, posterior: Posterior) -> Losses:
+    def _importance_weighted(self, batch: Batch) -> Losses:
         """The negative importance-weighted bound (Burda et al. 2016, equation 8); the KL's weight scales log p/q."""
         # One pass of the decoder for the k draws of all items; the encoder's pass they share.
-        k, n = self.config.importance_samples, len(x)
+        posterior = self.posterior(batch)
+        k, x, labels = self.config.importance_samples, batch.content, batch.labels
         normal = draw(torch.randn, k, *posterior.mean.shape, dim=1, device=x.device)
-        many = None if labels is None else labels.repeat(k)
-        latents = posterior.at(normal).flatten(0, 1)
-        reconstruction = self._reconstruction(x.repeat(k, *[1] * (x.ndim - 1)), many, latents).view(k, n)
+        many = Batch(x.repeat(k, *[1] * (x.ndim - 1)), None if labels is None else labels.repeat(k))
+        reconstruction = self.reconstruction(many, posterior.at(normal).flatten(0, 1)).view(k, len(x))
         ratio = posterior.log_ratio(normal)
         loss = importance_bound(self.kl_weight * ratio - reconstruction).mean()
         with torch.no_grad():
@@ -114,33 +109,16 @@ class VAE(FlatVAE):
 
     # encoding and decoding
 
-    def _seen(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
-        """What is modelled of a batch: its content as the likelihood has it, and its labels if they matter."""
-        return self.likelihood.target(batch.content), self.labels_of(batch)
-
     def posterior(self, batch: Batch) -> Posterior:
         """See :meth:`FlatVAE.posterior`."""
-        return self._posterior(*self._seen(batch))
+        return Posterior(*self.encoder(self.likelihood.target(batch.content), self.labels_of(batch)))
 
-    def _posterior(self, x: Tensor, labels: Tensor | None) -> Posterior:
-        return Posterior(*self.encoder(x, labels))
-
-    def _reconstruction(self, x: Tensor, labels: Tensor | None, latents: Tensor) -> Tensor:
-        """-log p(x|z), nats, (n,)."""
-        log_prob: Tensor = self.likelihood(self.decoder(latents, labels), x)
+    def reconstruction(self, batch: Batch, latents: Tensor) -> Tensor:
+        """See :meth:`FlatVAE.reconstruction`."""
+        parameters = self.decoder(latents, self.labels_of(batch))
+        log_prob: Tensor = self.likelihood(parameters, self.likelihood.target(batch.content))
         return -log_prob
 
     def decode(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
         """The expected images in [-1, 1], (n, c, h, w)."""
         return self.likelihood.mean(self.decoder(latents, labels if self.conditional else None))
-
-    def inference(self, batch: Batch) -> Callable[[Tensor], Draw]:
-        """See :meth:`VariationalModel.inference`; the KL is exact, whatever is drawn."""
-        x, labels = self._seen(batch)
-        posterior = self._posterior(x, labels)
-        kl = posterior.kl().sum(1)
-
-        def drawn(normal: Tensor) -> Draw:
-            return Draw(self._reconstruction(x, labels, posterior.at(normal)), kl, posterior.log_ratio(normal))
-
-        return drawn

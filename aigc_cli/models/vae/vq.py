@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from itertools import pairwise
 from typing import Annotated, Literal
 
@@ -17,10 +17,10 @@ from torch.nn.functional import mse_loss
 from aigc_cli.config.schema import STRICT
 from aigc_cli.errors import ConfigError
 from aigc_cli.modalities.base import Batch, DataSpec
-from aigc_cli.models.base import Losses, Model, ModelConfig, Phase
+from aigc_cli.models.base import Losses, Model, ModelConfig
 from aigc_cli.models.latent import LatentControls
-from aigc_cli.nn.blocks import init_variance
-from aigc_cli.nn.likelihoods import LIKELIHOODS, bits_per_dim
+from aigc_cli.nn.blocks import Residual, init_variance
+from aigc_cli.nn.likelihoods import bits_per_dim, build_likelihood
 from aigc_cli.nn.quantize import Quantized, Quantizer
 from aigc_cli.randomness import Noise
 from aigc_cli.registry import register
@@ -52,7 +52,7 @@ class VQVAEConfig(ModelConfig):
 class VQVAE(Model):
     """An encoder whose outputs are each replaced by the nearest of a codebook, and a decoder that sees those codes.
 
-    An image is thus a sequence of tokens: :meth:`encode_tokens` and :meth:`decode_tokens` go there and back, row by row
+    An image is thus a sequence of tokens: :meth:`encode` and :meth:`decode` go there and back, row by row
     of :attr:`token_grid`. It learns no prior over them, so that it cannot be sampled: a model that trains on its tokens
     is one.
 
@@ -71,28 +71,20 @@ class VQVAE(Model):
         self.config = config
         channels = spec.shape[0]
         self.token_grid = _grid(config, spec.shape)
+        #: How many tokens there are; and nats of an image's where all are alike likely.
+        self.vocab_size = config.codes
+        self._tokens_cost = math.prod(self.token_grid) * math.log(config.codes)
         self.likelihood = None
         if config.reconstruction != "mse":
-            self.likelihood = LIKELIHOODS[config.reconstruction](channels, components=config.components)
+            self.likelihood = build_likelihood(config.reconstruction, channels, components=config.components)
         self.encoder = _encoder(config, channels)
         self.quantizer = Quantizer(
             config.codes, config.code_dimensions, decay=config.decay, restart_below=config.restart_below,
             window=config.usage_window, cosine=config.cosine,
         )  # fmt: skip
         self.decoder = _decoder(config, channels if self.likelihood is None else self.likelihood.width)
-        self._step = 0
-
-    @property
-    def vocab_size(self) -> int:
-        """How many tokens there are."""
-        return self.config.codes
 
     # training
-
-    def phases(self, step: int) -> Sequence[Phase]:
-        """One; warnings wait for a step at which they mean something."""
-        self._step = step
-        return super().phases(step)
 
     def forward(self, phase: str, batch: Batch) -> Losses:
         """The losses of equation 3, whose second term the codebook's running means stand for."""
@@ -113,11 +105,6 @@ class VQVAE(Model):
             losses["bits_per_dim"] = bits_per_dim(bound, self.values)
         return losses
 
-    @property
-    def _tokens_cost(self) -> float:
-        """Nats of an image's tokens where all are alike likely."""
-        return math.prod(self.token_grid) * math.log(self.vocab_size)
-
     def _target(self, images: Tensor) -> Tensor:
         return images if self.likelihood is None else self.likelihood.target(images)
 
@@ -137,24 +124,16 @@ class VQVAE(Model):
         """Vectors (n * h * w, d), row by row of the grid, as a map (n, d, h, w)."""
         return vectors.view(n, *self.token_grid, -1).permute(0, 3, 1, 2)
 
-    # tokens
-
-    def encode_tokens(self, images: Tensor) -> Tensor:
-        """The tokens of encoded images (n, c, h, w), int64 (n, rows * columns) of :attr:`token_grid`."""
-        return self._quantized(self._target(images)).tokens.view(len(images), -1)
-
-    def decode_tokens(self, tokens: Tensor) -> Tensor:
-        """The images in [-1, 1], float32 (n, c, h, w), that tokens (n, rows * columns) stand for."""
-        outputs: Tensor = self.decoder(self._map(self.quantizer.lookup(tokens), len(tokens)))
-        return outputs.float().clamp(-1, 1) if self.likelihood is None else self.likelihood.mean(outputs)
+    # encoding and decoding
 
     def encode(self, batch: Batch) -> Tensor:
-        """See :meth:`encode_tokens`."""
-        return self.encode_tokens(batch.content)
+        """The tokens of encoded images (n, c, h, w), int64 (n, rows * columns) of :attr:`token_grid`."""
+        return self._quantized(self._target(batch.content)).tokens.view(len(batch), -1)
 
     def decode(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
-        """See :meth:`decode_tokens`."""
-        return self.decode_tokens(latents)
+        """The images in [-1, 1], float32 (n, c, h, w), that tokens (n, rows * columns) stand for."""
+        outputs: Tensor = self.decoder(self._map(self.quantizer.lookup(latents), len(latents)))
+        return outputs.float().clamp(-1, 1) if self.likelihood is None else self.likelihood.mean(outputs)
 
     # figures
 
@@ -200,20 +179,10 @@ def _grid(config: VQVAEConfig, shape: tuple[int, ...]) -> tuple[int, int]:
     return height // factor, width // factor
 
 
-class ResidualBlock(nn.Module):
+def _residual(width: int) -> Residual:
     """A 3x3 and a 1x1 convolution, each after its activation, beside the identity (section 4.1)."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        hidden = width // 2
-        self.branch = nn.Sequential(
-            nn.ReLU(), nn.Conv2d(width, hidden, 3, padding=1), nn.ReLU(), nn.Conv2d(hidden, width, 1)
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(n, width, h, w) to the same shape."""
-        branch: Tensor = self.branch(x)
-        return x + branch
+    hidden = width // 2
+    return Residual(nn.ReLU(), nn.Conv2d(width, hidden, 3, padding=1), nn.ReLU(), nn.Conv2d(hidden, width, 1))
 
 
 def _widths(config: VQVAEConfig) -> list[int]:
@@ -228,7 +197,7 @@ def _encoder(config: VQVAEConfig, channels: int) -> nn.Sequential:
     for outputs in _widths(config):
         layers += [nn.Conv2d(inputs, outputs, 4, stride=2, padding=1), nn.ReLU()]
         inputs = outputs
-    layers += [nn.Conv2d(inputs, inputs, 3, padding=1), *(ResidualBlock(inputs) for _ in range(config.blocks))]
+    layers += [nn.Conv2d(inputs, inputs, 3, padding=1), *(_residual(inputs) for _ in range(config.blocks))]
     encoder = nn.Sequential(*layers, nn.ReLU(), nn.Conv2d(inputs, config.code_dimensions, 1))
     init_variance(encoder)
     return encoder
@@ -239,7 +208,7 @@ def _decoder(config: VQVAEConfig, outputs: int) -> nn.Sequential:
     widths = _widths(config)[::-1]
     layers: list[nn.Module] = [
         nn.Conv2d(config.code_dimensions, widths[0], 3, padding=1),
-        *(ResidualBlock(widths[0]) for _ in range(config.blocks)),
+        *(_residual(widths[0]) for _ in range(config.blocks)),
     ]
     for inputs, narrower in pairwise(widths):
         layers += [nn.ReLU(), nn.ConvTranspose2d(inputs, narrower, 4, stride=2, padding=1)]

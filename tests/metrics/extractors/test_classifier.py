@@ -10,8 +10,8 @@ from aigc_cli.data.images import ImageDataset
 from aigc_cli.data.open import Splits
 from aigc_cli.errors import ConfigError, DataError
 from aigc_cli.metrics.extractors import classifier
-from aigc_cli.metrics.extractors.base import Sources
-from aigc_cli.metrics.extractors.classifier import Classifier, ClassifierConfig
+from aigc_cli.metrics.extractors.base import PlainConfig, Sources
+from aigc_cli.metrics.extractors.classifier import Classifier
 from aigc_cli.metrics.views import build_extractor
 
 Blobs = Callable[..., ImageDataset]
@@ -30,7 +30,7 @@ def sources(blobs: Blobs, **kind: object) -> Sources:
 
 
 def test_it_learns_and_says_how_well(blobs: Blobs, capsys: pytest.CaptureFixture[str]) -> None:
-    extractor = Classifier(ClassifierConfig(), sources(blobs))
+    extractor = Classifier(PlainConfig(name="classifier"), sources(blobs))
     assert extractor.name == "blobs-cnn"
     assert extractor.facts["accuracy"] > 0.9
     assert extractor.facts["accuracy_on"] == "test (60)"
@@ -46,15 +46,15 @@ def test_it_is_kept_and_the_same_when_trained_again(blobs: Blobs, quick: Path) -
     assert torch.equal(before, torch.random.get_rng_state())  # a run that validates must not notice
     (file,) = (quick / "classifiers").iterdir()
     written = file.stat().st_mtime_ns
-    assert Classifier(ClassifierConfig(), sources(blobs)).checksum == first.checksum
+    assert Classifier(PlainConfig(name="classifier"), sources(blobs)).checksum == first.checksum
     assert file.stat().st_mtime_ns == written
     file.unlink()
-    assert Classifier(ClassifierConfig(), sources(blobs)).checksum == first.checksum
+    assert Classifier(PlainConfig(name="classifier"), sources(blobs)).checksum == first.checksum
 
 
 def test_other_data_gets_a_classifier_of_its_own(blobs: Blobs, quick: Path) -> None:
-    a = Classifier(ClassifierConfig(), sources(blobs))
-    b = Classifier(ClassifierConfig(), sources(blobs, channels=1))
+    a = Classifier(PlainConfig(name="classifier"), sources(blobs))
+    b = Classifier(PlainConfig(name="classifier"), sources(blobs, channels=1))
     assert a.checksum != b.checksum
     assert len(list((quick / "classifiers").iterdir())) == 2
 
@@ -63,19 +63,19 @@ def test_other_data_gets_a_classifier_of_its_own(blobs: Blobs, quick: Path) -> N
 def test_a_broken_file_is_trained_again(
     blobs: Blobs, quick: Path, content: bytes, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    first = Classifier(ClassifierConfig(), sources(blobs))
+    first = Classifier(PlainConfig(name="classifier"), sources(blobs))
     (file,) = (quick / "classifiers").iterdir()
     file.write_bytes(content)
-    assert Classifier(ClassifierConfig(), sources(blobs)).checksum == first.checksum
+    assert Classifier(PlainConfig(name="classifier"), sources(blobs)).checksum == first.checksum
     assert "is broken" in capsys.readouterr().err
 
 
 def test_data_without_labels_is_told_what_works(blobs: Blobs) -> None:
     with pytest.raises(ConfigError, match="has none") as caught:
-        Classifier(ClassifierConfig(), sources(blobs, labelled=False))
+        Classifier(PlainConfig(name="classifier"), sources(blobs, labelled=False))
     assert "--metric fid" in caught.value.hint
     with pytest.raises(ConfigError, match="no dataset is named") as caught:
-        Classifier(ClassifierConfig(), Sources())
+        Classifier(PlainConfig(name="classifier"), Sources())
     assert "data=NAME" in caught.value.hint
 
 
@@ -83,7 +83,9 @@ def test_labels_that_mean_nothing_give_no_features(blobs: Blobs) -> None:
     noise = ImageDataset(blobs(240).resident().content, torch.arange(240) // 2 % 2, ("a", "b"))  # type: ignore[union-attr]
     test = ImageDataset(blobs(60, 1).resident().content, torch.arange(60) // 2 % 2, ("a", "b"))  # type: ignore[union-attr]
     with pytest.raises(DataError, match="cannot tell the classes apart"):
-        Classifier(ClassifierConfig(), Sources(splits=Splits("x", {"train": noise, "test": test}.__getitem__)))  # type: ignore[arg-type]
+        Classifier(
+            PlainConfig(name="classifier"), Sources(splits=Splits("x", {"train": noise, "test": test}.__getitem__))
+        )  # type: ignore[arg-type]
 
 
 @pytest.mark.slow
@@ -91,6 +93,6 @@ def test_digits(quick: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
     monkeypatch.setenv("AIGC_CACHE", str(quick))
     digits = {"name": "digits", "size": 16, "flip": False, "val_fraction": 0.1, "test_fraction": 0.2}
-    extractor = Classifier(ClassifierConfig(), Sources(splits=Splits.of_config(digits)))
+    extractor = Classifier(PlainConfig(name="classifier"), Sources(splits=Splits.of_config(digits)))
     assert extractor.name == "digits-cnn"
     assert extractor.facts["accuracy"] > 0.97

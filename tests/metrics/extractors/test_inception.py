@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from aigc_cli.errors import DataError
-from aigc_cli.metrics.extractors.base import Sources
-from aigc_cli.metrics.extractors.inception import FILE, SHA256, Inception, InceptionConfig
+from aigc_cli.metrics.extractors.base import PlainConfig, Sources
+from aigc_cli.metrics.extractors.inception import FILE, SHA256, Inception
 from aigc_cli.metrics.extractors.weights import load_weights
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -33,7 +33,7 @@ def cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 def test_without_weights_it_says_which_file_and_where_to_put_it(cache: Path) -> None:
     with pytest.raises(DataError, match="no connection") as caught:
-        Inception(InceptionConfig(), Sources())
+        Inception(PlainConfig(name="inception"), Sources())
     assert caught.value.exit_code == 3
     for part in (FILE, SHA256, str(cache / "cache" / "weights"), "weights=FILE", "--metric fd"):
         assert part in caught.value.hint
@@ -45,7 +45,7 @@ def test_weights_are_found_where_others_keep_them(cache: Path, folder: str) -> N
     path.parent.mkdir(parents=True)
     path.write_bytes(b"cut short")
     with pytest.raises(DataError, match=f"{folder}/{FILE} is corrupt"):
-        Inception(InceptionConfig(), Sources())
+        Inception(PlainConfig(name="inception"), Sources())
 
 
 class Evil:
@@ -92,7 +92,7 @@ def test_a_broken_safetensors_file_is_refused(tmp_path: Path) -> None:
 def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
     torch.save({"layer.weight": torch.zeros(2, 2)}, tmp_path / "w.pth")
     with pytest.raises(DataError, match="do not fit"):
-        Inception(InceptionConfig(), Sources(weights=tmp_path / "w.pth"))
+        Inception(PlainConfig(name="inception"), Sources(weights=tmp_path / "w.pth"))
 
 
 @pytest.fixture(scope="module")
@@ -205,6 +205,6 @@ def test_clean_is_pils_bicubic_filter_on_each_channel(images) -> None:  # type: 
 
 @pytest.mark.slow
 def test_grey_images_are_their_rgb_selves(weights: Path, images) -> None:  # type: ignore[no-untyped-def]
-    extractor = Inception(InceptionConfig(), Sources(weights=weights))
+    extractor = Inception(PlainConfig(name="inception"), Sources(weights=weights))
     grey = images(2, (1, 16, 16))
     assert torch.equal(extractor(grey)["features"], extractor(grey.repeat(1, 3, 1, 1))["features"])

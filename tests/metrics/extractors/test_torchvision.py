@@ -9,8 +9,8 @@ import torchvision
 from safetensors.torch import save_file
 
 from aigc_cli.errors import ConfigError, DataError
-from aigc_cli.metrics.extractors.base import Sources
-from aigc_cli.metrics.extractors.torchvision import TorchvisionBackbone, TorchvisionConfig
+from aigc_cli.metrics.extractors.base import PlainConfig, Sources
+from aigc_cli.metrics.extractors.torchvision import TorchvisionBackbone
 
 
 def weights(folder: Path, name: str, **options: object) -> Path:
@@ -26,7 +26,7 @@ def images(channels: int = 3) -> torch.Tensor:
 
 def test_the_features_are_what_the_classifier_sees(tmp_path: Path) -> None:
     path = weights(tmp_path, "resnet18")
-    extractor = TorchvisionBackbone(TorchvisionConfig(), Sources(weights=path, backbone="resnet18"))
+    extractor = TorchvisionBackbone(PlainConfig(name="torchvision"), Sources(weights=path, backbone="resnet18"))
     found = extractor(images())
     assert extractor.widths == {"features": 512, "logits": 1000}
     assert found["features"].shape == (2, 512)
@@ -39,7 +39,9 @@ def test_the_features_are_what_the_classifier_sees(tmp_path: Path) -> None:
 
 def test_weights_of_other_classes_fit_too(tmp_path: Path) -> None:
     path = weights(tmp_path, "mobilenet_v3_small", num_classes=7)
-    extractor = TorchvisionBackbone(TorchvisionConfig(), Sources(weights=path, backbone="mobilenet_v3_small"))
+    extractor = TorchvisionBackbone(
+        PlainConfig(name="torchvision"), Sources(weights=path, backbone="mobilenet_v3_small")
+    )
     assert extractor.widths == {"features": 1024, "logits": 7}
 
 
@@ -47,11 +49,11 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
     path = weights(tmp_path, "resnet18")
     build = TorchvisionBackbone
     with pytest.raises(DataError, match="do not fit torchvision's resnet34"):
-        build(TorchvisionConfig(), Sources(weights=path, backbone="resnet34"))
+        build(PlainConfig(name="torchvision"), Sources(weights=path, backbone="resnet34"))
     with pytest.raises(ConfigError, match="did you mean resnet18"):
-        build(TorchvisionConfig(), Sources(weights=path, backbone="resnet19"))
+        build(PlainConfig(name="torchvision"), Sources(weights=path, backbone="resnet19"))
     with pytest.raises(ConfigError, match="linear layer"):
-        build(TorchvisionConfig(), Sources(weights=path, backbone="squeezenet1_0"))
+        build(PlainConfig(name="torchvision"), Sources(weights=path, backbone="squeezenet1_0"))
     for missing in (Sources(backbone="resnet18"), Sources(weights=path)):
         with pytest.raises(ConfigError, match="needs"):
-            build(TorchvisionConfig(), missing)
+            build(PlainConfig(name="torchvision"), missing)

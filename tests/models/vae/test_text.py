@@ -19,7 +19,7 @@ from aigc_cli.data.loader import Loader
 from aigc_cli.errors import ConfigError
 from aigc_cli.modalities.base import Batch, DataSpec
 from aigc_cli.modalities.tokenizers import BOS, EOS, PAD, SPECIALS, UNK
-from aigc_cli.models.build import build_model
+from aigc_cli.models.base import build_model
 from aigc_cli.models.vae.text import TextVAE, TextVAEConfig
 from aigc_cli.models.variational import SETTLED, Posterior
 from aigc_cli.randomness import Noise

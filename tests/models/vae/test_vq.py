@@ -97,9 +97,9 @@ def test_it_learns_to_reconstruct(trained: VQVAE) -> None:
 def test_tokens_go_there_and_back(trained: VQVAE) -> None:
     batch = images(8, seed=5)
     with torch.no_grad():
-        tokens = trained.encode_tokens(batch.content)
-        made = trained.decode_tokens(tokens)
-        again = trained.encode_tokens(made)
+        tokens = trained.encode(batch)
+        made = trained.decode(tokens)
+        again = trained.encode(Batch(made))
     assert tokens.shape == (8, 16)
     assert tokens.dtype == torch.int64
     assert 0 <= tokens.min() <= tokens.max() < trained.vocab_size == 16
@@ -110,10 +110,10 @@ def test_tokens_go_there_and_back(trained: VQVAE) -> None:
 def test_a_token_stands_for_its_place(trained: VQVAE) -> None:
     """Row by row of the grid: another token at the end moves the lower right corner, and not the upper left."""
     with torch.no_grad():
-        tokens = trained.encode_tokens(images(1).content)
+        tokens = trained.encode(images(1))
         other = tokens.clone()
         other[0, -1] = next(int(t) for t in tokens[0] if t != tokens[0, -1])
-        change = (trained.decode_tokens(tokens) - trained.decode_tokens(other)).abs()[0, 0]
+        change = (trained.decode(tokens) - trained.decode(other)).abs()[0, 0]
     assert change[12:, 12:].max() > 0.1
     assert change[:4, :4].max() < 0.1 * change[12:, 12:].max()
 

@@ -1,17 +1,18 @@
-"""Whether images are of the class that was asked for."""
+"""What a classifier says of items."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from aigc_cli.data.images import ImageDataset
-from aigc_cli.errors import ConfigError
-from aigc_cli.metrics.class_accuracy import ClassAccuracy, ClassAccuracyConfig
+from aigc_cli.errors import ConfigError, DataError
+from aigc_cli.metrics.classification import ClassAccuracy, InceptionScore, ISConfig
 from aigc_cli.metrics.evaluation import Evaluation
-from aigc_cli.metrics.extractors.base import Sources
+from aigc_cli.metrics.extractors.base import FeatureConfig, Sources
 from aigc_cli.metrics.items import DatasetItems, SampledItems
 from aigc_cli.metrics.record import Record
 from aigc_cli.metrics.views import Views
@@ -46,7 +47,7 @@ def evaluated(fake: SampledItems, held_out: DatasetItems) -> Record:
 
 
 def test_it_is_the_share_of_right_ones_over_all_and_in_the_worst_class() -> None:
-    metric = ClassAccuracy(ClassAccuracyConfig(name="class_accuracy", extractor="pixels"), 4)
+    metric = ClassAccuracy(FeatureConfig(name="class_accuracy", extractor="pixels"), 4)
     metric.update("fake", torch.eye(4)[[0, 0, 1, 3]], torch.tensor([0, 0, 1, 1]))
     metric.update("fake", torch.eye(4)[[3]], torch.tensor([3]))
     figures = {name: float(value) for name, value in metric.compute().items()}
@@ -65,7 +66,7 @@ def test_samples_are_held_against_what_was_asked_and_held_out_images_against_the
 
 @pytest.mark.usefixtures("pixels")
 def test_images_without_classes_are_neither_right_nor_wrong() -> None:
-    with pytest.raises(ConfigError, match="no class that could be right"):
+    with pytest.raises(ConfigError, match="no class to be checked"):
         evaluated(generated([0, 1], None), real([0, 1], [0, 1]))
     assert evaluated(generated([0, 1], [0, 1]), real([0, 1], None)).baseline is None
 
@@ -79,3 +80,30 @@ def test_labels_follow_the_images(blobs: Callable[..., ImageDataset], monkeypatc
     monkeypatch.setattr(dataset, "resident", lambda: None)
     monkeypatch.setattr(dataset, "read", lambda row: (whole.content[row], int(whole.labels[row])))  # type: ignore
     assert torch.cat([batch.labels for batch in some.batches(2)]).tolist() == wanted
+
+
+def score(logits: torch.Tensor, splits: int = 10) -> dict[str, torch.Tensor]:
+    metric = InceptionScore(ISConfig(name="is", extractor="pixels", splits=splits, seed=2020), logits.shape[1])
+    for part in logits.split(13):
+        metric.update("fake", part)
+    return metric.compute()
+
+
+def test_it_is_torch_fidelitys() -> None:
+    from torch_fidelity.metric_isc import isc_features_to_metric
+
+    logits = torch.from_numpy(np.random.default_rng(0).normal(0, 3, (103, 8))).float()
+    wanted = isc_features_to_metric(logits, splits=10, shuffle=True, rng_seed=2020)
+    got = score(logits)
+    assert float(got["is"]) == pytest.approx(wanted["inception_score_mean"], rel=1e-9)
+    assert float(got["is_std"]) == pytest.approx(wanted["inception_score_std"], rel=1e-9)
+
+
+def test_the_ends_of_the_scale() -> None:
+    assert float(score(torch.eye(4).repeat(50, 1) * 100, splits=1)["is"]) == pytest.approx(4)
+    assert float(score(torch.zeros(50, 4))["is"]) == pytest.approx(1)
+
+
+def test_fewer_images_than_splits_give_no_number() -> None:
+    with pytest.raises(DataError, match="too few"):
+        score(torch.zeros(5, 4))
