@@ -127,7 +127,8 @@ def find(kind: str, name: str) -> Component:
     try:
         return _components[kind, name]
     except KeyError:
-        raise no_such(kind, name, names(kind)) from None
+        error = no_such(kind, name, names(kind))
+        raise ConfigError(error.message, f"{error.hint}; one of your own needs --plugin MODULE here too") from None
 
 
 @functools.cache  # it reads the metadata of every package there is, and is asked for each key of a command line

@@ -31,7 +31,8 @@ def compare(asked: EvalConfig, options: Options) -> int:
     """
     words = list(dict.fromkeys(word.strip() for word in asked.run.split(",") if word.strip()))
     if len(words) < 2:
-        raise ConfigError("aigc eval compare needs several runs", "write for example aigc eval compare run=A,B")
+        found = f"run={asked.run} names one run" if words else "no run is named"
+        raise ConfigError(f"aigc eval compare needs several runs: {found}", "name others, such as run=A,B")
     if asked.fake is not None:
         raise ConfigError("aigc eval compare is for runs", "leave fake= out")
     files = [word for word in words if word.endswith(".json")]

@@ -152,6 +152,9 @@ def with_usual_metrics(asked: EvalConfig, options: Options, runs: list[Run]) -> 
         for run in runs
     ]
     usual = [name for name in each[0] if all(name in others for others in each)]
+    if not usual:
+        named = " and ".join(f"{run.name} is of {run.spec.modality}" for run in runs)
+        raise ConfigError(f"{named}: no metric is usual for both", "compare runs of one kind, or name a metric=")
     if usual == list(asked.metric):
         return asked
     return replace(asked, metric=compose("eval", options.overrides, usual=usual)["metric"])

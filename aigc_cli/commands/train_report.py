@@ -37,7 +37,8 @@ def report_start(trainer: Trainer, parts: Parts, note: Path | None, recipe: Sequ
     run.record_command()
     if problems := parts.dataset.problems():
         (run.path / "bad_files.txt").write_text("\n".join(problems) + "\n")
-        warn(f"{len(problems)} problems with the data, listed in {run.path}/bad_files.txt")
+        problem = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+        warn(f"{problem} with the data, listed in {run.path}/bad_files.txt")
     _describe(trainer, parts.dataset, recipe)
     if parts.taken is not None:
         print(f"start:       {parts.taken.sentence()}", file=sys.stderr, flush=True)
