@@ -15,7 +15,7 @@ BRANCHES = (
     r"isinstance\([^()]*\b(?:TextCodec|ImageCodec|TextModality|ImageModality)\b",
 )
 LONGEST_FILE = 330
-MOST_LINES = {"": 26_000, "commands": 2_100}
+MOST_LINES = {"": 25_000, "commands": 1_900}
 
 
 def name_of(module: Path) -> str:

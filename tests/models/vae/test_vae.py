@@ -127,7 +127,7 @@ def test_shapes_and_data_it_cannot_serve(
     [
         ({"network": "mlp", "hidden": 0}, "needs hidden units"),
         ({"network": "mlp", "latent_side": 4}, "latent_side must be 0"),
-        ({"importance_samples": 2, "free_bits": 0.1}, "free_bits is of the ELBO"),
+        ({"importance_samples": 2, "free_bits": 0.1}, "free_bits works with the ELBO alone"),
         ({"beta": -1.0}, "beta"),
         ({"likelihood": "poisson"}, "likelihood"),
     ],
