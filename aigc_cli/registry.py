@@ -128,7 +128,7 @@ def find(kind: str, name: str) -> Component:
         return _components[kind, name]
     except KeyError:
         error = no_such(kind, name, names(kind))
-        raise ConfigError(error.message, f"{error.hint}; one of your own needs --plugin MODULE here too") from None
+        raise ConfigError(error.message, f"{error.hint}; name the plugin that adds it with --plugin") from None
 
 
 @functools.cache  # it reads the metadata of every package there is, and is asked for each key of a command line

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,24 @@ def aigc_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AIGC_CACHE", str(folder))
         yield folder
+
+
+@pytest.fixture(scope="module", autouse=True)
+def plugins_are_forgotten() -> Iterator[None]:
+    """What the tests of one file import as a plugin, those of the next do not see."""
+    yield
+    if "aigc_cli.registry" not in sys.modules:
+        return
+    from aigc_cli import registry
+    from aigc_cli.modalities.base import modality
+
+    for key, known in list(registry._components.items()):
+        if known.build.__module__ in registry._plugins:
+            del registry._components[key]
+    for name in registry._plugins:
+        sys.modules.pop(name, None)
+    registry._plugins.clear()
+    modality.cache_clear()
 
 
 @pytest.fixture(scope="session")

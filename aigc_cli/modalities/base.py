@@ -315,8 +315,5 @@ def modality(name: str) -> Modality:
     Raises:
         ConfigError: there is none.
     """
-    try:
-        made: Modality = find("modality", name).build()
-    except ConfigError as error:
-        raise ConfigError(error.message, f"{error.hint}; name the plugin that adds it with --plugin") from None
+    made: Modality = find("modality", name).build()
     return made

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,17 +21,12 @@ SMALL = ("trainer.steps=30", "trainer.checkpoint_every=30", "trainer.device=cpu"
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The current folder, from which the plugin can be imported; other tests do not see what it registers."""
+    """The current folder, from which the plugin can be imported."""
     root = tmp_path_factory.mktemp("signals")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
         patch.syspath_prepend(str(PLUGIN))
         yield root
-    registry._plugins.pop("signals", None)
-    sys.modules.pop("signals", None)
-    for key in [key for key, known in registry._components.items() if known.build.__module__ == "signals"]:
-        del registry._components[key]
-    modality.cache_clear()
 
 
 def aigc(*words: str) -> None:
