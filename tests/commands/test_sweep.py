@@ -209,6 +209,8 @@ def test_jobs_in_processes_of_their_own_one_of_which_may_be_killed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    loky = pytest.importorskip("joblib.externals.loky")
+    loky.get_reusable_executor().shutdown(wait=True)  # processes of another test look for the plugin in its folder
     monkeypatch.chdir(tmp_path)
     in_two = ["train", "-m", *TINY, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
     assert main([*in_two, "optimizer.lr=1e-3,1e38", "model.augment=[]"]) == 4
