@@ -1,11 +1,9 @@
 """``aigc eval compare``: runs side by side, and records that were saved before."""
 
-import json
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
+from evaluations import told
 
 from aigc_cli.cli import main
 from aigc_cli.metrics.extractors import classifier
@@ -15,22 +13,6 @@ from aigc_cli.runs import Run
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(classifier, "_FEWEST", 4_000)
-
-
-def told(capsys: pytest.CaptureFixture[str], *words: str) -> dict[str, Any]:
-    capsys.readouterr()
-    assert main(["eval", *words, "--json"]) == 0, capsys.readouterr().err
-    return json.loads(capsys.readouterr().out)  # type: ignore[no-any-return]
-
-
-def figure(capsys: pytest.CaptureFixture[str], *words: str) -> float:
-    ((value),) = told(capsys, *words)["results"][0]["figures"].values()
-    return float(value)
-
-
-def pictures(path: Path, n: int, seed: int, shape: tuple[int, ...] = (8, 8)) -> str:
-    np.savez(path, images=np.random.default_rng(seed).integers(0, 256, (n, *shape), dtype=np.uint8))
-    return str(path)
 
 
 def test_a_run_against_itself_at_another_step(

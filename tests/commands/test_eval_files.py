@@ -1,13 +1,12 @@
 """``aigc eval`` of files: images, statistics and text on either side, without a run or beside one."""
 
-import json
 import re
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from evaluations import pictures, told
 from PIL import Image
 
 from aigc_cli.cli import main
@@ -22,22 +21,6 @@ DOCS = Path(__file__).resolve().parents[2] / "docs" / "evaluate.md"
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(classifier, "_FEWEST", 4_000)
-
-
-def told(capsys: pytest.CaptureFixture[str], *words: str) -> dict[str, Any]:
-    capsys.readouterr()
-    assert main(["eval", *words, "--json"]) == 0, capsys.readouterr().err
-    return json.loads(capsys.readouterr().out)  # type: ignore[no-any-return]
-
-
-def figure(capsys: pytest.CaptureFixture[str], *words: str) -> float:
-    ((value),) = told(capsys, *words)["results"][0]["figures"].values()
-    return float(value)
-
-
-def pictures(path: Path, n: int, seed: int, shape: tuple[int, ...] = (8, 8)) -> str:
-    np.savez(path, images=np.random.default_rng(seed).integers(0, 256, (n, *shape), dtype=np.uint8))
-    return str(path)
 
 
 # statistics

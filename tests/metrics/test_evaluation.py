@@ -1,28 +1,18 @@
 """One pass for all metrics, with the floor beside them, and never a figure that is not one."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from noise import ALL, FD, IS, PRDC, generated, ready, side
 from torch import Tensor
 
-from aigc_cli.data.images import ImageDataset
 from aigc_cli.errors import ConfigError, DataError
 from aigc_cli.metrics import evaluation
-from aigc_cli.metrics.evaluation import Evaluation
-from aigc_cli.metrics.extractors.base import Sources
-from aigc_cli.metrics.items import DatasetItems, SampledItems
-from aigc_cli.metrics.views import Views
-from aigc_cli.modalities.base import Batch, DataSpec
 from aigc_cli.modalities.image_files import open_images
 
-FD = {"name": "fd", "extractor": "pixels"}
-PRDC = {"name": "prdc", "extractor": "pixels", "k": 3, "memory_mb": 8}
-IS = {"name": "is", "extractor": "pixels", "splits": 2, "seed": 0}
-ALL: dict[str, Any] = {"fd": FD, "prdc": PRDC, "is": IS}
 Make = Callable[..., Tensor]
 
 pytestmark = pytest.mark.usefixtures("pixels")
@@ -32,21 +22,6 @@ pytestmark = pytest.mark.usefixtures("pixels")
 def cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     monkeypatch.setenv("AIGC_CACHE", str(tmp_path))
     return tmp_path
-
-
-def side(content: Tensor, split: str = "train") -> DatasetItems:
-    return DatasetItems(ImageDataset(content, None), split, "noise")
-
-
-def generated(content: Tensor) -> SampledItems:
-    def stream() -> Iterator[Batch]:
-        yield from map(Batch, content.split(16))
-
-    return SampledItems(stream, len(content), DataSpec("image", tuple(content.shape[1:])))
-
-
-def ready(metrics: dict[str, Any], *sides: DatasetItems | None, size: int | None = None) -> Evaluation:
-    return Evaluation(metrics, Views(Sources(), size), *sides)
 
 
 def test_the_same_images_are_at_the_end_of_the_scale(images: Make) -> None:
