@@ -140,8 +140,4 @@ def _no_overrides(overrides: Sequence[str], command: str) -> None:
         raise ConfigError(f"aigc {command} does not take {overrides[0]}", f"see aigc {command} --help")
 
 
-_COMMANDS = {
-    **dict.fromkeys(("train", "sample", "eval", "embed"), _composed),
-    "ls": _ls,
-    "completion": _completion,
-}
+_COMMANDS = {**dict.fromkeys(("train", "sample", "eval", "embed"), _composed), "ls": _ls, "completion": _completion}

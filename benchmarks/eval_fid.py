@@ -28,11 +28,7 @@ from unittest.mock import patch
 import numpy as np
 import torch
 
-FIGURES = {
-    "fid": "frechet_inception_distance",
-    "kid": "kernel_inception_distance_mean",
-    "is": "inception_score_mean",
-}
+FIGURES = {"fid": "frechet_inception_distance", "kid": "kernel_inception_distance_mean", "is": "inception_score_mean"}
 
 
 def random_weights(path: Path) -> None:

@@ -114,10 +114,7 @@ GAN_LOSSES: dict[str, tuple[Callable[[Tensor, Tensor], Tensor], Callable[[Tensor
     ),
     "hinge": (lambda real, fake: relu(1 - real).mean() + relu(1 + fake).mean(), lambda real, fake: -fake.mean()),
     "wgan": (lambda real, fake: fake.mean() - real.mean(), lambda real, fake: -fake.mean()),
-    "relativistic": (
-        lambda real, fake: softplus(fake - real).mean(),
-        lambda real, fake: softplus(real - fake).mean(),
-    ),
+    "relativistic": (lambda real, fake: softplus(fake - real).mean(), lambda real, fake: softplus(real - fake).mean()),
 }
 
 

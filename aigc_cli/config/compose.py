@@ -42,12 +42,7 @@ _CLOSED = {
     "hydra.sweeper.custom_search_space": None,
 }
 #: Keeps Hydra from writing files and logs of its own: a run directory is ours alone.
-QUIET = (
-    "hydra/job_logging=none",
-    "hydra/hydra_logging=none",
-    "hydra.output_subdir=null",
-    "hydra.job.chdir=false",
-)
+QUIET = ("hydra/job_logging=none", "hydra/hydra_logging=none", "hydra.output_subdir=null", "hydra.job.chdir=false")
 
 
 #: All that Hydra and OmegaConf raise where the user's words are wrong, slips of their own included.

@@ -46,10 +46,7 @@ class ClassAccuracy(Metric):
         """Shares, of all items and of the worst class's; a class without items is none."""
         asked = self.count > 0
         shares = self.right[asked].double() / self.count[asked]
-        return {
-            "class_accuracy": self.right.sum().double() / self.count.sum(),
-            "worst_class_accuracy": shares.min(),
-        }
+        return {"class_accuracy": self.right.sum().double() / self.count.sum(), "worst_class_accuracy": shares.min()}
 
 
 @dataclass(config=STRICT, frozen=True, kw_only=True)

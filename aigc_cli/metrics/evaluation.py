@@ -246,14 +246,7 @@ class Evaluation:
         ]
 
     def _record(
-        self,
-        name: str,
-        metric: Metric,
-        score: Score,
-        items: Items,
-        *,
-        n_real: int | None = 0,
-        done: bool = True,
+        self, name: str, metric: Metric, score: Score, items: Items, *, n_real: int | None = 0, done: bool = True
     ) -> Record:
         extractor, reference = self._extractor(name), self.reference
         against = reference if items.against is None else items.against

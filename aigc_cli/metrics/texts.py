@@ -184,11 +184,7 @@ def reconstructions(author: Author, passages: Passages) -> Texts:
             originals += passages.codec.text(content[:, 1:], stop=not passages.running)
             texts += author.codec.text(made)
             bar.advance(len(made))
-    return _texts(
-        texts,
-        sources=originals,
-        beside={"reconstruction of another": [*texts[1:], *texts[:1]]},
-    )
+    return _texts(texts, sources=originals, beside={"reconstruction of another": [*texts[1:], *texts[:1]]})
 
 
 def own_texts(author: Author, passages: Passages, seed: int, n: int) -> Texts:

@@ -179,8 +179,7 @@ def decoded(items: Tensor, codec: Codec, what: str) -> Tensor:
     """
     if items.is_floating_point() and not bool(torch.isfinite(items).all()):
         raise NonFiniteError(
-            f"{what} contain NaN or Inf",
-            "choose an earlier checkpoint with step=, or less extreme controls",
+            f"{what} contain NaN or Inf", "choose an earlier checkpoint with step=, or less extreme controls"
         )
     return codec.decode(items).cpu()
 

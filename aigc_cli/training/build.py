@@ -84,8 +84,7 @@ def check_config(config: Mapping[str, Any]) -> Settings:
     share_of(trainer.batch_size, processes.world_size if processes else trainer.devices)
     if trainer.tensorboard and find_spec("tensorboard") is None:
         raise ConfigError(
-            "trainer.tensorboard=true needs TensorBoard, which is not installed",
-            "pip install 'aigc-cli[tensorboard]'",
+            "trainer.tensorboard=true needs TensorBoard, which is not installed", "pip install 'aigc-cli[tensorboard]'"
         )
     return Settings(checked["optimizer"], trainer, top.seed)
 

@@ -32,8 +32,7 @@ def test_reconstruction_is_of_held_out_images(auto_run: Run, capsys: pytest.Capt
 
 
 @pytest.mark.parametrize(
-    ("metrics", "deeds"),
-    [("likelihood", ["predicted"]), ("psnr,elbo", ["reconstructed", "predicted"])],
+    ("metrics", "deeds"), [("likelihood", ["predicted"]), ("psnr,elbo", ["reconstructed", "predicted"])]
 )
 def test_the_headline_says_what_was_done_with_the_images(
     auto_run: Run, capsys: pytest.CaptureFixture[str], metrics: str, deeds: list[str]

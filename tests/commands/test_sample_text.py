@@ -122,8 +122,7 @@ def test_a_sample_depends_on_its_seed_and_number_alone(
 
 
 @pytest.mark.parametrize(
-    "word",
-    ["temperature=0.3", "top_k=2", "top_p=0.2", "min_p=0.6", "repetition_penalty=9.0", "beam=3", "max_tokens=5"],
+    "word", ["temperature=0.3", "top_k=2", "top_p=0.2", "min_p=0.6", "repetition_penalty=9.0", "beam=3", "max_tokens=5"]
 )
 def test_every_word_that_steers_a_decoder_has_an_effect(make: Make, word: str) -> None:
     make("transformer")

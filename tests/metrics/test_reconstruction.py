@@ -10,11 +10,7 @@ from torchmetrics.image import StructuralSimilarityIndexMeasure
 
 from aigc_cli.errors import ConfigError, DataError
 from aigc_cli.metrics.extractors.base import PlainConfig
-from aigc_cli.metrics.reconstruction import (
-    LPIPS,
-    LPIPS_FILE,
-    Reconstruction,
-)
+from aigc_cli.metrics.reconstruction import LPIPS, LPIPS_FILE, Reconstruction
 
 
 def images(n: int, seed: int, shape: tuple[int, ...] = (3, 16, 16)) -> torch.Tensor:

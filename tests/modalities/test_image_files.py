@@ -81,9 +81,7 @@ def test_originals_beside_reconstructions_are_no_samples(tmp_path: Path) -> None
     for i, name in enumerate(("0-original.png", "0-reconstruction.png")):
         picture(tmp_path / name, value=i)
     recorded(
-        tmp_path,
-        files=["0-original.png", "0-reconstruction.png"],
-        samples={"role": ["original", "reconstruction"]},
+        tmp_path, files=["0-original.png", "0-reconstruction.png"], samples={"role": ["original", "reconstruction"]}
     )
     assert all_of(open_images(tmp_path))[:, 0, 0, 0].tolist() == [1]
 

@@ -276,12 +276,7 @@ def test_controls_of_drawing_are_refused_where_nothing_is_drawn(defaults: dict[s
 
 @pytest.mark.parametrize(
     ("controls", "most"),
-    [
-        ({}, 1),
-        ({"steps": 4}, math.ceil(LENGTH / 4)),
-        ({"sampler": "gibbs"}, 1),
-        ({"sampler": "confidence"}, LENGTH),
-    ],
+    [({}, 1), ({"steps": 4}, math.ceil(LENGTH / 4)), ({"sampler": "gibbs"}, 1), ({"sampler": "confidence"}, LENGTH)],
 )
 def test_as_many_places_are_scored_at_once_as_a_sample_is_said_to_hold(
     defaults: dict[str, Any], controls: dict[str, Any], most: int, monkeypatch: pytest.MonkeyPatch

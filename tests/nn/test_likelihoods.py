@@ -9,14 +9,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Normal
 
-from aigc_cli.nn.likelihoods import (
-    HALF_LEVEL,
-    LIKELIHOODS,
-    Gaussian,
-    LogisticMixture,
-    bits_per_dim,
-    build_likelihood,
-)
+from aigc_cli.nn.likelihoods import HALF_LEVEL, LIKELIHOODS, Gaussian, LogisticMixture, bits_per_dim, build_likelihood
 
 LEVELS = torch.arange(256) / 127.5 - 1
 GRADED = sorted(set(LIKELIHOODS) - {"bernoulli"})

@@ -164,13 +164,7 @@ def test_words_that_change_nothing_are_told_of(
         ("interpolate", [], "abc", "walks between texts, and to= is one", "give prompt= too"),
         ("interpolate", ["abc"], "", "to= is empty", ""),
         ("interpolate", ["abc"], "x", "to=: ", ""),
-        (
-            "reconstruct",
-            ["abcdefghabc"],
-            None,
-            "13 tokens, its ends included, and this model reads 12",
-            "",
-        ),
+        ("reconstruct", ["abcdefghabc"], None, "13 tokens, its ends included, and this model reads 12", ""),
     ],
 )
 def test_what_cannot_be_encoded(

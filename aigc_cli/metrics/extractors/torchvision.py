@@ -41,7 +41,7 @@ class TorchvisionBackbone:
         self.widths: Mapping[str, int] = {"features": last.in_features, "logits": last.out_features}
         self.facts: Mapping[str, Any] = {
             "preprocessing": f"uint8, resized to {_SIDE}x{_SIDE} by bicubic interpolation with antialiasing in float32 "
-            "(torch), ImageNet's mean and deviation",
+            "(torch), ImageNet's mean and deviation"
         }
         self._device = sources.device
         self.batch_size = 32 if sources.device.type == "cpu" else 128

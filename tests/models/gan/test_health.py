@@ -16,11 +16,7 @@ from aigc_cli.models.gan.gan import GAN
 from aigc_cli.models.gan.health import spread
 
 SMALL = {"latent": 8, "hidden": 32, "width": 8, "max_width": 16}
-HEALTHY = {
-    "discriminator/accuracy": 0.75,
-    "examine/diversity": 0.98,
-    "examine/overfitting": 0.5,
-}
+HEALTHY = {"discriminator/accuracy": 0.75, "examine/diversity": 0.98, "examine/overfitting": 0.5}
 
 
 @pytest.fixture(scope="module")
