@@ -112,7 +112,7 @@ def find_weights() -> Path:
     for path in wanted:
         if path.is_file():
             return path
-    from aigc_cli.data.download import download
+    from aigc_cli.data.cache import download
 
     try:
         download(list(URLS), wanted[0], {"sha256": SHA256})

@@ -27,7 +27,7 @@ def cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     def refuse(*args: object, **kwargs: object) -> None:
         raise DataError("no connection")
 
-    monkeypatch.setattr("aigc_cli.data.download.download", refuse)
+    monkeypatch.setattr("aigc_cli.data.cache.download", refuse)
     return tmp_path
 
 
