@@ -20,6 +20,7 @@ from aigc_cli.config.schema import STRICT, Options, check
 from aigc_cli.errors import ConfigError, say_plainly
 from aigc_cli.files import checksum, path_of, shown
 from aigc_cli.progress import Progress
+from aigc_cli.registry import plugin_words
 
 if TYPE_CHECKING:
     from aigc_cli.modalities.base import Writer
@@ -195,4 +196,4 @@ def _report(written: Written, plan: Plan, provenance: Provenance, settings: Samp
     words = ["aigc", "eval"]
     words += [f"run={settings.run}"] if settings.run != "latest" else []
     words += [f"step={settings.step}"] if settings.step is not None else []
-    print(f"next: {shlex.join(words)}")
+    print(f"next: {shlex.join(words)}{plugin_words()}")
