@@ -64,7 +64,7 @@ class Written:
 
 def main(config: dict[str, Any], options: Options) -> int:
     """Samples as `config` says; the exit code."""
-    from aigc_cli.modalities.writers import find_writer
+    from aigc_cli.modalities.arrays import find_writer
     from aigc_cli.runs import find_run
     from aigc_cli.sampling.controls import check_controls, named_values
     from aigc_cli.training.restore import restore_model

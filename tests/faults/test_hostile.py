@@ -1,6 +1,6 @@
 """A stranger's run, and files that were made to harm: refused in words, with nothing run and little memory used.
 
-Archives are attacked in tests/data/test_archives.py, and pictures in tests/data/test_decode.py and
+Archives are attacked in tests/data/test_cache.py, and pictures in tests/modalities/test_image_decode.py and
 tests/data/test_image_folder.py.
 """
 

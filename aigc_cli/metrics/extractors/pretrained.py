@@ -16,8 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from aigc_cli import files
-from aigc_cli.data.cache import cache_dir
-from aigc_cli.data.download import download
+from aigc_cli.data.cache import cache_dir, download
 from aigc_cli.errors import ConfigError, DataError, suggest
 from aigc_cli.metrics.extractors.base import PlainConfig, Sources
 from aigc_cli.registry import register
