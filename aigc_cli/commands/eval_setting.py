@@ -26,8 +26,8 @@ from aigc_cli.metrics.views import Views
 from aigc_cli.modalities.base import Items, modality
 from aigc_cli.runs import Run, find_run
 from aigc_cli.sampling.controls import check_controls
-from aigc_cli.training.precision import resolve_device
 from aigc_cli.training.restore import restore_model
+from aigc_cli.training.settings import resolve_device
 
 if TYPE_CHECKING:
     from aigc_cli.modalities.base import DataSpec

@@ -19,10 +19,10 @@ from aigc_cli.config.schema import STRICT, Options, check
 from aigc_cli.data.open import Splits
 from aigc_cli.errors import ConfigError, say_plainly
 from aigc_cli.files import checksum, path_of, shown
+from aigc_cli.modalities.arrays import find_writer
 from aigc_cli.modalities.base import Writer
 from aigc_cli.modalities.prompts import Prompt, read_prompts
 from aigc_cli.modalities.samples import RECORD, Provenance, write_record
-from aigc_cli.modalities.writers import find_writer
 from aigc_cli.progress import Progress
 from aigc_cli.registry import plugin_words
 from aigc_cli.runs import Run, find_run

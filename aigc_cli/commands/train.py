@@ -26,11 +26,11 @@ from aigc_cli.registry import plugin_words
 from aigc_cli.runs import OUTPUTS, Run, create_run, find_by_identity, find_run
 from aigc_cli.sampling.controls import model_class
 from aigc_cli.sampling.modes import modes_of
-from aigc_cli.training.batch_size import naming_the_batch
 from aigc_cli.training.build import Parts, Settings, build, check_config, set_up_torch
 from aigc_cli.training.distributed import Processes, join, launched, share_of
 from aigc_cli.training.launch import train_until_done
-from aigc_cli.training.resume import changed_config
+from aigc_cli.training.memory import naming_the_batch
+from aigc_cli.training.restore import changed_config
 from aigc_cli.training.trainer import Trainer
 from aigc_cli.training.warm_start import with_source
 

@@ -11,9 +11,8 @@ from pydantic.dataclasses import dataclass
 
 from aigc_cli.config.schema import STRICT
 from aigc_cli.data.base import Dataset, Split
-from aigc_cli.data.cache import cache_dir, find_root
+from aigc_cli.data.cache import Published, cache_dir, find_root
 from aigc_cli.data.corpus import By, Corpora, FileSource, TextFilesConfig, TextSource
-from aigc_cli.data.download import Published
 from aigc_cli.data.splits import Cut, CutConfig, Fraction, parts_named
 from aigc_cli.data.text_dataset import TokensConfig, open_sequences, open_windows
 from aigc_cli.errors import warn

@@ -18,9 +18,9 @@ from torch import Tensor
 
 from aigc_cli.errors import ConfigError, DataError
 from aigc_cli.files import checksum
+from aigc_cli.modalities.arrays import array_names, read_arrays
 from aigc_cli.modalities.base import Batch, DataSpec, Items
 from aigc_cli.modalities.image_decode import MODES, SUFFIXES, Unreadable, opened, pillow_errors, plain, planes
-from aigc_cli.modalities.npz import array_names, read_arrays
 from aigc_cli.modalities.samples import not_samples
 from aigc_cli.modalities.text_files import printable
 from aigc_cli.randomness import permutation

@@ -191,7 +191,7 @@ def test_without_inceptions_weights(
     def refuse(*args: object, **kwargs: object) -> None:
         raise DataError("no connection")
 
-    monkeypatch.setattr("aigc_cli.data.download.download", refuse)
+    monkeypatch.setattr("aigc_cli.data.cache.download", refuse)
     monkeypatch.setenv("TORCH_HOME", str(tiny_run.path))
     assert main(["eval", "--metric", "fid"]) == 3
     message = capsys.readouterr().err
