@@ -13,10 +13,9 @@ from aigc_cli.commands.eval_setting import open_setting
 from aigc_cli.config.schema import Options
 from aigc_cli.errors import ConfigError
 from aigc_cli.files import path_of
-from aigc_cli.metrics.compare import Records, check_comparable, describe_comparison, differences
 from aigc_cli.metrics.items import has_text
 from aigc_cli.metrics.record import Record, read_record, saved
-from aigc_cli.metrics.report import write
+from aigc_cli.metrics.report import Records, check_comparable, describe_comparison, differences, write
 from aigc_cli.runs import Run, find_run
 
 SEEDS = 3  # fewer show no spread worth the name
