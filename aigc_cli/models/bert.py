@@ -30,7 +30,7 @@ from aigc_cli.models.language_model import (
 from aigc_cli.nn.collective import draw, draw_common, integers, rank, weighted, world_size
 from aigc_cli.nn.decoding import padded
 from aigc_cli.nn.masking import Filling, Masks, ancestral, by_confidence, gibbs, masks_at
-from aigc_cli.nn.token_transformer import TokenTransformer
+from aigc_cli.nn.transformer import TokenTransformer
 from aigc_cli.randomness import Noise
 from aigc_cli.registry import register
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from aigc_cli.nn.cache import KVCache
-from aigc_cli.nn.token_transformer import TokenTransformer
+from aigc_cli.nn.attention import KVCache
+from aigc_cli.nn.transformer import TokenTransformer
 
 LOOK_EVERY = 16  # tokens between looks at whether all rows have ended, each of which waits for the device
 

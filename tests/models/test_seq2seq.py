@@ -17,7 +17,7 @@ from aigc_cli.config.compose import compose
 from aigc_cli.config.schema import check
 from aigc_cli.errors import ConfigError
 from aigc_cli.modalities.base import Batch, DataSpec
-from aigc_cli.models.seq2seq import Seq2SeqConfig, Seq2SeqModel
+from aigc_cli.models.transformer import Seq2SeqConfig, Seq2SeqModel
 from aigc_cli.randomness import Noise
 
 SPECIALS = (("pad", 0), ("bos", 1), ("eos", 2), ("unk", 3))

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from aigc_cli.nn.decoding import Choice, Session, beam_search, choose, invert, penalized, write
-from aigc_cli.nn.token_transformer import TokenTransformer
-from aigc_cli.nn.transformer import Style, TransformerConfig
+from aigc_cli.nn.transformer import Style, TokenTransformer, TransformerConfig
 
 VOCAB = 17
 PAD, STOP = 0, 2

@@ -23,8 +23,7 @@ from aigc_cli.models.gan.networks import DCGANDiscriminator, DCGANGenerator, MLP
 from aigc_cli.models.gan.r3gan import R3GANDiscriminator, R3GANGenerator
 from aigc_cli.models.gan.resnet import BigGANGenerator, ResNetDiscriminator, ResNetGenerator
 from aigc_cli.models.latent import LatentControls, LatentModel, check_conditional
-from aigc_cli.nn.ada import ADJUST_EVERY, adapt, adaptive
-from aigc_cli.nn.augment import augment
+from aigc_cli.nn.augment import ADJUST_EVERY, adapt, adaptive, augment
 from aigc_cli.nn.blocks import MinibatchStddev, add_spectral_norm
 from aigc_cli.nn.collective import draw
 from aigc_cli.randomness import Noise

@@ -31,8 +31,7 @@ from aigc_cli.models.language_model import (
 from aigc_cli.models.variational import FlatVAE, Posterior, VariationalConfig
 from aigc_cli.nn.collective import draw, normal_like, weighted
 from aigc_cli.nn.decoding import Choice, Session, write
-from aigc_cli.nn.token_transformer import TokenTransformer
-from aigc_cli.nn.transformer import FRESH_STD, Transformer, TransformerConfig
+from aigc_cli.nn.transformer import FRESH_STD, TokenTransformer, Transformer, TransformerConfig
 from aigc_cli.randomness import Noise
 from aigc_cli.registry import register
 
