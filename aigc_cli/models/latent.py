@@ -47,17 +47,11 @@ class LatentModel(Model):
         return self.decode(self.latents(noise, controls), self.labels(noise.indices, controls, noise.device))
 
     def turns(self, controls: Any) -> list[int]:
-        """The classes that a word such as ``cat,dog`` names, all for None.
-
-        Raises:
-            ConfigError: a class that the data does not have, or a model that is not told classes.
-        """
+        """See :meth:`Model.turns`; the classes that a word such as ``cat,dog`` names, all for None."""
         word, classes = controls.class_, self.spec.classes
         if word is not None and not self.conditional:
-            raise ConfigError(
-                f"class={word}: this model was trained without classes",
-                "train one with model.conditional=true, on data with labels",
-            )
+            what = f"class={word}: this model was trained without classes"
+            raise ConfigError(what, "train one with model.conditional=true, on data with labels")
         if word is None:
             return list(range(self.classes))
         names = [word] if word in classes else [name.strip() for name in word.split(",")]

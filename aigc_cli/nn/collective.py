@@ -50,11 +50,10 @@ def draw(sampler: Sampler, *size: int, dim: int = 0, device: Device = None, **op
 
     The sampler is :func:`torch.randn`, :func:`torch.rand` or :func:`integers`, and `options` its own, as ``dtype``.
     """
-    processes = world_size()
-    if processes == 1:
+    if world_size() == 1:
         return sampler(*size, device=device, **options)
     rows = size[dim]
-    whole = [*size[:dim], rows * processes, *size[dim + 1 :]]
+    whole = [*size[:dim], rows * world_size(), *size[dim + 1 :]]
     return sampler(*whole, device=device, generator=_generator(device), **options).narrow(dim, rank() * rows, rows)
 
 
@@ -89,17 +88,15 @@ def summed(tensor: Tensor) -> Tensor:
 
 def averaged(tensor: Tensor) -> Tensor:
     """The mean over all processes of a floating-point tensor without a graph, which it may be written to."""
-    processes = world_size()
-    return tensor if processes == 1 else summed(tensor).div_(processes)
+    return tensor if world_size() == 1 else summed(tensor).div_(world_size())
 
 
 def gathered(rows: Tensor) -> Tensor:
     """The rows (n, ...) of all processes, (processes * n, ...), without a graph; each has as many."""
-    processes = world_size()
-    if processes == 1:
+    if world_size() == 1:
         return rows
-    whole = rows.new_empty(processes * len(rows), *rows.shape[1:])
-    distributed.all_gather(list(whole.chunk(processes)), rows.detach().contiguous())
+    whole = rows.new_empty(world_size() * len(rows), *rows.shape[1:])
+    distributed.all_gather(list(whole.chunk(world_size())), rows.detach().contiguous())
     return whole
 
 

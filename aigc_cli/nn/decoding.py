@@ -31,10 +31,9 @@ class Choice:
 
 
 class Session:
-    """Rows of tokens, each from a prompt on, and what the network has read of them.
+    """Rows of tokens, each from a prompt on, and what a causal network in evaluation mode has read of them.
 
     Args:
-        network: Causal, in evaluation mode.
         prompts: Token ids, at least one a row. Of a prompt longer than the network's length the last tokens are read.
         room: Tokens that will be added to each row.
         pad: What fills rows that are shorter than others.
@@ -61,19 +60,16 @@ class Session:
         """Scores (n, vocab) of each row's next token, float32; reads what was not read yet."""
         if self._unread is None:
             return self.network.logits(self._read_newest()).float()
-        scores = self.network.logits(self._read_prompts()).float()
-        return scores if self._first is None else scores.masked_fill(~self._first, -torch.inf)
-
-    def _read_prompts(self) -> Tensor:
-        assert self._unread is not None
-        hidden = self._hidden(self._unread, self.cache)
+        hidden, lengths = self._hidden(self._unread, self.cache), self._window_lengths
         self._unread = None
-        lengths = self._window_lengths
         self.cache.read(lengths)
         if len(set(lengths)) == 1:
-            return hidden[:, -1]
-        last = torch.tensor(lengths, device=self.device) - 1
-        return hidden[torch.arange(len(lengths), device=self.device), last]
+            hidden = hidden[:, -1]
+        else:
+            last = torch.tensor(lengths, device=self.device) - 1
+            hidden = hidden[torch.arange(len(lengths), device=self.device), last]
+        scores = self.network.logits(hidden).float()
+        return scores if self._first is None else scores.masked_fill(~self._first, -torch.inf)
 
     def _read_newest(self) -> Tensor:
         full = [row for row, length in enumerate(self.cache.lengths) if length == self.network.length]
@@ -122,13 +118,10 @@ class Session:
 def write(
     session: Session, choice: Choice, uniform: Tensor | None, count: int, *, stop: int | None, pad: int
 ) -> Tensor:
-    """Adds up to `count` tokens to each row of a session, and returns all rows, (n, prompt + count).
+    """Adds up to `count` tokens to each row of a session with room for them, and returns all rows, (n, prompt + count).
 
     Args:
-        session: With room for `count` tokens.
-        choice: How tokens are chosen.
         uniform: Draws in [0, 1), (n, count), one for each token; None where the temperature is 0.
-        count: Tokens a row gets at most.
         stop: The token that ends a row, and is kept; None where there is none.
         pad: What comes after it.
     """
@@ -149,10 +142,9 @@ def write(
 
 
 def choose(logits: Tensor, choice: Choice, uniform: Tensor | None, seen: Tensor | None = None) -> Tensor:
-    """One token for each row, (n,), from scores (n, vocab).
+    """One token for each row, (n,), from scores (n, vocab), float32.
 
     Args:
-        logits: float32.
         choice: Repetition first, then temperature, top_k, top_p of what that leaves, min_p.
         uniform: Draws in [0, 1), (n,); a token is drawn by inverting the distribution, so that a row takes the same
             token for the same draw whatever the others do.
@@ -217,17 +209,11 @@ def beam_search(
 ) -> tuple[Tensor, Tensor]:
     """The best continuation of each row by its probability as a whole, with up to `count` more tokens.
 
-    A row is over when `beams` continuations have reached `stop` from among the best `beams`; the best of those is
-    taken, or where none has, the best that is left. With one beam it is greedy.
-
-    Args:
-        session: With room for `count` tokens.
-        beams: Continuations of a row that are followed at a time.
-        count: Tokens at most.
-        length_penalty: The exponent of the length by which log-probabilities are divided (Wu et al., Google's Neural
-            Machine Translation System, 2016, equation 14); 0 compares them as they are, more prefers long rows.
-        stop: As of :func:`write`.
-        pad: As of :func:`write`.
+    Of each row `beams` continuations are followed at a time. It is over when as many have reached `stop` from among the
+    best; the best of those is taken, or where none has, the best that is left. With one beam it is greedy. `stop` and
+    `pad` are as of :func:`write`. Log-probabilities are divided by the length with the exponent `length_penalty` (Wu et
+    al., Google's Neural Machine Translation System, 2016, equation 14); 0 compares them as they are, more prefers long
+    rows.
 
     Returns:
         Rows (n, prompt + count) and their log-probabilities in nats, divided as above, (n,).

@@ -86,7 +86,7 @@ class ResNetGenerator(nn.Module):
     def __init__(self, config: GANConfig, shape: tuple[int, ...], classes: int) -> None:
         super().__init__()
         widths = pyramid(config.generator_widths, halvings(shape, config.network) + 1)[::-1]
-        stem, conditions = self.prepare(config, classes, len(widths) - 1)
+        stem, conditions = self._prepare(config, classes, len(widths) - 1)
         self.stem = nn.Sequential(nn.Linear(stem, BASE * BASE * widths[0]), ToMap(BASE))
         self.blocks = nn.ModuleList(
             GeneratorBlock(inputs, outputs, condition, config.generator_norm)
@@ -101,19 +101,19 @@ class ResNetGenerator(nn.Module):
         )
         init_weights(self, config.init)
 
-    def prepare(self, config: GANConfig, classes: int, blocks: int) -> tuple[int, Sequence[int]]:
+    def _prepare(self, config: GANConfig, classes: int, blocks: int) -> tuple[int, Sequence[int]]:
         """The width of what the stem sees, and of the condition of each block."""
         self.classes = classes
         return config.latent, [classes] * blocks
 
-    def inputs(self, latent: Tensor, labels: Tensor | None) -> tuple[Tensor, Sequence[Tensor | None]]:
+    def _inputs(self, latent: Tensor, labels: Tensor | None) -> tuple[Tensor, Sequence[Tensor | None]]:
         """What the stem sees, and the condition of each block."""
         condition = one_hot(labels, self.classes).to(latent.dtype) if self.classes and labels is not None else None
         return latent, [condition] * len(self.blocks)
 
     def forward(self, latent: Tensor, labels: Tensor | None = None) -> Tensor:
         """(n, latent) to (n, c, h, w)."""
-        start, conditions = self.inputs(latent, labels)
+        start, conditions = self._inputs(latent, labels)
         x = self.stem(start)
         for block, attention, condition in zip(self.blocks, self.attention, conditions, strict=True):
             x = attention(block(x, condition))
@@ -127,16 +127,14 @@ class BigGANGenerator(ResNetGenerator):
     Its discriminator is ``resnet``'s, whose head projects on the class.
     """
 
-    def prepare(self, config: GANConfig, classes: int, blocks: int) -> tuple[int, Sequence[int]]:
-        """See :meth:`ResNetGenerator.prepare`."""
+    def _prepare(self, config: GANConfig, classes: int, blocks: int) -> tuple[int, Sequence[int]]:
         whole, more = divmod(config.latent, blocks + 1)  # pieces that differ by one at most, the larger first
         self.pieces = [whole + (place < more) for place in range(blocks + 1)]
         self.shared = nn.Embedding(classes, config.embedding) if classes else None
         width = config.embedding if classes else 0
         return self.pieces[0], [piece + width for piece in self.pieces[1:]]
 
-    def inputs(self, latent: Tensor, labels: Tensor | None) -> tuple[Tensor, Sequence[Tensor | None]]:
-        """See :meth:`ResNetGenerator.inputs`."""
+    def _inputs(self, latent: Tensor, labels: Tensor | None) -> tuple[Tensor, Sequence[Tensor | None]]:
         start, *pieces = torch.split(latent, self.pieces, dim=1)
         if self.shared is None or labels is None:
             return start, pieces
