@@ -200,17 +200,13 @@ class Model(nn.Module):
         return batch.labels if self.conditional else None
 
     def fill(self, tokens: Tensor, gaps: Tensor, noise: Noise, controls: Any) -> Tensor:
-        """Token ids ``(n, t)``, `pad` behind shorter ones, with the gaps ``(n, t)``, bool, filled as it sees fit.
-
-        The first token of an item is not a gap. `noise` has a stream for each item.
-        """
+        """Token ids ``(n, t)``, `pad` behind shorter ones, with the gaps ``(n, t)``, bool, filled as it sees fit. The
+        first token of an item is not a gap. `noise` has a stream for each item."""
         raise NotImplementedError
 
     def held(self, controls: Any = None) -> int:
-        """About how many values an item has in memory while it is made: so many fewer fit in a batch.
-
-        None for `controls` stands for what is not drawn, such as a reconstruction.
-        """
+        """About how many values an item has in memory while it is made: so many fewer fit in a batch. None for
+        `controls` stands for what is not drawn, such as a reconstruction."""
         return FEATURES * self.values
 
     # looked at
@@ -228,10 +224,8 @@ class Model(nn.Module):
         is fitted on its latents. Most need not; `items` is read only if they do."""
 
     def examine(self, train: Batch, held_out: Batch | None) -> Losses:
-        """Further curves, looked at now and then in evaluation mode: what is too dear for every step.
-
-        They are of encoded training items, and of as many that it does not train on, where there are any.
-        """
+        """Further curves, looked at now and then in evaluation mode: what is too dear for every step. They are of
+        encoded training items, and of as many that it does not train on, where there are any."""
         raise NotImplementedError
 
     def warnings(self, figures: Mapping[str, float]) -> Iterator[tuple[str, str]]:

@@ -170,9 +170,9 @@ class LanguageModel(Model):
             raise ConfigError(what, "follow fewer, such as beam=5")
         if controls.beam > 1:
             penalty = controls.length_penalty
-            return beam_search(session, controls.beam, count, length_penalty=penalty, stop=self.eos, pad=self.pad)[0]
+            return beam_search(session, controls.beam, count, length_penalty=penalty, stop=self.eos)[0]
         uniform = noise.uniform(count) if controls.temperature > 0 else None
-        return write(session, controls.choice(), uniform, count, stop=self.eos, pad=self.pad)
+        return write(session, controls.choice(), uniform, count, self.eos)
 
 
 def token_scores(logits: Tensor, targets: Tensor, pad: int) -> dict[str, Tensor]:
@@ -187,11 +187,8 @@ def token_nats(logits: Tensor, targets: Tensor, pad: int) -> Tensor:
 
 
 def per_token(nats: Tensor, tokens: Tensor, name: str) -> dict[str, Tensor]:
-    """Held-out scores of each item, (n,) float64, from its nats (n,) over so many tokens (n,).
-
-    ``<name>_per_token``, first; ``<name>``, the sum of an item's nats; and ``tokens``, so that sums over a split may be
-    divided.
-    """
+    """Held-out scores of each item, (n,) float64, from its nats (n,) over so many tokens (n,). ``<name>_per_token``,
+    first; ``<name>``, the sum of an item's nats; and ``tokens``, so that sums over a split may be divided."""
     counts = tokens.to(torch.float64)
     return {f"{name}_per_token": nats.double() / counts.clamp(min=1), name: nats.double(), "tokens": counts}
 

@@ -76,10 +76,8 @@ def check_conditional(conditional: bool, spec: DataSpec) -> bool:
 
 
 def slerp(start: Tensor, end: Tensor, share: Tensor) -> Tensor:
-    """Spherical interpolation of latents (n, d) at shares (k,) in [0, 1], as (n, k, d) (White 2016, section 2.1).
-
-    Where two latents point the same way, or one is 0, it is linear.
-    """
+    """Spherical interpolation of latents (n, d) at shares (k,) in [0, 1], as (n, k, d) (White 2016, section 2.1). Where
+    two latents point the same way, or one is 0, it is linear."""
     # Nearly all of N(0, 1) in d dimensions lies about sqrt(d) from 0. A straight line would pass closer to 0 than any
     # latent that a decoder has seen; an arc does not.
     cosine = torch.nn.functional.cosine_similarity(start, end, dim=1)[:, None, None]

@@ -38,9 +38,7 @@ def rms_norm(x: Tensor, gain: Tensor) -> Tensor:
 
 def rotate(x: Tensor, rotation: Tensor) -> Tensor:
     """Rotary positions: neighbouring pairs of x (n, t, ..., d) turned by an angle each (Su et al., RoFormer, 2021).
-
-    `rotation` has their cosines and sines, (1 or n, t, ..., d / 2, 2).
-    """
+    `rotation` has their cosines and sines, (1 or n, t, ..., d / 2, 2)."""
     pairs = torch.unflatten(x, -1, (-1, 2))
     if by_hand(x):
         turned = torch.view_as_complex(pairs) * torch.view_as_complex(rotation)
@@ -51,13 +49,10 @@ def rotate(x: Tensor, rotation: Tensor) -> Tensor:
 
 
 def attention_heads(qkv: Tensor, log_scale: Tensor | None, rotation: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-    """Queries, keys and values (n, h, t, d) from their joint projection.
+    """Queries, keys and values (n, h, t, d) from their joint projection (n, t, 3, h, d).
 
-    Args:
-        qkv: (n, t, 3, h, d).
-        log_scale: (h,); with it, queries and keys get a mean square of 1, and queries that scale (Henry et al.,
-            Query-Key Normalization for Transformers, 2020).
-        rotation: see :func:`rotate`; None where positions are told otherwise.
+    With `log_scale` (h,), queries and keys get a mean square of 1, and queries that scale (Henry et al., Query-Key
+    Normalization for Transformers, 2020). `rotation` is as of :func:`rotate`; None where positions are told otherwise.
     """
     if log_scale is not None and rotation is not None and by_hand(qkv):
         return _NormedHeads.apply(qkv, log_scale, rotation)  # type: ignore[no-any-return]
@@ -94,10 +89,8 @@ def attend(
 ) -> Tensor:
     """Scaled dot-product attention of queries (n, h, t, d) to keys and values (n, h, s, d), as the queries' shape.
 
-    Args:
-        mask: bool, broadcast to (n, h, t, s), True for what may be looked at; None is everything.
-        share: Of weights that are set to 0 by dropout.
-        causal: Whether a query sees only the keys up to its own place; not with a mask.
+    A bool `mask`, broadcast to (n, h, t, s), is True for what may be looked at; if `causal`, which goes without a mask,
+    a query sees the keys up to its own place alone. A `share` of the weights is dropped.
     """
     if share == 0 or not by_hand(query):
         return functional.scaled_dot_product_attention(query, key, value, mask, share, causal)
@@ -125,11 +118,9 @@ class KVCache:
     that nothing here waits for the device; where all are as long, no mask is needed.
     """
 
-    def __init__(
-        self, layers: int, rows: int, heads: int, columns: int, dim: int, *, device: torch.device, dtype: torch.dtype
-    ) -> None:
+    def __init__(self, layers: int, rows: int, heads: int, columns: int, dim: int, like: Tensor) -> None:
         # Zeros, since what is masked is still multiplied by 0, and what happens to lie in memory may not be finite.
-        self.keys = torch.zeros(layers, rows, heads, columns, dim, device=device, dtype=dtype)
+        self.keys = torch.zeros(layers, rows, heads, columns, dim, device=like.device, dtype=like.dtype)
         self.values = torch.zeros_like(self.keys)
         #: Cross-attention's keys and values, by layer, once they have been computed.
         self.memory: dict[int, tuple[Tensor, Tensor]] = {}
@@ -172,10 +163,8 @@ class KVCache:
         self._mask = (width <= self._where[:, None])[:, None, None]
 
     def extend(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Writes (rows, heads, t, dim), and returns all keys and values of the layer, with a mask where one is needed.
-
-        The mask (rows, 1, 1, columns) is True where a row has a token.
-        """
+        """Writes (rows, heads, t, dim), and returns all keys and values of the layer, with a mask (rows, 1, 1, columns)
+        of where rows have tokens, if one is needed."""
         keys, values = self.keys[layer], self.values[layer]
         start, stop = self.longest, self.longest + key.shape[2]
         if self._where is not None:

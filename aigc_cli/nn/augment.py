@@ -24,10 +24,8 @@ ADJUST_EVERY = 4  # training steps between adjustments of the strength
 
 
 def translation(x: Tensor, fraction: float = 0.125) -> Tensor:
-    """Moves each image by up to `fraction` of its side, in whole pixels, independently down and across.
-
-    What comes in from outside is the image's own edge, unlike the paper's zeros: 0 is grey in [-1, 1].
-    """
+    """Moves each image by up to `fraction` of its side, in whole pixels, independently down and across. What comes in
+    from outside is the image's own edge, unlike the paper's zeros: 0 is grey in [-1, 1]."""
     rows, columns = (_shifted(len(x), side, fraction, x.device) for side in x.shape[2:])
     return _pixels(x, rows[:, :, None], columns[:, None, :])
 

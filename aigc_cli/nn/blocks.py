@@ -92,9 +92,7 @@ class ConditionalNorm(nn.Module):
 
 class SelfAttention(nn.Module):
     """Attention between the places of a map, added to it with a gain that begins at 0 (Zhang et al. 2019, section 3).
-
-    Keys and values are pooled to half the map's size, as in BigGAN.
-    """
+    Keys and values are pooled to half the map's size, as in BigGAN."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()

@@ -46,10 +46,8 @@ def _generator(device: Device) -> torch.Generator:
 
 
 def draw(sampler: Sampler, *size: int, dim: int = 0, device: Device = None, **options: object) -> Tensor:
-    """Random numbers of `size`, whose dimension `dim` goes over the rows of this process's share of the batch.
-
-    The sampler is :func:`torch.randn`, :func:`torch.rand` or :func:`integers`, and `options` its own, as ``dtype``.
-    """
+    """Random numbers of `size`, whose dimension `dim` goes over the rows of this process's share of the batch. The
+    sampler is :func:`torch.randn`, :func:`torch.rand` or :func:`integers`, and `options` its own, as ``dtype``."""
     if world_size() == 1:
         return sampler(*size, device=device, **options)
     rows = size[dim]
@@ -102,9 +100,7 @@ def gathered(rows: Tensor) -> Tensor:
 
 def weighted(mean: Tensor, count: Tensor) -> Tensor:
     """A mean over `count` things of this process, weighted so that the processes' average is the mean over all things.
-
-    What is counted, such as the tokens of a batch that are no padding, may be more in one process than in another.
-    """
+    What is counted, such as the tokens of a batch that are no padding, may be more in one process than in another."""
     if world_size() == 1:
         return mean
     share = count.detach().to(torch.float32, copy=True)

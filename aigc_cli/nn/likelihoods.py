@@ -58,9 +58,7 @@ class Likelihood(nn.Module):
 
     def begin(self, bias: Tensor) -> None:
         """Sets the bias (..., width) of a decoder's last layer to outputs that suit images before anything is learned.
-
-        From deviations as wide as the image, Adam takes hundreds of steps to those that tell shades apart.
-        """
+        From deviations as wide as the image, Adam takes hundreds of steps to those that tell shades apart."""
         bias.zero_()
 
 
@@ -168,9 +166,7 @@ def _edges(x: Tensor) -> tuple[Tensor, Tensor]:
 
 class _LogNormalCDF(torch.autograd.Function):
     """The logarithm of the normal distribution function, with a gradient that is finite thousands of deviations out.
-
-    PyTorch's own gradient is the exponential of a difference of squares, which float32 loses there.
-    """
+    PyTorch's own gradient is the exponential of a difference of squares, which float32 loses there."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -196,10 +192,8 @@ def _gaussian_share(means: Tensor, log_scales: Tensor, x: Tensor) -> Tensor:
 
 
 def _logistic_share(means: Tensor, log_scales: Tensor, x: Tensor) -> Tensor:
-    """The logarithm of a logistic's share of the level of `x`, elementwise.
-
-    For its sigmoid s, s(b) - s(a) = (1 - exp(a - b)) s(b) s(-a), which is exact in both tails.
-    """
+    """The logarithm of a logistic's share of the level of `x`, elementwise."""
+    # For its sigmoid s, s(b) - s(a) = (1 - exp(a - b)) s(b) s(-a), which is exact in both tails.
     upper, lower = _edges(x)
     inverse = torch.exp(-log_scales)
     within = torch.log(-torch.expm1(inverse * (lower - upper)))

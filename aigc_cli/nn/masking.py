@@ -33,9 +33,9 @@ class Masks:
 
 
 def masks_at(shares: Sequence[float], there: Tensor, keys: Tensor) -> Masks:
-    """Masks for a share of each row's tokens in (0, 1], rounded up, where random `keys` (n, t) are least.
+    """Masks for a share of each row's tokens, those that are `there` (n, t), where random `keys` (n, t) are least.
 
-    `there` (n, t) is False for padding.
+    The shares are in (0, 1], one for each row, known on the host, and rounded up to whole tokens.
     """
     width, device = there.shape[1], there.device
     order = keys.masked_fill(~there, torch.inf).argsort(1)

@@ -22,10 +22,8 @@ SEED = 0  # of the fit
 
 @dataclass(frozen=True)
 class LatentMixture:
-    """A mixture for each class over the leading principal directions of all latents; noise in the other directions.
-
-    It is not in a checkpoint: it is fitted anew from the encoded training set.
-    """
+    """A mixture for each class over the leading principal directions of all latents; noise in the other directions. It
+    is not in a checkpoint: it is fitted anew from the encoded training set."""
 
     weights: Tensor  # (classes, m)
     means: Tensor  # (classes, m, k)
@@ -54,9 +52,7 @@ class LatentMixture:
 
     def sample(self, noise: Noise, temperature: float = 1.0, labels: Tensor | None = None) -> Tensor:
         """Latents (len(noise), d), each from its own row of `noise`, of classes (n,) where there is a mixture for each.
-
-        The temperature scales every component's deviations, not the spread of the components.
-        """
+        The temperature scales every component's deviations, not the spread of the components."""
         group = torch.zeros(len(noise), dtype=torch.int64, device=self.weights.device) if labels is None else labels
         below = self.weights.cumsum(1)[group]
         component = (noise.uniform(1) >= below[:, :-1]).sum(1)

@@ -60,11 +60,8 @@ class TransformerConfig:
 
     @property
     def hidden(self) -> int:
-        """Units within the feed-forward layer.
-
-        SwiGLU has three matrices where the plain layer has two, so that it gets two thirds as many units (Shazeer, GLU
-        Variants Improve Transformer, 2020), rounded up to a multiple of 8.
-        """
+        """Units within the feed-forward layer. SwiGLU has three matrices where the plain layer has two, so that it gets
+        two thirds as many units (Shazeer, GLU Variants Improve Transformer, 2020), rounded up to a multiple of 8."""
         units = self.feed_forward * self.width
         return round(units) if self.style.mlp == "gelu" else 8 * math.ceil(units / 12)
 
@@ -236,14 +233,12 @@ class Transformer(nn.Module):
         self, x: Tensor, *, mask: Tensor | None = None, memory: Tensor | None = None,
         memory_mask: Tensor | None = None, cache: KVCache | None = None,
     ) -> Tensor:  # fmt: skip
-        """(n, t, width) to the same shape.
+        """Embedded tokens (n, t, width) to the same shape.
 
         Args:
-            x: Embedded tokens.
             mask: (n, t), True for tokens that are there; None where all are. Not for a causal stack, in which what
                 pads a row on its right is never seen.
-            memory: (n, s, width), what cross-attention looks at.
-            memory_mask: (n, s), True for what is there of it; None where all is.
+            memory: (n, s, width), what cross-attention looks at; `memory_mask` (n, s) is True for what is there of it.
             cache: What was read before, to which `x` is added; :meth:`KVCache.read` is the caller's to call.
         """
         t = x.shape[1]
@@ -264,11 +259,9 @@ class Transformer(nn.Module):
 
     def cache(self, rows: int, columns: int) -> KVCache:
         """An empty cache for so many rows of at most so many tokens."""
-        config, like = self.config, self.norm.weight
-        return KVCache(
-            config.layers, rows, config.heads, columns, config.width // config.heads,
-            device=like.device, dtype=like.dtype,
-        )  # fmt: skip
+        config = self.config
+        dim = config.width // config.heads
+        return KVCache(config.layers, rows, config.heads, columns, dim, like=self.norm.weight)
 
 
 def fresh(module: nn.Module) -> None:
@@ -304,10 +297,8 @@ class TokenTransformer(nn.Module):
             fresh(self.head)
 
     def hidden(self, tokens: Tensor, *, offset: Tensor | None = None, **kwargs: Any) -> Tensor:
-        """Features (n, t, width) of tokens (n, t), to whose embeddings `offset` (n, width) is added, a row's own.
-
-        What the stack is given beside them is as of :meth:`Transformer.forward`.
-        """
+        """Features (n, t, width) of tokens (n, t), to whose embeddings `offset` (n, width) is added, a row's own; see
+        :meth:`Transformer.forward` for the rest."""
         embedded = self.embedding(tokens)
         features: Tensor = self.stack(embedded if offset is None else embedded + offset[:, None], **kwargs)
         return features

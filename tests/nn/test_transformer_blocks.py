@@ -256,7 +256,7 @@ def test_rows_of_a_cache_are_reordered_repeated_and_replaced() -> None:
 
 
 def test_a_cache_is_never_overrun() -> None:
-    cache = KVCache(1, 2, 1, 4, 2, device=torch.device("cpu"), dtype=torch.float32)
+    cache = KVCache(1, 2, 1, 4, 2, like=torch.zeros(()))
     assert cache.empty
     with pytest.raises(AssertionError, match="more than the cache was made for"):
         cache.read([3, 5])

@@ -273,10 +273,8 @@ def _add(losses: Losses, name: str, weight: float, term: Tensor) -> None:
 
 
 def spread(images: Tensor, labels: Tensor | None = None) -> Tensor:
-    """The mean distance between two different images of (n, c, h, w), as root mean square over pixels; a scalar.
-
-    With labels (n,), two of the same class: a generator that knows the class may give each but one image.
-    """
+    """The mean distance between two different images of (n, c, h, w), as root mean square over pixels; a scalar. With
+    labels (n,), two of the same class: a generator that knows the class may give each but one image."""
     flat = images.float().flatten(1)
     distances = torch.cdist(flat, flat) / flat.shape[1] ** 0.5
     pairs = ~torch.eye(len(flat), dtype=torch.bool, device=flat.device)

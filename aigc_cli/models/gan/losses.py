@@ -89,10 +89,8 @@ def _exact(x: Tensor) -> Tensor:
 
 
 def r1_penalty(scores: Scores, real: Tensor) -> Tensor:
-    """1/2 E ||grad D(x)||^2 on real data (Mescheder et al. 2018, equation 9, without its gamma); a scalar.
-
-    On samples it is R2 (their equation 10).
-    """
+    """1/2 E ||grad D(x)||^2 on real data (Mescheder et al. 2018, equation 9, without its gamma); a scalar. On samples
+    it is R2 (their equation 10)."""
     return 0.5 * squared_gradient_norm(scores, real).mean()
 
 
@@ -105,10 +103,8 @@ def gradient_penalty(scores: Scores, real: Tensor, fake: Tensor) -> Tensor:
 
 
 def lecam_penalty(real: Tensor, fake: Tensor, anchors: Tensor) -> Tensor:
-    """E (D(x) - a_F)^2 + E (D(G(z)) - a_R)^2 (Tseng et al., Regularizing GANs under Limited Data, 2021, equation 3).
-
-    Of scores (n,) each; the anchors a_R and a_F, (2,), are the moving averages of those of real and of fake.
-    """
+    """E (D(x) - a_F)^2 + E (D(G(z)) - a_R)^2 (Tseng et al., Regularizing GANs under Limited Data, 2021, equation 3). Of
+    scores (n,) each; the anchors a_R and a_F, (2,), are the moving averages of those of real and of fake."""
     return (real - anchors[1]).square().mean() + (fake - anchors[0]).square().mean()
 
 

@@ -131,10 +131,8 @@ def mlp_discriminator(config: GANConfig, shape: tuple[int, ...], classes: int) -
 
 
 def dcgan_generator(config: GANConfig, shape: tuple[int, ...], classes: int) -> Generator:
-    """Transposed convolutions from 4x4 up to the image (Radford et al. 2016).
-
-    With `hidden`, a fully connected layer before them: cheap, and it decides the image as a whole.
-    """
+    """Transposed convolutions from 4x4 up to the image (Radford et al. 2016). With `hidden`, a fully connected layer
+    before them: cheap, and it decides the image as a whole."""
     widths = pyramid(config.generator_widths, halvings(shape, "dcgan"))[::-1]  # the widest is the smallest
     norm, latent = config.generator_norm, LatentAndClass(config.latent, classes, config.embedding)
     body = nn.Sequential(
@@ -151,10 +149,8 @@ def dcgan_generator(config: GANConfig, shape: tuple[int, ...], classes: int) -> 
 
 
 def dcgan_discriminator(config: GANConfig, shape: tuple[int, ...], classes: int) -> Discriminator:
-    """Strided convolutions from the image down to 4x4 (Radford et al. 2016).
-
-    With `hidden`, a fully connected layer after them, so that the score is more than a sum over places.
-    """
+    """Strided convolutions from the image down to 4x4 (Radford et al. 2016). With `hidden`, a fully connected layer
+    after them, so that the score is more than a sum over places."""
     widths = pyramid(config.discriminator_widths, halvings(shape, "dcgan"))
     norm, dropout = config.discriminator_norm, config.dropout
     features = BASE * BASE * (widths[-1] + config.minibatch_stddev)

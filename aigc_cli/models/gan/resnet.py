@@ -55,10 +55,8 @@ class GeneratorBlock(nn.Module):
 
 
 class DiscriminatorBlock(nn.Module):
-    """ReLU and convolution, twice over, then halving where `halves`, beside a 1x1 convolution or the input itself.
-
-    The `first` block sees the image and has no ReLU before its convolution.
-    """
+    """ReLU and convolution, twice over, then halving where `halves`, beside a 1x1 convolution or the input itself. The
+    `first` block sees the image and has no ReLU before its convolution."""
 
     def __init__(self, inputs: int, outputs: int, norm: str, *, halves: bool, first: bool = False) -> None:
         super().__init__()
@@ -78,10 +76,8 @@ class DiscriminatorBlock(nn.Module):
 
 
 class ResNetGenerator(nn.Module):
-    """A linear layer to 4x4, residual blocks that double, and a convolution to the image.
-
-    Where conditional, each class has gains and biases of its own in every normalisation of the blocks.
-    """
+    """A linear layer to 4x4, residual blocks that double, and a convolution to the image. Where conditional, each class
+    has gains and biases of its own in every normalisation of the blocks."""
 
     def __init__(self, config: GANConfig, shape: tuple[int, ...], classes: int) -> None:
         super().__init__()
@@ -122,10 +118,8 @@ class ResNetGenerator(nn.Module):
 
 
 class BigGANGenerator(ResNetGenerator):
-    """SNGAN's blocks, each conditioned on the class embedding and on its own piece of the latent (appendix B.1).
-
-    Its discriminator is ``resnet``'s, whose head projects on the class.
-    """
+    """SNGAN's blocks, each conditioned on the class embedding and on its own piece of the latent (appendix B.1). Its
+    discriminator is ``resnet``'s, whose head projects on the class."""
 
     def _prepare(self, config: GANConfig, classes: int, blocks: int) -> tuple[int, Sequence[int]]:
         whole, more = divmod(config.latent, blocks + 1)  # pieces that differ by one at most, the larger first
@@ -183,11 +177,8 @@ def _attention(config: GANConfig, maps: Sequence[tuple[int, int]]) -> nn.ModuleL
 
 
 class R3GANBlock(nn.Module):
-    """1x1 to twice the channels, grouped 3x3, 1x1 back, with leaky ReLUs between, added to the input.
-
-    As ConvNeXt would have a residual block: no normalisation, and a branch that begins as 0, so that depth does no harm
-    at the start.
-    """
+    """1x1 to twice the channels, grouped 3x3, 1x1 back, with leaky ReLUs between, added to the input. As ConvNeXt would
+    have a residual block: no normalisation, and a branch that begins as 0, so that depth does no harm at the start."""
 
     def __init__(self, width: int) -> None:
         super().__init__()

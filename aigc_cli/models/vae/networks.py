@@ -76,10 +76,8 @@ class ClassEmbedding(nn.Module):
 
 
 def mlp(config: VAEConfig, shape: tuple[int, ...], likelihood: Likelihood, classes: int) -> Networks:
-    """Two hidden layers each (Kingma and Welling 2014 has one), for items of any shape.
-
-    The likelihood has its parameters at each place of an item, whether that is a pixel or a moment.
-    """
+    """Two hidden layers each (Kingma and Welling 2014 has one), for items of any shape. The likelihood has its
+    parameters at each place of an item, whether that is a pixel or a moment."""
     if not config.hidden:
         raise ConfigError("model.hidden=0: the mlp, which suits this data, needs hidden units", "give it some: 256")
     units, norm, parameters = config.hidden, config.norm, (likelihood.width, *shape[1:])
@@ -183,10 +181,8 @@ def _halves(size: int) -> list[int]:
 
 
 def _residual(channels: int, norm: str) -> Residual:
-    """Two 3x3 convolutions, each after its activation, beside the identity (He et al., Identity Mappings, 2016).
-
-    It begins as the identity, so that no depth needs a normalisation (Zhang et al., Fixup, 2019).
-    """
+    """Two 3x3 convolutions, each after its activation, beside the identity (He et al., Identity Mappings, 2016). It
+    begins as the identity, so that no depth needs a normalisation (Zhang et al., Fixup, 2019)."""
     convolutions = (nn.Conv2d(channels, channels, 3, padding=1) for _ in range(2))
     return Residual(*(layer for each in convolutions for layer in (*_active(channels, norm), each)))
 

@@ -180,7 +180,7 @@ class TextVAE(LanguageModel, FlatVAE):
     def decode(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
         """The likeliest token after the likeliest token, from latents (n, d): (n, \\*spec.shape), int64."""
         session = Session(self.decoder, [[self.bos]] * len(latents), self.longest, self.pad, **self._seen(latents))
-        return write(session, Choice(temperature=0), None, self.longest, stop=self.eos, pad=self.pad)
+        return write(session, Choice(temperature=0), None, self.longest, self.eos)
 
     def sample(self, noise: Noise, controls: TextVAEControls, prompts: Prompts | None = None) -> Tensor:
         """Token ids (n, 1 + prompt + max_tokens), int64: ``bos``, a prompt if there is one, and what follows it up to

@@ -137,10 +137,8 @@ class VQVAE(Model):
     # figures
 
     def score(self, batch: Batch, noise: Noise, samples: int = 1) -> dict[str, Tensor]:
-        """``"mse"`` in units of [-1, 1]; with a likelihood the negative ELBO for tokens that are all alike likely.
-
-        The encoder is sure of its tokens, so that more `samples` tighten nothing.
-        """
+        """``"mse"`` in units of [-1, 1]; with a likelihood the negative ELBO for tokens that are all alike likely. The
+        encoder is sure of its tokens, so that more `samples` tighten nothing."""
         if self.likelihood is None:
             error = self.decode(self.encode(batch)) - batch.content.float()
             return {"mse": error.square().flatten(1).mean(1)}
