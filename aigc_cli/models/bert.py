@@ -176,7 +176,22 @@ class MaskedLanguageModel(LanguageModel):
             ConfigError: a prompt that does not fit, that is empty, or that has no gaps to fill; more tokens than the
                 model looks at. Of fewer, each row gets as many as still fit.
         """
-        canvas, allowed = self._canvas(noise, prompts, controls), self.allowed(prompts, noise)
+        if prompts is None:
+            if controls.mode == "infill":
+                raise ConfigError("mode=infill needs a text with gaps", 'give it one, such as prompt="to be, or ____"')
+            rows: list[list[int]] = [[] for _ in noise.indices]
+        else:
+            rows = self.given(prompts.rows, noise, most=self.vocab_size + 1)
+        longest = max(map(len, rows))
+        if longest > self.length:
+            raise ConfigError(f"a prompt has {longest} tokens, and this model reads {self.length}", "shorten it")
+        if controls.mode == "infill":
+            if any(self.mask not in row for row in rows):
+                raise ConfigError("mode=infill: a prompt has no gaps", "write ____ for each gap")
+        else:
+            more = self.most(controls, self.length)
+            rows = [row + [self.mask] * min(more, self.length - len(row)) for row in rows]
+        canvas, allowed = padded(rows, self.pad, noise.device), self.allowed(prompts, noise)
         there = (canvas == self.mask).int().argmax(1)
         return self._filled(canvas, noise, controls, None if allowed is None else (there, allowed))
 
@@ -212,25 +227,6 @@ class MaskedLanguageModel(LanguageModel):
         """Scores of the vocabulary by which nothing ends, or begins anew, within a text with gaps."""
         special = torch.tensor([token for _, token in self.spec.specials], device=hidden.device)
         return self.encoder.logits(hidden).index_fill(-1, special, -torch.inf)
-
-    def _canvas(self, noise: Noise, prompts: Prompts | None, asked: FillingControls) -> Tensor:
-        """What is to be filled, (n, t)."""
-        if prompts is None:
-            if asked.mode == "infill":
-                raise ConfigError("mode=infill needs a text with gaps", 'give it one, such as prompt="to be, or ____"')
-            rows: list[list[int]] = [[] for _ in noise.indices]
-        else:
-            rows = self.given(prompts.rows, noise, most=self.vocab_size + 1)
-        longest = max(map(len, rows))
-        if longest > self.length:
-            raise ConfigError(f"a prompt has {longest} tokens, and this model reads {self.length}", "shorten it")
-        if asked.mode == "infill":
-            if any(self.mask not in row for row in rows):
-                raise ConfigError("mode=infill: a prompt has no gaps", "write ____ for each gap")
-        else:
-            more = self.most(asked, self.length)
-            rows = [row + [self.mask] * min(more, self.length - len(row)) for row in rows]
-        return padded(rows, self.pad, noise.device)
 
 
 def _weights(masks: Masks) -> Tensor:

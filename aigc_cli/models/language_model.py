@@ -159,8 +159,9 @@ class LanguageModel(Model):
         """The tokens that are asked for, of a model that writes up to `limit`; a ConfigError if they are more."""
         count = controls.max_tokens or limit
         if count > limit:
-            what = f"max_tokens={count}: this model writes up to {limit}"
-            raise ConfigError(what, f"choose max_tokens={limit} or less")
+            raise ConfigError(
+                f"max_tokens={count}: this model writes up to {limit}", f"choose max_tokens={limit} or less"
+            )
         return count
 
     def written(self, session: Session, controls: WritingControls, noise: Noise, count: int) -> Tensor:

@@ -62,11 +62,7 @@ class LatentModel(Model):
 
 
 def check_conditional(conditional: bool, spec: DataSpec) -> bool:
-    """Whether a model is told the class.
-
-    Raises:
-        ConfigError: it should be, and the data has no classes.
-    """
+    """`conditional`, whether a model is told the class; a ConfigError where the data has no classes to tell."""
     if conditional and len(spec.classes) < 2:
         raise ConfigError(
             "model.conditional=true needs labels, and this data has none",

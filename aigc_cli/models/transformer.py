@@ -142,8 +142,7 @@ class TranslationControls(WritingControls):
 class Seq2SeqModel(LanguageModel):
     """p(target | source): an encoder that sees all of the source, and a causal decoder that attends to it.
 
-    Both sides share their vocabulary and its embedding. The loss is the mean cross-entropy in nats per target token,
-    with its label smoothing.
+    Both share their vocabulary and its embedding. The loss is in nats per target token, with its label smoothing.
     """
 
     can = frozenset({"sample", "prompt", "score"})

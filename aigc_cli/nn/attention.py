@@ -1,10 +1,9 @@
 """What attention is made of: heads, norms, rotations and dropout, and a cache of what has been read.
 
-On a CPU in float32 they are written by hand. Norms and heads are one step of autograd each, which takes half the time
-of the same mathematics operation by operation. Dropout (Srivastava et al., Dropout: A Simple Way to Prevent Neural
-Networks from Overfitting, 2014), of features and of what attention looks at, costs torch more there than the layers it
-stands between: a draw for each value, and for attention a way around its fast kernel. With masks of 16 random bits a
-value it takes a third of that. Everywhere else this is torch's own: a GPU has kernels for it, and a compiler fuses it.
+On a CPU in float32 it is written by hand. Norms and heads are one step of autograd each, in half the time. Dropout
+(Srivastava et al., Dropout: A Simple Way to Prevent Neural Networks from Overfitting, 2014) costs torch more there than
+the layers it stands between; with masks of 16 random bits a value, and a plain softmax in attention, it takes a third
+of that. Everywhere else this is torch's own: a GPU has kernels for it, and a compiler fuses it.
 """
 
 from __future__ import annotations
@@ -120,8 +119,7 @@ class KVCache:
 
     def __init__(self, layers: int, rows: int, heads: int, columns: int, dim: int, like: Tensor) -> None:
         # Zeros, since what is masked is still multiplied by 0, and what happens to lie in memory may not be finite.
-        self.keys = torch.zeros(layers, rows, heads, columns, dim, device=like.device, dtype=like.dtype)
-        self.values = torch.zeros_like(self.keys)
+        self.kept = torch.zeros(2, layers, rows, heads, columns, dim, device=like.device, dtype=like.dtype)
         #: Cross-attention's keys and values, by layer, once they have been computed.
         self.memory: dict[int, tuple[Tensor, Tensor]] = {}
         self.lengths = [0] * rows
@@ -147,7 +145,7 @@ class KVCache:
 
     def read(self, lengths: Sequence[int]) -> None:
         """Takes note that the rows are now so long."""
-        columns, device = self.keys.shape[3], self.keys.device
+        columns, device = self.kept.shape[4], self.kept.device
         assert max(lengths) <= columns, "more than the cache was made for"
         grown = all(new == old + 1 for new, old in zip(lengths, self.lengths, strict=True))
         self.lengths = list(lengths)
@@ -165,7 +163,7 @@ class KVCache:
     def extend(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """Writes (rows, heads, t, dim), and returns all keys and values of the layer, with a mask (rows, 1, 1, columns)
         of where rows have tokens, if one is needed."""
-        keys, values = self.keys[layer], self.values[layer]
+        keys, values = self.kept[:, layer]
         start, stop = self.longest, self.longest + key.shape[2]
         if self._where is not None:
             keys[self._rows, :, self._where] = key[:, :, 0]
@@ -180,12 +178,11 @@ class KVCache:
     def reorder(self, rows: Tensor) -> None:
         """Row i becomes a copy of row ``rows[i]``, which must be as long and have the same memory."""
         used = self.longest
-        self.keys[:, :, :, :used] = self.keys[:, rows, :, :used]
-        self.values[:, :, :, :used] = self.values[:, rows, :, :used]
+        self.kept[:, :, :, :, :used] = self.kept[:, :, rows, :, :used]
 
     def repeat(self, count: int) -> None:
         """Each row becomes `count` rows next to each other."""
-        self.keys, self.values = (part.repeat_interleave(count, 1) for part in (self.keys, self.values))
+        self.kept = self.kept.repeat_interleave(count, 2)
         self.memory = {
             layer: (key.repeat_interleave(count, 0), value.repeat_interleave(count, 0))
             for layer, (key, value) in self.memory.items()
@@ -196,9 +193,8 @@ class KVCache:
 
     def replace(self, rows: Sequence[int], other: KVCache) -> None:
         """The rows `rows` become those of `other`, which has read as many tokens in each of its own."""
-        index, stop = torch.tensor(rows, device=self.keys.device), other.longest
-        self.keys[:, index, :, :stop] = other.keys[:, :, :, :stop]
-        self.values[:, index, :, :stop] = other.values[:, :, :, :stop]
+        index, stop = torch.tensor(rows, device=self.kept.device), other.longest
+        self.kept[:, :, index, :, :stop] = other.kept[:, :, :, :, :stop]
         new = dict(zip(rows, other.lengths, strict=True))
         self.read([new.get(row, length) for row, length in enumerate(self.lengths)])
 

@@ -140,14 +140,14 @@ class CrossAttention(Attention):
         query = self.query(x).unflatten(2, (self.heads, -1)).transpose(1, 2)
         if self.log_scale is not None:
             query = unit_rms(query) * self.log_scale.exp().to(query.dtype)[:, None, None]
-        key, value = cache.memory[layer] if cache and layer in cache.memory else self._remembered(memory)
+        if cache is not None and layer in cache.memory:
+            key, value = cache.memory[layer]
+        else:
+            key, value = self.key_value(memory).unflatten(2, (2, self.heads, -1)).transpose(1, 3).unbind(2)
+            key = key if self.log_scale is None else unit_rms(key)
         if cache is not None:
             cache.memory[layer] = key, value
         return self.mix(query, key, value, mask)
-
-    def _remembered(self, memory: Tensor) -> tuple[Tensor, Tensor]:
-        key, value = self.key_value(memory).unflatten(2, (2, self.heads, -1)).transpose(1, 3).unbind(2)
-        return (key if self.log_scale is None else unit_rms(key)), value
 
 
 class FeedForward(nn.Module):

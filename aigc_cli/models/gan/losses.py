@@ -18,10 +18,6 @@ from aigc_cli.nn.collective import averaged, draw
 Scores = Callable[[Tensor], Tensor]
 
 
-def _from_zero(real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
-    return real, -fake
-
-
 def _in_pairs(real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
     return real - fake, real - fake
 
@@ -34,7 +30,7 @@ class AdversarialLoss:
     generator: Callable[[Tensor, Tensor], Tensor]  # of the scores of fakes, and of reals
     paired: bool = False
     #: How far each score, of real and of fake (n,), is on the right side of the boundary between the two.
-    margins: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] = _from_zero
+    margins: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] = lambda real, fake: (real, -fake)
 
 
 def _cross_entropy(real: Tensor, fake: Tensor) -> Tensor:

@@ -21,11 +21,7 @@ SIZES = (8, 16, 32, 64, 128, 256)
 
 
 def halvings(shape: tuple[int, ...], network: str) -> int:
-    """How often an image (c, h, w) is halved until it is 4x4.
-
-    Raises:
-        ConfigError: it is not an image, or not a square of a size in :data:`SIZES`.
-    """
+    """How often an image (c, h, w) is halved until it is 4x4; a ConfigError if it is not a square of :data:`SIZES`."""
     if len(shape) != 3:
         raise ConfigError(
             f"model.network={network} makes images, and these items have the shape {'x'.join(map(str, shape))}",
@@ -60,15 +56,12 @@ class LatentAndClass(nn.Module):
 
 
 class ProjectionHead(nn.Module):
-    """Scores of features, with a projection on the class (Miyato and Koyama 2018, equation 4).
-
-    The projection is a linear layer with an output for each class, of which each item keeps its own class's: so it
-    takes its initial weights and its spectral norm like any other.
-    """
+    """Scores of features, with a projection on the class (Miyato and Koyama 2018, equation 4)."""
 
     def __init__(self, features: int, classes: int) -> None:
         super().__init__()
         self.score = nn.Linear(features, 1)
+        # A layer with an output for each class, not an embedding: it takes weights and a spectral norm like any other.
         self.projection = nn.Linear(features, classes, bias=False) if classes else None
 
     def forward(self, features: Tensor, labels: Tensor | None) -> Tensor:

@@ -142,12 +142,8 @@ def _flat_ends(config: VAEConfig, side: int, features: int) -> tuple[list[nn.Mod
 
 
 def _sides(config: VAEConfig, shape: tuple[int, ...]) -> list[int]:
-    """Height and width of the maps, from half the image's size down to the latent's, or to 4 to 7 for a vector.
-
-    Raises:
-        ConfigError: it is not an image, or not a square that halves so, or no map has the side that the latent should
-            have.
-    """
+    """Height and width of the maps, from half the image's size down to the latent's, or to 4 to 7 for a vector; a
+    ConfigError where it is not an image that halves so, or no map has the side that the latent should have."""
     network = f"model.network={config.network}"
     if len(shape) != 3:
         what = f"{network} and model.latent_side= are for images, and these items have the shape "
