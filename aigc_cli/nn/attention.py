@@ -163,17 +163,16 @@ class KVCache:
     def extend(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """Writes (rows, heads, t, dim), and returns all keys and values of the layer, with a mask (rows, 1, 1, columns)
         of where rows have tokens, if one is needed."""
-        keys, values = self.kept[:, layer]
         start, stop = self.longest, self.longest + key.shape[2]
-        if self._where is not None:
-            keys[self._rows, :, self._where] = key[:, :, 0]
-            values[self._rows, :, self._where] = value[:, :, 0]
-        else:
-            keys[:, :, start:stop] = key
-            values[:, :, start:stop] = value
-            if not start:
-                return key, value, None
-        return keys[:, :, :stop], values[:, :, :stop], self._mask
+        for part, new in enumerate((key, value)):
+            kept = self.kept[part, layer]
+            if self._where is None:
+                kept[:, :, start:stop] = new
+            else:
+                kept[self._rows, :, self._where] = new[:, :, 0]
+        if not start:
+            return key, value, None
+        return self.kept[0, layer, :, :, :stop], self.kept[1, layer, :, :, :stop], self._mask
 
     def reorder(self, rows: Tensor) -> None:
         """Row i becomes a copy of row ``rows[i]``, which must be as long and have the same memory."""
