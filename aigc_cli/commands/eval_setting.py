@@ -38,11 +38,7 @@ _EXAMPLE = "for example --metric bleu fake=translations.txt real=references.txt"
 
 
 def open_setting(asked: EvalConfig, options: Options, run: Run | None = None) -> Setting:
-    """Finds the run and the data.
-
-    Raises:
-        ConfigError: there is no such run or dataset.
-    """
+    """Finds the run and the data, or raises a :class:`ConfigError`."""
     given = options.given
     if run is None and asked.task == "measure" and asked.of_text():
         return Setting(replace(asked, device="cpu"), None, None, named_split=False)
@@ -68,38 +64,23 @@ def open_setting(asked: EvalConfig, options: Options, run: Run | None = None) ->
 
 @dataclass(frozen=True)
 class Setting:
-    """What one evaluation is about.
-
-    Args:
-        asked: The words.
-        run: That is evaluated, or whose data is the reference; None where files alone are compared.
-        splits: The data; None where there is none.
-        named_split: Whether the user named a split.
-    """
+    """What one evaluation is about."""
 
     asked: EvalConfig
-    run: Run | None
-    splits: Splits | None
-    named_split: bool
+    run: Run | None  # that is evaluated, or whose data is the reference; None where files alone are compared
+    splits: Splits | None  # the data, where there is any
+    named_split: bool  # by the user
 
     def records_folder(self) -> Path | None:
-        """Where records are written: ``out=``, or else the run's own folder; None where there is neither.
-
-        Raises:
-            ResourceError: nothing can be written there, which is better known before anything is measured.
-        """
+        """Where records are written: ``out=``, or else the run's own folder; None where there is neither."""
         own = None if self.run is None else self.run.path / "eval"
         folder = own if self.asked.out is None else path_of(self.asked.out)
         if folder is not None:
-            check_writable(folder, "with out=")
+            check_writable(folder, "with out=")  # which is better known before anything is measured
         return folder
 
     def records(self, known: Callable[[Record], bool] | None = None) -> list[Record]:
-        """The records of all metrics that were asked for; `known` as in :func:`evaluate`.
-
-        Raises:
-            ConfigError, DataError: as :meth:`sides` and :func:`evaluate`.
-        """
+        """The records of all metrics that were asked for; `known`, and what is raised, as in :func:`evaluate`."""
         asked, sides = self.asked, self.sides()
         sources = sources_of(asked.metric, sides.subject)
         self._warn_of_idle(sides.subject, sources)
@@ -256,11 +237,7 @@ class Setting:
 
     @property
     def data(self) -> Splits:
-        """The data.
-
-        Raises:
-            ConfigError: there is none.
-        """
+        """The data, without which it raises a :class:`ConfigError`."""
         if self.splits is None:
             hint = "name a run with run=, a dataset with data=, or real="
             raise ConfigError("there is no data to compare with", hint)
