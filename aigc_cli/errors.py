@@ -171,7 +171,7 @@ def dead_worker(reason: str) -> DataError:
     )
 
 
-def as_user_error(error: Exception) -> AigcError | None:
+def as_user_error(error: BaseException) -> AigcError | None:
     """The error in the user's terms; None where it is a bug of ours."""
     if isinstance(error, AigcError):
         return error

@@ -158,7 +158,7 @@ def _unknown_flag(command: str | None, word: str, following: str | None) -> Conf
     key = name.lstrip("-")
     known = {known for other in COMPOSED if command in (other, None) for known in all_keys(other)}
     if key not in known:
-        key = namesake(key.replace("-", "_"), known) or key
+        key = namesake(key.replace("-", "_"), known) or key.replace("-", "_")
     if is_key_value(f"{key}=") and (key in known or not close):
         value = value if value and not value.startswith("-") and not is_key_value(value) else "VALUE"
         return ConfigError(f"there is no flag {name}", f"keys take no dashes: write {key}={value}")
