@@ -165,8 +165,8 @@ class Items(ABC):
         raise NotImplementedError
 
     def texts(self, side: str = "content") -> list[str]:
-        """All items in order as strings, or with "source" what each is held against."""
-        raise NotImplementedError
+        """All items in order as strings, or with "source" what each is held against; none where nothing is text."""
+        return []
 
     def take(self, n: int) -> Items:
         """`n` of them that stand for all, in order; which ones depends on the content alone."""
