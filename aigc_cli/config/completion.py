@@ -116,10 +116,9 @@ def _keys(command: str, before: list[str], word: str) -> list[str]:
 
 
 def _hydra_options(group: str) -> list[str]:
-    from aigc_cli.config.loader import config_loader
+    from aigc_cli.config.compose import config_loader  # Hydra takes a while
 
-    with config_loader() as loader:
-        return list(loader.get_group_options(group))
+    return list(config_loader().get_group_options(group))
 
 
 def _runs() -> list[str]:
