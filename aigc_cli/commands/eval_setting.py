@@ -14,14 +14,14 @@ from aigc_cli.data.open import Splits
 from aigc_cli.errors import ConfigError, too_many, warn
 from aigc_cli.files import check_writable, path_of
 from aigc_cli.metrics.base import kind_of
-from aigc_cli.metrics.evaluate import Sides, evaluate, sources_of
+from aigc_cli.metrics.evaluate import FilesSubject, Sides, Source, Subject, check_files_suit, evaluate, sources_of
 from aigc_cli.metrics.extractors.base import Sources
 from aigc_cli.metrics.items import DatasetItems, has_text
 from aigc_cli.metrics.passages import check_readable, items_of
 from aigc_cli.metrics.record import Record
 from aigc_cli.metrics.run_subject import RunSubject
 from aigc_cli.metrics.statistics import Statistics, alike, is_statistics
-from aigc_cli.metrics.subject import FilesSubject, Source, Subject, check_files_suit
+from aigc_cli.metrics.text_subject import TextSubject
 from aigc_cli.metrics.views import Views
 from aigc_cli.modalities.base import Items, modality
 from aigc_cli.runs import Run, find_run
@@ -183,6 +183,7 @@ class Setting:
         check_readable(items.dataset, run.spec, run.name)
         for problem in items.dataset.problems():  # such as characters that the run has no tokens for
             warn(problem)
+        assert isinstance(subject, TextSubject), "it makes text"
         return Sides(subject, subject.corpus if asked.takes("real") else None, items=items, drawn=asked.n)
 
     def _model(self, run: Run, words: Mapping[str, Any]) -> RunSubject:
@@ -192,7 +193,8 @@ class Setting:
         restored = restore_model(run, step=asked.step, device=asked.device)
         controls = check_controls(run, words, "eval")
         filling = check_controls(run, {**restored.model.filling, **words}, "eval")
-        return RunSubject(restored, controls, splits, filling=filling, batch_size=asked.batch_size)
+        kind = TextSubject if has_text(run.spec) else RunSubject
+        return kind(restored, controls, splits, filling, asked.batch_size)
 
     def _compared(self, subject: RunSubject | FilesSubject, real: Items | None, held_out: Items | None) -> Sides:
         """A subject with what its samples are compared with, and the baseline beside them."""

@@ -29,7 +29,7 @@ from aigc_cli.sampling.modes import modes_of
 from aigc_cli.training.build import Parts, Settings, build, check_config, set_up_torch
 from aigc_cli.training.distributed import Processes, join, launched, share_of
 from aigc_cli.training.launch import train_until_done
-from aigc_cli.training.memory import naming_the_batch
+from aigc_cli.training.memory import fitting_data, naming_the_batch
 from aigc_cli.training.restore import changed_config
 from aigc_cli.training.trainer import Trainer
 from aigc_cli.training.warm_start import with_source
@@ -99,6 +99,8 @@ def train(config: dict[str, Any], options: Options, note: Path | None) -> TrainR
                 return _result(run, config)
 
         parts, monitor = processes.in_turn(partial(_build, config, settings, device, run))
+        config = fitting_data(config, len(parts.dataset), processes)
+        settings = check_config(config)
         if run is None:
             run = Run(processes.from_main(lambda: create_run(config).path), writes=processes.main)
             locks.enter_context(run.lock())

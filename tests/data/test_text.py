@@ -112,6 +112,30 @@ def test_clear_answers(tmp_path, content, changes, error, words):
         opened(tmp_path, **changes)
 
 
+@pytest.mark.parametrize(
+    ("changes", "helps"),
+    [
+        ({}, []),
+        ({"items": "documents"}, ["data.lines=true", "data.items=windows"]),
+        ({"items": "documents", "lines": True}, ["data.items=windows"]),
+        (
+            {"split_by": "document", "val_fraction": 0.9, "test_fraction": 0.09},
+            ["data.lines=true", "data.split_by=position"],
+        ),
+    ],
+)
+def test_of_too_few_documents_an_error_says_how_there_are_more(tmp_path, changes, helps):
+    (tmp_path / "a.txt").write_text("a")
+    with pytest.raises(ConfigError) as caught:
+        opened(tmp_path / "a.txt", **changes)
+    found = [
+        word
+        for word in ("data.lines=true", "data.items=windows", "data.split_by=position")
+        if word in caught.value.hint
+    ]
+    assert found == helps
+
+
 def test_no_file_at_all(tmp_path):
     with pytest.raises(ConfigError, match=r"needs data\.root="):
         opened(None)
