@@ -17,8 +17,8 @@ from aigc_cli.data.loader import batches_in_order
 from aigc_cli.data.open import Splits, chosen_rows, encoded, items_at
 from aigc_cli.errors import ConfigError
 from aigc_cli.files import resource_errors
+from aigc_cli.modalities.arrays import find_writer
 from aigc_cli.modalities.base import Batch
-from aigc_cli.modalities.writers import find_writer
 from aigc_cli.models.base import Model
 from aigc_cli.randomness import Noise
 from aigc_cli.sampling.controls import usual_controls

@@ -37,7 +37,7 @@ from aigc_cli.modalities.base import Batch, Codec, DataSpec
 from aigc_cli.modalities.tokenizers import PAD, SPECIALS
 from aigc_cli.models.base import Model, build_model
 from aigc_cli.training.build import check_config, set_up_torch
-from aigc_cli.training.precision import Precision
+from aigc_cli.training.optimizers import Precision
 
 PEAK = 989e12  # FLOP/s of dense bf16
 WORKERS = 4  # of the plain loop's DataLoader

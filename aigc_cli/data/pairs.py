@@ -9,9 +9,8 @@ from pydantic.dataclasses import dataclass
 
 from aigc_cli.config.schema import STRICT
 from aigc_cli.data.base import SPLITS, Dataset, Split
-from aigc_cli.data.cache import cache_dir, find_root
+from aigc_cli.data.cache import Published, cache_dir, find_root
 from aigc_cli.data.corpus import Corpora, FileSource, PairSource, Source, TextFilesConfig
-from aigc_cli.data.download import Published
 from aigc_cli.data.splits import parts_named
 from aigc_cli.data.text_dataset import SequencesConfig, open_sequences
 from aigc_cli.errors import ConfigError, DataError

@@ -19,8 +19,8 @@ from aigc_cli.data.open import Splits
 from aigc_cli.errors import DataError
 from aigc_cli.files import checksum, write_atomically
 from aigc_cli.metrics.extractors.base import Extractor, FeatureStatistics
+from aigc_cli.modalities.arrays import array_names, read_arrays
 from aigc_cli.modalities.base import DataSpec, Items
-from aigc_cli.modalities.npz import array_names, read_arrays
 
 #: Stands for the number of images where a file does not say it; only a covariance's divisor depends on it, and that is
 #: taken out again.

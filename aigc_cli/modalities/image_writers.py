@@ -18,9 +18,9 @@ from torch import Tensor
 from aigc_cli import __version__
 from aigc_cli.errors import ConfigError
 from aigc_cli.files import replacing
+from aigc_cli.modalities.arrays import ARCHIVE, ArrayWriter
 from aigc_cli.modalities.base import Codec, Writer
 from aigc_cli.modalities.samples import DIGITAL_SOURCE_TYPE, LABEL, Arrangement
-from aigc_cli.modalities.writers import ARCHIVE, ArrayWriter
 
 GRID = "grid.png"
 

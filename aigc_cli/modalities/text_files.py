@@ -18,6 +18,7 @@ from typing import Any
 
 from aigc_cli.errors import DataError, unreadable
 from aigc_cli.files import kinds_of, walk_files
+from aigc_cli.modalities.image_decode import SUFFIXES as PICTURES
 
 SUFFIXES = (".txt", ".jsonl", ".csv", ".tsv")
 KINDS = ".txt, .jsonl, .csv or .tsv files, each as it is or packed with gzip (.gz)"
@@ -66,12 +67,14 @@ def text_files(root: Path) -> list[tuple[str, Path]]:
     Raises:
         DataError: there are none.
     """
-    if root.is_file():
-        return [(root.name, root)]
-    files = dict(walk_files(root))
+    files = {root.name: root} if root.is_file() else dict(walk_files(root))
+    pictures = any(path.suffix.lower() in PICTURES for path in files.values())
+    if root.is_file() and not pictures:
+        return list(files.items())  # a person names it, so it is text whatever it is called
     found = {name: path for name, path in files.items() if kind_of(path) in SUFFIXES}
     if not found:
-        raise DataError(f"there is no text in {printable(root)}; {kinds_of(files)}", f"point data.root= at {KINDS}")
+        hint = f"point data.root= at {KINDS}" + ("; for pictures use data=image_folder" if pictures else "")
+        raise DataError(f"there is no text in {printable(root)}; {kinds_of(files)}", hint)
     return sorted(found.items())
 
 

@@ -21,7 +21,7 @@ from aigc_cli.errors import ConfigError
 from aigc_cli.modalities.base import Batch, DataSpec, Layout
 from aigc_cli.nn.lora import train_adapters_only
 from aigc_cli.randomness import Noise
-from aigc_cli.registry import find
+from aigc_cli.registry import find, names
 
 #: What a model can do: each is the name of the method that does it, but for the last two, which say that
 #: :meth:`Model.sample` reads prompts, and that they may have gaps for it to fill.
@@ -127,15 +127,20 @@ class Model(nn.Module):
 
     def __init__(self, spec: DataSpec) -> None:
         super().__init__()
-        if spec.layout not in self.layouts or self.from_source != (spec.source is not None):
+        if not self.takes(spec):
             source = " with a source" if self.from_source else " without a source" if spec.source else ""
             raise ConfigError(
                 f"{type(self).__name__} cannot model {spec.kind} data; it takes items laid out as "
                 f"{' or '.join(sorted(self.layouts))}{source}",
-                "choose other data= or another model=; `aigc ls data` and `aigc ls models` list them",
+                f"choose {' or '.join([*_models_of(spec), 'other data='])}; `aigc ls` lists them",
             )
         self.spec = spec
         self._step = 0
+
+    @classmethod
+    def takes(cls, spec: DataSpec) -> bool:
+        """Whether data is laid out as it models it, with a source if it makes items from one."""
+        return spec.layout in cls.layouts and cls.from_source == (spec.source is not None)
 
     @property
     def values(self) -> int:
@@ -240,6 +245,12 @@ class Model(nn.Module):
         """Compiles, in place, the networks for which it pays."""
         for child in self.children():
             child.compile()
+
+
+def _models_of(spec: DataSpec) -> list[str]:
+    """The words that choose a model for such data."""
+    models: dict[str, Any] = {name: find("model", name).build for name in names("model")}
+    return [f"model={name}" for name, model in models.items() if model.takes(spec)]
 
 
 def build_model(config: Mapping[str, Any], spec: DataSpec) -> Model:

@@ -25,7 +25,7 @@ from torch import Tensor
 from aigc_cli.config.schema import STRICT
 from aigc_cli.errors import DataError, NonFiniteError, warn
 from aigc_cli.files import checksum, read_json, resource_errors, sync, write_atomically, write_json
-from aigc_cli.training.tally import Sums
+from aigc_cli.training.journal import Sums
 
 Tensors = dict[str, Tensor]
 _NAME = re.compile(r"step-(\d+)")
@@ -48,21 +48,6 @@ class State:
     processes: Annotated[int, Field(ge=1)] = 1  # that trained it last
     scalers: dict[str, dict[str, int | float]] = field(default_factory=dict)  # for fp16, by phase
     tally: list[Sums] = field(default_factory=list)  # what the next row is made of
-
-
-def _read_state(path: Path) -> State:
-    """The state in a file, which may come from a stranger.
-
-    Raises:
-        OSError: it cannot be read.
-        ValueError: it is not a state; the message names the first key that is wrong.
-    """
-    try:
-        return TypeAdapter(State).validate_json(path.read_bytes())
-    except ValidationError as error:
-        problem = error.errors(include_url=False)[0]
-        key = ".".join(map(str, problem["loc"]))
-        raise ValueError(f"{path.name}: {f'{key}: ' if key else ''}{problem['msg']}") from None
 
 
 @dataclass(frozen=True)
@@ -121,37 +106,20 @@ class CheckpointFolder:
         temporary = self.path / f".tmp-step-{step}"
         with resource_errors(self.path):
             try:
-                self._write(temporary, tensors, state, files)
+                _write(temporary, tensors, state, files)
                 self._publish(temporary, self.folder(step))
             finally:
                 shutil.rmtree(temporary, ignore_errors=True)
 
-    def _write(
-        self, folder: Path, tensors: Mapping[str, Tensors], state: Mapping[str, Any], files: Mapping[str, str]
-    ) -> None:
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        for file, group in tensors.items():
-            path = folder / f"{file}.safetensors"
-            write_tensors(path, group)
-            sync(path)
-        for file, content in files.items():
-            write_atomically(folder / file, content)
-        write_json(folder / "state.json", dict(state))
-        write_json(folder / "manifest.json", {path.name: checksum(path) for path in sorted(folder.iterdir())})
-        sync(folder)
-
     def _publish(self, temporary: Path, final: Path) -> None:
+        aside = self.path / f".tmp-replaced-{final.name}"
         if final.exists():
             # Nothing can be renamed over a folder that is not empty. A kill between the two renames does no harm: a
             # run saves a step again only where it could not resume from what was there.
-            aside = self.path / f".tmp-replaced-{final.name}"
             shutil.rmtree(aside, ignore_errors=True)
             final.rename(aside)
-            temporary.rename(final)
-            shutil.rmtree(aside)
-        else:
-            temporary.rename(final)
+        temporary.rename(final)
+        shutil.rmtree(aside, ignore_errors=True)
         sync(self.path)
 
     def prune(self, newest: int, keep: int, best: int | None) -> None:
@@ -173,11 +141,17 @@ class CheckpointFolder:
         try:
             manifest = read_json(folder / "manifest.json")
             _verify(folder, manifest)
-            state = _read_state(folder / "state.json")
+            state = TypeAdapter(State).validate_json((folder / "state.json").read_bytes())
             files = [name.removesuffix(".safetensors") for name in manifest if name.endswith(".safetensors")]
             tensors = {file: load_file(folder / f"{file}.safetensors") for file in files}
         except (OSError, ValueError, SafetensorError) as error:
-            raise DataError(f"checkpoint {folder} is broken: {_reason(error)}") from None
+            reason = str(error)
+            if isinstance(error, ValidationError):
+                problem = error.errors(include_url=False)[0]
+                reason = ": ".join(filter(None, ["state.json", ".".join(map(str, problem["loc"])), problem["msg"]]))
+            elif isinstance(error, FileNotFoundError):
+                reason = f"{Path(error.filename).name} is missing"
+            raise DataError(f"checkpoint {folder} is broken: {reason}") from None
         if state.step != step or "model" not in tensors:
             raise DataError(f"checkpoint {folder} is broken: it is not what its name says")
         return Checkpoint(folder, step, tensors, state, manifest)
@@ -203,6 +177,21 @@ class CheckpointFolder:
         return None
 
 
+def _write(folder: Path, tensors: Mapping[str, Tensors], state: Mapping[str, Any], files: Mapping[str, str]) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    for file, group in tensors.items():
+        path = folder / f"{file}.safetensors"
+        write_tensors(path, group)
+        sync(path)
+    for file, content in files.items():
+        write_atomically(folder / file, content)
+    write_json(folder / "state.json", dict(state))
+    # Last, since it has the sums of all others.
+    write_json(folder / "manifest.json", {path.name: checksum(path) for path in sorted(folder.iterdir())})
+    sync(folder)
+
+
 def _verify(folder: Path, manifest: Any) -> None:
     if not isinstance(manifest, dict) or "state.json" not in manifest:
         raise ValueError("manifest.json is not a manifest")
@@ -214,12 +203,6 @@ def _verify(folder: Path, manifest: Any) -> None:
             raise ValueError(f"{name} is missing")
         if checksum(path) != wanted:
             raise ValueError(f"{name} does not match its sum")
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, FileNotFoundError):
-        return f"{Path(error.filename).name} is missing"
-    return str(error)
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:

@@ -22,8 +22,7 @@ from torch.distributed.rendezvous import rendezvous
 from aigc_cli.errors import ConfigError, ResourceError
 from aigc_cli.nn import collective
 from aigc_cli.randomness import derive, seed_step
-from aigc_cli.training.precision import resolve_device
-from aigc_cli.training.settings import TrainerConfig
+from aigc_cli.training.settings import TrainerConfig, resolve_device
 
 T = TypeVar("T")
 #: Processes that were started together are there by then; if not, some never will be.

@@ -1,4 +1,4 @@
-"""Starts the processes that train together, says how they ended, and starts them again where that helps.
+"""Starts the processes that train together, says how they ended, starts them again where that helps; and signals.
 
 torchrun's elastic agent runs in this process: it starts the others and watches over them.
 """
@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from aigc_cli.config.schema import Options
 from aigc_cli.errors import (
     EXIT_BUG,
+    EXIT_INTERRUPTED,
     AigcError,
     ConfigError,
     DataError,
@@ -38,10 +39,10 @@ from aigc_cli.errors import (
     say,
 )
 from aigc_cli.files import write_json
-from aigc_cli.registry import import_plugin
+from aigc_cli.registry import import_plugin, plugin_words
 from aigc_cli.runs import Run
-from aigc_cli.training.batch_size import BatchTooLarge, may_shrink, shrink_batch
 from aigc_cli.training.distributed import launched
+from aigc_cli.training.memory import BatchTooLarge, shrink_batch, smaller_batch
 from aigc_cli.training.settings import TrainerConfig
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ Train = Callable[[dict[str, Any], Options, Path | None], T]
 _KINDS = {kind.exit_code: kind for kind in (ConfigError, DataError, NonFiniteError, ResourceError)}
 #: What would happen again, or was wanted.
 _FINAL = (ConfigError, NonFiniteError, Interrupted, Terminated)
-_PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 #: Seconds by which a process that was killed is ahead of those that lose it. The agent looks at all ten times a second
 #: and reports the first that it finds ended, which would otherwise now and then be one of the others.
 _AHEAD = 1.0
@@ -82,19 +83,17 @@ def train_until_done(train: Train[T], config: dict[str, Any], options: Options, 
                 if not note.exists() or isinstance(error, _FINAL):
                     raise
                 run = Run(Path(note.read_text()))
-                shrinks = isinstance(error, BatchTooLarge) and may_shrink(run)
-                if not shrinks:
+                shrinks = isinstance(error, BatchTooLarge) and run.config["trainer"]["auto_batch"]
+                smaller = smaller_batch(run.config) if shrinks else None
+                if smaller is None:
                     if not left:
                         raise
                     left -= 1
-                    say(f"{_last_line(error)}; starting again from the last checkpoint")
-            if shrinks:
-                shrink_batch(run)  # here, where the error no longer holds what was in memory
-            options = replace(options, resume=str(run.path), overrides=())
-
-
-def _last_line(error: Exception) -> str:
-    return error.message if isinstance(error, AigcError) else str(error).strip().splitlines()[-1]
+                    why = error.message if isinstance(error, AigcError) else str(error).strip().splitlines()[-1]
+                    say(f"{why}; starting again from the last checkpoint")
+            if smaller is not None:
+                shrink_batch(run, smaller)  # here, where the error no longer holds what was in memory
+            config, options = run.config, replace(options, resume=str(run.path))
 
 
 def _train_in_process(train: Train[T], config: dict[str, Any], options: Options, note: Path) -> T:
@@ -104,12 +103,7 @@ def _train_in_process(train: Train[T], config: dict[str, Any], options: Options,
 
 
 def run_together(count: int, function: Callable[..., T], *args: Any) -> T:
-    """Runs a function in `count` processes of this machine, and returns what it returns in the main one.
-
-    Args:
-        count: How many processes.
-        function: Of a module, so that a fresh process finds it.
-        args: Its arguments.
+    """What a function of a module, where fresh processes find it, returns in the main one of `count` processes here.
 
     Raises:
         AigcError: what the first process that failed raised, or what all of them did together.
@@ -129,7 +123,15 @@ def run_together(count: int, function: Callable[..., T], *args: Any) -> T:
     )  # fmt: skip
     # Read by torch's C++ when a process loads it: DDP would otherwise advise each against our settings.
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
-    with tempfile.TemporaryDirectory(prefix="aigc-") as folder, _signals_passed_on() as passed_on:
+    passed_on: list[int] = []
+
+    def pass_on(number: int, _: FrameType | None) -> None:  # to processes that know how to stop; this one waits
+        passed_on.append(number)
+        for child in multiprocessing.active_children():
+            with suppress(ProcessLookupError):
+                os.kill(child.pid or 0, number)
+
+    with tempfile.TemporaryDirectory(prefix="aigc-") as folder, signals_to(pass_on):
         try:
             outcomes = elastic_launch(config, _work)(function, args, folder)
         except ChildFailedError as error:
@@ -147,7 +149,11 @@ def first_cause(folder: Path, error: ChildFailedError, count: int, *, interrupte
     if interrupted and not any(failure["code"] in _KINDS for failure in causes):
         return KeyboardInterrupt()
     if causes:
-        return _as_error(causes[0])
+        cause = causes[0]
+        kind = _KINDS.get(cause["code"])
+        if kind is None:
+            return RuntimeError(f"in process {cause['rank']}:\n{cause['traceback']}")
+        return (BatchTooLarge if cause["too_large"] else kind)(cause["message"], cause["hint"])
     if killed:
         name = signal.Signals(-killed[0].exitcode).name
         if name == "SIGTERM":
@@ -155,16 +161,9 @@ def first_cause(folder: Path, error: ChildFailedError, count: int, *, interrupte
         return ResourceError(
             f"process {killed[0].local_rank} of {count} was killed ({name}), and the others ended with it",
             "most often the machine ran out of memory: use a smaller trainer.batch_size, or fewer trainer.devices; "
-            "`aigc train --resume` resumes from the last checkpoint",
+            f"`aigc train --resume{plugin_words()}` resumes from the last checkpoint",
         )
     return RuntimeError(told[0]["traceback"] if told else str(error))
-
-
-def _as_error(failure: dict[str, Any]) -> Exception:
-    kind = _KINDS.get(failure["code"])
-    if kind is None:
-        return RuntimeError(f"in process {failure['rank']}:\n{failure['traceback']}")
-    return (BatchTooLarge if failure["too_large"] else kind)(failure["message"], failure["hint"])
 
 
 def _work(function: Callable[..., T], args: tuple[Any, ...], folder: str) -> T | AigcError:
@@ -179,9 +178,10 @@ def _work(function: Callable[..., T], args: tuple[Any, ...], folder: str) -> T |
     except BaseException as error:
         known = as_user_error(error) if isinstance(error, Exception) else None
         code = EXIT_BUG if known is None else known.exit_code
+        lost = isinstance(error, RuntimeError) and any(words in str(error).lower() for words in _PEER_GONE)
         failure = {
             "rank": rank, "time": time.time(), "code": code, "too_large": isinstance(error, BatchTooLarge),
-            "lost": known is None and _lost_peer(error),
+            "lost": known is None and lost,
             "message": known.message if known else "", "hint": known.hint if known else "",
             "traceback": "".join(traceback.format_exception(error)),
         }  # fmt: skip
@@ -193,30 +193,38 @@ def _work(function: Callable[..., T], args: tuple[Any, ...], folder: str) -> T |
         os._exit(code)  # what is left of the group would have the interpreter wait at its end
 
 
-def _lost_peer(error: BaseException) -> bool:
-    return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in _PEER_GONE)
+class Signals:
+    """What a training run is asked for while it runs: SIGINT and SIGTERM to stop after the step, SIGUSR1 to save.
+
+    A second SIGINT ends the process at once; a checkpoint being written is then left as a temporary folder, which the
+    next start removes.
+    """
+
+    def __init__(self) -> None:
+        self.stop: int | None = None
+        self.save = False
+
+    def handle(self, number: int, _: FrameType | None) -> None:
+        """Notes what a signal asks for."""
+        if number == signal.SIGUSR1:
+            self.save = True
+            return
+        if number == signal.SIGINT and self.stop == signal.SIGINT:
+            os._exit(EXIT_INTERRUPTED)
+        if self.stop is None and number == signal.SIGINT:
+            print("\naigc: stopping after this step; Ctrl-C again stops at once", file=sys.stderr)
+        self.stop = number
 
 
 @contextmanager
-def _signals_passed_on() -> Iterator[list[int]]:
-    """Within the context signals go on to the processes, which know how to stop, and leave this one waiting.
-
-    It gives those that went on so far.
-    """
-    passed: list[int] = []
-
-    def pass_on(number: int, _: FrameType | None) -> None:
-        passed.append(number)
-        for child in multiprocessing.active_children():
-            with suppress(ProcessLookupError):
-                os.kill(child.pid or 0, number)
-
+def signals_to(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Within the context a handler gets SIGINT, SIGTERM and SIGUSR1; in a thread, which can have none, it does not."""
     if threading.current_thread() is not threading.main_thread():
-        yield passed
+        yield
         return
-    before = {number: signal.signal(number, pass_on) for number in _PASSED_ON}
+    before = {number: signal.signal(number, handler) for number in _SIGNALS}
     try:
-        yield passed
+        yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number, handler_before in before.items():
+            signal.signal(number, handler_before)

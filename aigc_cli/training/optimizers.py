@@ -1,9 +1,10 @@
-"""Optimizers by name, and the learning rate as a function of the step."""
+"""What moves weights: optimizers by name, the learning rate, mixed precision, and the average of the weights."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Annotated, Any, Literal, cast
 
 import torch
@@ -80,15 +81,11 @@ ParamGroups = list[dict[str, Any]]
 
 
 @register("optimizer", "adam", AdamConfig)
-def adam(groups: ParamGroups, config: AdamConfig) -> Optimizer:
-    """Adam (Kingma and Ba, 2015)."""
-    return torch.optim.Adam(groups, lr=config.lr, betas=config.betas, eps=config.eps, fused=True)
-
-
 @register("optimizer", "adamw", AdamConfig)
-def adamw(groups: ParamGroups, config: AdamConfig) -> Optimizer:
-    """AdamW (Loshchilov and Hutter, 2019)."""
-    return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, eps=config.eps, fused=True)
+def adam(groups: ParamGroups, config: AdamConfig) -> Optimizer:
+    """Adam (Kingma and Ba, 2015) or AdamW (Loshchilov and Hutter, 2019)."""
+    kind = torch.optim.AdamW if config.name == "adamw" else torch.optim.Adam
+    return kind(groups, lr=config.lr, betas=config.betas, eps=config.eps, fused=True)
 
 
 @register("optimizer", "sgd", SGDConfig)
@@ -106,13 +103,7 @@ def rmsprop(groups: ParamGroups, config: RMSpropConfig) -> Optimizer:
 
 
 def build_optimizers(config: OptimizerConfig, model: Model, phases: Iterable[str]) -> dict[str, Optimizer]:
-    """An optimizer for each phase, over the parameters of that phase's network.
-
-    Raises:
-        ConfigError: a setting for a network that the model does not have.
-    """
-    phases = tuple(phases)
-    check_networks(config, phases)
+    """An optimizer for each phase, over the parameters of that phase's network; :func:`check_networks` came before."""
     name: str = config.name  # type: ignore[attr-defined]
     build = cast(Callable[[ParamGroups, OptimizerConfig], Optimizer], find("optimizer", name).build)
     return {phase: build(_groups(config, phase, model.network(phase)), config) for phase in phases}
@@ -121,14 +112,12 @@ def build_optimizers(config: OptimizerConfig, model: Model, phases: Iterable[str
 def state_copies(config: OptimizerConfig) -> int:
     """How many tensors an optimizer remembers for each parameter, of the parameter's size."""
     match config:
-        case AdamConfig():
-            return 2
         case SGDConfig():
             return int(config.momentum > 0)
         case RMSpropConfig():
             return 1 + int(config.momentum > 0)
         case _:
-            return 2  # a plugin's: most are kin to Adam
+            return 2  # Adam's, to which most of a plugin's are kin
 
 
 def check_networks(config: OptimizerConfig, phases: Iterable[str]) -> None:
@@ -207,3 +196,89 @@ def load_optimizer_state(optimizer: Optimizer, network: nn.Module, tensors: Mapp
         by_name.setdefault(name, {})[what] = value.detach()
     state = {index: by_name[name] for index, name in enumerate(_names(network, optimizer)) if name in by_name}
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+class Precision:
+    """Autocast for forward passes and, for fp16, a loss scaler (Micikevicius et al., Mixed Precision Training, 2018)
+    for each phase: one may come several times within a step, and each time ends with its scaler's update.
+
+    The name ``auto`` is bf16 on a GPU that computes in it, else fp32.
+    """
+
+    def __init__(self, name: str, device: torch.device, phases: Iterable[str] = ()) -> None:
+        if name == "auto":
+            emulated = device.type != "cuda" or not torch.cuda.is_bf16_supported(including_emulation=False)
+            name = "fp32" if emulated else "bf16"
+        self.name, self.device = name, device
+        self.scales = self.name == "fp16"
+        self.scalers = {phase: torch.amp.GradScaler(device.type, enabled=self.scales) for phase in phases}
+
+    def autocast(self) -> torch.autocast:
+        """The context of a forward pass."""
+        dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.name)
+        return torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None)
+
+    def step(self, phase: str, optimizer: Optimizer) -> bool:
+        """Steps the optimizer on unscaled gradients; False where an fp16 overflow made the scaler leave it out."""
+        scaler = self.scalers[phase]
+        scaler.step(optimizer)
+        if not self.scales:
+            return True
+        before = scaler.get_scale()
+        scaler.update()
+        return scaler.get_scale() >= before
+
+    def state_dict(self) -> dict[str, Any]:
+        """The scalers' state, plain numbers by phase; empty without scaling."""
+        return {phase: scaler.state_dict() for phase, scaler in self.scalers.items()} if self.scales else {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes the scalers' state from a checkpoint."""
+        for phase, scaler in self.scalers.items() if self.scales else ():
+            scaler.load_state_dict(state[phase])
+
+
+class EMA:
+    """The exponential moving average of a module's floating-point state, which is what is sampled.
+
+    Without a warm-up the average of a short run would still hold its initial weights: the decay grows as
+    ``(1 + t) / (10 + t)``. With a `start` after the first update, the average is a copy until then, and has its full
+    decay at once (Brock et al., Large Scale GAN Training for High Fidelity Natural Image Synthesis, 2019, appendix C).
+    What is not floating point, such as a batch norm's counter, is copied.
+    """
+
+    def __init__(self, module: nn.Module, decay: float, start: int = 0) -> None:
+        self.module = module
+        self.decay, self.start = decay, start
+        self.shadow = {name: tensor.detach().clone() for name, tensor in module.state_dict().items()}
+        live = module.state_dict()  # tensors that share memory with the module for as long as it lives
+        floating = [name for name, tensor in live.items() if tensor.is_floating_point()]
+        self._floating = [live[name] for name in floating]
+        self._shadow_floating = [self.shadow[name] for name in floating]
+        self._copied = [(self.shadow[name], tensor) for name, tensor in live.items() if name not in set(floating)]
+
+    @torch.no_grad()
+    def update(self, updates_done: int) -> None:
+        """Moves the average towards the module, after `updates_done` earlier updates."""
+        decay = min(self.decay, (1 + updates_done) / (10 + updates_done))
+        if self.start:
+            decay = self.decay if updates_done >= self.start else 0.0
+        torch._foreach_lerp_(self._shadow_floating, self._floating, 1 - decay)
+        for shadow, tensor in self._copied:
+            shadow.copy_(tensor)
+
+    @torch.no_grad()
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """Takes the average from a checkpoint."""
+        for name, shadow in self.shadow.items():
+            shadow.copy_(as_spread(state[name], shadow))
+
+    @contextmanager
+    def in_place(self) -> Iterator[None]:
+        """Within the context the module holds its average."""
+        own = {name: tensor.detach().clone() for name, tensor in self.module.state_dict().items()}
+        self.module.load_state_dict(self.shadow)
+        try:
+            yield
+        finally:
+            self.module.load_state_dict(own)

@@ -1,19 +1,34 @@
-"""The trained model of a run, from one of its checkpoints."""
+"""A run read back: its trained model, from a checkpoint, and what may change where its training is resumed."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 
-from aigc_cli.errors import ConfigError, DataError, suggest
+from aigc_cli.config.schema import walk
+from aigc_cli.errors import ConfigError, DataError, say, suggest, warn
 from aigc_cli.files import read_json
 from aigc_cli.modalities.base import Codec, DataSpec, modality
 from aigc_cli.models.base import Model, build_model
 from aigc_cli.nn.lora import merge_adapters
-from aigc_cli.runs import Run
+from aigc_cli.runs import Run, list_runs
 from aigc_cli.training.checkpoint import Checkpoint, CheckpointFolder
-from aigc_cli.training.precision import resolve_device
+from aigc_cli.training.settings import resolve_device
+
+#: How far a run goes, how closely it is monitored, and where things are. All else would end in other weights.
+MAY_CHANGE = frozenset(
+    f"trainer.{key}"
+    for key in (
+        "steps", "device", "devices", "restarts", "sharding", "compile", "log_every", "examine_every",
+        "checkpoint_every", "keep", "sample_every", "samples", "validate_every", "validate_items", "validate_metric",
+        "workers", "threads", "tensorboard",
+    )
+) | {"data.root", "data.source", "data.target", "outputs", "run_dir", "sweep.objective"}  # fmt: skip
+_MOST_NAMED = 5  # keys that differ
 
 
 @dataclass(frozen=True)
@@ -68,9 +83,7 @@ def choose_checkpoint(run: Run, step: int | str | None) -> Checkpoint:
     if step is None:
         newest = folder.load_newest()
         if newest is None:
-            raise ConfigError(
-                f"{run.path} has no checkpoint yet", "let it train until its first one (trainer.checkpoint_every)"
-            )
+            raise _no_checkpoint(run)
         return newest
     if step == "best":
         best = best_step(run)
@@ -86,6 +99,20 @@ def choose_checkpoint(run: Run, step: int | str | None) -> Checkpoint:
     return folder.load(int(step))
 
 
+def _no_checkpoint(run: Run) -> ConfigError:
+    status = run.status()
+    if status == "running":
+        hint = "let it train until its first one (trainer.checkpoint_every)"
+        return ConfigError(f"{run.path} has no checkpoint yet", hint)
+    failed = status == "failed"
+    hint = "correct that and train again" if failed else f"resume it with `aigc train --resume {run.word}`"
+    others = (other.word for other in reversed(list_runs()) if CheckpointFolder(other.checkpoints).steps())
+    if other := next(others, None):
+        hint += f", or name the newest run that has one: {other}"
+    ended = f"it {'failed' if failed else 'ended'} at step {run.step}" + (f": {run.why}" if run.why else "")
+    return ConfigError(f"{run.path} has no checkpoint: {ended}", hint)
+
+
 def best_step(run: Run) -> int | None:
     """The step of the checkpoint that validated best, as ``best.json`` records it."""
     try:
@@ -98,3 +125,100 @@ def best_step(run: Run) -> int | None:
 def _first_line(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return " ".join(lines[:2])[:300]
+
+
+def changed_config(saved: dict[str, Any], words: Sequence[str]) -> dict[str, Any]:
+    """A run's configuration with the user's key=value `words` applied.
+
+    Raises:
+        ConfigError: a word names no key of the run, or would change what a resumed run keeps.
+    """
+    config = copy.deepcopy(saved)
+    for word in words:
+        _apply(config, word)
+    before, after = dict(walk(saved)), dict(walk(config))
+    changed = sorted(key for key, value in after.items() if not isinstance(value, Mapping) and value != before.get(key))
+    refused = [f"{key}: {before.get(key)} -> {after[key]}" for key in changed if key not in MAY_CHANGE]
+    if refused:
+        allowed = ", ".join(sorted(key for key in MAY_CHANGE if key in before))
+        raise ConfigError(
+            f"a resumed run keeps its configuration; refused: {'; '.join(refused)}",
+            f"remove these arguments, or start a new run without --resume; what may change: {allowed}",
+        )
+    return config
+
+
+def _apply(config: dict[str, Any], word: str) -> None:
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    override = OverridesParser.create().parse_override(word)
+    key, value = override.key_or_group, _plain(override.value())
+    *sections, last = key.split(".")
+    node: Any = config
+    for section in sections:
+        node = node.get(section) if isinstance(node, dict) else None
+    if not isinstance(node, dict) or last not in node:
+        raise ConfigError(f"there is no key {key} in this run's configuration", suggest(key, dict(walk(config))))
+    if isinstance(node[last], dict):  # a group: model=gan names the component that the section was made of
+        value = {**node[last], "name": value}
+    node[last] = value
+
+
+def _plain(value: Any) -> Any:
+    """A value of Hydra's grammar as plain data."""
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    if isinstance(value, dict):
+        return {str(_plain(key)): _plain(item) for key, item in value.items()}
+    return getattr(value, "text", value)  # a quoted string holds its text
+
+
+def refuse_changes(run: Run, checkpoint: Checkpoint, spec: DataSpec, model: Model) -> None:
+    """Refuses to resume from `checkpoint` with other data than `spec`, or with another `model`.
+
+    Raises:
+        ConfigError: they differ; the message names the keys that do.
+    """
+    saved = checkpoint.state.fingerprint
+    if saved != spec.fingerprint:
+        # A run without data.json can still be told by its fingerprint, so this compares what is known of both.
+        before = {**(asdict(run.spec) if (run.path / "data.json").is_file() else {}), "fingerprint": saved}
+        now = {key: value for key, value in asdict(spec).items() if key in before}
+        raise ConfigError(
+            f"the data of {run.name} has changed since its checkpoint: {differences(before, now)}",
+            "put the data back as it was (data.root=), or start a new run without --resume",
+        )
+    shapes = {name: list(tensor.shape) for name, tensor in checkpoint.tensors["model"].items()}
+    here = {name: list(tensor.shape) for name, tensor in model.state_dict().items()}
+    if shapes != here:
+        raise ConfigError(
+            f"the model of {run.name} has changed since its checkpoint: {differences(shapes, here)}",
+            "restore the run's own config.yaml, or start a new run without --resume",
+        )
+
+
+def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
+    """The keys whose values differ, as ``key: before -> after``, the first few."""
+    found = [
+        f"{key}: {_brief(before, key)} -> {_brief(after, key)}"
+        for key in sorted({*before, *after})
+        if before.get(key) != after.get(key)
+    ]
+    more = f"; and {len(found) - _MOST_NAMED} more" if len(found) > _MOST_NAMED else ""
+    return "; ".join(found[:_MOST_NAMED]) + more
+
+
+def _brief(values: Mapping[str, Any], key: str) -> str:
+    text = str(values[key]) if key in values else "none"
+    return text if len(text) <= 40 else f"{text[:36]}..."
+
+
+def say_resumed(run: Run, checkpoint: Checkpoint, processes: int) -> None:
+    """Says which step a run resumes from, and whether it is trained by another number of `processes` than before."""
+    say(f"resuming {run.name} from step {checkpoint.step}")
+    before = checkpoint.state.processes
+    if before != processes:
+        warn(
+            f"trained by {before} processes so far, now by {processes}: "
+            "items come in the same order, but sums round differently, so that it does not repeat bit for bit"
+        )

@@ -18,8 +18,7 @@ from aigc_cli.models.base import Model
 from aigc_cli.runs import Run
 from aigc_cli.training.checkpoint import Checkpoint, CheckpointFolder, State, Tensors
 from aigc_cli.training.distributed import Processes
-from aigc_cli.training.ema import EMA
-from aigc_cli.training.optimizers import load_optimizer_state, optimizer_state
+from aigc_cli.training.optimizers import EMA, load_optimizer_state, optimizer_state
 from aigc_cli.training.parallel import as_spread, gathered
 from aigc_cli.training.settings import TrainerConfig
 

@@ -1,4 +1,4 @@
-"""What a trainer is told, and what it calls out for."""
+"""What a trainer is told, what it computes on, and what it calls out for."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
+import torch
 from pydantic import Field
 from pydantic.dataclasses import dataclass as typed
 
 from aigc_cli.config.schema import STRICT
-from aigc_cli.training.precision import PrecisionName
+from aigc_cli.errors import ConfigError
 
 Count = Annotated[int, Field(ge=1)]
 
@@ -28,7 +29,7 @@ class TrainerConfig:
     restarts: Annotated[int, Field(ge=0)]
     sync_batchnorm: bool
     sharding: Literal["none", "full"]
-    precision: PrecisionName
+    precision: Literal["auto", "fp32", "bf16", "fp16"]
     compile: bool
     deterministic: bool
     clip_grad_norm: Annotated[float, Field(gt=0)] | None
@@ -58,3 +59,24 @@ class Hooks:
     validate: Callable[[], dict[str, float]] | None = None
     #: The model's own further curves, of its weights as they are.
     examine: Callable[[], dict[str, float]] | None = None
+
+
+def resolve_device(word: str) -> torch.device:
+    """The device that `trainer.device` or `device` names; ``auto`` is a GPU where there is one.
+
+    Raises:
+        ConfigError: no such device.
+    """
+    if word == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(word)
+    except RuntimeError:
+        device = None
+    if device is None or device.type not in ("cpu", "cuda"):
+        raise ConfigError(f"device={word} is not a device to compute on", "choose auto, cpu, cuda or cuda:N")
+    count = torch.cuda.device_count()
+    if device.type == "cuda" and (device.index or 0) >= count:
+        seen = f"{count or 'no'} GPU{'' if count == 1 else 's'}"
+        raise ConfigError(f"device={word}: torch sees {seen} here", "use device=auto or cpu")
+    return device

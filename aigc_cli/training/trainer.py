@@ -13,29 +13,38 @@ import time
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
 from dataclasses import replace
+from functools import partial
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from aigc_cli.data.loader import Loader
-from aigc_cli.errors import AigcError, DataError, Interrupted, ResourceError, Terminated
+from aigc_cli.errors import AigcError, DataError, Interrupted, ResourceError, Terminated, as_user_error
 from aigc_cli.modalities.base import Batch, modality
 from aigc_cli.models.base import Model
 from aigc_cli.progress import Progress
 from aigc_cli.runs import Run
 from aigc_cli.training.checkpoint import Checkpoint, State
 from aigc_cli.training.distributed import Processes
-from aigc_cli.training.ema import EMA
-from aigc_cli.training.journal import Journal
+from aigc_cli.training.journal import Journal, Tally
+from aigc_cli.training.launch import Signals, signals_to
 from aigc_cli.training.memory import is_out_of_memory
-from aigc_cli.training.optimizers import OptimizerConfig, build_optimizers, lr_factor, set_lr, state_copies
+from aigc_cli.training.optimizers import (
+    EMA,
+    OptimizerConfig,
+    Precision,
+    build_optimizers,
+    lr_factor,
+    set_lr,
+    state_copies,
+)
 from aigc_cli.training.parallel import Replicas, Shards, whole
-from aigc_cli.training.precision import Precision
-from aigc_cli.training.resume import refuse_changes, say_resumed
+from aigc_cli.training.restore import refuse_changes, say_resumed
 from aigc_cli.training.saver import Saver, load_tensors, newest_for_all, size_of, tensors_of
 from aigc_cli.training.settings import Hooks, TrainerConfig
-from aigc_cli.training.signals import Signals
-from aigc_cli.training.tally import Tally
+
+T = TypeVar("T")
 
 
 class Trainer:
@@ -81,8 +90,10 @@ class Trainer:
         self.hooks = hooks
         self._reported = time.monotonic(), self.loader.epoch(self.state.batches)
         self.run.set_status("running", self.state.step)
+        signals = Signals()
         try:
-            with Signals() as signals, self._progress() as self.bar:
+            bar = Progress(self.config.steps, "training", "steps", initial=self.state.step)
+            with signals_to(signals.handle), bar as self.bar:
                 for step in range(self.state.step, self.config.steps):
                     self.processes.seed(self.seed, step)
                     self.train_step(step)
@@ -93,18 +104,16 @@ class Trainer:
         except BaseException as error:
             with suppress(Exception):  # the first error is the one to report
                 self.saver.wait()
-            stopped = isinstance(error, Interrupted | Terminated)
+            status = "stopped" if isinstance(error, Interrupted | Terminated) else "failed"
+            known = as_user_error(error)
             with suppress(ResourceError):
-                self.run.set_status("stopped" if stopped else "failed", self.state.step)
+                self.run.set_status(status, self.state.step, known.message if known else repr(error))
             raise
         finally:
             self.journal.close()
             with suppress(ResourceError):  # a full disk has been reported already
                 self.journal.draw()
         return self.journal.figures
-
-    def _progress(self) -> Progress:
-        return Progress(self.config.steps, "training", "steps", initial=self.state.step)
 
     def train_step(self, step: int) -> None:
         """One update of every phase."""
@@ -141,21 +150,16 @@ class Trainer:
         if self.device.type == "cpu":
             self.tally.check()  # here it costs nothing; on a GPU it would wait for the step
         set_lr(optimizer, factor)
-        if self._skips(phase, step, norm):
-            scaler.update()  # it unscaled this gradient, and waits for the step's end
-            return False
+        if self.config.skip_grad_norm is not None:  # as in VDVAE (Child, 2021); a GPU waits for the step here
+            large = norm > self.config.skip_grad_norm
+            self.tally.add(phase, step, {"skipped": large})
+            if large:
+                scaler.update()  # it unscaled this gradient, and waits for the step's end
+                return False
         stepped = self.precision.step(phase, optimizer)
         if self.precision.scales:
             self.tally.add(phase, step, {"overflow": torch.tensor(float(not stepped))})
         return stepped
-
-    def _skips(self, phase: str, step: int, norm: Tensor) -> bool:
-        """Whether the gradient is so large that its update is left out, as in VDVAE (Child 2021); a host sync."""
-        if self.config.skip_grad_norm is None:
-            return False
-        large = norm > self.config.skip_grad_norm
-        self.tally.add(phase, step, {"skipped": large})
-        return bool(large)
 
     def _train_only(self, phase: str) -> None:
         """Leaves gradients on for this phase's network alone: the others run without a graph of their weights."""
@@ -173,13 +177,16 @@ class Trainer:
     # between steps
 
     def _after_step(self, signals: Signals) -> None:
-        done, config = self.state.step, self.config
+        done, config, hooks = self.state.step, self.config, self.hooks
         self.saver.check()
         # What a signal asks of one process, all do after the same step.
         stop, save = self.processes.highest(signals.stop or 0, signals.save)
-        last, stopping = done == config.steps, stop != 0
-        reports = last or done % config.log_every == 0
-        examines = self.hooks.examine and config.examine_every and (last or done % config.examine_every == 0)
+        last = done == config.steps
+
+        def due(every: int | None) -> bool:
+            return every is not None and (last or done % every == 0)
+
+        reports, examines = due(config.log_every), hooks.examine is not None and due(config.examine_every)
         if reports:
             self._report()
         if examines:
@@ -187,14 +194,19 @@ class Trainer:
         if reports or examines:
             self.journal.warn(done, self.model, self.bar.write)
         self.bar.advance()
-        if self.hooks.preview and config.sample_every and (last or done % config.sample_every == 0):
-            self._sampling(lambda: self.processes.from_main(lambda: self.hooks.preview(done)))  # type: ignore[misc]
-        better = self._validate() if self._validates(done) else False
-        if last or stopping or better or save or done % config.checkpoint_every == 0:
+        if hooks.preview is not None and due(config.sample_every):
+            self._of_average(partial(hooks.preview, done))
+        better = hooks.validate is not None and due(config.validate_every) and self._validate()
+        if stop or better or save or due(config.checkpoint_every):
             signals.save = False
             self.save()
-        if stopping and not last:
-            self._stop(stop)
+        if stop and not last:
+            self.saver.wait()
+            kinds: dict[int, type[AigcError]] = {signal.SIGINT: Interrupted, signal.SIGTERM: Terminated}
+            raise kinds[stop](
+                f"stopped at step {done} of {config.steps}, saved in {self.run.path}",
+                f"resume with `aigc train --resume {self.run.word}`",
+            )
 
     def _report(self) -> None:
         now, (before, last_epoch) = time.monotonic(), self._reported
@@ -217,16 +229,9 @@ class Trainer:
             curves = self.processes.from_main(self.hooks.examine)  # type: ignore[arg-type]
         self.journal.write(self.state.step, {f"examine/{name}": value for name, value in curves.items()})
 
-    def _validates(self, done: int) -> bool:
-        every = self.config.validate_every
-        return self.hooks.validate is not None and every is not None and (
-            done % every == 0 or done == self.config.steps
-        )  # fmt: skip
-
     def _validate(self) -> bool:
         """Scores held-out data; whether this is the best so far."""
-        scores: dict[str, float] = {}
-        self._sampling(lambda: scores.update(self.processes.from_main(self.hooks.validate)))  # type: ignore[arg-type]
+        scores = self._of_average(self.hooks.validate)  # type: ignore[arg-type]
         self.journal.write(self.state.step, {f"val/{name}": value for name, value in scores.items()})
         value = next(iter(scores.values()))
         if not math.isfinite(value) or (self.state.best is not None and value >= self.state.best):
@@ -234,19 +239,11 @@ class Trainer:
         self.state.best, self.state.best_step = value, self.state.step
         return True
 
-    def _sampling(self, act: Callable[[], None]) -> None:
-        """Acts with the averaged weights, in evaluation mode, without gradients."""
+    def _of_average(self, act: Callable[[], T]) -> T:
+        """What the main process makes of the averaged weights, in evaluation mode, without gradients."""
         self.model.eval()
         with torch.no_grad(), self.ema.in_place() if self.ema else nullcontext(), self.parallel.whole():
-            act()
-
-    def _stop(self, number: int) -> None:
-        self.saver.wait()
-        kinds: dict[int, type[AigcError]] = {signal.SIGINT: Interrupted, signal.SIGTERM: Terminated}
-        raise kinds[number](
-            f"stopped at step {self.state.step} of {self.config.steps}, saved in {self.run.path}",
-            f"resume with `aigc train --resume {self.run.word}`",
-        )
+            return self.processes.from_main(act)
 
     # saving and restoring
 

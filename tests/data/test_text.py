@@ -1,12 +1,16 @@
-"""A person's own text: which files, rows and lines are in which split, and clear answers."""
-
 import csv
 import gzip
+import hashlib
+import math
 
 import pytest
 import torch
-from text_data import dataset_text, opened, prose, stream_of
+from text_data import CONFIGS, dataset_text, opened, prose, stream_of
 
+from aigc_cli.config.schema import load_yaml
+from aigc_cli.data import open_dataset
+from aigc_cli.data import text as texts
+from aigc_cli.data.cache import Published
 from aigc_cli.data.loader import batches_in_order
 from aigc_cli.errors import ConfigError, DataError
 from aigc_cli.modalities.tokenizers import BOS, EOS, PAD
@@ -108,6 +112,30 @@ def test_clear_answers(tmp_path, content, changes, error, words):
         opened(tmp_path, **changes)
 
 
+@pytest.mark.parametrize(
+    ("changes", "helps"),
+    [
+        ({}, []),
+        ({"items": "documents"}, ["data.lines=true", "data.items=windows"]),
+        ({"items": "documents", "lines": True}, ["data.items=windows"]),
+        (
+            {"split_by": "document", "val_fraction": 0.9, "test_fraction": 0.09},
+            ["data.lines=true", "data.split_by=position"],
+        ),
+    ],
+)
+def test_of_too_few_documents_an_error_says_how_there_are_more(tmp_path, changes, helps):
+    (tmp_path / "a.txt").write_text("a")
+    with pytest.raises(ConfigError) as caught:
+        opened(tmp_path / "a.txt", **changes)
+    found = [
+        word
+        for word in ("data.lines=true", "data.items=windows", "data.split_by=position")
+        if word in caught.value.hint
+    ]
+    assert found == helps
+
+
 def test_no_file_at_all(tmp_path):
     with pytest.raises(ConfigError, match=r"needs data\.root="):
         opened(None)
@@ -122,3 +150,112 @@ def test_names_in_any_script(tmp_path):
     folder.mkdir()
     (folder / "текст ∀.txt").write_text(prose(50))
     assert dataset_text(opened(folder)) == prose(50)[: int(len(prose(50)) * 0.7)]
+
+
+def published(name, split="train", **changes):
+    return open_dataset({**load_yaml(CONFIGS / f"{name}.yaml"), **changes}, split)
+
+
+def text_of(dataset) -> str:
+    windows = torch.cat([batch.content for batch in batches_in_order(dataset, 64, "cpu")])
+    stream = torch.cat([windows[:1, 0], windows[:, 1:].flatten()])
+    return dataset.codec.text(stream[None], stop=False)[0]
+
+
+def test_pydocs_need_nothing_and_repeat_little():
+    parts = {split: published("pydocs", split) for split in ("train", "val", "test")}
+    texts = {split: text_of(dataset) for split, dataset in parts.items()}
+    assert parts["train"].spec.vocab_size == 1024
+    assert parts["train"].codec.start == parts["train"].spec.special("eos")
+    assert 250_000 < len(texts["train"]) < 800_000
+    assert len(texts["val"]) == pytest.approx(len(texts["train"]) / 18, rel=0.01)
+    assert "statement" in texts["train"]
+    held_out = [paragraph for paragraph in texts["val"].split("\n\n") if len(paragraph) >= 80]
+    repeated = sum(paragraph in texts["train"] for paragraph in held_out)
+    assert repeated / len(held_out) < 0.05
+    assert parts["train"].spec.fingerprint == published("pydocs").spec.fingerprint
+
+
+def test_topics_that_repeat_others_are_left_out():
+    long, other = "a" * 100, "b" * 100
+    topics = {"z": f"{long}\n\n{other}\n\nz", "a": f"{long}\n\nshort", "m": "short", "b": "c" * 90}
+    assert texts.unrepeated(topics) == ["c" * 90, "short", f"{long}\n\n{other}\n\nz"]
+
+
+@pytest.fixture
+def play(monkeypatch) -> str:
+    """A small text in the place of Tiny Shakespeare's."""
+    text = "".join(f"LINE {n}:\nWhat light through yonder window breaks?\n\n" for n in range(100))
+    publish(monkeypatch, "http://127.0.0.1:9/input.txt", text)
+    return text
+
+
+def publish(monkeypatch, url: str, text: str) -> None:
+    sums = {"sha256": hashlib.sha256(text.encode()).hexdigest()}
+    monkeypatch.setattr(texts, "SHAKESPEARE", Published("input.txt", [url], sums))
+
+
+def test_shakespeare_downloads_itself_once(server, play, monkeypatch, cache):
+    publish(monkeypatch, server.serve("/input.txt", play.encode()), play)
+    parts = [text_of(published("shakespeare", split, context=32)) for split in ("train", "val", "test")]
+    assert parts == [play[: int(len(play) * 0.9)], play[int(len(play) * 0.9) :], parts[1]]
+    assert server.asked == ["/input.txt"]
+    assert (cache / "data" / "shakespeare" / "input.txt").read_text() == play
+
+
+def test_shakespeare_from_a_file_or_a_folder(tmp_path, play):
+    (tmp_path / "input.txt").write_text(play)
+    specs = {published("shakespeare", context=32, root=str(root)).spec for root in (tmp_path, tmp_path / "input.txt")}
+    assert len(specs) == 1
+    dataset = published("shakespeare", context=32, root=str(tmp_path))
+    assert dataset.original
+    assert len(dataset.describe()) == 1
+    (tmp_path / "input.txt").write_text(play.lower())
+    dataset = published("shakespeare", context=32, root=str(tmp_path))
+    assert not dataset.original
+    assert any("not the usual" in line for line in dataset.describe())
+
+
+def test_no_shakespeare(tmp_path, server, play, monkeypatch):
+    with pytest.raises(DataError, match=r"there is no input\.txt in") as caught:
+        published("shakespeare", root=str(tmp_path))
+    assert texts.SHAKESPEARE.sums["sha256"] in caught.value.hint
+    with pytest.raises(DataError, match="no connection"):
+        published("shakespeare")
+    publish(monkeypatch, server.serve("/input.txt", b"something else"), play)
+    with pytest.raises(DataError, match="sha256"):
+        published("shakespeare")
+
+
+def test_the_real_shakespeare(shared_data):
+    whole = (shared_data / "shakespeare" / "input.txt").read_text()
+    train, val = (published("shakespeare", split, root=str(shared_data / "shakespeare")) for split in ("train", "val"))
+    assert text_of(train) == whole[:1_003_854]
+    assert text_of(val) == whole[1_003_854:]
+    assert train.spec.vocab_size == 65 + 4
+    assert (val.extent.targets, val.extent.characters, val.extent.bytes) == (111_539,) * 3
+    assert len(train.describe()) == 1
+    assert (train.problems(), val.problems()) == ([], [])
+
+
+def test_a_likelihood_over_the_held_out_split_counts_each_target_once(shared_data):
+    """The loss of a unigram model, by windows in batches, is what counting gives."""
+    dataset = published("shakespeare", "val", root=str(shared_data / "shakespeare"), context=100)
+    whole = (shared_data / "shakespeare" / "input.txt").read_text()[1_003_854:]
+    counts = torch.bincount(torch.tensor(dataset.codec.tokens(whole)), minlength=69).double()
+    nats = -(counts / counts.sum()).log()
+    expected = sum(-math.log(whole.count(c) / len(whole)) * whole[1:].count(c) for c in set(whole))
+    total = count = 0.0
+    for batch in batches_in_order(dataset, 33, "cpu"):
+        targets = batch.content[:, 1:]
+        real = targets != dataset.spec.special("pad")
+        total += float(nats[targets][real].sum())
+        count += int(real.sum())
+    assert count == dataset.extent.targets
+    assert total == pytest.approx(expected, rel=1e-12)
+
+
+def test_a_gzip_of_it_is_no_shakespeare(tmp_path):
+    (tmp_path / "input.txt").write_bytes(gzip.compress(b"x" * 10_000))
+    with pytest.raises(DataError, match="is not utf-8"):
+        published("shakespeare", root=str(tmp_path))

@@ -1,6 +1,6 @@
 """A stranger's run, and files that were made to harm: refused in words, with nothing run and little memory used.
 
-Archives are attacked in tests/data/test_archives.py, and pictures in tests/data/test_decode.py and
+Archives are attacked in tests/data/test_cache.py, and pictures in tests/modalities/test_image_decode.py and
 tests/data/test_image_folder.py.
 """
 
@@ -26,7 +26,7 @@ from safetensors.torch import save
 from aigc_cli.cli import main
 from aigc_cli.errors import DataError
 from aigc_cli.files import checksum
-from aigc_cli.metrics.extractors.weights import load_weights
+from aigc_cli.metrics.extractors.pretrained import load_weights
 from aigc_cli.modalities.image_decode import decode_image, pillow_errors
 from aigc_cli.runs import Run
 from aigc_cli.training.checkpoint import CheckpointFolder

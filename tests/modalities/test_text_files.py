@@ -224,6 +224,9 @@ def test_no_text_at_all(tmp_path):
     with pytest.raises(DataError, match=r"it has 2 x \.png") as caught:
         text_files(tmp_path)
     assert ".jsonl" in caught.value.hint
+    assert "data=image_folder" in caught.value.hint
+    with pytest.raises(DataError, match=r"it has 1 x \.png"):
+        text_files(tmp_path / "a.png")
 
 
 def test_pieces_do_not_depend_on_blocks():

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from aigc_cli.nn.quantize import Quantizer
-from aigc_cli.training.ema import EMA
+from aigc_cli.training.optimizers import EMA
 
 
 def build(codes: int = 8, dimensions: int = 3, **changes: Any) -> Quantizer:

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from torch import nn
 
 from aigc_cli.config.compose import compose
 from aigc_cli.config.schema import check
@@ -7,7 +8,7 @@ from aigc_cli.errors import ConfigError
 from aigc_cli.modalities.base import DataSpec
 from aigc_cli.models.base import build_model
 from aigc_cli.registry import find, names
-from aigc_cli.training.optimizers import build_optimizers, lr_factor, set_lr
+from aigc_cli.training.optimizers import EMA, build_optimizers, check_networks, lr_factor, set_lr
 
 SPEC = DataSpec("image", (1, 8, 8))
 
@@ -59,9 +60,9 @@ def test_decoupled_decay_spares_vectors(gan):
         assert {p.ndim >= 2 for p in group["params"]} == {group["weight_decay"] > 0}
 
 
-def test_a_setting_for_a_network_that_is_not_there_is_refused(gan):
+def test_a_setting_for_a_network_that_is_not_there_is_refused():
     with pytest.raises(ConfigError, match=r"optimizer\.generator is set"):
-        build_optimizers(config_of("optimizer.generator.lr=1e-3"), gan, ("main",))
+        check_networks(config_of("optimizer.generator.lr=1e-3"), ("main",))
 
 
 @pytest.mark.parametrize(
@@ -94,3 +95,60 @@ def test_schedules(schedule, expected):
     config = config_of(f"optimizer.schedule={schedule}", "optimizer.warmup_steps=2", "optimizer.final_lr_fraction=0.1")
     factors = [lr_factor(config, step, 12) for step in (0, 1, 7, 12)]
     assert factors == pytest.approx(expected)
+
+
+def test_the_average_follows_the_recurrence_with_its_warm_up():
+    module = nn.Linear(1, 1, bias=False)
+    nn.init.constant_(module.weight, 0.0)
+    ema = EMA(module, decay=0.5)
+    expected = 0.0
+    for t in range(20):
+        nn.init.constant_(module.weight, float(t))
+        ema.update(t)
+        decay = min(0.5, (1 + t) / (10 + t))
+        expected = decay * expected + (1 - decay) * t
+    assert ema.shadow["weight"].item() == torch.tensor(expected).item()
+
+
+def test_the_average_has_statistics_and_copies_counters():
+    module = nn.BatchNorm1d(2)
+    ema = EMA(module, decay=0.9)
+    module(torch.randn(8, 2) + 5)
+    ema.update(1000)
+    assert ema.shadow["num_batches_tracked"].item() == 1
+    assert torch.allclose(ema.shadow["running_mean"], 0.1 * module.running_mean)
+
+
+def test_the_average_in_place_shows_the_average_and_gives_the_weights_back():
+    module = nn.Linear(3, 3)
+    ema = EMA(module, decay=0.99)
+    average = {name: tensor.clone() for name, tensor in ema.shadow.items()}
+    with torch.no_grad():
+        module.weight.add_(1)
+    own = module.weight.detach().clone()
+    with ema.in_place():
+        assert torch.equal(module.weight, average["weight"])
+    assert torch.equal(module.weight, own)
+    assert torch.equal(ema.shadow["weight"], average["weight"])
+
+
+def test_the_average_follows_after_loading():
+    module = nn.Linear(2, 2)
+    ema = EMA(module, decay=0.5)
+    module.load_state_dict({name: tensor + 1 for name, tensor in module.state_dict().items()})
+    ema.load(module.state_dict())
+    ema.update(1000)
+    assert torch.equal(ema.shadow["weight"], module.weight)
+
+
+def test_the_average_copies_until_it_starts_and_then_has_its_full_decay():
+    module = nn.Linear(1, 1, bias=False)
+    ema = EMA(module, decay=0.9, start=3)
+    for t in range(3):
+        nn.init.constant_(module.weight, t + 0.1)
+        ema.update(t)
+        assert torch.equal(ema.shadow["weight"], module.weight)
+    before = ema.shadow["weight"].clone()
+    nn.init.constant_(module.weight, 9.0)
+    ema.update(3)
+    torch.testing.assert_close(ema.shadow["weight"], 0.9 * before + 0.1 * module.weight.detach())

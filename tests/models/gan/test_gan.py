@@ -19,7 +19,7 @@ from aigc_cli.models.gan.config import GANConfig
 from aigc_cli.models.gan.gan import GAN, NETWORKS, Controls
 from aigc_cli.models.gan.losses import LOSSES
 from aigc_cli.randomness import Noise
-from aigc_cli.training.ema import EMA
+from aigc_cli.training.optimizers import EMA
 
 SMALL = {"latent": 8, "embedding": 4, "hidden": 16, "width": 8, "max_width": 16}
 CLASSES = ("zero", "one", "two")

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from aigc_cli.config.schema import STRICT
 from aigc_cli.data.base import Dataset, Split
 from aigc_cli.data.splits import CutConfig, rows_of
+from aigc_cli.modalities.arrays import ArrayWriter
 from aigc_cli.modalities.base import Batch, Codec, DataSpec, Modality
 from aigc_cli.modalities.image_writers import PNGWriter
-from aigc_cli.modalities.writers import ArrayWriter
 from aigc_cli.registry import register
 
 SHAPES = ("sine", "square", "triangle", "sawtooth")

@@ -1,4 +1,4 @@
-"""CIFAR-10, MNIST and Fashion-MNIST, at the addresses and with the sums that torchvision knows."""
+"""Published images: CIFAR-10, MNIST and Fashion-MNIST as torchvision knows them, and the digits of scikit-learn."""
 
 from __future__ import annotations
 
@@ -14,11 +14,10 @@ from pydantic.dataclasses import dataclass
 
 from aigc_cli.config.schema import STRICT
 from aigc_cli.data.base import Dataset, Split
-from aigc_cli.data.cache import cache_dir, digest_of, find_root
-from aigc_cli.data.download import Published, unpack
+from aigc_cli.data.cache import Published, cache_dir, digest_of, find_root, unpack
 from aigc_cli.data.images import ImageDataset, ImagesConfig, decode_once, rescale
 from aigc_cli.data.parquet import parts_of, read_parquet
-from aigc_cli.data.splits import Cut, Fraction, rows_of
+from aigc_cli.data.splits import Cut, CutConfig, Fraction, rows_of
 from aigc_cli.errors import DataError
 from aigc_cli.registry import register
 
@@ -173,3 +172,24 @@ def _split_of(
     index = torch.from_numpy(rows)
     chosen = rescale(content[index].contiguous(), config.size)
     return ImageDataset(chosen, torch.from_numpy(labels)[index], classes, flip=config.flip)
+
+
+@dataclass(config=STRICT, frozen=True, kw_only=True)
+class DigitsConfig(ImagesConfig, CutConfig):
+    """See ``configs/data/digits.yaml``."""
+
+    name: Literal["digits"]
+
+
+@register("data", "digits", DigitsConfig)
+def digits(config: DigitsConfig, split: Split) -> ImageDataset:
+    """1,797 scans of 8x8 with 17 grey levels (UCI ML hand-written digits, Alpaydin and Kaynak 1998), rescaled."""
+    import torch
+    from sklearn.datasets import load_digits
+
+    scans, targets = load_digits(return_X_y=True)
+    rows = rows_of(split, len(scans), config.cut, "digits")
+    pixels = np.round(scans[rows].reshape(-1, 1, 8, 8) * (255 / 16)).astype(np.uint8)
+    content = rescale(torch.from_numpy(pixels), config.size)
+    labels = torch.from_numpy(targets[rows].astype(np.int64))
+    return ImageDataset(content, labels, [str(digit) for digit in range(10)], flip=config.flip)

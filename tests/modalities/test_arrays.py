@@ -1,16 +1,40 @@
-"""Archives of arrays from strangers: read, or refused with the reason, and never run."""
+"""Arrays in archives: samples of any shape are written; what strangers packed is read or refused, but never run."""
 
 import io
 import pickle
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from aigc_cli.errors import DataError, ResourceError
-from aigc_cli.modalities import npz
-from aigc_cli.modalities.npz import array_names, read_arrays
+from aigc_cli.modalities import arrays
+from aigc_cli.modalities.arrays import ArrayWriter, array_names, read_arrays
+from aigc_cli.modalities.image import ImageCodec
+from aigc_cli.modalities.samples import Arrangement, Provenance
+
+LABELLED = Arrangement(n=5, labels=[0, 1, 0, 1, 0], classes=("a", "b"))
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int64, torch.float32], ids=str)
+@pytest.mark.parametrize("shape", [(), (7,), (2, 3, 4, 5)], ids=str)
+def test_an_array_of_any_shape_comes_back(
+    tmp_path: Path, provenance: Callable[..., Provenance], dtype: torch.dtype, shape: tuple[int, ...]
+) -> None:
+    raw = (torch.rand(5, *shape) * 99).to(dtype)
+    with ArrayWriter(tmp_path, LABELLED, provenance(), ImageCodec()) as writer:
+        writer.write(raw[:2])
+        writer.write(raw[2:])
+        assert writer.finish() == (["samples.npz"], [])
+    ArrayWriter.preview(tmp_path / "a" / "step-1.npz", iter([raw[:2], raw[2:]]), LABELLED, ImageCodec(), "step 1")
+    for path in (tmp_path / "samples.npz", tmp_path / "a" / "step-1.npz"):
+        with np.load(path, allow_pickle=False) as found:
+            assert found["samples"].dtype == raw.numpy().dtype
+            assert np.array_equal(found["samples"], raw.numpy())
+            assert found["classes"][found["labels"]].tolist() == ["a", "b", "a", "b", "a"]
 
 
 def read(path: Path, *names: str) -> dict[str, np.ndarray]:
@@ -97,7 +121,7 @@ def test_what_unpacks_to_far_more_than_it_is_is_refused(tmp_path: Path, monkeypa
     noise = np.random.default_rng(0).integers(0, 256, 10**6, dtype=np.uint8).tobytes()
     large = packed(tmp_path / "large.npz", header((10**6,)) + noise, zipfile.ZIP_DEFLATED)
     assert read(bomb)["images"].shape == (10**6,)  # small enough to do no harm
-    monkeypatch.setattr(npz, "_MOST_BYTES", 10**5)
+    monkeypatch.setattr(arrays, "_MOST_BYTES", 10**5)
     with pytest.raises(DataError, match="unpacks to 1,000,128 bytes"):
         read(bomb)
     assert read(large)["images"].shape == (10**6,)
