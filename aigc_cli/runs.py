@@ -103,11 +103,12 @@ class Run:
 
     # status
 
-    def set_status(self, status: str, step: int) -> None:
-        """Records how far the run is: "running", "complete", "stopped" or "failed"."""
+    def set_status(self, status: str, step: int, why: str = "") -> None:
+        """Records how far the run is: "running", "complete", "stopped" or "failed", and `why` that is."""
         if self.writes:
             with resource_errors(self.path):
-                write_json(self.path / "status.json", {"status": status, "step": step, "time": time.time()})
+                known = {"status": status, "step": step, "time": time.time(), **({"why": why} if why else {})}
+                write_json(self.path / "status.json", known)
 
     def _status(self) -> dict[str, Any]:
         with suppress(OSError, ValueError):
@@ -126,6 +127,11 @@ class Run:
         """The training steps done when its status was last recorded."""
         step = self._status().get("step", 0)
         return step if isinstance(step, int) else 0
+
+    @property
+    def why(self) -> str:
+        """What it failed of; "" where it did not, or nobody knows."""
+        return str(self._status().get("why", ""))
 
     def figures(self) -> dict[str, float]:
         """The last finite value of every curve, but for bookkeeping such as the learning rate."""

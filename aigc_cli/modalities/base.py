@@ -165,8 +165,8 @@ class Items(ABC):
         raise NotImplementedError
 
     def texts(self, side: str = "content") -> list[str]:
-        """All items in order as strings, or with "source" what each is held against."""
-        raise NotImplementedError
+        """All items in order as strings, or with "source" what each is held against; none where nothing is text."""
+        return []
 
     def take(self, n: int) -> Items:
         """`n` of them that stand for all, in order; which ones depends on the content alone."""
@@ -271,8 +271,8 @@ class Modality(ABC):
         """The items in a file or folder that a person names, such as ``fake=``; `like` says what they are held against.
 
         Raises:
-            ConfigError: there is nothing of this modality there.
-            DataError: a file cannot be read or trusted.
+            ConfigError: what is there is not of this modality.
+            DataError: there is nothing there, or a file cannot be read or trusted.
         """
         raise ConfigError(f"{self.noun[1]} cannot be read from files here", "name a dataset or a run")
 

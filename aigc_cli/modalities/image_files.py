@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from aigc_cli.errors import ConfigError, DataError
+from aigc_cli.errors import DataError
 from aigc_cli.files import checksum
 from aigc_cli.modalities.arrays import array_names, read_arrays
 from aigc_cli.modalities.base import Batch, DataSpec, Items
@@ -176,8 +176,7 @@ def open_images(path: Path, channels: int | None = None) -> FileImages:
     """The images that a user named: a folder of pictures, or an ``.npz`` file.
 
     Raises:
-        ConfigError: there is nothing at `path`.
-        DataError: what is there cannot be read as images.
+        DataError: there is nothing at `path`, or it cannot be read as images.
     """
     if path.is_dir():
         archives, left_out = sorted(path.glob("*.npz")), not_samples(path)
@@ -187,7 +186,7 @@ def open_images(path: Path, channels: int | None = None) -> FileImages:
         return FolderImages(path, channels)
     if path.is_file():
         return ArrayImages(path)
-    raise ConfigError(f"there is nothing at {path}", "give a folder of pictures, or an .npz file of images")
+    raise DataError(f"there is nothing at {path}", "give a folder of pictures, or an .npz file of images")
 
 
 def size_of(shape: Sequence[int]) -> str:

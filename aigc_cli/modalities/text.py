@@ -268,7 +268,7 @@ class TextModality(Modality):
     def read(self, path: Path, like: DataSpec | None = None) -> Texts:
         """A file of UTF-8 with a text a line."""
         if not path.is_file():
-            raise ConfigError(f"there is no file {printable(path)}", "name one with a text a line")
+            raise DataError(f"there is no file {printable(path)}", "name one with a text a line")
         if path.suffix.lower() in (".json", ".jsonl"):
             raise ConfigError(
                 f"{printable(path)} holds JSON, and lines of plain text are measured", "save its texts as a .txt"
