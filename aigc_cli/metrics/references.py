@@ -4,6 +4,7 @@ and of what a model makes of texts, ``continuation`` and ``reconstruction_bleu``
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from importlib.metadata import version
 from statistics import fmean
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -25,6 +26,9 @@ class BLEUConfig(PlainConfig):
     lowercase: bool
 
 
+_USUAL_BLEU = BLEUConfig(name="bleu", tokenize="13a", lowercase=False)
+
+
 @register("metric", "bleu", BLEUConfig)
 class CorpusBLEU(TextMetric):
     """``bleu``: Papineni et al., BLEU: a Method for Automatic Evaluation of Machine Translation, 2002, in the form that
@@ -37,25 +41,18 @@ class CorpusBLEU(TextMetric):
     usual_for: ClassVar[Mapping[str, int]] = {"pairs": 1}
     figures: ClassVar[Figures] = {"bleu": "higher", "tokenised_bleu": "higher"}
 
-    def __init__(self, config: Any, width: int = 0) -> None:
-        super().__init__(config, width)
-        self._signatures: dict[str, str] = {}
-
     def measured(self, fake: Sequence[str], real: Sequence[str]) -> dict[str, float]:
         """BLEU in [0, 100], as asked for and lower-cased."""
         from sacrebleu.metrics.bleu import BLEU
 
-        found = {}
-        for name, lowercase in zip(self.figures, (self.config.lowercase, True), strict=True):
-            metric = BLEU(tokenize=self.config.tokenize, lowercase=lowercase, force=True)
-            found[name] = metric.corpus_score(list(fake), [list(real)]).score
-            self._signatures[name] = str(metric.get_signature())
-        return found
-
-    def facts(self) -> dict[str, Any]:
-        """sacrebleu's signatures."""
-        own, tokenised = (self._signatures.get(name, "") for name in self.figures)
-        return {"signature": f"{own}; tokenised_bleu: {tokenised}"}
+        metrics = [
+            BLEU(tokenize=self.config.tokenize, lowercase=lowercase, force=True)
+            for lowercase in (self.config.lowercase, True)
+        ]
+        scores = [metric.corpus_score(list(fake), [list(real)]).score for metric in metrics]
+        own, tokenised = (metric.get_signature() for metric in metrics)
+        self.signature = f"{own}; tokenised_bleu: {tokenised}"
+        return dict(zip(self.figures, scores, strict=True))
 
 
 @dataclass(config=STRICT, frozen=True, kw_only=True)
@@ -71,7 +68,6 @@ class ChrF(TextMetric):
 
     usual_for: ClassVar[Mapping[str, int]] = {"pairs": 2}
     figures: ClassVar[Figures] = {"chrf": "higher"}
-    _signature = ""
 
     def measured(self, fake: Sequence[str], real: Sequence[str]) -> dict[str, float]:
         """chrF in [0, 100]."""
@@ -79,12 +75,8 @@ class ChrF(TextMetric):
 
         metric = CHRF(word_order=self.config.word_order)
         score = metric.corpus_score(list(fake), [list(real)]).score
-        self._signature = str(metric.get_signature())
+        self.signature = str(metric.get_signature())
         return {"chrf": score}
-
-    def facts(self) -> dict[str, Any]:
-        """sacrebleu's signature."""
-        return {"signature": self._signature}
 
 
 @dataclass(config=STRICT, frozen=True, kw_only=True)
@@ -118,14 +110,9 @@ class ROUGE(TextMetric):
         own = None if self.config.stemmer else _Words()
         scorer = RougeScorer(list(self.figures), use_stemmer=self.config.stemmer, tokenizer=own)
         scores = [scorer.score(target, item) for item, target in zip(fake, real, strict=True)]
-        return {name: fmean(score[name].fmeasure for score in scores) for name in self.figures}
-
-    def facts(self) -> dict[str, Any]:
-        """The version of rouge-score, and how words are cut."""
-        from importlib.metadata import version
-
         cut = "rouge-score, stemmed" if self.config.stemmer else "Unicode words, lower case"
-        return {"signature": f"rouge-score {version('rouge-score')}, tokenizer {cut}"}
+        self.signature = f"rouge-score {version('rouge-score')}, tokenizer {cut}"
+        return {name: fmean(score[name].fmeasure for score in scores) for name in self.figures}
 
 
 @dataclass(config=STRICT, frozen=True, kw_only=True)
@@ -151,7 +138,7 @@ class Continuation(TextMetric):
     def __init__(self, config: Any, width: int = 0) -> None:
         super().__init__(config, width)
         self._parts: tuple[TextMetric, ...] = (
-            CorpusBLEU(BLEUConfig(name="bleu", tokenize="13a", lowercase=False)),
+            CorpusBLEU(_USUAL_BLEU),
             ROUGE(ROUGEConfig(name="rouge", stemmer=False)),
             Distinct(PlainConfig(name="distinct")),
         )
@@ -161,15 +148,12 @@ class Continuation(TextMetric):
         found: dict[str, float] = {}
         for part in self._parts:
             found |= part.measured(fake, real)
+        self.signature = "; ".join(part.signature for part in self._parts if part.signature)
         return {name: found[name.removeprefix("continuation_")] for name in self.figures}
 
     def options(self) -> dict[str, Any]:
         """Where passages are cut."""
         return {"share": self.config.prompt}
-
-    def facts(self) -> dict[str, Any]:
-        """The signatures of its parts."""
-        return {"signature": "; ".join(part.facts()["signature"] for part in self._parts if part.facts())}
 
 
 @register("metric", "reconstruction_bleu", PlainConfig)
@@ -184,14 +168,11 @@ class ReconstructionBLEU(TextMetric):
 
     def __init__(self, config: Any, width: int = 0) -> None:
         super().__init__(config, width)
-        self._bleu = CorpusBLEU(BLEUConfig(name="bleu", tokenize="13a", lowercase=False))
+        self._bleu = CorpusBLEU(_USUAL_BLEU)
 
     def measured(self, fake: Sequence[str], real: Sequence[str]) -> dict[str, float]:
         """BLEU in [0, 100], and a share in [0, 1]."""
         same = sum(item == text for item, text in zip(fake, real, strict=True)) / len(fake)
         bleu = self._bleu.measured(fake, real)["bleu"]
+        self.signature = self._bleu.signature.partition(";")[0]
         return dict(zip(self.figures, (bleu, same), strict=True))
-
-    def facts(self) -> dict[str, Any]:
-        """sacrebleu's signature."""
-        return {"signature": self._bleu.facts()["signature"].partition(";")[0]}

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import queue
-import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -201,44 +201,15 @@ _END = object()
 
 
 def ahead(make: Callable[[], Iterator[T]], depth: int = 2) -> Iterator[T]:
-    """The items of ``make()``, up to `depth` of them made before they are asked for.
+    """The items of ``make()`` in order, up to `depth` of them made before they are asked for, in a thread.
 
-    They come in order; an exception comes where its item would have come. The thread ends with the iteration, whether
-    that runs to its end or is given up.
+    An exception comes where its item would have come. The thread ends with the iteration, given up or not.
     """
-    made: queue.Queue[object] = queue.Queue(depth)
-    given_up = threading.Event()
-
-    def put(item: object) -> bool:
-        while not given_up.is_set():
-            try:
-                made.put(item, timeout=0.1)
-                return True
-            except queue.Full:
-                continue
-        return False
-
-    def work() -> None:
-        try:
-            for item in make():
-                if not put(item):
-                    return
-            put(_END)
-        except BaseException as error:  # handed over, whatever it is: nobody would see it here
-            put(_Failure(error))
-
-    thread = threading.Thread(target=work, name="ahead", daemon=True)
-    thread.start()
+    pool, items = ThreadPoolExecutor(1, "ahead"), make()
     try:
-        while (item := made.get()) is not _END:
-            if isinstance(item, _Failure):
-                raise item.error
+        made = deque(pool.submit(next, items, _END) for _ in range(depth))
+        while (item := made.popleft().result()) is not _END:
+            made.append(pool.submit(next, items, _END))
             yield item  # type: ignore[misc]
     finally:
-        given_up.set()
-        thread.join()
-
-
-class _Failure:
-    def __init__(self, error: BaseException) -> None:
-        self.error = error
+        pool.shutdown(cancel_futures=True)
