@@ -125,12 +125,7 @@ class SampledItems(Items):
 
 
 def same_shape(items: Items, reference: Items, what: str = "generated") -> None:
-    """Refuses to compare items of different sizes.
-
-    Args:
-        items: What takes the place of generated items.
-        reference: What they are held against.
-        what: `items` are called.
+    """Refuses to compare items, which are called `what`, with a reference of another size.
 
     Raises:
         ConfigError: they are not of one modality.
@@ -140,11 +135,9 @@ def same_shape(items: Items, reference: Items, what: str = "generated") -> None:
     if own.modality != other.modality:
         raise ConfigError(f"{what} items are {own.modality}, and real ones {other.modality}", "name others")
     if own.shape != other.shape:
-        sizes = ["x".join(map(str, spec.shape)) for spec in (own, other)]
+        kind, sizes = items.modality, ["x".join(map(str, spec.shape)) for spec in (own, other)]
         hint = "bring both to one size: how they are resized changes the scores"
         if own.shape[1:] == other.shape[1:]:
-            hint = f"bring both to as many {items.modality.axes[0]}"
-        kind = items.modality
-        raise DataError(
-            f"{what} {kind.noun[1]} are {sizes[0]} and real ones {sizes[1]} ({' x '.join(kind.axes)})", hint
-        )
+            hint = f"bring both to as many {kind.axes[0]}"
+        sizes_differ = f"{what} {kind.noun[1]} are {sizes[0]} and real ones {sizes[1]} ({' x '.join(kind.axes)})"
+        raise DataError(sizes_differ, hint)
