@@ -22,15 +22,7 @@ def has_text(spec: DataSpec) -> bool:
 
 
 class DatasetItems(Items):
-    """Items of a dataset: all of them, or `n` that stand for them.
-
-    Args:
-        dataset: Where they are.
-        split: Which part of the data that is.
-        name: What the data is called.
-        n: How many; None is all, and so are more than there are.
-        rows: Which, if they stand for nothing.
-    """
+    """Items of a split of the data `name`: all, at most `n` that stand for them, or `rows`, which stand for nothing."""
 
     def __init__(
         self, dataset: Dataset, split: str, name: str, n: int | None = None, *, rows: Sequence[int] | None = None
@@ -91,9 +83,7 @@ class SampledItems(Items):
         stream: Gives all of them, raw, in order, a batch at a time.
         n: How many there are.
         spec: What they are; it has classes if batches have labels.
-        facts: Where they come from, for the stamp.
-        called: The same for a headline.
-        against: What they are made of, where they are.
+        facts, called, against: As of all items.
     """
 
     def __init__(

@@ -172,15 +172,11 @@ def check_readable(dataset: Dataset, spec: DataSpec, run: str) -> None:
     if own.kind != spec.kind:
         raise ConfigError(f"the data is {own.kind}, and {run} is of {spec.kind}", "leave data= out")
     if own.vocab_size != spec.vocab_size:
-        raise ConfigError(
-            f"the data has {own.vocab_size} different tokens, and {run} {spec.vocab_size}",
-            "give it the run's tokenizer with data.tokenizer.path=RUN",
-        )
+        what = f"the data has {own.vocab_size} different tokens, and {run} {spec.vocab_size}"
+        raise ConfigError(what, "give it the run's tokenizer with data.tokenizer.path=RUN")
     if own.shape[0] > spec.shape[0]:
-        raise ConfigError(
-            f"an item of the data has up to {own.shape[0]} tokens, and {run} reads {spec.shape[0]}",
-            "make them as long with data.context=, or data.max_length=",
-        )
+        what = f"an item of the data has up to {own.shape[0]} tokens, and {run} reads {spec.shape[0]}"
+        raise ConfigError(what, "make them as long with data.context=, or data.max_length=")
 
 
 def items_of(dataset: Dataset, split: str, name: str, n: int | None = None) -> DatasetItems:

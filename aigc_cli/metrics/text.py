@@ -67,9 +67,8 @@ class TextMetric(Metric):
         if not any(line.strip() for line in fake):
             raise DataError("there is no text to measure", "give a file with an item a line")
         if "pairs" in self.takes and len(fake) != len(real):
-            raise DataError(
-                f"{len(fake)} items and {len(real)} references do not pair up", "give one for each, in order"
-            )
+            what = f"{len(fake)} items and {len(real)} references do not pair up"
+            raise DataError(what, "give one for each, in order")
         if "real" in self.takes and not any(line.strip() for line in real):
             raise DataError("there is no text to look in", "name it with real=")
         return {name: torch.tensor(value, dtype=torch.float64) for name, value in self.measured(fake, real).items()}
