@@ -38,12 +38,7 @@ _EXAMPLE = "for example --metric bleu fake=translations.txt real=references.txt"
 
 
 def open_setting(asked: EvalConfig, options: Options, run: Run | None = None) -> Setting:
-    """Finds the run and the data.
-
-    Raises:
-        ConfigError: there is no such run or dataset.
-    """
-    given = options.given
+    """Finds the run and the data, or raises a :class:`ConfigError`."""
     if run is None and asked.task == "measure" and asked.of_text():
         return Setting(replace(asked, device="cpu"), None, None, named_split=False)
     named_data = isinstance(asked.data.get("name"), str)
@@ -52,7 +47,7 @@ def open_setting(asked: EvalConfig, options: Options, run: Run | None = None) ->
         referred = asked.real is not None or reference is not None or named_data
         alone = referred and (asked.fake is not None or asked.task == "stats")
         alone = alone or (asked.fake is not None and not asked.compares_with_data())
-        if "run" in given or (asked.fake is None and asked.task != "stats"):
+        if "run" in options.given or (asked.fake is None and asked.task != "stats"):
             run = find_run(asked.run)
         elif not alone:  # files may do without a run: what needs one says so
             run = run_of(asked)
@@ -63,43 +58,28 @@ def open_setting(asked: EvalConfig, options: Options, run: Run | None = None) ->
         splits = Splits.named(asked.data, None if run is None else run.path)
     elif owner is not None:
         splits = Splits.of_run(owner, asked.data)
-    return Setting(asked, run, splits, "split" in given)
+    return Setting(asked, run, splits, "split" in options.given)
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What one evaluation is about.
-
-    Args:
-        asked: The words.
-        run: That is evaluated, or whose data is the reference; None where files alone are compared.
-        splits: The data; None where there is none.
-        named_split: Whether the user named a split.
-    """
+    """What one evaluation is about."""
 
     asked: EvalConfig
-    run: Run | None
-    splits: Splits | None
-    named_split: bool
+    run: Run | None  # that is evaluated, or whose data is the reference; None where files alone are compared
+    splits: Splits | None  # the data, where there is any
+    named_split: bool  # by the user
 
     def records_folder(self) -> Path | None:
-        """Where records are written: ``out=``, or else the run's own folder; None where there is neither.
-
-        Raises:
-            ResourceError: nothing can be written there, which is better known before anything is measured.
-        """
+        """Where records are written: ``out=``, or else the run's own folder; None where there is neither."""
         own = None if self.run is None else self.run.path / "eval"
         folder = own if self.asked.out is None else path_of(self.asked.out)
         if folder is not None:
-            check_writable(folder, "with out=")
+            check_writable(folder, "with out=")  # which is better known before anything is measured
         return folder
 
     def records(self, known: Callable[[Record], bool] | None = None) -> list[Record]:
-        """The records of all metrics that were asked for; `known` as in :func:`evaluate`.
-
-        Raises:
-            ConfigError, DataError: as :meth:`sides` and :func:`evaluate`.
-        """
+        """The records of all metrics that were asked for; `known`, and what is raised, as in :func:`evaluate`."""
         asked, sides = self.asked, self.sides()
         sources = sources_of(asked.metric, sides.subject)
         self._warn_of_idle(sides.subject, sources)
@@ -124,7 +104,7 @@ class Setting:
                 warn("seeds= has no effect where nothing is drawn")
         elif asked.of_text():
             idle = ["run", "data", "step", "seed", "seeds", "split", "reference", "held_out"]
-            idle += [] if any(set(kind_of(name).takes) != {"fake"} for name in asked.metric) else ["real"]
+            idle += ["real"] if asked.comparing() is None else []
         else:
             idle += [] if asked.reference is not None else ["step", "seed"]
             idle += ["n"] if isinstance(subject, FilesSubject) and isinstance(subject.items, Statistics) else []
@@ -176,14 +156,11 @@ class Setting:
         check_files_suit(asked.metric)
         if asked.fake is None:
             raise ConfigError(f"{name} measures text: name a file of it with fake=", _EXAMPLE)
-        needing = next((name for name in asked.metric if set(kind_of(name).takes) != {"fake"}), None)
-        if needing is not None and asked.real is None:
+        if asked.real is None and (needing := asked.comparing()) is not None:
             raise ConfigError(f"{needing} needs a reference text: name one with real=", _EXAMPLE)
         asked.refuse_controls()
-        fake, real = (
-            None if word is None else modality("text").read(path_of(word)) for word in (asked.fake, asked.real)
-        )
-        assert fake is not None
+        text = modality("text")
+        fake, real = text.read(path_of(asked.fake)), None if asked.real is None else text.read(path_of(asked.real))
         if asked.n is None:
             return Sides(FilesSubject(fake, real), real)
         if asked.n > len(fake):
@@ -258,11 +235,7 @@ class Setting:
 
     @property
     def data(self) -> Splits:
-        """The data.
-
-        Raises:
-            ConfigError: there is none.
-        """
+        """The data, without which it raises a :class:`ConfigError`."""
         if self.splits is None:
             hint = "name a run with run=, a dataset with data=, or real="
             raise ConfigError("there is no data to compare with", hint)

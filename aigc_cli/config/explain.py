@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from aigc_cli.config.folders import groups, options
-from aigc_cli.errors import ConfigError, nearest, no_such, suggest
+from aigc_cli.errors import ConfigError, namesake, nearest, no_such, suggest
 
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
@@ -88,7 +88,7 @@ def wrong_key(command: str, word: Override, known: Collection[str]) -> Problem |
 
 
 def _nearest_key(command: str, key: str, known: Sequence[str]) -> str:
-    """A hint that looks among the key's own siblings first, then everywhere but where a run has chosen already."""
+    """A hint: the one key with the same last part, else a sibling, else any but where a run has chosen already."""
     section, _, last = key.rpartition(".")
     group, _, name = section.partition(".")
     if group in groups(command) and name in options(group):
@@ -97,6 +97,9 @@ def _nearest_key(command: str, key: str, known: Sequence[str]) -> str:
     siblings = [other.rpartition(".")[2] for other in own if other.rpartition(".")[0] == section]
     close = nearest(last, siblings, count=2)
     instead = _INSTEAD.get(command, "") if key.split(".")[0] in SECTIONS else ""
+    same = namesake(last, own)
+    if same is not None and not instead:
+        return f"did you mean {same}?"
     if close:
         return f"did you mean {' or '.join(f'{section}.{name}'.lstrip('.') for name in close)}? {instead}".rstrip()
     if instead:
@@ -118,9 +121,8 @@ def wrong_composition(error: Exception) -> ConfigError:
         group, _, name = missing.rpartition("/")
         where = re.match(r"In '([^']*)'", str(error))
         place = f"configs/{where[1]}.yaml names" if where else "the configuration names"
-        return ConfigError(
-            f"{place} {group}={name}, which does not exist", suggest(name, getattr(error, "options", []))
-        )
+        what = f"{place} {group}={name}, which does not exist"
+        return ConfigError(what, suggest(name, getattr(error, "options", [])))
     cause = error.__cause__ if error.__cause__ is not None and not str(error).strip() else error
     return ConfigError(yaml_reason(cause), "check the arguments; `--cfg job` shows the configuration that they make")
 
@@ -176,13 +178,11 @@ def _wrong_value(key: str, schema: type, problems: Sequence[Mapping[str, Any]]) 
         return f"{key}={shown}: {key} is a section, not a value", f"set its keys: {names}"
     if len(problems) == 1 and kind == "literal_error":
         return f"{key}={shown} is not a choice", suggest(shown, _choices(problem))
-    return f"{key}={shown} is not allowed", f"{key} must be {' or '.join(dict.fromkeys(map(_allowed, problems)))}"
-
-
-def _allowed(problem: Mapping[str, Any]) -> str:
-    if problem["type"] == "literal_error":
-        return " or ".join(_choices(problem))
-    return _TYPES.get(problem["type"]) or str(problem["msg"]).removeprefix("Input ").removeprefix("should be ")
+    allowed: dict[str, None] = {}
+    for each in problems:
+        says = " or ".join(_choices(each)) if each["type"] == "literal_error" else _TYPES.get(each["type"])
+        allowed[says or str(each["msg"]).removeprefix("Input ").removeprefix("should be ")] = None
+    return f"{key}={shown} is not allowed", f"{key} must be {' or '.join(allowed)}"
 
 
 def _choices(problem: Mapping[str, Any]) -> list[str]:

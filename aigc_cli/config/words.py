@@ -7,7 +7,7 @@ from argparse import ArgumentParser
 from dataclasses import dataclass, field
 from typing import NoReturn
 
-from aigc_cli.errors import ConfigError, nearest, suggest
+from aigc_cli.errors import ConfigError, namesake, nearest, suggest
 
 #: Each command, with what it does in a few words.
 COMMANDS = {
@@ -18,6 +18,8 @@ COMMANDS = {
     "ls": "list models, data, metrics or runs",
     "completion": "print the completion script for bash",
 }
+#: Those that are configured by a YAML file, and so by key=value words.
+COMPOSED = ("train", "sample", "eval", "embed")
 CFG_KINDS = ("job", "all", "hydra")
 #: The words that may follow a command alone, each short for ``task=WORD``.
 TASKS = {"eval": ("compare", "stats")}
@@ -41,11 +43,16 @@ FLAGS = {
     "--metric": Flag("--metric NAME[,NAME]", "the same as metric=", commands=("eval",)),
     "--json": Flag("--json", "print one JSON object and nothing else on stdout"),
     "--cfg": Flag("--cfg job|all|hydra", "print the configuration and stop", "-c"),
-    "--plugin": Flag("--plugin MODULE", "import a module with models or data of your own"),
+    "--plugin": Flag("--plugin MODULE[,MODULE]", "import a module with models or data of your own"),
     "--debug": Flag("--debug", "show tracebacks"),
     "--help": Flag("-h, --help", "explain a command and its keys", "-h"),
     "--version": Flag("--version", "print the version", "-V"),
 }
+_APART = (
+    ("multirun", "resume", "run the same sweep again: it skips the jobs that are complete"),
+    ("cfg", "multirun", "leave one of them out"),
+    ("cfg", "resume", "read the run's config.yaml"),
+)
 _KEY = re.compile(r"(\+{0,2}|~)[A-Za-z_$][\w.$-]*(/[\w-]+)*(@[\w.:$-]*)?")
 
 
@@ -68,17 +75,13 @@ class Words:
 
 
 def split_key(word: str) -> tuple[str, str, str | None]:
-    """A word's sign (``""``, ``"+"``, ``"++"`` or ``"~"``), key and value; the value is None where there is no ``=``.
-
-    Raises:
-        ConfigError: the word does not begin with a key.
-    """
+    """A word's sign (``""``, ``"+"``, ``"++"`` or ``"~"``), key and value; the value is None where there is no ``=``. A
+    :class:`ConfigError` says that the word does not begin with a key."""
     head, equals, value = word.partition("=")
     match = _KEY.fullmatch(head)
     if match is None or not (equals or match[1] == "~"):
-        raise ConfigError(
-            f"{word!r} is not a key=value argument", "write for example optimizer.lr=1e-4, without spaces"
-        )
+        hint = "write for example optimizer.lr=1e-4, without spaces"
+        raise ConfigError(f"{word!r} is not a key=value argument", hint)
     return match[1], head[len(match[1]) :], value if equals else None
 
 
@@ -109,15 +112,15 @@ def parse(argv: list[str]) -> Words:
     _, others = _parser().parse_known_args(rest, namespace=words)
     unknown = next((word for word in others if word.startswith("-") and len(word) > 1), None)
     if unknown is not None:
-        raise _unknown_flag(unknown, next(iter(argv[argv.index(unknown) + 1 :]), None))
+        raise _unknown_flag(command, unknown, next(iter(argv[argv.index(unknown) + 1 :]), None))
     _place(words, others, argv)
     for flag in ("--multirun", "--resume", "--metric"):
         commands = FLAGS[flag].commands
         if getattr(words, flag.strip("-")) and command is not None and command not in commands and not words.help:
             raise ConfigError(f"aigc {command} has no {flag}", f"{flag} is a flag of aigc {' and '.join(commands)}")
-    if words.multirun and words.resume:
-        hint = "run the same sweep again: it skips the jobs that are complete"
-        raise ConfigError("--multirun and --resume cannot be combined", hint)
+    for one, other, hint in _APART:
+        if getattr(words, one) and getattr(words, other):
+            raise ConfigError(f"--{one} and --{other} cannot be combined", hint)
     return words
 
 
@@ -128,15 +131,16 @@ def _parser() -> ArgumentParser:
         parser.add_argument(name, *filter(None, [FLAGS[name].short]), action="store_true")
     parser.add_argument("--cfg", "-c", nargs="?", const="job", type=_kind)
     parser.add_argument("--resume", nargs="?", const="latest", type=lambda run: run or "latest")
-    parser.add_argument("--metric", action="extend", type=_names)
-    parser.add_argument("--plugin", action="append")
+    for name in ("--metric", "--plugin"):
+        parser.add_argument(name, action="extend", type=_names)
     return parser
 
 
 def _names(value: str) -> list[str]:
     names = [name.strip() for name in value.strip("[]").split(",") if name.strip()]
     if not names:
-        raise ConfigError("--metric names no metric", "write for example --metric fd; `aigc ls metrics` lists them")
+        hint = "write for example --metric fd, of those that `aigc ls metrics` lists, or --plugin my_models"
+        raise ConfigError(f"a flag is followed by {value!r}, which names nothing", hint)
     return names
 
 
@@ -146,15 +150,17 @@ def _kind(value: str) -> str:
     return value
 
 
-def _unknown_flag(word: str, following: str | None) -> ConfigError:
-    from aigc_cli.config.folders import top_level_keys  # reads YAML, so only now
+def _unknown_flag(command: str | None, word: str, following: str | None) -> ConfigError:
+    from aigc_cli.config.folders import all_keys  # reads YAML, so only now
 
     name, equals, value = word.partition("=")
     value = value if equals else following or ""
     close = nearest(name, [*FLAGS, *(flag.short for flag in FLAGS.values() if flag.short)])
     key = name.lstrip("-")
-    known = {known for command in ("train", "sample", "eval", "embed") for known in top_level_keys(command)}
-    if is_key_value(f"{key}=") and (key.split(".")[0] in known or not close):
+    known = {known for other in COMPOSED if command in (other, None) for known in all_keys(other)}
+    if key not in known:
+        key = namesake(key.replace("-", "_"), known) or key.replace("-", "_")
+    if is_key_value(f"{key}=") and (key in known or not close):
         value = value if value and not value.startswith("-") and not is_key_value(value) else "VALUE"
         return ConfigError(f"there is no flag {name}", f"keys take no dashes: write {key}={value}")
     return ConfigError(f"there is no flag {name}", suggest(name, close or [flag.shown for flag in FLAGS.values()]))
