@@ -1,7 +1,4 @@
-"""What is shown and measured of a model while it trains: previews, held-out scores, and the model's own curves.
-
-The trainer calls for them through its hooks, and so knows nothing of how samples are drawn or judged.
-"""
+"""What is shown and measured of a model while it trains: previews, held-out scores, and the model's own curves."""
 
 from __future__ import annotations
 
@@ -37,11 +34,7 @@ EXAMINED = 256
 class Monitor:
     """Looks at a model in training, always at the same items and noise, so that what it shows compares over time.
 
-    Args:
-        model: The model, on `device`.
-        splits: The data that it trains on, and what of it is held out.
-        config: How often, and how closely.
-        device: Where the model is.
+    The trainer calls for it through its hooks, and so knows nothing of how samples are drawn or judged.
 
     Raises:
         ConfigError: a score is to be validated that the model does not have, or samples of one that cannot be sampled.
@@ -72,17 +65,11 @@ class Monitor:
         _, writer = find_writer(self.model.spec.modality)
         n = self.config.samples or writer.usual
         request = Request(
-            model=self.model,
-            codec=self.train.codec,
-            controls=usual_controls(self.model, mode),
+            model=self.model, codec=self.train.codec, controls=usual_controls(self.model, mode), seed=0,
             n=None if mode == "sample" else max(1, n // 2),  # items that are shown twice are half as many
-            usual=n,
-            seed=0,
-            device=self.device,
-            train=lambda: self.train,
+            usual=n, at_most=True, device=self.device, train=lambda: self.train,
             held_out=partial(self.splits.held_out, avoid="test"),
-            at_most=True,
-        )
+        )  # fmt: skip
         drawn = plan(request)
         title = ", ".join(filter(None, [title, drawn.arrangement.summary]))
         path = path.with_name(path.name + writer.preview_suffix)
@@ -96,16 +83,12 @@ class Monitor:
         has_score = "score" in self.model.can
         wanted, name = self.config.validate_metric, type(self.model).__name__
         if wanted == "score" and not has_score:
-            raise ConfigError(
-                f"trainer.validate_metric=score: {name} has no held-out score",
-                "use trainer.validate_metric=fd, or auto",
-            )
+            what = f"trainer.validate_metric=score: {name} has no held-out score"
+            raise ConfigError(what, "use trainer.validate_metric=fd, or auto")
         if wanted == "fd" or not has_score:
             if "sample" not in modes_of(self.model):
-                raise ConfigError(
-                    f"trainer.validate_metric={wanted}: {name} has no samples to judge",
-                    "use trainer.validate_metric=score" if has_score else "leave trainer.validate_every=null",
-                )
+                hint = "use trainer.validate_metric=score" if has_score else "leave trainer.validate_every=null"
+                raise ConfigError(f"trainer.validate_metric={wanted}: {name} has no samples to judge", hint)
             return self._frechet_distance()
         return partial(self._mean_score, self.splits["val"])
 
