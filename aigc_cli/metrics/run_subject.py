@@ -226,8 +226,12 @@ class RunSubject(Subject):
         self, items: DatasetItems, seed: int, shares: Mapping[str, float], mask_seed: int
     ) -> tuple[_See, Sequence[int], int, int | None]:
         model: Any = self.model
-        longest = items.spec.shape[0]
-        commonest = self._commonest_token()
+        longest, train = items.spec.shape[0], self.splits["train"]
+        assert train.spec.vocab_size is not None, "only tokens are filled in"
+        seen = items_at(train, sorted(chosen_rows(train, "commonest")[:_COUNTED])).content
+        counts = torch.bincount(seen.flatten(), minlength=train.spec.vocab_size)
+        counts[:FIRST] = 0
+        commonest = int(counts.argmax())
 
         def see(rows: Sequence[int]) -> dict[str, Any]:
             tokens = items_at(items.dataset, rows).content.to(self.device)
@@ -239,11 +243,3 @@ class RunSubject(Subject):
             return {"": fills, "commonest token": fills._replace(guesses=usual)}
 
         return see, items.rows, longest, min(self.batch_size or max(1, _FILLED // longest), len(items))
-
-    def _commonest_token(self) -> int:
-        train = self.splits["train"]
-        rows = sorted(chosen_rows(train, "commonest")[:_COUNTED])
-        assert train.spec.vocab_size is not None, "only tokens are filled in"
-        counts = torch.bincount(items_at(train, rows).content.flatten(), minlength=train.spec.vocab_size)
-        counts[:FIRST] = 0
-        return int(counts.argmax())
