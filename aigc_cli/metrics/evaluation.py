@@ -150,6 +150,7 @@ class Evaluation:
             return self._of_statistics(items)
         if stream == "fake":
             self._check_shape(items, "generated")
+        # What stands beside is often fewer, and several scores depend on the number: they are also given of as many.
         fewest = min([len(other) for other in items.beside.values()] or [len(self.held_out or ())])
         few = items.few(fewest) if 0 < fewest < len(items) else None
         metrics, matched = self._updated(items, stream, "generated", few)
