@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_stdout
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TypeVar, cast
@@ -146,39 +146,33 @@ def share_of(batch_size: int, processes: int) -> int:
 def join(device: torch.device) -> Iterator[Processes]:
     """Within the context, processes that were started to train together know each other, and only the main one speaks.
 
-    Args:
-        device: What this one computes on; GPUs talk by NCCL, CPUs by Gloo.
-
     Raises:
-        ResourceError: they do not find each other.
+        ResourceError: some are missing, or the address to meet at cannot be had.
     """
     processes = launched() or Processes()
     if processes.alone:
         yield processes
         return
-    distributed.init_process_group(
+    distributed.init_process_group(  # GPUs talk by NCCL, CPUs by Gloo
         "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo",
         store=_store(processes), rank=processes.rank, world_size=processes.world_size, timeout=TIMEOUT,
     )  # fmt: skip
-    with nullcontext() if processes.main else _silence():
+    with ExitStack() as quiet:
+        if not processes.main:
+            nowhere = quiet.enter_context(open(os.devnull, "w"))
+            quiet.enter_context(redirect_stdout(nowhere))
+            quiet.enter_context(redirect_stderr(nowhere))
         yield processes
     distributed.destroy_process_group()  # not after an error: it would wait for those that are gone
 
 
-@contextmanager
-def _silence() -> Iterator[None]:
-    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
-        yield
-
-
 def _store(processes: Processes) -> Store:
-    """The store by which processes tell each other their addresses, once all of them are there.
-
-    Raises:
-        ResourceError: some are missing, or the address to meet at cannot be had.
-    """
+    """The store by which processes tell each other their addresses, once all of them are there."""
     if "MASTER_ADDR" not in os.environ:
-        _name_slurms_first_node()
+        # The step's first node has its rank 0; srun itself may have been started on any other.
+        nodes, launcher = os.environ.get("SLURM_STEP_NODELIST"), os.environ.get("SLURM_LAUNCH_NODE_IPADDR", "127.0.0.1")
+        os.environ["MASTER_ADDR"] = first_node(nodes) if nodes else launcher
+        os.environ["MASTER_PORT"] = str(20_000 + int(os.environ.get("SLURM_JOB_ID", 0)) % 20_000)
     try:
         store, _, _ = next(rendezvous("env://", processes.rank, processes.world_size, timeout=PATIENCE))
     except DistError as error:
@@ -189,14 +183,6 @@ def _store(processes: Processes) -> Store:
         ) from error
     store.set_timeout(TIMEOUT)
     return PrefixStore("default_pg", store)  # torchrun's agent has keys of its own there
-
-
-def _name_slurms_first_node() -> None:
-    job, nodes = int(os.environ.get("SLURM_JOB_ID", 0)), os.environ.get("SLURM_STEP_NODELIST")
-    # The step's first node has its rank 0; srun itself may have been started on any other.
-    launcher = os.environ.get("SLURM_LAUNCH_NODE_IPADDR", "127.0.0.1")
-    os.environ["MASTER_ADDR"] = first_node(nodes) if nodes else launcher
-    os.environ["MASTER_PORT"] = str(20_000 + job % 20_000)
 
 
 def tasks_per_node(listed: str) -> list[int]:

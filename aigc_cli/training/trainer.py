@@ -41,7 +41,7 @@ from aigc_cli.training.optimizers import (
 )
 from aigc_cli.training.parallel import Replicas, Shards, whole
 from aigc_cli.training.restore import refuse_changes, say_resumed
-from aigc_cli.training.saver import Saver, load_tensors, newest_for_all, size_of, tensors_of
+from aigc_cli.training.saver import Saver, load_tensors, newest_for_all, tensors_of
 from aigc_cli.training.settings import Hooks, TrainerConfig
 
 T = TypeVar("T")
@@ -250,13 +250,12 @@ class Trainer:
         """Refuses, before the first step, a run whose checkpoints do not fit on its disk.
 
         Raises:
-            ResourceError: they do not; the message gives both sizes.
+            ResourceError: they do not.
         """
-        networks = map(self.model.network, self.optimizers)
-        moments = state_copies(self.optimizer_config) * sum(size_of(network.parameters()) for network in networks)
-        average = size_of(self.ema.shadow.values()) if self.ema is not None else 0
-        one = size_of(self.model.state_dict().values()) + average + moments
-        self.saver.check_space(one, self.config, self.state.step)
+        trained = [parameter for phase in self.optimizers for parameter in self.model.network(phase).parameters()]
+        tensors = [*self.model.state_dict().values(), *(self.ema.shadow.values() if self.ema is not None else ())]
+        tensors += trained * state_copies(self.optimizer_config)  # what optimizers remember has no size before a step
+        self.saver.check_space(sum(tensor.nbytes for tensor in tensors), self.config, self.state.step)
 
     def save(self) -> None:
         """Begins to write a checkpoint; when it is there, those go that `keep` no longer covers."""
