@@ -15,7 +15,7 @@ from torch import Tensor
 
 from aigc_cli.data.base import Dataset, Split
 from aigc_cli.data.open import chosen_rows, encoded, items_at
-from aigc_cli.errors import ConfigError, NonFiniteError, ResourceError, too_many, warn
+from aigc_cli.errors import ConfigError, DataError, NonFiniteError, ResourceError, too_many, warn
 from aigc_cli.modalities.base import Batch, Codec
 from aigc_cli.modalities.prompts import Prompt
 from aigc_cli.modalities.samples import Arrangement
@@ -242,7 +242,13 @@ class Request:
             ConfigError: there are fewer.
             DataError: they cannot be read.
         """
-        split, dataset = self.held_out()
+        try:
+            split, dataset = self.held_out()
+        except DataError as error:  # a run may be sampled where its data is not
+            keys = "data.root=" if self.model.spec.source is None else "data.root=, or data.source= and data.target=,"
+            instead = "give prompt= in its place" if "prompt" in self.model.can else ""
+            hints = [error.hint, f"say with {keys} where the data is now", instead]
+            raise DataError(error.message, "; or ".join(filter(None, hints))) from error
         n = self.counted(usual, len(dataset), f"items in the {split} split")
         rows = chosen_rows(dataset, self.seed)[:n]
         return HeldOut(split, dataset, rows, items_at(dataset, rows))
