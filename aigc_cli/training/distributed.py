@@ -77,8 +77,7 @@ class Processes:
 
     def mean(self, values: Iterable[float]) -> list[float]:
         """The mean of each value over all processes, which have them in the same order."""
-        found: list[float] = collective.averaged(torch.tensor(list(values), dtype=torch.float64)).tolist()
-        return found
+        return cast(list[float], collective.averaged(torch.tensor(list(values), dtype=torch.float64)).tolist())
 
     def in_turn(self, act: Callable[[], T]) -> T:
         """What `act` returns, in one process of each machine before the others: what it caches, they find."""
@@ -119,11 +118,10 @@ def own_device(trainer: TrainerConfig) -> torch.device:
         return device
     if trainer.device.startswith("cuda:"):
         raise ConfigError(f"trainer.device={device} is one GPU, for {count} processes", "set trainer.device=cuda")
-    if count > (there := torch.cuda.device_count()):
-        raise ConfigError(
-            f"trainer.devices={count}: torch sees {there} GPU{'' if there == 1 else 's'} here",
-            f"use trainer.devices={there}, or trainer.device=cpu",
-        )
+    there = torch.cuda.device_count()
+    if count > there:
+        what = f"trainer.devices={count}: torch sees {there} GPU{'' if there == 1 else 's'} here"
+        raise ConfigError(what, f"use trainer.devices={there}, or trainer.device=cpu")
     return torch.device("cuda", 0 if processes is None else processes.local_rank)
 
 
@@ -135,10 +133,8 @@ def share_of(batch_size: int, processes: int) -> int:
     """
     if batch_size % processes:
         near = max(1, round(batch_size / processes)) * processes
-        raise ConfigError(
-            f"trainer.batch_size={batch_size} cannot be shared among {processes} processes",
-            f"use a multiple, such as trainer.batch_size={near}",
-        )
+        what = f"trainer.batch_size={batch_size} cannot be shared among {processes} processes"
+        raise ConfigError(what, f"use a multiple, such as trainer.batch_size={near}")
     return batch_size // processes
 
 
@@ -176,9 +172,9 @@ def _store(processes: Processes) -> Store:
     try:
         store, _, _ = next(rendezvous("env://", processes.rank, processes.world_size, timeout=PATIENCE))
     except DistError as error:
-        address = f"{os.environ['MASTER_ADDR']}:{os.environ.get('MASTER_PORT')}"
+        address, why = f"{os.environ['MASTER_ADDR']}:{os.environ.get('MASTER_PORT')}", str(error).splitlines()[0]
         raise ResourceError(
-            f"{processes.world_size} processes did not meet at {address}: {str(error).splitlines()[0]}",
+            f"{processes.world_size} processes did not meet at {address}: {why}",
             "see that all are started and reach that address, or set MASTER_ADDR and MASTER_PORT to one that they do",
         ) from error
     store.set_timeout(TIMEOUT)

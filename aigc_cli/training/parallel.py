@@ -94,11 +94,7 @@ class _Phase(nn.Module):
 
 
 def synchronize_batchnorm(model: Model, device: torch.device) -> None:
-    """Makes batch norms see the batch of all processes, in place.
-
-    Raises:
-        ConfigError: not on GPUs, which is where torch has that.
-    """
+    """Makes batch norms see the batch of all processes, in place; a :class:`ConfigError` where torch cannot."""
     if device.type != "cuda":
         raise ConfigError(
             f"trainer.sync_batchnorm=true: torch synchronises batch norms on GPUs alone, and this is a {device.type}",
@@ -150,11 +146,7 @@ class Shards:
 
 
 def check_sharding(model: Model, config: TrainerConfig) -> None:
-    """Refuses to spread a model that cannot be.
-
-    Raises:
-        ConfigError: it is not a transformer, or trains in a way that does not go with it.
-    """
+    """Refuses, by a :class:`ConfigError`, to spread what is not a transformer, or trains in a way that rules it out."""
     if config.sharding == "none":
         return
     if not any(isinstance(module, Block) for module in model.modules()):

@@ -162,17 +162,13 @@ def refuse_changes(run: Run, checkpoint: Checkpoint, spec: DataSpec, model: Mode
         # A run without data.json can still be told by its fingerprint, so this compares what is known of both.
         before = {**(asdict(run.spec) if (run.path / "data.json").is_file() else {}), "fingerprint": saved}
         now = {key: value for key, value in asdict(spec).items() if key in before}
-        raise ConfigError(
-            f"the data of {run.name} has changed since its checkpoint: {differences(before, now)}",
-            "put the data back as it was (data.root=), or start a new run without --resume",
-        )
+        what = f"the data of {run.name} has changed since its checkpoint: {differences(before, now)}"
+        raise ConfigError(what, "put the data back as it was (data.root=), or start a new run without --resume")
     shapes = {name: list(tensor.shape) for name, tensor in checkpoint.tensors["model"].items()}
     here = {name: list(tensor.shape) for name, tensor in model.state_dict().items()}
     if shapes != here:
-        raise ConfigError(
-            f"the model of {run.name} has changed since its checkpoint: {differences(shapes, here)}",
-            "restore the run's own config.yaml, or start a new run without --resume",
-        )
+        what = f"the model of {run.name} has changed since its checkpoint: {differences(shapes, here)}"
+        raise ConfigError(what, "restore the run's own config.yaml, or start a new run without --resume")
 
 
 def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:

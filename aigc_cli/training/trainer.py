@@ -25,7 +25,7 @@ from aigc_cli.modalities.base import Batch, modality
 from aigc_cli.models.base import Model
 from aigc_cli.progress import Progress
 from aigc_cli.runs import Run
-from aigc_cli.training.checkpoint import Checkpoint, State
+from aigc_cli.training.checkpoint import State
 from aigc_cli.training.distributed import Processes
 from aigc_cli.training.journal import Journal, Tally
 from aigc_cli.training.launch import Signals, signals_to
@@ -69,10 +69,8 @@ class Trainer:
         self.ema = EMA(model.averaged(), config.ema, config.ema_start) if config.ema is not None else None
         self.saver = Saver(run, config.keep)
         self.checkpoints = self.saver.checkpoints
-        self.state = State(
-            fingerprint=loader.dataset.spec.fingerprint, batch_size=config.batch_size,
-            processes=self.processes.world_size,
-        )  # fmt: skip
+        fingerprint, count = loader.dataset.spec.fingerprint, self.processes.world_size
+        self.state = State(fingerprint=fingerprint, batch_size=config.batch_size, processes=count)
         self.tally = Tally()
 
     # the loop
@@ -280,7 +278,9 @@ class Trainer:
             return False
         try:
             refuse_changes(self.run, checkpoint, self.loader.dataset.spec, self.model)
-            self._load(checkpoint)
+            load_tensors(checkpoint, self.model, self.optimizers, self.ema)
+            self.precision.load_state_dict(checkpoint.state.scalers)
+            self.tally.load(checkpoint.state.tally, self.device)
         except (RuntimeError, KeyError, TypeError, ValueError) as error:
             if is_out_of_memory(error):
                 raise
@@ -290,14 +290,8 @@ class Trainer:
             ) from None
         if checkpoint.step < self.config.steps:
             say_resumed(self.run, checkpoint, self.processes.world_size)
-        self.state = replace(checkpoint.state, processes=self.processes.world_size)
+        before, size = checkpoint.state, self.config.batch_size
+        # A smaller batch may have replaced that of the checkpoint; a step then accumulates more of them.
+        batches = before.batches * (before.batch_size or size) // size
+        self.state = replace(before, batches=batches, batch_size=size, processes=self.processes.world_size)
         return True
-
-    def _load(self, checkpoint: Checkpoint) -> None:
-        state = checkpoint.state
-        load_tensors(checkpoint, self.model, self.optimizers, self.ema)
-        self.precision.load_state_dict(state.scalers)
-        self.tally.load(state.tally, self.device)
-        if state.batch_size:  # a smaller batch may have replaced it, of which a step accumulates more
-            state.batches = state.batches * state.batch_size // self.config.batch_size
-        state.batch_size = self.config.batch_size

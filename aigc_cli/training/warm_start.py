@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -28,15 +28,13 @@ from aigc_cli.runs import find_run
 from aigc_cli.training.checkpoint import CheckpointFolder, Tensors
 from aigc_cli.training.restore import Restored, choose_checkpoint, restore_model
 
-_KEYS = tuple(field.name for field in dataclasses.fields(ModelConfig))
 _MOST_NAMED = 3  # tensors that do not fit
 
 
 def start_of(config: Mapping[str, Any]) -> ModelConfig:
     """The keys of a configuration that name the run whose weights it starts from."""
-    found = check("model", ModelConfig, {key: config["model"][key] for key in _KEYS if key in config["model"]})
-    assert isinstance(found, ModelConfig)
-    return found
+    keys = [field.name for field in dataclasses.fields(ModelConfig) if field.name in config["model"]]
+    return cast(ModelConfig, check("model", ModelConfig, {key: config["model"][key] for key in keys}))
 
 
 def with_source(config: dict[str, Any]) -> dict[str, Any]:
@@ -178,9 +176,8 @@ def _refusal(problems: list[str], source: Restored, config: Mapping[str, Any], *
     hint = f"make this model like that one: {differing}"
     if not differing or not (alike or family == source.run.config["model"]["name"]):
         hint = f"start from a run of model={family}"
-    return ConfigError(
-        f"the weights of {source.run.name} do not fit: {'; '.join(problems[:_MOST_NAMED])}{more}", hint
-    )  # fmt: skip
+    what = f"the weights of {source.run.name} do not fit: {'; '.join(problems[:_MOST_NAMED])}{more}"
+    return ConfigError(what, hint)
 
 
 def _differing(config: Mapping[str, Any], theirs: Mapping[str, Any]) -> Iterator[str]:
