@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from aigc_cli import __version__
-from aigc_cli.config.words import Words, parse
+from aigc_cli.config.words import COMPOSED, Words, parse
 from aigc_cli.errors import EXIT_INTERRUPTED, EXIT_OK, ConfigError, report, suggest
 
 if TYPE_CHECKING:
@@ -140,4 +140,4 @@ def _no_overrides(overrides: Sequence[str], command: str) -> None:
         raise ConfigError(f"aigc {command} does not take {overrides[0]}", f"see aigc {command} --help")
 
 
-_COMMANDS = {**dict.fromkeys(("train", "sample", "eval", "embed"), _composed), "ls": _ls, "completion": _completion}
+_COMMANDS = {**dict.fromkeys(COMPOSED, _composed), "ls": _ls, "completion": _completion}

@@ -28,6 +28,9 @@ _SPENT_WORDS = ("no space left on device", "can't allocate memory", "not enough 
 _DEAD_WORKER = "DataLoader worker (pid"
 #: What torch says of a batch norm whose batch has one item.
 _ONE_VALUE = "Expected more than 1 value per channel when training"
+#: How alike, from 0 to 1, a misspelt word and a choice are, or the last parts of two keys; and how far behind the best
+#: others may be that are named too.
+_ALIKE, _ALIKE_AT_THE_END, _BEHIND = 0.6, 0.7, 0.1
 #: The errors of joblib and submitit for a job whose process is gone.
 _LOST_JOB = ("TerminatedWorkerError", "UncompletedJobError")
 
@@ -86,15 +89,23 @@ class Terminated(AigcError):
 
 
 def nearest(word: str, choices: Iterable[str], count: int = 3) -> list[str]:
-    """The choices most like `word`, best first; those that share its last dotted part count as alike."""
-    options = sorted(set(choices))
-    close = difflib.get_close_matches(word, options, n=count, cutoff=0.6)
-    tail = word.rsplit(".", 1)[-1]
-    by_tail = {option.rsplit(".", 1)[-1]: option for option in options}
-    for match in difflib.get_close_matches(tail, by_tail, n=count, cutoff=0.7):
-        if by_tail[match] not in close:
-            close.append(by_tail[match])
-    return close[:count]
+    """The choices most like `word`, best first; of keys it is enough that their last dotted parts are alike."""
+    found = []
+    for choice in set(choices):
+        pairs = (word, choice), (word.rpartition(".")[2], choice.rpartition(".")[2])
+        whole, last = (difflib.SequenceMatcher(None, *pair).ratio() for pair in pairs)
+        if whole >= _ALIKE or last >= _ALIKE_AT_THE_END:
+            found.append((max(whole, last), whole, choice))
+    found.sort(key=lambda each: (-each[0], -each[1], each[2]))
+    # Beside a choice that is nearly the word, one that only resembles it would send the reader astray.
+    return [choice for likeness, _, choice in found if likeness >= found[0][0] - _BEHIND][:count]
+
+
+def namesake(last: str, keys: Iterable[str]) -> str | None:
+    """The key whose last dotted part is `last`, of several the one with the fewest; None where that is not one."""
+    same = sorted((key for key in keys if key.rpartition(".")[2] == last), key=lambda key: key.count("."))
+    depths = [key.count(".") for key in same]
+    return same[0] if depths and depths.count(depths[0]) == 1 else None
 
 
 def suggest(word: str, choices: Iterable[str], limit: int = 12) -> str:
@@ -160,7 +171,7 @@ def dead_worker(reason: str) -> DataError:
     )
 
 
-def as_user_error(error: Exception) -> AigcError | None:
+def as_user_error(error: BaseException) -> AigcError | None:
     """The error in the user's terms; None where it is a bug of ours."""
     if isinstance(error, AigcError):
         return error

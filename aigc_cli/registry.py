@@ -163,6 +163,12 @@ def _import(module: str) -> None:
     _plugins[module] = Path(imported.__file__).parent / "configs" if imported.__file__ else None
 
 
+def plugin_words() -> str:
+    """`` --plugin X`` for each plugin that is not installed: what we tell a user to type next needs it as well."""
+    installed = {point.value.split(":")[0] for point in plugin_entry_points()}
+    return "".join(f" --plugin {module}" for module in _plugins if module not in installed)
+
+
 def plugin_configs() -> list[Path]:
     """The `configs` folders that lie beside the imported plugins."""
     return [folder for folder in _plugins.values() if folder is not None and folder.is_dir()]

@@ -28,6 +28,7 @@ from aigc_cli.environment import environment
 from aigc_cli.errors import ConfigError, DataError, suggest, unreadable
 from aigc_cli.files import check_writable, path_of, read_json, resource_errors, write_atomically, write_json
 from aigc_cli.modalities.base import DataSpec, modality
+from aigc_cli.registry import plugin_words
 
 OUTPUTS = Path("outputs")
 
@@ -50,9 +51,11 @@ class Run:
 
     @property
     def word(self) -> str:
-        """What a user types here to name it: its name where ``outputs`` holds it, else its directory; quoted."""
+        """What a user types here to name it: its name where ``outputs`` holds it, else its directory; quoted, and with
+        the plugins that were named too."""
         usual = OUTPUTS / self.name
-        return shlex.quote(self.name if usual.is_dir() and usual.samefile(self.path) else str(self.path))
+        named = self.name if usual.is_dir() and usual.samefile(self.path) else str(self.path)
+        return shlex.quote(named) + plugin_words()
 
     @property
     def checkpoints(self) -> Path:
@@ -100,11 +103,12 @@ class Run:
 
     # status
 
-    def set_status(self, status: str, step: int) -> None:
-        """Records how far the run is: "running", "complete", "stopped" or "failed"."""
+    def set_status(self, status: str, step: int, why: str = "") -> None:
+        """Records how far the run is: "running", "complete", "stopped" or "failed", and `why` that is."""
         if self.writes:
             with resource_errors(self.path):
-                write_json(self.path / "status.json", {"status": status, "step": step, "time": time.time()})
+                known = {"status": status, "step": step, "time": time.time(), **({"why": why} if why else {})}
+                write_json(self.path / "status.json", known)
 
     def _status(self) -> dict[str, Any]:
         with suppress(OSError, ValueError):
@@ -123,6 +127,11 @@ class Run:
         """The training steps done when its status was last recorded."""
         step = self._status().get("step", 0)
         return step if isinstance(step, int) else 0
+
+    @property
+    def why(self) -> str:
+        """What it failed of; "" where it did not, or nobody knows."""
+        return str(self._status().get("why", ""))
 
     def figures(self) -> dict[str, float]:
         """The last finite value of every curve, but for bookkeeping such as the learning rate."""
@@ -223,7 +232,7 @@ def create_run(config: dict[str, Any]) -> Run:
         path = path_of(config["run_dir"]).absolute()
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             resumable = (path / "config.yaml").exists()
-            hint = f"resume it with `aigc train --resume {shlex.quote(str(path))}`, or name " if resumable else "name "
+            hint = f"resume it with `aigc train --resume {Run(path).word}`, or name " if resumable else "name "
             raise ConfigError(f"run_dir={config['run_dir']} exists and is not empty", hint + "another folder")
         check_writable(path)
         with resource_errors(path):

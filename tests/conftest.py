@@ -106,15 +106,15 @@ def random_inception(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """The extractor with a network that takes no time; the real one is compared with its reference elsewhere."""
     import torch
 
-    from aigc_cli.metrics.extractors import inception
+    from aigc_cli.metrics.extractors import pretrained
 
     class Small(torch.nn.Module):
         def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
             means = images.float().mean(dim=(2, 3)) / 255
             return means.repeat(1, 4), means
 
-    monkeypatch.setattr(inception, "_network", lambda state: Small())
-    monkeypatch.setattr(inception.Inception, "widths", {"features": 12, "logits": 3})
+    monkeypatch.setattr(pretrained, "_inception", lambda state: Small())
+    monkeypatch.setattr(pretrained.Inception, "widths", {"features": 12, "logits": 3})
     torch.save({"a": torch.zeros(1)}, tmp_path / "w.pth")
     return tmp_path / "w.pth"
 

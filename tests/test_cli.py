@@ -82,7 +82,7 @@ def test_metrics(line: str) -> None:
 
 
 def test_plugins_repeat() -> None:
-    assert parse(["train", "--plugin", "a", "--plugin=b.c"]).plugin == ["a", "b.c"]
+    assert parse(["train", "--plugin", "a,b", "--plugin=b.c"]).plugin == ["a", "b", "b.c"]
 
 
 @pytest.mark.parametrize(

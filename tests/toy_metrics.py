@@ -12,11 +12,12 @@ from aigc_cli.config.schema import check
 from aigc_cli.data.base import Dataset
 from aigc_cli.data.open import Splits
 from aigc_cli.metrics.evaluation import Evaluation
-from aigc_cli.metrics.items import DatasetItems
+from aigc_cli.metrics.items import DatasetItems, has_text
 from aigc_cli.metrics.passages import Passages
 from aigc_cli.metrics.record import Record, Score
 from aigc_cli.metrics.run_subject import RunSubject
 from aigc_cli.metrics.text import TextMetric
+from aigc_cli.metrics.text_subject import TextSubject
 from aigc_cli.registry import find
 
 
@@ -29,7 +30,8 @@ def subject_of(model: Any, dataset: Dataset, batch_size: int | None = None, **co
     splits = Splits("toy", lambda split: dataset)
     kind = type(model).controls
     filling = kind(**model.filling)
-    return RunSubject(restored, kind(**controls), splits, filling=filling, batch_size=batch_size)
+    subject = TextSubject if has_text(dataset.spec) else RunSubject
+    return subject(restored, kind(**controls), splits, filling, batch_size)
 
 
 def asked(

@@ -7,20 +7,22 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
+import numpy as np
+import torch
 from pydantic import Field
 from pydantic.dataclasses import dataclass
+from torch import Tensor
 
 from aigc_cli.config.schema import STRICT, Options, check
 from aigc_cli.errors import ConfigError, say_plainly, warn
-from aigc_cli.files import path_of, shown
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from aigc_cli.modalities.prompts import Lines
-    from aigc_cli.training.restore import Restored
+from aigc_cli.files import check_writable, path_of, replacing, resource_errors, shown
+from aigc_cli.modalities.base import Batch
+from aigc_cli.modalities.prompts import Lines
+from aigc_cli.nn.decoding import padded
+from aigc_cli.runs import find_run
+from aigc_cli.training.restore import Restored, restore_model
 
 #: The folder within a run that vectors land in where ``out`` names no other place.
 EMBEDDINGS = "embeddings"
@@ -48,19 +50,20 @@ class EmbedConfig:
 
 def main(config: dict[str, Any], options: Options) -> int:
     """Embeds as `config` says; the exit code."""
-    from aigc_cli.files import check_writable, resource_errors
-    from aigc_cli.runs import find_run
-    from aigc_cli.training.restore import restore_model
-
     settings: EmbedConfig = check("", EmbedConfig, config)
     lines = _lines(settings)
     if settings.neighbours is not None and len(lines.texts) == 1:
         raise ConfigError(f"neighbours={settings.neighbours} compares lines, and there is only one", "give it a file")
-    if settings.out is not None:
-        _check_out(path_of(settings.out), settings.overwrite)
+    out = None if settings.out is None else path_of(settings.out)
+    if out is not None and out.suffix != ".npz":
+        raise ConfigError(f"out={out} does not end in .npz", f"write out={out}.npz")
+    if out is not None and (out.is_dir() or (out.exists() and not settings.overwrite)):
+        raise ConfigError(f"out={out} exists", "choose another, or replace a file with overwrite=true")
     restored = restore_model(find_run(settings.run), step=settings.step, device=settings.device)
     print(f"embedding by {restored.run.name}, step {restored.step}, on {restored.device}", file=sys.stderr)
-    out = _out(settings, restored)
+    if out is None:
+        name = "text" if settings.input is None else Path(settings.input).stem
+        out = restored.run.path / EMBEDDINGS / f"step-{restored.step}-{name}.npz"
     check_writable(out.parent, "with out=")
     vectors = embed(restored, lines, settings.batch_size)
     for warning in lines.warnings(restored.spec.shape[0] - 1):
@@ -73,40 +76,25 @@ def main(config: dict[str, Any], options: Options) -> int:
         out.parent.mkdir(parents=True, exist_ok=True)
         write_vectors(out, vectors, lines.texts, json.dumps(record))
     near = None if settings.neighbours is None else nearest(vectors, list(lines.texts), settings.neighbours)
-    if options.json:
-        print(json.dumps({"out": str(out), **record, **({} if near is None else {"neighbours": _as_json(near)})}))
-    else:
+    if not options.json:
         _report(out, restored, vectors.shape, lines.texts, near or {})
+        return 0
+    told: dict[str, Any] = {"out": str(out), **record}
+    for number, row in (near or {}).items():
+        told.setdefault("neighbours", {})[number] = [{"line": other, "cosine": cosine} for other, cosine in row]
+    print(json.dumps(told))
     return 0
 
 
 def _lines(settings: EmbedConfig) -> Lines:
-    from aigc_cli.modalities.prompts import Lines
-
     if (settings.input is None) == (settings.text is None):
         what = "neither a file nor a text" if settings.input is None else "both a file and a text"
         raise ConfigError(f"aigc embed was given {what}", 'write aigc embed FILE, or aigc embed text="..."')
-    if settings.input is not None:
-        return Lines.of_file(path_of(settings.input))
-    assert settings.text is not None
+    if settings.text is None:
+        return Lines.of_file(path_of(settings.input or ""))
     if not settings.text.strip():
         raise ConfigError("text= is empty", 'write for example text="a few words"')
     return Lines({1: settings.text})
-
-
-def _check_out(out: Path, overwrite: bool) -> None:
-    if out.suffix != ".npz":
-        raise ConfigError(f"out={out} does not end in .npz", f"write out={out}.npz")
-    if out.is_dir() or (out.exists() and not overwrite):
-        raise ConfigError(f"out={out} exists", "choose another, or replace a file with overwrite=true")
-
-
-def _out(settings: EmbedConfig, restored: Restored) -> Path:
-    """Where the vectors go."""
-    if settings.out is not None:
-        return path_of(settings.out)
-    name = "text" if settings.input is None else Path(settings.input).stem
-    return restored.run.path / EMBEDDINGS / f"step-{restored.step}-{name}.npz"
 
 
 def embed(restored: Restored, lines: Lines, batch_size: int) -> Tensor:
@@ -115,11 +103,6 @@ def embed(restored: Restored, lines: Lines, batch_size: int) -> Tensor:
     Raises:
         ConfigError: the model gives no vectors, or is not of text.
     """
-    import torch
-
-    from aigc_cli.modalities.base import Batch
-    from aigc_cli.nn.decoding import padded
-
     spec, model, name = restored.spec, restored.model, restored.run.name
     if not restored.codec.readable or spec.source is not None:
         raise ConfigError(f"aigc embed reads text, and {name} is of {spec.kind}", "name a run on text")
@@ -140,8 +123,6 @@ def embed(restored: Restored, lines: Lines, batch_size: int) -> Tensor:
 
 def nearest(vectors: Tensor, numbers: Sequence[int], count: int) -> Neighbours:
     """For each of the lines, by the vectors (n, width), the `count` others at the smallest angle to it."""
-    import torch
-
     directions = torch.nn.functional.normalize(vectors.double(), dim=1)
     found = []
     for first in range(0, len(directions), _AT_ONCE):
@@ -156,33 +137,18 @@ def nearest(vectors: Tensor, numbers: Sequence[int], count: int) -> Neighbours:
 def write_vectors(path: Path, vectors: Tensor, texts: Mapping[int, str], provenance: str) -> None:
     """An .npz that needs no pickle: ``vectors`` (n, width) float32, the number ``lines`` (n,) int64 and the ``sha256``
     (n,) of each line, and as JSON text the ``provenance``."""
-    import numpy as np
-
-    from aigc_cli.files import replacing
-
-    arrays: dict[str, Any] = {
-        "vectors": vectors.numpy(),
-        "lines": np.array(list(texts), dtype=np.int64),
-        "sha256": np.array([hashlib.sha256(text.encode("utf-8", "replace")).hexdigest() for text in texts.values()]),
-        "provenance": np.array(provenance),
-    }
+    sums = np.array([hashlib.sha256(text.encode("utf-8", "replace")).hexdigest() for text in texts.values()])
+    numbers = np.array(list(texts), dtype=np.int64)
     with replacing(path) as part, part.open("wb") as file:
-        np.savez(file, **arrays)
-
-
-def _as_json(near: Neighbours) -> dict[int, list[dict[str, float]]]:
-    return {number: [{"line": other, "cosine": cosine} for other, cosine in row] for number, row in near.items()}
+        np.savez(file, vectors=vectors.numpy(), lines=numbers, sha256=sums, provenance=np.array(provenance))
 
 
 def _report(out: Path, restored: Restored, size: Sequence[int], texts: Mapping[int, str], near: Neighbours) -> None:
+    short = {line: text if len(text) <= _WIDTH else text[: _WIDTH - 3] + "..." for line, text in texts.items()}
     for number, row in near.items():
-        say_plainly(f"{number:>6}         {_short(texts[number])}")
+        say_plainly(f"{number:>6}         {short[number]}")
         for other, cosine in row:
-            say_plainly(f"        {cosine:6.3f}  {other:>6}  {_short(texts[other])}")
+            say_plainly(f"        {cosine:6.3f}  {other:>6}  {short[other]}")
     vectors = "1 vector" if size[0] == 1 else f"{size[0]} vectors"
     print(f"{vectors} of {size[1]} numbers, by {restored.run.name}, step {restored.step}")
     print(f"  {shown(out)}")
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= _WIDTH else text[: _WIDTH - 3] + "..."

@@ -1,19 +1,37 @@
-"""``aigc eval``: scores of a run or of files, each with its conditions and its baseline."""
+"""``aigc eval``: scores of a run or of files, a comparison of several runs, or statistics to compare with later."""
 
 from __future__ import annotations
 
 import json
+import os
+import shlex
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from aigc_cli.commands.compare import compare
 from aigc_cli.commands.eval_config import EvalConfig, run_of, with_usual_metrics
 from aigc_cli.commands.eval_setting import open_setting
-from aigc_cli.commands.stats import write_stats
+from aigc_cli.config.compose import compose
 from aigc_cli.config.schema import Options, check
+from aigc_cli.environment import versions
 from aigc_cli.errors import ConfigError
-from aigc_cli.files import path_of
-from aigc_cli.metrics.report import describe, write
+from aigc_cli.files import check_writable, path_of, resource_errors
+from aigc_cli.metrics.base import kind_of, require
+from aigc_cli.metrics.extractors.base import FeatureStatistics, summed
+from aigc_cli.metrics.items import has_text
+from aigc_cli.metrics.record import Record, read_record, saved
+from aigc_cli.metrics.report import Records, check_comparable, describe, describe_comparison, differences, write
+from aigc_cli.metrics.statistics import Statistics, write_statistics
+from aigc_cli.metrics.views import Key
+from aigc_cli.registry import plugin_words
+from aigc_cli.runs import Run, find_run
+
+SEEDS = 3  # of a comparison; fewer show no spread worth the name
+#: The words that features depend on, and that are given again where they are compared.
+_REPEATED = ("run", "data", "weights", "backbone", "model", "resize", "dtype")
+#: The extractors that are the same whatever the data; one of the user's own may not be.
+_WITHOUT_DATA = {"inception", "torchvision"}
 
 
 def main(config: dict[str, Any], options: Options) -> int:
@@ -28,7 +46,7 @@ def main(config: dict[str, Any], options: Options) -> int:
     asked: EvalConfig = check("", EvalConfig, {**config, "data": config["data"] or {}})
     if asked.out is not None:
         _check_place(path_of(asked.out), is_file=asked.task == "stats")
-    return {"measure": measure, "compare": compare, "stats": write_stats}[asked.task](asked, options)
+    return {"measure": _measure, "compare": _compare, "stats": _write_stats}[asked.task](asked, options)
 
 
 def _check_place(out: Path, *, is_file: bool) -> None:
@@ -40,7 +58,7 @@ def _check_place(out: Path, *, is_file: bool) -> None:
         raise ConfigError(f"out={out} cannot be written: {what}", "choose another place with out=")
 
 
-def measure(asked: EvalConfig, options: Options) -> int:
+def _measure(asked: EvalConfig, options: Options) -> int:
     """Measures one run, or files."""
     run = None if asked.fake is not None else run_of(asked)
     setting = open_setting(with_usual_metrics(asked, options, [] if run is None else [run]), options, run)
@@ -55,3 +73,140 @@ def measure(asked: EvalConfig, options: Options) -> int:
     if setting.run is not None:
         print(f"next: aigc sample run={setting.run.word}")
     return 0
+
+
+# several runs
+
+
+def _compare(asked: EvalConfig, options: Options) -> int:
+    """Evaluates the runs, or reads the records, that ``run=A,B`` names, and prints what differs and by how much."""
+    words = list(dict.fromkeys(word.strip() for word in asked.run.split(",") if word.strip()))
+    if len(words) < 2:
+        found = f"run={asked.run} names one run" if words else "no run is named"
+        raise ConfigError(f"aigc eval compare needs several runs: {found}", "name others, such as run=A,B")
+    if asked.fake is not None:
+        raise ConfigError("aigc eval compare is for runs", "leave fake= out")
+    files = [word for word in words if word.endswith(".json")]
+    named: list[tuple[str, Records]] = []
+    if files:
+        if len(files) < len(words):
+            raise ConfigError("records and runs cannot be mixed", "name runs alone, or .json files alone")
+        idle = ("out", "n", "seed", "seeds", "split", "step", "real", "reference", "held_out")
+        replace(asked, metric={}).warn_of_idle(*idle)
+        for file in files:
+            record = read_record(path_of(file))
+            named.append((Path(file).name, {record["metric"]: record}))
+    else:
+        named = _evaluated(replace(asked, seeds=asked.seeds or SEEDS), options, [find_run(word) for word in words])
+    check_comparable(named)
+    rows = differences(named)
+    if options.json:
+        runs = [{"name": name, "records": list(records.values())} for name, records in named]
+        print(json.dumps({"compared": runs, "differences": rows}, ensure_ascii=False))
+    else:
+        print(describe_comparison(named, rows))
+    return 0
+
+
+def _evaluated(asked: EvalConfig, options: Options, runs: list[Run]) -> list[tuple[str, Records]]:
+    """The records of each run: those saved under the very same conditions, and fresh ones for the rest."""
+    asked = with_usual_metrics(asked, options, runs)
+    first, needs_data = runs[0], not has_text(runs[0].spec) and not isinstance(asked.data.get("name"), str)
+    for run in runs[1:] if needs_data and asked.compares_with_data() else []:
+        for what in ("fingerprint", "shape"):
+            own, other = getattr(first.spec, what), getattr(run.spec, what)
+            if own != other:
+                raise ConfigError(
+                    f"{first.name} and {run.name} cannot be compared: the {what} of their data is {own} and {other}",
+                    "compare runs on the same data, or name a common reference with data= or real=",
+                )
+    named: list[tuple[str, Records]] = []
+    for run in runs:
+        setting = open_setting(asked, options, run)
+        folder = setting.records_folder()
+        assert folder is not None, "a run has one"
+        found: dict[str, Mapping[str, Any]] = {}
+
+        def known(record: Record, folder: Path = folder, found: dict[str, Mapping[str, Any]] = found) -> bool:
+            kept = saved(record.plain_json(), folder)
+            found |= {} if kept is None else {record.metric: kept}
+            return kept is not None
+
+        for record in setting.records(known):
+            found[record.metric] = record.plain_json()
+            write(record, folder)
+        named.append((run.name, {name: found[name] for name in asked.metric}))
+    return named
+
+
+# statistics
+
+
+def _write_stats(asked: EvalConfig, options: Options) -> int:
+    """Writes the mean and covariance of the reference's features, of all of it unless ``n=`` says otherwise."""
+    if asked.out is None or not asked.out.endswith(".npz"):
+        example = "for example aigc eval stats data=cifar10 out=cifar10.npz"
+        raise ConfigError("aigc eval stats needs out=, a file that ends with .npz", example)
+    path = path_of(asked.out)
+    check_writable(path.parent, "with out=")
+    hint = "leave it out, or name such items with real=; those of a run aigc sample writes"
+    asked.refuse(("fake", "reference"), ": statistics are of a dataset, or of the items that real= names", hint)
+    asked.refuse_controls()
+    name = _extractor(asked, options)
+    setting = open_setting(asked, options)
+    items = setting.read(asked.real)
+    if isinstance(items, Statistics):
+        raise ConfigError(f"real={asked.real} holds statistics already", "name the items themselves")
+    if items is None:
+        items = setting.items()
+        asked.check_number(items)
+    if asked.n is not None:
+        items = items.take(asked.n)
+    views = setting.views()
+    (found,) = views.reference(items, "reference", {Key(name, "features"): False}).values()
+    statistics = found if isinstance(found, FeatureStatistics) else summed(found)
+    require(statistics.n, 2, "real", "a covariance", "give more items")
+    extractor = views.extractor(name)
+    stamp: dict[str, Any] = {
+        "extractor": extractor.name, "extractor_sha256": extractor.checksum,
+        "preprocessing": extractor.facts.get("preprocessing"), "dtype": asked.dtype, "images": items.facts,
+        "n": statistics.n, "versions": versions(),
+    }  # fmt: skip
+    with resource_errors(path, "with out="):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_statistics(path, statistics, stamp)
+    if options.json:
+        print(json.dumps({"file": str(path), **stamp}, ensure_ascii=False))
+        return 0
+    print(f"statistics of {statistics.n:,} {items.modality.noun[1]}, {extractor.name}: {os.path.relpath(path)}")
+    print(f"next: aigc eval {shlex.join(_following(path, name, options))}{plugin_words()}")
+    return 0
+
+
+def _following(path: Path, extractor: str, options: Options) -> list[str]:
+    """The words that compare a run with the statistics, in features of the same extractor."""
+    metric = {"inception": "fid", "classifier": "fd"}.get(extractor)
+    words = [f"real={os.path.relpath(path)}", *([] if metric else [f"extractor={extractor}"])]
+    given = ((word, word.lstrip("+").partition("=")[0]) for word in options.overrides)
+    words += [word for word, key in given if key in _REPEATED or key.startswith("data.")]
+    return [*words, "--metric", metric or "fd"]
+
+
+def _extractor(asked: EvalConfig, options: Options) -> str:
+    """The one extractor of the metrics that were asked for; Inception where none were."""
+    if "metric" not in options.given:
+        asked = replace(asked, metric=compose("eval", options.overrides, usual=["fid"])["metric"])
+    for name in asked.metric:
+        if not {"features", "logits", "moments"} & {view for views in kind_of(name).takes.values() for view in views}:
+            raise ConfigError(f"{name} uses no features, so it has no statistics to save", "leave it out")
+    names = asked.extractors()
+    idle = ["held_out", "seeds", "seed", "step"]
+    if asked.real is not None and names <= _WITHOUT_DATA:
+        idle.append("data")
+    elif asked.real is None and "name" in asked.data:
+        idle.append("run")
+    asked.warn_of_idle(*idle, *(["split"] if asked.real is not None else []))
+    if len(names) != 1:
+        what = f"statistics are of one extractor, and {', '.join(asked.metric)} name {len(names)}"
+        raise ConfigError(what, "ask for metric=fid, or fd")
+    return names.pop()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import replace
 from typing import Annotated, Any, Literal
 
@@ -75,39 +76,23 @@ class EvalConfig:
         return not alone or "classifier" in self.extractors()
 
     def refuse(self, keys: Iterable[str], why: str, hint: str) -> None:
-        """Refuses those of the keys that are given.
-
-        Raises:
-            ConfigError: one is.
-        """
+        """Raises a :class:`ConfigError` if one of the keys is given."""
         for key in keys:
             if getattr(self, key) is not None:
                 raise ConfigError(f"{key}={getattr(self, key)}{why}", hint)
 
     def refuse_other_side(self) -> None:
-        """Refuses what a run would be compared with where it is measured on held-out items of its data.
-
-        Raises:
-            ConfigError: ``real=``, ``reference=`` or ``held_out=``.
-        """
+        """Refuses what a run would be compared with where it is measured on held-out items of its data."""
         why = " has no effect: a run is measured here on held-out items of its data"
         self.refuse(("real", "reference", "held_out"), why, "leave it out, or name what is measured with fake=")
 
     def refuse_controls(self) -> None:
-        """Refuses words for a model where there is none.
-
-        Raises:
-            ConfigError: there is such a word.
-        """
+        """Refuses words for a model where there is none."""
         for word in self.controls:
             raise ConfigError(f"there is no key {word}", suggest(word, top_level_keys("eval") - {"controls"}))
 
     def check_number(self, items: DatasetItems, *, drawn: bool = False) -> None:
-        """Refuses an ``n=`` of more items than there are; only warns where it is of what is `drawn`, too.
-
-        Raises:
-            ConfigError: so many are not there.
-        """
+        """Refuses an ``n=`` of more items than there are; only warns where it is of what is `drawn`, too."""
         if self.n is None or self.n <= len(items):
             return
         error = too_many(self.n, len(items), f"{items.modality.noun[1]} in the {items.split} split")
@@ -118,15 +103,11 @@ class EvalConfig:
     def warn_of_idle(self, *idle: str) -> None:
         """Warns of keys that have no effect: those of extractors that nothing looks through, and the `idle` ones."""
         extractors = self.extractors()
-        unheard = {
-            "extractor": not extractors,
-            "dtype": not extractors,
-            "weights": extractors <= {"classifier"},
-            "resize": "inception" not in extractors,
-            "backbone": "torchvision" not in extractors,
-            **dict.fromkeys(idle, True),
-        }
-        for key in (key for key, is_so in unheard.items() if is_so):
+        unheard = [] if extractors else ["extractor", "dtype"]
+        unheard += [] if extractors - {"classifier"} else ["weights"]
+        unheard += [] if "inception" in extractors else ["resize"]
+        unheard += [] if "torchvision" in extractors else ["backbone"]
+        for key in dict.fromkeys([*unheard, *idle]):
             value = getattr(self, key)
             parts = value.values() if isinstance(value, dict) else [None if value == _USUAL.get(key) else value]
             if any(part is not None for part in parts):
@@ -135,12 +116,11 @@ class EvalConfig:
 
 def run_of(asked: EvalConfig) -> Run | None:
     """The run that is evaluated, if there is one; where one is needed, it is said later what is wrong with it."""
-    try:
+    with suppress(ConfigError):
         run = find_run(asked.run)
-    except ConfigError:
-        return None
-    assert run.config  # one that cannot be read is told of before anything that follows from it
-    return run
+        assert run.config  # one that cannot be read is told of before anything that follows from it
+        return run
+    return None
 
 
 def with_usual_metrics(asked: EvalConfig, options: Options, runs: list[Run]) -> EvalConfig:

@@ -14,14 +14,14 @@ from aigc_cli.data.open import Splits
 from aigc_cli.errors import ConfigError, too_many, warn
 from aigc_cli.files import check_writable, path_of
 from aigc_cli.metrics.base import kind_of
-from aigc_cli.metrics.evaluate import Sides, evaluate, sources_of
+from aigc_cli.metrics.evaluate import FilesSubject, Sides, Source, Subject, check_files_suit, evaluate, sources_of
 from aigc_cli.metrics.extractors.base import Sources
 from aigc_cli.metrics.items import DatasetItems, has_text
 from aigc_cli.metrics.passages import check_readable, items_of
 from aigc_cli.metrics.record import Record
 from aigc_cli.metrics.run_subject import RunSubject
 from aigc_cli.metrics.statistics import Statistics, alike, is_statistics
-from aigc_cli.metrics.subject import FilesSubject, Source, Subject, check_files_suit
+from aigc_cli.metrics.text_subject import TextSubject
 from aigc_cli.metrics.views import Views
 from aigc_cli.modalities.base import Items, modality
 from aigc_cli.runs import Run, find_run
@@ -38,11 +38,7 @@ _EXAMPLE = "for example --metric bleu fake=translations.txt real=references.txt"
 
 
 def open_setting(asked: EvalConfig, options: Options, run: Run | None = None) -> Setting:
-    """Finds the run and the data.
-
-    Raises:
-        ConfigError: there is no such run or dataset.
-    """
+    """Finds the run and the data, or raises a :class:`ConfigError`."""
     given = options.given
     if run is None and asked.task == "measure" and asked.of_text():
         return Setting(replace(asked, device="cpu"), None, None, named_split=False)
@@ -68,38 +64,23 @@ def open_setting(asked: EvalConfig, options: Options, run: Run | None = None) ->
 
 @dataclass(frozen=True)
 class Setting:
-    """What one evaluation is about.
-
-    Args:
-        asked: The words.
-        run: That is evaluated, or whose data is the reference; None where files alone are compared.
-        splits: The data; None where there is none.
-        named_split: Whether the user named a split.
-    """
+    """What one evaluation is about."""
 
     asked: EvalConfig
-    run: Run | None
-    splits: Splits | None
-    named_split: bool
+    run: Run | None  # that is evaluated, or whose data is the reference; None where files alone are compared
+    splits: Splits | None  # the data, where there is any
+    named_split: bool  # by the user
 
     def records_folder(self) -> Path | None:
-        """Where records are written: ``out=``, or else the run's own folder; None where there is neither.
-
-        Raises:
-            ResourceError: nothing can be written there, which is better known before anything is measured.
-        """
+        """Where records are written: ``out=``, or else the run's own folder; None where there is neither."""
         own = None if self.run is None else self.run.path / "eval"
         folder = own if self.asked.out is None else path_of(self.asked.out)
         if folder is not None:
-            check_writable(folder, "with out=")
+            check_writable(folder, "with out=")  # which is better known before anything is measured
         return folder
 
     def records(self, known: Callable[[Record], bool] | None = None) -> list[Record]:
-        """The records of all metrics that were asked for; `known` as in :func:`evaluate`.
-
-        Raises:
-            ConfigError, DataError: as :meth:`sides` and :func:`evaluate`.
-        """
+        """The records of all metrics that were asked for; `known`, and what is raised, as in :func:`evaluate`."""
         asked, sides = self.asked, self.sides()
         sources = sources_of(asked.metric, sides.subject)
         self._warn_of_idle(sides.subject, sources)
@@ -202,6 +183,7 @@ class Setting:
         check_readable(items.dataset, run.spec, run.name)
         for problem in items.dataset.problems():  # such as characters that the run has no tokens for
             warn(problem)
+        assert isinstance(subject, TextSubject), "it makes text"
         return Sides(subject, subject.corpus if asked.takes("real") else None, items=items, drawn=asked.n)
 
     def _model(self, run: Run, words: Mapping[str, Any]) -> RunSubject:
@@ -211,7 +193,8 @@ class Setting:
         restored = restore_model(run, step=asked.step, device=asked.device)
         controls = check_controls(run, words, "eval")
         filling = check_controls(run, {**restored.model.filling, **words}, "eval")
-        return RunSubject(restored, controls, splits, filling=filling, batch_size=asked.batch_size)
+        kind = TextSubject if has_text(run.spec) else RunSubject
+        return kind(restored, controls, splits, filling, asked.batch_size)
 
     def _compared(self, subject: RunSubject | FilesSubject, real: Items | None, held_out: Items | None) -> Sides:
         """A subject with what its samples are compared with, and the baseline beside them."""
@@ -256,11 +239,7 @@ class Setting:
 
     @property
     def data(self) -> Splits:
-        """The data.
-
-        Raises:
-            ConfigError: there is none.
-        """
+        """The data, without which it raises a :class:`ConfigError`."""
         if self.splits is None:
             hint = "name a run with run=, a dataset with data=, or real="
             raise ConfigError("there is no data to compare with", hint)

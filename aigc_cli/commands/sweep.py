@@ -6,10 +6,14 @@ leaves a row of its own in the sweep's folder, so that they all come together wh
 
 from __future__ import annotations
 
+import csv
 import functools
+import json
+import os
+import shlex
 import signal
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,26 +28,22 @@ from hydra.errors import HydraException
 from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, open_dict, read_write
 
-from aigc_cli.commands.sweep_table import collect, common_words, finish, new_row, read_rows
-from aigc_cli.config.compose import QUIET, audit, compose_raw, plain, recipes
+from aigc_cli import errors
+from aigc_cli.commands import train
+from aigc_cli.commands.ls import headline
+from aigc_cli.config.compose import QUIET, compose_raw, config_loader, plain, recipes
 from aigc_cli.config.grammar import prepare, quote
-from aigc_cli.config.loader import Loader, config_loader
 from aigc_cli.config.schema import Options
-from aigc_cli.errors import (
-    EXIT_INTERRUPTED,
-    EXIT_OK,
-    EXIT_TERMINATED,
-    ConfigError,
-    Interrupted,
-    Terminated,
-    as_user_error,
-    report,
-    say,
-)
+from aigc_cli.errors import ConfigError, Interrupted, Terminated
 from aigc_cli.files import path_of, resource_errors, write_json
+from aigc_cli.progress import table
 from aigc_cli.registry import import_plugin
+from aigc_cli.runs import find_by_identity, stamped_folder
+from aigc_cli.training.build import check_config
 
 _BASIC = f"{BasicSweeper.__module__}.{BasicSweeper.__qualname__}"
+#: What is known of a job: its number, words, status, exit code, run, metrics and message.
+Row = dict[str, Any]
 
 
 class Stopped(BaseException):
@@ -59,8 +59,8 @@ class Plan:
     """What a job must know, in whatever process it runs."""
 
     options: Options
-    total: int | None  # jobs; None where an optimizer decides
-    raises: bool  # whether the sweeper wants to see a job fail
+    folder: Path  # where it leaves its row
+    total: int | None  # jobs; None where an optimizer decides, which wants to see a job fail
 
 
 def main(overrides: Sequence[str], options: Options) -> int:
@@ -75,24 +75,32 @@ def main(overrides: Sequence[str], options: Options) -> int:
     grid = _expand(words, master)
     configs = _check_all(grid or [first])
     folder = _make_folder(master, configs[0])
-    plan = Plan(replace(options, sweep_dir=str(folder)), len(grid) if grid is not None else None, grid is None)
-    code = EXIT_OK
+    code, before = errors.EXIT_OK, signal.signal(signal.SIGTERM, _stop)
     try:
-        with _on_terminate():
-            _launch(words, first, folder, plan)
+        _launch(words, first, Plan(options, folder, None if grid is None else len(grid)))
     except KeyboardInterrupt:
-        code = EXIT_INTERRUPTED
+        code = errors.EXIT_INTERRUPTED
     except Stopped as stopped:
         code = stopped.exit_code
     except Exception as error:
-        if as_user_error(error) is None or isinstance(error, ConfigError):
+        if errors.as_user_error(error) is None or isinstance(error, ConfigError):
             raise
-        code = report(error)
-    rows = collect(folder, grid)
-    finish(folder, rows, options)
+        code = errors.report(error)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    rows = {row["job"]: row for row in _read_rows(folder)}
+    for number, job in enumerate(grid or ()):
+        rows.setdefault(number, _new_row(number, job, "not run"))
+    ordered = [rows[number] for number in sorted(rows)]
+    _finish(folder, ordered, options)
     if code:
-        say("stopped; the same command again skips the jobs that are complete and resumes the others")
-    return code or next((row["code"] for row in rows if row["status"] == "failed"), EXIT_OK)
+        errors.say("stopped; the same command again skips the jobs that are complete and resumes the others")
+    return code or next((row["code"] for row in ordered if row["status"] == "failed"), errors.EXIT_OK)
+
+
+def _stop(signum: int, frame: object) -> None:
+    """SIGTERM between jobs, or while other processes run them, ends the sweep with its table."""
+    raise Stopped(errors.EXIT_TERMINATED)
 
 
 # which jobs there are
@@ -100,12 +108,14 @@ def main(overrides: Sequence[str], options: Options) -> int:
 
 def _first_job(words: Sequence[str]) -> list[str]:
     """The words of a job that has the first value of everything that is swept."""
-    with config_loader() as loader:
-        try:
-            parsed = OverridesParser.create(config_loader=loader).parse_overrides(list(words))
-            return [_first_value(override) for override in parsed]
-        except HydraException as error:
-            raise ConfigError(" ".join(str(error).split()), "write key=value1,value2") from error
+    try:
+        return [_first_value(override) for override in _parsed(words)]
+    except HydraException as error:
+        raise ConfigError(" ".join(str(error).split()), "write key=value1,value2") from error
+
+
+def _parsed(words: Sequence[str]) -> list[Override]:
+    return OverridesParser.create(config_loader=config_loader()).parse_overrides(list(words))
 
 
 def _first_value(override: Override) -> str:
@@ -122,17 +132,20 @@ def _first_value(override: Override) -> str:
     return f"{override.get_key_element()}={value}"
 
 
+def _task(words: Sequence[str]) -> list[str]:
+    """The words that are ours, not Hydra's."""
+    return [word for word in words if not word.startswith("hydra")]
+
+
 def _expand(words: Sequence[str], master: DictConfig) -> list[list[str]] | None:
     """The words of every job of a grid; None where the sweeper is not Hydra's basic one and decides as it goes."""
     sweeper = master.hydra.sweeper
     params = [f"{key}={value}" for key, value in (sweeper.get("params") or {}).items()]
-    if any(word.startswith("hydra") for word in params):
+    if len(_task(params)) < len(params):
         raise ConfigError("hydra.sweeper.params sweeps over Hydra's own settings", "sweep over other keys")
     if sweeper._target_ != _BASIC:
         return None
-    task = [word for word in words if not word.startswith("hydra")]
-    with config_loader() as loader:
-        parsed = OverridesParser.create(config_loader=loader).parse_overrides([*params, *task])
+    parsed = _parsed([*params, *_task(words)])
     try:
         return list(BasicSweeper.split_arguments(parsed, None)[0])
     except HydraException:
@@ -143,12 +156,14 @@ def _expand(words: Sequence[str], master: DictConfig) -> list[list[str]] | None:
         ) from None
 
 
+def _common(jobs: Sequence[Sequence[str]]) -> set[str]:
+    """The words that all of several jobs share; the others tell them apart."""
+    return set.intersection(*map(set, jobs)) if len(jobs) > 1 else set()
+
+
 def _check_all(jobs: Sequence[Sequence[str]]) -> list[dict[str, Any]]:
     """The configuration of every job, fully checked, so that no hours are spent on the first before the last fails."""
-    from aigc_cli.training.build import check_config  # torch
-
-    common = common_words(jobs)
-    configs = []
+    common, configs = _common(jobs), []
     for job in jobs:
         try:
             config = plain("train", compose_raw("train", job))
@@ -170,8 +185,6 @@ def _check_all(jobs: Sequence[Sequence[str]]) -> list[dict[str, Any]]:
 
 def _make_folder(master: DictConfig, config: Mapping[str, Any]) -> Path:
     """The sweep's own folder: ``hydra.sweep.dir`` where the user gave one, else ``<outputs>/sweeps/<stamp>``."""
-    from aigc_cli.runs import stamped_folder
-
     if _gives(master.hydra.overrides.hydra, "hydra.sweep.dir"):
         folder = path_of(str(master.hydra.sweep.dir)).absolute()
     else:
@@ -183,91 +196,106 @@ def _make_folder(master: DictConfig, config: Mapping[str, Any]) -> Path:
     return folder
 
 
-# running them
-
-
-class _AuditingLoader(Loader):
-    """Looks at every job's configuration before Hydra acts on its own part of it, also where an optimizer chose."""
-
-    def load_sweep_config(self, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
-        config = super().load_sweep_config(master_config, sweep_overrides)
-        audit(config)
-        return config
-
-
-def _launch(words: Sequence[str], first: Sequence[str], folder: Path, plan: Plan) -> None:
-    """Hands the sweep to Hydra's sweeper and launcher."""
-    own = [f"hydra.sweep.dir={quote(str(folder))}", "hydra.sweep.subdir=."]
-    task = [word for word in words if not word.startswith("hydra")]
-    with config_loader() as loader:
-        # Hydra would compose the sweep without the words that are swept over, and so refuse keys that only some of the
-        # swept models have. What the sweeper needs to see of those words is their text.
-        master = loader.load_configuration("train", [*first, *QUIET, *own], RunMode.MULTIRUN, from_shell=False)
-        with read_write(master.hydra), open_dict(master.hydra):
-            master.hydra.overrides.task = task
-            if "max_failure_rate" in master.hydra.sweeper and not _gives(words, "hydra.sweeper.max_failure_rate"):
-                master.hydra.sweeper.max_failure_rate = 1.0  # a job that fails does not keep the others from running
-        context = HydraContext(_AuditingLoader(loader.get_search_path()), Callbacks(None))
-        try:
-            sweeper = Plugins.instance().instantiate_sweeper(
-                config=master, hydra_context=context, task_function=functools.partial(_job, plan)
-            )
-            sweeper.sweep(arguments=task)
-        except HydraException as error:
-            raise ConfigError(" ".join(str(error).split()), "check the words that begin with hydra") from error
-        except ValueError:
-            if not any(row["status"] == "failed" for row in read_rows(folder)):
-                raise  # otherwise the optimizer complains that no trial succeeded, which the table says better
-
-
 def _gives(words: Sequence[str], key: str) -> bool:
     return any(word.startswith(f"{key}=") for word in words)
 
 
+# running them
+
+
+def _launch(words: Sequence[str], first: Sequence[str], plan: Plan) -> None:
+    """Hands the sweep to Hydra's sweeper and launcher."""
+    own, loader = [f"hydra.sweep.dir={quote(str(plan.folder))}", "hydra.sweep.subdir=."], config_loader()
+    # Hydra would compose the sweep without the words that are swept over, and so refuse keys that only some of the
+    # swept models have. What the sweeper needs to see of those words is their text.
+    master = loader.load_configuration("train", [*first, *QUIET, *own], RunMode.MULTIRUN, from_shell=False)
+    with read_write(master.hydra), open_dict(master.hydra):
+        master.hydra.overrides.task = _task(words)
+        if "max_failure_rate" in master.hydra.sweeper and not _gives(words, "hydra.sweeper.max_failure_rate"):
+            master.hydra.sweeper.max_failure_rate = 1.0  # a job that fails does not keep the others from running
+    context, job = HydraContext(loader, Callbacks(None)), functools.partial(_job, plan)
+    try:
+        sweeper = Plugins.instance().instantiate_sweeper(config=master, hydra_context=context, task_function=job)
+        sweeper.sweep(arguments=_task(words))
+    except HydraException as error:
+        raise ConfigError(" ".join(str(error).split()), "check the words that begin with hydra") from error
+    except ValueError:
+        if not any(row["status"] == "failed" for row in _read_rows(plan.folder)):
+            raise  # otherwise the optimizer complains that no trial succeeded, which the table says better
+
+
 def _job(plan: Plan, config: DictConfig) -> float | None:
     """One job; its row says how it went. Hydra calls it in this process or in another."""
-    from aigc_cli.commands.train import run_training, settled
-    from aigc_cli.runs import find_by_identity
-
     hydra = HydraConfig.get()
     number, words = int(hydra.job.num), list(map(str, hydra.overrides.task))
-    row = new_row(number, words, "failed")
+    row = _new_row(number, words, "failed")
     values: dict[str, Any] = {}
-    say(f"job {number + 1}{f' of {plan.total}' if plan.total else ''}: {' '.join(words)}")
+    errors.say(f"job {number + 1}{f' of {plan.total}' if plan.total else ''}: {' '.join(words)}")
     try:
         for module in plan.options.plugins:
             import_plugin(module)
-        values = settled(plain("train", config))
-        options = replace(plan.options, overrides=tuple(words), job=number, recipe=recipes(words))
-        result = run_training(values, options)
+        values = train.settled(plain("train", config))
+        result = train.run_training(values, replace(plan.options, job=number, recipe=recipes(words)))
         row |= {"status": result.status, "run": str(result.run.path.absolute()), "figures": result.figures}
         return result.objective
     except (KeyboardInterrupt, Interrupted, Terminated) as error:
-        code = EXIT_TERMINATED if isinstance(error, Terminated) else EXIT_INTERRUPTED
+        code = errors.EXIT_TERMINATED if isinstance(error, Terminated) else errors.EXIT_INTERRUPTED
         row |= {"status": "stopped", "code": code, "message": str(error)}
         if str(error):
-            say(str(error))
+            errors.say(str(error))
         raise Stopped(code) from None
     except Exception as error:
-        row |= {"code": report(error, prefix=f"job {number + 1}: "), "message": " ".join(str(error).split())}
-        if plan.raises:
+        row |= {"code": errors.report(error, prefix=f"job {number + 1}: "), "message": " ".join(str(error).split())}
+        if plan.total is None:
             raise
         return None
     finally:
         if values and not row["run"] and (left := find_by_identity(values)) is not None:
             row["run"] = str(left.path.absolute())
-        write_json(Path(str(plan.options.sweep_dir), "jobs", f"{number}.json"), row)
+        write_json(plan.folder / "jobs" / f"{number}.json", row)
 
 
-@contextmanager
-def _on_terminate() -> Iterator[None]:
-    """SIGTERM between jobs, or while other processes run them, ends the sweep with its table."""
+# what came of them
 
-    def stop(signum: int, frame: object) -> None:
-        raise Stopped(EXIT_TERMINATED)
 
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+def _new_row(number: int, words: Sequence[str], status: str) -> Row:
+    """What is known of a job before it has run; `number` counts from 0."""
+    return {"job": number, "overrides": list(words), "status": status, "code": errors.EXIT_OK,
+            "run": "", "figures": {}, "message": ""}  # fmt: skip
+
+
+def _read_rows(folder: Path) -> list[Row]:
+    """The rows that jobs have left in a sweep's folder so far."""
+    return [json.loads(path.read_text()) for path in (folder / "jobs").glob("*.json")]
+
+
+def _finish(folder: Path, rows: Sequence[Row], options: Options) -> None:
+    """Writes ``sweep.csv`` and prints the table, or JSON."""
+    figures = list(dict.fromkeys(key for row in rows for key in row["figures"]))
+    path, best = folder / "sweep.csv", folder / "optimization_results.yaml"
+    with resource_errors(path), path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["job", "overrides", "status", "run", *figures, "message"])
+        for row in rows:
+            words, values = shlex.join(row["overrides"]), [row["figures"].get(key, "") for key in figures]
+            writer.writerow([row["job"], words, row["status"], row["run"], *values, row["message"]])
+    if options.json:
+        print(json.dumps({"sweep": str(path), "jobs": rows}, indent=2, ensure_ascii=False))
+        return
+    print("\n".join(table(_table_rows(rows, headline(figures)))))
+    print(f"sweep:       {os.path.relpath(path)}")
+    if best.exists():
+        print(f"best:        {os.path.relpath(best)}")
+    sys.stdout.flush()
+
+
+def _table_rows(rows: Sequence[Row], figures: Sequence[str]) -> list[list[str]]:
+    """The rows with the words in which they differ, and some metrics, below the names of columns."""
+    common = _common([row["overrides"] for row in rows])
+    found = [["job", "words", "status", *figures, "run"]]
+    for row in rows:
+        words = " ".join(word for word in row["overrides"] if word not in common) or "-"
+        values = [f"{row['figures'][key]:.4g}" if key in row["figures"] else "" for key in figures]
+        run = os.path.relpath(row["run"]) if row["run"] else ""
+        found.append([str(row["job"] + 1), words, row["status"], *values, run])
+    return found

@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
-from aigc_cli.commands.train_report import report_end, report_start
 from aigc_cli.config.schema import Options
+from aigc_cli.data.base import Dataset
 from aigc_cli.data.loader import Loader
 from aigc_cli.data.open import absolute_paths
-from aigc_cli.errors import ConfigError, Interrupted, Terminated, say
+from aigc_cli.errors import ConfigError, Interrupted, Terminated, say, warn
+from aigc_cli.files import shown
+from aigc_cli.modalities.base import modality
 from aigc_cli.monitor import Monitor
-from aigc_cli.runs import Run, create_run, find_by_identity, find_run
+from aigc_cli.registry import plugin_words
+from aigc_cli.runs import OUTPUTS, Run, create_run, find_by_identity, find_run
+from aigc_cli.sampling.controls import model_class
+from aigc_cli.sampling.modes import modes_of
 from aigc_cli.training.build import Parts, Settings, build, check_config, set_up_torch
 from aigc_cli.training.distributed import Processes, join, launched, share_of
 from aigc_cli.training.launch import train_until_done
-from aigc_cli.training.memory import naming_the_batch
+from aigc_cli.training.memory import fitting_data, naming_the_batch
 from aigc_cli.training.restore import changed_config
 from aigc_cli.training.trainer import Trainer
 from aigc_cli.training.warm_start import with_source
@@ -47,7 +55,7 @@ def main(config: dict[str, Any], options: Options) -> int:
             raise
         return error.exit_code  # the main process says it
     if processes.main:
-        report_end(result.run, skipped=result.status == "skipped")
+        _report_end(result.run, skipped=result.status == "skipped")
     return 0
 
 
@@ -55,9 +63,21 @@ def run_training(config: dict[str, Any], options: Options) -> TrainResult:
     """Trains a new run, or continues the one that `options.resume` names, in as many processes as it is to have.
 
     A job of a sweep whose configuration has a complete run is skipped; one whose run was stopped is resumed.
+
+    Raises:
+        ConfigError: a word is wrong, or would change what a resumed run keeps.
     """
-    _, config, settings = parse(config, options)
-    return train_until_done(train, config, options, settings.trainer)
+    if options.resume is not None:
+        run = find_run(options.resume, Path(config["outputs"]))
+        config = changed_config(run.config, options.overrides)
+        options = replace(options, resume=str(run.path))  # another run may be the latest by the time of a restart
+    config = settled(config)
+    return train_until_done(train, config, options, check_config(config).trainer)
+
+
+def settled(config: dict[str, Any]) -> dict[str, Any]:
+    """The configuration with the paths under ``data``, and the run that it starts from, as they are from any folder."""
+    return with_source({**config, "data": absolute_paths(config["data"])})
 
 
 def train(config: dict[str, Any], options: Options, note: Path | None) -> TrainResult:
@@ -65,7 +85,7 @@ def train(config: dict[str, Any], options: Options, note: Path | None) -> TrainR
 
     A new run has a directory only once its data and model stand: until then anything may turn out not to fit.
     """
-    run, config, settings = parse(config, options)
+    run, settings = None if options.resume is None else Run(Path(options.resume)), check_config(config)
     device = set_up_torch(settings.trainer, options.job)
     with join(device) as processes, ExitStack() as locks:
         if run is None and options.job is not None and (run := processes.from_main(lambda: _earlier(config))):
@@ -74,10 +94,13 @@ def train(config: dict[str, Any], options: Options, note: Path | None) -> TrainR
         if run is not None:
             run = Run(run.path, writes=processes.main)
             locks.enter_context(run.lock())
-            if processes.from_main(partial(_is_done, run, settings)):
+            done = run.status() == "complete" and run.step >= settings.trainer.steps
+            if processes.from_main(lambda: done):
                 return _result(run, config)
 
         parts, monitor = processes.in_turn(partial(_build, config, settings, device, run))
+        config = fitting_data(config, len(parts.dataset), processes)
+        settings = check_config(config)
         if run is None:
             run = Run(processes.from_main(lambda: create_run(config).path), writes=processes.main)
             locks.enter_context(run.lock())
@@ -91,39 +114,16 @@ def train(config: dict[str, Any], options: Options, note: Path | None) -> TrainR
                 run.set_status("complete", trainer.state.step)
                 return _result(run, config)
             run.save_config(config, run.spec)
-        processes.from_main(lambda: report_start(trainer, parts, note, () if resumed else options.recipe))
+        processes.from_main(lambda: _report_start(trainer, parts, note, () if resumed else options.recipe))
         with naming_the_batch(config, device):
             figures = trainer.fit(monitor.hooks(run.path / "samples"))
     return _result(run, config, figures)
-
-
-def parse(config: dict[str, Any], options: Options) -> tuple[Run | None, dict[str, Any], Settings]:
-    """The run to resume, if the words name one; the configuration that they make, settled; and the same checked.
-
-    Raises:
-        ConfigError: a word is wrong, or would change what a resumed run keeps.
-    """
-    run = None
-    if options.resume is not None:
-        run = find_run(options.resume, Path(config["outputs"]))
-        config = changed_config(run.config, options.overrides)
-    config = settled(config)
-    return run, config, check_config(config)
-
-
-def settled(config: dict[str, Any]) -> dict[str, Any]:
-    """The configuration with the paths under ``data``, and the run that it starts from, as they are from any folder."""
-    return with_source({**config, "data": absolute_paths(config["data"])})
 
 
 def _earlier(config: dict[str, Any]) -> Run | None:
     """The run of an earlier sweep that the same job is done with, or was stopped in."""
     run = find_by_identity(config)
     return run if run is not None and run.status() in ("complete", "stopped") else None
-
-
-def _is_done(run: Run, settings: Settings) -> bool:
-    return run.status() == "complete" and run.step >= settings.trainer.steps
 
 
 def _build(config: dict[str, Any], settings: Settings, device: torch.device, run: Run | None) -> tuple[Parts, Monitor]:
@@ -154,10 +154,102 @@ def _objective(figures: Mapping[str, float], config: Mapping[str, Any]) -> float
     wanted = (config.get("sweep") or {}).get("objective")
     if wanted is not None:
         if wanted not in figures:
-            raise ConfigError(
-                f"sweep.objective={wanted} is not a metric of this run", f"choose from: {', '.join(sorted(figures))}"
-            )
+            hint = f"choose from: {', '.join(sorted(figures))}"
+            raise ConfigError(f"sweep.objective={wanted} is not a metric of this run", hint)
         return figures[wanted]
     held_out = [value for name, value in figures.items() if name.startswith("val/")]
     losses = [value for name, value in figures.items() if name.endswith("/loss")]
     return next(iter([*held_out, *reversed(losses)]), None)
+
+
+# what it says
+
+
+def _report_start(trainer: Trainer, parts: Parts, note: Path | None, recipe: Sequence[str]) -> None:
+    """Records and says what is about to train, if there is room for its checkpoints.
+
+    `recipe` names the files that gave values which no word chose.
+
+    Raises:
+        ResourceError: the disk has no room for the run's checkpoints.
+    """
+    trainer.check_space()
+    run = trainer.run
+    run.record_command()
+    if problems := parts.dataset.problems():
+        (run.path / "bad_files.txt").write_text("\n".join(problems) + "\n")
+        problem = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+        warn(f"{problem} with the data, listed in {run.path}/bad_files.txt")
+    start = [] if parts.taken is None else [f"start:       {parts.taken.sentence()}"]
+    print("\n".join([*_described(trainer, parts.dataset, recipe), *start]), file=sys.stderr, flush=True)
+    if note is not None:
+        note.write_text(str(run.path))
+
+
+def _described(trainer: Trainer, dataset: Dataset, recipe: Sequence[str]) -> list[str]:
+    model, config, spec = trainer.model, trainer.config, dataset.spec
+    parts = [f"{name} {_count(part)}" for name, part in model.named_children()]
+    frozen = any(not parameter.requires_grad for parameter in model.parameters())
+    trained = f", {_count(model, trained=True)} of them trained" if frozen else ""
+    shape, classes = "x".join(map(str, spec.shape)), f", {len(spec.classes)} classes" if spec.classes else ""
+    processes = trainer.processes
+    where = trainer.device if processes.alone else f"{processes.world_size} processes, {trainer.device.type}"
+    return [
+        f"model:       {type(model).__name__}, {_count(model)} parameters ({', '.join(parts)}){trained}",
+        f"data:        {len(dataset)} items of {shape} {spec.kind}{classes}",
+        *(f"             {line}" for line in dataset.describe()),
+        f"training:    {config.steps} steps of {config.batch_size * config.accumulate} items on {where}, "
+        f"{trainer.precision.name}",
+        *([f"recipe:      {', '.join(recipe)}"] if recipe else []),
+        f"run:         {shown(trainer.run.path)}",
+    ]
+
+
+def _count(module: nn.Module, *, trained: bool = False) -> str:
+    count = sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad or not trained)
+    return f"{count / 1e6:.2f}M" if count >= 100_000 else f"{count:,}"
+
+
+def _report_end(run: Run, *, skipped: bool) -> None:
+    """Says what a run has written, and what to type next."""
+    if skipped:
+        print(f"{run.name} is complete: it has done {run.step} steps")
+        print(f"to continue: aigc train --resume {run.word} trainer.steps={2 * run.step}")
+        return
+    print(f"run:         {shown(run.path)}")
+    found = sorted((run.path / "samples").glob(f"step-{run.step}[.-]*"), key=lambda path: (len(path.stem), path.name))
+    for number, path in enumerate(found):
+        print(f"{'' if number else 'samples:':<13}{shown(path)}")
+    if not found:
+        print(f"checkpoint:  {shown(run.checkpoints)}/step-{run.step}")
+    print(f"curves:      {shown(run.path / 'curves.png')}")
+    latest = OUTPUTS / "latest"
+    is_latest = latest.is_dir() and latest.resolve() == run.path.resolve()
+    named = plugin_words() if is_latest else f" run={run.word}"
+    print(f"next:        {'    or    '.join(f'{line}{named}' for line in _next(run))}")
+
+
+def _next(run: Run) -> list[str]:
+    """What to type next, by what the model can be asked for."""
+    model = run.config["model"]
+    kind = model_class(model["name"])
+    modes = modes_of(kind)
+    prompts = run.spec.source is None and "prompt" in kind.can
+    lines = [f"aigc sample{_prompt(run, 'The ') if prompts else ''}"]
+    if "infill" in modes:
+        lines.append(f"aigc sample mode=infill{_prompt(run, 'The ____ of')}")
+    if "reconstruct" in modes[1:]:
+        lines.append("aigc sample mode=reconstruct")
+    if model.get("conditional") and run.spec.classes:
+        lines.append(f"aigc sample {shlex.quote(f'class={run.spec.classes[0]}')}")
+    return [*lines, "aigc eval"]
+
+
+def _prompt(run: Run, text: str) -> str:
+    """A prompt in English, where the vocabulary has its characters."""
+    kind = modality(run.spec.modality)
+    try:
+        kind.parse(text.replace("_", ""), kind.codec(run.spec, run.path))
+    except ConfigError:
+        return ""
+    return f' prompt="{text}"'

@@ -10,7 +10,7 @@ import shlex
 from collections.abc import Iterable
 from pathlib import Path
 
-from aigc_cli.config.folders import GLOBAL, command_keys, groups, keys_of, options
+from aigc_cli.config.folders import all_keys, command_keys, groups, options
 from aigc_cli.config.words import CFG_KINDS, COMMANDS, FLAGS
 from aigc_cli.errors import AigcError
 
@@ -104,22 +104,16 @@ def _listed(prefix: str, value: str, names: Iterable[str]) -> list[str]:
 
 def _keys(command: str, before: list[str], word: str) -> list[str]:
     """The keys one level below what is typed so far, as ``key=`` or ``section.``; of the parts that words chose."""
-    names = [name.removeprefix("defaults.") for name in command_keys(command) if not name.startswith("controls")]
-    for group in set(groups(command)) - set(GLOBAL):
-        chosen = [other.partition("=")[2] for other in before if other.startswith(f"{group}=")]
-        files = [path for name, path in options(group).items() if name in chosen or not chosen]
-        names += [f"{group}.{name}" for path in files for name in keys_of(path)]
-    section = word[: word.rfind(".") + 1]
+    names, section = all_keys(command, before), word[: word.rfind(".") + 1]
     below = [name.removeprefix(section) for name in names if name.startswith(section) and name != section[:-1]]
     parts = {name.partition(".")[0] for name in below if "." in name}
     return [f"{section}{part}." for part in parts] + [f"{section}{name}=" for name in below if "." not in name]
 
 
 def _hydra_options(group: str) -> list[str]:
-    from aigc_cli.config.loader import config_loader
+    from aigc_cli.config.compose import config_loader  # Hydra takes a while
 
-    with config_loader() as loader:
-        return list(loader.get_group_options(group))
+    return list(config_loader().get_group_options(group))
 
 
 def _runs() -> list[str]:

@@ -1,26 +1,45 @@
-"""Words -> a configuration, checked for names of code before anything in it is built.
+"""Words -> a configuration, by Hydra's loader over our folders; what comes of them names no code.
 
-A single run is composed with Hydra's own loader, which creates nothing on disk. Components go by their registered
-names, never by ``_target_``: Hydra would call whatever that names.
+Components go by their registered names, never by ``_target_``: Hydra would call whatever that names.
+
+A model's name stands for the variant of it that serves the data: ``model=vae`` is ``vae_text`` on text. Where a model
+needs other keys for another modality, its variant is a model of its own, ``<model>_<modality>``, with a YAML file, a
+class and recipes under that name. What a user types stays the same, and becomes the variant's name while a
+configuration is composed: so the variant's own keys are the only ones that there are, ``--cfg job`` shows them, and a
+run, whose configuration names the variant, needs nothing of this to be read back.
 """
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import yaml
+from hydra import version
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.config_repository import CachingConfigRepository, IConfigRepository
+from hydra._internal.core_plugins.file_config_source import FileConfigSource
+from hydra._internal.defaults_list import DefaultsList, create_defaults_list
+from hydra._internal.utils import create_config_search_path
+from hydra.core.default_element import ResultDefault
+from hydra.core.object_type import ObjectType
+from hydra.core.override_parser.types import Override
+from hydra.core.plugins import Plugins
+from hydra.core.utils import JobRuntime, setup_globals
 from hydra.errors import HydraException
+from hydra.plugins.config_source import ConfigLoadError, ConfigResult
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from typing_extensions import override
 
-from aigc_cli.config.explain import SECTIONS, wrong_composition
-from aigc_cli.config.folders import GLOBAL, command_keys, options, top_level_keys
-from aigc_cli.config.grammar import prepare
-from aigc_cli.config.loader import config_loader
+from aigc_cli.config import explain, folders
+from aigc_cli.config.grammar import parse, prepare
 from aigc_cli.config.schema import walk
 from aigc_cli.config.words import split_key
 from aigc_cli.errors import ConfigError, suggest
@@ -33,18 +52,14 @@ _TARGETS = {
     "hydra.sweeper._target_": _PLUGIN,
     "hydra.sweeper.sampler._target_": re.compile(r"optuna\.samplers\.\w+Sampler"),
 }
-#: Hydra's own settings that name code or files by other means than ``_target_``, with the only value each may have.
-_CLOSED = {
-    "hydra.callbacks": None,
-    "hydra.job_logging.root": None,
-    "hydra.hydra_logging.root": None,
-    "hydra.launcher.setup": None,  # lines of a shell
-    "hydra.sweeper.custom_search_space": None,
-}
+#: Hydra's own settings that name code, files or lines of a shell by other means than ``_target_``: they stay empty.
+_CLOSED = (
+    "hydra.callbacks", "hydra.job_logging.root", "hydra.hydra_logging.root", "hydra.launcher.setup",
+    "hydra.sweeper.custom_search_space",
+)  # fmt: skip
+_NO_CODE = "name a registered component instead; `aigc ls models` and `aigc ls data` list them"
 #: Keeps Hydra from writing files and logs of its own: a run directory is ours alone.
 QUIET = ("hydra/job_logging=none", "hydra/hydra_logging=none", "hydra.output_subdir=null", "hydra.job.chdir=false")
-
-
 #: All that Hydra and OmegaConf raise where the user's words are wrong, slips of their own included.
 _COMPLAINTS = (
     HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError, TypeError, AssertionError, AttributeError
@@ -65,20 +80,14 @@ def compose(command: str, overrides: Sequence[str] = (), *, usual: Sequence[str]
         ConfigError: a word that is misspelt or malformed, or a configuration that names code to run.
     """
     words = prepare(command, overrides)
-    if command == "eval":
-        words = _with_metrics(words, usual)
-    return plain(command, compose_raw(command, words))
-
-
-def _with_metrics(words: list[str], usual: Sequence[str] | None) -> list[str]:
     keys = [split_key(word)[1] for word in words]
-    if "metric" in keys:
-        return words
-    if usual is None:
-        chosen = re.findall(r"\w+", command_keys("eval")["defaults.metric"].value)
-        named = [key.split(".")[1] for key in keys if key.startswith("metric.")]
-        usual = [*chosen, *(name for name in named if name in options("metric"))]
-    return [*words, f"metric=[{','.join(dict.fromkeys(usual))}]"]
+    if command == "eval" and "metric" not in keys:
+        if usual is None:
+            chosen = re.findall(r"\w+", folders.command_keys("eval")["defaults.metric"].value)
+            named = [key.split(".")[1] for key in keys if key.startswith("metric.")]
+            usual = [*chosen, *(name for name in named if name in folders.options("metric"))]
+        words.append(f"metric=[{','.join(dict.fromkeys(usual))}]")
+    return plain(command, compose_raw(command, words))
 
 
 def compose_raw(command: str, words: Sequence[str]) -> DictConfig:
@@ -87,18 +96,16 @@ def compose_raw(command: str, words: Sequence[str]) -> DictConfig:
     Raises:
         ConfigError: see :func:`compose`.
     """
-    with config_loader() as loader, _explained():
-        config = loader.load_configuration(command, [*words, *QUIET], RunMode.RUN, from_shell=False)
-    audit(config)
-    return config
+    with _explained():
+        return config_loader().load_configuration(command, [*words, *QUIET], RunMode.RUN, from_shell=False)
 
 
 def recipes(overrides: Sequence[str]) -> tuple[str, ...]:
     """The files that set values of ``train`` which nobody typed, such as ``recipe/gan_digits.yaml``."""
-    with config_loader() as loader, _explained():
-        files = loader.applied("train", prepare("train", overrides)).defaults
+    with _explained():
+        files = config_loader().applied("train", prepare("train", overrides)).defaults
     paths = (str(file.config_path) for file in files)
-    return tuple(f"{path}.yaml" for path in paths if path.partition("/")[0] in GLOBAL)
+    return tuple(f"{path}.yaml" for path in paths if path.partition("/")[0] in folders.GLOBAL)
 
 
 @contextmanager
@@ -106,7 +113,7 @@ def _explained() -> Iterator[None]:
     try:
         yield
     except _COMPLAINTS as error:
-        raise wrong_composition(error) from error
+        raise explain.wrong_composition(error) from error
 
 
 def plain(command: str, config: DictConfig) -> dict[str, Any]:
@@ -126,43 +133,153 @@ def plain(command: str, config: DictConfig) -> dict[str, Any]:
     return {str(key): value for key, value in resolved.items()}
 
 
+def _check_sections(command: str, config: Mapping[Any, Any]) -> None:
+    known = folders.top_level_keys(command)
+    for key in config:
+        if key not in known:
+            hint = suggest(str(key), known)
+            if key in folders.GLOBAL:
+                hint = f"begin the file in {key}/ with the line `# @package _global_`"
+            raise ConfigError(f"there is no key {key}", hint)
+    for section in explain.SECTIONS if command == "train" else ():
+        if not isinstance(config.get(section), dict):
+            raise ConfigError(f"{section} is {config.get(section)!r}, not a section", f"name one: {section}=NAME")
+
+
 def show(command: str, overrides: Sequence[str], kind: str) -> str:
     """The YAML that ``--cfg`` prints: `kind` is ``job`` (ours, resolved), ``hydra`` or ``all`` (as Hydra has them)."""
     config = compose_raw(command, prepare(command, overrides))
     if kind == "job":
         return str(yaml.safe_dump(plain(command, config), sort_keys=False, allow_unicode=True, width=120))
-    shown = config if kind == "all" else OmegaConf.masked_copy(config, "hydra")
-    return OmegaConf.to_yaml(shown)
+    return OmegaConf.to_yaml(config if kind == "all" else OmegaConf.masked_copy(config, "hydra"))
 
 
-def audit(config: DictConfig) -> None:
-    """Refuses a configuration that names code to run, before anything in it is built.
-
-    Raises:
-        ConfigError: ``_target_`` where it is not Hydra's own, a callback, or a logging configuration.
-    """
-    container = OmegaConf.to_container(config, resolve=False)
-    for key, value in walk(container):
+def _audit(config: DictConfig) -> None:
+    """Refuses a configuration that names code to run, by ``_target_`` where it is not Hydra's own or by other means."""
+    for key, value in walk(OmegaConf.to_container(config, resolve=False)):
         if key.rsplit(".", 1)[-1] in ("_target_", "()"):
             allowed = _TARGETS.get(key)
             if allowed is None or not isinstance(value, str) or not allowed.fullmatch(value):
                 raise ConfigError(f"the configuration names code to run: {key}={value}", _NO_CODE)
-        elif key in _CLOSED and value != _CLOSED[key] and value != {}:
+        elif key in _CLOSED and value is not None and value != {}:
             raise ConfigError(f"{key} cannot be set: it can name code to run", "remove it")
 
 
-_NO_CODE = "name a registered component instead; `aigc ls models` and `aigc ls data` list them"
+class _UserFolder(FileConfigSource):
+    """A folder of the user's: it adds and replaces the options of groups, never the top-level files, which are ours.
+
+    Many a project keeps a ``configs/train.yaml`` of its own, for another program.
+    """
+
+    @staticmethod
+    def scheme() -> str:
+        return "user"
+
+    def is_config(self, config_path: str) -> bool:
+        return "/" in config_path.strip("/") and super().is_config(config_path)
+
+    def load_config(self, config_path: str) -> ConfigResult:
+        if not self.is_config(config_path):
+            raise ConfigLoadError(f"no {config_path} in {self.path}")
+        try:
+            loaded = super().load_config(config_path)
+        except UnicodeDecodeError as error:
+            raise self._unreadable(config_path, str(error)) from error
+        except OSError as error:  # without the system's word for it: of OmegaConf, for a number or a truth value
+            raise self._unreadable(config_path, error.strerror) from error
+        if not isinstance(loaded.config, DictConfig):
+            raise self._unreadable(config_path)
+        return loaded
+
+    def _unreadable(self, config_path: str, reason: str | None = None) -> ConfigError:
+        file = Path(self.path, self._normalize_file_name(config_path))
+        reason = reason or "it is not a mapping of keys to values"
+        return ConfigError(f"{file} cannot be read: {reason}", "fix the file")
 
 
-def _check_sections(command: str, config: Mapping[Any, Any]) -> None:
-    known = top_level_keys(command)
-    for key in config:
-        if key not in known:
-            hint = suggest(str(key), known)
-            if key in GLOBAL:
-                hint = f"begin the file in {key}/ with the line `# @package _global_`"
-            raise ConfigError(f"there is no key {key}", hint)
-    if command == "train":
-        for section in SECTIONS:
-            if not isinstance(config.get(section), dict):
-                raise ConfigError(f"{section} is {config.get(section)!r}, not a section", f"name one: {section}=NAME")
+class Loader(ConfigLoaderImpl):
+    """Hydra's loader, which checks words before it applies them, takes a model's name for the variant on its data, and
+    audits what comes of them before Hydra acts on its own part of it.
+
+    All hook into steps of Hydra's own: so sweeps, which compose each of their jobs themselves, have them too.
+    """
+
+    _command = ""
+    _keys: Sequence[Override] = ()  # the words that set keys, for as long as the files are composed
+
+    @override
+    def load_configuration(self, *arguments: Any, **named: Any) -> DictConfig:
+        config = super().load_configuration(*arguments, **named)
+        _audit(config)
+        return config
+
+    @override
+    def _parse_overrides_and_create_caching_repo(
+        self, config_name: str | None, overrides: list[str]
+    ) -> tuple[list[Override], CachingConfigRepository]:
+        explain.refuse(explain.unreadable_word(word) for word in overrides if parse(word) is None)
+        words, repo = super()._parse_overrides_and_create_caching_repo(config_name, overrides)
+        if config_name is None:
+            return words, repo
+        explain.refuse(explain.several_values(word) for word in words if word.is_sweep_override())
+        choices = [word for word in words if repo.group_exists(word.key_or_group)]
+        explain.refuse(explain.wrong_choice(config_name, word, _names(repo, word.key_or_group)) for word in choices)
+        self._command, self._keys = config_name, [word for word in words if word not in choices]
+        return self._with_variant(words, choices, repo), repo
+
+    @override
+    def _compose_config_from_defaults_list(self, defaults: list[ResultDefault], repo: IConfigRepository) -> DictConfig:
+        config = super()._compose_config_from_defaults_list(defaults, repo)
+        known = {key for key, _ in walk(OmegaConf.to_container(config, resolve=False))}
+        explain.refuse(explain.wrong_key(self._command, word, known) for word in self._keys)
+        return config
+
+    def applied(self, command: str, words: Sequence[str]) -> DefaultsList:
+        """The files that a configuration is composed of, in their order, and the choices that led to them."""
+        parsed, repo = self._parse_overrides_and_create_caching_repo(command, list(words))
+        return _defaults(command, parsed, repo)
+
+    def _with_variant(
+        self, words: list[Override], choices: Sequence[Override], repo: CachingConfigRepository
+    ) -> list[Override]:
+        """The words, in which the chosen model is its variant on the chosen data; those that are recorded stay."""
+        names = _names(repo, "model")
+        chosen = {word.key_or_group: word.value() for word in choices}
+        bases = {name.rpartition("_")[0] for name in names}
+        if "model" not in folders.groups(self._command) or not (chosen.get("model") in bases or "experiment" in chosen):
+            return words  # without a look at the files, which takes a while
+        found = _defaults(self._command, choices, repo).overrides.known_choices
+        variant = f"{found['model']}_{folders.modality_of(str(found['data']))}"
+        added = parse(f"model={variant}")
+        if variant not in names or added is None:
+            return words
+        if "model" not in chosen:
+            return [*words, added]
+        return [replace(word, _value=variant) if word.key_or_group == "model" else word for word in words]
+
+
+def _names(repo: IConfigRepository, group: str) -> list[str]:
+    return repo.get_group_options(group, ObjectType.CONFIG)
+
+
+def _defaults(command: str, words: Sequence[Override], repo: IConfigRepository) -> DefaultsList:
+    own = [word for word in words if not word.is_hydra_override()]
+    return create_defaults_list(repo, command, own, prepend_hydra=False, skip_missing=False)
+
+
+@functools.cache
+def _set_up_hydra() -> None:
+    """What Hydra's own entry points do first."""
+    version.setbase("1.3")
+    setup_globals()
+    JobRuntime.instance().set("name", "aigc")
+    Plugins.instance().register(_UserFolder)
+
+
+def config_loader() -> Loader:
+    """Hydra's loader over our folders as they are now, the user's before the packaged one; it creates no files."""
+    _set_up_hydra()
+    search_path = create_config_search_path(str(folders.packaged_configs()))
+    for folder in reversed(folders.config_folders()[:-1]):
+        search_path.prepend("user", f"{_UserFolder.scheme()}://{folder}")
+    return Loader(search_path)

@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from aigc_cli.config.folders import groups, options
-from aigc_cli.errors import ConfigError, nearest, no_such, suggest
+from aigc_cli.errors import ConfigError, namesake, nearest, no_such, suggest
 
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
@@ -88,7 +88,7 @@ def wrong_key(command: str, word: Override, known: Collection[str]) -> Problem |
 
 
 def _nearest_key(command: str, key: str, known: Sequence[str]) -> str:
-    """A hint that looks among the key's own siblings first, then everywhere but where a run has chosen already."""
+    """A hint: the one key with the same last part, else a sibling, else any but where a run has chosen already."""
     section, _, last = key.rpartition(".")
     group, _, name = section.partition(".")
     if group in groups(command) and name in options(group):
@@ -97,6 +97,9 @@ def _nearest_key(command: str, key: str, known: Sequence[str]) -> str:
     siblings = [other.rpartition(".")[2] for other in own if other.rpartition(".")[0] == section]
     close = nearest(last, siblings, count=2)
     instead = _INSTEAD.get(command, "") if key.split(".")[0] in SECTIONS else ""
+    same = namesake(last, own)
+    if same is not None and not instead:
+        return f"did you mean {same}?"
     if close:
         return f"did you mean {' or '.join(f'{section}.{name}'.lstrip('.') for name in close)}? {instead}".rstrip()
     if instead:

@@ -7,6 +7,7 @@ import importlib.util
 import itertools
 import os
 import re
+from collections.abc import Collection
 from pathlib import Path
 from typing import NamedTuple
 
@@ -129,6 +130,17 @@ def modality_of(data: str) -> str:
 def command_keys(command: str) -> dict[str, Key]:
     """The keys of a command's own YAML file."""
     return keys_of(packaged_configs() / f"{command}.yaml")
+
+
+def all_keys(command: str, chosen: Collection[str] = ()) -> set[str]:
+    """The keys that words may set, with dots: the command's own, and those of all options of its groups, or only of
+    those that words such as ``model=gan`` have `chosen`."""
+    names = {name.removeprefix("defaults.") for name in command_keys(command) if not name.startswith("controls")}
+    for group in set(groups(command)) - set(GLOBAL):
+        files = options(group)
+        picked = [path for name, path in files.items() if f"{group}={name}" in chosen]
+        names |= {f"{group}.{name}" for path in picked or files.values() for name in keys_of(path)}
+    return names
 
 
 @functools.cache

@@ -31,7 +31,6 @@ class Options:
     json: bool = False  # print one JSON object on stdout and nothing else
     resume: str | None = None  # a run's name or directory, or "latest"
     job: int | None = None  # the number of this job within a sweep
-    sweep_dir: str | None = None  # where a sweep collects what its jobs report
     plugins: tuple[str, ...] = ()  # modules named with --plugin
     recipe: tuple[str, ...] = ()  # files that set values which nobody typed; of a new run
 

@@ -7,7 +7,7 @@ from argparse import ArgumentParser
 from dataclasses import dataclass, field
 from typing import NoReturn
 
-from aigc_cli.errors import ConfigError, nearest, suggest
+from aigc_cli.errors import ConfigError, namesake, nearest, suggest
 
 #: Each command, with what it does in a few words.
 COMMANDS = {
@@ -18,6 +18,8 @@ COMMANDS = {
     "ls": "list models, data, metrics or runs",
     "completion": "print the completion script for bash",
 }
+#: Those that are configured by a YAML file, and so by key=value words.
+COMPOSED = ("train", "sample", "eval", "embed")
 CFG_KINDS = ("job", "all", "hydra")
 #: The words that may follow a command alone, each short for ``task=WORD``.
 TASKS = {"eval": ("compare", "stats")}
@@ -41,7 +43,7 @@ FLAGS = {
     "--metric": Flag("--metric NAME[,NAME]", "the same as metric=", commands=("eval",)),
     "--json": Flag("--json", "print one JSON object and nothing else on stdout"),
     "--cfg": Flag("--cfg job|all|hydra", "print the configuration and stop", "-c"),
-    "--plugin": Flag("--plugin MODULE", "import a module with models or data of your own"),
+    "--plugin": Flag("--plugin MODULE[,MODULE]", "import a module with models or data of your own"),
     "--debug": Flag("--debug", "show tracebacks"),
     "--help": Flag("-h, --help", "explain a command and its keys", "-h"),
     "--version": Flag("--version", "print the version", "-V"),
@@ -109,7 +111,7 @@ def parse(argv: list[str]) -> Words:
     _, others = _parser().parse_known_args(rest, namespace=words)
     unknown = next((word for word in others if word.startswith("-") and len(word) > 1), None)
     if unknown is not None:
-        raise _unknown_flag(unknown, next(iter(argv[argv.index(unknown) + 1 :]), None))
+        raise _unknown_flag(command, unknown, next(iter(argv[argv.index(unknown) + 1 :]), None))
     _place(words, others, argv)
     for flag in ("--multirun", "--resume", "--metric"):
         commands = FLAGS[flag].commands
@@ -128,15 +130,16 @@ def _parser() -> ArgumentParser:
         parser.add_argument(name, *filter(None, [FLAGS[name].short]), action="store_true")
     parser.add_argument("--cfg", "-c", nargs="?", const="job", type=_kind)
     parser.add_argument("--resume", nargs="?", const="latest", type=lambda run: run or "latest")
-    parser.add_argument("--metric", action="extend", type=_names)
-    parser.add_argument("--plugin", action="append")
+    for name in ("--metric", "--plugin"):
+        parser.add_argument(name, action="extend", type=_names)
     return parser
 
 
 def _names(value: str) -> list[str]:
     names = [name.strip() for name in value.strip("[]").split(",") if name.strip()]
     if not names:
-        raise ConfigError("--metric names no metric", "write for example --metric fd; `aigc ls metrics` lists them")
+        hint = "write for example --metric fd, of those that `aigc ls metrics` lists, or --plugin my_models"
+        raise ConfigError(f"a flag is followed by {value!r}, which names nothing", hint)
     return names
 
 
@@ -146,15 +149,17 @@ def _kind(value: str) -> str:
     return value
 
 
-def _unknown_flag(word: str, following: str | None) -> ConfigError:
-    from aigc_cli.config.folders import top_level_keys  # reads YAML, so only now
+def _unknown_flag(command: str | None, word: str, following: str | None) -> ConfigError:
+    from aigc_cli.config.folders import all_keys  # reads YAML, so only now
 
     name, equals, value = word.partition("=")
     value = value if equals else following or ""
     close = nearest(name, [*FLAGS, *(flag.short for flag in FLAGS.values() if flag.short)])
     key = name.lstrip("-")
-    known = {known for command in ("train", "sample", "eval", "embed") for known in top_level_keys(command)}
-    if is_key_value(f"{key}=") and (key.split(".")[0] in known or not close):
+    known = {known for other in COMPOSED if command in (other, None) for known in all_keys(other)}
+    if key not in known:
+        key = namesake(key.replace("-", "_"), known) or key.replace("-", "_")
+    if is_key_value(f"{key}=") and (key in known or not close):
         value = value if value and not value.startswith("-") and not is_key_value(value) else "VALUE"
         return ConfigError(f"there is no flag {name}", f"keys take no dashes: write {key}={value}")
     return ConfigError(f"there is no flag {name}", suggest(name, close or [flag.shown for flag in FLAGS.values()]))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING
 
@@ -19,15 +18,24 @@ AHEAD = 4096  # entries that are worked out at a time
 DRAWS = 8  # uniform draws for the augmentation of an item, per epoch
 
 
-class PermutedOrder:
-    """One permutation of `n` items after the other; `draws` says whether each item of an epoch comes with some."""
+class _Permutations:
+    """One permutation of `n` items after the other, with entries on `device`."""
+
+    def __init__(self, n: int, plan: BatchPlan, device: torch.device | str) -> None:
+        self.n, self.plan, self.device = n, plan, device
+
+    def epoch(self, k: int) -> float:
+        """How many passes over the data lie before micro-batch `k`."""
+        return k * self.plan.batch_size * self.plan.world_size / self.n
+
+
+class PermutedOrder(_Permutations):
+    """A permutation in memory for each epoch; `draws` says whether each item comes with some."""
 
     def __init__(self, n: int, plan: BatchPlan, device: torch.device | str, draws: bool) -> None:
-        self.n = n
-        self.plan = plan
-        self.device = device
+        super().__init__(n, plan, device)
         self.draws = plan.draws and draws
-        self._tables: dict[int, tuple[Tensor, Tensor | None]] = {}
+        self._table = lru_cache(maxsize=2)(self._of_epoch)  # a batch may reach into the next epoch
 
     def entries(self, k: int) -> tuple[Tensor, Tensor | None]:
         """Item numbers (batch_size,) and augmentation draws (batch_size, 8) of micro-batch `k`."""
@@ -35,69 +43,47 @@ class PermutedOrder:
 
         plan = self.plan
         first = (k * plan.world_size + plan.rank) * plan.batch_size
-        indices, uniforms = [], []
-        for epoch, start, stop in _spans(first, first + plan.batch_size, self.n):
+        left, indices, uniforms = plan.batch_size, [], []
+        while left:
+            epoch, start = divmod(first, self.n)
+            stop = min(self.n, start + left)
             order, draws = self._table(epoch)
             indices.append(order[start:stop])
             if draws is not None:
                 uniforms.append(draws[start:stop])
+            first, left = first + stop - start, left - (stop - start)
         if len(indices) == 1:
-            return indices[0], uniforms[0] if uniforms else None
+            return indices[0], uniforms[0] if uniforms else None  # a view, where torch.cat would copy
         return torch.cat(indices), torch.cat(uniforms) if uniforms else None
 
-    def epoch(self, k: int) -> float:
-        """How many passes over the data lie before micro-batch `k`."""
-        return k * self.plan.batch_size * self.plan.world_size / self.n
-
-    def _table(self, epoch: int) -> tuple[Tensor, Tensor | None]:
-        """An epoch's order, and the draws of its entries; kept while they are in use."""
+    def _of_epoch(self, epoch: int) -> tuple[Tensor, Tensor | None]:
         import torch
 
-        if epoch not in self._tables:
-            order = permutation(self.n, "order", self.plan.seed, epoch)
-            draws = None
-            if self.draws:
-                uniform = generator("augment", self.plan.seed, epoch).random((self.n, DRAWS), dtype=np.float32)
-                draws = torch.from_numpy(uniform[order]).to(self.device)  # an item's draws do not depend on its place
-            while len(self._tables) > 1:
-                del self._tables[min(self._tables)]
-            self._tables[epoch] = torch.from_numpy(order).to(self.device), draws
-        return self._tables[epoch]
+        order = permutation(self.n, "order", self.plan.seed, epoch)
+        draws = None
+        if self.draws:
+            uniform = generator("augment", self.plan.seed, epoch).random((self.n, DRAWS), dtype=np.float32)
+            draws = torch.from_numpy(uniform[order]).to(self.device)  # an item's draws do not depend on its place
+        return torch.from_numpy(order).to(self.device), draws
 
 
-def _spans(first: int, stop: int, n: int) -> Iterator[tuple[int, int, int]]:
-    """The (epoch, start, stop) pieces of the entries from `first` to `stop`."""
-    while first < stop:
-        epoch, start = divmod(first, n)
-        length = min(n - start, stop - first)
-        yield epoch, start, start + length
-        first += length
-
-
-class WindowOrder:
-    """One permutation an epoch, with a draw for each item, in memory that does not grow with the number of items.
+class WindowOrder(_Permutations):
+    """A permutation an epoch and a draw for each item, in memory that does not grow with the number of items.
 
     A text of a billion tokens has many millions of windows, of which a table would take longer than a short training.
     """
 
     def __init__(self, n: int, plan: BatchPlan, device: torch.device | str) -> None:
-        self.n = n
-        self.plan = plan
-        self.device = device
-        self._block: tuple[int, Tensor, Tensor] | None = None
+        super().__init__(n, plan, device)
+        # As many micro-batches at a time as make numpy's overhead small; what is kept is the block that is in use.
+        self._block = lru_cache(maxsize=1)(self._work_out)
 
     def entries(self, k: int) -> tuple[Tensor, Tensor | None]:
         """The item numbers (batch_size,) of micro-batch `k`, and a draw (batch_size, 1) of each where there are any."""
         size = max(1, AHEAD // self.plan.batch_size)
         block, place = divmod(k, size)
-        if self._block is None or self._block[0] != block:
-            self._block = block, *self._work_out(block * size, size)
-        _, index, uniform = self._block
+        index, uniform = self._block(block * size, size)
         return index[place], uniform[place] if self.plan.draws else None
-
-    def epoch(self, k: int) -> float:
-        """How many passes over the data lie before micro-batch `k`."""
-        return k * self.plan.batch_size * self.plan.world_size / self.n
 
     def _work_out(self, first: int, count: int) -> tuple[Tensor, Tensor]:
         import torch
@@ -111,11 +97,8 @@ class WindowOrder:
             here = epochs == epoch
             index[here] = scattered(places[here], self.n, "order", plan.seed, epoch)
             uniform[here] = uniform_at(index[here], "augment", plan.seed, epoch)
-        shape = (count, plan.batch_size)
-        return (
-            torch.from_numpy(index.reshape(shape)).to(self.device),
-            torch.from_numpy(uniform.reshape(*shape, 1)).to(self.device),
-        )
+        rows, draws = index.reshape(count, -1), uniform.reshape(count, -1, 1)
+        return torch.from_numpy(rows).to(self.device), torch.from_numpy(draws).to(self.device)
 
 
 class BucketOrder:

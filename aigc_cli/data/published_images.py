@@ -144,11 +144,8 @@ def _idx_dataset(config: PublishedConfig, split: Split, kind: str, classes: Sequ
 
 
 def _read_idx(path: Path, dimensions: int) -> np.ndarray:
-    """The array of bytes in a file of MNIST's format: a magic number, its sizes, its content; all big-endian.
-
-    Raises:
-        DataError: it is damaged.
-    """
+    """The array of bytes in a file of MNIST's format: a magic number, its sizes, its content; all big-endian; raises
+    DataError where it is damaged."""
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
             content = bytearray(file.read(LARGEST_IDX + 1))

@@ -15,7 +15,7 @@ from aigc_cli.data.cache import Published, cache_dir, find_root
 from aigc_cli.data.corpus import By, Corpora, FileSource, TextFilesConfig, TextSource
 from aigc_cli.data.splits import Cut, CutConfig, Fraction, parts_named
 from aigc_cli.data.text_dataset import TokensConfig, open_sequences, open_windows
-from aigc_cli.errors import warn
+from aigc_cli.errors import ConfigError, warn
 from aigc_cli.modalities.text_files import KINDS, Reading, printable, text_files
 from aigc_cli.registry import register
 
@@ -65,9 +65,23 @@ def text(config: TextConfig, split: Split) -> Dataset:
         source=source_of, reading=config.reading, parts=own, cut=config.cut, by=config.split_by,
         whole=config.items == "documents",
     )  # fmt: skip
-    if config.items == "windows":
-        return open_windows(split, corpora, config, context=config.context)
-    return open_sequences(split, corpora, config, sides=1, longest=config.context + 1)
+    try:
+        if config.items == "windows":
+            return open_windows(split, corpora, config, context=config.context)
+        return open_sequences(split, corpora, config, sides=1, longest=config.context + 1)
+    except ConfigError as error:
+        raise ConfigError(error.message, "; ".join([error.hint, *_other_documents(config)])) from None
+
+
+def _other_documents(config: TextConfig) -> list[str]:
+    """What else helps where whole documents are too few to hold some out, such as the one of a single file."""
+    if config.items == "windows" and config.split_by == "position":
+        return []
+    return [
+        *([] if config.lines else ["data.lines=true makes each line of a .txt a document"]),
+        *(["data.items=windows cuts all text into windows"] if config.items == "documents" else []),
+        *(["data.split_by=position holds out the end of all text"] if config.split_by == "document" else []),
+    ]
 
 
 def _warn_of_left_out(names: Sequence[str], own: Mapping[Split, Sequence[int]]) -> None:

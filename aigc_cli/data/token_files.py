@@ -73,11 +73,8 @@ class Tokens:
 
 
 def stream_tokens(corpus: Corpus, tokenizer: Tokenizer, *, joined: bool) -> Tokens:
-    """All tokens of a corpus in one stream; with `joined`, `eos` follows each document.
-
-    Raises:
-        ResourceError: the cache cannot hold them.
-    """
+    """All tokens of a corpus in one stream; with `joined`, `eos` follows each document; raises ResourceError where the
+    cache cannot hold them."""
 
     def write(folder: Path, dtype: str) -> dict[str, Any]:
         tally = _Tally(tokenizer)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
@@ -13,13 +13,15 @@ from aigc_cli.config.schema import check
 from aigc_cli.errors import ConfigError, DataError, warn
 from aigc_cli.metrics.base import Metric, Stream, kind_of
 from aigc_cli.metrics.extractors.base import Extractor, FeatureStatistics, Sources, summed
-from aigc_cli.metrics.items import DatasetItems, has_text, same_shape
+from aigc_cli.metrics.items import DatasetItems, same_shape
 from aigc_cli.metrics.record import Record, Score, finite
 from aigc_cli.metrics.statistics import Statistics
-from aigc_cli.metrics.subject import Subject
 from aigc_cli.metrics.views import Key, Rows, Views, count_of, rows_at
 from aigc_cli.modalities.base import Items
 from aigc_cli.registry import find
+
+if TYPE_CHECKING:
+    from aigc_cli.metrics.evaluate import Subject
 
 _ROWS = 4096  # handed to a metric at a time, so that copies of them stay small
 Configs = Mapping[str, Mapping[str, Any]]
@@ -159,36 +161,40 @@ class Evaluation:
         few = items.few(fewest) if 0 < fewest < len(items) else None
         metrics = _fresh(self._primed)
         matched = {} if few is None else _fresh(self._primed)
-        for start, rows in self._passes(items, stream, "generated"):
-            count = count_of(rows)
+        start = 0
+        for rows in self._passes(items, stream, "generated"):
             for name, metric in metrics.items():
                 metric.update(stream, *self._arguments(name, stream, rows))
-            own = None if few is None else few[(few >= start) & (few < start + count)] - start
+            stop = start + count_of(rows)
+            own = None if few is None else few[(few >= start) & (few < stop)] - start
             for name, metric in matched.items() if own is not None and len(own) else ():
                 metric.update(stream, *self._arguments(name, stream, rows, own))
-        held_against = len(items.texts("source") if has_text(items.spec) else items if stream == "pairs" else ())
+            start = stop
         beside = {called: self._scores(other, stream) for called, other in items.beside.items()}
         records = []
-        for name, metric in metrics.items():
-            score, at_n, baseline = _scored(name, metric, len(items)), None, self._baselines.get(name)
+        for record in self.announced(items, stream):
+            name, at_n, baseline = record.metric, None, self._baselines.get(record.metric)
             if few is not None and (beside or (baseline is not None and baseline.n == fewest)):
                 at_n = _scored(name, matched[name], fewest)
-            record = self._record(name, metric, score, items, n_real=held_against)
             others = {called: scores[name] for called, scores in beside.items()}
-            records.append(replace(record, at_baseline_n=at_n, beside=others, notes=(*record.notes, *items.notes)))
+            score = _scored(name, metrics[name], len(items))
+            records.append(
+                replace(self._complete(record, metrics[name], score, items), at_baseline_n=at_n, beside=others)
+            )
         return records
 
-    def _passes(self, items: Items, stream: Stream, what: str) -> Iterator[tuple[int, Rows]]:
-        """All that metrics look at of some items, a batch at a time, with the number of those before."""
+    def announced(self, items: Items, stream: Stream = "fake") -> list[Record]:
+        """The records that :meth:`of` will give of some items, still without scores."""
+        paired = stream == "pairs" or items.texts("source")
+        return [self._record(name, items, len(items), len(items) if paired else 0) for name in self._primed]
+
+    def _passes(self, items: Items, stream: Stream, what: str) -> Iterator[Rows]:
+        """All that metrics look at of some items, a batch at a time."""
         keys = {key for name in self._primed for key in self._keys(name, stream)}
-        if keys == {Key("", "text")}:
-            sides = [items.texts(), items.texts("source")] if stream == "pairs" else [items.texts()]
-            yield 0, {Key("", "text"): tuple(sides)}
-            return
-        start = 0
-        for rows in self._views.rows(items, what, keys):
-            yield start, rows
-            start += count_of(rows)
+        if keys != {Key("", "text")}:
+            return self._views.rows(items, what, keys)
+        sides = ["content", "source"] if stream == "pairs" else ["content"]
+        return iter([{Key("", "text"): tuple(items.texts(side) for side in sides)}])
 
     def _arguments(self, name: str, stream: Stream, rows: Rows, index: Tensor | None = None) -> list[Any]:
         """What a metric is updated with: its views, of all rows or of those at `index`."""
@@ -202,7 +208,7 @@ class Evaluation:
     def _scores(self, items: Items, stream: Stream) -> dict[str, Score]:
         """The scores of other items in the place of those in question."""
         metrics = _fresh(self._primed)
-        for _, rows in self._passes(items, stream, "other"):
+        for rows in self._passes(items, stream, "other"):
             for name, metric in metrics.items():
                 metric.update(stream, *self._arguments(name, stream, rows))
         return {name: _scored(name, metric, len(items)) for name, metric in metrics.items()}
@@ -214,7 +220,8 @@ class Evaluation:
                 what = f"{name} needs the generated items, and {fake.path} holds their statistics only"
                 raise ConfigError(what, "name the items with fake=, or ask for fid or fd")
             metric.update("fake", self._moments(fake, name))
-            records.append(self._record(name, metric, _scored(name, metric, fake.n), fake))
+            record = self._record(name, fake, fake.n, 0)
+            records.append(self._complete(record, metric, _scored(name, metric, fake.n), fake))
         return records
 
     def ask(self, subject: Subject, items: DatasetItems, seed: int) -> list[Record]:
@@ -226,29 +233,19 @@ class Evaluation:
             for seen in subject.look(view, items, seed, **self._primed[name].options()):
                 for whose, told in seen.items():
                     metrics.setdefault(whose, self._built(name)).update("items", told)
-            n = items.units if view == "scores" else len(items)
-            scores = {whose: _scored(name, metric, n) for whose, metric in metrics.items()}
-            record = self._record(name, metrics[""], scores.pop(""), subject.asked(view, items, seed), n_real=n)
-            records.append(
-                replace(record, beside=scores, notes=(*record.notes, *(items.notes if view == "scores" else ())))
-            )
+            asked = subject.asked(view, items, seed)
+            scores = {whose: _scored(name, metric, len(asked)) for whose, metric in metrics.items()}
+            record = self._record(name, asked, len(asked), len(asked))
+            records.append(replace(self._complete(record, metrics[""], scores.pop(""), asked), beside=scores))
         return records
 
     def options(self) -> dict[str, Any]:
         """What a model must be told where it makes what these metrics look at."""
         return {key: value for metric in self._primed.values() for key, value in metric.options().items()}
 
-    def announced(self, items: Items) -> list[Record]:
-        """The records that :meth:`of` will give of some items, still without scores."""
-        return [
-            self._record(name, metric, Score({}, len(items)), items, done=False)
-            for name, metric in self._primed.items()
-        ]
-
-    def _record(
-        self, name: str, metric: Metric, score: Score, items: Items, *, n_real: int | None = 0, done: bool = True
-    ) -> Record:
-        extractor, reference = self._extractor(name), self.reference
+    def _record(self, name: str, items: Items, n: int | None, n_real: int | None) -> Record:
+        """All that a metric's scores of some items depend on."""
+        metric, extractor, reference = self._primed[name], self._extractor(name), self.reference
         against = reference if items.against is None else items.against
         if "real" in metric.takes and reference is not None and reference.facts:
             n_real = reference.n if isinstance(reference, Statistics) else len(reference)
@@ -256,8 +253,8 @@ class Evaluation:
         return Record(
             metric=name,
             config=self._values[name],
-            better={figure: metric.figures.get(figure, "") for figure in (score.figures if done else metric.figures)},
-            generated=score,
+            better=metric.figures,
+            generated=Score({}, n),
             made=items.facts,
             real={} if against is None else against.facts if against is reference else against.where(),
             compares=metric.compares(),
@@ -266,14 +263,22 @@ class Evaluation:
             extractor=extractor,
             dtype=self._views.dtype,
             plain=canonical and (extractor is None or self._views.dtype == "float32"),
-            baseline=self._baselines.get(name) if done else None,
             baseline_of=self.held_out.facts if self.held_out is not None else {},
             held_out=self.judges if "held_out" in metric.takes else None,
-            bounds=metric.bounds(),
-            facts=metric.facts() if done else {},
-            notes=tuple(metric.notes()) if done else (),
             device=str(self._views.device),
-            gallery=metric.gallery() if done else None,
+        )
+
+    def _complete(self, record: Record, metric: Metric, score: Score, items: Items) -> Record:
+        """The same with the scores, and what the metric says of them."""
+        return replace(
+            record,
+            generated=score,
+            better={figure: metric.figures.get(figure, "") for figure in score.figures},
+            baseline=self._baselines.get(record.metric),
+            bounds=metric.bounds(),
+            facts=metric.facts(),
+            notes=(*metric.notes(), *items.notes),
+            gallery=metric.gallery(),
         )
 
     def _measure_baselines(self) -> dict[str, Score]:

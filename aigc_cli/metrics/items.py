@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from aigc_cli.data.base import Dataset
 from aigc_cli.data.open import items_at, reference_rows
 from aigc_cli.errors import ConfigError, DataError, NonFiniteError
 from aigc_cli.metrics.base import View
 from aigc_cli.modalities.base import Batch, DataSpec, Items, modality
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def has_text(spec: DataSpec) -> bool:
@@ -64,14 +67,13 @@ class DatasetItems(Items):
         """How many of what, in words."""
         return f"{len(self):,} {self.split} {self.modality.noun[1]} of {self.name}"
 
-    @property
-    def units(self) -> int:
-        """How much it is that a model predicts of them."""
-        return len(self)
+    def counted_for(self, view: View) -> tuple[int, str]:
+        """How many of what a model is asked about, and that in words."""
+        return len(self), self.called
 
-    def called_as(self, view: View) -> str:
-        """How many of what a model is asked about."""
-        return self.called
+    def sizes(self, scores: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """How much of what content that differs in size is what was scored of each item (n,)."""
+        return {}
 
     def by_length(self) -> Sequence[int]:
         """Their rows, longest first, so that a batch that fits is followed by batches that fit."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
 
@@ -44,12 +44,12 @@ class Passages(DatasetItems):
         """Where they are from, in words."""
         return f"the {self.split} split of {self.name}"
 
-    def called_as(self, view: View) -> str:
-        """How many of what a model is asked about: characters, targets of pairs, or texts."""
+    def counted_for(self, view: View) -> tuple[int, str]:
+        """Characters, whatever the tokenizer, where a text that runs on is scored, else texts, or targets of pairs."""
         if view == "scores" and self.running:
-            return f"{self.units:,} characters of {self.called}"
+            return len(self.joined), f"{len(self.joined):,} characters of {self.called}"
         what = "targets" if view == "scores" and self.spec.source is not None else "texts"
-        return f"{len(self):,} {what} of {self.called}"
+        return len(self), f"{len(self):,} {what} of {self.called}"
 
     def where(self) -> dict[str, Any]:
         """All."""
@@ -70,11 +70,6 @@ class Passages(DatasetItems):
             "alone",
         )
 
-    @property
-    def units(self) -> int:
-        """How much it is, whatever the tokenizer: characters of a text that runs on, else texts."""
-        return len(self.joined) if self.running else len(self.rows)
-
     @cached_property
     def lengths(self) -> np.ndarray:
         """The tokens of each item, int64 (n,); of pairs, those of the longer side."""
@@ -88,12 +83,12 @@ class Passages(DatasetItems):
         """Their rows, longest first."""
         return [self.rows[place] for place in (-self.lengths).argsort(kind="stable").tolist()]
 
-    def sizes(self, tokens: Tensor) -> dict[str, Tensor]:
-        """The characters and bytes that so many targets (n,) of each item stand for: shares of all that there are.
+    def sizes(self, scores: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The characters and bytes that the ``tokens`` of each item stand for: shares of all that there are.
 
         How much text a target is, is known of a whole split only, where some stand for characters that have no token.
         """
-        each = tokens.double() / self.extent.targets
+        each = scores["tokens"].double() / self.extent.targets
         return {"characters": each * self.extent.characters, "bytes": each * self.extent.bytes}
 
     def tokens(self, side: str = "content") -> list[list[int]]:

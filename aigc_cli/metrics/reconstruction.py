@@ -12,7 +12,7 @@ from torchmetrics.functional.image import structural_similarity_index_measure
 from aigc_cli.errors import ConfigError, DataError
 from aigc_cli.metrics.base import Figures, Metric, Stream, Takes
 from aigc_cli.metrics.extractors.base import PlainConfig
-from aigc_cli.metrics.extractors.weights import load_weights, misfit, short_path, weight_folders
+from aigc_cli.metrics.extractors.pretrained import load_weights, misfit, short_path, weight_folders
 from aigc_cli.registry import register
 
 _SSIM_SIDE = 11  # of its Gaussian window

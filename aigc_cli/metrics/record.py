@@ -18,7 +18,7 @@ from pydantic.dataclasses import dataclass as typed
 
 from aigc_cli.config.schema import STRICT
 from aigc_cli.environment import versions
-from aigc_cli.errors import ConfigError, DataError
+from aigc_cli.errors import DataError
 from aigc_cli.files import read_json
 
 if TYPE_CHECKING:
@@ -283,12 +283,11 @@ def read_record(path: Path) -> dict[str, Any]:
     """A record that was saved, as plain data.
 
     Raises:
-        ConfigError: there is no such file.
-        DataError: it does not hold a record of ours.
+        DataError: there is no such file, or it does not hold a record of ours.
     """
     hint = "name a file from the eval folder of a run"
     if not path.is_file():
-        raise ConfigError(f"there is no record {path}", hint)
+        raise DataError(f"there is no record {path}", hint)
     try:
         loaded: dict[str, Any] = read_json(path)
         TypeAdapter(_Saved).validate_json(path.read_bytes())

@@ -12,9 +12,8 @@ from pydantic.dataclasses import dataclass
 
 from aigc_cli.config.schema import STRICT
 from aigc_cli.metrics.base import Figures
-from aigc_cli.metrics.diversity import Distinct
 from aigc_cli.metrics.extractors.base import PlainConfig
-from aigc_cli.metrics.text import WORD, TextMetric
+from aigc_cli.metrics.text import WORD, Distinct, TextMetric
 from aigc_cli.registry import register
 
 

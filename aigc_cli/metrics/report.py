@@ -1,21 +1,30 @@
-"""What people read of an evaluation: a file for each record, and a table."""
+"""What people read of evaluations: a file for each record, and a table; of several models on the same reference, their
+scores side by side, and whether they differ by more than chance."""
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from aigc_cli.errors import ConfigError
 from aigc_cli.files import replacing, resource_errors, write_json
-from aigc_cli.metrics.record import Record, Score, file_name
+from aigc_cli.metrics.base import kind_of
+from aigc_cli.metrics.record import Record, Score, difference, file_name
 from aigc_cli.progress import table
+from aigc_cli.registry import names
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 _LISTED = 3  # of the files, one by one
 _PICTURES = 5  # axes of a gallery of pictures; nothing else can be drawn
+Records = Mapping[str, Mapping[str, Any]]
+_Scores = Mapping[str, float]
+#: A difference counts where it exceeds so many standard deviations of a difference between two sample sets.
+BEYOND = 2.0
 
 
 def write(record: Record, folder: Path) -> list[Path]:
@@ -40,13 +49,12 @@ def _draw(gallery: Tensor, path: Path, scale_to: int = 96) -> None:
 
     rows, columns, _, height, width = gallery.shape
     scale, gap = max(1, scale_to // max(height, width)), 2
-    sheet = np.full(
-        (rows * (height * scale + gap) + gap, columns * (width * scale + gap) + gap, 3), 255, dtype=np.uint8
-    )
+    down, across = height * scale + gap, width * scale + gap
+    sheet = np.full((rows * down + gap, columns * across + gap, 3), 255, dtype=np.uint8)
     for row in range(rows):
         for column in range(columns):
             pixels = gallery[row, column].permute(1, 2, 0).expand(-1, -1, 3).numpy().repeat(scale, 0).repeat(scale, 1)
-            top, left = gap + row * (height * scale + gap), gap + column * (width * scale + gap)
+            top, left = gap + row * down, gap + column * across
             sheet[top : top + height * scale, left : left + width * scale] = pixels
     with replacing(path) as part, part.open("wb") as file:
         Image.fromarray(sheet).save(file, format="PNG")
@@ -97,24 +105,120 @@ def _rows(records: Sequence[Record]) -> list[list[str]]:
     header += [name if count == n else f"{name} (n={count:,})" for name, count in beside.items()]
     rows = [header]
     for record in records:
-        spread = record.spread() or {}
         for figure, way in record.better.items():
-            around = f" ± {spread[figure]:.2g}" if figure in spread else ""
-            bound = f"{record.bounds[figure]} " if figure in record.bounds else ""
-            row = [record.label(figure), bound + number(record.generated, figure) + around]
-            row += [] if matched is None else [number(record.at_baseline_n, figure)]
-            row += [] if baseline is None else [_baseline(record.baseline, figure, baseline.n)]
-            row += [number(record.beside.get(name), figure) for name in beside]
+            row = [record.label(figure), _shown(record.generated.figures, figure, record.spread(), record.bounds)]
+            row += [] if matched is None else [_number(record.at_baseline_n, figure)]
+            if baseline is not None:
+                own = None if record.baseline is None else record.baseline.n
+                row.append(_number(record.baseline, figure) + ("" if own in (None, baseline.n) else f" (n={own:,})"))
+            row += [_number(record.beside.get(name), figure) for name in beside]
             rows.append([*row, f"{way} is better" if way else ""])
     return rows
 
 
-def _baseline(baseline: Score | None, figure: str, n: int | None) -> str:
-    """A score of the baseline, with its number of items where the column's head tells another."""
-    own = f" (n={baseline.n:,})" if baseline is not None and baseline.n not in (None, n) else ""
-    return number(baseline, figure) + own
+def _number(score: Score | None, figure: str) -> str:
+    return "-" if score is None else _shown(score.figures, figure)
 
 
-def number(score: Score | None, figure: str) -> str:
-    """A score as a person reads it."""
-    return "-" if score is None or figure not in score.figures else f"{score.figures[figure]:.4g}"
+def _shown(values: _Scores, figure: str, spread: _Scores | None = None, bounds: Mapping[str, str] | None = None) -> str:
+    if figure not in values:
+        return "-"
+    bound = f"{bounds[figure]} " if bounds and figure in bounds else ""
+    around = f" ± {spread[figure]:.2g}" if spread and figure in spread else ""
+    return f"{bound}{values[figure]:.4g}{around}"
+
+
+# several models
+
+
+def check_comparable(named: Sequence[tuple[str, Records]]) -> None:
+    """Refuses to set scores side by side that were measured under other conditions.
+
+    Args:
+        named: The records of each contestant by metric, with its name.
+
+    Raises:
+        ConfigError: a condition differs, or a metric is missing; the message names it.
+    """
+    first_name, first = named[0]
+    for name, records in named[1:]:
+        for metric in {**first, **records}:
+            if metric not in first or metric not in records:
+                lacking = name if metric in first else first_name
+                raise ConfigError(f"{lacking} has no record of {metric}", "evaluate both with the same metric=")
+            what = f"{metric} of {first_name} and of {name} do not compare"
+            found = difference(first[metric], records[metric])
+            if found is not None:
+                reason = f"{found[0]} is {_short(found[1])} and {_short(found[2])}"
+                raise ConfigError(f"{what}: {reason}", "evaluate both under the same conditions")
+            if not shared_figures(first[metric], records[metric]):
+                hint = "compare scores that do not depend on tokens, such as bits_per_byte"
+                raise ConfigError(f"{what}: they share no score", hint)
+
+
+def shared_figures(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
+    """The scores that two records have in common; with other tokenizers, those that count no tokens."""
+    tokenizers = [(record.get("real") or {}).get("tokenizer") for record in (a, b)]
+    counting = (a.get("facts") or {}).get("per_token", ()) if tokenizers[0] != tokenizers[1] else ()
+    return [figure for figure in a["figures"] if figure in b["figures"] and figure not in counting]
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def differences(named: Sequence[tuple[str, Records]]) -> list[dict[str, Any]]:
+    """Each score of each contestant after the first, against the first's.
+
+    ``exceeds`` is whether the difference is more than twice the spread of a difference between single sample sets,
+    ``sqrt(s1^2 + s2^2)``; None where there is one set, so that no spread is known.
+    """
+    first_name, first = named[0]
+    rows = []
+    for metric, record in first.items():
+        for figure, value in record["figures"].items():
+            if figure.partition("[")[0].endswith("_std"):
+                continue  # the spread over subsets of a score that is there itself
+            for name, records in named[1:]:
+                other = records[metric]
+                if figure not in shared_figures(record, other):
+                    continue
+                spreads = [(one.get("spread") or {}).get(figure) for one in (record, other)]
+                delta = other["figures"][figure] - value
+                spread = None if None in spreads else math.hypot(*spreads)  # type: ignore[arg-type]
+                exceeds = None if spread is None else abs(delta) > BEYOND * spread
+                row = {"metric": metric, "figure": figure, "from": first_name, "to": name}
+                rows.append({**row, "difference": delta, "spread": spread, "exceeds": exceeds})
+    return rows
+
+
+def describe_comparison(named: Sequence[tuple[str, Records]], rows: Sequence[Mapping[str, Any]]) -> str:
+    """The scores of all side by side, then the differences from the first."""
+    figures = [["", *(name for name, _ in named), ""]]
+    for metric, record in named[0][1].items():
+        for figure in record["figures"]:
+            ways = record.get("better") or {}
+            others = [records[metric] for _, records in named]
+            cells = [_shown(each["figures"], figure, each.get("spread"), each.get("bounds")) for each in others]
+            figures.append([figure, *cells, f"{ways[figure]} is better" if ways.get(figure) else ""])
+    lines = [*table(figures), ""]
+    header = ["difference", "", "", "spread", "beyond chance"]
+    body = []
+    for row in rows:
+        spread = "-" if row["spread"] is None else f"{row['spread']:.2g}"
+        verdict = {None: "unknown", True: "yes", False: "no"}[row["exceeds"]]
+        between = f"{row['to']} - {row['from']}"
+        body.append([row["figure"], between, f"{row['difference']:+.4g}", spread, verdict])
+    lines += table([header, *body])
+    first = named[0][1]
+    if any(row["spread"] is None and _has_sets(first[row["metric"]]) for row in rows):
+        lines += ["", "note: one sample set shows no spread; draw several with seeds=3"]
+    return "\n".join(lines)
+
+
+def _has_sets(record: Mapping[str, Any]) -> bool:
+    """Whether a record is of what a run draws, of which there can be several sets."""
+    made, metric = record.get("generated") or {}, record["metric"]
+    drawn = "step" in made and "reconstructed" not in made
+    return drawn and metric in names("metric") and "items" not in kind_of(metric).takes  # it may be a plugin's

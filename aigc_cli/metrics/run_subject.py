@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, ClassVar, get_args
 
 import torch
 from torch import Tensor
@@ -13,13 +13,10 @@ from torch import Tensor
 from aigc_cli.data.open import Splits, chosen_rows, encoded, items_at
 from aigc_cli.errors import ConfigError
 from aigc_cli.metrics.base import Metric, View, kind_of
-from aigc_cli.metrics.items import DatasetItems, SampledItems, has_text
+from aigc_cli.metrics.evaluate import Source, Subject
+from aigc_cli.metrics.items import DatasetItems, SampledItems
 from aigc_cli.metrics.model_scores import Fills, gaps_of
-from aigc_cli.metrics.passages import Passages
-from aigc_cli.metrics.subject import Source, Subject
-from aigc_cli.metrics.texts import Author, continuations, own_texts, reconstructions, translations
 from aigc_cli.modalities.base import Batch, Items, modality
-from aigc_cli.modalities.text import Texts
 from aigc_cli.modalities.tokenizers import FIRST
 from aigc_cli.progress import Progress
 from aigc_cli.randomness import Noise
@@ -29,15 +26,9 @@ from aigc_cli.sampling.modes import ignored, modes_of, warn_of_idle
 from aigc_cli.training.checkpoint import CheckpointFolder
 from aigc_cli.training.restore import Restored
 
-if TYPE_CHECKING:
-    from aigc_cli.modalities.text import TextCodec
-
 _COUNTED = 4096  # training items that the commonest token is counted on
 _FILLED = 2**14  # tokens of a batch whose gaps are filled
 _CONTINUED = 256  # held-out items that are continued, where nobody says how many
-_SHARE = 0.5  # of an item that is continued, where no metric says
-_WRITTEN = 128  # texts of its own, where nobody says how many
-_NOT_OF_TEXT = {"features", "logits", "moments", "glance", "content", "labels"}
 _LACKS = {
     "score": "gives no likelihood, nor a bound on one",
     "encode": "cannot reconstruct",
@@ -45,10 +36,11 @@ _LACKS = {
     "posterior": "has no posterior of a latent vector",
     "fill": "fills no gaps",
 }
-_WORKS = {"translate": "translations", "continue": "continuations", "reconstruct": "reconstructions"}
 _DEEDS: dict[View, str] = {"scores": "predicted", "codes": "encoded", "fills": "filled in"}
 #: Scores of a vocabulary weigh so much more than what a model holds of an item, where memory is slow.
 _WEIGHT = {"cpu": 4}
+#: What is done with some items, by their rows.
+_See = Callable[[Sequence[int]], dict[str, Any]]
 
 
 class RunSubject(Subject):
@@ -58,29 +50,29 @@ class RunSubject(Subject):
         restored: The model with its codec.
         controls: How it is sampled, an instance of ``model.controls``.
         splits: Of the data that it was trained on.
-        items: Held-out items: the model is asked about them, and makes others of them.
-        filling: How it fills gaps; None is as it is sampled.
+        filling: How it fills gaps.
         batch_size: Items at a time; None suits the memory, and is halved where that runs out.
 
     Raises:
         ConfigError: a mode that does not give a set of samples.
     """
 
+    #: What metrics may see of what it makes.
+    offers: ClassVar[frozenset[View]] = frozenset(get_args(View)) - {"text"}
+    #: Held-out items that it makes others of.
+    items: DatasetItems | None = None
+
     def __init__(
-        self,
-        restored: Restored,
-        controls: Any,
-        splits: Splits,
-        items: DatasetItems | None = None,
-        *,
-        filling: Any = None,
-        batch_size: int | None = None,
+        self, restored: Restored, controls: Any, splits: Splits, filling: Any, batch_size: int | None = None
     ) -> None:
-        self.restored, self.splits, self.items, self.batch_size = restored, splits, items, batch_size
+        self.restored, self.splits, self.batch_size = restored, splits, batch_size
         self.name, self.model, self.spec, self.device = (
-            restored.run.name, restored.model, restored.spec, restored.device
-        )  # fmt: skip
-        self.controls, self.filling = controls, controls if filling is None else filling
+            restored.run.name,
+            restored.model,
+            restored.spec,
+            restored.device,
+        )
+        self.controls, self.filling = controls, filling
         self.mode: str = getattr(self.controls, "mode", None) or "sample"
         if self.mode not in ("sample", "reconstruct", "infill"):
             raise ConfigError(f"mode={self.mode} cannot be evaluated: it shows how samples change", "use mode=sample")
@@ -110,7 +102,7 @@ class RunSubject(Subject):
         """Samples, what the model makes of held-out items, or those."""
         kind = kind_of(name)
         views = {view for some in kind.takes.values() for view in some}
-        if (has_text(self.spec) and views & _NOT_OF_TEXT) or (not has_text(self.spec) and kind.of_text()):
+        if not views <= self.offers:
             what = f"{name} does not measure {modality(self.spec.modality).noun[1]}, which {self.name} makes"
             raise ConfigError(what, "`aigc ls metrics` lists the others")
         if self.spec.source is not None and (kind.made_by is not None or "fills" in views):
@@ -121,19 +113,18 @@ class RunSubject(Subject):
             raise ConfigError(f"{type(self.model).__name__} {_LACKS[ability]}: {name} needs that", "leave it out")
         if "items" in kind.takes:
             return Source("items", "fill" if "fills" in views else "")
-        makes = self._makes(kind)
-        usual = {"continue": _CONTINUED}.get(makes)
+        makes = self.makes(kind)
+        usual = _CONTINUED if makes == "continue" else None
         return Source("pairs" if "pairs" in kind.takes else "fake", makes, makes != "reconstruct", usual)
 
-    def _makes(self, kind: type[Metric]) -> str:
-        """How it makes what suits a metric; "" of nothing."""
+    def makes(self, kind: type[Metric] | None = None) -> str:
+        """How it makes what suits a metric, or a set of samples; "" of nothing."""
         if self.spec.source is not None:
             return "translate"
-        if kind.made_by is not None:
-            return kind.made_by
-        if self.mode == "reconstruct":
-            return "reconstruct"
-        return "continue" if "pairs" in kind.takes else ""
+        made_by = None if kind is None else kind.made_by
+        if made_by is not None or self.mode == "reconstruct":
+            return made_by or "reconstruct"
+        return "continue" if kind is not None and "pairs" in kind.takes else ""
 
     def warn_of_idle(self, sources: Iterable[Source]) -> None:
         """Warns of controls that have no effect in any of the ways in which the model is looked at."""
@@ -146,34 +137,22 @@ class RunSubject(Subject):
     # items that it makes
 
     def fake(self, n: int | None, seed: int) -> Items:
-        """`n` samples; what it makes of held-out items where it makes nothing else, or the controls say so."""
-        makes = "translate" if self.spec.source is not None else "reconstruct" if self.mode == "reconstruct" else ""
-        if makes:
+        """`n` samples; what it makes of held-out items where the controls say so."""
+        if self.makes():
             assert self.items is not None, "there are held-out items"
             some = self.items if n is None else self.items.take(n)
-            made = self.pairs(makes, some, seed)
-            if isinstance(made, SampledItems):  # which of all samples these are, no seed decides
-                made.facts = self.stamp(self.controls, **some.asked_about())
-                made.against = None
+            made = self.pairs("reconstruct", some, seed)
+            made.facts = self.stamp(self.controls, **some.asked_about())  # which of them these are, no seed decides
+            made.against = None
             return made
-        if has_text(self.spec):
-            assert isinstance(self.items, Passages), "the reference of text is text"
-            texts = own_texts(self._author, self.items, seed, _WRITTEN if n is None else n)
-            return self._named(texts, "texts written", self.items, self.stamp(self.controls, seed=seed))
         assert n is not None, "the reference says how many"
-        return self._samples(n, seed)
-
-    def _samples(self, n: int, seed: int) -> SampledItems:
-        model, controls = self.model, self.controls
-        labels = model.labels(range(n), controls, "cpu")
+        labels = self.model.labels(range(n), self.controls, "cpu")
 
         def stream() -> Iterator[Batch]:
-            prepare(model, lambda: self.splits["train"], controls, device=self.device)
+            prepare(self.model, lambda: self.splits["train"], self.controls, device=self.device)
+            how: dict[str, Any] = {"device": self.device, "batch_size": self.batch_size, "controls": self.controls}
             start = 0
-            for content in generate(
-                model, self.restored.codec, range(n), seed=seed, device=self.device, batch_size=self.batch_size,
-                controls=controls,
-            ):  # fmt: skip
+            for content in generate(self.model, self.restored.codec, range(n), seed=seed, **how):
                 yield Batch(content, None if labels is None else labels[start : start + len(content)])
                 start += len(content)
 
@@ -181,49 +160,24 @@ class RunSubject(Subject):
         called = f"{n:,} {modality(spec.modality).noun[1]} generated by {self.named}"
         return SampledItems(stream, n, spec, self.stamp(self.controls, seed=seed), called=called)
 
-    def _named(self, texts: Texts, what: str, against: Items, facts: dict[str, Any]) -> Texts:
-        texts.facts, texts.against = facts, against
-        texts.called = f"{len(texts):,} {what} by {self.named}, against {against.called}"
-        return texts
-
     def pairs(self, kind: str, items: Items | None, seed: int, **options: Any) -> Items:
-        """Translations, reconstructions or continuations of `items`."""
+        """Reconstructions of `items`."""
         assert isinstance(items, DatasetItems), "a model is measured on items of a dataset"
-        if not isinstance(items, Passages):
-            return SampledItems(
-                lambda: self._reconstructed(items), len(items), items.spec,
-                self.stamp(seed=seed, **items.asked_about()),
-                called=f"{items.called} as reconstructed by {self.named}", against=items,
-            )  # fmt: skip
-        if kind == "translate":
-            texts, facts = translations(self._author, items, seed), self.stamp(self.controls, seed=seed)
-        elif kind == "continue":
-            share = float(options.get("share", _SHARE))
-            texts = continuations(self._author, items, seed, share)
-            facts = self.stamp(self.controls, seed=seed, prompt=share)
-        else:
-            texts = reconstructions(self._author, items)
-            facts = self.stamp(seed=seed, reconstructed=items.split)
-        return self._named(texts, _WORKS[kind], items, facts)
 
-    def _reconstructed(self, items: DatasetItems) -> Iterator[Batch]:
-        model, start = self.model, 0
-        for originals, made in reconstruct(
-            model, items.dataset, items.rows, device=self.device, batch_size=self.batch_size
-        ):
-            rows = items.rows[start : start + len(made)]
-            yield Batch(made, items_at(items.dataset, rows).labels if items.spec.classes else None, originals)
-            start += len(made)
+        def stream() -> Iterator[Batch]:
+            start = 0
+            for originals, made in self.remade(items):
+                rows = items.rows[start : start + len(made)]
+                yield Batch(made, items_at(items.dataset, rows).labels if items.spec.classes else None, originals)
+                start += len(made)
 
-    @cached_property
-    def _author(self) -> Author:
-        codec = cast("TextCodec", self.restored.codec)
-        return Author(self.model, codec, self.controls, self.device, self.splits, self.batch_size)
+        facts = self.stamp(seed=seed, **items.asked_about())
+        called = f"{items.called} as reconstructed by {self.named}"
+        return SampledItems(stream, len(items), items.spec, facts, called=called, against=items)
 
-    @property
-    def corpus(self) -> Texts | None:
-        """Of text, what it was trained on, or the beginning of it: where copies are looked for."""
-        return Texts([self._author.training_text]) if has_text(self.spec) else None
+    def remade(self, items: DatasetItems) -> Iterator[tuple[Tensor, Tensor]]:
+        """Batches of items, each beside what the model makes of it."""
+        return reconstruct(self.model, items.dataset, items.rows, device=self.device, batch_size=self.batch_size)
 
     # what it says of items
 
@@ -231,25 +185,30 @@ class RunSubject(Subject):
         """The items with what a stamp says of the model; it says the controls only where those matter."""
         assert isinstance(items, DatasetItems), "a model is measured on items of a dataset"
         facts = self.stamp(self.filling if view == "fills" else None, seed=seed, **items.asked_about())
-        called = f"{items.called_as(view)} as {_DEEDS[view]} by {self.named}"
-        return SampledItems(lambda: iter(()), len(items), items.spec, facts, called=called, against=items)
+        n, called = items.counted_for(view)
+        called = f"{called} as {_DEEDS[view]} by {self.named}"
+        made = SampledItems(lambda: iter(()), n, items.spec, facts, called=called, against=items)
+        made.notes = items.notes if view == "scores" else ()
+        return made
 
     def look(self, view: View, items: Items, seed: int, **options: Any) -> Iterator[dict[str, Any]]:
         """Scores, codes or fillings of `items`, whose noise depends on the seed and the item alone."""
         assert isinstance(items, DatasetItems), "a model is measured on items of a dataset"
         looks: dict[str, Any] = {"scores": self._scores, "codes": self._codes, "fills": self._fills}
+        see, rows, held, size = looks[view](items, seed, **options)
         with Progress(len(items), f"{items.split} items", "items") as bar:
-            for n, seen in looks[view](items, seed, **options):
+            for n, seen in in_batches(lambda some: (len(some), see(some)), rows, held, self.device, size):
                 yield seen
                 bar.advance(n)
 
-    def _scores(self, items: DatasetItems, seed: int, samples: int) -> Iterator[tuple[int, dict[str, Any]]]:
+    # each with the rows that it is done for, how much an item holds, and how many are taken at a time
+
+    def _scores(self, items: DatasetItems, seed: int, samples: int) -> tuple[_See, Sequence[int], int, int | None]:
         tokens = self.spec.vocab_size
         held = self.model.held() if tokens is None else tokens * self.spec.shape[0] * _WEIGHT.get(self.device.type, 1)
-        size = self.batch_size and max(1, self.batch_size // samples)
 
-        def score(rows: Sequence[int]) -> tuple[int, dict[str, Any]]:
-            batch = encoded(items_at(items.dataset, rows).to(self.device), items.dataset.codec)
+        def see(rows: Sequence[int]) -> dict[str, Any]:
+            batch = self._encoded(items, rows)
             found = self.model.score(batch, Noise(seed, rows, self.device))
             if found is None or found.keys() == {"mse"}:  # an autoencoder's error alone is no likelihood
                 raise ConfigError(f"{type(self.model).__name__} {_LACKS['score']}", "ask for metrics of its samples")
@@ -259,39 +218,36 @@ class RunSubject(Subject):
                 assert tighter is not None, "the model has a score"
                 names = {"bits_per_dim": "iw_bits_per_dim"}
                 scores |= {names.get(name, name): values for name, values in tighter.items()}
-            if isinstance(items, Passages):
-                scores |= items.sizes(scores["tokens"])
-            return len(rows), {"": scores}
+            return {"": scores | items.sizes(scores)}
 
-        return in_batches(score, items.by_length(), held * samples, self.device, size)
+        return see, items.by_length(), held * samples, self.batch_size and max(1, self.batch_size // samples)
 
-    def _codes(self, items: DatasetItems, seed: int) -> Iterator[tuple[int, dict[str, Any]]]:
-        model = self.model
+    def _codes(self, items: DatasetItems, seed: int) -> tuple[_See, Sequence[int], int, int | None]:
+        def see(rows: Sequence[int]) -> dict[str, Any]:
+            return {"": self.model.encode(self._encoded(items, rows))}
 
-        def encode(rows: Sequence[int]) -> tuple[int, dict[str, Any]]:
-            batch = encoded(items_at(items.dataset, rows).to(self.device), items.dataset.codec)
-            return len(rows), {"": model.encode(batch)}
+        return see, items.rows, self.model.held(), self.batch_size
 
-        return in_batches(encode, items.rows, model.held(), self.device, self.batch_size)
+    def _encoded(self, items: DatasetItems, rows: Sequence[int]) -> Batch:
+        return encoded(items_at(items.dataset, rows).to(self.device), items.dataset.codec)
 
     def _fills(
         self, items: DatasetItems, seed: int, shares: Mapping[str, float], mask_seed: int
-    ) -> Iterator[tuple[int, dict[str, Any]]]:
+    ) -> tuple[_See, Sequence[int], int, int | None]:
         model: Any = self.model
         longest = items.spec.shape[0]
         commonest = self._commonest_token()
 
-        def fill(rows: Sequence[int]) -> tuple[int, dict[str, Any]]:
+        def see(rows: Sequence[int]) -> dict[str, Any]:
             tokens = items_at(items.dataset, rows).content.to(self.device)
             gaps = {name: gaps_of(tokens, rows, share, mask_seed, longest) for name, share in shares.items()}
             noise = {name: Noise(seed, rows, self.device) for name in gaps}
             guesses = {name: model.fill(tokens, gaps[name], noise[name], self.filling) for name in gaps}
             usual: dict[str, Tensor] = dict.fromkeys(gaps, torch.full_like(tokens, commonest))
             fills = Fills(rows, tokens, gaps, guesses, model.fills_from)
-            return len(rows), {"": fills, "commonest token": fills._replace(guesses=usual)}
+            return {"": fills, "commonest token": fills._replace(guesses=usual)}
 
-        size = min(self.batch_size or max(1, _FILLED // longest), len(items))
-        return in_batches(fill, items.rows, longest, self.device, size)
+        return see, items.rows, longest, min(self.batch_size or max(1, _FILLED // longest), len(items))
 
     def _commonest_token(self) -> int:
         train = self.splits["train"]

@@ -1,18 +1,28 @@
-"""What metrics of text share. Sentences are kept as bytes, so that processes can hand them to each other."""
+"""What metrics of text share, and those of text that is written freely: ``distinct``, ``repetition``, ``self_bleu`` and
+``copied``. Each of these alone can be gamed, so they are meant to be asked for together.
+"""
 
 from __future__ import annotations
 
 import re
 from abc import abstractmethod
-from collections.abc import Iterable, Sequence
-from typing import Any, ClassVar
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from statistics import fmean
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import torch
+from pydantic import Field
+from pydantic.dataclasses import dataclass
 from torch import Tensor
 
+from aigc_cli.config.schema import STRICT
 from aigc_cli.errors import DataError
-from aigc_cli.metrics.base import Metric, Stream, Takes, joined
+from aigc_cli.metrics.base import Figures, Metric, Stream, Takes, joined
+from aigc_cli.metrics.extractors.base import PlainConfig
+from aigc_cli.randomness import permutation
+from aigc_cli.registry import register
 
 #: A word, in any script, or one other character that is no space.
 WORD = re.compile(r"\w+|[^\w\s]")
@@ -69,3 +79,210 @@ class TextMetric(Metric):
 def ngrams(words: Sequence[str], n: int) -> Iterable[tuple[str, ...]]:
     """Every run of `n` words."""
     return zip(*(words[start:] for start in range(n)), strict=False)
+
+
+@register("metric", "distinct", PlainConfig)
+class Distinct(TextMetric):
+    """``distinct``: the share of n-grams of words that differ, over all items together, for n of 1, 2 and 3.
+
+    Li et al., A Diversity-Promoting Objective Function for Neural Conversation Models, 2016. Falls as text grows.
+    """
+
+    takes: ClassVar[Takes] = {"fake": ("text",)}
+    usual_for: ClassVar[Mapping[str, int]] = {"text": 1}
+    figures: ClassVar[Figures] = dict.fromkeys(("distinct1", "distinct2", "distinct3"), "higher")
+
+    def measured(self, fake: Sequence[str], real: Sequence[str]) -> dict[str, float]:
+        """Shares in [0, 1]; 0 where no item is so long."""
+        words = [WORD.findall(line.lower()) for line in fake]
+        shares = {}
+        for n, name in enumerate(self.figures, start=1):
+            found = [gram for line in words for gram in ngrams(line, n)]
+            shares[name] = len(set(found)) / len(found) if found else 0.0
+        return shares
+
+
+@dataclass(config=STRICT, frozen=True, kw_only=True)
+class RepetitionConfig(PlainConfig):
+    """How long a run of words counts."""
+
+    n: Annotated[int, Field(ge=1)]
+
+
+@register("metric", "repetition", RepetitionConfig)
+class Repetition(TextMetric):
+    """``repetition``: the mean share of an item's n-grams of words that it has written before.
+
+    Welleck et al., Neural Text Generation with Unlikelihood Training, 2020, section 6 (seq-rep-n).
+    """
+
+    takes: ClassVar[Takes] = {"fake": ("text",)}
+    usual_for: ClassVar[Mapping[str, int]] = {"text": 3}
+    figures: ClassVar[Figures] = {"repetition": "lower"}
+
+    def measured(self, fake: Sequence[str], real: Sequence[str]) -> dict[str, float]:
+        """A share in [0, 1] over the items that are long enough.
+
+        Raises:
+            DataError: none is.
+        """
+        found = [list(ngrams(WORD.findall(line.lower()), self.config.n)) for line in fake]
+        shares = [1 - len(set(grams)) / len(grams) for grams in found if grams]
+        if not shares:
+            raise DataError(f"no item has {self.config.n} words", "give longer items, or a smaller metric.repetition.n")
+        return {"repetition": fmean(shares)}
+
+
+@dataclass(config=STRICT, frozen=True, kw_only=True)
+class SelfBLEUConfig(PlainConfig):
+    """How many items are compared with all others."""
+
+    items: Annotated[int, Field(ge=2)]
+    seed: Annotated[int, Field(ge=0)]
+
+
+@register("metric", "self_bleu", SelfBLEUConfig)
+class SelfBLEU(TextMetric):
+    """``self_bleu``: the mean BLEU of an item with all others as its references; high where items are alike.
+
+    Zhu et al., Texygen: A Benchmarking Platform for Text Generation Models, 2018, section 3.2. Each is what sacrebleu's
+    ``sentence_score`` gives. Grows with the number of items, which is why it is fixed.
+    """
+
+    takes: ClassVar[Takes] = {"fake": ("text",)}
+    usual_for: ClassVar[Mapping[str, int]] = {"text": 2}
+    figures: ClassVar[Figures] = {"self_bleu": "lower"}
+
+    def measured(self, fake: Sequence[str], real: Sequence[str]) -> dict[str, float]:
+        """BLEU in [0, 100].
+
+        Raises:
+            DataError: there is but one item.
+        """
+        lines = [line for line in fake if line.strip()]
+        if len(lines) < 2:
+            raise DataError("self_bleu needs at least 2 items", "give more")
+        if len(lines) > self.config.items:
+            rows = permutation(len(lines), "self_bleu", self.config.seed)[: self.config.items]
+            lines = [lines[row] for row in sorted(rows.tolist())]
+        return {"self_bleu": fmean(_against_the_others(lines))}
+
+    def facts(self) -> dict[str, Any]:
+        """The version of sacrebleu, with its settings."""
+        from importlib.metadata import version
+
+        return {
+            "signature": f"sentence BLEU against all others|eff:yes|tok:13a|smooth:exp|version:{version('sacrebleu')}"
+        }
+
+
+def _against_the_others(lines: Sequence[str]) -> list[float]:
+    """The BLEU of each line against all others, in time linear in their number: of each n-gram it is enough to know
+    the largest count, in which line it is, and the largest count in any other."""
+    from sacrebleu.metrics.bleu import BLEU
+    from sacrebleu.tokenizers.tokenizer_13a import Tokenizer13a
+
+    order = 4
+    make: Any = Tokenizer13a  # it has no types
+    tokenizer = make()
+    words = [tokenizer(line.rstrip()).split() for line in lines]
+    counts = [Counter(gram for n in range(1, order + 1) for gram in ngrams(line, n)) for line in words]
+    best: dict[tuple[str, ...], tuple[int, int, int]] = {}  # largest, its line, largest elsewhere
+    for row, own in enumerate(counts):
+        for gram, count in own.items():
+            first, where, second = best.get(gram, (0, -1, 0))
+            best[gram] = (count, row, first) if count > first else (first, where, max(second, count))
+    lengths = np.array([len(line) for line in words])
+    scores = []
+    for row, own in enumerate(counts):
+        matched, total = [0] * order, [max(0, len(words[row]) - n) for n in range(order)]
+        for gram, count in own.items():
+            first, where, second = best[gram]
+            matched[len(gram) - 1] += min(count, second if where == row else first)
+        others = np.delete(lengths, row)
+        gaps = np.abs(others - lengths[row])
+        closest = int(others[gaps == gaps.min()].min())
+        score = BLEU.compute_bleu(matched, total, int(lengths[row]), closest, smooth_method="exp", effective_order=True)
+        scores.append(float(score.score))
+    return scores
+
+
+@dataclass(config=STRICT, frozen=True, kw_only=True)
+class CopiedConfig(PlainConfig):
+    """How long a run of characters counts as copied."""
+
+    run: Annotated[int, Field(ge=1)]
+
+
+@register("metric", "copied", CopiedConfig)
+class Copied(TextMetric):
+    """``copied``: the longest run of characters that an item shares with the reference text, such as the training set,
+    and the share of all characters that lie in shared runs of at least `run`."""
+
+    takes: ClassVar[Takes] = {"real": ("text",), "fake": ("text",)}
+    usual_for: ClassVar[Mapping[str, int]] = {"text": 4}
+    figures: ClassVar[Figures] = {"longest_copied_run": "lower", "copied": "lower"}
+
+    def measured(self, fake: Sequence[str], real: Sequence[str]) -> dict[str, float]:
+        """Characters, and a share in [0, 1]."""
+        source = RunHashes("\n".join(real))
+        lines = [line for line in fake if line]
+        items = [RunHashes(line) for line in lines]
+        least, most = 0, max(map(len, lines))  # a shared run of so many characters holds shared runs of all fewer
+        while least < most:
+            middle = (least + most + 1) // 2
+            if any(len(starts) for starts in _shared(source, items, middle)):
+                least = middle
+            else:
+                most = middle - 1
+        run, inside = self.config.run, 0
+        for line, starts in zip(lines, _shared(source, items, run), strict=True):
+            marked = np.zeros(len(line) + 1, dtype=np.int64)
+            np.add.at(marked, starts, 1)
+            np.add.at(marked, starts + run, -1)
+            inside += int((marked.cumsum()[:-1] > 0).sum())
+        return {"longest_copied_run": float(least), "copied": inside / sum(map(len, lines))}
+
+
+class RunHashes:
+    """A hash of every run of a text's characters, for any length: polynomials in an odd base modulo 2^64.
+
+    The base has an inverse there, so that running sums give all of them without a loop. Runs that differ share a hash
+    about once in 2^64 pairs.
+    """
+
+    _BASE = 0x9E3779B97F4A7C15
+
+    def __init__(self, text: str) -> None:
+        codes = np.frombuffer(text.encode("utf-32-le"), dtype=np.uint32).astype(np.uint64) + np.uint64(1)
+        codes *= np.uint64(0xBF58476D1CE4E5B9)
+        codes ^= codes >> np.uint64(31)
+        self._powers = _powers(self._BASE, len(codes))
+        inverse = _powers(pow(self._BASE, -1, 2**64), len(codes))
+        self._sums = np.concatenate([np.zeros(1, np.uint64), np.cumsum(codes * inverse, dtype=np.uint64)])
+
+    def of(self, length: int) -> np.ndarray:
+        """The hash of the run of `length` at each place where one begins, uint64."""
+        runs = max(0, len(self._sums) - length)
+        found: np.ndarray = (self._sums[length:] - self._sums[:runs]) * self._powers[:runs]
+        return found
+
+
+def _powers(base: int, n: int) -> np.ndarray:
+    factors: np.ndarray = np.full(n, base, dtype=np.uint64)
+    factors[:1] = 1
+    np.multiply.accumulate(factors, out=factors)
+    return factors
+
+
+def _shared(source: RunHashes, items: Sequence[RunHashes], length: int) -> list[np.ndarray]:
+    """For each item the places where runs of `length` begin that the source has too."""
+    known = np.sort(source.of(length))
+    if not len(known):
+        return [np.zeros(0, dtype=np.int64) for _ in items]
+    found = []
+    for item in items:
+        runs = item.of(length)
+        places = np.minimum(np.searchsorted(known, runs), len(known) - 1)
+        found.append(np.flatnonzero(known[places] == runs))
+    return found

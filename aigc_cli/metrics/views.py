@@ -15,8 +15,7 @@ from torch import Tensor
 from aigc_cli.config.schema import check
 from aigc_cli.errors import ConfigError, DataError, ResourceError
 from aigc_cli.metrics.base import View
-from aigc_cli.metrics.extractors import cache as feature_cache
-from aigc_cli.metrics.extractors.base import Extractor, FeatureStatistics, Sources, check_finite
+from aigc_cli.metrics.extractors.base import Extractor, FeatureStatistics, Sources, check_finite, entry, load, store
 from aigc_cli.modalities.base import Batch, Items
 from aigc_cli.progress import Progress
 from aigc_cli.registry import find
@@ -144,22 +143,19 @@ class Views:
         computed = {key: torch.cat(some) if missing[key] else some[0] for key, some in parts.items()}
         for key, made in computed.items():
             if items.key is not None and key.extractor:
-                feature_cache.store(self._entry("features" if missing[key] else "statistics", items, key), made)
+                store(self._entry("features" if missing[key] else "statistics", items, key), made)
         return {**known, **computed}
 
     def _entry(self, kind: str, items: Items, key: Key) -> Path:
         assert items.key is not None
-        extractor = self.extractor(key.extractor)
-        return feature_cache.entry(kind, items.key, extractor, key.view, self.dtype, self.device.type)
+        return entry(kind, items.key, self.extractor(key.extractor), key.view, self.dtype, self.device.type)
 
     def _kept(self, items: Items, key: Key, rows: bool) -> Tensor | FeatureStatistics | None:
         if items.key is None or not key.extractor:
             return None
-        if not rows:
-            statistics = feature_cache.load_statistics(self._entry("statistics", items, key), len(items))
-            if statistics is not None:
-                return statistics
-        return feature_cache.load_features(self._entry("features", items, key), len(items))
+        kinds = ["features"] if rows else ["statistics", "features"]  # either serves where statistics are wanted
+        found = (load(self._entry(kind, items, key), len(items)) for kind in kinds)
+        return next((kept for kept in found if kept is not None), None)
 
 
 @contextmanager

@@ -165,8 +165,8 @@ class Items(ABC):
         raise NotImplementedError
 
     def texts(self, side: str = "content") -> list[str]:
-        """All items in order as strings, or with "source" what each is held against."""
-        raise NotImplementedError
+        """All items in order as strings, or with "source" what each is held against; none where nothing is text."""
+        return []
 
     def take(self, n: int) -> Items:
         """`n` of them that stand for all, in order; which ones depends on the content alone."""
@@ -235,11 +235,8 @@ class Writer(ABC):
     @classmethod
     @abstractmethod
     def preview(cls, path: Path, batches: Iterable[Tensor], arrangement: Arrangement, codec: Codec, title: str) -> None:
-        """Writes one file that shows all samples, with a title; `path` appears whole or not at all.
-
-        Raises:
-            OSError: it cannot be written; nothing is left behind.
-        """
+        """Writes one file that shows all samples, with a title; `path` appears whole or not at all; raises OSError
+        where it cannot be written; nothing is left behind."""
 
 
 class Modality(ABC):
@@ -259,11 +256,8 @@ class Modality(ABC):
 
     @abstractmethod
     def codec(self, spec: DataSpec, folder: Path | None = None) -> Codec:
-        """The codec of a run, made anew from its spec and the files in its folder (:meth:`Codec.files`).
-
-        Raises:
-            DataError: a file of the codec is missing or cannot be trusted.
-        """
+        """The codec of a run, made anew from its spec and the files in its folder (:meth:`Codec.files`); raises
+        DataError where a file of the codec is missing or cannot be trusted."""
 
     @cached_property
     def writers(self) -> dict[str, type[Writer]]:
@@ -277,17 +271,14 @@ class Modality(ABC):
         """The items in a file or folder that a person names, such as ``fake=``; `like` says what they are held against.
 
         Raises:
-            ConfigError: there is nothing of this modality there.
-            DataError: a file cannot be read or trusted.
+            ConfigError: what is there is not of this modality.
+            DataError: there is nothing there, or a file cannot be read or trusted.
         """
         raise ConfigError(f"{self.noun[1]} cannot be read from files here", "name a dataset or a run")
 
     def parse(self, word: str, codec: Codec) -> Batch:
-        """What a person typed after ``prompt=``, as raw content: a text itself, or the name of a file.
-
-        Raises:
-            ConfigError: it cannot be read, or the modality takes no prompts.
-        """
+        """What a person typed after ``prompt=``, as raw content: a text itself, or the name of a file; raises
+        ConfigError where it cannot be read, or the modality takes no prompts."""
         raise ConfigError(f"{self.noun[1]} take no prompts", "leave prompt= out")
 
     def network(self, spec: DataSpec) -> nn.Module:
@@ -310,10 +301,7 @@ class Modality(ABC):
 
 @cache
 def modality(name: str) -> Modality:
-    """The modality of that name, of ours or of a plugin; always the same object.
-
-    Raises:
-        ConfigError: there is none.
-    """
+    """The modality of that name, of ours or of a plugin; always the same object; raises ConfigError where there is
+    none."""
     made: Modality = find("modality", name).build()
     return made

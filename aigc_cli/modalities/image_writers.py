@@ -182,11 +182,8 @@ def _in_turns(arrangement: Arrangement, room: int) -> GridLayout:
 
 
 def to_image(raw: Tensor) -> Image.Image:
-    """One image, uint8 (C, H, W) with 1, 2, 3 or 4 channels: grey, grey and alpha, RGB, RGBA.
-
-    Raises:
-        ConfigError: another number of channels.
-    """
+    """One image, uint8 (C, H, W) with 1, 2, 3 or 4 channels: grey, grey and alpha, RGB, RGBA; raises ConfigError for
+    another number of channels."""
     channels = raw.shape[0]
     if channels not in _MODES:
         raise ConfigError(f"a PNG cannot hold {channels} channels", "write the samples with format=npz")
@@ -237,13 +234,10 @@ def grid(raw: Tensor, layout: GridLayout | None = None) -> Image.Image:
     rows = layout.place(n - 1, columns)[0] + 1
     sheet = _Sheet(layout, across, down, columns, rows)
     for index in range(n):
-        image = to_image(_drawable(raw[index])).convert("RGBA")
+        shown = raw[index] if raw.shape[1] in _MODES else raw[index, :1]  # of many channels, such as slices, the first
+        image = to_image(shown).convert("RGBA")
         sheet.put(image.resize((scale * width, scale * height), Image.Resampling.NEAREST), index)
     return sheet.image
-
-
-def _drawable(raw: Tensor) -> Tensor:
-    return raw if raw.shape[0] in _MODES else raw[:1]  # of many channels, such as a stack of slices, the first
 
 
 class _Sheet:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from aigc_cli.errors import ConfigError
+from aigc_cli.errors import ConfigError, DataError
 from aigc_cli.modalities.base import Codec
 from aigc_cli.modalities.text import TextCodec
 from aigc_cli.modalities.text_files import printable, read_lines, without_surrogates
@@ -31,12 +31,12 @@ def read_prompts(path: Path) -> list[Prompt]:
     """The prompts in a file, one a line, as :func:`aigc_cli.modalities.text_files.read_lines` reads them.
 
     Raises:
-        ConfigError: there is no such file, it is empty, or one of its lines is.
-        DataError: it cannot be read, or is not UTF-8.
+        ConfigError: it is empty, or one of its lines is.
+        DataError: there is no such file, it cannot be read, or is not UTF-8.
     """
     name = printable(path)
     if not path.is_file():
-        raise ConfigError(f"prompt_file={name}: there is no such file", "name a file of text with a prompt a line")
+        raise DataError(f"prompt_file={name}: there is no such file", "name a file of text with a prompt a line")
     lines = read_lines(path, "save it as UTF-8, a prompt a line")
     if lines in ([], [""]):
         raise ConfigError(f"prompt_file={name} is empty", "write a prompt a line")
@@ -101,12 +101,12 @@ class Lines:
         """The lines of a file, as :func:`aigc_cli.modalities.text_files.read_lines` reads them.
 
         Raises:
-            ConfigError: there is no such file, or no text in it.
-            DataError: it cannot be read, or is not UTF-8.
+            ConfigError: there is no text in it.
+            DataError: there is no such file, it cannot be read, or is not UTF-8.
         """
         name = printable(path)
         if not path.is_file():
-            raise ConfigError(f"input={name}: there is no such file", "name a file of text: each line gets a vector")
+            raise DataError(f"input={name}: there is no such file", "name a file of text: each line gets a vector")
         lines = dict(enumerate(read_lines(path), 1))
         found = cls({number: text for number, text in lines.items() if text.strip()})
         if not found.texts:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from itertools import islice, pairwise
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
@@ -53,25 +54,19 @@ class TokenizerConfig:
 
 
 class Tokenizer(ABC):
-    """Text to ids and back; ids below 4 are special.
-
-    Args:
-        spellings: what each token that stands for text stands for, in UTF-8, in the order of their ids.
-    """
+    """Text to ids and back; ids below 4 are special."""
 
     kind: ClassVar[str]
 
     def __init__(self, spellings: Iterable[bytes]) -> None:
+        """`spellings` are what the tokens that stand for text stand for, in UTF-8, in the order of their ids."""
         self._texts = [b"", b"", b"", REPLACEMENT.encode(), *spellings]
         self.vocab_size = len(self._texts)
 
     @abstractmethod
     def encode_all(self, texts: Sequence[str]) -> list[np.ndarray]:
-        """The ids of each text, integers (n,), without special tokens but `unk` for what the vocabulary lacks.
-
-        Raises:
-            UnicodeEncodeError: a text holds half of a surrogate pair.
-        """
+        """The ids of each text, integers (n,), without special tokens but `unk` for what the vocabulary lacks; raises
+        UnicodeEncodeError where a text holds half of a surrogate pair."""
 
     @abstractmethod
     def state(self) -> dict[str, Any]:
@@ -152,30 +147,25 @@ class BPETokenizer(Tokenizer):
                 spellings[joined] = None
                 texts.append(joined)
         super().__init__(spellings)
-        self._library: tokenizers.Tokenizer | None = None
 
     def encode_all(self, texts: Sequence[str]) -> list[np.ndarray]:
         """See :meth:`Tokenizer.encode_all`; on all cores, where there are several texts."""
         for text in texts:
             text.encode()  # the library's own error for half of a surrogate pair does not say so
-        found = self._bpe().encode_batch_fast(list(texts), add_special_tokens=False)
+        found = self._bpe.encode_batch_fast(list(texts), add_special_tokens=False)
         return [np.array(one.ids, dtype=np.uint32) for one in found]
 
     def state(self) -> dict[str, Any]:
         """The merges, as pairs of ids; all else follows from them."""
         return {"kind": self.kind, "merges": [list(merge) for merge in self.merges]}
 
+    @cached_property
     def _bpe(self) -> tokenizers.Tokenizer:
-        if self._library is None:
-            letters = _letters()
-            spelled = ["".join(letters[byte] for byte in text) for text in self._texts]
-            vocabulary = {spelled[token]: token for token in range(FIRST, self.vocab_size)}
-            merges = [(spelled[first], spelled[second]) for first, second in self.merges]
-            self._library = _library(vocab=vocabulary, merges=merges)
-        return self._library
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_library": None}
+        letters = _letters()
+        spelled = ["".join(letters[byte] for byte in text) for text in self._texts]
+        vocabulary = {spelled[token]: token for token in range(FIRST, self.vocab_size)}
+        merges = [(spelled[first], spelled[second]) for first, second in self.merges]
+        return _library(vocab=vocabulary, merges=merges)
 
 
 class ByteTokenizer(BPETokenizer):
@@ -246,11 +236,8 @@ def _letters() -> list[str]:
 
 
 def restore_tokenizer(state: Mapping[str, Any]) -> Tokenizer:
-    """The tokenizer of a :meth:`Tokenizer.state`, which may come from a stranger: it is checked, and nothing is run.
-
-    Raises:
-        ValueError: it is not the state of a tokenizer.
-    """
+    """The tokenizer of a :meth:`Tokenizer.state`, which may come from a stranger: it is checked, and nothing is run;
+    raises ValueError where it is not the state of a tokenizer."""
     try:
         kind = state["kind"]
         if kind == "byte":

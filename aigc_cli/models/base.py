@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self, get_args
 
 import torch
 from pydantic import Field, model_validator
@@ -21,15 +21,13 @@ from aigc_cli.errors import ConfigError
 from aigc_cli.modalities.base import Batch, DataSpec, Layout
 from aigc_cli.nn.lora import train_adapters_only
 from aigc_cli.randomness import Noise
-from aigc_cli.registry import find
+from aigc_cli.registry import find, names
 
 #: What a model can do: each is the name of the method that does it, but for the last two, which say that
 #: :meth:`Model.sample` reads prompts, and that they may have gaps for it to fill.
-Ability = Literal[
-    "sample", "latents", "decode", "encode", "posterior", "score", "fill", "examine", "prompt", "infill"
-]  # fmt: skip
+Ability = Literal["sample", "latents", "decode", "encode", "posterior", "score", "fill", "examine", "prompt", "infill"]
 #: Those that are methods.
-METHODS: tuple[Ability, ...] = ("sample", "latents", "decode", "encode", "posterior", "score", "fill", "examine")
+METHODS: tuple[Ability, ...] = get_args(Ability)[:-2]
 #: Features that a deep network has for each value of an item, as a first guess.
 FEATURES = 128
 #: ``"loss"`` is what the phase minimises; every other entry is a scalar worth a curve.
@@ -129,15 +127,20 @@ class Model(nn.Module):
 
     def __init__(self, spec: DataSpec) -> None:
         super().__init__()
-        if spec.layout not in self.layouts or self.from_source != (spec.source is not None):
+        if not self.takes(spec):
             source = " with a source" if self.from_source else " without a source" if spec.source else ""
             raise ConfigError(
                 f"{type(self).__name__} cannot model {spec.kind} data; it takes items laid out as "
                 f"{' or '.join(sorted(self.layouts))}{source}",
-                "choose other data= or another model=; `aigc ls data` and `aigc ls models` list them",
+                f"choose {' or '.join([*_models_of(spec), 'other data='])}; `aigc ls` lists them",
             )
         self.spec = spec
         self._step = 0
+
+    @classmethod
+    def takes(cls, spec: DataSpec) -> bool:
+        """Whether data is laid out as it models it, with a source if it makes items from one."""
+        return spec.layout in cls.layouts and cls.from_source == (spec.source is not None)
 
     @property
     def values(self) -> int:
@@ -184,15 +187,15 @@ class Model(nn.Module):
         raise NotImplementedError
 
     def turns(self, controls: Any) -> list[int]:
-        """The classes that samples take turns in, as `controls` ask; none where the model is not told classes."""
-        return []
-
-    def labels(self, indices: Sequence[int], controls: Any, device: torch.device | str) -> Tensor | None:
-        """The classes ``(n,)`` of samples `indices`, int64; None where the model is not told classes.
+        """The classes that samples take turns in, as `controls` ask; none where the model is not told classes.
 
         Raises:
             ConfigError: a class that the data does not have, or a model that is not told classes.
         """
+        return []
+
+    def labels(self, indices: Sequence[int], controls: Any, device: torch.device | str) -> Tensor | None:
+        """The classes ``(n,)`` of samples `indices`, int64, by :meth:`turns`; None where there are none."""
         turns = self.turns(controls)
         return torch.tensor([turns[index % len(turns)] for index in indices], device=device) if turns else None
 
@@ -202,28 +205,22 @@ class Model(nn.Module):
         return batch.labels if self.conditional else None
 
     def fill(self, tokens: Tensor, gaps: Tensor, noise: Noise, controls: Any) -> Tensor:
-        """Token ids ``(n, t)``, `pad` behind shorter ones, with the gaps ``(n, t)``, bool, filled as it sees fit.
-
-        The first token of an item is no gap. `noise` has a stream for each item.
-        """
+        """Token ids ``(n, t)``, `pad` behind shorter ones, with the gaps ``(n, t)``, bool, filled as it sees fit. The
+        first token of an item is not a gap. `noise` has a stream for each item."""
         raise NotImplementedError
 
     def held(self, controls: Any = None) -> int:
-        """About how many values an item has in memory while it is made: so many fewer fit in a batch.
-
-        None for `controls` stands for what is not drawn, such as a reconstruction.
-        """
+        """About how many values an item has in memory while it is made: so many fewer fit in a batch. None for
+        `controls` stands for what is not drawn, such as a reconstruction."""
         return FEATURES * self.values
 
     # looked at
 
     def score(self, batch: Batch, noise: Noise, samples: int = 1) -> dict[str, Tensor]:
-        """Held-out figures of encoded items, each ``(n,)``; the first is what the best checkpoint minimises.
+        """Held-out scores of encoded items, each ``(n,)``; the first is what the best checkpoint minimises.
 
-        Args:
-            batch: Encoded items.
-            noise: What is drawn on the way, a stream for each item, so that figures do not depend on the batch.
-            samples: Draws of the latent for each item; above 1 the figures are of the importance-weighted bound.
+        `noise` has a stream for each item, so that scores do not depend on the batch. Above 1, `samples` are the draws
+        of an item's latent for the importance-weighted bound.
         """
         raise NotImplementedError
 
@@ -232,20 +229,15 @@ class Model(nn.Module):
         is fitted on its latents. Most need not; `items` is read only if they do."""
 
     def examine(self, train: Batch, held_out: Batch | None) -> Losses:
-        """Further curves, looked at now and then in evaluation mode: what is too dear for every step.
-
-        Args:
-            train: Encoded training items.
-            held_out: As many encoded items that it does not train on; None where there are none.
-        """
+        """Further curves, looked at now and then in evaluation mode: what is too dear for every step. They are of
+        encoded training items, and of as many that it does not train on, where there are any."""
         raise NotImplementedError
 
     def warnings(self, figures: Mapping[str, float]) -> Iterator[tuple[str, str]]:
-        """What the newest curves say is going wrong: a name for it, and one line for a person, with advice.
+        """What the newest curves say is going wrong: a name for it, and one line for a person, with a hint.
 
-        Args:
-            figures: Means since the last look by their full names, such as ``"discriminator/loss"``; those of
-                :meth:`examine` begin with ``"examine/"``.
+        `figures` has means since the last look by their full names, such as ``"discriminator/loss"``; those of
+        :meth:`examine` begin with ``"examine/"``.
         """
         return iter(())
 
@@ -253,6 +245,12 @@ class Model(nn.Module):
         """Compiles, in place, the networks for which it pays."""
         for child in self.children():
             child.compile()
+
+
+def _models_of(spec: DataSpec) -> list[str]:
+    """The words that choose a model for such data."""
+    models: dict[str, Any] = {name: find("model", name).build for name in names("model")}
+    return [f"model={name}" for name, model in models.items() if model.takes(spec)]
 
 
 def build_model(config: Mapping[str, Any], spec: DataSpec) -> Model:

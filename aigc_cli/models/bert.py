@@ -30,7 +30,7 @@ from aigc_cli.models.language_model import (
 from aigc_cli.nn.collective import draw, draw_common, integers, rank, weighted, world_size
 from aigc_cli.nn.decoding import padded
 from aigc_cli.nn.masking import Filling, Masks, ancestral, by_confidence, gibbs, masks_at
-from aigc_cli.nn.token_transformer import TokenTransformer
+from aigc_cli.nn.transformer import TokenTransformer
 from aigc_cli.randomness import Noise
 from aigc_cli.registry import register
 
@@ -94,10 +94,10 @@ class MaskedLanguageModel(LanguageModel):
 
     def forward(self, phase: str, batch: Batch) -> Losses:
         """The objective on token ids (n, t), in nats per token: of those that are masked, or of the bound."""
-        tokens, n = batch.content, len(batch)
+        tokens, n, diffusion = batch.content, len(batch), self.config.objective == "diffusion"
         there = tokens != self.pad
         shares = [self.config.mask_rate] * n
-        if self.config.objective == "diffusion":
+        if diffusion:
             # Shares spread evenly over the items of all processes, from one common draw on: each is uniform by itself,
             # and their mean, which the loss follows, hardly varies (Kingma et al., Variational Diffusion Models, 2021,
             # appendix I.1). It is drawn on the host, which has to know how many tokens are masked.
@@ -105,12 +105,12 @@ class MaskedLanguageModel(LanguageModel):
             shares = [(row + first) / (n * world_size()) for row in range(n * rank(), n * (rank() + 1))]
         masks = masks_at(shares, there, draw(torch.rand, *tokens.shape, device=tokens.device))
         shown = masks.apply(tokens, self.mask)
-        if self.config.objective == "mlm" and self.config.mixed_masks:
+        if self.config.mixed_masks and not diffusion:
             shown = self._mixed(shown, tokens, masks)
         nats, _ = self._guessed(tokens, shown, there, masks)
         total, count = nats.sum(), masks.counts.sum()
-        if self.config.objective == "diffusion":
-            total, count = (nats * self._weights(masks)).sum(), masks.lengths.sum()
+        if diffusion:
+            total, count = (nats * _weights(masks)).sum(), masks.lengths.sum()
         return {"loss": weighted(total / count, count)}
 
     def _mixed(self, shown: Tensor, tokens: Tensor, masks: Masks) -> Tensor:
@@ -130,11 +130,6 @@ class MaskedLanguageModel(LanguageModel):
         nats = cross_entropy(logits, targets, reduction="none")
         return torch.where(masks.counts, nats, 0), (logits.argmax(-1) == targets) & masks.counts
 
-    def _weights(self, masks: Masks) -> Tensor:
-        """T / k for each masked token (m,) of a row of T, of which k are masked: so the sum over a row, with k uniform
-        in 1 to T, bounds its negative log-likelihood on average (Nie et al. 2025, appendix A)."""
-        return (masks.lengths / masks.of_row)[masks.rows]
-
     def held(self, controls: FillingControls | None = None) -> int:
         """As of other models of tokens, with the scores of as many places as are guessed at once."""
         asked = controls or FillingControls()
@@ -148,25 +143,23 @@ class MaskedLanguageModel(LanguageModel):
         averaged over 8 numbers of masks for each of `samples`, which are spread evenly from 1 to all. Of ``mlm``:
         ``masked_nll_per_token``, ``masked_nll``, ``tokens`` and ``masked_accuracy`` of a random 15 % of the tokens.
         """
-        tokens = batch.content
+        tokens, diffusion = batch.content, self.config.objective == "diffusion"
         there = tokens != self.pad
         targets = there & (torch.arange(tokens.shape[1], device=tokens.device) > 0)
-        strata = STRATA * samples if self.config.objective == "diffusion" else samples
-        first = noise.uniform()[:, None].double()
+        strata = STRATA * samples if diffusion else samples
+        first = noise.uniform().double()
         keys = noise.uniform(strata, self.length)  # as wide whatever the batch
         totals, right, masked = (torch.zeros(len(tokens), dtype=torch.float64, device=tokens.device) for _ in range(3))
         for stratum in range(strata):
-            shares = [SCORED_RATE] * len(tokens)
-            if self.config.objective == "diffusion":
-                shares = ((stratum + first[:, 0]) / strata).tolist()
+            shares = ((stratum + first) / strata).tolist() if diffusion else [SCORED_RATE] * len(tokens)
             masks = masks_at(shares, targets, keys[:, stratum, : tokens.shape[1]])
             nats, hits = self._guessed(tokens, masks.apply(tokens, self.mask), there, masks)
-            if self.config.objective == "diffusion":
-                nats = nats * self._weights(masks) / strata
+            if diffusion:
+                nats = nats * _weights(masks) / strata
             totals.index_add_(0, masks.rows, nats.double())
             right.index_add_(0, masks.rows, hits.double())
             masked += masks.of_row
-        if self.config.objective == "diffusion":
+        if diffusion:
             return per_token(totals, targets.sum(1), "nelbo")
         return {**per_token(totals, masked, "masked_nll"), "masked_accuracy": right / masked}
 
@@ -183,7 +176,22 @@ class MaskedLanguageModel(LanguageModel):
             ConfigError: a prompt that does not fit, that is empty, or that has no gaps to fill; more tokens than the
                 model looks at. Of fewer, each row gets as many as still fit.
         """
-        canvas, allowed = self._canvas(noise, prompts, controls), self.allowed(prompts, noise)
+        if prompts is None:
+            if controls.mode == "infill":
+                raise ConfigError("mode=infill needs a text with gaps", 'give it one, such as prompt="to be, or ____"')
+            rows: list[list[int]] = [[] for _ in noise.indices]
+        else:
+            rows = self.given(prompts.rows, noise, most=self.vocab_size + 1)
+        longest = max(map(len, rows))
+        if longest > self.length:
+            raise ConfigError(f"a prompt has {longest} tokens, and this model reads {self.length}", "shorten it")
+        if controls.mode == "infill":
+            if any(self.mask not in row for row in rows):
+                raise ConfigError("mode=infill: a prompt has no gaps", "write ____ for each gap")
+        else:
+            more = self.most(controls, self.length)
+            rows = [row + [self.mask] * min(more, self.length - len(row)) for row in rows]
+        canvas, allowed = padded(rows, self.pad, noise.device), self.allowed(prompts, noise)
         there = (canvas == self.mask).int().argmax(1)
         return self._filled(canvas, noise, controls, None if allowed is None else (there, allowed))
 
@@ -220,21 +228,8 @@ class MaskedLanguageModel(LanguageModel):
         special = torch.tensor([token for _, token in self.spec.specials], device=hidden.device)
         return self.encoder.logits(hidden).index_fill(-1, special, -torch.inf)
 
-    def _canvas(self, noise: Noise, prompts: Prompts | None, asked: FillingControls) -> Tensor:
-        """What is to be filled, (n, t)."""
-        if prompts is None:
-            if asked.mode == "infill":
-                raise ConfigError("mode=infill needs a text with gaps", 'give it one, such as prompt="to be, or ____"')
-            rows: list[list[int]] = [[] for _ in noise.indices]
-        else:
-            rows = self.given(prompts.rows, noise, most=self.vocab_size + 1)
-        longest = max(map(len, rows))
-        if longest > self.length:
-            raise ConfigError(f"a prompt has {longest} tokens, and this model reads {self.length}", "shorten it")
-        if asked.mode == "infill":
-            if any(self.mask not in row for row in rows):
-                raise ConfigError("mode=infill: a prompt has no gaps", "write ____ for each gap")
-        else:
-            more = self.most(asked, self.length)
-            rows = [row + [self.mask] * min(more, self.length - len(row)) for row in rows]
-        return padded(rows, self.pad, noise.device)
+
+def _weights(masks: Masks) -> Tensor:
+    """T / k for each masked token (m,) of a row of T, of which k are masked: so the sum over a row, with k uniform in 1
+    to T, bounds its negative log-likelihood on average (Nie et al. 2025, appendix A)."""
+    return (masks.lengths / masks.of_row)[masks.rows]

@@ -64,15 +64,11 @@ class DrawingControls:
         return Choice(self.temperature, self.top_k, self.top_p, self.min_p)
 
     def check_drawing(self) -> None:
-        """Refuses controls of how a token is drawn where none is.
-
-        Raises:
-            ValueError: the temperature is 0, and there are others.
-        """
+        """Raises ValueError for controls of how a token is drawn where none is: at temperature 0."""
         named = [name for name in ("top_k", "top_p", "min_p") if getattr(self, name) is not None]
         if self.temperature == 0 and named:
-            left = " and ".join(named)
-            raise ValueError(f"temperature=0 takes the likeliest token: add temperature=1, or leave out {left}")
+            hint = f"add temperature=1, or leave out {' and '.join(named)}"
+            raise ValueError(f"temperature=0 takes the likeliest token: {hint}")
 
 
 @dataclass(config=STRICT, frozen=True, kw_only=True)
@@ -153,46 +149,36 @@ class LanguageModel(Model):
         """The tokens of which each sample's first is one, (n, vocab), by :attr:`Prompts.first`; None where any may."""
         if prompts is None or not any(prompts.first):
             return None
-        first = prompts.first
         found = torch.zeros(len(noise), self.vocab_size, dtype=torch.bool)
         for row, index in enumerate(noise.indices):
-            found[row, list(first[index % len(first)]) or slice(None)] = True
+            found[row, list(prompts.first[index % len(prompts.first)]) or slice(None)] = True
         return found.to(noise.device)
 
     @staticmethod
     def most(controls: DrawingControls, limit: int) -> int:
-        """The tokens that are asked for, of a model that writes up to `limit`.
-
-        Raises:
-            ConfigError: they are more.
-        """
+        """The tokens that are asked for, of a model that writes up to `limit`; a ConfigError if they are more."""
         count = controls.max_tokens or limit
         if count > limit:
-            what = f"max_tokens={count}: this model writes up to {limit}"
-            raise ConfigError(what, f"choose max_tokens={limit} or less")
+            raise ConfigError(
+                f"max_tokens={count}: this model writes up to {limit}", f"choose max_tokens={limit} or less"
+            )
         return count
 
     def written(self, session: Session, controls: WritingControls, noise: Noise, count: int) -> Tensor:
         """Token ids (n, prompt + count): a session's rows, written on as `controls` say, each until it ends."""
         if controls.beam > self.vocab_size:
-            most = f"the {self.vocab_size} tokens of the vocabulary"
-            raise ConfigError(f"beam={controls.beam} is more than {most}", "follow fewer, such as beam=5")
+            what = f"beam={controls.beam} is more than the {self.vocab_size} tokens of the vocabulary"
+            raise ConfigError(what, "follow fewer, such as beam=5")
         if controls.beam > 1:
-            rows, _ = beam_search(
-                session, controls.beam, count, length_penalty=controls.length_penalty, stop=self.eos, pad=self.pad
-            )
-            return rows
+            penalty = controls.length_penalty
+            return beam_search(session, controls.beam, count, length_penalty=penalty, stop=self.eos)[0]
         uniform = noise.uniform(count) if controls.temperature > 0 else None
-        return write(session, controls.choice(), uniform, count, stop=self.eos, pad=self.pad)
+        return write(session, controls.choice(), uniform, count, self.eos)
 
 
-def token_scores(logits: Tensor, targets: Tensor, pad: int, name: str = "nll") -> dict[str, Tensor]:
-    """Held-out figures of each item, (n,) float64, from scores (n, t, vocab) of targets (n, t), of which `pad` is none.
-
-    ``<name>_per_token`` in nats, first; ``<name>``, the sum of an item's nats; and ``tokens``, how many those are, so
-    that sums over a split may be divided.
-    """
-    return per_token(token_nats(logits, targets, pad).double().sum(1), (targets != pad).sum(1), name)
+def token_scores(logits: Tensor, targets: Tensor, pad: int) -> dict[str, Tensor]:
+    """Negative log-likelihoods, as of :func:`per_token`, from scores (n, t, vocab) of targets (n, t)."""
+    return per_token(token_nats(logits, targets, pad).double().sum(1), (targets != pad).sum(1), "nll")
 
 
 def token_nats(logits: Tensor, targets: Tensor, pad: int) -> Tensor:
@@ -202,7 +188,8 @@ def token_nats(logits: Tensor, targets: Tensor, pad: int) -> Tensor:
 
 
 def per_token(nats: Tensor, tokens: Tensor, name: str) -> dict[str, Tensor]:
-    """The figures of :func:`token_scores`, of items with so many nats (n,) over so many tokens (n,)."""
+    """Held-out scores of each item, (n,) float64, from its nats (n,) over so many tokens (n,). ``<name>_per_token``,
+    first; ``<name>``, the sum of an item's nats; and ``tokens``, so that sums over a split may be divided."""
     counts = tokens.to(torch.float64)
     return {f"{name}_per_token": nats.double() / counts.clamp(min=1), name: nats.double(), "tokens": counts}
 

@@ -47,17 +47,11 @@ class LatentModel(Model):
         return self.decode(self.latents(noise, controls), self.labels(noise.indices, controls, noise.device))
 
     def turns(self, controls: Any) -> list[int]:
-        """The classes that a word such as ``cat,dog`` names, all for None.
-
-        Raises:
-            ConfigError: a class that the data does not have, or a model that is not told classes.
-        """
+        """See :meth:`Model.turns`; the classes that a word such as ``cat,dog`` names, all for None."""
         word, classes = controls.class_, self.spec.classes
         if word is not None and not self.conditional:
-            raise ConfigError(
-                f"class={word}: this model was trained without classes",
-                "train one with model.conditional=true, on data with labels",
-            )
+            what = f"class={word}: this model was trained without classes"
+            raise ConfigError(what, "train one with model.conditional=true, on data with labels")
         if word is None:
             return list(range(self.classes))
         names = [word] if word in classes else [name.strip() for name in word.split(",")]
@@ -68,11 +62,7 @@ class LatentModel(Model):
 
 
 def check_conditional(conditional: bool, spec: DataSpec) -> bool:
-    """Whether a model is told the class.
-
-    Raises:
-        ConfigError: it should be, and the data has no classes.
-    """
+    """`conditional`, whether a model is told the class; a ConfigError where the data has no classes to tell."""
     if conditional and len(spec.classes) < 2:
         raise ConfigError(
             "model.conditional=true needs labels, and this data has none",
@@ -82,10 +72,8 @@ def check_conditional(conditional: bool, spec: DataSpec) -> bool:
 
 
 def slerp(start: Tensor, end: Tensor, share: Tensor) -> Tensor:
-    """Spherical interpolation of latents (n, d) at shares (k,) in [0, 1], as (n, k, d) (White 2016, section 2.1).
-
-    Where two latents point the same way, or one is 0, it is linear.
-    """
+    """Spherical interpolation of latents (n, d) at shares (k,) in [0, 1], as (n, k, d) (White 2016, section 2.1). Where
+    two latents point the same way, or one is 0, it is linear."""
     # Nearly all of N(0, 1) in d dimensions lies about sqrt(d) from 0. A straight line would pass closer to 0 than any
     # latent that a decoder has seen; an arc does not.
     cosine = torch.nn.functional.cosine_similarity(start, end, dim=1)[:, None, None]

@@ -13,7 +13,7 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from aigc_cli.config.schema import STRICT
-from aigc_cli.modalities.base import Batch, DataSpec
+from aigc_cli.modalities.base import Batch
 from aigc_cli.models.base import Losses, ModelConfig
 from aigc_cli.models.latent import LatentControls, LatentModel
 from aigc_cli.nn.collective import averaged
@@ -80,10 +80,7 @@ class VariationalModel(LatentModel):
     controls: ClassVar[type] = PriorControls
     #: Of one latent.
     dimensions: int
-
-    def __init__(self, spec: DataSpec) -> None:
-        super().__init__(spec)
-        self.mixture: LatentMixture | None = None
+    mixture: LatentMixture | None = None
 
     @property
     def coarsest(self) -> int:
@@ -110,7 +107,7 @@ class VariationalModel(LatentModel):
                 found = [(self.encode(batch)[:, : self.coarsest], self.labels_of(batch)) for batch in items]
             means, labels = zip(*found, strict=True)
             known = [part for part in labels if part is not None]
-            self.mixture = LatentMixture(torch.cat(means), torch.cat(known) if known else None, self.classes)
+            self.mixture = LatentMixture.fit(torch.cat(means), torch.cat(known) if known else None, self.classes)
 
     @abstractmethod
     def inference(self, batch: Batch) -> Callable[[Tensor], Draw]:
@@ -122,8 +119,7 @@ class VariationalModel(LatentModel):
         draws = [inference(noise.normal(self.dimensions)) for _ in range(samples)]
         if samples == 1:
             reconstruction, kl, _ = draws[0]
-            bounds = self.bounds("nelbo", reconstruction + kl, batch)
-            return {**bounds, "kl": kl, "reconstruction": reconstruction}
+            return {**self.bounds("nelbo", reconstruction + kl, batch), "kl": kl, "reconstruction": reconstruction}
         log_weights = torch.stack([draw.log_ratio - draw.reconstruction for draw in draws])
         return self.bounds("iw_bound", importance_bound(log_weights), batch)
 

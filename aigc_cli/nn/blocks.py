@@ -62,8 +62,7 @@ class Residual(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(n, c, h, w) to the same shape."""
-        branch: Tensor = self.branch(x)
-        return x + branch
+        return torch.add(x, self.branch(x))
 
 
 class Modulation(nn.Linear):
@@ -93,9 +92,7 @@ class ConditionalNorm(nn.Module):
 
 class SelfAttention(nn.Module):
     """Attention between the places of a map, added to it with a gain that begins at 0 (Zhang et al. 2019, section 3).
-
-    Keys and values are pooled to half the map's size, as in BigGAN.
-    """
+    Keys and values are pooled to half the map's size, as in BigGAN."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -114,36 +111,29 @@ class SelfAttention(nn.Module):
         # Written out, because the fused kernels have no double backward, which R1 needs.
         weight = (query.transpose(1, 2) @ key).softmax(dim=2)
         attended = (value @ weight.transpose(1, 2)).view(n, self.outer, h, w)
-        out: Tensor = x + self.gain * self.out(attended)
-        return out
+        return torch.add(x, self.gain * self.out(attended))
 
 
 class UpConv2d(nn.Conv2d):
-    """Repeats every pixel 2x2, then convolves 3x3: (n, c, h, w) to (n, outputs, 2h, 2w).
-
-    As one transposed convolution with a 4x4 kernel, which multiplies 2.25 times less.
-    """
+    """Repeats every pixel 2x2, then convolves 3x3: (n, c, h, w) to (n, outputs, 2h, 2w)."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__(inputs, outputs, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """See the class."""
+        """As one transposed convolution with a 4x4 kernel, which multiplies 2.25 times less."""
         kernel = _sum_of_shifts(self.weight).flip(2, 3).transpose(0, 1)
         return conv_transpose2d(x, kernel, self.bias, stride=2, padding=1)
 
 
 class DownConv2d(nn.Conv2d):
-    """Convolves 3x3, then takes the mean of every 2x2: (n, c, h, w) to (n, outputs, h/2, w/2).
-
-    As one convolution with a 4x4 kernel and stride 2, which multiplies 2.25 times less.
-    """
+    """Convolves 3x3, then takes the mean of every 2x2: (n, c, h, w) to (n, outputs, h/2, w/2)."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__(inputs, outputs, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """See the class."""
+        """As one convolution with a 4x4 kernel and stride 2, which multiplies 2.25 times less."""
         return conv2d(x, _sum_of_shifts(self.weight) / 4, self.bias, stride=2, padding=1)
 
 
@@ -228,13 +218,9 @@ def init_weights(module: nn.Module, how: str) -> None:
             nn.init.orthogonal_(layer.weight)
 
 
-def _xavier(weight: Tensor) -> None:
-    nn.init.xavier_uniform_(weight, gain=math.sqrt(2) if weight[0, 0].numel() > 1 else 1.0)
-
-
 _INITS: dict[str, Callable[[Tensor], Any]] = {
     "normal": lambda weight: nn.init.normal_(weight, 0.0, 0.02),
-    "xavier": _xavier,
+    "xavier": lambda weight: nn.init.xavier_uniform_(weight, math.sqrt(2) if weight[0, 0].numel() > 1 else 1.0),
     "orthogonal": nn.init.orthogonal_,
 }
 

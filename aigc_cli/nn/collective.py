@@ -46,15 +46,12 @@ def _generator(device: Device) -> torch.Generator:
 
 
 def draw(sampler: Sampler, *size: int, dim: int = 0, device: Device = None, **options: object) -> Tensor:
-    """Random numbers of `size`, whose dimension `dim` goes over the rows of this process's share of the batch.
-
-    The sampler is :func:`torch.randn`, :func:`torch.rand` or :func:`integers`, and `options` its own, as ``dtype``.
-    """
-    processes = world_size()
-    if processes == 1:
+    """Random numbers of `size`, whose dimension `dim` goes over the rows of this process's share of the batch. The
+    sampler is :func:`torch.randn`, :func:`torch.rand` or :func:`integers`, and `options` its own, as ``dtype``."""
+    if world_size() == 1:
         return sampler(*size, device=device, **options)
     rows = size[dim]
-    whole = [*size[:dim], rows * processes, *size[dim + 1 :]]
+    whole = [*size[:dim], rows * world_size(), *size[dim + 1 :]]
     return sampler(*whole, device=device, generator=_generator(device), **options).narrow(dim, rank() * rows, rows)
 
 
@@ -89,25 +86,21 @@ def summed(tensor: Tensor) -> Tensor:
 
 def averaged(tensor: Tensor) -> Tensor:
     """The mean over all processes of a floating-point tensor without a graph, which it may be written to."""
-    processes = world_size()
-    return tensor if processes == 1 else summed(tensor).div_(processes)
+    return tensor if world_size() == 1 else summed(tensor).div_(world_size())
 
 
 def gathered(rows: Tensor) -> Tensor:
     """The rows (n, ...) of all processes, (processes * n, ...), without a graph; each has as many."""
-    processes = world_size()
-    if processes == 1:
+    if world_size() == 1:
         return rows
-    whole = rows.new_empty(processes * len(rows), *rows.shape[1:])
-    distributed.all_gather(list(whole.chunk(processes)), rows.detach().contiguous())
+    whole = rows.new_empty(world_size() * len(rows), *rows.shape[1:])
+    distributed.all_gather(list(whole.chunk(world_size())), rows.detach().contiguous())
     return whole
 
 
 def weighted(mean: Tensor, count: Tensor) -> Tensor:
     """A mean over `count` things of this process, weighted so that the processes' average is the mean over all things.
-
-    What is counted, such as the tokens of a batch that are no padding, may be more in one process than in another.
-    """
+    What is counted, such as the tokens of a batch that are no padding, may be more in one process than in another."""
     if world_size() == 1:
         return mean
     share = count.detach().to(torch.float32, copy=True)

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from aigc_cli.nn.cache import KVCache
-from aigc_cli.nn.token_transformer import TokenTransformer
+from aigc_cli.nn.attention import KVCache
+from aigc_cli.nn.transformer import TokenTransformer
 
 LOOK_EVERY = 16  # tokens between looks at whether all rows have ended, each of which waits for the device
 
@@ -31,10 +31,9 @@ class Choice:
 
 
 class Session:
-    """Rows of tokens, each from a prompt on, and what the network has read of them.
+    """Rows of tokens, each from a prompt on, and what a causal network in evaluation mode has read of them.
 
     Args:
-        network: Causal, in evaluation mode.
         prompts: Token ids, at least one a row. Of a prompt longer than the network's length the last tokens are read.
         room: Tokens that will be added to each row.
         pad: What fills rows that are shorter than others.
@@ -47,7 +46,8 @@ class Session:
         first: Tensor | None = None, **seen: Tensor | None,
     ) -> None:  # fmt: skip
         assert all(prompts), "a row begins with a token"
-        self.network, self.seen, self._first = network, seen, first
+        self.network, self.pad, self._first = network, pad, first
+        self.seen = {name: part for name, part in seen.items() if part is not None}
         self.device = network.embedding.weight.device
         lengths = [len(prompt) for prompt in prompts]
         self.tokens = padded(prompts, pad, self.device, max(lengths) + room)
@@ -61,19 +61,16 @@ class Session:
         """Scores (n, vocab) of each row's next token, float32; reads what was not read yet."""
         if self._unread is None:
             return self.network.logits(self._read_newest()).float()
-        scores = self.network.logits(self._read_prompts()).float()
-        return scores if self._first is None else scores.masked_fill(~self._first, -torch.inf)
-
-    def _read_prompts(self) -> Tensor:
-        assert self._unread is not None
-        hidden = self._hidden(self._unread, self.cache)
+        hidden, lengths = self._hidden(self._unread, self.cache), self._window_lengths
         self._unread = None
-        lengths = self._window_lengths
         self.cache.read(lengths)
         if len(set(lengths)) == 1:
-            return hidden[:, -1]
-        last = torch.tensor(lengths, device=self.device) - 1
-        return hidden[torch.arange(len(lengths), device=self.device), last]
+            hidden = hidden[:, -1]
+        else:
+            last = torch.tensor(lengths, device=self.device) - 1
+            hidden = hidden[torch.arange(len(lengths), device=self.device), last]
+        scores = self.network.logits(hidden).float()
+        return scores if self._first is None else scores.masked_fill(~self._first, -torch.inf)
 
     def _read_newest(self) -> Tensor:
         full = [row for row, length in enumerate(self.cache.lengths) if length == self.network.length]
@@ -96,7 +93,7 @@ class Session:
 
     def _hidden(self, tokens: Tensor, cache: KVCache, rows: Tensor | None = None) -> Tensor:
         """Features of tokens (m, t) of all rows, or of `rows` (m,)."""
-        seen = {name: part if part is None or rows is None else part[rows] for name, part in self.seen.items()}
+        seen = self.seen if rows is None else {name: part[rows] for name, part in self.seen.items()}
         return self.network.hidden(tokens, cache=cache, **seen)
 
     def append(self, tokens: Tensor) -> None:
@@ -107,9 +104,7 @@ class Session:
     def repeat(self, count: int) -> None:
         """Each row becomes `count` rows next to each other."""
         self.tokens, self.ends = (part.repeat_interleave(count, 0) for part in (self.tokens, self.ends))
-        self.seen = {
-            name: None if part is None else part.repeat_interleave(count, 0) for name, part in self.seen.items()
-        }
+        self.seen = {name: part.repeat_interleave(count, 0) for name, part in self.seen.items()}
         self.cache.repeat(count)
 
     def reorder(self, rows: Tensor) -> None:
@@ -119,18 +114,11 @@ class Session:
 
 
 @torch.no_grad()
-def write(
-    session: Session, choice: Choice, uniform: Tensor | None, count: int, *, stop: int | None, pad: int
-) -> Tensor:
-    """Adds up to `count` tokens to each row of a session, and returns all rows, (n, prompt + count).
+def write(session: Session, choice: Choice, uniform: Tensor | None, count: int, stop: int | None) -> Tensor:
+    """Adds up to `count` tokens to each row of a session with room for them, and returns all rows, (n, prompt + count).
 
-    Args:
-        session: With room for `count` tokens.
-        choice: How tokens are chosen.
-        uniform: Draws in [0, 1), (n, count), one for each token; None where the temperature is 0.
-        count: Tokens a row gets at most.
-        stop: The token that ends a row, and is kept; None where there is none.
-        pad: What comes after it.
+    `uniform` has a draw in [0, 1) for each token, (n, count); None where the temperature is 0. The token `stop`, if
+    there is one, ends a row and is kept.
     """
     done = torch.zeros(len(session.ends), dtype=torch.bool, device=session.device)
     seen = _seen(session) if choice.repetition_penalty != 1 else None
@@ -138,7 +126,7 @@ def write(
         draws = None if uniform is None else uniform[:, step]
         token = choose(session.logits(), choice, draws, seen)
         if stop is not None:
-            token = torch.where(done, pad, token)
+            token = torch.where(done, session.pad, token)
             done = done | (token == stop)
         session.append(token)
         if seen is not None:
@@ -149,10 +137,9 @@ def write(
 
 
 def choose(logits: Tensor, choice: Choice, uniform: Tensor | None, seen: Tensor | None = None) -> Tensor:
-    """One token for each row, (n,), from scores (n, vocab).
+    """One token for each row, (n,), from scores (n, vocab), float32.
 
     Args:
-        logits: float32.
         choice: Repetition first, then temperature, top_k, top_p of what that leaves, min_p.
         uniform: Draws in [0, 1), (n,); a token is drawn by inverting the distribution, so that a row takes the same
             token for the same draw whatever the others do.
@@ -180,10 +167,8 @@ def choose(logits: Tensor, choice: Choice, uniform: Tensor | None, seen: Tensor 
 
 
 def invert(shares: Tensor, uniform: Tensor) -> Tensor:
-    """The place (n,) in each row of shares (n, k), none negative, at which their running sum passes a draw (n,).
-
-    In float64, so that a place with no share is never taken.
-    """
+    """The place (n,) in each row of shares (n, k), none negative, at which their running sum passes a draw (n,). In
+    float64, so that a place with no share is never taken."""
     running = shares.double().cumsum(-1)
     passed = (running > uniform.double()[:, None] * running[:, -1:]) & (shares > 0)
     return passed.int().argmax(-1)
@@ -203,36 +188,27 @@ def _seen(session: Session) -> Tensor:
     return seen[:, :-1]
 
 
-def padded(
-    rows: Sequence[Sequence[int]], pad: int, device: torch.device | str, width: int | None = None
-) -> Tensor:  # fmt: skip
+def padded(rows: Sequence[Sequence[int]], pad: int, device: torch.device | str, width: int = 0) -> Tensor:
     """Rows of token ids as int64 (n, width), by default as wide as the longest, filled up with `pad`."""
-    width = max(map(len, rows)) if width is None else width
+    width = width or max(map(len, rows))
     return torch.tensor([[*row, *[pad] * (width - len(row))] for row in rows], device=device)
 
 
 @torch.no_grad()
 def beam_search(
-    session: Session, beams: int, count: int, *, length_penalty: float, stop: int | None, pad: int
+    session: Session, beams: int, count: int, *, length_penalty: float, stop: int | None
 ) -> tuple[Tensor, Tensor]:
     """The best continuation of each row by its probability as a whole, with up to `count` more tokens.
 
-    A row is over when `beams` continuations have reached `stop` from among the best `beams`; the best of those is
-    taken, or where none has, the best that is left. With one beam it is greedy.
-
-    Args:
-        session: With room for `count` tokens.
-        beams: Continuations of a row that are followed at a time.
-        count: Tokens at most.
-        length_penalty: The exponent of the length by which log-probabilities are divided (Wu et al., Google's Neural
-            Machine Translation System, 2016, equation 14); 0 compares them as they are, more prefers long rows.
-        stop: As of :func:`write`.
-        pad: As of :func:`write`.
+    Of each row `beams` continuations are followed at a time. It is over when as many have reached `stop` from among the
+    best; the best of those is taken, or where none has, the best that is left. With one beam it is greedy. `stop` is as
+    of :func:`write`. Log-probabilities are divided by the length with the exponent `length_penalty` (Wu et al.,
+    Google's Neural Machine Translation System, 2016, equation 14); 0 compares them as they are, more prefers long rows.
 
     Returns:
         Rows (n, prompt + count) and their log-probabilities in nats, divided as above, (n,).
     """
-    search = _Search(session, beams, length_penalty, stop, pad)
+    search = _Search(session, beams, length_penalty, stop)
     for step in range(count):
         search.advance(step + 1)
         if stop is not None and step % LOOK_EVERY == LOOK_EVERY - 1 and bool(search.over().all()):
@@ -243,8 +219,8 @@ def beam_search(
 class _Search:
     """Rows next to each other, `beams` of each; those that have ended are kept apart, the best of each row."""
 
-    def __init__(self, session: Session, beams: int, length_penalty: float, stop: int | None, pad: int) -> None:
-        self.session, self.beams, self.length_penalty, self.stop, self.pad = session, beams, length_penalty, stop, pad
+    def __init__(self, session: Session, beams: int, length_penalty: float, stop: int | None) -> None:
+        self.session, self.beams, self.length_penalty, self.stop = session, beams, length_penalty, stop
         self.n, device = len(session.ends), session.device
         self.scores = torch.zeros(self.n, 1, device=device)  # nats, of those that are followed
         self.ended = torch.zeros(self.n, dtype=torch.long, device=device)  # how many have

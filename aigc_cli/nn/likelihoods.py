@@ -33,19 +33,24 @@ class Likelihood(nn.Module):
     compiled: it is one long chain of small operations.
     """
 
-    width: int
-
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, width: int) -> None:
         super().__init__()
-        self.channels = channels
+        self.channels, self.width = channels, width
 
-    @abstractmethod
     def forward(self, outputs: Tensor, x: Tensor) -> Tensor:
         """Nats per image (n,), at most 0, of x (n, c, h, w) under outputs (n, width, h, w); computed in float32."""
+        return self._nats(outputs.float(), x).flatten(1).sum(1)
 
-    @abstractmethod
     def mean(self, outputs: Tensor) -> Tensor:
         """The expected image, (n, c, h, w) in [-1, 1]."""
+        return self._mean(outputs.float())
+
+    @abstractmethod
+    def _nats(self, outputs: Tensor, x: Tensor) -> Tensor:
+        """Of each place, or value, (n, ...)."""
+
+    def _mean(self, outputs: Tensor) -> Tensor:
+        return outputs[:, : self.channels].clamp(-1, 1)
 
     def target(self, x: Tensor) -> Tensor:
         """The image that the probability is of: x itself, but for what reduces its levels."""
@@ -53,78 +58,50 @@ class Likelihood(nn.Module):
 
     def begin(self, bias: Tensor) -> None:
         """Sets the bias (..., width) of a decoder's last layer to outputs that suit images before anything is learned.
-
-        From deviations as wide as the image, Adam takes hundreds of steps to those that tell shades apart.
-        """
+        From deviations as wide as the image, Adam takes hundreds of steps to those that tell shades apart."""
         bias.zero_()
 
 
 class Bernoulli(Likelihood):
     """Black or white pixels, after binarisation at the middle grey; one logit each."""
 
-    def __init__(self, channels: int) -> None:
-        super().__init__(channels)
-        self.width = channels
-
     def target(self, x: Tensor) -> Tensor:
         """x with every pixel -1 or 1."""
         return (x > 0).to(x.dtype) * 2 - 1
 
-    def forward(self, outputs: Tensor, x: Tensor) -> Tensor:
-        """See :meth:`Likelihood.forward`."""
-        return -_sum(binary_cross_entropy_with_logits(outputs.float(), (x > 0).float(), reduction="none"))
+    def _nats(self, outputs: Tensor, x: Tensor) -> Tensor:
+        return -binary_cross_entropy_with_logits(outputs, (x > 0).float(), reduction="none")
 
-    def mean(self, outputs: Tensor) -> Tensor:
-        """See :meth:`Likelihood.mean`."""
-        return outputs.float().sigmoid() * 2 - 1
+    def _mean(self, outputs: Tensor) -> Tensor:
+        return outputs.sigmoid() * 2 - 1
 
 
 class Gaussian(Likelihood):
-    """A Gaussian's share of each level, with a standard deviation that is fixed or learned.
-
-    Args:
-        channels: of the image.
-        deviation: fixed, in units of [-1, 1]; None learns one, shared by all pixels and images (Rybkin et al., Simple
-            and Effective VAE Training with Calibrated Decoders, 2021).
-    """
+    """A Gaussian's share of each level, with a fixed standard deviation in units of [-1, 1]; None learns one, shared by
+    all pixels and images (Rybkin et al., Simple and Effective VAE Training with Calibrated Decoders, 2021)."""
 
     def __init__(self, channels: int, deviation: float | None = None) -> None:
-        super().__init__(channels)
-        self.width = channels
+        super().__init__(channels, channels)
         start = torch.tensor(math.log(0.3 if deviation is None else deviation))
         if deviation is None:
             self.log_scale = nn.Parameter(start)
         else:
             self.register_buffer("log_scale", start, persistent=False)
 
-    def forward(self, outputs: Tensor, x: Tensor) -> Tensor:
-        """See :meth:`Likelihood.forward`."""
-        return _sum(_gaussian_share(outputs.float(), self.log_scale.clamp(*_LOG_SCALES), x.float()))
-
-    def mean(self, outputs: Tensor) -> Tensor:
-        """See :meth:`Likelihood.mean`."""
-        return outputs.float().clamp(-1, 1)
+    def _nats(self, outputs: Tensor, x: Tensor) -> Tensor:
+        return _gaussian_share(outputs, self.log_scale.clamp(*_LOG_SCALES), x.float())
 
 
 class PixelGaussian(Likelihood):
     """A Gaussian's share of each level, with a standard deviation of its own for every pixel and channel."""
 
-    def __init__(self, channels: int) -> None:
-        super().__init__(channels)
-        self.width = 2 * channels
-
-    def forward(self, outputs: Tensor, x: Tensor) -> Tensor:
-        """See :meth:`Likelihood.forward`."""
-        means, log_scales = outputs.float().chunk(2, dim=1)
-        return _sum(_gaussian_share(means, log_scales.clamp(*_LOG_SCALES), x.float()))
+    def _nats(self, outputs: Tensor, x: Tensor) -> Tensor:
+        means, log_scales = outputs.chunk(2, dim=1)
+        return _gaussian_share(means, log_scales.clamp(*_LOG_SCALES), x.float())
 
     def begin(self, bias: Tensor) -> None:
         """See :meth:`Likelihood.begin`."""
         bias.zero_()[..., self.channels :] = _BEGIN
-
-    def mean(self, outputs: Tensor) -> Tensor:
-        """See :meth:`Likelihood.mean`."""
-        return outputs[:, : self.channels].float().clamp(-1, 1)
 
 
 class LogisticMixture(Likelihood):
@@ -135,10 +112,9 @@ class LogisticMixture(Likelihood):
     """
 
     def __init__(self, channels: int, components: int) -> None:
-        super().__init__(channels)
-        self.components = components
-        self.couplings = channels * (channels - 1) // 2
-        self.width = components * (1 + 2 * channels + self.couplings)
+        couplings = channels * (channels - 1) // 2
+        super().__init__(channels, components * (1 + 2 * channels + couplings))
+        self.components, self.couplings = components, couplings
 
     def begin(self, bias: Tensor, log_scale: float = _BEGIN) -> None:
         """See :meth:`Likelihood.begin`; the components lie apart, because those that begin alike stay so for long."""
@@ -151,20 +127,21 @@ class LogisticMixture(Likelihood):
         """Log weights (n, k, h, w), means and log scales (n, c, k, h, w), couplings (n, c (c - 1) / 2, k, h, w)."""
         n, _, *places = outputs.shape
         # Plane after plane: what follows is elementwise on some of them, and twice as fast for the copy.
-        rows = outputs.float().contiguous().view(n, -1, self.components, *places)
+        rows = outputs.contiguous().view(n, -1, self.components, *places)
         kinds = [1, self.channels, self.channels, self.couplings]
         logits, means, log_scales, couplings = torch.split(rows, kinds, 1)
         return log_softmax(logits.squeeze(1), 1), means, log_scales.clamp(*_LOG_SCALES), couplings.tanh()
 
-    def forward(self, outputs: Tensor, x: Tensor) -> Tensor:
-        """See :meth:`Likelihood.forward`."""
+    def _nats(self, outputs: Tensor, x: Tensor) -> Tensor:
         weights, means, log_scales, couplings = self._parts(outputs)
         x = x.float().contiguous()
-        shares = _logistic_share(self._moved(means, couplings, x), log_scales, x.unsqueeze(2))
-        return _sum(torch.logsumexp(weights + shares.sum(1), dim=1))
+        if self.couplings:  # each channel's means given the true channels before it
+            means = torch.stack([self._move(means, couplings, x.unbind(1), c) for c in range(self.channels)], dim=1)
+        shares = _logistic_share(means, log_scales, x.unsqueeze(2))
+        return torch.logsumexp(weights + shares.sum(1), dim=1)
 
-    def mean(self, outputs: Tensor) -> Tensor:
-        """See :meth:`Likelihood.mean`; each channel given the means of those before it."""
+    def _mean(self, outputs: Tensor) -> Tensor:
+        """Each channel given the means of those before it."""
         weights, means, _, couplings = self._parts(outputs)
         shares = weights.exp()
         image: list[Tensor] = []
@@ -172,12 +149,6 @@ class LogisticMixture(Likelihood):
             moved = self._move(means, couplings, image, channel)
             image.append((shares * moved).sum(1).clamp(-1, 1))
         return torch.stack(image, 1)
-
-    def _moved(self, means: Tensor, couplings: Tensor, x: Tensor) -> Tensor:
-        """Each channel's means (n, c, k, h, w) given the true channels before it."""
-        if not self.couplings:
-            return means
-        return torch.stack([self._move(means, couplings, x.unbind(1), c) for c in range(self.channels)], dim=1)
 
     def _move(self, means: Tensor, couplings: Tensor, image: Sequence[Tensor], channel: int) -> Tensor:
         """One channel's means (n, k, h, w), given the values (n, h, w) of the channels before it."""
@@ -195,23 +166,19 @@ def _edges(x: Tensor) -> tuple[Tensor, Tensor]:
 
 class _LogNormalCDF(torch.autograd.Function):
     """The logarithm of the normal distribution function, with a gradient that is finite thousands of deviations out.
-
-    PyTorch's own gradient is the exponential of a difference of squares, which float32 loses there.
-    """
+    PyTorch's own gradient is the exponential of a difference of squares, which float32 loses there."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
-        """Elementwise."""
         ctx.save_for_backward(x)
         logarithm: Tensor = torch.special.log_ndtr(x)
         return logarithm
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        """The density over the distribution function, by the scaled complementary error function."""
+        # The density over the distribution function, by the scaled complementary error function.
         (x,) = ctx.saved_tensors
-        scaled: Tensor = torch.special.erfcx(x * -math.sqrt(0.5))
-        return gradient * math.sqrt(2 / math.pi) / scaled
+        return torch.div(gradient * math.sqrt(2 / math.pi), torch.special.erfcx(x * -math.sqrt(0.5)))
 
 
 def _gaussian_share(means: Tensor, log_scales: Tensor, x: Tensor) -> Tensor:
@@ -225,27 +192,20 @@ def _gaussian_share(means: Tensor, log_scales: Tensor, x: Tensor) -> Tensor:
 
 
 def _logistic_share(means: Tensor, log_scales: Tensor, x: Tensor) -> Tensor:
-    """The logarithm of a logistic's share of the level of `x`, elementwise.
-
-    For its sigmoid s, s(b) - s(a) = (1 - exp(a - b)) s(b) s(-a), which is exact in both tails.
-    """
+    """The logarithm of a logistic's share of the level of `x`, elementwise."""
+    # For its sigmoid s, s(b) - s(a) = (1 - exp(a - b)) s(b) s(-a), which is exact in both tails.
     upper, lower = _edges(x)
     inverse = torch.exp(-log_scales)
     within = torch.log(-torch.expm1(inverse * (lower - upper)))
     return within - softplus(inverse * (means - upper)) - softplus(inverse * (lower - means))
 
 
-def _sum(terms: Tensor) -> Tensor:
-    return terms.flatten(1).sum(1)
-
-
-#: name -> a likelihood for images of so many channels, of the deviation, in units of [-1, 1], and the mixture's
-#: components that are set, where it minds them.
+#: name -> a likelihood for so many channels, of the deviation and the mixture's components that are set.
 LIKELIHOODS: dict[str, Callable[[int, float, int], Likelihood]] = {
-    "bernoulli": lambda channels, deviation, components: Bernoulli(channels),
+    "bernoulli": lambda channels, deviation, components: Bernoulli(channels, channels),
     "gaussian": lambda channels, deviation, components: Gaussian(channels),
     "gaussian_fixed": lambda channels, deviation, components: Gaussian(channels, deviation),
-    "gaussian_pixel": lambda channels, deviation, components: PixelGaussian(channels),
+    "gaussian_pixel": lambda channels, deviation, components: PixelGaussian(channels, 2 * channels),
     "logistic": lambda channels, deviation, components: LogisticMixture(channels, 1),
     "logistic_mixture": lambda channels, deviation, components: LogisticMixture(channels, components),
 }

@@ -60,11 +60,11 @@ def adapters(module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
 
 def train_adapters_only(module: nn.Module) -> None:
     """Freezes all but the adapters, in a module that has any."""
-    found = [parameter for _, parameter in adapters(module)]
+    found = list(adapters(module))
     if found:
         module.requires_grad_(False)
-        for parameter in found:
-            parameter.requires_grad_(True)
+    for _, parameter in found:
+        parameter.requires_grad_(True)
 
 
 def merge_adapters(module: nn.Module) -> None:

@@ -33,12 +33,9 @@ class Masks:
 
 
 def masks_at(shares: Sequence[float], there: Tensor, keys: Tensor) -> Masks:
-    """Masks for a share of each row's tokens, rounded up, where the keys are least.
+    """Masks for a share of each row's tokens, those that are `there` (n, t), where random `keys` (n, t) are least.
 
-    Args:
-        shares: in (0, 1], one for each row, known on the host.
-        there: (n, t), True for tokens, False for padding.
-        keys: (n, t), random.
+    The shares are in (0, 1], one for each row, known on the host, and rounded up to whole tokens.
     """
     width, device = there.shape[1], there.device
     order = keys.masked_fill(~there, torch.inf).argsort(1)
@@ -52,10 +49,6 @@ def masks_at(shares: Sequence[float], there: Tensor, keys: Tensor) -> Masks:
     return Masks(rows, order[rows, ranks], ranks < of_row[rows], of_row, lengths)
 
 
-#: Maps tokens (n, t) to features of theirs (n, t, width), and features (..., width) to scores (..., vocab).
-Read = Callable[[Tensor], Tensor]
-
-
 @dataclass(frozen=True)
 class Filling:
     """What is needed to fill the gaps of a canvas: tokens (n, t) with the token `mask` where there is one.
@@ -63,8 +56,8 @@ class Filling:
     `first` is a place in each row (n,), and the tokens that may be there, (n, vocab), bool; None is any token anywhere.
     """
 
-    read: Read
-    score: Read
+    read: Callable[[Tensor], Tensor]  # tokens (n, t) to features of theirs (n, t, width)
+    score: Callable[[Tensor], Tensor]  # features (..., width) to scores (..., vocab)
     mask: int
     canvas: Tensor
     choice: Choice
@@ -93,12 +86,9 @@ class Filling:
 def ancestral(filling: Filling, keys: Tensor, uniform: Tensor, steps: int | None) -> Tensor:
     """Fills gaps in a random order, each given all that were filled before it (Uria, Murray and Larochelle 2014).
 
-    Args:
-        filling: of n rows of t tokens.
-        keys: (n, t), random; the order.
-        uniform: Draws in [0, 1), (n, t), one for each place.
-        steps: Passes; None is as many as a row has gaps, which makes it exact. With fewer, neighbours in the order are
-            drawn apart from each other.
+    The order is that of random `keys` (n, t), and `uniform` has a draw in [0, 1) for each place, (n, t). It takes so
+    many `steps`; None is as many as a row has gaps, which makes it exact. With fewer, neighbours in the order are drawn
+    apart from each other.
     """
     tokens, gaps = filling.canvas, filling.gaps
     order = keys.masked_fill(~gaps, torch.inf).argsort(1)
@@ -116,13 +106,7 @@ def ancestral(filling: Filling, keys: Tensor, uniform: Tensor, steps: int | None
 @torch.no_grad()
 def by_confidence(filling: Filling, uniform: Tensor, steps: int) -> Tensor:
     """Fills all gaps at once, then masks the least likely again, fewer each time (Ghazvininejad et al., Mask-Predict:
-    Parallel Decoding of Conditional Masked Language Models, 2019).
-
-    Args:
-        filling: of n rows of t tokens.
-        uniform: Draws in [0, 1), (n, steps, t).
-        steps: Passes.
-    """
+    Parallel Decoding of Conditional Masked Language Models, 2019); `uniform` has draws in [0, 1), (n, steps, t)."""
     tokens = filling.canvas
     sure = torch.full(tokens.shape, torch.inf, device=tokens.device)
     each = again = filling.gaps.sum(1)
@@ -146,10 +130,8 @@ def gibbs(filling: Filling, keys: Tensor, uniform: Tensor) -> Tensor:
     """Fills gaps one by one, then draws each anew given all others, over and over (Wang and Cho, BERT has a Mouth, and
     It Must Speak, 2019).
 
-    Args:
-        filling: of n rows of t tokens.
-        keys: (n, sweeps, t), random; the order of each sweep, of which the first fills the gaps.
-        uniform: Draws in [0, 1), (n, sweeps, t), one for each place.
+    The order of each sweep, of which the first fills the gaps, is that of random `keys` (n, sweeps, t), and `uniform`
+    has a draw in [0, 1) for each place of each.
     """
     tokens, gaps = filling.canvas, filling.gaps
     each = gaps.sum(1)

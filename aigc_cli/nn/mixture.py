@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import warnings
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from aigc_cli.randomness import Noise
 
@@ -20,32 +20,22 @@ LEAST_VARIANCE = 1e-5  # added to each variance, so that no component shrinks to
 SEED = 0  # of the fit
 
 
-class _Group(NamedTuple):
-    """The mixture of one class: weights (m,), means (m, k), Cholesky factors of the covariances (m, k, k)."""
-
-    weights: np.ndarray
-    means: np.ndarray
-    factors: np.ndarray
-
-
-class LatentMixture(nn.Module):
-    """A mixture for each class over the leading principal directions of all latents; noise in the other directions.
-
-    Args:
-        latents: (n, d), of which it becomes the distribution; n at least 2.
-        labels: (n,) classes; None for one mixture of all.
-        classes: How many classes there are; a class without items has the mixture of all.
-    """
+@dataclass(frozen=True)
+class LatentMixture:
+    """A mixture for each class over the leading principal directions of all latents; noise in the other directions. It
+    is not in a checkpoint: it is fitted anew from the encoded training set."""
 
     weights: Tensor  # (classes, m)
     means: Tensor  # (classes, m, k)
-    factors: Tensor  # (classes, m, k, k)
+    factors: Tensor  # (classes, m, k, k), Cholesky factors of the covariances
     centre: Tensor  # (d,)
     directions: Tensor  # (k, d)
     rest: Tensor  # (d,)
 
-    def __init__(self, latents: Tensor, labels: Tensor | None = None, classes: int = 0) -> None:
-        super().__init__()
+    @classmethod
+    def fit(cls, latents: Tensor, labels: Tensor | None = None, classes: int = 0) -> LatentMixture:
+        """The distribution of latents (n, d), n at least 2: one mixture for all, or with labels (n,) one for each
+        class, of which those without items have the mixture of all."""
         values = latents.double().cpu().numpy()
         centre, directions, rest = _principal(values)
         reduced = (values - centre) @ directions.T
@@ -55,21 +45,15 @@ class LatentMixture(nn.Module):
             of = labels.cpu().numpy()
             parts = [reduced[of == label] for label in range(classes)]
             groups = [_fit(part if len(part) > 1 else reduced, CLASS_COMPONENTS) for part in parts]
-        most = max(len(group.weights) for group in groups)
+        most = max(len(weights) for weights, _, _ in groups)
         stacks = [np.stack([_padded(array, most) for array in arrays]) for arrays in zip(*groups, strict=True)]
-        named = dict(zip(("weights", "means", "factors"), stacks, strict=True))
-        # Not in the checkpoint: it is fitted anew from the encoded training set.
-        for name, array in {**named, "centre": centre, "directions": directions, "rest": rest}.items():
-            tensor = torch.from_numpy(np.ascontiguousarray(array)).to(latents.device, torch.float32)
-            self.register_buffer(name, tensor, persistent=False)
+        arrays = [np.ascontiguousarray(array) for array in (*stacks, centre, directions, rest)]
+        return cls(*(torch.from_numpy(array).to(latents.device, torch.float32) for array in arrays))
 
     def sample(self, noise: Noise, temperature: float = 1.0, labels: Tensor | None = None) -> Tensor:
         """Latents (len(noise), d), each from its own row of `noise`, of classes (n,) where there is a mixture for each.
-
-        The temperature scales every component's deviations, not the spread of the components.
-        """
-        device = self.weights.device
-        group = torch.zeros(len(noise), dtype=torch.int64, device=device) if labels is None else labels
+        The temperature scales every component's deviations, not the spread of the components."""
+        group = torch.zeros(len(noise), dtype=torch.int64, device=self.weights.device) if labels is None else labels
         below = self.weights.cumsum(1)[group]
         component = (noise.uniform(1) >= below[:, :-1]).sum(1)
         normal = noise.normal(self.means.shape[2])
@@ -89,8 +73,8 @@ def _principal(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return found.mean_, found.components_, rest
 
 
-def _fit(values: np.ndarray, components: int) -> _Group:
-    """A mixture of `components`, or of fewer where there are few items (n, k)."""
+def _fit(values: np.ndarray, components: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Weights (m,), means (m, k) and Cholesky factors (m, k, k) of m `components`, or fewer for few items (n, k)."""
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.mixture import GaussianMixture
 
@@ -103,7 +87,7 @@ def _fit(values: np.ndarray, components: int) -> _Group:
             count, covariance_type="full" if full else "diag", reg_covar=LEAST_VARIANCE, random_state=SEED
         ).fit(values)
     covariances = found.covariances_ if full else np.stack([np.diag(row) for row in found.covariances_])
-    return _Group(found.weights_, found.means_, np.linalg.cholesky(covariances))
+    return found.weights_, found.means_, np.linalg.cholesky(covariances)
 
 
 def _padded(array: np.ndarray, length: int) -> np.ndarray:

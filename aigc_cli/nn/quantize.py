@@ -35,9 +35,8 @@ class Quantizer(nn.Module):
     forgets in it at once where it lay when nothing was near.
 
     Args:
-        codes: how many there are.
-        dimensions: of each.
-        decay: of the running sums, a batch.
+        codes: How many there are, of so many `dimensions`.
+        decay: Of the running sums, a batch.
         restart_below: A code is dead, and starts anew as a vector of the batch, where its running count is at most this
             share of what it would be if all codes were used alike (Dhariwal et al., Jukebox, 2020, section 3.1); 0
             only starts the codebook.
@@ -87,15 +86,16 @@ class Quantizer(nn.Module):
                 if self.training:
                     self._restart(gathered(vectors))
                 codebook = self.codebook
-                tokens = _nearest(vectors, codebook)
+                # The squared distance but for the vector's own square, which decides nothing.
+                distance = torch.addmm(codebook.square().sum(1), vectors, codebook.T, alpha=-2)
+                tokens = distance.argmin(dim=1)
                 if self.training:
                     self._follow(vectors, tokens)
         return Quantized(vectors, embedding(tokens, codebook), tokens)
 
     def _restart(self, vectors: Tensor) -> None:
         """Puts every dead code on a vector of the batch, with the count of a code that is used as all others."""
-        m = len(vectors)
-        fair = m / self.codes
+        m, fair = len(vectors), len(vectors) / self.codes
         dead = self.sizes <= self.restart_below * fair
         order = draw_common(torch.randperm, m, device=vectors.device).repeat(-(-self.codes // m))[: self.codes]
         self.sums.copy_(torch.where(dead.unsqueeze(1), vectors[order] * fair, self.sums))
@@ -106,9 +106,7 @@ class Quantizer(nn.Module):
         counts = summed(torch.zeros_like(self.counts).index_add_(0, tokens, torch.ones_like(tokens)))
         self.sums.lerp_(summed(sums), 1 - self.decay)
         self.sizes.lerp_(counts.to(self.sizes.dtype), 1 - self.decay)
-        self._measure(counts)
-
-    def _measure(self, counts: Tensor) -> None:
+        # Usage and perplexity, without a wait for the device to say whether a window is full.
         self.counts += counts
         self.batches += 1
         full = self.batches >= self.window
@@ -120,10 +118,3 @@ class Quantizer(nn.Module):
         self.windows += full
         self.counts *= ~full
         self.batches *= ~full
-
-
-def _nearest(vectors: Tensor, codebook: Tensor) -> Tensor:
-    """The row of the nearest code for each of vectors (m, d), int64 (m,)."""
-    # The squared distance but for the vector's own square, which decides nothing.
-    distance = torch.addmm(codebook.square().sum(1), vectors, codebook.T, alpha=-2)
-    return distance.argmin(dim=1)

@@ -1,4 +1,5 @@
-"""The one transformer block of the house (Vaswani et al., Attention Is All You Need, 2017), and stacks of it.
+"""The one transformer block of the house (Vaswani et al., Attention Is All You Need, 2017), stacks of it, and a stack
+from tokens to scores of tokens.
 
 Pre-norm, with RMSNorm, rotary positions, normed queries and keys and SwiGLU; or, by :class:`Style`, the classic block
 of GPT-2. A stack is causal or not, and may attend to a second sequence.
@@ -7,17 +8,16 @@ of GPT-2. A stack is causal or not, and may attend to a second sequence.
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
-from torch.nn.functional import gelu, layer_norm, silu
+from torch.nn.functional import cross_entropy, gelu, layer_norm, linear, silu
 
 from aigc_cli.config.schema import STRICT
-from aigc_cli.nn.cache import KVCache
-from aigc_cli.nn.fused import attend, attention_heads, dropout, rms_norm, unit_rms
+from aigc_cli.nn.attention import KVCache, attend, attention_heads, dropout, rms_norm, unit_rms
 from aigc_cli.nn.lora import AdaptedLinear, LoRAConfig
 
 ROTARY_BASE = 10_000.0
@@ -60,11 +60,8 @@ class TransformerConfig:
 
     @property
     def hidden(self) -> int:
-        """Units within the feed-forward layer.
-
-        SwiGLU has three matrices where the plain layer has two, so that it gets two thirds as many units (Shazeer, GLU
-        Variants Improve Transformer, 2020), rounded up to a multiple of 8.
-        """
+        """Units within the feed-forward layer. SwiGLU has three matrices where the plain layer has two, so that it gets
+        two thirds as many units (Shazeer, GLU Variants Improve Transformer, 2020), rounded up to a multiple of 8."""
         units = self.feed_forward * self.width
         return round(units) if self.style.mlp == "gelu" else 8 * math.ceil(units / 12)
 
@@ -90,16 +87,31 @@ class Norm(nn.Module):
         return rms_norm(x, self.weight) if self.rms else layer_norm(x, self.weight.shape, self.weight, self.bias)
 
 
-class SelfAttention(nn.Module):
+class Attention(nn.Module):
+    """What both kinds of attention share; each has projections of its own, and ends in :meth:`mix`."""
+
+    out: nn.Linear
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.heads, self.dropout = config.heads, config.dropout
+        self.log_scale = nn.Parameter(torch.zeros(config.heads)) if config.style.qk_norm else None
+
+    def mix(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, causal: bool = False) -> Tensor:
+        """Heads (n, h, t, d) to (n, t, width); see :func:`attend`."""
+        mixed = attend(query, key, value, mask, self.dropout if self.training else 0.0, causal)
+        projected: Tensor = self.out(mixed.transpose(1, 2).flatten(2))
+        return projected
+
+
+class SelfAttention(Attention):
     """Attention of a sequence to itself, or, if causal, to what came before."""
 
     def __init__(self, config: TransformerConfig, causal: bool) -> None:
-        super().__init__()
-        width = config.width
-        self.heads, self.causal, self.dropout = config.heads, causal, config.dropout
-        self.qkv = config.linear(width, 3 * width)
-        self.log_scale = nn.Parameter(torch.zeros(config.heads)) if config.style.qk_norm else None
-        self.out = config.linear(width, width)
+        super().__init__(config)
+        self.causal = causal
+        self.qkv = config.linear(config.width, 3 * config.width)
+        self.out = config.linear(config.width, config.width)
 
     def forward(
         self, x: Tensor, rotation: Tensor | None, mask: Tensor | None, cache: KVCache | None, layer: int
@@ -111,41 +123,31 @@ class SelfAttention(nn.Module):
         if cache is not None:
             causal = causal and cache.empty
             key, value, mask = cache.extend(layer, key, value)
-        share = self.dropout if self.training else 0.0
-        mixed = attend(query, key, value, mask, share, causal)
-        projected: Tensor = self.out(mixed.transpose(1, 2).flatten(2))
-        return projected
+        return self.mix(query, key, value, mask, causal)
 
 
-class CrossAttention(nn.Module):
+class CrossAttention(Attention):
     """Attention of a sequence to another, the memory."""
 
     def __init__(self, config: TransformerConfig) -> None:
-        super().__init__()
-        width = config.width
-        self.heads, self.dropout = config.heads, config.dropout
-        self.query = config.linear(width, width)
-        self.key_value = config.linear(width, 2 * width)
-        self.log_scale = nn.Parameter(torch.zeros(config.heads)) if config.style.qk_norm else None
-        self.out = config.linear(width, width)
+        super().__init__(config)
+        self.query = config.linear(config.width, config.width)
+        self.key_value = config.linear(config.width, 2 * config.width)
+        self.out = config.linear(config.width, config.width)
 
     def forward(self, x: Tensor, memory: Tensor, mask: Tensor | None, cache: KVCache | None, layer: int) -> Tensor:
         """x (n, t, width) and memory (n, s, width) to the shape of x; see :meth:`Transformer.forward`."""
         query = self.query(x).unflatten(2, (self.heads, -1)).transpose(1, 2)
         if self.log_scale is not None:
             query = unit_rms(query) * self.log_scale.exp().to(query.dtype)[:, None, None]
-        key, value = cache.memory[layer] if cache and layer in cache.memory else self._remembered(memory)
+        if cache is not None and layer in cache.memory:
+            key, value = cache.memory[layer]
+        else:
+            key, value = self.key_value(memory).unflatten(2, (2, self.heads, -1)).transpose(1, 3).unbind(2)
+            key = key if self.log_scale is None else unit_rms(key)
         if cache is not None:
             cache.memory[layer] = key, value
-        share = self.dropout if self.training else 0.0
-        mixed = attend(query, key, value, mask, share)
-        projected: Tensor = self.out(mixed.transpose(1, 2).flatten(2))
-        return projected
-
-    def _remembered(self, memory: Tensor) -> tuple[Tensor, Tensor]:
-        """Keys and values (n, h, s, d) of the memory."""
-        key, value = self.key_value(memory).unflatten(2, (2, self.heads, -1)).transpose(1, 3).unbind(2)
-        return (key if self.log_scale is None else unit_rms(key)), value
+        return self.mix(query, key, value, mask)
 
 
 class FeedForward(nn.Module):
@@ -159,12 +161,11 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., width) to the same shape."""
-        raised = self.up(x)
         if self.gated:
-            gate, value = raised.chunk(2, -1)
+            gate, value = self.up(x).chunk(2, -1)
             raised = silu(gate) * value
         else:
-            raised = gelu(raised)
+            raised = gelu(self.up(x))
         lowered: Tensor = self.down(raised)
         return lowered
 
@@ -177,11 +178,8 @@ class Block(nn.Module):
         self.dropout = config.dropout
         self.attention_norm = Norm(config)
         self.attention = SelfAttention(config, causal)
-        if cross:
-            self.cross_norm = Norm(config)
-            self.cross: CrossAttention | None = CrossAttention(config)
-        else:
-            self.cross = None
+        self.cross_norm = Norm(config) if cross else None
+        self.cross = CrossAttention(config) if cross else None
         self.feed_forward_norm = Norm(config)
         self.feed_forward = FeedForward(config)
 
@@ -191,7 +189,7 @@ class Block(nn.Module):
     ) -> Tensor:  # fmt: skip
         """(n, t, width) to the same shape; see :meth:`Transformer.forward`."""
         x = x + self._dropped(self.attention(self.attention_norm(x), rotation, mask, cache, layer))
-        if self.cross is not None:
+        if self.cross is not None and self.cross_norm is not None:
             assert memory is not None, "this block attends to a memory"
             x = x + self._dropped(self.cross(self.cross_norm(x), memory, memory_mask, cache, layer))
         return x + self._dropped(self.feed_forward(self.feed_forward_norm(x)))
@@ -201,25 +199,17 @@ class Block(nn.Module):
 
 
 class Transformer(nn.Module):
-    """A stack of blocks over embedded tokens, with a norm at the end.
-
-    Args:
-        config: Its size and style.
-        length: The most tokens it can look at.
-        causal: Whether a token sees only itself and those before it.
-        cross: Whether blocks attend to a memory.
-    """
+    """A stack of blocks over at most `length` embedded tokens, with a norm at the end; with `cross` they attend to a
+    memory, and if `causal` a token sees only itself and those before it."""
 
     rotation: Tensor
 
     def __init__(self, config: TransformerConfig, length: int, *, causal: bool, cross: bool = False) -> None:
         super().__init__()
         self.config, self.length = config, length
-        dim = config.width // config.heads
-        if config.style.positions == "learned":
-            self.positions: nn.Parameter | None = nn.Parameter(torch.empty(length, config.width))
-        else:
-            self.positions = None
+        learned, dim = config.style.positions == "learned", config.width // config.heads
+        self.positions = nn.Parameter(torch.empty(length, config.width)) if learned else None
+        if not learned:
             frequencies = ROTARY_BASE ** -(torch.arange(0, dim, 2) / dim)
             angles = torch.arange(length)[:, None] * frequencies
             rotation = torch.stack([angles.cos(), angles.sin()], -1)[:, None]
@@ -243,14 +233,12 @@ class Transformer(nn.Module):
         self, x: Tensor, *, mask: Tensor | None = None, memory: Tensor | None = None,
         memory_mask: Tensor | None = None, cache: KVCache | None = None,
     ) -> Tensor:  # fmt: skip
-        """(n, t, width) to the same shape.
+        """Embedded tokens (n, t, width) to the same shape.
 
         Args:
-            x: Embedded tokens.
             mask: (n, t), True for tokens that are there; None where all are. Not for a causal stack, in which what
                 pads a row on its right is never seen.
-            memory: (n, s, width), what cross-attention looks at.
-            memory_mask: (n, s), True for what is there of it; None where all is.
+            memory: (n, s, width), what cross-attention looks at; `memory_mask` (n, s) is True for what is there of it.
             cache: What was read before, to which `x` is added; :meth:`KVCache.read` is the caller's to call.
         """
         t = x.shape[1]
@@ -271,11 +259,9 @@ class Transformer(nn.Module):
 
     def cache(self, rows: int, columns: int) -> KVCache:
         """An empty cache for so many rows of at most so many tokens."""
-        config, like = self.config, self.norm.weight
-        return KVCache(
-            config.layers, rows, config.heads, columns, config.width // config.heads,
-            device=like.device, dtype=like.dtype,
-        )  # fmt: skip
+        config = self.config
+        dim = config.width // config.heads
+        return KVCache(config.layers, rows, config.heads, columns, dim, like=self.norm.weight)
 
 
 def fresh(module: nn.Module) -> None:
@@ -285,3 +271,44 @@ def fresh(module: nn.Module) -> None:
             nn.init.normal_(layer.weight, 0.0, FRESH_STD)
         if isinstance(layer, nn.Linear) and layer.bias is not None:
             nn.init.zeros_(layer.bias)
+
+
+class TokenTransformer(nn.Module):
+    """Embedding, stack and vocabulary head.
+
+    Args:
+        config: Of the stack, as `length`, `causal` and `cross` are.
+        vocab_size: Tokens that the head scores.
+        tied: Whether the head's weights are the embedding (Press and Wolf 2017).
+        extra: Tokens beyond the vocabulary that can be read, but not written.
+    """
+
+    def __init__(
+        self, config: TransformerConfig, vocab_size: int, length: int, *, causal: bool, cross: bool = False,
+        tied: bool = True, extra: int = 0,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.vocab_size, self.length = vocab_size, length
+        self.embedding = nn.Embedding(vocab_size + extra, config.width)
+        self.stack = Transformer(config, length, causal=causal, cross=cross)
+        self.head = None if tied else nn.Linear(config.width, vocab_size, bias=False)
+        fresh(self.embedding)
+        if self.head is not None:
+            fresh(self.head)
+
+    def hidden(self, tokens: Tensor, *, offset: Tensor | None = None, **kwargs: Any) -> Tensor:
+        """Features (n, t, width) of tokens (n, t), to whose embeddings `offset` (n, width) is added, a row's own; see
+        :meth:`Transformer.forward` for the rest."""
+        embedded = self.embedding(tokens)
+        features: Tensor = self.stack(embedded if offset is None else embedded + offset[:, None], **kwargs)
+        return features
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Scores (..., vocab_size) from features (..., width)."""
+        weight = self.embedding.weight if self.head is None else self.head.weight
+        return linear(hidden, weight if len(weight) == self.vocab_size else weight[: self.vocab_size])
+
+    def forward(self, tokens: Tensor, targets: Tensor, ignored: int, smoothing: float = 0.0, **kwargs: Any) -> Tensor:
+        """The mean cross-entropy, in nats per token, of targets (n, t) but for those that are `ignored`."""
+        scores = self.logits(self.hidden(tokens, **kwargs))
+        return cross_entropy(scores.flatten(0, 1), targets.flatten(), ignore_index=ignored, label_smoothing=smoothing)

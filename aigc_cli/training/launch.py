@@ -39,7 +39,7 @@ from aigc_cli.errors import (
     say,
 )
 from aigc_cli.files import write_json
-from aigc_cli.registry import import_plugin
+from aigc_cli.registry import import_plugin, plugin_words
 from aigc_cli.runs import Run
 from aigc_cli.training.distributed import launched
 from aigc_cli.training.memory import BatchTooLarge, shrink_batch, smaller_batch
@@ -93,7 +93,7 @@ def train_until_done(train: Train[T], config: dict[str, Any], options: Options, 
                     say(f"{why}; starting again from the last checkpoint")
             if smaller is not None:
                 shrink_batch(run, smaller)  # here, where the error no longer holds what was in memory
-            options = replace(options, resume=str(run.path), overrides=())
+            config, options = run.config, replace(options, resume=str(run.path))
 
 
 def _train_in_process(train: Train[T], config: dict[str, Any], options: Options, note: Path) -> T:
@@ -161,7 +161,7 @@ def first_cause(folder: Path, error: ChildFailedError, count: int, *, interrupte
         return ResourceError(
             f"process {killed[0].local_rank} of {count} was killed ({name}), and the others ended with it",
             "most often the machine ran out of memory: use a smaller trainer.batch_size, or fewer trainer.devices; "
-            "`aigc train --resume` resumes from the last checkpoint",
+            f"`aigc train --resume{plugin_words()}` resumes from the last checkpoint",
         )
     return RuntimeError(told[0]["traceback"] if told else str(error))
 

@@ -1,4 +1,4 @@
-"""Memory: how it is kept and given back, how it is seen to have run out, and a smaller batch that trains the same."""
+"""Memory: how it is kept and given back, how it is seen to have run out, and smaller batches that train the same."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import torch
 
 from aigc_cli.errors import ResourceError, warn
 from aigc_cli.runs import Run
+from aigc_cli.training.distributed import Processes
 
 #: What a plain RuntimeError says where the CPU's allocator has no more, or where oneDNN's kernels or a thread get none.
 _OUT_OF_MEMORY = ("DefaultCPUAllocator", "could not create a primitive", "can't start new thread")
@@ -77,6 +78,23 @@ def _own_batch(config: Mapping[str, Any]) -> tuple[str, int] | None:
     """The key of the data, such as ``batch_tokens``, that says how large a batch is in place of the trainer's."""
     keys = ((key, value) for key, value in config["data"].items() if key.startswith("batch_"))
     return next(((key, value) for key, value in keys if type(value) is int), None)
+
+
+def fitting_data(config: dict[str, Any], items: int, processes: Processes) -> dict[str, Any]:
+    """The configuration with a batch of at most the `items` of the training split; a warning says where it had more.
+
+    What lies beyond would repeat items within one step, and take memory for each repetition.
+    """
+    size, count = config["trainer"]["batch_size"], processes.world_size
+    most = max(items // count, 1) * count  # every process gets as many
+    if size <= max(items, most) or _own_batch(config) is not None:
+        return config
+    if processes.main:
+        warn(
+            f"trainer.batch_size={size} is more than the {items:,} items of the training split: a batch holds them "
+            f"once, as with {_as_words({'batch_size': most})} (trainer.accumulate= makes a step of several batches)"
+        )
+    return {**config, "trainer": {**config["trainer"], "batch_size": most}}
 
 
 def smaller_batch(config: Mapping[str, Any]) -> dict[str, int] | None:

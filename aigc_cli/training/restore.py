@@ -15,7 +15,7 @@ from aigc_cli.files import read_json
 from aigc_cli.modalities.base import Codec, DataSpec, modality
 from aigc_cli.models.base import Model, build_model
 from aigc_cli.nn.lora import merge_adapters
-from aigc_cli.runs import Run
+from aigc_cli.runs import Run, list_runs
 from aigc_cli.training.checkpoint import Checkpoint, CheckpointFolder
 from aigc_cli.training.settings import resolve_device
 
@@ -80,8 +80,7 @@ def choose_checkpoint(run: Run, step: int | str | None) -> Checkpoint:
     if step is None:
         newest = folder.load_newest()
         if newest is None:
-            hint = "let it train until its first one (trainer.checkpoint_every)"
-            raise ConfigError(f"{run.path} has no checkpoint yet", hint)
+            raise _no_checkpoint(run)
         return newest
     if step == "best":
         best = best_step(run)
@@ -94,6 +93,20 @@ def choose_checkpoint(run: Run, step: int | str | None) -> Checkpoint:
         choices = known if best_step(run) is None else [*known, "best"]
         raise ConfigError(f"{run.path} has no checkpoint of step {step}", suggest(str(step), choices))
     return folder.load(int(step))
+
+
+def _no_checkpoint(run: Run) -> ConfigError:
+    status = run.status()
+    if status == "running":
+        hint = "let it train until its first one (trainer.checkpoint_every)"
+        return ConfigError(f"{run.path} has no checkpoint yet", hint)
+    failed = status == "failed"
+    hint = "correct that and train again" if failed else f"resume it with `aigc train --resume {run.word}`"
+    others = (other.word for other in reversed(list_runs()) if CheckpointFolder(other.checkpoints).steps())
+    if other := next(others, None):
+        hint += f", or name the newest run that has one: {other}"
+    ended = f"it {'failed' if failed else 'ended'} at step {run.step}" + (f": {run.why}" if run.why else "")
+    return ConfigError(f"{run.path} has no checkpoint: {ended}", hint)
 
 
 def best_step(run: Run) -> int | None:

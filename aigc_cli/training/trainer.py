@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from aigc_cli.data.loader import Loader
-from aigc_cli.errors import AigcError, DataError, Interrupted, ResourceError, Terminated
+from aigc_cli.errors import AigcError, DataError, Interrupted, ResourceError, Terminated, as_user_error
 from aigc_cli.modalities.base import Batch, modality
 from aigc_cli.models.base import Model
 from aigc_cli.progress import Progress
@@ -102,9 +102,10 @@ class Trainer:
         except BaseException as error:
             with suppress(Exception):  # the first error is the one to report
                 self.saver.wait()
-            stopped = isinstance(error, Interrupted | Terminated)
+            status = "stopped" if isinstance(error, Interrupted | Terminated) else "failed"
+            known = as_user_error(error)
             with suppress(ResourceError):
-                self.run.set_status("stopped" if stopped else "failed", self.state.step)
+                self.run.set_status(status, self.state.step, known.message if known else repr(error))
             raise
         finally:
             self.journal.close()

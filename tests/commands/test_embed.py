@@ -127,7 +127,7 @@ def test_what_cannot_be_read_whole_is_said(run: Run, capsys: pytest.CaptureFixtu
     [
         ([], 2, "neither a file nor a text"),
         (["texts.txt", "text=a"], 2, "both a file and a text"),
-        (["nowhere.txt"], 2, "input=nowhere.txt: there is no such file"),
+        (["nowhere.txt"], 3, "input=nowhere.txt: there is no such file"),
         (["empty.txt"], 2, "no text in empty.txt"),
         (["blank.txt"], 2, "no text in blank.txt"),
         (["latin.txt"], 3, "latin.txt is not UTF-8"),

@@ -209,7 +209,6 @@ def test_without_inceptions_weights(
         (["batch_size=0"], "batch_size=0"),
         (["device=cuda:99"], "cuda:99"),
         (["run=no-such-run"], "no-such-run"),
-        (["fake=no-such-folder"], "no-such-folder"),
         (["metric.prdc.k=0"], "metric.prdc.k=0"),
         (["metric.fd.extractor=clasifier"], "clasifier"),
         (["--metric", "fdi"], "fdi"),

@@ -45,7 +45,6 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
         (["resize=lanczos"], "lanczos"),
         (["extractor=clasifier"], "clasifier"),
         (["--metric", "bleu"], "bleu does not measure images"),
-        (["--metric", "bleu", "fake=none.txt", "real=none.txt"], "none.txt"),
         (["--metric", "bleu,fd", "fake=hyp.txt"], "one of them at a time"),
         (["seeds=0"], "seeds=0"),
         (["fake=i.npz", "seeds=2"], "fake= is one set"),
@@ -64,6 +63,23 @@ def test_wrong_words(tiny_run: Run, words: list[str], named: str, capsys: pytest
     message = capsys.readouterr().err
     assert named in message
     assert len(message.strip().splitlines()) <= 3
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "fake=absent", "fake=i.npz real=absent", "fake=i.npz held_out=absent", "--metric bleu fake=absent real=i.npz",
+        "--metric bleu fake=line.txt real=absent", "compare run=absent.json,line.json", "weights=absent --metric fid",
+    ],
+)  # fmt: skip
+def test_a_path_that_is_not_there_is_data_that_is_missing(
+    tiny_run: Run, line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pictures(Path("i.npz"), 4, 0)
+    Path("line.txt").write_text("a line\n")
+    assert main(["eval", *line.split()]) == 3
+    assert "absent" in capsys.readouterr().err
+    assert not (tiny_run.path / "eval").exists()
 
 
 def test_the_floor_from_class_folders_is_of_all_classes(

@@ -258,6 +258,7 @@ def test_a_prompt_file_names_its_folder(make: Make) -> None:
     assert (record["source"]["prompt_file"], len(record["source"]["sha256"])) == ("p.txt", 64)
     Path("p.txt").write_text("a dog\n")
     assert main(["sample", "prompt_file=p.txt"]) == 2
+    assert main(["sample", "prompt_file=absent.txt"]) == 3
 
 
 FILES = {"empty": "", "blank": "the\n\ncat\n", "odd": "the\n100%\n", "long": f"the\n{9 * 'the cat '}\n"}
@@ -268,7 +269,6 @@ FILES = {"empty": "", "blank": "the\n\ncat\n", "odd": "the\n100%\n", "long": f"t
     [
         ("transformer", ["prompt=the Zoo!"], "prompt=: the vocabulary of this run has no '!', 'Z'", "leave them out"),
         ("transformer", ["prompt="], "prompt= is empty", "without a prompt"),
-        ("transformer", ["prompt_file=none.txt"], "there is no such file", "a prompt a line"),
         ("transformer", ["prompt_file=empty.txt"], "prompt_file=empty.txt is empty", "a prompt a line"),
         ("transformer", ["prompt_file=blank.txt"], "line 2 of blank.txt is empty", "remove the line"),
         ("transformer", ["prompt_file=odd.txt"], "line 2 of odd.txt: the vocabulary of this run has no '%'", "leave"),

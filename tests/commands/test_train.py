@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 from toy_text import text_words
 
+from aigc_cli import registry
 from aigc_cli.cli import main
 from aigc_cli.runs import Run, find_run
 from aigc_cli.training.checkpoint import CheckpointFolder
@@ -45,6 +47,53 @@ def test_the_end_of_training_names_what_to_look_at_and_to_type(
     lines = capsys.readouterr().out.splitlines()
     assert lines[1].startswith("checkpoint:")
     assert "    or    aigc sample class=0    or    " in lines[-1]
+
+
+def test_what_to_type_next_names_the_plugins(
+    registered_toy: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "configs" / "model").mkdir(parents=True)
+    (tmp_path / "configs" / "model" / "toy.yaml").write_text("# A toy\nname: toy\nconditional: false\n")
+    (tmp_path / "mine.py").write_text("")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(registry, "_plugins", {})
+    plugin = ["--plugin", "mine"]
+    assert main([*TOY, *plugin, "run_dir=here"]) == 0
+    following = capsys.readouterr().out.splitlines()[-1].removeprefix("next:").split("    or    ")
+    assert all(line.endswith(" --plugin mine") for line in following)
+    assert main(["sample", "n=2", *plugin]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "next: aigc eval --plugin mine"
+    assert main([*TOY, *plugin, "run_dir=here"]) == 2
+    assert "here --plugin mine`" in capsys.readouterr().err
+    assert main(["train", "--resume", "here", *plugin]) == 0
+    to_continue = capsys.readouterr().out.splitlines()[-1]
+    assert to_continue.endswith("here --plugin mine trainer.steps=4")
+    assert main(shlex.split(to_continue.partition("aigc ")[2])) == 0
+
+
+@pytest.mark.parametrize("command", ["sample", "eval"])
+def test_a_run_that_failed_says_so_and_names_one_to_take(
+    command: str, tiny_run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = ["data.size=8", "model.width=8", "model.max_width=8", "model.latent=4", "model.augment=[]"]
+    assert main(["train", *small, "optimizer.lr=1e38", "trainer.steps=1", "trainer.batch_size=4"]) == 4
+    capsys.readouterr()
+    assert main([command]) == 2
+    said = capsys.readouterr().err
+    assert re.search(r"has no checkpoint: it failed at step \d: .* not finite", said)
+    assert f"train again, or name the newest run that has one: {tiny_run.name}\n" in said
+
+
+def test_a_run_that_was_stopped_before_its_first_checkpoint_can_be_resumed(
+    tiny_run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.rmtree(tiny_run.checkpoints)
+    tiny_run.set_status("running", 2)  # by a process that is gone
+    assert main(["sample"]) == 2
+    said = capsys.readouterr().err
+    assert "has no checkpoint: it ended at step 2\n" in said
+    assert said.endswith(f"resume it with `aigc train --resume {tiny_run.name}`\n")
 
 
 # models of text

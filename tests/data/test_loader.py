@@ -34,7 +34,7 @@ class Files(EncodedImages):
 def streamed(decode=None, flip: bool = True) -> StreamedImages:
     data = pixels()
     names = [str(i) for i in range(N)]
-    files = Files(decode or (lambda i: data[i]), (3, 4, 4), names, "", np.arange(N), names)
+    files = Files(decode or (lambda i: data[i]), range(N), (3, 4, 4), names, "", np.arange(N), names)
     return StreamedImages(files, "", flip=flip)
 
 

@@ -101,7 +101,7 @@ def test_a_folder_of_every_kind_packed_or_not(tmp_path):
         ("a b c", {"split": "val", "val_fraction": 0.0}, ConfigError, "the val split of .* is empty"),
         ("a b c", {"split_by": "document", "val_fraction": 0.8, "test_fraction": 0.1999}, ConfigError, "has 0 tokens"),
         ("a b c", {"val_fraction": 0.6, "test_fraction": 0.5}, ConfigError, "leave nothing"),
-        ("a b c", {"encoding": "utf-9"}, ConfigError, "no such encoding"),
+        *(("a b c", {"encoding": name}, ConfigError, f"encoding={name}") for name in ("utf-9", "rot13", "base64")),
         ("a b c", {"field": 3}, ConfigError, "data.field"),
         ("a b c", {"vocab_size": 100, "kind": "bpe"}, ConfigError, "cannot hold"),
     ],
@@ -110,6 +110,30 @@ def test_clear_answers(tmp_path, content, changes, error, words):
     (tmp_path / "a.txt").write_text(content)
     with pytest.raises(error, match=words):
         opened(tmp_path, **changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "helps"),
+    [
+        ({}, []),
+        ({"items": "documents"}, ["data.lines=true", "data.items=windows"]),
+        ({"items": "documents", "lines": True}, ["data.items=windows"]),
+        (
+            {"split_by": "document", "val_fraction": 0.9, "test_fraction": 0.09},
+            ["data.lines=true", "data.split_by=position"],
+        ),
+    ],
+)
+def test_of_too_few_documents_an_error_says_how_there_are_more(tmp_path, changes, helps):
+    (tmp_path / "a.txt").write_text("a")
+    with pytest.raises(ConfigError) as caught:
+        opened(tmp_path / "a.txt", **changes)
+    found = [
+        word
+        for word in ("data.lines=true", "data.items=windows", "data.split_by=position")
+        if word in caught.value.hint
+    ]
+    assert found == helps
 
 
 def test_no_file_at_all(tmp_path):

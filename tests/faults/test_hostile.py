@@ -26,7 +26,7 @@ from safetensors.torch import save
 from aigc_cli.cli import main
 from aigc_cli.errors import DataError
 from aigc_cli.files import checksum
-from aigc_cli.metrics.extractors.weights import load_weights
+from aigc_cli.metrics.extractors.pretrained import load_weights
 from aigc_cli.modalities.image_decode import decode_image, pillow_errors
 from aigc_cli.runs import Run
 from aigc_cli.training.checkpoint import CheckpointFolder

@@ -88,7 +88,7 @@ def test_a_prompt_a_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "kind", "complaint"),
     [(b"", ConfigError, "is empty"), (b"\n", ConfigError, "is empty"), (b"a\n \nb", ConfigError, "line 2"),
-     (b"a\xff", DataError, "not UTF-8"), (None, ConfigError, "no such file")],
+     (b"a\xff", DataError, "not UTF-8"), (None, DataError, "no such file")],
 )  # fmt: skip
 def test_files_that_are_none(tmp_path: Path, content: bytes | None, kind: type[Exception], complaint: str) -> None:
     if content is not None:

@@ -17,7 +17,7 @@ from aigc_cli.config.compose import compose
 from aigc_cli.config.schema import check
 from aigc_cli.errors import ConfigError
 from aigc_cli.modalities.base import Batch, DataSpec
-from aigc_cli.models.seq2seq import Seq2SeqConfig, Seq2SeqModel
+from aigc_cli.models.transformer import Seq2SeqConfig, Seq2SeqModel
 from aigc_cli.randomness import Noise
 
 SPECIALS = (("pad", 0), ("bos", 1), ("eos", 2), ("unk", 3))
@@ -51,6 +51,11 @@ def reversals(n: int = 64, seed: int = 0) -> Batch:
     return Batch(rows_of([text[::-1] for text in texts]), source=rows_of(texts))
 
 
+def prompts_of(source: Tensor | None) -> list[list[int]]:
+    assert source is not None
+    return [[token for token in row if token != PAD] for row in source.tolist()]
+
+
 @pytest.fixture(scope="module")
 def reverser(defaults: dict[str, Any]) -> Seq2SeqModel:
     """A model that has learned what 64 sources are reversed."""
@@ -73,7 +78,7 @@ def test_every_variant_learns(defaults: dict[str, Any], changes: dict[str, Any])
 @pytest.mark.parametrize("controls", [{}, {"beam": 4}, {"temperature": 0.2}])
 def test_targets_are_written(reverser: Seq2SeqModel, controls: dict[str, Any]) -> None:
     batch = reversals()
-    made = reverser.translate(batch.source, Noise(0, range(64)), reverser.controls(**controls))
+    made = sampled(reverser, Noise(0, range(64)), prompt=prompts_of(batch.source), **controls)
     assert made.shape[1] == LONGEST
     right = (made[:, : batch.content.shape[1]] == batch.content).all(1)
     assert right.float().mean() > 0.8
@@ -81,7 +86,7 @@ def test_targets_are_written(reverser: Seq2SeqModel, controls: dict[str, Any]) -
 
 def test_prompts_are_sources_with_or_without_their_ends(reverser: Seq2SeqModel) -> None:
     batch = reversals()
-    source = [token for token in batch.source[0].tolist() if token != PAD]
+    source = prompts_of(batch.source)[0]
     target = batch.content[0].tolist()
     drawn = sampled(reverser, Noise(0, range(2)), prompt=[source, source[1:-1]])
     assert drawn[0].tolist() == drawn[1].tolist() == target + [PAD] * (LONGEST - len(target))
@@ -90,7 +95,7 @@ def test_prompts_are_sources_with_or_without_their_ends(reverser: Seq2SeqModel) 
 def test_without_a_prompt_an_empty_source_is_translated(reverser: Seq2SeqModel) -> None:
     drawn = sampled(reverser, Noise(0, range(5)))
     assert drawn.shape == (5, LONGEST)
-    assert torch.equal(drawn[0], reverser.translate(torch.tensor([[BOS, EOS]]), Noise(0, [0]), reverser.controls())[0])
+    assert torch.equal(drawn[0], sampled(reverser, Noise(0, [0]), prompt=[[BOS, EOS]])[0])
 
 
 def test_the_loss_is_of_targets_alone_and_sees_no_padding(reverser: Seq2SeqModel) -> None:
@@ -125,12 +130,12 @@ def test_a_target_does_not_depend_on_its_batch(defaults: dict[str, Any]) -> None
     for parameter in model.parameters():
         parameter.data += 0.3 * torch.randn_like(parameter)
     model.eval()
-    source = reversals(6).source
+    source = prompts_of(reversals(6).source)
     for controls in ({}, {"beam": 3}, {"temperature": 1.0, "top_k": 5}):
-        together = model.translate(source, Noise(0, range(6)), model.controls(**controls))
+        together = sampled(model, Noise(0, range(6)), prompt=source, **controls)
         for row in range(6):
-            own = source[row : row + 1, : int((source[row] != PAD).sum())]
-            assert torch.equal(model.translate(own, Noise(0, [row]), model.controls(**controls))[0], together[row])
+            alone = sampled(model, Noise(0, [row]), prompt=[source[row]] * 6, **controls)
+            assert torch.equal(alone[0], together[row])
 
 
 def test_what_does_not_fit(reverser: Seq2SeqModel) -> None:

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from aigc_cli.nn.decoding import Choice, Session, beam_search, choose, invert, penalized, write
-from aigc_cli.nn.token_transformer import TokenTransformer
-from aigc_cli.nn.transformer import Style, TransformerConfig
+from aigc_cli.nn.transformer import Style, TokenTransformer, TransformerConfig
 
 VOCAB = 17
 PAD, STOP = 0, 2
@@ -39,7 +38,7 @@ def session(model: TokenTransformer, prompts: Sequence[Sequence[int]], count: in
 
 
 def greedy(model: TokenTransformer, prompts: Sequence[Sequence[int]], count: int, stop: int | None = None) -> list[Any]:
-    return continued(write(session(model, prompts, count), GREEDY, None, count, stop=stop, pad=PAD), prompts, count)
+    return continued(write(session(model, prompts, count), GREEDY, None, count, stop), prompts, count)
 
 
 def continued(rows: Tensor, prompts: Sequence[Sequence[int]], count: int) -> list[list[int]]:
@@ -77,9 +76,9 @@ def test_writing_is_not_stuck() -> None:
 def test_a_row_does_not_depend_on_its_batch(choice: Choice) -> None:
     model, count = network(), 25
     uniform = torch.rand(len(PROMPTS), count, generator=torch.Generator().manual_seed(3))
-    together = write(session(model, PROMPTS, count), choice, uniform, count, stop=None, pad=PAD)
+    together = write(session(model, PROMPTS, count), choice, uniform, count, None)
     for row, prompt in enumerate(PROMPTS):
-        alone = write(session(model, [prompt], count), choice, uniform[row : row + 1], count, stop=None, pad=PAD)
+        alone = write(session(model, [prompt], count), choice, uniform[row : row + 1], count, None)
         assert continued(together, PROMPTS, count)[row] == continued(alone, [prompt], count)[0]
 
 
@@ -110,12 +109,12 @@ def test_the_first_token_may_be_one_of_a_few() -> None:
     first[:, [3, 16]] = True
     first[1] = True
     free = greedy(model, PROMPTS, count)
-    rows = write(session(model, PROMPTS, count, first=first), GREEDY, None, count, stop=None, pad=PAD)
+    rows = write(session(model, PROMPTS, count, first=first), GREEDY, None, count, None)
     bound = continued(rows, PROMPTS, count)
     assert bound[1] == free[1]
     assert all(row[0] in (3, 16) for row in (bound[0], bound[2], bound[3]))
     assert any(token not in (3, 16) for row in bound for token in row[1:])
-    beams, _ = beam_search(session(model, PROMPTS, 2, first=first), 2, 2, length_penalty=1.0, stop=None, pad=PAD)
+    beams, _ = beam_search(session(model, PROMPTS, 2, first=first), 2, 2, length_penalty=1.0, stop=None)
     assert continued(beams, PROMPTS, 2)[0][0] in (3, 16)
 
 
@@ -124,7 +123,7 @@ def test_what_cannot_be_does_not_end_a_row() -> None:
     first = torch.zeros(len(PROMPTS), VOCAB, dtype=torch.bool)
     first[:, [3, 16]] = True
     rows = session(network(), PROMPTS, 2, first=first)
-    found, scores = beam_search(rows, VOCAB, 2, length_penalty=1.0, stop=5, pad=PAD)
+    found, scores = beam_search(rows, VOCAB, 2, length_penalty=1.0, stop=5)
     assert all(row[0] in (3, 16) for row in continued(found, PROMPTS, 2))
     assert scores.isfinite().all()
 
@@ -187,7 +186,7 @@ def test_the_penalty_makes_fewer_repeats() -> None:
 
     def repeats(penalty: float) -> float:
         choice = Choice(temperature=0.0, repetition_penalty=penalty)
-        rows = write(session(model, prompts, count), choice, None, count, stop=None, pad=PAD)
+        rows = write(session(model, prompts, count), choice, None, count, None)
         return sum(len(row) - len(set(row)) for row in rows.tolist()) / len(rows)
 
     assert repeats(3.0) < repeats(1.2) < repeats(1.0)
@@ -198,7 +197,7 @@ def test_the_penalty_counts_the_prompt_but_not_its_padding() -> None:
     model.logits = lambda hidden: torch.ones(len(hidden), VOCAB)  # what was seen is all that tells tokens apart
     choice = Choice(temperature=0.0, repetition_penalty=2.0)
     prompts = [[5, 6, 7, 8], [9]]
-    rows = write(session(model, prompts, VOCAB - 4), choice, None, VOCAB - 4, stop=None, pad=PAD)
+    rows = write(session(model, prompts, VOCAB - 4), choice, None, VOCAB - 4, None)
     assert sorted(rows[0].tolist()) == list(range(VOCAB))
     assert rows[1].tolist() == [9, *(token for token in range(VOCAB - 3) if token != 9), PAD, PAD, PAD]
 
@@ -217,7 +216,7 @@ def log_probability(model: TokenTransformer, prompt: Sequence[int], more: Sequen
 @pytest.mark.parametrize("stop", [None, STOP])
 def test_one_beam_is_greedy(stop: int | None) -> None:
     model = network(length=40)
-    rows, _ = beam_search(session(model, PROMPTS, 20), 1, 20, length_penalty=1.0, stop=stop, pad=PAD)
+    rows, _ = beam_search(session(model, PROMPTS, 20), 1, 20, length_penalty=1.0, stop=stop)
     assert continued(rows, PROMPTS, 20) == greedy(model, PROMPTS, 20, stop)
 
 
@@ -226,7 +225,7 @@ def test_more_beams_find_rows_that_are_more_likely() -> None:
     prompts = [[token, token + 1] for token in range(3, 13)]
     found = []
     for beams in (1, 4):
-        rows, scores = beam_search(session(model, prompts, count), beams, count, length_penalty=0.0, stop=None, pad=PAD)
+        rows, scores = beam_search(session(model, prompts, count), beams, count, length_penalty=0.0, stop=None)
         own = [
             log_probability(model, p, more) for p, more in zip(prompts, continued(rows, prompts, count), strict=True)
         ]
@@ -238,7 +237,7 @@ def test_more_beams_find_rows_that_are_more_likely() -> None:
 
 def test_enough_beams_find_the_best_row_of_all() -> None:
     model = network(length=40)
-    rows, scores = beam_search(session(model, [[5, 6]], 2), VOCAB, 2, length_penalty=0.0, stop=None, pad=PAD)
+    rows, scores = beam_search(session(model, [[5, 6]], 2), VOCAB, 2, length_penalty=0.0, stop=None)
     every = {(a, b): log_probability(model, [5, 6], [a, b]) for a in range(VOCAB) for b in range(VOCAB)}
     best = max(every, key=lambda pair: every[pair])
     assert tuple(rows[0, 2:].tolist()) == best
@@ -247,9 +246,9 @@ def test_enough_beams_find_the_best_row_of_all() -> None:
 
 def test_a_beam_does_not_depend_on_its_batch() -> None:
     model = network(length=5)
-    together, _ = beam_search(session(model, PROMPTS, 12), 3, 12, length_penalty=1.0, stop=STOP, pad=PAD)
+    together, _ = beam_search(session(model, PROMPTS, 12), 3, 12, length_penalty=1.0, stop=STOP)
     for row, prompt in enumerate(PROMPTS):
-        alone, _ = beam_search(session(model, [prompt], 12), 3, 12, length_penalty=1.0, stop=STOP, pad=PAD)
+        alone, _ = beam_search(session(model, [prompt], 12), 3, 12, length_penalty=1.0, stop=STOP)
         assert continued(together, PROMPTS, 12)[row] == continued(alone, [prompt], 12)[0]
 
 
@@ -258,7 +257,7 @@ def test_the_length_penalty_prefers_longer_rows() -> None:
     prompts = [[token] for token in range(3, VOCAB)]
 
     def length(penalty: float) -> int:
-        rows, _ = beam_search(session(model, prompts, 15), 4, 15, length_penalty=penalty, stop=STOP, pad=PAD)
+        rows, _ = beam_search(session(model, prompts, 15), 4, 15, length_penalty=penalty, stop=STOP)
         return int((rows != PAD).sum())
 
     assert length(0.0) < length(3.0)
@@ -272,7 +271,7 @@ def test_beams_attend_to_the_memory_of_their_own_row() -> None:
 
     def rows(which: slice, width: int) -> Tensor:
         own = session(model, prompts[which], 10, memory=memory[which, :width], memory_mask=there[which, :width])
-        return beam_search(own, 3, 10, length_penalty=1.0, stop=STOP, pad=PAD)[0]
+        return beam_search(own, 3, 10, length_penalty=1.0, stop=STOP)[0]
 
     together = rows(slice(0, 3), 5)
     alone = torch.cat([rows(slice(0, 1), 5), rows(slice(1, 2), 2), rows(slice(2, 3), 4)])
@@ -285,7 +284,7 @@ def test_an_offset_is_added_wherever_a_row_is_read(style: str) -> None:
     """In prompts, in single tokens, and in windows that move on."""
     model, count = network(style), 14
     offset = torch.randn(len(PROMPTS), 16, generator=torch.Generator().manual_seed(1))
-    rows = write(session(model, PROMPTS, count, offset=offset), GREEDY, None, count, stop=None, pad=PAD)
+    rows = write(session(model, PROMPTS, count, offset=offset), GREEDY, None, count, None)
     expected = [recomputed(model, prompt, count, offset=own) for prompt, own in zip(PROMPTS, offset, strict=True)]
     assert continued(rows, PROMPTS, count) == expected
     assert expected != [recomputed(model, prompt, count) for prompt in PROMPTS]
@@ -294,7 +293,7 @@ def test_an_offset_is_added_wherever_a_row_is_read(style: str) -> None:
 def test_a_window_that_moves_on_attends_to_the_memory_still() -> None:
     model, count = network(cross=True), 14
     memory = torch.randn(len(PROMPTS), 5, 16, generator=torch.Generator().manual_seed(1))
-    rows = write(session(model, PROMPTS, count, memory=memory), GREEDY, None, count, stop=None, pad=PAD)
+    rows = write(session(model, PROMPTS, count, memory=memory), GREEDY, None, count, None)
     expected = [recomputed(model, prompt, count, memory=own) for prompt, own in zip(PROMPTS, memory, strict=True)]
     assert continued(rows, PROMPTS, count) == expected
 
@@ -305,7 +304,7 @@ def test_beams_keep_the_offset_of_their_own_row() -> None:
 
     def rows(which: slice) -> Tensor:
         own = session(model, [[1]] * len(offset[which]), 10, offset=offset[which])
-        return beam_search(own, 3, 10, length_penalty=1.0, stop=STOP, pad=PAD)[0]
+        return beam_search(own, 3, 10, length_penalty=1.0, stop=STOP)[0]
 
     together = rows(slice(0, 3))
     assert torch.equal(together, torch.cat([rows(slice(row, row + 1)) for row in range(3)]))

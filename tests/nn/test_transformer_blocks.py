@@ -9,9 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from aigc_cli.nn import fused
-from aigc_cli.nn.cache import KVCache
-from aigc_cli.nn.fused import attention_heads, rms_norm, rotate
+from aigc_cli.nn import attention
+from aigc_cli.nn.attention import KVCache, attention_heads, rms_norm, rotate
 from aigc_cli.nn.transformer import FRESH_STD, Style, Transformer, TransformerConfig
 
 MODERN: dict[str, Any] = {"norm": "rms", "positions": "rotary", "mlp": "swiglu", "qk_norm": True, "bias": False}
@@ -155,7 +154,7 @@ def gradients(monkeypatch: pytest.MonkeyPatch, function: Any, *arguments: Tensor
     """Outputs and gradients by hand, then as composed."""
     found = []
     for by_hand in (True, False):
-        monkeypatch.setattr(fused, "by_hand", lambda x, by_hand=by_hand: by_hand)
+        monkeypatch.setattr(attention, "by_hand", lambda x, by_hand=by_hand: by_hand)
         leaves = [argument.clone().requires_grad_() for argument in arguments]
         outputs = function(*leaves)
         outputs = outputs if isinstance(outputs, tuple) else (outputs,)
@@ -257,7 +256,7 @@ def test_rows_of_a_cache_are_reordered_repeated_and_replaced() -> None:
 
 
 def test_a_cache_is_never_overrun() -> None:
-    cache = KVCache(1, 2, 1, 4, 2, device=torch.device("cpu"), dtype=torch.float32)
+    cache = KVCache(1, 2, 1, 4, 2, like=torch.zeros(()))
     assert cache.empty
     with pytest.raises(AssertionError, match="more than the cache was made for"):
         cache.read([3, 5])

@@ -14,8 +14,10 @@ from toy import toy_config
 from aigc_cli.commands.train import run_training
 from aigc_cli.config.schema import Options, identity
 from aigc_cli.runs import find_run, read_rows
+from aigc_cli.training.distributed import Processes
 from aigc_cli.training.memory import (
     BatchTooLarge,
+    fitting_data,
     is_out_of_memory,
     keep_freed_memory,
     release_freed_memory,
@@ -63,6 +65,30 @@ def test_a_smaller_batch_is_as_many_items_a_step(size: int, accumulate: int, sma
 
 def test_a_batch_of_tokens_is_left_alone() -> None:
     assert smaller_batch(config(64, batch_tokens=4096)) is None
+
+
+@pytest.mark.parametrize(
+    ("size", "items", "processes", "fits"),
+    [(8, 9, 1, 8), (9, 9, 1, 9), (100_000, 9, 1, 9), (100_000, 9, 2, 8), (12, 2, 3, 3), (3, 2, 3, 3)],
+)
+def test_a_batch_holds_no_item_twice(size: int, items: int, processes: int, fits: int, capsys: Any) -> None:
+    given = config(size)
+    found = fitting_data(given, items, Processes(world_size=processes))
+    assert found == config(fits)
+    assert (f"more than the {items} items" in capsys.readouterr().err) == (fits < size)
+    assert fitting_data(config(size, batch_tokens=64), items, Processes()) == config(size, batch_tokens=64)
+
+
+def test_a_run_whose_batch_was_larger_than_its_data_resumes_with_what_fitted(
+    registered_toy: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    made = toy_config()
+    made["trainer"].update(steps=2, batch_size=100_000, sample_every=None, examine_every=None, device="cpu")
+    run = run_training(made, Options()).run
+    assert run.config["trainer"]["batch_size"] == 1258
+    run_training(made, Options(resume=str(run.path), overrides=("trainer.steps=3",)))
+    assert (run.step, run.config["trainer"]["batch_size"]) == (3, 1258)
 
 
 def test_identity_is_of_what_a_step_sees() -> None:

@@ -1,23 +1,37 @@
-"""Features: what a metric sees of an image, and the statistics that summarise many of them.
+"""Features (n, d): what extractors make of items, the statistics that summarise many, and the cache that keeps both.
 
-Features are (n, d) floats. Their mean and scatter accumulate in float64 and merge pairwise, so that batches, chunks
-and processes give the figures of one pass over everything.
+Mean and scatter accumulate in float64 and merge pairwise, so that batches and processes give the scores of one pass.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
+import os
+import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from pydantic.dataclasses import dataclass as typed
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
 from torch import Tensor
 
 from aigc_cli.config.schema import STRICT
+from aigc_cli.data.cache import cache_dir
 from aigc_cli.data.open import Splits
-from aigc_cli.errors import DataError
+from aigc_cli.errors import DataError, warn
+from aigc_cli.files import write_atomically
+
+_SUMMED = 4096  # rows at a time, because each is copied to float64
+#: No entry of the cache is larger, and all together are not much.
+MOST_BYTES_EACH, MOST_BYTES = 2**30, 4 * 2**30
+_VERSION = 3  # of the layout of an entry, and of how it is computed
+_STALE_S = 3600  # what an interrupted write left behind is removed after so long
 
 
 @typed(config=STRICT, frozen=True, kw_only=True)
@@ -67,9 +81,6 @@ class Sources:
     resize: str | None = None
     #: Which of torchvision's networks, for the extractor of that name.
     backbone: str | None = None
-
-
-_SUMMED = 4096  # rows at a time, because each is copied to float64
 
 
 def check_finite(features: Tensor, what: str) -> Tensor:
@@ -146,3 +157,70 @@ def summed(rows: Tensor) -> FeatureStatistics:
     for start in range(_SUMMED, len(rows), _SUMMED):
         whole = whole.merge(FeatureStatistics.of(rows[start : start + _SUMMED]))
     return whole
+
+
+# the cache
+
+
+def entry(kind: str, key: str, extractor: Extractor, layer: str, dtype: str, device: str) -> Path:
+    """Where the `kind` ("features" or "statistics") of a layer of the items named `key` is, or would be, kept.
+
+    Its name is the sum of all that it depends on, so that nothing stale is ever read.
+    """
+    facts = [extractor.checksum, str(extractor.facts.get("preprocessing", "")), layer, dtype, device]
+    digest = hashlib.sha256("\0".join([str(_VERSION), kind, key, *facts]).encode()).hexdigest()
+    return cache_dir() / "features" / f"{kind}-{digest[:40]}.safetensors"
+
+
+def store(path: Path, kept: Tensor | FeatureStatistics) -> None:
+    """Keeps features or statistics; a full disk costs time at the next evaluation, nothing else."""
+    tensor = (kept.packed() if isinstance(kept, FeatureStatistics) else kept).contiguous()
+    if tensor.nbytes > MOST_BYTES_EACH:
+        return
+    with suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _make_room(path.parent, tensor.nbytes)
+        # One note, because several are written in no fixed order.
+        write_atomically(path, save({"kept": tensor}, {"sha256": _sum(tensor)}))
+
+
+def load(path: Path, n: int) -> Tensor | FeatureStatistics | None:
+    """What is kept at `path` of `n` items; None where that is nothing, or broken."""
+    if not path.is_file():
+        return None
+    try:
+        with safe_open(path, framework="pt") as file:
+            wanted = (file.metadata() or {})["sha256"]
+            kept: Tensor = file.get_tensor("kept")
+        if _sum(kept) != wanted:
+            raise ValueError("its content does not match its sum")
+    except (OSError, SafetensorError, KeyError, ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        warn(f"{path} is broken ({reason}); computing it again")
+        return None
+    with suppress(OSError):
+        os.utime(path)  # what was used last is removed last
+    if path.name.startswith("statistics-"):
+        statistics = FeatureStatistics.unpacked(kept)
+        return statistics if statistics.n == n else None
+    return kept if len(kept) == n else None
+
+
+def _sum(tensor: Tensor) -> str:
+    digest = hashlib.sha256(json.dumps([str(tensor.dtype), list(tensor.shape)]).encode())
+    digest.update(tensor.view(torch.uint8).numpy().data if tensor.numel() else b"")
+    return digest.hexdigest()
+
+
+def _make_room(folder: Path, wanted: int) -> None:
+    """Removes what was used longest ago until `wanted` bytes fit, and what interrupted writes left behind."""
+    for part in folder.glob(".*.part"):
+        if time.time() - part.stat().st_mtime > _STALE_S:
+            part.unlink(missing_ok=True)
+    entries = [(path.stat(), path) for path in folder.glob("*.safetensors")]
+    total = sum(stat.st_size for stat, _ in entries) + wanted
+    for stat, path in sorted(entries, key=lambda known: known[0].st_mtime):
+        if total <= MOST_BYTES:
+            return
+        path.unlink(missing_ok=True)
+        total -= stat.st_size

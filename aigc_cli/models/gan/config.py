@@ -62,12 +62,10 @@ class GANConfig(ModelConfig):
             raise ValueError("the mlp needs hidden units: hidden must be at least 1")
         if self.regularizer == "gradient" and self.discriminator_norm == "batch":
             # Gulrajani et al. 2017, section 4: the penalty is on each item's gradient, batch norm mixes items.
-            raise ValueError(
-                "a gradient penalty needs discriminator_norm=group or none: batch normalisation mixes the items"
-            )
-        if self.network == "r3gan" and (self.generator_norm, self.discriminator_norm, self.init) != (
-            "none", "none", "variance"
-        ):  # fmt: skip
+            why = "batch normalisation mixes the items"
+            raise ValueError(f"a gradient penalty needs discriminator_norm=group or none: {why}")
+        own = (self.generator_norm, self.discriminator_norm, self.init) == ("none", "none", "variance")
+        if self.network == "r3gan" and not own:
             raise ValueError(
                 "r3gan has no normalisation and its own initial weights: it needs generator_norm=none, "
                 "discriminator_norm=none and init=variance, as in model=r3gan_small"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Annotated, ClassVar
 
 import torch
@@ -16,28 +17,33 @@ from aigc_cli.config.schema import STRICT
 from aigc_cli.errors import ConfigError
 from aigc_cli.modalities.base import Batch, DataSpec
 from aigc_cli.models.base import Losses, Phase
-from aigc_cli.models.gan import health
 from aigc_cli.models.gan.config import GANConfig
 from aigc_cli.models.gan.losses import LOSSES, gradient_penalty, lecam_penalty, move_anchors, r1_penalty
-from aigc_cli.models.gan.networks import DCGANDiscriminator, DCGANGenerator, MLPDiscriminator, MLPGenerator
-from aigc_cli.models.gan.r3gan import R3GANDiscriminator, R3GANGenerator
-from aigc_cli.models.gan.resnet import BigGANGenerator, ResNetDiscriminator, ResNetGenerator
+from aigc_cli.models.gan.networks import dcgan_discriminator, dcgan_generator, mlp_discriminator, mlp_generator
+from aigc_cli.models.gan.resnet import (
+    BigGANGenerator,
+    R3GANDiscriminator,
+    R3GANGenerator,
+    ResNetDiscriminator,
+    ResNetGenerator,
+)
 from aigc_cli.models.latent import LatentControls, LatentModel, check_conditional
-from aigc_cli.nn.ada import ADJUST_EVERY, adapt, adaptive
-from aigc_cli.nn.augment import augment
+from aigc_cli.nn.augment import ADJUST_EVERY, AUGMENTATIONS, adapt, adaptive, augment
 from aigc_cli.nn.blocks import MinibatchStddev, add_spectral_norm
 from aigc_cli.nn.collective import draw
 from aigc_cli.randomness import Noise
 from aigc_cli.registry import register
 
 #: name -> a generator and the discriminator that goes with it.
-NETWORKS: dict[str, tuple[type[nn.Module], type[nn.Module]]] = {
-    "mlp": (MLPGenerator, MLPDiscriminator),
-    "dcgan": (DCGANGenerator, DCGANDiscriminator),
+NETWORKS: dict[str, tuple[Callable[..., nn.Module], Callable[..., nn.Module]]] = {
+    "mlp": (mlp_generator, mlp_discriminator),
+    "dcgan": (dcgan_generator, dcgan_discriminator),
     "resnet": (ResNetGenerator, ResNetDiscriminator),
     "biggan": (BigGANGenerator, ResNetDiscriminator),
     "r3gan": (R3GANGenerator, R3GANDiscriminator),
 }
+#: Beyond these a run is in trouble; those that went well stayed below 0.95, above 0.8 and below 0.6.
+WINNING, COLLAPSED, OVERFITTED = 0.98, 0.4, 0.8
 
 
 @dataclass(config=STRICT, frozen=True, kw_only=True)
@@ -68,7 +74,12 @@ class GAN(LatentModel):
         super().__init__(spec)
         self.config = config
         self.conditional = check_conditional(config.conditional, spec)
-        _check_augmentation(config, spec)
+        key = "augment" if config.augment else "consistency"
+        if getattr(config, key) and spec.layout != "map":
+            raise ConfigError(
+                f"model.{key}={getattr(config, key)} is for images, and this is {spec.modality} data",
+                f"leave it out: model.{key}={'[]' if key == 'augment' else 0}",
+            )
         generator, discriminator = NETWORKS[config.network]
         self.generator = generator(config, spec.shape, self.classes)
         self.discriminator = discriminator(config, spec.shape, self.classes)
@@ -91,7 +102,7 @@ class GAN(LatentModel):
         The two alternate. Updating both from the same state would converge more slowly (Gidel et al., Negative Momentum
         for Improved Game Dynamics, 2019): on digits it costs 0.1 of precision at equal steps.
         """
-        self._step = step  # a lazy penalty has to know whether this is its turn
+        super().phases(step)  # a lazy penalty has to know whether this is its turn
         self._made.clear()
         return (*[Phase("discriminator")] * self.config.discriminator_steps, Phase("generator", new_batch=False))
 
@@ -159,12 +170,8 @@ class GAN(LatentModel):
     def _penalize(self, losses: Losses, real: Tensor, fake: Tensor, labels: Tensor | None) -> None:
         """Adds the penalty: R1 and R2 on the steps whose turn it is, scaled up to make good for the others."""
         config, kind = self.config, self.config.regularizer
-
-        def scores(images: Tensor) -> Tensor:
-            # `forward` passes by what torch.compile made of the module, which has no double backward, as this needs.
-            found: Tensor = self.discriminator.forward(images, labels)
-            return found
-
+        # `forward` passes by what torch.compile made of the module, which has no double backward, as this needs.
+        scores = partial(self.discriminator.forward, labels=labels)
         if kind == "gradient":
             _add(losses, "gradient_penalty", config.gradient_penalty, gradient_penalty(scores, real, fake))
         elif kind in ("r1", "r1r2") and self._step % config.r1_every == 0:
@@ -196,7 +203,7 @@ class GAN(LatentModel):
             if name == "ada":
                 images = adaptive(images, self.ada_strength, self.config.ada_transforms)
             else:
-                images = augment(images, [name])
+                images = AUGMENTATIONS[name](images)
         return images
 
     # sampling
@@ -220,25 +227,75 @@ class GAN(LatentModel):
 
     # health
 
-    examine = health.examine
-    warnings = health.warnings
+    def examine(self, train: Batch, held_out: Batch | None) -> Losses:
+        """``diversity``, ``real_score``, ``fake_score`` and, with held-out items, ``held_out_score``, ``overfitting``.
 
+        Diversity is the mean distance between two samples relative to that between two training items, within a class
+        where conditional. Overfitting is r_v of Karras et al. 2020, equation 1: 0 where held-out items score as
+        training items do, 1 where they score as samples.
+        """
+        labels = self.labels_of(train)
+        fake = self.decode(self.latents(Noise(0, range(len(train)), train.content.device), self.controls()), labels)
+        figures = {
+            "diversity": spread(fake, labels) / spread(train.content, labels).clamp_min(1e-6),
+            "real_score": self.discriminator(train.content, labels).float().mean(),
+            "fake_score": self.discriminator(fake, labels).float().mean(),
+        }
+        if held_out is not None:
+            figures["held_out_score"] = self.discriminator(held_out.content, self.labels_of(held_out)).float().mean()
+            lead = figures["real_score"] - figures["fake_score"]
+            lost = figures["real_score"] - figures["held_out_score"]
+            figures["overfitting"] = torch.where(lead > 1e-3, lost / lead, 0.0)
+        return figures
 
-def _check_augmentation(config: GANConfig, spec: DataSpec) -> None:
-    """Refuses changes that images alone can undergo where the data is of another kind.
-
-    Raises:
-        ConfigError: there are some.
-    """
-    key = "augment" if config.augment else "consistency" if config.consistency else None
-    if key and spec.layout != "map":
-        raise ConfigError(
-            f"model.{key}={getattr(config, key)} is for images, and this is {spec.modality} data",
-            f"leave it out: model.{key}={'[]' if key == 'augment' else 0}",
-        )
+    def warnings(self, figures: Mapping[str, float]) -> Iterator[tuple[str, str]]:
+        """What is going wrong; see :meth:`Model.warnings`."""
+        if "examine/diversity" not in figures:  # too early for anything to be right
+            return
+        config, accuracy = self.config, figures.get("discriminator/accuracy", 0.0)
+        diversity, overfitting = figures["examine/diversity"], figures.get("examine/overfitting", 0.0)
+        if accuracy > WINNING and config.loss != "wgan":  # a critic should be as sure as it can be
+            says = f"the discriminator is right about {accuracy:.1%} of images, so the generator learns little from it"
+            yield "discriminator winning", f"{says}: {_weaken(config)}, or lower optimizer.discriminator.lr"
+        if diversity < COLLAPSED:
+            says = f"samples differ from each other only {diversity:.0%} as much as real images do (mode collapse)"
+            yield "mode collapse", f"{says}: {_weaken(config)}, or lower optimizer.lr and start again"
+        if overfitting > OVERFITTED:
+            says = f"held-out images score {overfitting:.0%} of the way from training images down to samples"
+            knows = "so the discriminator knows its training images by heart"
+            yield "overfitting", f"{says}, {knows}: {_ease(config)}, or use more data"
 
 
 def _add(losses: Losses, name: str, weight: float, term: Tensor) -> None:
     """Adds a weighted term to the loss, and the term itself to the curves."""
     losses["loss"] = losses["loss"] + weight * term
     losses[name] = term.detach()
+
+
+def spread(images: Tensor, labels: Tensor | None = None) -> Tensor:
+    """The mean distance between two different images of (n, c, h, w), as root mean square over pixels; a scalar. With
+    labels (n,), two of the same class: a generator that knows the class may give each but one image."""
+    flat = images.float().flatten(1)
+    distances = torch.cdist(flat, flat) / flat.shape[1] ** 0.5
+    pairs = ~torch.eye(len(flat), dtype=torch.bool, device=flat.device)
+    if labels is not None:
+        pairs &= labels[:, None] == labels
+    return torch.div((distances * pairs).sum(), pairs.sum().clamp_min(1))
+
+
+def _weaken(config: GANConfig) -> str:
+    """The key that holds the discriminator back."""
+    if config.discriminator_steps > 1 and config.loss != "wgan":
+        return f"try model.discriminator_steps={config.discriminator_steps // 2}"
+    if config.regularizer == "gradient":
+        return f"try model.gradient_penalty={2 * config.gradient_penalty:g}"
+    return "try model.penalty=r1" if config.regularizer == "none" else f"try model.r1_gamma={10 * config.r1_gamma:g}"
+
+
+def _ease(config: GANConfig) -> str:
+    """The key that makes little data last longer."""
+    if not config.augment:
+        return "try model.augment=[ada] (or [translation,color,cutout])"
+    if not config.lecam:
+        return "try model.lecam=0.1"
+    return f"try model.ada_target={config.ada_target / 2:g}" if "ada" in config.augment else "try model.augment=[ada]"

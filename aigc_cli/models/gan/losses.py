@@ -18,10 +18,6 @@ from aigc_cli.nn.collective import averaged, draw
 Scores = Callable[[Tensor], Tensor]
 
 
-def _from_zero(real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
-    return real, -fake
-
-
 def _in_pairs(real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
     return real - fake, real - fake
 
@@ -34,7 +30,7 @@ class AdversarialLoss:
     generator: Callable[[Tensor, Tensor], Tensor]  # of the scores of fakes, and of reals
     paired: bool = False
     #: How far each score, of real and of fake (n,), is on the right side of the boundary between the two.
-    margins: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] = _from_zero
+    margins: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] = lambda real, fake: (real, -fake)
 
 
 def _cross_entropy(real: Tensor, fake: Tensor) -> Tensor:
@@ -89,10 +85,8 @@ def _exact(x: Tensor) -> Tensor:
 
 
 def r1_penalty(scores: Scores, real: Tensor) -> Tensor:
-    """1/2 E ||grad D(x)||^2 on real data (Mescheder et al. 2018, equation 9, without its gamma); a scalar.
-
-    On samples it is R2 (their equation 10).
-    """
+    """1/2 E ||grad D(x)||^2 on real data (Mescheder et al. 2018, equation 9, without its gamma); a scalar. On samples
+    it is R2 (their equation 10)."""
     return 0.5 * squared_gradient_norm(scores, real).mean()
 
 
@@ -105,10 +99,8 @@ def gradient_penalty(scores: Scores, real: Tensor, fake: Tensor) -> Tensor:
 
 
 def lecam_penalty(real: Tensor, fake: Tensor, anchors: Tensor) -> Tensor:
-    """E (D(x) - a_F)^2 + E (D(G(z)) - a_R)^2 (Tseng et al., Regularizing GANs under Limited Data, 2021, equation 3).
-
-    Of scores (n,) each; the anchors a_R and a_F, (2,), are the moving averages of those of real and of fake.
-    """
+    """E (D(x) - a_F)^2 + E (D(G(z)) - a_R)^2 (Tseng et al., Regularizing GANs under Limited Data, 2021, equation 3). Of
+    scores (n,) each; the anchors a_R and a_F, (2,), are the moving averages of those of real and of fake."""
     return (real - anchors[1]).square().mean() + (fake - anchors[0]).square().mean()
 
 

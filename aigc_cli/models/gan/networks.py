@@ -21,11 +21,7 @@ SIZES = (8, 16, 32, 64, 128, 256)
 
 
 def halvings(shape: tuple[int, ...], network: str) -> int:
-    """How often an image (c, h, w) is halved until it is 4x4.
-
-    Raises:
-        ConfigError: it is not an image, or not a square of a size in :data:`SIZES`.
-    """
+    """How often an image (c, h, w) is halved until it is 4x4; a ConfigError if it is not a square of :data:`SIZES`."""
     if len(shape) != 3:
         raise ConfigError(
             f"model.network={network} makes images, and these items have the shape {'x'.join(map(str, shape))}",
@@ -60,15 +56,12 @@ class LatentAndClass(nn.Module):
 
 
 class ProjectionHead(nn.Module):
-    """Scores of features, with a projection on the class (Miyato and Koyama 2018, equation 4).
-
-    The projection is a linear layer with an output for each class, of which each item keeps its own class's: so it
-    takes its initial weights and its spectral norm like any other.
-    """
+    """Scores of features, with a projection on the class (Miyato and Koyama 2018, equation 4)."""
 
     def __init__(self, features: int, classes: int) -> None:
         super().__init__()
         self.score = nn.Linear(features, 1)
+        # A layer with an output for each class, not an embedding: it takes weights and a spectral norm like any other.
         self.projection = nn.Linear(features, classes, bias=False) if classes else None
 
     def forward(self, features: Tensor, labels: Tensor | None) -> Tensor:
@@ -79,11 +72,13 @@ class ProjectionHead(nn.Module):
         return score.squeeze(1)
 
 
-class _Generator(nn.Module):
+class Generator(nn.Module):
     """A body of layers on the latent, with the class beside it."""
 
-    latent: LatentAndClass
-    body: nn.Module
+    def __init__(self, latent: LatentAndClass, body: nn.Module, init: str) -> None:
+        super().__init__()
+        self.latent, self.body = latent, body
+        init_weights(self, init)
 
     def forward(self, latent: Tensor, labels: Tensor | None = None) -> Tensor:
         """(n, latent) to (n, c, h, w)."""
@@ -91,11 +86,13 @@ class _Generator(nn.Module):
         return images
 
 
-class _Discriminator(nn.Module):
+class Discriminator(nn.Module):
     """A body of layers, and a head on its features."""
 
-    body: nn.Module
-    head: ProjectionHead
+    def __init__(self, body: nn.Module, head: ProjectionHead, init: str) -> None:
+        super().__init__()
+        self.body, self.head = body, head
+        init_weights(self, init)
 
     def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
         """(n, c, h, w) to (n,)."""
@@ -103,80 +100,61 @@ class _Discriminator(nn.Module):
         return scores
 
 
-class MLPGenerator(_Generator):
+def mlp_generator(config: GANConfig, shape: tuple[int, ...], classes: int) -> Generator:
     """Two hidden layers (Goodfellow et al. 2014, with leaky ReLUs)."""
-
-    def __init__(self, config: GANConfig, shape: tuple[int, ...], classes: int) -> None:
-        super().__init__()
-        self.latent = LatentAndClass(config.latent, classes, config.embedding)
-        self.body = nn.Sequential(
-            *_hidden(self.latent.width, config.hidden, config.generator_norm),
-            *_hidden(config.hidden, config.hidden, config.generator_norm),
-            nn.Linear(config.hidden, math.prod(shape)),
-            nn.Tanh(),
-            nn.Unflatten(1, shape),
-        )
-        init_weights(self, config.init)
+    latent = LatentAndClass(config.latent, classes, config.embedding)
+    body = nn.Sequential(
+        *_hidden(latent.width, config.hidden, config.generator_norm),
+        *_hidden(config.hidden, config.hidden, config.generator_norm),
+        nn.Linear(config.hidden, math.prod(shape)),
+        nn.Tanh(),
+        nn.Unflatten(1, shape),
+    )
+    return Generator(latent, body, config.init)
 
 
-class MLPDiscriminator(_Discriminator):
+def mlp_discriminator(config: GANConfig, shape: tuple[int, ...], classes: int) -> Discriminator:
     """Two hidden layers with dropout (Goodfellow et al. 2014, with leaky ReLUs for its maxout)."""
-
-    def __init__(self, config: GANConfig, shape: tuple[int, ...], classes: int) -> None:
-        super().__init__()
-        self.body = nn.Sequential(
-            nn.Flatten(),
-            *_hidden(math.prod(shape), config.hidden, config.discriminator_norm, config.dropout),
-            *_hidden(config.hidden, config.hidden, config.discriminator_norm, config.dropout),
-        )
-        self.head = ProjectionHead(config.hidden, classes)
-        init_weights(self, config.init)
+    body = nn.Sequential(
+        nn.Flatten(),
+        *_hidden(math.prod(shape), config.hidden, config.discriminator_norm, config.dropout),
+        *_hidden(config.hidden, config.hidden, config.discriminator_norm, config.dropout),
+    )
+    return Discriminator(body, ProjectionHead(config.hidden, classes), config.init)
 
 
-class DCGANGenerator(_Generator):
-    """Transposed convolutions from 4x4 up to the image (Radford et al. 2016).
-
-    With `hidden`, a fully connected layer before them: cheap, and it decides the image as a whole.
-    """
-
-    def __init__(self, config: GANConfig, shape: tuple[int, ...], classes: int) -> None:
-        super().__init__()
-        widths = pyramid(config.generator_widths, halvings(shape, "dcgan"))[::-1]  # the widest is the smallest
-        norm = config.generator_norm
-        self.latent = LatentAndClass(config.latent, classes, config.embedding)
-        self.body = nn.Sequential(
-            *(_hidden(self.latent.width, config.hidden, norm) if config.hidden else ()),
-            nn.Linear(config.hidden or self.latent.width, BASE * BASE * widths[0]),
-            ToMap(BASE),
-            NORMS[norm](widths[0]),
-            nn.LeakyReLU(LEAK),
-            *(up(inputs, outputs, norm) for inputs, outputs in pairwise(widths)),
-            nn.ConvTranspose2d(widths[-1], shape[0], 4, stride=2, padding=1),
-            nn.Tanh(),
-        )
-        init_weights(self, config.init)
+def dcgan_generator(config: GANConfig, shape: tuple[int, ...], classes: int) -> Generator:
+    """Transposed convolutions from 4x4 up to the image (Radford et al. 2016). With `hidden`, a fully connected layer
+    before them: cheap, and it decides the image as a whole."""
+    widths = pyramid(config.generator_widths, halvings(shape, "dcgan"))[::-1]  # the widest is the smallest
+    norm, latent = config.generator_norm, LatentAndClass(config.latent, classes, config.embedding)
+    body = nn.Sequential(
+        *(_hidden(latent.width, config.hidden, norm) if config.hidden else ()),
+        nn.Linear(config.hidden or latent.width, BASE * BASE * widths[0]),
+        ToMap(BASE),
+        NORMS[norm](widths[0]),
+        nn.LeakyReLU(LEAK),
+        *(up(inputs, outputs, norm) for inputs, outputs in pairwise(widths)),
+        nn.ConvTranspose2d(widths[-1], shape[0], 4, stride=2, padding=1),
+        nn.Tanh(),
+    )
+    return Generator(latent, body, config.init)
 
 
-class DCGANDiscriminator(_Discriminator):
-    """Strided convolutions from the image down to 4x4 (Radford et al. 2016).
-
-    With `hidden`, a fully connected layer after them, so that the score is more than a sum over places.
-    """
-
-    def __init__(self, config: GANConfig, shape: tuple[int, ...], classes: int) -> None:
-        super().__init__()
-        widths = pyramid(config.discriminator_widths, halvings(shape, "dcgan"))
-        norm, dropout = config.discriminator_norm, config.dropout
-        features = BASE * BASE * (widths[-1] + config.minibatch_stddev)
-        self.body = nn.Sequential(
-            down(shape[0], widths[0], "none", dropout),  # the paper has no normalisation next to the image
-            *(down(inputs, outputs, norm, dropout) for inputs, outputs in pairwise(widths)),
-            MinibatchStddev() if config.minibatch_stddev else nn.Identity(),
-            FromMap(),
-            *(_hidden(features, config.hidden, norm) if config.hidden else ()),
-        )
-        self.head = ProjectionHead(config.hidden or features, classes)
-        init_weights(self, config.init)
+def dcgan_discriminator(config: GANConfig, shape: tuple[int, ...], classes: int) -> Discriminator:
+    """Strided convolutions from the image down to 4x4 (Radford et al. 2016). With `hidden`, a fully connected layer
+    after them, so that the score is more than a sum over places."""
+    widths = pyramid(config.discriminator_widths, halvings(shape, "dcgan"))
+    norm, dropout = config.discriminator_norm, config.dropout
+    features = BASE * BASE * (widths[-1] + config.minibatch_stddev)
+    body = nn.Sequential(
+        down(shape[0], widths[0], "none", dropout),  # the paper has no normalisation next to the image
+        *(down(inputs, outputs, norm, dropout) for inputs, outputs in pairwise(widths)),
+        MinibatchStddev() if config.minibatch_stddev else nn.Identity(),
+        FromMap(),
+        *(_hidden(features, config.hidden, norm) if config.hidden else ()),
+    )
+    return Discriminator(body, ProjectionHead(config.hidden or features, classes), config.init)
 
 
 def _hidden(inputs: int, outputs: int, norm: str, dropout: float = 0.0) -> tuple[nn.Module, ...]:

@@ -1,24 +1,38 @@
-"""The generator and discriminator ``resnet`` of SNGAN (Miyato et al., Spectral Normalization for GANs, 2018), and the
-generator ``biggan`` (Brock et al., Large Scale GAN Training for High Fidelity Natural Image Synthesis, 2019).
+"""Residual networks: ``resnet`` (Miyato et al., Spectral Normalization for GANs, 2018), the generator ``biggan`` (Brock
+et al., Large Scale GAN Training for High Fidelity Natural Image Synthesis, 2019) and ``r3gan`` (Huang et al., The GAN
+is dead; long live the GAN!, 2024, section 4).
 
-The same networks, without spectral norm, are WGAN-GP's on CIFAR-10 (Gulrajani et al. 2017). The paper's widths for 32
-pixels are ``width: 256``, ``max_width: 256`` and ``discriminator_width: 128``; for larger images they double at each
-halving, for 64 pixels from 64 to 1024. BigGAN's on 32 pixels have 4 times the channel count that the paper names, and
-half that in the discriminator.
+The first, without spectral norm, is WGAN-GP's on CIFAR-10 (Gulrajani et al. 2017). The paper's widths for 32 pixels are
+``width: 256``, ``max_width: 256`` and ``discriminator_width: 128``; for larger images they double at each halving, for
+64 pixels from 64 to 1024. BigGAN's on 32 pixels have 4 times the channel count that the paper names, and half that in
+the discriminator.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import avg_pool2d, interpolate, one_hot, relu
+from torch.nn.functional import avg_pool2d, interpolate, leaky_relu, one_hot, relu
 
 from aigc_cli.models.gan.config import GANConfig
-from aigc_cli.models.gan.networks import BASE, ProjectionHead, halvings, pyramid
-from aigc_cli.nn.blocks import NORMS, ConditionalNorm, DownConv2d, SelfAttention, ToMap, UpConv2d, init_weights
+from aigc_cli.models.gan.networks import BASE, LatentAndClass, ProjectionHead, halvings, pyramid
+from aigc_cli.nn.blocks import (
+    LEAK,
+    NORMS,
+    WEIGHTED,
+    ConditionalNorm,
+    DownConv2d,
+    SelfAttention,
+    ToMap,
+    UpConv2d,
+    init_weights,
+)
+
+GROUP = 16  # channels that a grouped convolution of r3gan sees together
 
 
 class GeneratorBlock(nn.Module):
@@ -37,15 +51,12 @@ class GeneratorBlock(nn.Module):
         h = self.conv1(relu(self.norm1(x, condition)))
         h = self.conv2(relu(self.norm2(h, condition)))
         # A 1x1 convolution before the repeating of pixels is the same as after it, and cheaper.
-        out: Tensor = h + interpolate(self.shortcut(x), scale_factor=2.0, mode="nearest")
-        return out
+        return torch.add(h, interpolate(self.shortcut(x), scale_factor=2.0, mode="nearest"))
 
 
 class DiscriminatorBlock(nn.Module):
-    """ReLU and convolution, twice over, then halving where `halves`, beside a 1x1 convolution or the input itself.
-
-    The `first` block sees the image and has no ReLU before its convolution.
-    """
+    """ReLU and convolution, twice over, then halving where `halves`, beside a 1x1 convolution or the input itself. The
+    `first` block sees the image and has no ReLU before its convolution."""
 
     def __init__(self, inputs: int, outputs: int, norm: str, *, halves: bool, first: bool = False) -> None:
         super().__init__()
@@ -61,20 +72,17 @@ class DiscriminatorBlock(nn.Module):
         h = self.conv1(x if self.first else relu(self.norm1(x)))
         h = self.conv2(relu(self.norm2(h)))
         # A 1x1 convolution after the mean over pixels is the same as before it, and cheaper.
-        out: Tensor = h + self.shortcut(avg_pool2d(x, 2) if self.halves else x)
-        return out
+        return torch.add(h, self.shortcut(avg_pool2d(x, 2) if self.halves else x))
 
 
 class ResNetGenerator(nn.Module):
-    """A linear layer to 4x4, residual blocks that double, and a convolution to the image.
-
-    Where conditional, each class has gains and biases of its own in every normalisation of the blocks.
-    """
+    """A linear layer to 4x4, residual blocks that double, and a convolution to the image. Where conditional, each class
+    has gains and biases of its own in every normalisation of the blocks."""
 
     def __init__(self, config: GANConfig, shape: tuple[int, ...], classes: int) -> None:
         super().__init__()
         widths = pyramid(config.generator_widths, halvings(shape, config.network) + 1)[::-1]
-        stem, conditions = self.prepare(config, classes, len(widths) - 1)
+        stem, conditions = self._prepare(config, classes, len(widths) - 1)
         self.stem = nn.Sequential(nn.Linear(stem, BASE * BASE * widths[0]), ToMap(BASE))
         self.blocks = nn.ModuleList(
             GeneratorBlock(inputs, outputs, condition, config.generator_norm)
@@ -89,19 +97,19 @@ class ResNetGenerator(nn.Module):
         )
         init_weights(self, config.init)
 
-    def prepare(self, config: GANConfig, classes: int, blocks: int) -> tuple[int, Sequence[int]]:
+    def _prepare(self, config: GANConfig, classes: int, blocks: int) -> tuple[int, Sequence[int]]:
         """The width of what the stem sees, and of the condition of each block."""
         self.classes = classes
         return config.latent, [classes] * blocks
 
-    def inputs(self, latent: Tensor, labels: Tensor | None) -> tuple[Tensor, Sequence[Tensor | None]]:
+    def _inputs(self, latent: Tensor, labels: Tensor | None) -> tuple[Tensor, Sequence[Tensor | None]]:
         """What the stem sees, and the condition of each block."""
         condition = one_hot(labels, self.classes).to(latent.dtype) if self.classes and labels is not None else None
         return latent, [condition] * len(self.blocks)
 
     def forward(self, latent: Tensor, labels: Tensor | None = None) -> Tensor:
         """(n, latent) to (n, c, h, w)."""
-        start, conditions = self.inputs(latent, labels)
+        start, conditions = self._inputs(latent, labels)
         x = self.stem(start)
         for block, attention, condition in zip(self.blocks, self.attention, conditions, strict=True):
             x = attention(block(x, condition))
@@ -110,20 +118,17 @@ class ResNetGenerator(nn.Module):
 
 
 class BigGANGenerator(ResNetGenerator):
-    """SNGAN's blocks, each conditioned on the class embedding and on its own piece of the latent (appendix B.1).
+    """SNGAN's blocks, each conditioned on the class embedding and on its own piece of the latent (appendix B.1). Its
+    discriminator is ``resnet``'s, whose head projects on the class."""
 
-    Its discriminator is ``resnet``'s, whose head projects on the class.
-    """
-
-    def prepare(self, config: GANConfig, classes: int, blocks: int) -> tuple[int, Sequence[int]]:
-        """See :meth:`ResNetGenerator.prepare`."""
-        self.pieces = _split_evenly(config.latent, blocks + 1)
+    def _prepare(self, config: GANConfig, classes: int, blocks: int) -> tuple[int, Sequence[int]]:
+        whole, more = divmod(config.latent, blocks + 1)  # pieces that differ by one at most, the larger first
+        self.pieces = [whole + (place < more) for place in range(blocks + 1)]
         self.shared = nn.Embedding(classes, config.embedding) if classes else None
         width = config.embedding if classes else 0
         return self.pieces[0], [piece + width for piece in self.pieces[1:]]
 
-    def inputs(self, latent: Tensor, labels: Tensor | None) -> tuple[Tensor, Sequence[Tensor | None]]:
-        """See :meth:`ResNetGenerator.inputs`."""
+    def _inputs(self, latent: Tensor, labels: Tensor | None) -> tuple[Tensor, Sequence[Tensor | None]]:
         start, *pieces = torch.split(latent, self.pieces, dim=1)
         if self.shared is None or labels is None:
             return start, pieces
@@ -171,6 +176,89 @@ def _attention(config: GANConfig, maps: Sequence[tuple[int, int]]) -> nn.ModuleL
     return nn.ModuleList(SelfAttention(width) if i == place else nn.Identity() for i, (_, width) in enumerate(maps))
 
 
-def _split_evenly(total: int, parts: int) -> list[int]:
-    """`total` as a sum of `parts` numbers that differ by one at most, the larger first."""
-    return [total // parts + (i < total % parts) for i in range(parts)]
+class R3GANBlock(nn.Module):
+    """1x1 to twice the channels, grouped 3x3, 1x1 back, with leaky ReLUs between, added to the input. As ConvNeXt would
+    have a residual block: no normalisation, and a branch that begins as 0, so that depth does no harm at the start."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        inner = 2 * width
+        self.expand = nn.Conv2d(width, inner, 1)
+        self.mix = nn.Conv2d(inner, inner, 3, padding=1, groups=math.gcd(inner, max(1, inner // GROUP)))
+        self.reduce = nn.Conv2d(inner, width, 1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, width, h, w) to the same shape."""
+        h = leaky_relu(self.mix(leaky_relu(self.expand(x), LEAK)), LEAK)
+        return torch.add(x, self.reduce(h))
+
+
+def _init_r3gan(network: nn.Module) -> None:
+    """He's variance within residual branches; beside them, where no activation follows, that of linear layers.
+
+    Branches as Fixup has it (Zhang et al. 2019): the last layer 0, and those before it scaled by the depth: L blocks
+    with m layers each take L^(-1 / (2m - 2)), here with m = 3.
+    """
+    init_weights(network, "variance")
+    blocks = [block for block in network.modules() if isinstance(block, R3GANBlock)]
+    for block in blocks:
+        nn.init.zeros_(block.reduce.weight)
+        for layer in (block.expand, block.mix):
+            layer.weight.data.mul_(len(blocks) ** (-1 / 4))
+    within = {part for block in blocks for part in block.modules()}
+    for part in network.modules():
+        if isinstance(part, WEIGHTED) and part not in within:
+            part.weight.data.div_(nn.init.calculate_gain("leaky_relu", LEAK))
+
+
+def _stages(widths: Sequence[int], blocks: int) -> nn.ModuleList:
+    return nn.ModuleList(nn.Sequential(*(R3GANBlock(width) for _ in range(blocks))) for width in widths)
+
+
+def _changes(widths: Sequence[int]) -> nn.ModuleList:
+    """What takes each stage's channels to those of the next."""
+    return nn.ModuleList(nn.Conv2d(i, o, 1, bias=False) if i != o else nn.Identity() for i, o in pairwise(widths))
+
+
+class R3GANGenerator(nn.Module):
+    """A learned 4x4 basis weighted by the latent, then at each size some blocks, doubling between sizes."""
+
+    def __init__(self, config: GANConfig, shape: tuple[int, ...], classes: int) -> None:
+        super().__init__()
+        widths = pyramid(config.generator_widths, halvings(shape, "r3gan") + 1)[::-1]
+        self.latent = LatentAndClass(config.latent, classes, config.embedding)
+        self.weights = nn.Linear(self.latent.width, widths[0], bias=False)
+        self.basis = nn.Parameter(torch.randn(widths[0], BASE, BASE))
+        self.stages, self.changes = _stages(widths, config.blocks), _changes(widths)
+        self.image = nn.Conv2d(widths[-1], shape[0], 1, bias=False)
+        _init_r3gan(self)
+
+    def forward(self, latent: Tensor, labels: Tensor | None = None) -> Tensor:
+        """(n, latent) to (n, c, h, w)."""
+        x = self.basis * self.weights(self.latent(latent, labels))[:, :, None, None]
+        x = self.stages[0](x)
+        for change, stage in zip(self.changes, self.stages[1:], strict=True):
+            x = stage(interpolate(change(x), scale_factor=2.0, mode="bilinear"))
+        images: Tensor = self.image(x)
+        return images
+
+
+class R3GANDiscriminator(nn.Module):
+    """At each size some blocks, halving between sizes, and a learned 4x4 basis that weighs what is left."""
+
+    def __init__(self, config: GANConfig, shape: tuple[int, ...], classes: int) -> None:
+        super().__init__()
+        widths = pyramid(config.discriminator_widths, halvings(shape, "r3gan") + 1)
+        self.image = nn.Conv2d(shape[0], widths[0], 1, bias=False)
+        self.stages, self.changes = _stages(widths, config.blocks), _changes(widths)
+        self.basis = nn.Conv2d(widths[-1], widths[-1], BASE, groups=widths[-1], bias=False)
+        self.head = ProjectionHead(widths[-1], classes)
+        _init_r3gan(self)
+
+    def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
+        """(n, c, h, w) to (n,)."""
+        x = self.stages[0](self.image(images))
+        for change, stage in zip(self.changes, self.stages[1:], strict=True):
+            x = stage(change(avg_pool2d(x, 2)))
+        scores: Tensor = self.head(self.basis(x).flatten(1), labels)
+        return scores

@@ -12,6 +12,7 @@ import torch
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor
+from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
 from aigc_cli.config.schema import STRICT
 from aigc_cli.errors import ConfigError
@@ -104,7 +105,7 @@ class HVAE(VariationalModel):
         """The negative ELBO and its terms on encoded images (n, c, h, w)."""
         x, labels = self._seen(batch)
         noise = draw(torch.randn, len(x), self.top_down.dimensions, device=x.device)
-        parameters, latents = self._infer(x, labels, noise)
+        parameters, latents = self.top_down(self.bottom_up(x), labels, noise)
         reconstruction = self._reconstruction(parameters, x).mean()
         kl = {side: each.mean() for side, each in self._by_side([latent.kl() for latent in latents]).items()}
         paid = torch.stack([self.kl_weight(side) * each for side, each in kl.items()]).sum()
@@ -132,9 +133,11 @@ class HVAE(VariationalModel):
         """What is modelled of a batch: its content as the likelihood has it, and its labels if they matter."""
         return self.likelihood.target(batch.content), self.labels_of(batch)
 
-    def _infer(self, x: Tensor, labels: Tensor | None, noise: Tensor | None) -> tuple[Tensor, list[Latent]]:
-        inferred: tuple[Tensor, list[Latent]] = self.top_down(self.bottom_up(x), labels, noise)
-        return inferred
+    def _posterior(self, batch: Batch) -> list[Latent]:
+        """Of each block, given the posterior's means above it."""
+        x, labels = self._seen(batch)
+        latents: list[Latent] = self.top_down(self.bottom_up(x), labels, None)[1]
+        return latents
 
     def _reconstruction(self, parameters: Tensor, x: Tensor) -> Tensor:
         """-log p(x|z), nats, (n,)."""
@@ -154,8 +157,7 @@ class HVAE(VariationalModel):
         """The draws (n, d) for which every prior gives the posterior's mean."""
         # Not the latents themselves: their priors move with what is above, and only the draws are N(0, 1) throughout,
         # so that walks, mixtures and the activity of dimensions mean what they mean for one latent vector.
-        _, latents = self._infer(*self._seen(batch), None)
-        return self.top_down.flat([latent.standardised() for latent in latents])
+        return self.top_down.flat([latent.standardised() for latent in self._posterior(batch)])
 
     def decode(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
         """The expected images in [-1, 1], (n, c, h, w)."""
@@ -180,7 +182,7 @@ class HVAE(VariationalModel):
 
     def examine(self, train: Batch, held_out: Batch | None) -> Losses:
         """How many latents are in use, in all and of each side: those that move by the item beyond what is above."""
-        _, latents = self._infer(*self._seen(train), None)
+        latents = self._posterior(train)
         active = self._by_side((each.standardised().var(0) > ACTIVE).sum().double() for each in latents)
         total = torch.stack(list(active.values())).sum()
         return {"active_units": total, **{f"active_units_{side}": count for side, count in active.items()}}
@@ -208,7 +210,10 @@ def levels(layout: Sequence[str] | None, shape: tuple[int, ...]) -> list[Level]:
             "set data.size= to a number such as 16, 32 or 64",
         )
     if layout is None:
-        return [Level(1, 1), *(Level(side, 2) for side in _halves(height)[::-1])]
+        sides = [height // 2]
+        while sides[-1] % 2 == 0 and sides[-1] >= 8:
+            sides.append(sides[-1] // 2)
+        return [Level(1, 1), *(Level(side, 2) for side in reversed(sides))]
     chosen = [Level(*map(int, word.split("x"))) for word in layout]
     for coarse, fine in pairwise([*(level.side for level in chosen), height]):
         if fine % coarse or (fine == coarse and fine != height):
@@ -220,22 +225,13 @@ def levels(layout: Sequence[str] | None, shape: tuple[int, ...]) -> list[Level]:
     return chosen
 
 
-def _halves(size: int) -> list[int]:
-    sides = [size // 2]
-    while sides[-1] % 2 == 0 and sides[-1] >= 8:
-        sides.append(sides[-1] // 2)
-    return sides
-
-
 def to_patches(images: Tensor, patch: int) -> Tensor:
     """Images (n, c, h, w) as the patch^2 coarser images (n * patch^2, c, h / patch, w / patch) that interleave."""
-    n, c, h, w = images.shape
-    cut = images.reshape(n, c, h // patch, patch, w // patch, patch)
-    return cut.permute(0, 3, 5, 1, 2, 4).reshape(n * patch * patch, c, h // patch, w // patch)
+    cut = torch.unflatten(pixel_unshuffle(images, patch), 1, (images.shape[1], -1))
+    return cut.transpose(1, 2).flatten(0, 1)
 
 
 def from_patches(patches: Tensor, patch: int) -> Tensor:
     """The inverse of :func:`to_patches`."""
-    _, c, h, w = patches.shape
-    cut = patches.reshape(-1, patch, patch, c, h, w).permute(0, 3, 4, 1, 5, 2)
-    return cut.reshape(-1, c, h * patch, w * patch)
+    cut = torch.unflatten(patches, 0, (-1, patch * patch)).transpose(1, 2)
+    return pixel_shuffle(cut.flatten(1, 2), patch)

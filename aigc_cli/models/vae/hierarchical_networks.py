@@ -66,14 +66,8 @@ class Latent(NamedTuple):
 def _narrow(hidden: int, outputs: int, side: int) -> nn.Sequential:
     """The narrow part of a bottleneck block, from its first activation to its outputs; 3x3 where there is room."""
     kernel = 3 if side > 2 else 1
-    return nn.Sequential(
-        nn.SiLU(),
-        nn.Conv2d(hidden, hidden, kernel, padding=kernel // 2),
-        nn.SiLU(),
-        nn.Conv2d(hidden, hidden, kernel, padding=kernel // 2),
-        nn.SiLU(),
-        nn.Conv2d(hidden, outputs, 1),
-    )
+    wide = [nn.Conv2d(hidden, hidden, kernel, padding=kernel // 2) for _ in range(2)]
+    return nn.Sequential(nn.SiLU(), wide[0], nn.SiLU(), wide[1], nn.SiLU(), nn.Conv2d(hidden, outputs, 1))
 
 
 def _residual(width: int, hidden: int, side: int, depth: int) -> Residual:
@@ -84,14 +78,13 @@ def _residual(width: int, hidden: int, side: int, depth: int) -> Residual:
 
 
 def _shrink(config: HVAEConfig, fine: int, coarse: int) -> nn.Module:
-    """From features of one side to those of a smaller one, (n, width, side, side) each."""
+    """From features of one side to those of a smaller one, (n, width, side, side) each; :func:`_grow` goes back."""
     if coarse == 1 < fine and config.whole_map:
         return nn.Conv2d(config.width, config.width, fine)
     return nn.AdaptiveAvgPool2d(coarse) if coarse < fine else nn.Identity()
 
 
 def _grow(config: HVAEConfig, coarse: int, fine: int) -> nn.Module:
-    """The way back."""
     if coarse == 1 < fine and config.whole_map:
         return nn.Sequential(nn.Flatten(), nn.Linear(config.width, config.width * fine**2, bias=False), ToMap(fine))
     return nn.Upsample(scale_factor=fine // coarse)
@@ -144,12 +137,8 @@ class TopDownBlock(nn.Module):
         self.residual = _residual(width, self.hidden, side, depth)
 
     def forward(self, x: Tensor, seen: Tensor | None) -> tuple[Normal, Normal | None, Tensor]:
-        """The prior and, of what is `seen` of an image, the posterior, and x with what the prior adds to it.
-
-        Args:
-            x: (n, width, side, side).
-            seen: (n, hidden, side, side); None without an image.
-        """
+        """The prior of x (n, width, side, side), the posterior by what is `seen` of an image, (n, hidden, side, side),
+        where there is one, and x with what the prior adds to it."""
         for_prior, for_posterior = self.enter(self.activation(x)).split(self.hidden, dim=1)
         mean, raw, moved = self.prior(for_prior).split([self.latent, self.latent, x.shape[1]], dim=1)
         prior, x = Normal.of(mean, raw), x + moved
@@ -187,10 +176,7 @@ class TopDownLevel(nn.Module):
 
     def looks(self, features: Tensor | None) -> Sequence[Tensor | None]:
         """What each block sees of features (n, width, side, side)."""
-        if features is None:
-            return [None] * len(self.blocks)
-        seen: tuple[Tensor, ...] = self.look(features).chunk(len(self.blocks), dim=1)
-        return seen
+        return [None] * len(self.blocks) if features is None else self.look(features).chunk(len(self.blocks), dim=1)
 
 
 class TopDown(nn.Module):
@@ -224,16 +210,13 @@ class TopDown(nn.Module):
     def forward(
         self, features: list[Tensor] | None, labels: Tensor | None, noise: Tensor | None
     ) -> tuple[Tensor, list[Latent]]:
-        """The likelihood's parameters and all latents, given features of images; or, without these, the parameters
-        alone, of what noise draws from the priors.
+        """The likelihood's parameters (n * patch^2, outputs, side, side), as :func:`to_patches` has the image, and the
+        latent of each block; without features, no latents, and the parameters of what noise draws from the priors.
 
         Args:
             features: of :class:`BottomUp`.
             labels: (n,) where the model is told the class.
             noise: (n, dimensions), which decides each z by its posterior or prior; None takes the posterior's mean.
-
-        Returns:
-            Parameters (n * patch^2, outputs, side, side), as :func:`to_patches` has the image; a latent for each block.
         """
         given = noise if features is None else features[0]
         assert given is not None, "features or noise"

@@ -56,11 +56,12 @@ class Decoder(nn.Module):
         return parameters
 
 
-class ClassEmbedding(nn.Module):
-    """Adds an embedding of the class to features, at every place alike; without classes, nothing.
+#: An encoder and the decoder that goes with it.
+Networks = tuple[Encoder, Decoder]
 
-    The layer that follows is thus one of the features and the class side by side.
-    """
+
+class ClassEmbedding(nn.Module):
+    """Adds an embedding of the class to features, at every place alike; without classes, nothing."""
 
     def __init__(self, classes: int, features: int) -> None:
         super().__init__()
@@ -75,32 +76,21 @@ class ClassEmbedding(nn.Module):
 
 
 def mlp(config: VAEConfig, shape: tuple[int, ...], likelihood: Likelihood, classes: int) -> Networks:
-    """Two hidden layers each (Kingma and Welling 2014 has one), for items of any shape.
-
-    The likelihood has its parameters at each place of an item, whether that is a pixel or a moment.
-    """
+    """Two hidden layers each (Kingma and Welling 2014 has one), for items of any shape. The likelihood has its
+    parameters at each place of an item, whether that is a pixel or a moment."""
     if not config.hidden:
         raise ConfigError("model.hidden=0: the mlp, which suits this data, needs hidden units", "give it some: 256")
     units, norm, parameters = config.hidden, config.norm, (likelihood.width, *shape[1:])
+    trunk = (nn.Flatten(), nn.Linear(math.prod(shape), units), *_flat_active(units, norm), nn.Linear(units, units))
     encoder = Encoder(
-        nn.Sequential(
-            nn.Flatten(), nn.Linear(math.prod(shape), units), *_flat_active(units, norm), nn.Linear(units, units)
-        ),
+        nn.Sequential(*trunk),
         ClassEmbedding(classes, units),
         nn.Sequential(*_flat_active(units, norm), nn.Linear(units, 2 * config.latent)),
     )
-    decoder = Decoder(
-        nn.Linear(config.latent, units),
-        ClassEmbedding(classes, units),
-        nn.Sequential(
-            *_flat_active(units, norm),
-            nn.Linear(units, units),
-            *_flat_active(units, norm),
-            nn.Linear(units, math.prod(parameters)),
-            nn.Unflatten(1, parameters),
-        ),
-    )
-    return _started(encoder, decoder, likelihood)
+    stem, embedding = nn.Linear(config.latent, units), ClassEmbedding(classes, units)
+    layers = [*_flat_active(units, norm), nn.Linear(units, units), *_flat_active(units, norm)]
+    ends = nn.Linear(units, math.prod(parameters)), nn.Unflatten(1, parameters)
+    return _started(encoder, Decoder(stem, embedding, nn.Sequential(*layers, *ends)), likelihood)
 
 
 def convolutional(
@@ -152,24 +142,19 @@ def _flat_ends(config: VAEConfig, side: int, features: int) -> tuple[list[nn.Mod
 
 
 def _sides(config: VAEConfig, shape: tuple[int, ...]) -> list[int]:
-    """Height and width of the maps, from half the image's size down to the latent's, or to 4 to 7 for a vector.
-
-    Raises:
-        ConfigError: it is not an image, or not a square that halves so, or no map has the side that the latent should
-            have.
-    """
+    """Height and width of the maps, from half the image's size down to the latent's, or to 4 to 7 for a vector; a
+    ConfigError where it is not an image that halves so, or no map has the side that the latent should have."""
+    network = f"model.network={config.network}"
     if len(shape) != 3:
-        raise ConfigError(
-            f"model.network={config.network} and model.latent_side= are for images, and these items have the shape "
-            f"{'x'.join(map(str, shape))}",
-            "set model.network=mlp and model.latent_side=0, which suit items of any shape",
-        )
+        what = f"{network} and model.latent_side= are for images, and these items have the shape "
+        hint = "set model.network=mlp and model.latent_side=0, which suit items of any shape"
+        raise ConfigError(what + "x".join(map(str, shape)), hint)
     _, height, width = shape
     sides = _halves(height)
     if height != width or not sides:
         raise ConfigError(
-            f"model.network={config.network} needs squares of 8 to {LARGEST} that halve down to 4 to 7, such as 8, 16, "
-            f"28, 32, 48, 64, 96 or {LARGEST}; the images are {height}x{width}",
+            f"{network} needs squares of 8 to {LARGEST} that halve down to 4 to 7, such as 8, 16, 28, 32, 48, 64, 96 "
+            f"or {LARGEST}; the images are {height}x{width}",
             "set data.size= to one of them, or model.network=mlp",
         )
     if config.latent_side == 0:
@@ -192,10 +177,8 @@ def _halves(size: int) -> list[int]:
 
 
 def _residual(channels: int, norm: str) -> Residual:
-    """Two 3x3 convolutions, each after its activation, beside the identity (He et al., Identity Mappings, 2016).
-
-    It begins as the identity, so that no depth needs a normalisation (Zhang et al., Fixup, 2019).
-    """
+    """Two 3x3 convolutions, each after its activation, beside the identity (He et al., Identity Mappings, 2016). It
+    begins as the identity, so that no depth needs a normalisation (Zhang et al., Fixup, 2019)."""
     convolutions = (nn.Conv2d(channels, channels, 3, padding=1) for _ in range(2))
     return Residual(*(layer for each in convolutions for layer in (*_active(channels, norm), each)))
 
@@ -234,33 +217,23 @@ def _last(part: nn.Module) -> nn.Linear | nn.Conv2d | nn.ConvTranspose2d:
     return [layer for layer in part.modules() if isinstance(layer, kinds)][-1]
 
 
-#: An encoder and the decoder that goes with it.
-Networks = tuple[Encoder, Decoder]
-
-
 def build_networks(config: VAEConfig, shape: tuple[int, ...], likelihood: Likelihood, classes: int) -> Networks:
     """The networks for items of a `shape` that `config` names, or that suit it; `classes` is 0 if none are told.
 
     Raises:
         ConfigError: items of a shape that the network does not serve.
     """
-    return NETWORKS[_chosen(config, shape)](config, shape, likelihood, classes)
-
-
-def _chosen(config: VAEConfig, shape: tuple[int, ...]) -> str:
-    if config.network != "auto":
-        return config.network
-    image, sides = len(shape) == 3, shape[1:]
-    if config.latent_side or (image and sides[0] == sides[1] and _halves(sides[0])):
-        return "conv"
-    if math.prod(shape) <= MLP_VALUES:
-        return "mlp"
-    raise ConfigError(
-        f"no network of model=vae suits {'images' if image else 'items'} of {'x'.join(map(str, sides))}",
-        f"set data.size= to a square such as 32, 64 or {LARGEST}, or insist on model.network=mlp"
-        if image
-        else "make them smaller, or insist on model.network=mlp",
-    )
+    name, image, sides = config.network, len(shape) == 3, shape[1:]
+    if name == "auto":
+        if config.latent_side or (image and sides[0] == sides[1] and _halves(sides[0])):
+            name = "conv"
+        elif math.prod(shape) <= MLP_VALUES:
+            name = "mlp"
+        else:
+            smaller = f"set data.size= to a square such as 32, 64 or {LARGEST}" if image else "make them smaller"
+            what = f"no network of model=vae suits {'images' if image else 'items'} of {'x'.join(map(str, sides))}"
+            raise ConfigError(what, f"{smaller}, or insist on model.network=mlp")
+    return NETWORKS[name](config, shape, likelihood, classes)
 
 
 NETWORKS: dict[str, Callable[[VAEConfig, tuple[int, ...], Likelihood, int], Networks]] = {

@@ -31,8 +31,7 @@ from aigc_cli.models.language_model import (
 from aigc_cli.models.variational import FlatVAE, Posterior, VariationalConfig
 from aigc_cli.nn.collective import draw, normal_like, weighted
 from aigc_cli.nn.decoding import Choice, Session, write
-from aigc_cli.nn.token_transformer import TokenTransformer
-from aigc_cli.nn.transformer import FRESH_STD, Transformer, TransformerConfig
+from aigc_cli.nn.transformer import FRESH_STD, TokenTransformer, Transformer, TransformerConfig
 from aigc_cli.randomness import Noise
 from aigc_cli.registry import register
 
@@ -114,11 +113,8 @@ class TextVAE(LanguageModel, FlatVAE):
         self.to_posterior = nn.Linear(config.width, 2 * config.latent)
         self.to_memory = nn.Linear(config.latent, config.memory * config.width)
         self.to_offset = nn.Linear(config.latent, config.width, bias=False)
-        self._start()
-
-    def _start(self) -> None:
-        """Latents as large as their noise, memories as what is normed, offsets as embeddings: a latent that begins by
-        saying little to the decoder is soon left out."""
+        # Latents as large as their noise, memories as what is normed, offsets as embeddings: a latent that begins by
+        # saying little to the decoder is soon left out.
         nn.init.normal_(self.to_posterior.weight, 0.0, self.config.width**-0.5)
         nn.init.normal_(self.to_memory.weight, 0.0, self.dimensions**-0.5)
         nn.init.normal_(self.to_offset.weight, 0.0, FRESH_STD * self.dimensions**-0.5)
@@ -183,9 +179,8 @@ class TextVAE(LanguageModel, FlatVAE):
 
     def decode(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
         """The likeliest token after the likeliest token, from latents (n, d): (n, \\*spec.shape), int64."""
-        rows = [[self.bos]] * len(latents)
-        session = Session(self.decoder, rows, self.longest, self.pad, **self._seen(latents))
-        return write(session, Choice(temperature=0), None, self.longest, stop=self.eos, pad=self.pad)
+        session = Session(self.decoder, [[self.bos]] * len(latents), self.longest, self.pad, **self._seen(latents))
+        return write(session, Choice(temperature=0), None, self.longest, self.eos)
 
     def sample(self, noise: Noise, controls: TextVAEControls, prompts: Prompts | None = None) -> Tensor:
         """Token ids (n, 1 + prompt + max_tokens), int64: ``bos``, a prompt if there is one, and what follows it up to
@@ -206,12 +201,12 @@ class TextVAE(LanguageModel, FlatVAE):
         session = Session(self.decoder, rows, count, self.pad, self.allowed(prompts, noise), **seen)
         return self.written(session, controls, noise, count)
 
-    # figures
+    # held-out scores
 
     def reconstruction(self, batch: Batch, latents: Tensor) -> Tensor:
         """See :meth:`FlatVAE.reconstruction`; float64, since a text's nats are a sum over its tokens."""
         return self._nats(batch.content[:, 1:], latents).double().sum(1)
 
     def bounds(self, name: str, nats: Tensor, batch: Batch) -> dict[str, Tensor]:
-        """The entries of :func:`token_scores`."""
+        """See :func:`per_token`."""
         return per_token(nats, (batch.content[:, 1:] != self.pad).sum(1), name)

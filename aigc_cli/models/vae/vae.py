@@ -57,7 +57,6 @@ class VAE(FlatVAE):
     """
 
     config: VAEConfig
-    can = frozenset({"sample", "latents", "decode", "encode", "posterior", "score", "examine"})
     layouts = frozenset({"sequence", "map", "volume"})
 
     def __init__(self, config: VAEConfig, spec: DataSpec) -> None:
@@ -72,40 +71,33 @@ class VAE(FlatVAE):
 
     def forward(self, phase: str, batch: Batch) -> Losses:
         """The losses on encoded images (n, c, h, w)."""
-        objective = self._elbo if self.config.importance_samples == 1 else self._importance_weighted
-        return objective(batch)
-
-    def _elbo(self, batch: Batch) -> Losses:
-        """The negative ELBO, with the KL's weight and free bits."""
         posterior = self.posterior(batch)
-        reconstruction = self.reconstruction(batch, posterior.at(normal_like(posterior.mean))).mean()
-        kl = posterior.kl().mean(0)  # of each dimension, which has free bits of its own
+        if self.config.importance_samples > 1:
+            loss, bound, reconstruction = self._importance_weighted(batch, posterior)
+            kl = posterior.kl().sum(1).mean()
+        else:
+            reconstruction = self.reconstruction(batch, posterior.at(normal_like(posterior.mean))).mean()
+            each = posterior.kl().mean(0)  # of each dimension, which has free bits of its own
+            kl = each.sum()
+            loss, bound = reconstruction + self.paid(each), (reconstruction + kl).detach()
         return {
-            "loss": (reconstruction + self.paid(kl)) / self.values,
-            **self._terms(reconstruction, kl.sum()),
-            "bits_per_dim": bits_per_dim((reconstruction + kl.sum()).detach(), self.values),
+            "loss": loss / self.values,
+            "reconstruction": reconstruction.detach(),
+            "kl": kl.detach(),
+            "bits_per_dim": bits_per_dim(bound, self.values),
         }
 
-    def _importance_weighted(self, batch: Batch) -> Losses:
-        """The negative importance-weighted bound (Burda et al. 2016, equation 8); the KL's weight scales log p/q."""
+    def _importance_weighted(self, batch: Batch, posterior: Posterior) -> tuple[Tensor, Tensor, Tensor]:
+        """The loss, in which the KL's weight scales log p/q, the negative importance-weighted bound (Burda et al. 2016,
+        equation 8) and the reconstruction, each a mean."""
         # One pass of the decoder for the k draws of all items; the encoder's pass they share.
-        posterior = self.posterior(batch)
         k, x, labels = self.config.importance_samples, batch.content, batch.labels
         normal = draw(torch.randn, k, *posterior.mean.shape, dim=1, device=x.device)
         many = Batch(x.repeat(k, *[1] * (x.ndim - 1)), None if labels is None else labels.repeat(k))
         reconstruction = self.reconstruction(many, posterior.at(normal).flatten(0, 1)).view(k, len(x))
         ratio = posterior.log_ratio(normal)
         loss = importance_bound(self.kl_weight * ratio - reconstruction).mean()
-        with torch.no_grad():
-            bound = importance_bound(ratio - reconstruction).mean()
-        return {
-            "loss": loss / self.values,
-            **self._terms(reconstruction.mean(), posterior.kl().sum(1).mean()),
-            "bits_per_dim": bits_per_dim(bound, self.values),
-        }
-
-    def _terms(self, reconstruction: Tensor, kl: Tensor) -> Losses:
-        return {"reconstruction": reconstruction.detach(), "kl": kl.detach()}
+        return loss, importance_bound((ratio - reconstruction).detach()).mean(), reconstruction.mean()
 
     # encoding and decoding
 

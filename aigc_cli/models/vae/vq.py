@@ -52,9 +52,8 @@ class VQVAEConfig(ModelConfig):
 class VQVAE(Model):
     """An encoder whose outputs are each replaced by the nearest of a codebook, and a decoder that sees those codes.
 
-    An image is thus a sequence of tokens: :meth:`encode` and :meth:`decode` go there and back, row by row
-    of :attr:`token_grid`. It learns no prior over them, so that it cannot be sampled: a model that trains on its tokens
-    is one.
+    An image is thus a sequence of tokens: :meth:`encode` and :meth:`decode` go there and back, row by row of
+    :attr:`token_grid`. It learns no prior over them, and cannot be sampled: a model that trains on its tokens is one.
 
     Curves of the phase ``"main"`` beside ``"loss"``: ``"reconstruction"``, squared error in units of [-1, 1] or nats
     per dimension; ``"commitment"``; ``"usage"``, the share of the codes that the last window of batches used, and
@@ -138,10 +137,8 @@ class VQVAE(Model):
     # figures
 
     def score(self, batch: Batch, noise: Noise, samples: int = 1) -> dict[str, Tensor]:
-        """``"mse"`` in units of [-1, 1]; with a likelihood the negative ELBO for tokens that are all alike likely.
-
-        The encoder is sure of its tokens, so that more `samples` tighten nothing.
-        """
+        """``"mse"`` in units of [-1, 1]; with a likelihood the negative ELBO for tokens that are all alike likely. The
+        encoder is sure of its tokens, so that more `samples` tighten nothing."""
         if self.likelihood is None:
             error = self.decode(self.encode(batch)) - batch.content.float()
             return {"mse": error.square().flatten(1).mean(1)}
@@ -164,18 +161,11 @@ class VQVAE(Model):
 
 
 def _grid(config: VQVAEConfig, shape: tuple[int, ...]) -> tuple[int, int]:
-    """Rows and columns of tokens.
-
-    Raises:
-        ConfigError: the image does not divide into them.
-    """
-    _, height, width = shape
-    factor = config.downsampling
+    """Rows and columns of tokens; a ConfigError where the image does not divide into them."""
+    (_, height, width), factor = shape, config.downsampling
     if height % factor or width % factor:
-        raise ConfigError(
-            f"model.downsampling={factor} does not divide images of {height}x{width}",
-            "choose another of 2, 4, 8, 16, or set data.size= to a multiple",
-        )
+        what = f"model.downsampling={factor} does not divide images of {height}x{width}"
+        raise ConfigError(what, "choose another of 2, 4, 8, 16, or set data.size= to a multiple")
     return height // factor, width // factor
 
 
@@ -193,12 +183,11 @@ def _widths(config: VQVAEConfig) -> list[int]:
 def _encoder(config: VQVAEConfig, channels: int) -> nn.Sequential:
     """Images (n, c, h, w) to what is quantised, (n, code_dimensions, rows, columns)."""
     layers: list[nn.Module] = []
-    inputs = channels
-    for outputs in _widths(config):
+    for inputs, outputs in pairwise([channels, *_widths(config)]):
         layers += [nn.Conv2d(inputs, outputs, 4, stride=2, padding=1), nn.ReLU()]
-        inputs = outputs
-    layers += [nn.Conv2d(inputs, inputs, 3, padding=1), *(_residual(inputs) for _ in range(config.blocks))]
-    encoder = nn.Sequential(*layers, nn.ReLU(), nn.Conv2d(inputs, config.code_dimensions, 1))
+    width = config.width
+    layers += [nn.Conv2d(width, width, 3, padding=1), *(_residual(width) for _ in range(config.blocks))]
+    encoder = nn.Sequential(*layers, nn.ReLU(), nn.Conv2d(width, config.code_dimensions, 1))
     init_variance(encoder)
     return encoder
 
@@ -206,10 +195,8 @@ def _encoder(config: VQVAEConfig, channels: int) -> nn.Sequential:
 def _decoder(config: VQVAEConfig, outputs: int) -> nn.Sequential:
     """Codes (n, code_dimensions, rows, columns) to (n, outputs, h, w)."""
     widths = _widths(config)[::-1]
-    layers: list[nn.Module] = [
-        nn.Conv2d(config.code_dimensions, widths[0], 3, padding=1),
-        *(_residual(widths[0]) for _ in range(config.blocks)),
-    ]
+    layers: list[nn.Module] = [nn.Conv2d(config.code_dimensions, widths[0], 3, padding=1)]
+    layers += [_residual(widths[0]) for _ in range(config.blocks)]
     for inputs, narrower in pairwise(widths):
         layers += [nn.ReLU(), nn.ConvTranspose2d(inputs, narrower, 4, stride=2, padding=1)]
     last = nn.ConvTranspose2d(widths[-1], outputs, 4, stride=2, padding=1)

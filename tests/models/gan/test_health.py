@@ -12,8 +12,7 @@ from aigc_cli.config.compose import compose
 from aigc_cli.config.schema import check
 from aigc_cli.modalities.base import Batch, DataSpec
 from aigc_cli.models.gan.config import GANConfig
-from aigc_cli.models.gan.gan import GAN
-from aigc_cli.models.gan.health import spread
+from aigc_cli.models.gan.gan import GAN, spread
 
 SMALL = {"latent": 8, "hidden": 32, "width": 8, "max_width": 16}
 HEALTHY = {"discriminator/accuracy": 0.75, "examine/diversity": 0.98, "examine/overfitting": 0.5}

@@ -277,7 +277,7 @@ def clusters(n: int) -> tuple[Tensor, Tensor]:
 def test_a_mixture_finds_clusters() -> None:
     torch.manual_seed(0)
     latents, _ = clusters(400)
-    drawn = LatentMixture(latents).sample(Noise(0, range(500)))
+    drawn = LatentMixture.fit(latents).sample(Noise(0, range(500)))
     assert (drawn[:, 0].abs() - 4).abs().max() < 1
     assert 0.4 < (drawn[:, 0] > 0).float().mean() < 0.6
 
@@ -285,7 +285,7 @@ def test_a_mixture_finds_clusters() -> None:
 def test_a_mixture_for_each_class() -> None:
     torch.manual_seed(0)
     latents, labels = clusters(400)
-    mixture = LatentMixture(latents, labels, classes=3)  # of the third there is none
+    mixture = LatentMixture.fit(latents, labels, classes=3)  # of the third there is none
     of = torch.arange(300) % 3
     drawn = mixture.sample(Noise(0, range(300)), labels=of)
     assert (drawn[of == 1, 0] > 3).all()
@@ -297,7 +297,7 @@ def test_a_mixture_for_each_class() -> None:
 def test_a_mixture_of_few_items_or_many_dimensions(n: int, d: int) -> None:
     torch.manual_seed(0)
     latents = torch.randn(n, 5) @ torch.randn(5, d) + 0.3 * torch.randn(n, d)
-    drawn = LatentMixture(latents).sample(Noise(0, range(500)))
+    drawn = LatentMixture.fit(latents).sample(Noise(0, range(500)))
     assert drawn.shape == (500, d)
     assert torch.isfinite(drawn).all()
     assert 1 / 3 < (drawn.var(0).sum() / latents.var(0).sum()).item() < 2

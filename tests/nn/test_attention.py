@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from aigc_cli.nn.fused import attend, by_hand, dropout
+from aigc_cli.nn.attention import attend, by_hand, dropout
 
 SHARES = [0.1, 0.25, 0.7]
 
@@ -80,7 +80,7 @@ def gradients(mixed: Tensor, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
 
 @pytest.mark.parametrize("kind", ["plain", "causal", "masked"])
 def test_attention_without_its_drops_is_torchs(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("aigc_cli.nn.fused.dropout", lambda weights, share: weights)
+    monkeypatch.setattr("aigc_cli.nn.attention.dropout", lambda weights, share: weights)
     inputs = sides(5, 5 if kind == "causal" else 6)
     mask = torch.tensor([[True] * 6, [True] * 4 + [False] * 2])[:, None, None] if kind == "masked" else None
     mixed = attend(*inputs, mask, 0.5, kind == "causal")

@@ -1,4 +1,4 @@
-"""FID, KID and IS on the Inception network: parity with torch-fidelity, and weights that cannot be trusted."""
+"""Published networks: parity with torch-fidelity, any classifier of torchvision, and weights that cannot be trusted."""
 
 import importlib.util
 import json
@@ -8,13 +8,16 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+import torchvision
+from safetensors.torch import save_file
+from torch import Tensor
 
-from aigc_cli.errors import DataError
+from aigc_cli.errors import ConfigError, DataError
 from aigc_cli.metrics.extractors.base import PlainConfig, Sources
-from aigc_cli.metrics.extractors.inception import FILE, SHA256, Inception
-from aigc_cli.metrics.extractors.weights import load_weights
+from aigc_cli.metrics.extractors.pretrained import FILE, SHA256, Inception, TorchvisionBackbone, load_weights
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -27,7 +30,7 @@ def cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     def refuse(*args: object, **kwargs: object) -> None:
         raise DataError("no connection")
 
-    monkeypatch.setattr("aigc_cli.data.cache.download", refuse)
+    monkeypatch.setattr("aigc_cli.metrics.extractors.pretrained.download", refuse)
     return tmp_path
 
 
@@ -196,7 +199,7 @@ def test_clean_is_pils_bicubic_filter_on_each_channel(images) -> None:  # type: 
     import numpy as np
     from PIL import Image
 
-    from aigc_cli.metrics.extractors.inception import clean
+    from aigc_cli.metrics.extractors.pretrained import clean
 
     content = images(2, (3, 40, 40))
     wanted = Image.fromarray(content[1, 2].numpy().astype(np.float32), mode="F").resize((299, 299), Image.BICUBIC)
@@ -208,3 +211,80 @@ def test_grey_images_are_their_rgb_selves(weights: Path, images) -> None:  # typ
     extractor = Inception(PlainConfig(name="inception"), Sources(weights=weights))
     grey = images(2, (1, 16, 16))
     assert torch.equal(extractor(grey)["features"], extractor(grey.repeat(1, 3, 1, 1))["features"])
+
+
+def saved(folder: Path, name: str, **options: object) -> Path:
+    torch.manual_seed(0)
+    path = folder / f"{name}.safetensors"
+    save_file(torchvision.models.get_model(name, weights=None, **options).state_dict(), path)
+    return path
+
+
+def noise(channels: int = 3) -> torch.Tensor:
+    return torch.from_numpy(np.random.default_rng(0).integers(0, 256, (2, channels, 16, 16), dtype=np.uint8))
+
+
+def test_the_features_are_what_the_classifier_sees(tmp_path: Path) -> None:
+    path = saved(tmp_path, "resnet18")
+    extractor = TorchvisionBackbone(PlainConfig(name="torchvision"), Sources(weights=path, backbone="resnet18"))
+    found = extractor(noise())
+    assert extractor.widths == {"features": 512, "logits": 1000}
+    assert found["features"].shape == (2, 512)
+    assert extractor.name == f"resnet18-{extractor.checksum[:8]}"
+    head = extractor._network.fc
+    assert torch.allclose(head(found["features"]), found["logits"], atol=1e-5)
+    grey = noise(1)
+    assert torch.equal(extractor(grey)["features"], extractor(grey.repeat(1, 3, 1, 1))["features"])
+
+
+def test_weights_of_other_classes_fit_too(tmp_path: Path) -> None:
+    path = saved(tmp_path, "mobilenet_v3_small", num_classes=7)
+    extractor = TorchvisionBackbone(
+        PlainConfig(name="torchvision"), Sources(weights=path, backbone="mobilenet_v3_small")
+    )
+    assert extractor.widths == {"features": 1024, "logits": 7}
+
+
+def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
+    path = saved(tmp_path, "resnet18")
+    build = TorchvisionBackbone
+    with pytest.raises(DataError, match="do not fit torchvision's resnet34"):
+        build(PlainConfig(name="torchvision"), Sources(weights=path, backbone="resnet34"))
+    with pytest.raises(ConfigError, match="did you mean resnet18"):
+        build(PlainConfig(name="torchvision"), Sources(weights=path, backbone="resnet19"))
+    with pytest.raises(ConfigError, match="linear layer"):
+        build(PlainConfig(name="torchvision"), Sources(weights=path, backbone="squeezenet1_0"))
+    for missing in (Sources(backbone="resnet18"), Sources(weights=path)):
+        with pytest.raises(ConfigError, match="needs"):
+            build(PlainConfig(name="torchvision"), missing)
+
+
+MEND = "get it again"
+
+
+class Rebuilt:
+    """A tensor that is rebuilt from nothing."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return torch._utils._rebuild_tensor_v2, ()
+
+
+def test_a_pickle_that_trips_the_reader_is_refused(tmp_path: Path) -> None:
+    torch.save({"w": Rebuilt()}, tmp_path / "w.pth", pickle_module=pickle)
+    with pytest.raises(DataError, match="cannot be read as weights"):
+        load_weights(tmp_path / "w.pth", MEND)
+
+
+@pytest.mark.parametrize("tensor", [torch.eye(3).to_sparse(), torch.empty(3, device="meta")], ids=["sparse", "meta"])
+def test_tensors_without_plain_values_are_refused(tmp_path: Path, tensor: Tensor) -> None:
+    torch.save({"fine": torch.ones(2), "w": tensor}, tmp_path / "w.pth")
+    with pytest.raises(DataError, match="holds w as a tensor that is sparse, quantized or without values"):
+        load_weights(tmp_path / "w.pth", MEND)
+
+
+def test_a_date_in_a_name_is_no_checksum(tmp_path: Path) -> None:
+    path = tmp_path / "resnet-20240101.pth"
+    torch.save({"w": torch.ones(2)}, path)
+    assert torch.equal(load_weights(path, MEND)[1]["w"], torch.ones(2))
+    with pytest.raises(DataError, match="is corrupt"):
+        load_weights(path, MEND, named_by_sum=True)
