@@ -1,7 +1,4 @@
-"""What is shown and measured of a model while it trains: previews, held-out scores, and the model's own curves.
-
-The trainer calls for them through its hooks, and so knows nothing of how samples are drawn or judged.
-"""
+"""What is shown and measured of a model while it trains: previews, held-out scores, and the model's own curves."""
 
 from __future__ import annotations
 
@@ -38,6 +35,8 @@ EXAMINED = 256
 class Monitor:
     """Looks at a model in training, always at the same items and noise, so that what it shows compares over time.
 
+    The trainer calls for it through its hooks, and so knows nothing of how samples are drawn or judged.
+
     Raises:
         ConfigError: a score is to be validated that the model does not have, or samples of one that cannot be sampled.
         DataError: held-out data is to be looked at, and cannot be read.
@@ -65,17 +64,11 @@ class Monitor:
         _, writer = find_writer(self.model.spec.modality)
         n = self.config.samples or writer.usual
         request = Request(
-            model=self.model,
-            codec=self.train.codec,
-            controls=usual_controls(self.model, mode),
+            model=self.model, codec=self.train.codec, controls=usual_controls(self.model, mode), seed=0,
             n=None if mode == "sample" else max(1, n // 2),  # items that are shown twice are half as many
-            usual=n,
-            seed=0,
-            device=self.device,
-            train=lambda: self.train,
+            usual=n, at_most=True, device=self.device, train=lambda: self.train,
             held_out=partial(self.splits.held_out, avoid="test"),
-            at_most=True,
-        )
+        )  # fmt: skip
         drawn = plan(request)
         title = ", ".join(filter(None, [title, drawn.arrangement.summary]))
         path = path.with_name(path.name + writer.preview_suffix)
