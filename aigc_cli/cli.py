@@ -5,14 +5,10 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from aigc_cli import __version__
 from aigc_cli.config.words import COMPOSED, Words, parse
 from aigc_cli.errors import EXIT_INTERRUPTED, EXIT_OK, ConfigError, report, suggest
-
-if TYPE_CHECKING:
-    from aigc_cli.config.schema import Options
 
 EXIT_BROKEN_PIPE = 141  # as a shell reports SIGPIPE
 
@@ -67,7 +63,7 @@ def _composed(words: Words) -> int:
     import importlib
     from dataclasses import replace
 
-    from aigc_cli.config.compose import compose, recipes
+    from aigc_cli.config.compose import compose, recipes, show
     from aigc_cli.config.schema import Options
 
     command = str(words.command)
@@ -76,41 +72,27 @@ def _composed(words: Words) -> int:
         overrides += (f"metric=[{','.join(words.metric)}]",)
     options = Options(overrides=overrides, json=words.json, resume=words.resume, plugins=tuple(words.plugin))
     if words.cfg is not None:
-        return _show(command, overrides, words)
+        print(show(command, overrides, words.cfg), end="")
+        return EXIT_OK
     if words.multirun:
         from aigc_cli.commands import sweep
 
         return sweep.main(overrides, options)
     if words.resume is not None:
-        options, overrides = _resumed(options)
+        from aigc_cli.config import grammar
+        from aigc_cli.config.explain import refuse, several_values
+
+        # They change the run's own configuration; of the defaults only what says where runs lie is used.
+        changes = tuple(grammar.prepare("train", overrides))
+        parsed = [word for word in map(grammar.parse, changes) if word is not None]
+        refuse(several_values(word) for word in parsed if word.is_sweep_override())
+        options = replace(options, overrides=changes)
+        overrides = tuple(word for word in changes if word.startswith("outputs="))
     elif command == "train":
         options = replace(options, recipe=recipes(overrides))
     config = compose(command, overrides)
     module = importlib.import_module(f"aigc_cli.commands.{command}")
     return int(module.main(config, options))
-
-
-def _resumed(options: Options) -> tuple[Options, tuple[str, ...]]:
-    """The options with words that change the run's own configuration; the defaults' only say where runs lie."""
-    from dataclasses import replace
-
-    from aigc_cli.config.explain import refuse, several_values
-    from aigc_cli.config.grammar import parse, prepare
-
-    words = tuple(prepare("train", options.overrides))
-    refuse(several_values(parsed) for word in words if (parsed := parse(word)) and parsed.is_sweep_override())
-    return replace(options, overrides=words), tuple(word for word in words if word.startswith("outputs="))
-
-
-def _show(command: str, overrides: Sequence[str], words: Words) -> int:
-    from aigc_cli.config.compose import show
-
-    if words.multirun:
-        raise ConfigError("--cfg and --multirun cannot be combined", "leave one of them out")
-    if words.resume is not None:
-        raise ConfigError("--cfg and --resume cannot be combined", "read the run's config.yaml")
-    print(show(command, overrides, str(words.cfg)), end="")
-    return EXIT_OK
 
 
 def _ls(words: Words) -> int:
@@ -122,16 +104,16 @@ def _ls(words: Words) -> int:
 
 
 def _completion(words: Words) -> int:
-    from aigc_cli.config.completion import SHELLS, answer, script
+    from aigc_cli.config.completion import SCRIPTS, answer
 
     if words.names == ["query"]:
         print("\n".join(answer(os.environ.get("COMP_LINE", ""))))
         return EXIT_OK
     _no_overrides(words.overrides, "completion")
-    if len(words.names) != 1 or words.names[0] not in SHELLS:
+    if len(words.names) != 1 or words.names[0] not in SCRIPTS:
         named = " ".join(words.names) or "no shell"
-        raise ConfigError(f"aigc completion does not know {named}", suggest(named, SHELLS))
-    print(script(words.names[0]), end="")
+        raise ConfigError(f"aigc completion does not know {named}", suggest(named, SCRIPTS))
+    print(SCRIPTS[words.names[0]], end="")
     return EXIT_OK
 
 

@@ -1,8 +1,4 @@
-"""What can go wrong, the exit code of each, and messages to the user.
-
-Every error that a user can cause is an :class:`AigcError`: one line that says what and where, and one that says how
-to fix it. Anything else that reaches the top is a bug of ours (exit 1, with its traceback).
-"""
+"""What can go wrong, the exit code of each, and messages to the user: one line that says what, and one with a hint."""
 
 from __future__ import annotations
 
@@ -36,14 +32,13 @@ _LOST_JOB = ("TerminatedWorkerError", "UncompletedJobError")
 
 
 class AigcError(Exception):
-    """An error with a message for the user, a hint, and an exit code."""
+    """An error that a user can cause, with a message, a hint and an exit code; any other is a bug of ours (exit 1)."""
 
     exit_code = EXIT_BUG
 
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(message)
-        self.message = message
-        self.hint = hint
+        self.message, self.hint = message, hint
 
     def __str__(self) -> str:
         return f"{self.message}\n  {self.hint}" if self.hint else self.message

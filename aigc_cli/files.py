@@ -19,11 +19,8 @@ _OF_RUNS = "with run_dir= or outputs="
 
 
 def path_of(word: str | Path) -> Path:
-    """The path that a user's word names: ``~`` is a home, where there is one of that name, and else a letter.
-
-    Raises:
-        ConfigError: no path can be written so.
-    """
+    """The path that a user's word names: ``~`` is a home, where there is one of that name, and else a letter. A
+    :class:`ConfigError` says that no path can be written so."""
     if "\0" in str(word):
         raise ConfigError(f"{str(word)!r} is not a path: it contains a null byte", "name a file or a folder")
     path = Path(os.path.expanduser(word))
@@ -78,12 +75,7 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """What a file of JSON holds.
-
-    Raises:
-        OSError: it cannot be read.
-        ValueError: it is not JSON, or is nested too deeply.
-    """
+    """What a file of JSON holds; a ValueError where it is not JSON, or is nested too deeply."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except RecursionError:
@@ -112,13 +104,8 @@ _FIRST = {
 
 
 def check_writable(folder: Path, elsewhere: str = _OF_RUNS) -> None:
-    """Finds out before anything is computed whether `folder`, which need not be there yet, can be written to.
-
-    `elsewhere` is as in :func:`hint_for`.
-
-    Raises:
-        ResourceError: it cannot.
-    """
+    """Raises a :class:`ResourceError` before anything is computed if `folder`, which need not be there yet, cannot be
+    written to; `elsewhere` is as in :func:`hint_for`."""
     from tempfile import TemporaryFile  # takes a while
 
     try:
@@ -132,10 +119,8 @@ def check_writable(folder: Path, elsewhere: str = _OF_RUNS) -> None:
 
 @contextmanager
 def resource_errors(path: Path, elsewhere: str = _OF_RUNS) -> Iterator[None]:
-    """Turns a full disk, a read-only folder or a file too large into a :class:`ResourceError` that names `path`.
-
-    `elsewhere` is as in :func:`hint_for`.
-    """
+    """Turns a full disk, a read-only folder or a file too large into a :class:`ResourceError` that names `path`;
+    `elsewhere` is as in :func:`hint_for`."""
     try:
         yield
     except OSError as error:
@@ -145,10 +130,8 @@ def resource_errors(path: Path, elsewhere: str = _OF_RUNS) -> Iterator[None]:
 
 
 def walk_files(root: Path) -> Iterator[tuple[str, Path]]:
-    """The files below a folder, each with its name within.
-
-    Files and folders whose names begin with a dot are passed over, and so is a link that leads back up.
-    """
+    """The files below a folder, each with its name within; what begins with a dot is passed over, and so is a link that
+    leads back up."""
     seen: set[str] = set()
     for folder, folders, names in os.walk(root, followlinks=True):
         real = os.path.realpath(folder)

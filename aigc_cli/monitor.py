@@ -1,11 +1,9 @@
-"""What is shown and measured of a model while it trains: previews, held-out scores, and the model's own curves.
-
-The trainer calls for them through its hooks, and so knows nothing of how samples are drawn or judged.
-"""
+"""What is shown and measured of a model while it trains: previews, held-out scores, and the model's own curves."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -37,11 +35,7 @@ EXAMINED = 256
 class Monitor:
     """Looks at a model in training, always at the same items and noise, so that what it shows compares over time.
 
-    Args:
-        model: The model, on `device`.
-        splits: The data that it trains on, and what of it is held out.
-        config: How often, and how closely.
-        device: Where the model is.
+    The trainer calls for it through its hooks, and so knows nothing of how samples are drawn or judged.
 
     Raises:
         ConfigError: a score is to be validated that the model does not have, or samples of one that cannot be sampled.
@@ -55,34 +49,26 @@ class Monitor:
         self.examine = self._examiner() if config.examine_every is not None else None
 
     def hooks(self, folder: Path) -> Hooks:
-        """What the trainer calls; previews go to ``folder/step-N.*``."""
-        preview = partial(self.preview, folder) if self.config.sample_every is not None else None
-        return Hooks(preview=preview, validate=self.validate, examine=self.examine)
+        """What the trainer calls, if it is to; previews go to ``folder/step-N.*``."""
+        return Hooks(preview=partial(self.preview, folder), validate=self.validate, examine=self.examine)
 
     # previews
 
     def preview(self, folder: Path, step: int) -> None:
         """Draws samples from the same noise each time, and what becomes of the same held-out items."""
         for mode in modes_of(self.model):
-            ending = MODES[mode].preview
-            if ending is not None:
-                self._draw(mode, folder / f"step-{step}{ending}", f"step {step}")
+            if MODES[mode].preview is not None:
+                self._draw(mode, folder / f"step-{step}{MODES[mode].preview}", f"step {step}")
 
     def _draw(self, mode: str, path: Path, title: str) -> None:
         _, writer = find_writer(self.model.spec.modality)
         n = self.config.samples or writer.usual
         request = Request(
-            model=self.model,
-            codec=self.train.codec,
-            controls=usual_controls(self.model, mode),
+            model=self.model, codec=self.train.codec, controls=usual_controls(self.model, mode), seed=0,
             n=None if mode == "sample" else max(1, n // 2),  # items that are shown twice are half as many
-            usual=n,
-            seed=0,
-            device=self.device,
-            train=lambda: self.train,
+            usual=n, at_most=True, device=self.device, train=lambda: self.train,
             held_out=partial(self.splits.held_out, avoid="test"),
-            at_most=True,
-        )
+        )  # fmt: skip
         drawn = plan(request)
         title = ", ".join(filter(None, [title, drawn.arrangement.summary]))
         path = path.with_name(path.name + writer.preview_suffix)
@@ -96,16 +82,12 @@ class Monitor:
         has_score = "score" in self.model.can
         wanted, name = self.config.validate_metric, type(self.model).__name__
         if wanted == "score" and not has_score:
-            raise ConfigError(
-                f"trainer.validate_metric=score: {name} has no held-out score",
-                "use trainer.validate_metric=fd, or auto",
-            )
+            what = f"trainer.validate_metric=score: {name} has no held-out score"
+            raise ConfigError(what, "use trainer.validate_metric=fd, or auto")
         if wanted == "fd" or not has_score:
             if "sample" not in modes_of(self.model):
-                raise ConfigError(
-                    f"trainer.validate_metric={wanted}: {name} has no samples to judge",
-                    "use trainer.validate_metric=score" if has_score else "leave trainer.validate_every=null",
-                )
+                hint = "use trainer.validate_metric=score" if has_score else "leave trainer.validate_every=null"
+                raise ConfigError(f"trainer.validate_metric={wanted}: {name} has no samples to judge", hint)
             return self._frechet_distance()
         return partial(self._mean_score, self.splits["val"])
 
@@ -167,14 +149,11 @@ class Monitor:
         """The curves of a few items; None for a model that has none."""
         if "examine" not in self.model.can:
             return None
-        try:
-            held_out = self.splits["val"]
-        except ConfigError:
-            held_out = None
-        n = min(EXAMINED, len(self.train), len(held_out) if held_out is not None else EXAMINED)
-        train = self._few(self.train, n)
-        others = None if held_out is None else self._few(held_out, n)
-        return lambda: {name: float(value) for name, value in self.model.examine(train, others).items()}
-
-    def _few(self, dataset: Dataset, n: int) -> Batch:
-        return encoded(items_at(dataset, chosen_rows(dataset, "watched")[:n]).to(self.device), dataset.codec)
+        datasets = [self.train]
+        with suppress(ConfigError):  # nothing is held out
+            datasets.append(self.splits["val"])
+        n = min(EXAMINED, *map(len, datasets))
+        few = [(dataset, items_at(dataset, chosen_rows(dataset, "watched")[:n])) for dataset in datasets]
+        train, *others = [encoded(items.to(self.device), dataset.codec) for dataset, items in few]
+        held_out = others[0] if others else None
+        return lambda: {name: float(value) for name, value in self.model.examine(train, held_out).items()}

@@ -9,19 +9,12 @@ from typing import Any, Self
 
 
 class Progress:
-    """Shows progress towards `total`, or without an end where that is None; also a context manager.
+    """Shows progress towards `total`, or without an end where that is None, from what was done before (`initial`).
 
-    Args:
-        total: what :meth:`advance` will count up to.
-        desc: what is being done, such as "sampling".
-        unit: of what is counted, such as "images"; "B" is shown in MB.
-        initial: what was done before, for work that resumes where it stopped.
-        every: seconds between two lines where stderr is not a terminal.
+    The unit "B" is shown in MB. `every` so many seconds there is a line where stderr is not a terminal.
     """
 
-    def __init__(
-        self, total: int | None, desc: str, unit: str = "it", *, initial: int = 0, every: float = 10.0
-    ) -> None:
+    def __init__(self, total: int | None, desc: str, unit: str, *, initial: int = 0, every: float = 10.0) -> None:
         self.total, self.desc, self.unit, self.every = total, desc, unit, every
         self.initial = self.count = initial
         self.notes: dict[str, str] = {}

@@ -37,9 +37,8 @@ def permutation(n: int, *key: int | str) -> np.ndarray:
 def scattered(places: np.ndarray, n: int, *key: int | str) -> np.ndarray:
     """Where a permutation of ``range(n)``, that depends on the key alone, takes `places`, int64 (m,).
 
-    It is worked out for those places only, for an `n` whose permutation would not fit in memory: a Feistel network
-    (Luby and Rackoff, How to Construct Pseudorandom Permutations, 1988) over the next power of four, walked until it
-    comes back into the range.
+    For an `n` whose permutation would not fit in memory: a Feistel network (Luby and Rackoff, How to Construct
+    Pseudorandom Permutations, 1988) over the next power of four, walked until it comes back into the range.
     """
     half = np.uint64(max(1, ((n - 1).bit_length() + 1) // 2))
     mask = (np.uint64(1) << half) - np.uint64(1)

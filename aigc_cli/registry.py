@@ -96,11 +96,8 @@ def _load_plugins() -> None:
 
 
 def _load_modality(name: str) -> None:
-    """Imports the module of our folder that is called as a modality, else the plugins.
-
-    Of the other kinds all modules are imported, to find who calls themselves alike; here that would bring Pillow,
-    torch and tokenizers along for the sake of a name or a shape.
-    """
+    """Imports the module of our folder that is called as a modality, else the plugins: to import all of them, as for
+    the other kinds, would bring Pillow, torch and tokenizers along for the sake of a name or a shape."""
     module = f"{HOMES['modality']}.{name}"
     if name.isidentifier() and importlib.util.find_spec(module) is not None:
         importlib.import_module(module)
@@ -115,11 +112,7 @@ def names(kind: str) -> list[str]:
 
 
 def find(kind: str, name: str) -> Component:
-    """The component `name` of `kind`.
-
-    Raises:
-        ConfigError: there is none; the message names the nearest.
-    """
+    """The component `name` of `kind`; without it, a :class:`ConfigError` that names the nearest."""
     if kind == "modality":
         _load_modality(name)
     else:
@@ -138,11 +131,7 @@ def plugin_entry_points() -> list[importlib.metadata.EntryPoint]:
 
 
 def import_plugin(module: str) -> None:
-    """Imports a module, of the current folder too, that registers components of the user's own.
-
-    Raises:
-        ConfigError: the module is not there, or fails while it is imported.
-    """
+    """Imports a module, of the current folder too, that registers components; a :class:`ConfigError` if that fails."""
     if "" not in sys.path:
         sys.path.insert(0, "")  # `aigc` is a script: the folder it is called from is not on the path by itself
     _import(module)

@@ -34,12 +34,7 @@ OUTPUTS = Path("outputs")
 
 
 class Run:
-    """A run directory.
-
-    Args:
-        path: The directory.
-        writes: Whether this process writes in it; of several that train together, only the main one does.
-    """
+    """A run directory; `writes` is false in all but the main one of several processes that train together."""
 
     def __init__(self, path: Path, *, writes: bool = True) -> None:
         self.path, self.writes = path, writes
@@ -160,10 +155,9 @@ class Run:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 file.seek(0)
-                raise ConfigError(
-                    f"{self.path} is being trained by another process ({file.read().strip() or 'unknown'})",
-                    "wait for it, stop it, or start a run of your own without --resume and run_dir=",
-                ) from None
+                what = f"{self.path} is being trained by another process ({file.read().strip() or 'unknown'})"
+                hint = "wait for it, stop it, or start a run of your own without --resume and run_dir="
+                raise ConfigError(what, hint) from None
             file.truncate(0)
             file.write(f"process {os.getpid()} on {platform.node()}")
             file.flush()
@@ -211,10 +205,8 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 
 
 def _is_number(value: Any) -> bool:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return False
     try:
-        return math.isfinite(value)
+        return type(value) in (int, float) and math.isfinite(value)
     except OverflowError:  # an integer that no float holds
         return False
 
@@ -266,24 +258,16 @@ def _point_latest(link: Path, target: Path) -> None:
 
 
 def open_run(path: Path) -> Run:
-    """The run in a directory.
-
-    Raises:
-        ConfigError: the directory holds no run.
-    """
+    """The run in a directory; a :class:`ConfigError` where that holds none."""
     if not (path / "config.yaml").is_file():
-        raise ConfigError(
-            f"{path} is not a run: it holds no config.yaml", "name a run; `aigc ls runs` lists those in outputs/"
-        )
+        hint = "name a run; `aigc ls runs` lists those in outputs/"
+        raise ConfigError(f"{path} is not a run: it holds no config.yaml", hint)
     return Run(path.resolve())
 
 
 def find_run(word: str, root: Path = OUTPUTS) -> Run:
-    """The run that `word` names: a directory, ``latest``, ``<model>-<data>/<stamp>``, or a stamp alone.
-
-    Raises:
-        ConfigError: there is none.
-    """
+    """The run that `word` names: a directory, ``latest``, ``<model>-<data>/<stamp>``, or a stamp alone; a
+    :class:`ConfigError` where there is none."""
     if word == "latest":
         link = root / "latest"
         if not link.is_dir():

@@ -31,7 +31,7 @@ def test_a_log_sees_plain_lines_now_and_then(capsys: pytest.CaptureFixture[str])
 
 
 def test_what_is_quick_says_nothing_in_a_log(capsys: pytest.CaptureFixture[str]) -> None:
-    with Progress(3, "reading") as bar:
+    with Progress(3, "reading", "items") as bar:
         bar.advance(3)
     assert capsys.readouterr().err == ""
 

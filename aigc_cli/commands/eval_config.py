@@ -72,8 +72,11 @@ class EvalConfig:
 
     def compares_with_data(self) -> bool:
         """Whether any metric looks at more than what is measured, or through an extractor that learns from data."""
-        alone = all(set(kind_of(name).takes) == {"fake"} for name in self.metric)
-        return not alone or "classifier" in self.extractors()
+        return self.comparing() is not None or "classifier" in self.extractors()
+
+    def comparing(self) -> str | None:
+        """The first of the metrics, if any, that looks at more than what is measured."""
+        return next((name for name in self.metric if set(kind_of(name).takes) != {"fake"}), None)
 
     def refuse(self, keys: Iterable[str], why: str, hint: str) -> None:
         """Raises a :class:`ConfigError` if one of the keys is given."""

@@ -39,7 +39,6 @@ _EXAMPLE = "for example --metric bleu fake=translations.txt real=references.txt"
 
 def open_setting(asked: EvalConfig, options: Options, run: Run | None = None) -> Setting:
     """Finds the run and the data, or raises a :class:`ConfigError`."""
-    given = options.given
     if run is None and asked.task == "measure" and asked.of_text():
         return Setting(replace(asked, device="cpu"), None, None, named_split=False)
     named_data = isinstance(asked.data.get("name"), str)
@@ -48,7 +47,7 @@ def open_setting(asked: EvalConfig, options: Options, run: Run | None = None) ->
         referred = asked.real is not None or reference is not None or named_data
         alone = referred and (asked.fake is not None or asked.task == "stats")
         alone = alone or (asked.fake is not None and not asked.compares_with_data())
-        if "run" in given or (asked.fake is None and asked.task != "stats"):
+        if "run" in options.given or (asked.fake is None and asked.task != "stats"):
             run = find_run(asked.run)
         elif not alone:  # files may do without a run: what needs one says so
             run = run_of(asked)
@@ -59,7 +58,7 @@ def open_setting(asked: EvalConfig, options: Options, run: Run | None = None) ->
         splits = Splits.named(asked.data, None if run is None else run.path)
     elif owner is not None:
         splits = Splits.of_run(owner, asked.data)
-    return Setting(asked, run, splits, "split" in given)
+    return Setting(asked, run, splits, "split" in options.given)
 
 
 @dataclass(frozen=True)
@@ -105,7 +104,7 @@ class Setting:
                 warn("seeds= has no effect where nothing is drawn")
         elif asked.of_text():
             idle = ["run", "data", "step", "seed", "seeds", "split", "reference", "held_out"]
-            idle += [] if any(set(kind_of(name).takes) != {"fake"} for name in asked.metric) else ["real"]
+            idle += ["real"] if asked.comparing() is None else []
         else:
             idle += [] if asked.reference is not None else ["step", "seed"]
             idle += ["n"] if isinstance(subject, FilesSubject) and isinstance(subject.items, Statistics) else []
@@ -157,14 +156,11 @@ class Setting:
         check_files_suit(asked.metric)
         if asked.fake is None:
             raise ConfigError(f"{name} measures text: name a file of it with fake=", _EXAMPLE)
-        needing = next((name for name in asked.metric if set(kind_of(name).takes) != {"fake"}), None)
-        if needing is not None and asked.real is None:
+        if asked.real is None and (needing := asked.comparing()) is not None:
             raise ConfigError(f"{needing} needs a reference text: name one with real=", _EXAMPLE)
         asked.refuse_controls()
-        fake, real = (
-            None if word is None else modality("text").read(path_of(word)) for word in (asked.fake, asked.real)
-        )
-        assert fake is not None
+        text = modality("text")
+        fake, real = text.read(path_of(asked.fake)), None if asked.real is None else text.read(path_of(asked.real))
         if asked.n is None:
             return Sides(FilesSubject(fake, real), real)
         if asked.n > len(fake):

@@ -33,12 +33,9 @@ def main(names: Sequence[str], *, as_json: bool = False, outputs: str | None = N
     for position, (name, rows) in enumerate(found.items()):
         if len(found) > 1:
             print(f"{chr(10) if position else ''}{name}")
-        for line in table(_shown(rows)) or [_EMPTY.get(name, "none")]:
+        for line in table(_shown(rows)) or ["no runs yet; `aigc train` makes one" if name == "runs" else "none"]:
             print(f"  {line}" if len(found) > 1 else line)
     return 0
-
-
-_EMPTY = {"runs": "no runs yet; `aigc train` makes one"}
 
 
 def _options(group: str) -> list[Row]:

@@ -14,10 +14,11 @@ from aigc_cli.config.folders import all_keys, command_keys, groups, options
 from aigc_cli.config.words import CFG_KINDS, COMMANDS, FLAGS
 from aigc_cli.errors import AigcError
 
-SHELLS = ("bash",)
 _LISTS = ("models", "data", "metrics", "runs")
 
-_BASH = """\
+#: What ``eval "$(aigc completion bash)"`` evaluates, by the name of the shell.
+SCRIPTS = {
+    "bash": """\
 _aigc_complete() {
     local line="${COMP_LINE:0:COMP_POINT}" IFS=$'\\n' word
     word="${line##*[[:space:]]}"
@@ -28,11 +29,7 @@ _aigc_complete() {
 }
 complete -o nospace -o bashdefault -o default -F _aigc_complete aigc
 """
-
-
-def script(shell: str) -> str:
-    """What ``eval "$(aigc completion bash)"`` evaluates."""
-    return {"bash": _BASH}[shell]
+}
 
 
 def answer(line: str) -> list[str]:
@@ -69,19 +66,15 @@ def _candidates(before: list[str], word: str) -> Iterable[str]:
     if previous == "--resume" and not word.startswith("-") and "=" not in word:
         return [*_whole(_runs()), *(_keys("train", before, word) if word else [])]
     if word.startswith("-"):
-        return _whole(_flags(command))
+        return _whole(name for name, flag in FLAGS.items() if command is None or command in flag.commands)
     if command is None:
         return _whole(COMMANDS)
     if command == "ls":
         return _whole(_LISTS)
     if command == "completion":
-        return _whole(SHELLS)
+        return _whole(SCRIPTS)
     key, equals, value = word.partition("=")
     return _values(command, key, value) if equals else _keys(command, before, word)
-
-
-def _flags(command: str | None) -> list[str]:
-    return [name for name, flag in FLAGS.items() if command is None or command in flag.commands]
 
 
 def _values(command: str, key: str, value: str) -> Iterable[str]:
@@ -92,7 +85,9 @@ def _values(command: str, key: str, value: str) -> Iterable[str]:
     if key == "run":
         return _whole(f"run={name}" for name in _runs())
     if key.startswith("hydra/"):
-        return _whole(f"{key}={name}" for name in _hydra_options(key))
+        from aigc_cli.config.compose import config_loader  # Hydra takes a while
+
+        return _whole(f"{key}={name}" for name in config_loader().get_group_options(key))
     return []  # bash goes on with its own completion of files
 
 
@@ -108,12 +103,6 @@ def _keys(command: str, before: list[str], word: str) -> list[str]:
     below = [name.removeprefix(section) for name in names if name.startswith(section) and name != section[:-1]]
     parts = {name.partition(".")[0] for name in below if "." in name}
     return [f"{section}{part}." for part in parts] + [f"{section}{name}=" for name in below if "." not in name]
-
-
-def _hydra_options(group: str) -> list[str]:
-    from aigc_cli.config.compose import config_loader  # Hydra takes a while
-
-    return list(config_loader().get_group_options(group))
 
 
 def _runs() -> list[str]:

@@ -67,14 +67,11 @@ _COMPLAINTS = (
 
 
 def compose(command: str, overrides: Sequence[str] = (), *, usual: Sequence[str] | None = None) -> dict[str, Any]:
-    """The resolved configuration of `command` after the user's key=value words, as plain data.
+    """The resolved configuration of `command` after the user's key=value words as they were typed, as plain data.
 
-    Args:
-        command: ``train``, ``sample``, ``eval`` or ``embed``.
-        overrides: the words as they were typed.
-        usual: the metrics of ``eval`` where no word names any. What is usual depends on the run, which the words name:
-            until it is known (None), they are those of ``eval.yaml`` and, so that no word is lost, those that a word
-            sets a key of.
+    `usual` are the metrics of ``eval`` where no word names any. What is usual depends on the run, which the words name:
+    until it is known (None), they are those of ``eval.yaml`` and, so that no word is lost, those that a word sets a
+    key of.
 
     Raises:
         ConfigError: a word that is misspelt or malformed, or a configuration that names code to run.

@@ -121,9 +121,8 @@ def wrong_composition(error: Exception) -> ConfigError:
         group, _, name = missing.rpartition("/")
         where = re.match(r"In '([^']*)'", str(error))
         place = f"configs/{where[1]}.yaml names" if where else "the configuration names"
-        return ConfigError(
-            f"{place} {group}={name}, which does not exist", suggest(name, getattr(error, "options", []))
-        )
+        what = f"{place} {group}={name}, which does not exist"
+        return ConfigError(what, suggest(name, getattr(error, "options", [])))
     cause = error.__cause__ if error.__cause__ is not None and not str(error).strip() else error
     return ConfigError(yaml_reason(cause), "check the arguments; `--cfg job` shows the configuration that they make")
 
@@ -179,13 +178,11 @@ def _wrong_value(key: str, schema: type, problems: Sequence[Mapping[str, Any]]) 
         return f"{key}={shown}: {key} is a section, not a value", f"set its keys: {names}"
     if len(problems) == 1 and kind == "literal_error":
         return f"{key}={shown} is not a choice", suggest(shown, _choices(problem))
-    return f"{key}={shown} is not allowed", f"{key} must be {' or '.join(dict.fromkeys(map(_allowed, problems)))}"
-
-
-def _allowed(problem: Mapping[str, Any]) -> str:
-    if problem["type"] == "literal_error":
-        return " or ".join(_choices(problem))
-    return _TYPES.get(problem["type"]) or str(problem["msg"]).removeprefix("Input ").removeprefix("should be ")
+    allowed: dict[str, None] = {}
+    for each in problems:
+        says = " or ".join(_choices(each)) if each["type"] == "literal_error" else _TYPES.get(each["type"])
+        allowed[says or str(each["msg"]).removeprefix("Input ").removeprefix("should be ")] = None
+    return f"{key}={shown} is not allowed", f"{key} must be {' or '.join(allowed)}"
 
 
 def _choices(problem: Mapping[str, Any]) -> list[str]:

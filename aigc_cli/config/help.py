@@ -10,6 +10,16 @@ from aigc_cli.config.words import BARE, COMMANDS, FLAGS, TASKS
 from aigc_cli.errors import no_such
 
 _WIDTH, _COLUMN = 100, 28
+_OVERVIEW = (
+    "aigc trains, samples and evaluates generative models from configuration.",
+    "\nusage: aigc COMMAND [key=value ...] [flags]",
+    "\ncommands",
+)
+_FIRST = (
+    ("aigc train", "a GAN on built-in digits; a minute and a half on a CPU"),
+    ("aigc sample", "pictures of its digits"),
+    ("aigc eval", "how good they are"),
+)
 #: The commands without a YAML file of their own.
 _PLAIN = {
     "ls": """\
@@ -35,40 +45,19 @@ examples
 
 
 def help_text(command: str | None, chosen: Iterable[tuple[str, str]] = ()) -> str:
-    """The help of a command, or of the whole program.
-
-    Args:
-        command: whose help; None for the program's.
-        chosen: the options that were named beside it, such as ``("model", "vae")``, whose keys are explained too.
+    """The help of a command, with the keys of the options `chosen` beside it, such as ``("model", "vae")``; or of the
+    whole program.
 
     Raises:
         ConfigError: there is no such command, or option.
     """
     if command is None:
-        return "\n".join(_overview())
+        flags = _table((flag.shown, flag.what) for flag in FLAGS.values() if flag.commands == tuple(COMMANDS))
+        return "\n".join([*_OVERVIEW, *_table(COMMANDS.items()), "\nflags", *flags, "\nstart here", *_table(_FIRST)])
     if command not in COMMANDS:
         raise no_such("command", command, COMMANDS)
     title = f"aigc {command}: {COMMANDS[command]}\n"
     return "\n".join([title, _PLAIN[command]] if command in _PLAIN else [title, *_of_keys(command, chosen)])
-
-
-def _overview() -> list[str]:
-    return [
-        "aigc trains, samples and evaluates generative models from configuration.",
-        "\nusage: aigc COMMAND [key=value ...] [flags]",
-        "\ncommands",
-        *_table(COMMANDS.items()),
-        "\nflags",
-        *_table((flag.shown, flag.what) for flag in FLAGS.values() if flag.commands == tuple(COMMANDS)),
-        "\nstart here",
-        *_table(
-            [
-                ("aigc train", "a GAN on built-in digits; a minute and a half on a CPU"),
-                ("aigc sample", "pictures of its digits"),
-                ("aigc eval", "how good they are"),
-            ]
-        ),
-    ]
 
 
 def _of_keys(command: str, chosen: Iterable[tuple[str, str]]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Compose, check, save and reload a configuration."""
+"""Check, save and reload a configuration."""
 
 from __future__ import annotations
 
@@ -58,11 +58,8 @@ def save_yaml(path: Path, config: Mapping[str, Any]) -> None:
 
 
 def load_yaml(path: Path) -> dict[str, Any]:
-    """A resolved configuration saved earlier, as plain data: nothing in it is run or filled in.
-
-    Raises:
-        DataError: it cannot be read, is not a mapping, or names code or values to fetch.
-    """
+    """A resolved configuration saved earlier, as plain data; a :class:`DataError` where it cannot be read, is not a
+    mapping, or names code or values to fetch: nothing in it is run or filled in."""
     import yaml
 
     from aigc_cli.config.explain import yaml_reason
@@ -70,9 +67,8 @@ def load_yaml(path: Path) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
         if "&" in text and any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text)):
-            raise yaml.YAMLError(
-                "it contains aliases, which the file of a run never does"
-            )  # they may expand without end
+            # Ours never has any, and they may expand without end.
+            raise yaml.YAMLError("it contains aliases, which the file of a run never does")
         loaded = yaml.safe_load(text)
     except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
         raise unreadable(path, yaml_reason(error), "restore the file, or train the run again") from None

@@ -48,6 +48,11 @@ FLAGS = {
     "--help": Flag("-h, --help", "explain a command and its keys", "-h"),
     "--version": Flag("--version", "print the version", "-V"),
 }
+_APART = (
+    ("multirun", "resume", "run the same sweep again: it skips the jobs that are complete"),
+    ("cfg", "multirun", "leave one of them out"),
+    ("cfg", "resume", "read the run's config.yaml"),
+)
 _KEY = re.compile(r"(\+{0,2}|~)[A-Za-z_$][\w.$-]*(/[\w-]+)*(@[\w.:$-]*)?")
 
 
@@ -70,17 +75,13 @@ class Words:
 
 
 def split_key(word: str) -> tuple[str, str, str | None]:
-    """A word's sign (``""``, ``"+"``, ``"++"`` or ``"~"``), key and value; the value is None where there is no ``=``.
-
-    Raises:
-        ConfigError: the word does not begin with a key.
-    """
+    """A word's sign (``""``, ``"+"``, ``"++"`` or ``"~"``), key and value; the value is None where there is no ``=``. A
+    :class:`ConfigError` says that the word does not begin with a key."""
     head, equals, value = word.partition("=")
     match = _KEY.fullmatch(head)
     if match is None or not (equals or match[1] == "~"):
-        raise ConfigError(
-            f"{word!r} is not a key=value argument", "write for example optimizer.lr=1e-4, without spaces"
-        )
+        hint = "write for example optimizer.lr=1e-4, without spaces"
+        raise ConfigError(f"{word!r} is not a key=value argument", hint)
     return match[1], head[len(match[1]) :], value if equals else None
 
 
@@ -117,9 +118,9 @@ def parse(argv: list[str]) -> Words:
         commands = FLAGS[flag].commands
         if getattr(words, flag.strip("-")) and command is not None and command not in commands and not words.help:
             raise ConfigError(f"aigc {command} has no {flag}", f"{flag} is a flag of aigc {' and '.join(commands)}")
-    if words.multirun and words.resume:
-        hint = "run the same sweep again: it skips the jobs that are complete"
-        raise ConfigError("--multirun and --resume cannot be combined", hint)
+    for one, other, hint in _APART:
+        if getattr(words, one) and getattr(words, other):
+            raise ConfigError(f"--{one} and --{other} cannot be combined", hint)
     return words
 
 

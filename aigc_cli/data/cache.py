@@ -147,11 +147,7 @@ class Published:
         return all(checksum(path, algorithm) == value for algorithm, value in self.sums.items())
 
     def checked(self, path: Path) -> Path:
-        """`path` itself, where it is this very file.
-
-        Raises:
-            DataError: it has another sum.
-        """
+        """`path` itself, where it is this very file; raises DataError where it has another sum."""
         if self.is_at(path):
             return path
         raise DataError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import json
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -20,16 +21,7 @@ from aigc_cli.data.cache import digest_of, find_root, remembered
 from aigc_cli.data.splits import NO_CUT, Cut, CutConfig, empty, part_for, place_of, places_of, positions_of
 from aigc_cli.errors import DataError
 from aigc_cli.modalities.text import read_codec
-from aigc_cli.modalities.text_files import (
-    Reading,
-    identity_of,
-    kind_of,
-    known_encoding,
-    lines_of,
-    printable,
-    rows_of,
-    text_of,
-)
+from aigc_cli.modalities.text_files import Reading, identity_of, kind_of, lines_of, printable, rows_of, text_of
 from aigc_cli.modalities.tokenizers import Tokenizer, TokenizerConfig, restore_tokenizer, train_tokenizer
 from aigc_cli.progress import Progress
 
@@ -59,9 +51,7 @@ class FileSource:
     """The text of files, in order; each is a document, or each of its rows or lines."""
 
     def __init__(self, where: str, files: Sequence[tuple[str, Path]], *, field: str, lines: bool) -> None:
-        self.where = where
-        self.files = files
-        self.field, self.lines = field, lines
+        self.where, self.files, self.field, self.lines = where, files, field, lines
         self.identity = json.dumps(["files", identity_of(files), field, lines])
 
     def pieces(self, reading: Reading) -> Iterator[Piece]:
@@ -79,8 +69,7 @@ class TextSource:
     """Documents that are at hand."""
 
     def __init__(self, where: str, documents: Sequence[str]) -> None:
-        self.where = where
-        self.documents = documents
+        self.where, self.documents = where, documents
         self.identity = hashlib.sha256("\0".join(documents).encode()).hexdigest()
 
     def pieces(self, reading: Reading) -> Iterator[Piece]:
@@ -94,17 +83,12 @@ class PairSource:
 
     def __init__(self, where: str, parts: Sequence[Sequence[Path]], fields: Sequence[str]) -> None:
         """Each of `parts` is two files, or one of rows with the two `fields`."""
-        self.where = where
-        self.parts, self.fields = parts, fields
+        self.where, self.parts, self.fields = where, parts, fields
         files = [identity_of([(path.name, path) for path in part]) for part in parts]
         self.identity = json.dumps(["pairs", files, list(fields)])
 
     def pieces(self, reading: Reading) -> Iterator[Piece]:
-        """See :class:`Source`; each piece is a pair.
-
-        Raises:
-            DataError: two files differ in their numbers of lines.
-        """
+        """See :class:`Source`; each piece is a pair; raises DataError where two files differ in length."""
         for part in self.parts:
             rows = _lines(part, reading) if len(part) == 2 else rows_of(part[0], self.fields, reading)
             yield from (Piece(row, True, place_of(*row)) for row in rows)
@@ -165,16 +149,12 @@ def selected(pieces: Iterable[Piece], share: Share) -> Iterator[Piece]:
             at += len(text)
             if first < stop:
                 yield Piece((text[first:stop],), piece.ends and stop == len(text), piece.place)
-            if at >= share.stop:
-                return
-        elif share.of == "documents":
-            if share.first <= at < share.stop:
+        else:
+            if share.first <= (at if share.of == "documents" else piece.place) < share.stop:
                 yield piece
             at += piece.ends
-            if at >= share.stop:
-                return
-        elif share.first <= piece.place < share.stop:
-            yield piece
+        if share.of != "places" and at >= share.stop:  # what follows need not be read
+            return
 
 
 @typed(config=STRICT, frozen=True, kw_only=True)
@@ -188,7 +168,11 @@ class TextFilesConfig(CutConfig):
     @field_validator("encoding")
     @classmethod
     def _known(cls, name: str) -> str:
-        return known_encoding(name)
+        try:
+            "".encode(name)
+            return codecs.lookup(name).name
+        except LookupError:
+            raise ValueError(f"encoding={name}: Python knows no such encoding of text") from None
 
     @property
     def reading(self) -> Reading:
@@ -218,8 +202,7 @@ class Corpus:
 
     def pieces(self) -> Iterator[Piece]:
         """Its text."""
-        again = Reading(self.reading.encoding, self.reading.max_broken)  # problems were noted when stock was taken
-        return selected(self.source.pieces(again), self.share)
+        return selected(self.source.pieces(self.reading.again()), self.share)  # what is wrong was noted with the stock
 
     def identity(self) -> list[Any]:
         """What changes if and only if its content does."""
@@ -229,7 +212,7 @@ class Corpus:
 
 def _counted(source: Source, settings: Reading) -> dict[str, Any]:
     """The fields of :class:`Stock`, from all of a source."""
-    reading = Reading(settings.encoding, settings.max_broken)  # so that its problems are those of this source alone
+    reading = settings.again()  # so that its problems are those of this source alone
     content, places = hashlib.sha256(), hashlib.sha256()
     characters = documents = 0
     with Progress(None, f"reading {source.where}", "B") as bar:
@@ -275,22 +258,17 @@ class Corpora:
         if self.parts and part == split and not any(cut):
             return Corpus(source, stock, self.reading)
         unit: Literal["documents", "characters"] = "documents" if self.whole else "characters"
-        total = stock.documents if self.whole else stock.characters
-        if self.by == "document":
-            share = Share("places", *places_of(split, cut))
-        else:
-            share = Share(unit, *positions_of(split, total, cut))
+        total: int = getattr(stock, unit)
+        by_place = self.by == "document"
+        share = Share("places", *places_of(split, cut)) if by_place else Share(unit, *positions_of(split, total, cut))
         if share.first >= share.stop:
             raise empty(split, source.where, cut, total, unit)
         return Corpus(source, stock, self.reading, share)
 
 
 def tokenizer_for(config: TokenizerConfig, train: Corpus) -> Tokenizer:
-    """The tokenizer that `config` names, or one made for the training text, which is remembered.
-
-    Raises:
-        DataError: the one that `config` names is missing or broken.
-    """
+    """The tokenizer that `config` names, or one made for the training text, which is remembered; raises DataError where
+    the one that `config` names is missing or broken."""
     if config.path is not None:
         return read_codec(find_root(config.path)).tokenizer
     made_by = version("tokenizers") if config.kind == "bpe" else ""
@@ -299,7 +277,6 @@ def tokenizer_for(config: TokenizerConfig, train: Corpus) -> Tokenizer:
 
 
 def _trained(config: TokenizerConfig, train: Corpus) -> dict[str, Any]:
-    """The state of a new tokenizer."""
     with Progress(None, f"making a tokenizer ({config.kind})", "B") as bar:
 
         def texts() -> Iterator[str]:

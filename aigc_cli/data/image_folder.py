@@ -8,7 +8,6 @@ import os
 import zipfile
 import zlib
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
@@ -50,7 +49,12 @@ def image_folder(config: ImageFolderConfig, split: Split) -> Dataset:
         ConfigError: no `root`, or fractions that leave the split empty.
         DataError: no pictures, too many unreadable ones, or some beside and some in class folders.
     """
-    source = _open(find_root(config.root, f"name a folder of {KINDS}"))
+    path = find_root(config.root, f"name a folder of {KINDS}")
+    if not path.is_dir() and not zipfile.is_zipfile(path):
+        raise DataError(f"{path} is neither a folder nor a zip", f"point data.root= at a folder of {KINDS}")
+    source = _Folder(path) if path.is_dir() else _Zip(path)
+    if not source.files:
+        raise DataError(f"there are no pictures in {path}; {source.others}", f"point data.root= at a folder of {KINDS}")
     names = sorted(source.files)
     own = _own_splits(names)
     part, cut = part_for(split, own, config.cut)
@@ -60,7 +64,8 @@ def image_folder(config: ImageFolderConfig, split: Split) -> Dataset:
     labels, classes = _labels(source, names, chosen, within=1 if own else 0) if config.labels else (None, [])
     stamps = json.dumps([str(source.path), [[name, *source.files[name]] for name in chosen]])
     files = EncodedImages(
-        read=partial(_read, source, chosen),
+        read=source.read,
+        keys=chosen,
         shape=config.shape,
         names=[printable(source.prefix + name) for name in chosen],
         identity=hashlib.sha256(stamps.encode()).hexdigest(),
@@ -82,11 +87,8 @@ def _own_splits(names: Sequence[str]) -> dict[Split, list[int]]:
 def _labels(
     source: _Folder | _Zip, names: Sequence[str], chosen: Sequence[str], within: int
 ) -> tuple[np.ndarray | None, list[str]]:
-    """The labels (n,) of the `chosen` pictures, and the classes of all `names`: their folders at depth `within`.
-
-    Raises:
-        DataError: some lie beside the class folders.
-    """
+    """The labels (n,) of the `chosen` pictures, and the classes of all `names`: their folders at depth `within`; raises
+    DataError where some lie beside the class folders."""
 
     def folder(name: str) -> str:
         return next(iter(_parts(name)[within:-1]), "")
@@ -102,10 +104,6 @@ def _labels(
         )
     index = {name: number for number, name in enumerate(classes)}
     return np.array([index[folder(name)] for name in chosen], dtype=np.int64), classes
-
-
-def _read(source: _Folder | _Zip, names: Sequence[str], index: int) -> bytes | Path:
-    return source.read(names[index])
 
 
 class _Folder:
@@ -169,22 +167,11 @@ class _Zip:
         return {**self.__dict__, "_archive": None}
 
 
-def _open(path: Path) -> _Folder | _Zip:
-    if not path.is_dir() and not zipfile.is_zipfile(path):
-        raise DataError(f"{path} is neither a folder nor a zip", f"point data.root= at a folder of {KINDS}")
-    source = _Folder(path) if path.is_dir() else _Zip(path)
-    if not source.files:
-        raise DataError(f"there are no pictures in {path}; {source.others}", f"point data.root= at a folder of {KINDS}")
-    return source
-
-
 def safe_name(name: str) -> str | None:
     """The path of a zip's member, normalised; None where it is absolute, leads outside, or is not a path at all."""
     path = PurePosixPath(name)
     odd = "\\" in name or "\0" in name or ":" in name.split("/")[0]
-    if odd or path.is_absolute() or ".." in path.parts:
-        return None
-    return str(path)
+    return None if odd or path.is_absolute() or ".." in path.parts else str(path)
 
 
 def _parts(name: str) -> tuple[str, ...]:

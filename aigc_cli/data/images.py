@@ -7,7 +7,6 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -47,9 +46,7 @@ class Images(Dataset):
     codec: Codec = ImageCodec()
 
     def __init__(self, spec: DataSpec, *, flip: bool = False, problems: Sequence[str] = ()) -> None:
-        self.spec = spec
-        self._flip = flip
-        self._problems = list(problems)
+        self.spec, self._flip, self._problems = spec, flip, list(problems)
 
     def augment(self, content: Tensor, uniform: Tensor) -> Tensor:
         """Mirrors left and right where an item's first draw is below one half, if `data.flip` is on."""
@@ -142,7 +139,8 @@ class ImageFilesConfig(ImagesConfig, CutConfig):
 class EncodedImages:
     """Image files that are not decoded yet."""
 
-    read: Callable[[int], bytes | Path]  # what is in a file, by its number; picklable, raises Unreadable
+    read: Callable[[Any], bytes | Path]  # what is in a file, by its key; picklable, raises Unreadable
+    keys: Sequence[Any]  # one for each file, such as its name
     shape: tuple[int, int, int]  # (channels, height, width) that they are brought to
     names: Sequence[str]  # one for each file, for messages
     identity: str  # changes when a file may have
@@ -153,26 +151,18 @@ class EncodedImages:
         return len(self.names)
 
     def decode(self, index: int) -> np.ndarray:
-        """The pixels of one, uint8 (c, h, w).
-
-        Raises:
-            Unreadable: it is not an image that can be used.
-        """
-        return decode_image(self.read(index), self.shape[1], self.shape[0])
+        """The pixels of one, uint8 (c, h, w); raises Unreadable where it is not an image that can be used."""
+        return decode_image(self.read(self.keys[index]), self.shape[1], self.shape[0])
 
     def take(self, rows: np.ndarray) -> EncodedImages:
         """Some of them."""
         return replace(
             self,
-            read=partial(_read_row, self.read, rows),
+            keys=[self.keys[row] for row in rows.tolist()],
             names=[self.names[row] for row in rows.tolist()],
             identity=f"{self.identity} {hashlib.sha256(rows.tobytes()).hexdigest()}",
             labels=None if self.labels is None else self.labels[rows],
         )
-
-
-def _read_row(read: Callable[[int], bytes | Path], rows: np.ndarray, index: int) -> bytes | Path:
-    return read(int(rows[index]))
 
 
 class StreamedImages(Images):
@@ -207,11 +197,8 @@ class StreamedImages(Images):
 
 
 def open_encoded(files: EncodedImages, config: ImageFilesConfig) -> ImageDataset | StreamedImages:
-    """Decodes all `files` once, to hold them or to know which are unreadable, and leaves those out.
-
-    Raises:
-        DataError: more than ``data.max_bad`` are unreadable, or all; the message names them.
-    """
+    """Decodes all `files` once, to hold them or to know which are unreadable, and leaves those out; raises DataError
+    where more than ``data.max_bad`` are unreadable, or all; the message names them."""
     flip, max_bad = config.flip, config.max_bad
     if len(files) * int(np.prod(files.shape)) > config.memory_gb * 1e9:
         failed, content = _checked(files)
@@ -232,11 +219,8 @@ def open_encoded(files: EncodedImages, config: ImageFilesConfig) -> ImageDataset
 
 
 def decode_once(files: EncodedImages, memory: Path) -> np.ndarray:
-    """All pixels of `files`, uint8 (n, c, h, w), remembered in the file `memory`.
-
-    Raises:
-        DataError: one is unreadable.
-    """
+    """All pixels of `files`, uint8 (n, c, h, w), remembered in the file `memory`; raises DataError where one is
+    unreadable."""
     shape = (len(files), *files.shape)
     try:
         pixels: np.ndarray = np.load(memory, mmap_mode="r", allow_pickle=False)
@@ -268,23 +252,18 @@ def _accept(files: EncodedImages, failed: Mapping[int, str], max_bad: int) -> li
 
 
 def _checked(files: EncodedImages) -> tuple[dict[int, str], str]:
-    """What is unreadable among files that are not held, and a digest of the pixels of all others.
+    """What is unreadable among files that are not held, and a digest of all other pixels; found once."""
 
-    Found once, and remembered while none of them changes.
-    """
+    def found() -> dict[str, Any]:
+        digests = np.zeros((len(files), 32), dtype=np.uint8)
 
-    def restored(found: Any) -> tuple[dict[int, str], str]:
-        return {int(index): str(reason) for index, reason in found["failed"].items()}, str(found["content"])
+        def keep(index: int, pixels: np.ndarray) -> None:
+            digests[index] = np.frombuffer(hashlib.sha256(pixels.data).digest(), dtype=np.uint8)
 
-    key = digest_of([files.identity, *files.shape])
-    return remembered("checked", key, lambda: _decoded_all(files), restored)
+        failed = decode_all(files.decode, len(files), keep, "checking")
+        return {"failed": failed, "content": hashlib.sha256(np.delete(digests, list(failed), axis=0).data).hexdigest()}
 
+    def restored(saved: Any) -> tuple[dict[int, str], str]:  # the keys of JSON are text
+        return {int(index): str(reason) for index, reason in saved["failed"].items()}, str(saved["content"])
 
-def _decoded_all(files: EncodedImages) -> dict[str, Any]:
-    digests = np.zeros((len(files), 32), dtype=np.uint8)
-
-    def keep(index: int, pixels: np.ndarray) -> None:
-        digests[index] = np.frombuffer(hashlib.sha256(pixels.data).digest(), dtype=np.uint8)
-
-    failed = decode_all(files.decode, len(files), keep, "checking")
-    return {"failed": failed, "content": hashlib.sha256(np.delete(digests, list(failed), axis=0).data).hexdigest()}
+    return remembered("checked", digest_of([files.identity, *files.shape]), found, restored)

@@ -13,8 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
-from aigc_cli.data.base import BatchPlan, Dataset, Gatherer, Order
-from aigc_cli.data.orders import PermutedOrder
+from aigc_cli.data.base import BatchPlan, Dataset, Gatherer, Order, PermutedOrder
 from aigc_cli.errors import AigcError, DataError, as_user_error, dead_worker
 from aigc_cli.modalities.base import Batch
 
@@ -42,16 +41,11 @@ class Loader:
         rank: int = 0,
         world_size: int = 1,
         workers: int = 0,
-        augment: bool = True,
     ) -> None:
-        assert batch_size > 0
-        assert 0 <= rank < world_size
         if not len(dataset):
             raise DataError("the dataset is empty", "point data.root= at data with at least one item")
-        self.dataset = dataset
-        self.device = device
-        self.workers = workers
-        plan = BatchPlan(batch_size, seed, rank, world_size, draws=augment)
+        self.dataset, self.device, self.workers = dataset, device, workers
+        plan = BatchPlan(batch_size, seed, rank, world_size)
         self._gatherer = gatherer_of(dataset, device)
         where: Device = "cpu" if self._gatherer is None else self._gatherer.device
         kind = type(dataset)
@@ -61,11 +55,8 @@ class Loader:
         self._next = -1
 
     def batch(self, k: int) -> Batch:
-        """The k-th encoded micro-batch of this rank, on the device.
-
-        Raises:
-            DataError: an item cannot be read, or a worker process died.
-        """
+        """The k-th encoded micro-batch of this rank, on the device; raises DataError where an item cannot be read, or a
+        worker process died."""
         index, uniform = self._order.entries(k)
         if self._gatherer is not None:
             raw = _moved(self._gatherer(index, uniform), self.device)
@@ -76,7 +67,7 @@ class Loader:
         return raw.with_content(self.dataset.codec.encode(raw.content))
 
     def epoch(self, k: int) -> float:
-        """How many passes over the data lie before micro-batch `k`."""
+        """See :meth:`Order.epoch`."""
         return self._order.epoch(k)
 
     def _streamed(self, k: int) -> Batch:
@@ -93,9 +84,7 @@ class _Held:
     """Gathers batches of data that is held on a device, and augments them there."""
 
     def __init__(self, data: Batch, augment: Callable[[Tensor, Tensor], Tensor]) -> None:
-        self._data = data
-        self._augment = augment
-        self.device = data.content.device
+        self._data, self._augment, self.device = data, augment, data.content.device
 
     def __call__(self, index: Tensor, uniform: Tensor | None = None) -> Batch:
         batch = self._data.take(index)
@@ -110,11 +99,8 @@ def gatherer_of(dataset: Dataset, device: Device) -> Gatherer | None:
 
 
 def batches_in_order(dataset: Dataset, batch_size: int, device: Device, *, workers: int = 0) -> Iterator[Batch]:
-    """All items once, in order, raw and without augmentation; the last batch may be smaller.
-
-    Raises:
-        DataError: an item cannot be read, or a worker process died.
-    """
+    """All items once, in order, raw and without augmentation; the last batch may be smaller; raises DataError where an
+    item cannot be read, or a worker process died."""
     spans = [(start, min(start + batch_size, len(dataset))) for start in range(0, len(dataset), batch_size)]
     # What is held moves a batch at a time: the device may have no room for all of a split that is looked at once.
     gatherer = dataset.gatherer(device) or gatherer_of(dataset, "cpu")
@@ -180,20 +166,16 @@ def _stream(dataset: Dataset, indices: Iterator[list[int]], workers: int, device
             raise known from error
         raise
     except (ConnectionError, EOFError) as error:
-        dead = _dead(batches._workers) if workers else []
+        processes = batches._workers if workers else []
+        for process in processes:
+            process.join(1)  # one that has just been killed is given a moment
+        dead = [str(process.pid) for process in processes if not process.is_alive()]
         if not dead:
             raise
         raise dead_worker(f"process {', '.join(dead)} is gone, in the middle of handing a batch over") from error
     finally:
         if workers:
             batches._shutdown_workers()  # at once: an error's traceback would keep them until it is forgotten
-
-
-def _dead(workers: Sequence[Any]) -> list[str]:
-    """The numbers of the processes that have ended; one that has just been killed is given a moment to."""
-    for worker in workers:
-        worker.join(1)
-    return [str(worker.pid) for worker in workers if not worker.is_alive()]
 
 
 def _in_worker(_: int) -> None:

@@ -23,12 +23,9 @@ if TYPE_CHECKING:
 
 
 def open_dataset(values: Mapping[str, Any], split: Split, folder: Path | None = None) -> Dataset:
-    """The dataset that `values`, the `data` section of a configuration, describes.
+    """A split of the dataset that `values`, the `data` section of a configuration, describes.
 
-    Args:
-        values: the section.
-        split: which part of it.
-        folder: of a run, whose codec is used in place of a new one, see :func:`kept_sections`.
+    `folder` is of a run, whose codec is used in place of a new one, see :func:`kept_sections`.
 
     Raises:
         ConfigError: no such dataset, or a configuration that does not fit it.
@@ -73,14 +70,10 @@ class Splits:
     """The splits of some data, each opened when it is first asked for, and kept.
 
     ``splits[split]`` raises a :class:`ConfigError` or a :class:`DataError` where that split cannot be opened.
-
-    Args:
-        name: of the dataset, for messages and stamps.
-        open_split: opens one split.
     """
 
     def __init__(self, name: str, open_split: Callable[[Split], Dataset]) -> None:
-        self.name = name
+        self.name = name  # of the dataset, for messages and stamps
         self._opened = cache(open_split)
 
     @classmethod
@@ -90,10 +83,8 @@ class Splits:
 
     @classmethod
     def named(cls, values: Mapping[str, Any], folder: Path | None = None) -> Splits:
-        """The splits of a dataset that a person names beside a run (of `folder`), whose tokenizer then reads it.
-
-        Keys that are null are left out where the dataset has no such key: ``eval.yaml`` has keys for all datasets.
-        """
+        """The splits of a dataset that a person names beside a run (of `folder`), whose tokenizer then reads it."""
+        # Of keys that are null, those of other datasets are left out: eval.yaml has keys for all of them.
         known = {field.name for field in fields(find("data", str(values["name"])).config)}
         own = {key: value for key, value in values.items() if value is not None or key in known}
         return cls.of_config(own, folder)
@@ -126,10 +117,8 @@ class Splits:
         """The split to measure on, with its name: the first of test, val and train that holds anything.
 
         A split that the dataset does not have is passed over, and with a warning one that cannot be read, if there is
-        another. ``train`` comes last: without held-out data, training data is better than none.
-
-        Args:
-            avoid: a split that will not do, since it is the reference, or kept for the end.
+        another. ``train`` comes last: without held-out data, training data is better than none. `avoid` will not do,
+        since it is the reference, or kept for the end.
 
         Raises:
             ConfigError: no other split holds anything.
@@ -137,10 +126,7 @@ class Splits:
         """
         unread: dict[Split, DataError] = {}
         refused: ConfigError | None = None
-        order: tuple[Split, ...] = ("test", "val", "train")
-        for split in order:
-            if split == avoid:
-                continue
+        for split in [split for split in reversed(SPLITS) if split != avoid]:
             try:
                 dataset = self[split]
             except ConfigError as error:  # as a rule because there is no such split
@@ -158,11 +144,7 @@ class Splits:
 
 
 def items_at(dataset: Dataset, rows: Sequence[int]) -> Batch:
-    """The raw items of some rows, on the CPU, without augmentation.
-
-    Raises:
-        DataError: one cannot be read.
-    """
+    """The raw items of some rows, on the CPU, without augmentation; raises DataError where one cannot be read."""
     import torch
 
     gatherer = gatherer_of(dataset, "cpu")

@@ -23,6 +23,7 @@ from aigc_cli.registry import register
 if TYPE_CHECKING:
     import pyarrow as pa
 
+Columns = tuple[str | None, str | None]  # of images and of labels; None is found by its type and name
 IMAGE_NAMES = ("image", "img", "images", "picture", "pixels", "jpg", "jpeg", "png")
 LABEL_NAMES = ("label", "labels", "class", "target", "fine_label", "coarse_label", "category")
 
@@ -55,23 +56,17 @@ def parquet(config: ParquetConfig, split: Split) -> Dataset:
 
 
 def read_parquet(
-    paths: Sequence[Path],
-    shape: tuple[int, int, int],
-    *,
-    columns: tuple[str | None, str | None] = (None, None),
-    memory_gb: float = 4.0,
+    paths: Sequence[Path], shape: tuple[int, int, int], *, columns: Columns = (None, None), memory_gb: float = 4.0
 ) -> EncodedImages:
     """All images of some parquet files, in memory as they are encoded; `columns` may name images and labels.
 
-    Raises:
-        ConfigError: there is no such column.
-        DataError: a file is broken, or without images.
-        ResourceError: even encoded, the images take more than `memory_gb`.
+    It raises what :func:`parquet` does.
     """
     images, labels, classes = _read(paths, columns, memory_gb)
     where = paths[0] if len(paths) == 1 else paths[0].parent
     return EncodedImages(
         read=partial(_cell, images),
+        keys=range(len(images)),
         shape=shape,
         names=[f"{where} row {row}" for row in range(len(images))],
         identity=json.dumps([[str(path), path.stat().st_size, path.stat().st_mtime_ns] for path in paths]),
@@ -98,7 +93,7 @@ def parts_of(root: Path) -> dict[Split, list[Path]]:
 
 
 def _read(
-    paths: Sequence[Path], columns: tuple[str | None, str | None], memory_gb: float
+    paths: Sequence[Path], columns: Columns, memory_gb: float
 ) -> tuple[pa.ChunkedArray, np.ndarray | None, tuple[str, ...]]:
     """The image column as binary, the labels, and the names of the classes."""
     import pyarrow as pa
@@ -128,15 +123,14 @@ def _read(
 
 def _column_bytes(metadata: pa.FileMetaData, column: str) -> int:
     total = 0
-    for group in range(metadata.num_row_groups):
-        rows = metadata.row_group(group)
-        chunks = (rows.column(index) for index in range(rows.num_columns))
+    for group in map(metadata.row_group, range(metadata.num_row_groups)):
+        chunks = map(group.column, range(group.num_columns))
         total += sum(c.total_uncompressed_size for c in chunks if c.path_in_schema.split(".")[0] == column)
     return total
 
 
-def _columns(schema: pa.Schema, named: tuple[str | None, str | None], path: Path) -> tuple[str, str | None]:
-    """The names of the image column and of the label column, as given, or else by their types and usual names."""
+def _columns(schema: pa.Schema, named: Columns, path: Path) -> tuple[str, str | None]:
+    """The names of the two columns, as given, or else by their types and usual names."""
     import pyarrow.types as types
 
     for key, name in zip(("image_column", "label_column"), named, strict=True):
@@ -144,11 +138,11 @@ def _columns(schema: pa.Schema, named: tuple[str | None, str | None], path: Path
             raise ConfigError(f"data.{key}={name}: {path} has no such column", suggest(name, schema.names))
     images = [field.name for field in schema if _holds_images(field.type)]
     labels = [f.name for f in schema if types.is_integer(f.type) or types.is_string(f.type) or types.is_boolean(f.type)]
-    image = named[0] or _prefer(images, IMAGE_NAMES) or (images[0] if images else None)
+    image = named[0] or next((name for name in (*IMAGE_NAMES, *images) if name in images), None)
     if image is None or image not in images:
         what = f"column {image!r} of {path} holds no" if image else f"no column of {path} holds"
         raise DataError(f"{what} encoded images", f"name one with data.image_column=; it has {', '.join(schema.names)}")
-    label = named[1] or _prefer(labels, LABEL_NAMES)
+    label = named[1] or next((name for name in LABEL_NAMES if name in labels), None)
     if label is not None and label not in labels:
         raise DataError(f"column {label!r} of {path} holds no labels", "name a column of integers or words")
     return image, label
@@ -161,10 +155,6 @@ def _holds_images(kind: pa.DataType) -> bool:
         index = kind.get_field_index("bytes")
         return index >= 0 and _holds_images(kind.field(index).type)
     return bool(types.is_binary(kind) or types.is_large_binary(kind))
-
-
-def _prefer(names: Sequence[str], preferred: Sequence[str]) -> str | None:
-    return next((name for name in preferred if name in names), None)
 
 
 def _labels(column: pa.ChunkedArray, name: str, schema: pa.Schema) -> tuple[np.ndarray, tuple[str, ...]]:

@@ -17,21 +17,16 @@ from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
 
 from aigc_cli.config.schema import STRICT
-from aigc_cli.data.base import Split
+from aigc_cli.data.base import SPLITS, Split
 from aigc_cli.errors import ConfigError
 from aigc_cli.randomness import permutation
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 #: The words that files and folders of a split are named with.
 SPLIT_WORDS: Mapping[str, Split] = {
-    "train": "train",
-    "training": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "dev": "val",
-    "test": "test",
-}
+    "train": "train", "training": "train", "test": "test",
+    "val": "val", "valid": "val", "validation": "val", "dev": "val",
+}  # fmt: skip
 
 
 class Cut(NamedTuple):
@@ -71,10 +66,7 @@ def split_named(name: str) -> Split | None:
 
 def parts_by(words: Sequence[Split | None]) -> dict[Split, list[int]]:
     """Where the items of each split lie, as a word of each says; no parts where none of them is for training."""
-    found: dict[Split, list[int]] = {}
-    for place, word in enumerate(words):
-        if word is not None:
-            found.setdefault(word, []).append(place)
+    found = {split: [place for place, word in enumerate(words) if word == split] for split in SPLITS if split in words}
     return found if "train" in found else {}
 
 
@@ -92,10 +84,7 @@ def parts_named(names: Sequence[str]) -> dict[Split, list[int]]:
 def part_for(split: Split, parts: Collection[Split], cut: Cut) -> tuple[Split, Cut]:
     """The part of a source that `split` comes out of, and what of it is held out for splits without a part.
 
-    Args:
-        split: which is wanted.
-        parts: those that the source has itself, "train" among them; or none, where it is one whole.
-        cut: what is held out of a whole.
+    `parts` are those that the source has itself, "train" among them; or none where it is one whole, which `cut` is of.
     """
     if split != "train" and split in parts:
         return split, NO_CUT
@@ -103,11 +92,8 @@ def part_for(split: Split, parts: Collection[Split], cut: Cut) -> tuple[Split, C
 
 
 def rows_of(split: Split, n: int, cut: Cut, name: str) -> np.ndarray:
-    """The rows of `split`, ascending: `n` items are cut by a permutation that is the dataset's own, by its `name`.
-
-    Raises:
-        ConfigError: the fractions leave nothing for `split`.
-    """
+    """The rows of `split`, ascending: `n` items are cut by a permutation that is the dataset's own, by its `name`;
+    raises ConfigError where the fractions leave nothing for `split`."""
     order = permutation(n, "split", name)
     tests, vals = round(n * cut.test), round(n * cut.val)
     parts = {"test": order[:tests], "val": order[tests : tests + vals], "train": order[tests + vals :]}

@@ -12,10 +12,9 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from aigc_cli.config.schema import STRICT
-from aigc_cli.data.base import BatchPlan, Dataset, Gatherer, Order, Split
+from aigc_cli.data.base import BatchPlan, BucketOrder, Dataset, Gatherer, Order, Split, WindowOrder
 from aigc_cli.data.cache import digest_of
 from aigc_cli.data.corpus import Corpora, Corpus, tokenizer_for
-from aigc_cli.data.orders import BucketOrder, WindowOrder
 from aigc_cli.data.token_files import Extent, Tokens, sequence_tokens, stream_tokens
 from aigc_cli.errors import ConfigError
 from aigc_cli.modalities.base import Batch, DataSpec
@@ -43,10 +42,17 @@ class SequencesConfig(TokensConfig):
     batch_tokens: Annotated[int, Field(ge=1)] | None  # takes the place of trainer.batch_size
 
 
+class Lines(NamedTuple):
+    """What a person should know of some text: see :meth:`Dataset.problems` and :meth:`Dataset.describe`."""
+
+    problems: list[str]
+    notes: list[str]
+
+
 class TextDataset(Dataset):
     """Text in the tokens of a tokenizer, of which a gatherer makes items of at most `length`.
 
-    `kind` says what items are, for the fingerprint, and `lines` what a person should know of the text.
+    `kind` says what items are, for the fingerprint.
     """
 
     codec: TextCodec
@@ -59,7 +65,7 @@ class TextDataset(Dataset):
         self.spec = replace(spec, fingerprint=digest_of([*kind, tokens.key]), source=source)
 
     def resident(self) -> Batch | None:
-        """None: items are not held, but made of the tokens."""
+        """None: items are made of the tokens."""
         return None
 
     def problems(self) -> list[str]:
@@ -69,13 +75,6 @@ class TextDataset(Dataset):
     def describe(self) -> list[str]:
         """How much text there is, in what tokens."""
         return self._lines.notes
-
-
-class Lines(NamedTuple):
-    """What a person should know of some text."""
-
-    problems: list[str]
-    notes: list[str]
 
 
 def lines_about(split: Split, corpus: Corpus, tokens: Tokens, tokenizer: Tokenizer, config: TokensConfig) -> Lines:
@@ -88,8 +87,9 @@ def lines_about(split: Split, corpus: Corpus, tokens: Tokens, tokenizer: Tokeniz
             f"and are read as unk: {some}"
         )
     if tokens.left_out:
-        why = "too long (data.max_length), or empty"
-        problems.append(f"{tokens.left_out} pairs of the {split} split are left out: {why}")
+        problems.append(
+            f"{tokens.left_out} pairs of the {split} split are left out: too long (data.max_length), or empty"
+        )
     if tokens.cut:
         problems.append(f"{tokens.cut} texts of the {split} split are cut: too long")
     side, what = (" of targets", "pair") if tokens.sides == 2 else ("", "document")
@@ -190,11 +190,8 @@ class _WindowGatherer:
 def open_windows(
     split: Split, corpora: Corpora, config: TokensConfig, *, context: int, notes: Sequence[str] = ()
 ) -> Windows:
-    """The windows of a split, over the tokens of a tokenizer that is made for the training split.
-
-    Raises:
-        ConfigError: there is next to no text, or the training split is shorter than a window.
-    """
+    """The windows of a split, over the tokens of a tokenizer that is made for the training split; raises ConfigError
+    where there is next to no text, or the training split is shorter than a window."""
     train = corpora["train"]
     tokenizer = tokenizer_for(config.tokenizer, train)
     joined = train.stock.documents > 1

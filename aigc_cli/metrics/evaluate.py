@@ -50,7 +50,7 @@ class Subject(ABC):
 
     @abstractmethod
     def pairs(self, kind: str, items: Items | None, seed: int, **options: Any) -> Items:
-        """What was made of `items`; each has a source in its batch, or in its texts."""
+        """What was made of `items`, each with its source in its batch or its texts."""
 
     def look(self, view: View, items: Items, seed: int, **options: Any) -> Iterator[dict[str, Any]]:
         """What a model says of some items, a batch at a time: that itself under "", and by name what stands beside."""
@@ -78,12 +78,7 @@ def check_files_suit(names: Iterable[str]) -> bool:
 
 
 class FilesSubject(Subject):
-    """Items from files, and what they are held against.
-
-    Args:
-        items: What is measured.
-        references: Of text, what each should have been.
-    """
+    """Items from files; of text also `references`, what each should have been."""
 
     def __init__(self, items: Items, references: Items | None = None) -> None:
         self.items, self.references = items, references
@@ -137,8 +132,7 @@ def evaluate(
 
     Args:
         sides: What is measured, and what it is held against.
-        metrics: Their configurations by name.
-        views: What they see of items.
+        metrics, views: As of :class:`Evaluation`.
         n: Of ``sides.items``, those that are taken; None is all, or as many as suit what is made of them.
         seed: Of the first set of samples.
         seeds: How many sets are drawn, where anything is.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +28,7 @@ Configs = Mapping[str, Mapping[str, Any]]
 
 
 class Evaluation:
-    """Metrics with all that their scores are held against, taken in once for any number of sets of items.
+    """See the module.
 
     Args:
         metrics: The configuration of each by its name, as under ``metric`` in ``configs/eval.yaml``.
@@ -67,10 +67,8 @@ class Evaluation:
         if "real" in kind.takes and self.reference is None:
             raise ConfigError(f"{name} needs items to compare with", "name some with real=, or a dataset with data=")
         if isinstance(self.reference, Statistics) and kind.takes.get("real", ("moments",)) != ("moments",):
-            raise ConfigError(
-                f"{name} needs the reference items, and {self.reference.path} holds their statistics only",
-                "name the items with real=, or ask for fid, fd or fd_infinity",
-            )
+            what = f"{name} needs the reference items, and {self.reference.path} holds their statistics only"
+            raise ConfigError(what, "name the items with real=, or ask for fid, fd or fd_infinity")
         if "held_out" in kind.takes and not self.held_out:
             raise ConfigError(f"{name} needs held-out real items to compare with", "name some with held_out=")
 
@@ -119,21 +117,16 @@ class Evaluation:
         for name, metric in metrics.items():
             for key in self._keys(name, place):
                 wanted[key] = wanted.get(key, False) or metric.takes[place] != ("moments",)
-        if set(wanted) == {Key("", "text")}:
-            for metric in metrics.values():
-                metric.update(place, items.texts())
-            return
-        if not wanted:
-            return
-        kept = self._views.reference(items, what, wanted)
+        kept: dict[Key, Any] = {Key("", "text"): items.texts()}
+        if set(wanted) - set(kept):
+            kept = self._views.reference(items, what, wanted)
         for name, metric in metrics.items():
             found = [kept[key] for key in self._keys(name, place)]
             if metric.takes[place] == ("moments",):
                 metric.update(place, found[0] if isinstance(found[0], FeatureStatistics) else summed(found[0]))
                 continue
-            rows = [layer for layer in found if isinstance(layer, Tensor)]
-            for start in range(0, len(rows[0]), _ROWS):
-                metric.update(place, *(layer[start : start + _ROWS] for layer in rows))
+            for start in range(0, len(found[0]), _ROWS):
+                metric.update(place, *(rows[start : start + _ROWS] for rows in found))
 
     def _check_shape(self, items: Items, what: str) -> None:
         compared = any("real" in metric.takes for metric in self._primed.values())
@@ -159,28 +152,19 @@ class Evaluation:
             self._check_shape(items, "generated")
         fewest = min([len(other) for other in items.beside.values()] or [len(self.held_out or ())])
         few = items.few(fewest) if 0 < fewest < len(items) else None
-        metrics = _fresh(self._primed)
-        matched = {} if few is None else _fresh(self._primed)
-        start = 0
-        for rows in self._passes(items, stream, "generated"):
-            for name, metric in metrics.items():
-                metric.update(stream, *self._arguments(name, stream, rows))
-            stop = start + count_of(rows)
-            own = None if few is None else few[(few >= start) & (few < stop)] - start
-            for name, metric in matched.items() if own is not None and len(own) else ():
-                metric.update(stream, *self._arguments(name, stream, rows, own))
-            start = stop
-        beside = {called: self._scores(other, stream) for called, other in items.beside.items()}
+        metrics, matched = self._updated(items, stream, "generated", few)
+        beside: dict[str, dict[str, Score]] = {name: {} for name in metrics}
+        for called, other in items.beside.items():
+            for name, metric in self._updated(other, stream, "other")[0].items():
+                beside[name][called] = _scored(name, metric, len(other))
         records = []
         for record in self.announced(items, stream):
             name, at_n, baseline = record.metric, None, self._baselines.get(record.metric)
-            if few is not None and (beside or (baseline is not None and baseline.n == fewest)):
+            if few is not None and (items.beside or (baseline is not None and baseline.n == fewest)):
                 at_n = _scored(name, matched[name], fewest)
-            others = {called: scores[name] for called, scores in beside.items()}
             score = _scored(name, metrics[name], len(items))
-            records.append(
-                replace(self._complete(record, metrics[name], score, items), at_baseline_n=at_n, beside=others)
-            )
+            more = {"at_baseline_n": at_n, "beside": beside[name]}
+            records.append(self._complete(record, metrics[name], score, items, **more))
         return records
 
     def announced(self, items: Items, stream: Stream = "fake") -> list[Record]:
@@ -188,13 +172,27 @@ class Evaluation:
         paired = stream == "pairs" or items.texts("source")
         return [self._record(name, items, len(items), len(items) if paired else 0) for name in self._primed]
 
-    def _passes(self, items: Items, stream: Stream, what: str) -> Iterator[Rows]:
-        """All that metrics look at of some items, a batch at a time."""
-        keys = {key for name in self._primed for key in self._keys(name, stream)}
-        if keys != {Key("", "text")}:
-            return self._views.rows(items, what, keys)
-        sides = ["content", "source"] if stream == "pairs" else ["content"]
-        return iter([{Key("", "text"): tuple(items.texts(side) for side in sides)}])
+    def _updated(
+        self, items: Items, stream: Stream, what: str, few: Tensor | None = None
+    ) -> tuple[dict[str, Metric], dict[str, Metric]]:
+        """Metrics that have seen some items, a batch at a time, and such as have seen the `few` of them alone."""
+        metrics, matched = _fresh(self._primed), {} if few is None else _fresh(self._primed)
+        keys = {key for name in metrics for key in self._keys(name, stream)}
+        if keys == {Key("", "text")}:
+            sides = ["content", "source"] if stream == "pairs" else ["content"]
+            passes = iter([{Key("", "text"): tuple(items.texts(side) for side in sides)}])
+        else:
+            passes = self._views.rows(items, what, keys)
+        start = 0
+        for rows in passes:
+            for name, metric in metrics.items():
+                metric.update(stream, *self._arguments(name, stream, rows))
+            stop = start + count_of(rows)
+            own = None if few is None else few[(few >= start) & (few < stop)] - start
+            for name, metric in matched.items() if own is not None and len(own) else ():
+                metric.update(stream, *self._arguments(name, stream, rows, own))
+            start = stop
+        return metrics, matched
 
     def _arguments(self, name: str, stream: Stream, rows: Rows, index: Tensor | None = None) -> list[Any]:
         """What a metric is updated with: its views, of all rows or of those at `index`."""
@@ -204,14 +202,6 @@ class Evaluation:
             picked = [part if index is None else rows_at(part, index) for part in parts]
             found += [FeatureStatistics.of(part) for part in picked] if view == "moments" else picked
         return found
-
-    def _scores(self, items: Items, stream: Stream) -> dict[str, Score]:
-        """The scores of other items in the place of those in question."""
-        metrics = _fresh(self._primed)
-        for rows in self._passes(items, stream, "other"):
-            for name, metric in metrics.items():
-                metric.update(stream, *self._arguments(name, stream, rows))
-        return {name: _scored(name, metric, len(items)) for name, metric in metrics.items()}
 
     def _of_statistics(self, fake: Statistics) -> list[Record]:
         records = []
@@ -236,7 +226,7 @@ class Evaluation:
             asked = subject.asked(view, items, seed)
             scores = {whose: _scored(name, metric, len(asked)) for whose, metric in metrics.items()}
             record = self._record(name, asked, len(asked), len(asked))
-            records.append(replace(self._complete(record, metrics[""], scores.pop(""), asked), beside=scores))
+            records.append(self._complete(record, metrics[""], scores.pop(""), asked, beside=scores))
         return records
 
     def options(self) -> dict[str, Any]:
@@ -268,7 +258,7 @@ class Evaluation:
             device=str(self._views.device),
         )
 
-    def _complete(self, record: Record, metric: Metric, score: Score, items: Items) -> Record:
+    def _complete(self, record: Record, metric: Metric, score: Score, items: Items, **more: Any) -> Record:
         """The same with the scores, and what the metric says of them."""
         return replace(
             record,
@@ -279,6 +269,7 @@ class Evaluation:
             facts=metric.facts(),
             notes=(*metric.notes(), *items.notes),
             gallery=metric.gallery(),
+            **more,
         )
 
     def _measure_baselines(self) -> dict[str, Score]:

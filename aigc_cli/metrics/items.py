@@ -22,15 +22,7 @@ def has_text(spec: DataSpec) -> bool:
 
 
 class DatasetItems(Items):
-    """Items of a dataset: all of them, or `n` that stand for them.
-
-    Args:
-        dataset: Where they are.
-        split: Which part of the data that is.
-        name: What the data is called.
-        n: How many; None is all, and so are more than there are.
-        rows: Which, if they stand for nothing.
-    """
+    """Items of a split of the data `name`: all, at most `n` that stand for them, or `rows`, which stand for nothing."""
 
     def __init__(
         self, dataset: Dataset, split: str, name: str, n: int | None = None, *, rows: Sequence[int] | None = None
@@ -91,9 +83,7 @@ class SampledItems(Items):
         stream: Gives all of them, raw, in order, a batch at a time.
         n: How many there are.
         spec: What they are; it has classes if batches have labels.
-        facts: Where they come from, for the stamp.
-        called: The same for a headline.
-        against: What they are made of, where they are.
+        facts, called, against: As of all items.
     """
 
     def __init__(
@@ -125,12 +115,7 @@ class SampledItems(Items):
 
 
 def same_shape(items: Items, reference: Items, what: str = "generated") -> None:
-    """Refuses to compare items of different sizes.
-
-    Args:
-        items: What takes the place of generated items.
-        reference: What they are held against.
-        what: `items` are called.
+    """Refuses to compare items, which are called `what`, with a reference of another size.
 
     Raises:
         ConfigError: they are not of one modality.
@@ -140,11 +125,9 @@ def same_shape(items: Items, reference: Items, what: str = "generated") -> None:
     if own.modality != other.modality:
         raise ConfigError(f"{what} items are {own.modality}, and real ones {other.modality}", "name others")
     if own.shape != other.shape:
-        sizes = ["x".join(map(str, spec.shape)) for spec in (own, other)]
+        kind, sizes = items.modality, ["x".join(map(str, spec.shape)) for spec in (own, other)]
         hint = "bring both to one size: how they are resized changes the scores"
         if own.shape[1:] == other.shape[1:]:
-            hint = f"bring both to as many {items.modality.axes[0]}"
-        kind = items.modality
-        raise DataError(
-            f"{what} {kind.noun[1]} are {sizes[0]} and real ones {sizes[1]} ({' x '.join(kind.axes)})", hint
-        )
+            hint = f"bring both to as many {kind.axes[0]}"
+        sizes_differ = f"{what} {kind.noun[1]} are {sizes[0]} and real ones {sizes[1]} ({' x '.join(kind.axes)})"
+        raise DataError(sizes_differ, hint)

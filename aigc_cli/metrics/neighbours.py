@@ -31,45 +31,32 @@ def nearest(x: Tensor, y: Tensor, memory_mb: int, *, own: Tensor | None = None) 
         memory_mb: For a block of distances.
         own: (n,) the index in y of each row of x itself, which is passed over.
     """
-    centre = (
-        y.double().mean(dim=0) if len(y) * y.shape[1] < 2**24 else y[:: max(1, len(y) // 4096)].double().mean(dim=0)
-    )
+    few = y if len(y) * y.shape[1] < 2**24 else y[:: max(1, len(y) // 4096)]
+    centre = few.double().mean(dim=0)
+
+    def centred(rows: Tensor) -> Tensor:
+        return (rows.double() - centre).float()
+
     columns = max(1, memory_mb * 2**20 // (4 * _ROWS))
     least = torch.full((len(x),), float("inf"), device=x.device)
     found = torch.zeros(len(x), dtype=torch.int64, device=x.device)
     for start in range(0, len(y), columns):
-        part = _centred(y[start : start + columns], centre)
+        part = centred(y[start : start + columns])
         lengths = part.square().sum(dim=1)
         for first in range(0, len(x), _ROWS):
             rows = slice(first, min(first + _ROWS, len(x)))
             # Without the row's own length, which changes nothing about which is nearest to it.
-            block = torch.addmm(lengths, _centred(x[rows], centre), part.T, alpha=-2)
+            block = torch.addmm(lengths, centred(x[rows]), part.T, alpha=-2)
             if own is not None:
-                _pass_over(block, own[rows] - start)
+                place = own[rows] - start
+                inside = (place >= 0) & (place < block.shape[1])
+                block[inside, place[inside]] = float("inf")
             values, index = block.min(dim=1)
             closer = values < least[rows]
             least[rows] = torch.where(closer, values, least[rows])
             found[rows] = torch.where(closer, index + start, found[rows])
-    return distances_to(x, y, found), found
-
-
-def distances_to(x: Tensor, y: Tensor, index: Tensor) -> Tensor:
-    """The distance of each row of x (n, d) to the row of y (m, d) at `index` (n,), float64 (n,)."""
-    parts = [
-        (x[start : start + _ROWS].double() - y[index[start : start + _ROWS]].double()).norm(dim=1)
-        for start in range(0, len(x), _ROWS)
-    ]
-    return torch.cat(parts) if parts else torch.zeros(0, dtype=torch.float64)
-
-
-def _centred(rows: Tensor, centre: Tensor) -> Tensor:
-    return (rows.double() - centre).float()
-
-
-def _pass_over(block: Tensor, own: Tensor) -> None:
-    inside = (own >= 0) & (own < block.shape[1])
-    rows = torch.arange(len(own), device=own.device)[inside]
-    block[rows, own[inside]] = float("inf")
+    pairs = zip(torch.split(x, _ROWS), torch.split(found, _ROWS), strict=True)
+    return torch.cat([(part.double() - y[index].double()).norm(dim=1) for part, index in pairs]), found
 
 
 @dataclass(config=STRICT, frozen=True, kw_only=True)
@@ -169,8 +156,10 @@ class Memorization(Metric):
 
     takes: ClassVar[Takes] = dict.fromkeys(("real", "held_out", "fake"), ("features", "glance"))
     figures: ClassVar[Figures] = {
-        "closer": "", "closer_pixels": "", "copies": "lower", "copies_pixels": "lower", "authenticity": "higher"
-    }  # fmt: skip
+        **dict.fromkeys(("closer", "closer_pixels"), ""),
+        **dict.fromkeys(("copies", "copies_pixels"), "lower"),
+        **{"authenticity": "higher"},
+    }
 
     def __init__(self, config: MemorizationConfig, width: int) -> None:
         super().__init__(config, width)
@@ -209,15 +198,12 @@ class Memorization(Metric):
             near = held_out.quantile(self.config.quantile)
             # Where enough held-out images are in the training set themselves, nothing is nearer than that.
             values[f"copies{suffix}"] = float(((distance < near) | (distance == 0)).double().mean())
-        values["authenticity"] = self._authenticity()
-        return {name: torch.tensor(values[name], dtype=torch.float64) for name in self.figures}
-
-    def _authenticity(self) -> float:
         distance, index = self._found["features"]
         real = self._rows("real", "features")
         wanted, place = torch.unique(index, return_inverse=True)
         between, _ = nearest(real[wanted], real, self.config.memory_mb, own=wanted)
-        return float((distance > between[place]).double().mean())
+        values["authenticity"] = float((distance > between[place]).double().mean())
+        return {name: torch.tensor(values[name], dtype=torch.float64) for name in self.figures}
 
     def facts(self) -> dict[str, Any]:
         """What its baseline is."""
@@ -230,6 +216,4 @@ class Memorization(Metric):
         if not self._found or not self.config.pairs:
             return None
         closest = self._found["features"][0].argsort(stable=True)[: self.config.pairs]
-        return torch.stack(
-            [fake[closest], *(real[self._found[space][1][closest]] for space in ("features", "pixels"))], dim=1
-        )
+        return torch.stack([fake[closest], *(real[self._found[space][1][closest]] for space in _SPACES)], dim=1)

@@ -64,24 +64,16 @@ class Passages(DatasetItems):
         """How a text that runs on is read."""
         if not self.running:
             return ()
-        context = self.spec.shape[0] - 1
-        return (
-            f"the text is read in windows of {context} tokens that do not overlap: a token is predicted from its own "
-            "alone",
-        )
+        windows = f"windows of {self.spec.shape[0] - 1} tokens that do not overlap"
+        return (f"the text is read in {windows}: a token is predicted from its own alone",)
 
-    @cached_property
-    def lengths(self) -> np.ndarray:
-        """The tokens of each item, int64 (n,); of pairs, those of the longer side."""
-        found = []
+    def by_length(self) -> Sequence[int]:
+        """Their rows, longest first; of pairs the longer side counts."""
+        found = [np.zeros(0, dtype=np.int64)]
         for batch in self.batches(_TOGETHER):
             sides = [part for part in (batch.content, batch.source) if part is not None]
             found.append(np.maximum.reduce([(side != PAD).sum(1).numpy() for side in sides]))
-        return np.concatenate(found) if found else np.zeros(0, dtype=np.int64)
-
-    def by_length(self) -> Sequence[int]:
-        """Their rows, longest first."""
-        return [self.rows[place] for place in (-self.lengths).argsort(kind="stable").tolist()]
+        return [self.rows[place] for place in (-np.concatenate(found)).argsort(kind="stable").tolist()]
 
     def sizes(self, scores: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The characters and bytes that the ``tokens`` of each item stand for: shares of all that there are.
@@ -120,7 +112,11 @@ class Passages(DatasetItems):
             return self.dataset.extent  # which knows the characters behind `unk` too
         targets, unknown, characters, size = self._counted
         if unknown:
-            characters, size = characters + unknown, size + round(unknown * self._unknown_size)
+            each = 1.0  # byte of a character, which flatters no model, where nothing tells their mean over the split
+            if isinstance(self.dataset, TextDataset):
+                _, others, _, known = Passages(self.dataset, self.split, self.name)._counted
+                each = max(1.0, (self.dataset.extent.bytes - known) / max(1, others))
+            characters, size = characters + unknown, size + round(unknown * each)
         return Extent(targets + len(self), targets, characters, size, 0 if self.running else len(self))
 
     @cached_property
@@ -134,14 +130,6 @@ class Passages(DatasetItems):
         sizes = np.array([self.codec.tokenizer.size_of(token) for token in known.tolist()]).reshape(-1, 2)
         characters, size = (counts[known] @ sizes.astype(np.int64)).tolist()
         return int(counts.sum()), int(counts[UNK]), characters, size
-
-    @property
-    def _unknown_size(self) -> float:
-        """The bytes of a character behind `unk`: their mean over the split, or 1, which flatters no model."""
-        if not isinstance(self.dataset, TextDataset):
-            return 1.0
-        _, unknown, _, size = Passages(self.dataset, self.split, self.name)._counted
-        return max(1.0, (self.dataset.extent.bytes - size) / max(1, unknown))
 
     def pieces(self, lengths: Sequence[int]) -> list[str]:
         """Pieces of text with so many characters each, spread over it and none over another, as many as there is room
@@ -163,17 +151,12 @@ class Passages(DatasetItems):
         digest = hashlib.sha256(self.joined.encode())
         if self.spec.source is not None:
             digest.update("\n".join(["", *self.texts("source")]).encode())
-        tokenizer = json.dumps(self.codec.tokenizer.state(), sort_keys=True)
+        tokenizer = hashlib.sha256(json.dumps(self.codec.tokenizer.state(), sort_keys=True).encode())
         extent = self.extent
+        sums = {"fingerprint": digest.hexdigest(), "tokenizer": tokenizer.hexdigest(), "items": len(self)}
+        sizes = {"targets": extent.targets, "characters": extent.characters, "bytes": extent.bytes}
         return {
-            "data": self.name,
-            "split": self.split,
-            "fingerprint": digest.hexdigest(),
-            "tokenizer": hashlib.sha256(tokenizer.encode()).hexdigest(),
-            "items": len(self),
-            "targets": extent.targets,
-            "characters": extent.characters,
-            "bytes": extent.bytes,
+            **{"data": self.name, "split": self.split, **sums, **sizes},
             **({"context": self.dataset.spec.shape[0] - 1} if self.running else {}),
             **({"original": True} if self.dataset.original else {}),
         }
@@ -189,15 +172,11 @@ def check_readable(dataset: Dataset, spec: DataSpec, run: str) -> None:
     if own.kind != spec.kind:
         raise ConfigError(f"the data is {own.kind}, and {run} is of {spec.kind}", "leave data= out")
     if own.vocab_size != spec.vocab_size:
-        raise ConfigError(
-            f"the data has {own.vocab_size} different tokens, and {run} {spec.vocab_size}",
-            "give it the run's tokenizer with data.tokenizer.path=RUN",
-        )
+        what = f"the data has {own.vocab_size} different tokens, and {run} {spec.vocab_size}"
+        raise ConfigError(what, "give it the run's tokenizer with data.tokenizer.path=RUN")
     if own.shape[0] > spec.shape[0]:
-        raise ConfigError(
-            f"an item of the data has up to {own.shape[0]} tokens, and {run} reads {spec.shape[0]}",
-            "make them as long with data.context=, or data.max_length=",
-        )
+        what = f"an item of the data has up to {own.shape[0]} tokens, and {run} reads {spec.shape[0]}"
+        raise ConfigError(what, "make them as long with data.context=, or data.max_length=")
 
 
 def items_of(dataset: Dataset, split: str, name: str, n: int | None = None) -> DatasetItems:

@@ -54,7 +54,6 @@ _CONDITIONS = {
     ("held_out", "n"): "n of the held-out data",
     ("config",): "settings of the metric",
 }
-
 #: All of a record that its scores depend on, but for versions and device.
 _NAMED = ("metric", "generated", "real", "held_out", "extractor", "config", "dtype")
 
@@ -130,6 +129,7 @@ class Record:
     def plain_json(self) -> dict[str, Any]:
         """All of it as plain data. The baseline stands under the name that records of before have for it, "floor"."""
         extractor, held_out = self.extractor, self.held_out
+        seen = None if extractor is None else {"name": extractor.name, "sha256": extractor.checksum, **extractor.facts}
         comparable, reason = comparable_to_literature(self)
         return {
             "metric": self.metric,
@@ -144,9 +144,7 @@ class Record:
             "generated": {"n": self.generated.n, **self.made},
             "real": {"n": self.n_real, **(self.real if self.compares else {})},
             "held_out": None if held_out is None else {"n": len(held_out), **held_out.facts},
-            "extractor": None
-            if extractor is None
-            else {"name": extractor.name, "sha256": extractor.checksum, **extractor.facts},
+            "extractor": seen,
             "dtype": None if extractor is None else self.dtype,
             "config": dict(self.config),
             **({"facts": dict(self.facts)} if self.facts else {}),
@@ -170,15 +168,12 @@ def averaged(sets: Sequence[Sequence[Record]]) -> list[Record]:
     for records in zip(*sets, strict=True):
         each = tuple(record.generated.figures for record in records)
         matched = [record.at_baseline_n for record in records if record.at_baseline_n is not None]
-        merged.append(
-            replace(
-                records[0],
-                generated=Score(_means(each), records[0].generated.n),
-                at_baseline_n=Score(_means([score.figures for score in matched]), matched[0].n) if matched else None,
-                notes=tuple(dict.fromkeys(note for record in records for note in record.notes)),
-                each=each,
-            )
-        )
+        changed: dict[str, Any] = {
+            "generated": Score(_means(each), records[0].generated.n),
+            "at_baseline_n": Score(_means([score.figures for score in matched]), matched[0].n) if matched else None,
+            "notes": tuple(dict.fromkeys(note for record in records for note in record.notes)),
+        }
+        merged.append(replace(records[0], each=each, **changed))
     return merged
 
 
@@ -206,8 +201,7 @@ def comparable_to_literature(record: Record) -> tuple[bool, str]:
     """Whether scores compare with published ones, and why they do, or do not."""
     if record.metric not in _PUBLISHED:
         return False, f"{record.metric} has no published protocol"
-    if not record.plain:
-        assert record.extractor is not None
+    if not record.plain and record.extractor is not None:
         if record.extractor.canonical and record.dtype != "float32":
             return False, f"the features were computed in {record.dtype}, and published ones in float32"
         return False, f"the features are of {record.extractor.name}, not the reference's weights and preprocessing"
@@ -229,14 +223,10 @@ def comparable_to_literature(record: Record) -> tuple[bool, str]:
     return True, f"the reference's weights and preprocessing, {n:,} images against the {wanted_split} split of {data}"
 
 
-def conditions(record: Mapping[str, Any]) -> dict[str, Any]:
-    """All of a record that its scores depend on, but for versions and device."""
-    return {key: record.get(key) for key in _NAMED}
-
-
 def file_name(record: Mapping[str, Any]) -> str:
     """A name that tells a record's conditions apart; the same conditions have the same name."""
-    digest = hashlib.sha256(json.dumps(conditions(record), sort_keys=True).encode()).hexdigest()[:8]
+    conditions = {key: record.get(key) for key in _NAMED}
+    digest = hashlib.sha256(json.dumps(conditions, sort_keys=True).encode()).hexdigest()[:8]
     made = record["generated"]
     parts = [record["metric"], *(f"{key}{made[key]}" for key in ("step", "seed", "n") if key in made), digest]
     return "-".join(parts) + ".json"
@@ -245,14 +235,11 @@ def file_name(record: Mapping[str, Any]) -> str:
 def saved(announced: Mapping[str, Any], folder: Path) -> dict[str, Any] | None:
     """The record that was saved under the very conditions, versions and device of `announced`; None without one."""
     try:
-        known = json.loads((folder / file_name(announced)).read_text(encoding="utf-8"))
-        same = all(
-            known[key] == json.loads(json.dumps(announced[key]))
-            for key in (*conditions(announced), "versions", "device")
-        )
+        known: dict[str, Any] = json.loads((folder / file_name(announced)).read_text(encoding="utf-8"))
+        wanted = json.loads(json.dumps({key: announced[key] for key in (*_NAMED, "versions", "device")}))
+        return known if all(known[key] == value for key, value in wanted.items()) else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    return known if same else None
 
 
 _LENIENT: ConfigDict = {**STRICT, "extra": "ignore"}
@@ -303,13 +290,9 @@ def read_record(path: Path) -> dict[str, Any]:
 def difference(a: Mapping[str, Any], b: Mapping[str, Any]) -> tuple[str, Any, Any] | None:
     """The first condition in which two records differ so that their scores do not compare: its name, both values."""
     for path, name in _CONDITIONS.items():
-        values = [_at(record, path) for record in (a, b)]
+        values: list[Any] = [a, b]
+        for key in path:
+            values = [value.get(key) if isinstance(value, Mapping) else None for value in values]
         if values[0] != values[1]:
             return name, values[0], values[1]
     return None
-
-
-def _at(record: Any, path: tuple[str, ...]) -> Any:
-    for key in path:
-        record = record.get(key) if isinstance(record, Mapping) else None
-    return record

@@ -30,11 +30,9 @@ _COUNTED = 4096  # training items that the commonest token is counted on
 _FILLED = 2**14  # tokens of a batch whose gaps are filled
 _CONTINUED = 256  # held-out items that are continued, where nobody says how many
 _LACKS = {
-    "score": "gives no likelihood, nor a bound on one",
-    "encode": "cannot reconstruct",
-    "decode": "cannot reconstruct",
-    "posterior": "has no posterior of a latent vector",
-    "fill": "fills no gaps",
+    **dict.fromkeys(("encode", "decode"), "cannot reconstruct"),
+    **{"score": "gives no likelihood, nor a bound on one", "fill": "fills no gaps"},
+    **{"posterior": "has no posterior of a latent vector"},
 }
 _DEEDS: dict[View, str] = {"scores": "predicted", "codes": "encoded", "fills": "filled in"}
 #: Scores of a vocabulary weigh so much more than what a model holds of an item, where memory is slow.
@@ -66,12 +64,8 @@ class RunSubject(Subject):
         self, restored: Restored, controls: Any, splits: Splits, filling: Any, batch_size: int | None = None
     ) -> None:
         self.restored, self.splits, self.batch_size = restored, splits, batch_size
-        self.name, self.model, self.spec, self.device = (
-            restored.run.name,
-            restored.model,
-            restored.spec,
-            restored.device,
-        )
+        self.model, self.spec, self.device = restored.model, restored.spec, restored.device
+        self.name: str = restored.run.name
         self.controls, self.filling = controls, filling
         self.mode: str = getattr(self.controls, "mode", None) or "sample"
         if self.mode not in ("sample", "reconstruct", "infill"):
@@ -85,13 +79,10 @@ class RunSubject(Subject):
     @cached_property
     def origin(self) -> dict[str, Any]:
         """Which run, which checkpoint, and whether its averaged weights are in use, for a stamp."""
-        folder = CheckpointFolder(self.restored.run.checkpoints).folder(self.restored.step)
-        return {
-            "run": str(self.restored.run.path),
-            "step": self.restored.step,
-            "checkpoint": self.restored.checksum,
-            "weights": "ema" if (folder / "ema.safetensors").is_file() else "raw",
-        }
+        run, step = self.restored.run, self.restored.step
+        averaged = CheckpointFolder(run.checkpoints).folder(step) / "ema.safetensors"
+        known = {"run": str(run.path), "step": step, "checkpoint": self.restored.checksum}
+        return {**known, "weights": "ema" if averaged.is_file() else "raw"}
 
     def stamp(self, controls: Any = None, **more: Any) -> dict[str, Any]:
         """What a stamp says of items that the model made, or was asked about."""

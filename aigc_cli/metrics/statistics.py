@@ -42,7 +42,12 @@ class Statistics(Items):
             raise DataError(f"{path} holds no mean and covariance: {reason}", "write it again, or name the images")
         mean, covariance = (entries[name].astype(np.float64) for name in ("mu", "sigma"))
         self.n = int(entries["n"]) if "n" in entries else None
-        self.stamp: dict[str, Any] = _stamp(path, entries)
+        try:
+            self.stamp: Any = json.loads(str(entries.get("stamp", "{}")))
+        except ValueError:
+            self.stamp = None
+        if not isinstance(self.stamp, dict):
+            raise DataError(f"{path} holds a stamp that cannot be read", "write it again with `aigc eval stats`")
         used = self.n if self.n is not None else _UNKNOWN_N
         scatter = torch.from_numpy((covariance + covariance.T) / 2) * (used - 1)
         self._statistics = FeatureStatistics(used, torch.from_numpy(mean), scatter)
@@ -95,11 +100,9 @@ def is_statistics(path: Path) -> bool:
 
 def write_statistics(path: Path, statistics: FeatureStatistics, stamp: Mapping[str, Any]) -> None:
     """Writes ``mu``, ``sigma``, ``n`` and ``stamp``, atomically; every reader of pytorch-fid's format reads it."""
-    buffer = io.BytesIO()
+    buffer, mean, covariance = io.BytesIO(), statistics.mean.numpy(), statistics.covariance.numpy()
     text = np.array(json.dumps(dict(stamp), ensure_ascii=False, sort_keys=True))
-    np.savez(
-        buffer, mu=statistics.mean.numpy(), sigma=statistics.covariance.numpy(), n=np.array(statistics.n), stamp=text
-    )
+    np.savez(buffer, mu=mean, sigma=covariance, n=np.array(statistics.n), stamp=text)
     write_atomically(path, buffer.getvalue())
 
 
@@ -116,10 +119,7 @@ def _wrong(entries: Mapping[str, np.ndarray]) -> str | None:
         return "n is not a number of images"
     if not (np.isfinite(mean).all() and np.isfinite(covariance).all()):
         return "some of it is NaN or infinite"
-    return _wrong_covariance(covariance.astype(np.float64))
-
-
-def _wrong_covariance(matrix: np.ndarray) -> str | None:
+    matrix = covariance.astype(np.float64)
     largest = float(np.abs(matrix).max())
     if not np.allclose(matrix, matrix.T, rtol=1e-4, atol=1e-6 * largest):
         return "sigma is not symmetric"
@@ -129,15 +129,3 @@ def _wrong_covariance(matrix: np.ndarray) -> str | None:
     except np.linalg.LinAlgError:
         return "sigma has negative variances"
     return None
-
-
-def _stamp(path: Path, entries: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    if "stamp" not in entries:
-        return {}
-    try:
-        loaded = json.loads(str(entries["stamp"]))
-    except ValueError:
-        loaded = None
-    if not isinstance(loaded, dict):
-        raise DataError(f"{path} holds a stamp that cannot be read", "write it again with `aigc eval stats`")
-    return loaded

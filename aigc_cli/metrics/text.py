@@ -8,6 +8,7 @@ import re
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from importlib.metadata import version
 from statistics import fmean
 from typing import Annotated, Any, ClassVar
 
@@ -32,6 +33,8 @@ class TextMetric(Metric):
     """A metric over lines of text: of a stream alone, or of pairs, each beside what it should have been."""
 
     takes: ClassVar[Takes] = {"pairs": ("text",)}
+    #: How it was computed, once it was, as the library that did so says it.
+    signature = ""
 
     def __init__(self, config: Any, width: int = 0) -> None:
         super().__init__(config, width)
@@ -64,12 +67,15 @@ class TextMetric(Metric):
         if not any(line.strip() for line in fake):
             raise DataError("there is no text to measure", "give a file with an item a line")
         if "pairs" in self.takes and len(fake) != len(real):
-            raise DataError(
-                f"{len(fake)} items and {len(real)} references do not pair up", "give one for each, in order"
-            )
+            what = f"{len(fake)} items and {len(real)} references do not pair up"
+            raise DataError(what, "give one for each, in order")
         if "real" in self.takes and not any(line.strip() for line in real):
             raise DataError("there is no text to look in", "name it with real=")
         return {name: torch.tensor(value, dtype=torch.float64) for name, value in self.measured(fake, real).items()}
+
+    def facts(self) -> dict[str, Any]:
+        """The signature, where there is one."""
+        return {"signature": self.signature} if self.signature else {}
 
     @abstractmethod
     def measured(self, fake: Sequence[str], real: Sequence[str]) -> dict[str, float]:
@@ -165,15 +171,9 @@ class SelfBLEU(TextMetric):
         if len(lines) > self.config.items:
             rows = permutation(len(lines), "self_bleu", self.config.seed)[: self.config.items]
             lines = [lines[row] for row in sorted(rows.tolist())]
+        settings = "sentence BLEU against all others|eff:yes|tok:13a|smooth:exp"
+        self.signature = f"{settings}|version:{version('sacrebleu')}"
         return {"self_bleu": fmean(_against_the_others(lines))}
-
-    def facts(self) -> dict[str, Any]:
-        """The version of sacrebleu, with its settings."""
-        from importlib.metadata import version
-
-        return {
-            "signature": f"sentence BLEU against all others|eff:yes|tok:13a|smooth:exp|version:{version('sacrebleu')}"
-        }
 
 
 def _against_the_others(lines: Sequence[str]) -> list[float]:

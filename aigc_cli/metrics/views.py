@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import queue
-import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -21,7 +21,6 @@ from aigc_cli.progress import Progress
 from aigc_cli.registry import find
 
 _BATCH = 128
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 class Key(NamedTuple):
@@ -81,12 +80,10 @@ class Views:
         keys = sorted(set(wanted))
         noun = items.modality.noun[1]
         if Key("", "labels") in keys and not items.spec.classes:
-            hint = (
-                "evaluate a run that was trained with model.conditional=true on data with labels, or mode=reconstruct"
-            )
+            hint = "evaluate a run trained with model.conditional=true on data with labels, or mode=reconstruct"
             raise ConfigError(f"{what} {noun} have no class to be checked", hint)
         with _whole_float32(), Progress(len(items), f"{what} {noun}", noun) as bar:
-            for batch in ahead(lambda: items.batches(self._given or _BATCH)):
+            for batch in ahead(items.batches(self._given or _BATCH)):
                 found: Rows = {}
                 for name in dict.fromkeys(key.extractor for key in keys if key.extractor):
                     own = [key for key in keys if key.extractor == name]
@@ -97,32 +94,23 @@ class Views:
 
     def _features(self, name: str, content: Tensor, keys: Iterable[Key], what: str) -> Rows:
         extractor = self.extractor(name)
-        usual: int = getattr(extractor, "batch_size", _BATCH)
-        size = self._given or self._sizes.get(name) or usual
+        size: int = self._given or self._sizes.get(name, getattr(extractor, "batch_size", _BATCH))
         while True:
             try:
-                parts = [self._extract(extractor, part) for part in torch.split(content, size)]
+                with torch.autocast(self.device.type, torch.bfloat16, enabled=self.dtype == "bfloat16"):
+                    parts = [extractor(part) for part in torch.split(content, size)]
                 break
             except torch.OutOfMemoryError:
                 if self._given is not None or size == 1:
                     hint = "choose a smaller batch_size=, or device=cpu"
                     raise ResourceError(f"{size} items do not fit in the memory of {self.device}", hint) from None
                 size = self._sizes[name] = size // 2
-        return {key: check_finite(torch.cat([part[key.view] for part in parts]), what) for key in keys}
-
-    def _extract(self, extractor: Extractor, content: Tensor) -> dict[str, Tensor]:
-        lower = self.dtype != "float32"
-        with torch.autocast(self.device.type, DTYPES[self.dtype]) if lower else nullcontext():
-            found = extractor(content)
-        return {layer: rows.float() for layer, rows in found.items()} if lower else found
+        return {key: check_finite(torch.cat([part[key.view] for part in parts]).float(), what) for key in keys}
 
     def reference(self, items: Items, what: str, wanted: Mapping[Key, bool]) -> dict[Key, Tensor | FeatureStatistics]:
         """Each view of items that are used again and again, from the cache where they were computed before.
 
-        Args:
-            items: All of one side.
-            what: They are called.
-            wanted: For each view whether its rows are needed, or their statistics serve.
+        `wanted` says for each whether its rows are needed, or their statistics serve.
 
         Raises:
             DataError: there are no items, or they cannot be trusted.
@@ -132,12 +120,11 @@ class Views:
         parts: dict[Key, list[Any]] = {key: [] for key in missing}
         for batch in self.rows(items, what, missing) if missing else ():
             for key, found in batch.items():
-                # Rows are kept as they come; statistics are merged at once, so that memory does not grow.
-                fresh = found if missing[key] else FeatureStatistics.of(found)
-                if missing[key] or not parts[key]:
-                    parts[key].append(fresh)
-                else:
-                    parts[key] = [parts[key][0].merge(fresh)]
+                if missing[key]:
+                    parts[key].append(found)
+                else:  # are merged at once, so that memory does not grow
+                    fresh = FeatureStatistics.of(found)
+                    parts[key] = [parts[key][0].merge(fresh) if parts[key] else fresh]
         if not all(parts.values()):
             raise DataError(f"there are no {what} {items.modality.noun[1]}", "give at least two")
         computed = {key: torch.cat(some) if missing[key] else some[0] for key, some in parts.items()}
@@ -200,45 +187,16 @@ T = TypeVar("T")
 _END = object()
 
 
-def ahead(make: Callable[[], Iterator[T]], depth: int = 2) -> Iterator[T]:
-    """The items of ``make()``, up to `depth` of them made before they are asked for.
+def ahead(items: Iterator[T], depth: int = 2) -> Iterator[T]:
+    """The same items, up to `depth` of them made before they are asked for, in a thread.
 
-    They come in order; an exception comes where its item would have come. The thread ends with the iteration, whether
-    that runs to its end or is given up.
+    An exception comes where its item would have come. The thread ends with the iteration, given up or not.
     """
-    made: queue.Queue[object] = queue.Queue(depth)
-    given_up = threading.Event()
-
-    def put(item: object) -> bool:
-        while not given_up.is_set():
-            try:
-                made.put(item, timeout=0.1)
-                return True
-            except queue.Full:
-                continue
-        return False
-
-    def work() -> None:
-        try:
-            for item in make():
-                if not put(item):
-                    return
-            put(_END)
-        except BaseException as error:  # handed over, whatever it is: nobody would see it here
-            put(_Failure(error))
-
-    thread = threading.Thread(target=work, name="ahead", daemon=True)
-    thread.start()
+    pool = ThreadPoolExecutor(1, "ahead")
     try:
-        while (item := made.get()) is not _END:
-            if isinstance(item, _Failure):
-                raise item.error
+        made = deque(pool.submit(next, items, _END) for _ in range(depth))
+        while (item := made.popleft().result()) is not _END:
+            made.append(pool.submit(next, items, _END))
             yield item  # type: ignore[misc]
     finally:
-        given_up.set()
-        thread.join()
-
-
-class _Failure:
-    def __init__(self, error: BaseException) -> None:
-        self.error = error
+        pool.shutdown(cancel_futures=True)

@@ -19,8 +19,7 @@ from aigc_cli.files import replacing
 from aigc_cli.modalities.base import Codec, Writer, modality
 from aigc_cli.modalities.samples import LABEL, Arrangement
 
-#: The format that stands for the usual one of a modality.
-AUTO = "auto"
+AUTO = "auto"  # the format that stands for the usual one of a modality
 ARCHIVE = "samples.npz"
 #: An array above the first may not be so many times larger than it is packed; pictures never are, what is made to fill
 #: the memory of whoever opens it is.
@@ -35,8 +34,7 @@ class ArrayWriter(Writer):
     """
 
     preview_suffix = ".npz"
-    #: What the array is called.
-    array: ClassVar[str] = "samples"
+    array: ClassVar[str] = "samples"  # what the array is called
     _rows: IO[bytes] | None = None
 
     @classmethod
@@ -49,18 +47,13 @@ class ArrayWriter(Writer):
         """See :meth:`Writer.put`."""
         rows = self.rows(raw)
         if self._rows is None:
-            self._rows = self._begin(rows)
+            archive = self.open.enter_context(zipfile.ZipFile(self.folder / ARCHIVE, "w"))
+            archive.comment = self.provenance.sentence().encode()[:65535]
+            _add_classes(archive, self.arrangement)
+            self._rows = self.open.enter_context(archive.open(_entry(self.array), "w", force_zip64=True))
+            descr, shape = np.lib.format.dtype_to_descr(rows.dtype), (self.arrangement.n, *rows.shape[1:])
+            np.lib.format.write_array_header_1_0(self._rows, {"descr": descr, "fortran_order": False, "shape": shape})
         self._rows.write(rows.data)
-
-    def _begin(self, rows: np.ndarray) -> IO[bytes]:
-        archive = self.open.enter_context(zipfile.ZipFile(self.folder / ARCHIVE, "w"))
-        archive.comment = self.provenance.sentence().encode()[:65535]
-        _add_classes(archive, self.arrangement)
-        entry = self.open.enter_context(archive.open(_entry(self.array), "w", force_zip64=True))
-        descr = np.lib.format.dtype_to_descr(rows.dtype)
-        header = {"descr": descr, "fortran_order": False, "shape": (self.arrangement.n, *rows.shape[1:])}
-        np.lib.format.write_array_header_1_0(entry, header)
-        return entry
 
     def end(self) -> tuple[list[str], list[str]]:
         """See :meth:`Writer.end`."""
@@ -114,13 +107,7 @@ def array_names(path: Path) -> list[str]:
 
 
 def read_arrays(path: Path, names: Iterable[str], what: str, hint: str) -> dict[str, np.ndarray]:
-    """The arrays `names` of a ``.npz`` file, as far as it has them.
-
-    Args:
-        path: The file.
-        names: Of the arrays.
-        what: They are to be read as, for the message.
-        hint: What the user is told to do where they cannot be.
+    """The arrays `names` of a ``.npz`` file, as far as it has them; `what` they are to be read as is for the message.
 
     Raises:
         DataError: it is broken, holds objects, or unpacks to far more than it is.

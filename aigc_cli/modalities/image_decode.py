@@ -51,11 +51,8 @@ def decode_image(source: bytes | Path, size: int, channels: int) -> np.ndarray:
 
 @contextmanager
 def opened(source: bytes | Path) -> Iterator[Image]:
-    """An image whose pixels are not decoded yet.
-
-    Raises:
-        Unreadable: it cannot be read, there or by what is done within the context.
-    """
+    """An image whose pixels are not decoded yet; raises Unreadable where it cannot be read, there or by what is done
+    within the context."""
     from PIL import Image
 
     try:

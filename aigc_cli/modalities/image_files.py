@@ -44,11 +44,7 @@ class FileImages(Items):
         return len(self.held)
 
     def batches(self, size: int) -> Iterator[Batch]:
-        """Read as they are asked for, uint8 (n, C, H, W).
-
-        Raises:
-            DataError: as :meth:`read`.
-        """
+        """Read as they are asked for, uint8 (n, C, H, W); raises DataError as :meth:`read`."""
         for start in range(0, len(self), size):
             content = self.read(self.held[start : start + size])
             yield Batch(content.expand(-1, 3, -1, -1) if self._grey_as_rgb else content)
@@ -61,11 +57,7 @@ class FileImages(Items):
         return torch.from_numpy(permutation(len(self), "files", n)[:n]).sort().values
 
     def take(self, n: int) -> FileImages:
-        """`n` that stand for all, in their order.
-
-        Raises:
-            DataError: there are fewer.
-        """
+        """`n` that stand for all, in their order; raises DataError where there are fewer."""
         if n > len(self):
             raise DataError(f"n={n}: there are {len(self)} images", f"use n={len(self)}, or no n=")
         return self._changed(f"drawn {n}", held=[self.held[place] for place in self.few(n).tolist()])
@@ -83,11 +75,8 @@ class FileImages(Items):
 
     @abstractmethod
     def read(self, some: Iterable[Any]) -> Tensor:
-        """Some of those that are `held`, uint8 (n, C, H, W), as they are.
-
-        Raises:
-            DataError: one cannot be read, or is of another size.
-        """
+        """Some of those that are `held`, uint8 (n, C, H, W), as they are; raises DataError where one cannot be read, or
+        is of another size."""
 
 
 class ArrayImages(FileImages):
@@ -100,9 +89,7 @@ class ArrayImages(FileImages):
         elif array.ndim == 4 and array.shape[-1] in (1, 3):
             array = array.transpose(0, 3, 1, 2)
         if array.ndim != 4 or array.shape[1] not in (1, 3) or 0 in array.shape:
-            raise DataError(
-                f"{path} holds an array of shape {array.shape}", "give images as (n, H, W, C) with 1 or 3 channels"
-            )
+            raise DataError(f"{path} holds an array of shape {array.shape}", "give (n, H, W, C) with 1 or 3 channels")
         if array.dtype != np.uint8:
             raise DataError(f"{path} holds {array.dtype} values, and images are uint8", "save them as uint8, 0 to 255")
         self.held = array
@@ -151,21 +138,16 @@ class FolderImages(FileImages):
         self.facts = {"folder": printable(folder), "listing": listing.hexdigest()}
 
     def read(self, some: Iterable[Path]) -> Tensor:
-        """Decoded one by one.
-
-        Raises:
-            DataError: a picture cannot be read, or is not of the size of the first.
-        """
-        return torch.stack([self._of_size(path) for path in some])
-
-    def _of_size(self, path: Path) -> Tensor:
-        image = self._decoded(path)
-        if image.shape != self._first:
-            raise DataError(
-                f"{printable(path)} is {size_of(image.shape)}, and {self._name} is {size_of(self._first)}",
-                "resize all pictures to one size first; how that is done changes the scores",
-            )
-        return image
+        """Decoded one by one; raises DataError where a picture cannot be read, or is not of the size of the first."""
+        images = []
+        for path in some:
+            images.append(self._decoded(path))
+            if images[-1].shape != self._first:
+                raise DataError(
+                    f"{printable(path)} is {size_of(images[-1].shape)}, and {self._name} is {size_of(self._first)}",
+                    "resize all pictures to one size first; how that is done changes the scores",
+                )
+        return torch.stack(images)
 
     def _decoded(self, path: Path) -> Tensor:
         with _picture(path) as picture:
@@ -173,18 +155,14 @@ class FolderImages(FileImages):
 
 
 def _has_colour(path: Path) -> bool:
-    """Whether a picture's header says so; what is not grey for sure, such as a palette, may have colour."""
-    with _picture(path) as picture:
+    with _picture(path) as picture:  # what is not grey for sure, such as a palette, may have colour
         return not (picture.mode in ("1", "L") or picture.mode.startswith("I"))  # I is grey of 16 bits
 
 
 @contextmanager
 def _picture(path: Path) -> Iterator[PillowImage]:
-    """An open picture, whose pixels are not decoded yet.
-
-    Raises:
-        DataError: it cannot be read, there or by what is done within the context.
-    """
+    """An open picture, whose pixels are not decoded yet; raises DataError where it cannot be read, there or by what is
+    done within the context."""
     try:
         with pillow_errors(), opened(path) as picture:
             yield picture
@@ -193,11 +171,8 @@ def _picture(path: Path) -> Iterator[PillowImage]:
 
 
 def open_images(path: Path, channels: int | None = None) -> FileImages:
-    """The images that a user named: a folder of pictures, or an ``.npz`` file.
-
-    Raises:
-        DataError: there is nothing at `path`, or it cannot be read as images.
-    """
+    """The images that a user named: a folder of pictures, or an ``.npz`` file; raises DataError where there is nothing
+    at `path`, or it cannot be read as images."""
     if path.is_dir():
         archives, left_out = sorted(path.glob("*.npz")), not_samples(path)
         pictures = (entry.name for entry in path.iterdir() if entry.suffix.lower() in SUFFIXES)

@@ -68,11 +68,8 @@ class TextCodec(Codec):
         return [self.tokenizer.decode(_inner(row, stop)) for row in ids.tolist()]
 
     def tokens(self, text: str) -> list[int]:
-        """The token ids of some text, such as a prompt, without special tokens.
-
-        Raises:
-            ConfigError: it holds characters that the vocabulary lacks, or bytes that are not text.
-        """
+        """The token ids of some text, such as a prompt, without special tokens; raises ConfigError where it holds
+        characters that the vocabulary lacks, or bytes that are not text."""
         if lacking := self.tokenizer.unknown(text):
             named = ", ".join(f"{character!r}" for character in lacking[:10])
             raise ConfigError(
@@ -142,14 +139,8 @@ def read_codec(path: Path) -> TextCodec:
 class Texts(Items):
     """Texts in order, such as those that a model writes, or the lines of a file.
 
-    Args:
-        lines: A text each.
-        facts: Where they come from, for the stamp.
-        called: How many of what, in words.
-        against: What they are made of, or held against.
-        sources: What each should have been; empty where nothing says.
-        beside: Other texts in their place, by name. None of a text's scores means much alone.
-        notes: What a reader must know of them.
+    `sources` are what each should have been, and the rest is as :class:`Items` has it. None of a text's scores means
+    much without those of texts `beside` it.
     """
 
     def __init__(
@@ -279,9 +270,7 @@ class TextModality(Modality):
         if not path.is_file():
             raise DataError(f"there is no file {printable(path)}", "name one with a text a line")
         if path.suffix.lower() in (".json", ".jsonl"):
-            raise ConfigError(
-                f"{printable(path)} holds JSON, and lines of plain text are measured", "save its texts as a .txt"
-            )
+            raise ConfigError(f"{printable(path)} holds JSON, and lines of plain text are measured", "save it as .txt")
         lines = read_lines(path, "save it as UTF-8, an item a line")
         return Texts(lines, {"lines_of": str(path), "sha256": checksum(path)}, called=f"{len(lines):,} lines of {path}")
 

@@ -11,7 +11,6 @@ import re
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -39,19 +38,14 @@ class Reading:
     broken: Counter[str] = field(default_factory=Counter)  # bytes that were replaced, by file
     empty: list[str] = field(default_factory=list)  # files without a character, or rows without text
 
+    def again(self) -> Reading:
+        """The same settings, with nothing wrong yet."""
+        return Reading(self.encoding, self.max_broken)
+
     def problems(self) -> list[str]:
         """A line for each file that something is wrong with."""
         lines = [f"{name}: {count} broken bytes ({self.encoding}), now U+FFFD" for name, count in self.broken.items()]
         return lines + [f"{name}: it is empty" for name in self.empty]
-
-
-def known_encoding(name: str) -> str:
-    """`name`, where Python knows a text encoding of that name; else a ValueError."""
-    try:
-        "".encode(name)
-        return codecs.lookup(name).name
-    except LookupError:
-        raise ValueError(f"encoding={name}: Python knows no such encoding of text") from None
 
 
 def printable(name: str | Path) -> str:
@@ -93,11 +87,8 @@ def identity_of(files: Sequence[tuple[str, Path]]) -> list[list[Any]]:
 
 
 def blocks(path: Path) -> Iterator[bytes]:
-    """The content of a file, unpacked where its name ends in .gz, a block at a time.
-
-    Raises:
-        DataError: it cannot be read, is broken, or unpacks to far more than text does.
-    """
+    """The content of a file, unpacked where its name ends in .gz, a block at a time; raises DataError where it cannot
+    be read, is broken, or unpacks to far more than text does."""
     packed = path.suffix.lower() == ".gz"
     size = 0
     try:
@@ -116,21 +107,22 @@ def blocks(path: Path) -> Iterator[bytes]:
 
 
 def text_of(path: Path, reading: Reading) -> Iterator[str]:
-    """The text of a file, a block at a time; without the mark of the encoding at its beginning.
-
-    Raises:
-        DataError: as :func:`blocks`; or more of it is broken than `reading` allows.
-    """
+    """The text of a file, a block at a time; without the mark of the encoding at its beginning; raises DataError as
+    :func:`blocks`; or more of it is broken than `reading` allows."""
     plain = codecs.lookup(reading.encoding).name
     decoder = codecs.getincrementaldecoder("utf-8-sig" if plain == "utf-8" else plain)(errors="surrogateescape")
     name, total, broken, some = printable(path), 0, 0, False
+
+    def not_text(what: str) -> DataError:
+        hint = "name its encoding, such as data.encoding=cp1252, or allow more broken bytes with data.max_broken="
+        return DataError(f"{name} is not {reading.encoding}: {what}", hint)
 
     def decoded(block: bytes, final: bool = False) -> str:
         nonlocal broken
         try:
             text, count = without_surrogates(decoder.decode(block, final))
         except UnicodeDecodeError as error:  # not all that is broken can be carried on, unless a byte is a character
-            raise _not_text(name, reading, f"{error.reason} near byte {total}") from None
+            raise not_text(f"{error.reason} near byte {total}") from None
         broken += count
         return text
 
@@ -144,19 +136,12 @@ def text_of(path: Path, reading: Reading) -> Iterator[str]:
         some = some or bool(text)
         yield text
     if broken > reading.max_broken * total:
-        raise _not_text(name, reading, f"{broken} of its first {total} bytes")
+        raise not_text(f"{broken} of its first {total} bytes")
     yield decoded(b"", final=True)
     if broken:
         reading.broken[name] = broken
     if not some:
         reading.empty.append(name)
-
-
-def _not_text(name: str, reading: Reading, what: str) -> DataError:
-    return DataError(
-        f"{name} is not {reading.encoding}: {what}",
-        "name its encoding, such as data.encoding=cp1252, or allow more broken bytes with data.max_broken=",
-    )
 
 
 def without_surrogates(text: str) -> tuple[str, int]:
@@ -169,11 +154,8 @@ def without_surrogates(text: str) -> tuple[str, int]:
 
 
 def lines_of(path: Path, reading: Reading) -> Iterator[str]:
-    """The lines of a file, without their ends; only a line feed, perhaps after a carriage return, ends one.
-
-    Raises:
-        DataError: as :func:`text_of`, or a line is too long for memory.
-    """
+    """The lines of a file, without their ends; only a line feed, perhaps after a carriage return, ends one; raises
+    DataError as :func:`text_of`, or a line is too long for memory."""
     rest = ""
     for text in text_of(path, reading):
         rest, *others = (rest + text).split("\n") if "\n" in text else (rest + text,)
@@ -201,11 +183,8 @@ def read_lines(path: Path, hint: str = "save it as UTF-8") -> list[str]:
 
 
 def rows_of(path: Path, fields: Sequence[str], reading: Reading) -> Iterator[tuple[str, ...]]:
-    """The `fields` of each row of a .jsonl, .csv or .tsv file, as text.
-
-    Raises:
-        DataError: as :func:`lines_of`; a row is malformed, or has no such field with text.
-    """
+    """The `fields` of each row of a .jsonl, .csv or .tsv file, as text; raises DataError as :func:`lines_of`; a row is
+    malformed, or has no such field with text."""
     for where, row in _json_rows(path, reading) if kind_of(path) == ".jsonl" else _csv_rows(path, fields, reading):
         found = []
         for name in fields:
@@ -237,31 +216,24 @@ def _json_rows(path: Path, reading: Reading) -> Iterator[tuple[str, dict[str, An
 
 def _csv_rows(path: Path, fields: Sequence[str], reading: Reading) -> Iterator[tuple[str, dict[str, Any]]]:
     delimiter = "\t" if kind_of(path) == ".tsv" else ","
-    with _long_fields():
-        rows = csv.reader((f"{line}\n" for line in lines_of(path, reading)), delimiter=delimiter, strict=True)
-        header: list[str] | None = None
-        try:
-            for row in rows:
-                where = f"{printable(path)} line {rows.line_num}"
-                if header is None:
-                    header = row
-                    if missing := [name for name in fields if name not in header]:
-                        raise DataError(
-                            f"{printable(path)} has the columns {', '.join(header)}, and no {missing[0]}",
-                            "its first line names the columns; name the one that holds the text",
-                        )
-                elif row:
-                    if len(row) != len(header):
-                        raise DataError(f"{where} has {len(row)} columns, and the first {len(header)}", "fix the row")
-                    yield where, dict(zip(header, row, strict=True))
-        except csv.Error as error:
-            raise DataError(f"{printable(path)} line {rows.line_num} is not a row: {error}", "fix it") from None
-
-
-@contextmanager
-def _long_fields() -> Iterator[None]:
+    rows = csv.reader((f"{line}\n" for line in lines_of(path, reading)), delimiter=delimiter, strict=True)
+    header: list[str] | None = None
     usual = csv.field_size_limit(LONGEST_LINE)  # the limit is the whole process's
     try:
-        yield
+        for row in rows:
+            where = f"{printable(path)} line {rows.line_num}"
+            if header is None:
+                header = row
+                if missing := [name for name in fields if name not in header]:
+                    raise DataError(
+                        f"{printable(path)} has the columns {', '.join(header)}, and no {missing[0]}",
+                        "its first line names the columns; name the one that holds the text",
+                    )
+            elif row:
+                if len(row) != len(header):
+                    raise DataError(f"{where} has {len(row)} columns, and the first {len(header)}", "fix the row")
+                yield where, dict(zip(header, row, strict=True))
+    except csv.Error as error:
+        raise DataError(f"{printable(path)} line {rows.line_num} is not a row: {error}", "fix it") from None
     finally:
         csv.field_size_limit(usual)

@@ -1,13 +1,11 @@
 """Tokenizers: text to ids and back.
 
-Every vocabulary begins with the same four special tokens, which no text is ever mapped to, so that text which spells
-one out is still text. `char` has a token for each character of the training text, `byte` one for each byte of UTF-8,
-and `bpe` merges bytes that often come together (Sennrich et al., Neural Machine Translation of Rare Words with Subword
-Units, 2016; on bytes as in Radford et al., Language Models are Unsupervised Multitask Learners, 2019).
+Every vocabulary begins with the same four special tokens, which no text is ever mapped to, not even one that spells
+them out. `char` has a token for each character of the training text, `byte` one for each byte of UTF-8, and `bpe`
+merges bytes that often come together (Sennrich et al. 2016; on bytes as in GPT-2, Radford et al. 2019).
 
-The library `tokenizers` trains and applies merges. Its own files are not what a tokenizer is kept as: they may hold any
-regular expression, which is then run on text, and ids with gaps of billions, and a run may come from a stranger. What
-is kept is checked here, and is all that a tokenizer follows from: characters, or merges.
+The library `tokenizers` trains and applies merges. A tokenizer is not kept in its files: they may hold any regular
+expression, and ids with gaps of billions, and a run may come from a stranger. What is kept is characters, or merges.
 """
 
 from __future__ import annotations
@@ -15,6 +13,7 @@ from __future__ import annotations
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from itertools import islice, pairwise
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
@@ -53,25 +52,19 @@ class TokenizerConfig:
 
 
 class Tokenizer(ABC):
-    """Text to ids and back; ids below 4 are special.
-
-    Args:
-        spellings: what each token that stands for text stands for, in UTF-8, in the order of their ids.
-    """
+    """Text to ids and back; ids below 4 are special."""
 
     kind: ClassVar[str]
 
     def __init__(self, spellings: Iterable[bytes]) -> None:
+        """`spellings` are what the tokens that stand for text stand for, in UTF-8, in the order of their ids."""
         self._texts = [b"", b"", b"", REPLACEMENT.encode(), *spellings]
         self.vocab_size = len(self._texts)
 
     @abstractmethod
     def encode_all(self, texts: Sequence[str]) -> list[np.ndarray]:
-        """The ids of each text, integers (n,), without special tokens but `unk` for what the vocabulary lacks.
-
-        Raises:
-            UnicodeEncodeError: a text holds half of a surrogate pair.
-        """
+        """The ids of each text, integers (n,), without special tokens but `unk` for what the vocabulary lacks; raises
+        UnicodeEncodeError where a text holds half of a surrogate pair."""
 
     @abstractmethod
     def state(self) -> dict[str, Any]:
@@ -152,30 +145,25 @@ class BPETokenizer(Tokenizer):
                 spellings[joined] = None
                 texts.append(joined)
         super().__init__(spellings)
-        self._library: tokenizers.Tokenizer | None = None
 
     def encode_all(self, texts: Sequence[str]) -> list[np.ndarray]:
         """See :meth:`Tokenizer.encode_all`; on all cores, where there are several texts."""
         for text in texts:
             text.encode()  # the library's own error for half of a surrogate pair does not say so
-        found = self._bpe().encode_batch_fast(list(texts), add_special_tokens=False)
+        found = self._bpe.encode_batch_fast(list(texts), add_special_tokens=False)
         return [np.array(one.ids, dtype=np.uint32) for one in found]
 
     def state(self) -> dict[str, Any]:
         """The merges, as pairs of ids; all else follows from them."""
         return {"kind": self.kind, "merges": [list(merge) for merge in self.merges]}
 
+    @cached_property
     def _bpe(self) -> tokenizers.Tokenizer:
-        if self._library is None:
-            letters = _letters()
-            spelled = ["".join(letters[byte] for byte in text) for text in self._texts]
-            vocabulary = {spelled[token]: token for token in range(FIRST, self.vocab_size)}
-            merges = [(spelled[first], spelled[second]) for first, second in self.merges]
-            self._library = _library(vocab=vocabulary, merges=merges)
-        return self._library
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_library": None}
+        letters = _letters()
+        spelled = ["".join(letters[byte] for byte in text) for text in self._texts]
+        vocabulary = {spelled[token]: token for token in range(FIRST, self.vocab_size)}
+        merges = [(spelled[first], spelled[second]) for first, second in self.merges]
+        return _library(vocab=vocabulary, merges=merges)
 
 
 class ByteTokenizer(BPETokenizer):
@@ -246,11 +234,8 @@ def _letters() -> list[str]:
 
 
 def restore_tokenizer(state: Mapping[str, Any]) -> Tokenizer:
-    """The tokenizer of a :meth:`Tokenizer.state`, which may come from a stranger: it is checked, and nothing is run.
-
-    Raises:
-        ValueError: it is not the state of a tokenizer.
-    """
+    """The tokenizer of a :meth:`Tokenizer.state`, which may come from a stranger: it is checked, and nothing is run;
+    raises ValueError where it is not the state of a tokenizer."""
     try:
         kind = state["kind"]
         if kind == "byte":

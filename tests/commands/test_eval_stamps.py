@@ -9,7 +9,7 @@ import torch
 
 from aigc_cli import registry
 from aigc_cli.cli import main
-from aigc_cli.metrics import reconstruction
+from aigc_cli.metrics import references
 from aigc_cli.metrics.base import kind_of
 from aigc_cli.metrics.extractors import classifier
 from aigc_cli.runs import Run
@@ -77,11 +77,11 @@ def test_metrics_that_ask_the_model(
             return (x - y).abs().mean(dim=(1, 2, 3))
 
     Path("weights.pth").touch()
-    monkeypatch.setattr(reconstruction, "weight_folders", lambda: [Path.cwd()])
-    monkeypatch.setattr(reconstruction, "LPIPS_FILE", "weights.pth")
-    monkeypatch.setattr(reconstruction, "load_weights", lambda path, hint, **_: ("0" * 64, {}))
-    monkeypatch.setattr(reconstruction, "_lpips", lambda state, hint: Perceptual())
-    monkeypatch.setattr(reconstruction, "_LPIPS_SIDE", 16)
+    monkeypatch.setattr(references, "weight_folders", lambda: [Path.cwd()])
+    monkeypatch.setattr(references, "LPIPS_FILE", "weights.pth")
+    monkeypatch.setattr(references, "load_weights", lambda path, hint, **_: ("0" * 64, {}))
+    monkeypatch.setattr(references, "_lpips", lambda state, hint: Perceptual())
+    monkeypatch.setattr(references, "_LPIPS_SIDE", 16)
     for name, record in told(capsys, taking("content", "scores"), "n=60").items():
         assert len(record["generated"]["checkpoint"]) == 64, name
         assert (record["real"]["data"], record["real"]["split"], record["real"]["n"]) == ("digits", "test", 60), name

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from aigc_cli.config.completion import answer, script
+from aigc_cli.config.completion import SCRIPTS, answer
 
 
 @pytest.fixture(autouse=True)
@@ -75,7 +75,7 @@ def test_in_a_real_bash(here: Path) -> None:
     ask "./aigc train optimizer=sg"
     ask "./aigc train optimizer.generator."
     """
-    done = subprocess.run(["bash", "-c", script("bash") + ask], capture_output=True, text=True, check=True, cwd=here)
+    done = subprocess.run(["bash", "-c", SCRIPTS["bash"] + ask], capture_output=True, text=True, check=True, cwd=here)
     assert done.stdout.splitlines() == [
         "train |",
         "sgd |",

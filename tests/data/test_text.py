@@ -101,7 +101,7 @@ def test_a_folder_of_every_kind_packed_or_not(tmp_path):
         ("a b c", {"split": "val", "val_fraction": 0.0}, ConfigError, "the val split of .* is empty"),
         ("a b c", {"split_by": "document", "val_fraction": 0.8, "test_fraction": 0.1999}, ConfigError, "has 0 tokens"),
         ("a b c", {"val_fraction": 0.6, "test_fraction": 0.5}, ConfigError, "leave nothing"),
-        ("a b c", {"encoding": "utf-9"}, ConfigError, "no such encoding"),
+        *(("a b c", {"encoding": name}, ConfigError, f"encoding={name}") for name in ("utf-9", "rot13", "base64")),
         ("a b c", {"field": 3}, ConfigError, "data.field"),
         ("a b c", {"vocab_size": 100, "kind": "bpe"}, ConfigError, "cannot hold"),
     ],

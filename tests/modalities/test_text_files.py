@@ -10,16 +10,7 @@ import pytest
 
 from aigc_cli.data.corpus import PIECE, FileSource, PairSource, Share, TextSource, in_pieces, selected
 from aigc_cli.errors import DataError
-from aigc_cli.modalities.text_files import (
-    BLOCK,
-    Reading,
-    known_encoding,
-    lines_of,
-    read_lines,
-    rows_of,
-    text_files,
-    text_of,
-)
+from aigc_cli.modalities.text_files import BLOCK, Reading, lines_of, read_lines, rows_of, text_files, text_of
 
 REPLACED = "\N{REPLACEMENT CHARACTER}"
 
@@ -48,13 +39,6 @@ def test_encodings(tmp_path, encoding):
     assert whole(path, encoding=encoding) == text
     if encoding == "utf-8-sig":
         assert whole(path) == text, "its mark is no part of the text"
-
-
-def test_an_encoding_must_be_known():
-    assert known_encoding("latin1") == "iso8859-1"
-    for name in ("utf-9", "rot13", "base64"):
-        with pytest.raises(ValueError, match=f"encoding={name}"):
-            known_encoding(name)
 
 
 def test_broken_bytes_are_replaced_counted_and_named(tmp_path):

@@ -91,10 +91,8 @@ def check_finite(features: Tensor, what: str) -> Tensor:
     """
     bad = int((~torch.isfinite(features)).any(dim=1).sum())
     if bad:
-        raise DataError(
-            f"{bad} of {len(features)} rows of {what} are NaN or infinite",
-            "the weights that computed them are broken: choose another step= or weights=",
-        )
+        hint = "the weights that computed them are broken: choose another step= or weights="
+        raise DataError(f"{bad} of {len(features)} rows of {what} are NaN or infinite", hint)
     return features
 
 

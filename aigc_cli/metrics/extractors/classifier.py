@@ -71,10 +71,8 @@ class Classifier:
         if tuple(content.shape[1:]) != self._spec.shape:
             found, wanted = ("x".join(map(str, shape)) for shape in (content.shape[1:], self._spec.shape))
             kind = modality(self._spec.modality)
-            raise DataError(
-                f"{self.name} knows {kind.noun[1]} of {wanted} ({' x '.join(kind.axes)}), and these are {found}",
-                "bring them to that size, or use another extractor=, such as inception for images",
-            )
+            what = f"{self.name} knows {kind.noun[1]} of {wanted} ({' x '.join(kind.axes)}), and these are {found}"
+            raise DataError(what, "bring them to that size, or use another extractor=, such as inception for images")
         with torch.inference_mode():
             layers = self._network(self._codec.encode(content.to(self._device)))
         return {name: values.cpu() for name, values in layers.items()}
@@ -92,9 +90,8 @@ def _labelled(sources: Sources) -> tuple[Dataset, str]:
         raise ConfigError(what, f"name it with data=NAME, or use {instead}")
     train = sources.splits["train"]
     if len(train.spec.classes) < 2:
-        raise ConfigError(
-            f"the classifier extractor needs labels, and {sources.splits.name} has none", f"use {instead}"
-        )
+        what = f"the classifier extractor needs labels, and {sources.splits.name} has none"
+        raise ConfigError(what, f"use {instead}")
     return train, sources.splits.name
 
 
@@ -114,15 +111,11 @@ def _read(path: Path, train: Dataset, device: torch.device) -> tuple[nn.Module, 
         with safe_open(path, framework="pt") as file:
             notes = json.loads((file.metadata() or {})["facts"])
             network.load_state_dict({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
-        facts = {
-            "architecture": f"cnn-v{VERSION}",
-            "accuracy": float(notes["accuracy"]),
-            "accuracy_on": str(notes["accuracy_on"]),
-        }
+        known = {"accuracy": float(notes["accuracy"]), "accuracy_on": str(notes["accuracy_on"])}
     except (SafetensorError, RuntimeError, OSError, KeyError, TypeError, ValueError) as error:
         warn(f"{path} is broken ({str(error).splitlines()[0]}); training it again")
         return None
-    return network, checksum(path), facts
+    return network, checksum(path), {"architecture": f"cnn-v{VERSION}", **known}
 
 
 def _trained(train: Dataset, sources: Sources, name: str) -> bytes:
@@ -138,10 +131,8 @@ def _trained(train: Dataset, sources: Sources, name: str) -> bytes:
     score = accuracy(network, held_out, train.codec, sources.device)
     print(f"{name}: accuracy {score:.1%} on {len(held_out):,} {split} images", file=sys.stderr)
     if score < 1.5 / len(train.spec.classes):
-        raise DataError(
-            f"{name} cannot tell the classes apart (accuracy {score:.1%}): its features would mean nothing",
-            "check the labels of the data, or use --metric fid",
-        )
+        what = f"{name} cannot tell the classes apart (accuracy {score:.1%}): its features would mean nothing"
+        raise DataError(what, "check the labels of the data, or use --metric fid")
     tensors = {key: value.cpu().contiguous() for key, value in network.state_dict().items()}
     # One entry, because several are written in no fixed order, and the file's sum would change with it.
     return save(tensors, {"facts": json.dumps({"accuracy": score, "accuracy_on": f"{split} ({len(held_out)})"})})
