@@ -149,16 +149,12 @@ def selected(pieces: Iterable[Piece], share: Share) -> Iterator[Piece]:
             at += len(text)
             if first < stop:
                 yield Piece((text[first:stop],), piece.ends and stop == len(text), piece.place)
-            if at >= share.stop:
-                return
-        elif share.of == "documents":
-            if share.first <= at < share.stop:
+        else:
+            if share.first <= (at if share.of == "documents" else piece.place) < share.stop:
                 yield piece
             at += piece.ends
-            if at >= share.stop:
-                return
-        elif share.first <= piece.place < share.stop:
-            yield piece
+        if share.of != "places" and at >= share.stop:  # what follows need not be read
+            return
 
 
 @typed(config=STRICT, frozen=True, kw_only=True)

@@ -13,8 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
-from aigc_cli.data.base import BatchPlan, Dataset, Gatherer, Order
-from aigc_cli.data.orders import PermutedOrder
+from aigc_cli.data.base import BatchPlan, Dataset, Gatherer, Order, PermutedOrder
 from aigc_cli.errors import AigcError, DataError, as_user_error, dead_worker
 from aigc_cli.modalities.base import Batch
 
@@ -42,12 +41,11 @@ class Loader:
         rank: int = 0,
         world_size: int = 1,
         workers: int = 0,
-        augment: bool = True,
     ) -> None:
         if not len(dataset):
             raise DataError("the dataset is empty", "point data.root= at data with at least one item")
         self.dataset, self.device, self.workers = dataset, device, workers
-        plan = BatchPlan(batch_size, seed, rank, world_size, draws=augment)
+        plan = BatchPlan(batch_size, seed, rank, world_size)
         self._gatherer = gatherer_of(dataset, device)
         where: Device = "cpu" if self._gatherer is None else self._gatherer.device
         kind = type(dataset)

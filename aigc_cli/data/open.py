@@ -83,10 +83,8 @@ class Splits:
 
     @classmethod
     def named(cls, values: Mapping[str, Any], folder: Path | None = None) -> Splits:
-        """The splits of a dataset that a person names beside a run (of `folder`), whose tokenizer then reads it.
-
-        Keys that are null are left out where the dataset has no such key: ``eval.yaml`` has keys for all datasets.
-        """
+        """The splits of a dataset that a person names beside a run (of `folder`), whose tokenizer then reads it."""
+        # Of keys that are null, those of other datasets are left out: eval.yaml has keys for all of them.
         known = {field.name for field in fields(find("data", str(values["name"])).config)}
         own = {key: value for key, value in values.items() if value is not None or key in known}
         return cls.of_config(own, folder)

@@ -143,8 +143,12 @@ def multi30k(config: Multi30kConfig, split: Split) -> Dataset:
     languages = [config.source, config.target] if config.only is None else [config.only]
 
     def files_of(part: Split) -> list[Path]:
-        name = config.test if part == "test" else part
-        return [_multi30k_file(config.root, f"{name}.{language}.gz") for language in languages]
+        names = [f"{config.test if part == 'test' else part}.{language}.gz" for language in languages]
+        if unknown := [name for name in names if name not in MULTI30K_SHA256]:
+            what = f"Multi30k has no {unknown[0].removesuffix('.gz')}"
+            raise ConfigError(what, "choose another data.test=, or other languages")
+        published = [Published(name, [MULTI30K_URL + name], {"sha256": MULTI30K_SHA256[name]}) for name in names]
+        return [file.find(config.root, cache_dir() / "data" / "multi30k") for file in published]
 
     def source_of(part: Split) -> Source:
         where = f"the {config.test if part == 'test' else part} part of Multi30k"
@@ -158,12 +162,3 @@ def multi30k(config: Multi30kConfig, split: Split) -> Dataset:
     )
     sequences.original = all(path.suffix == ".gz" for path in files_of(split))  # whose sums were found right
     return sequences
-
-
-def _multi30k_file(root: str | None, name: str) -> Path:
-    if name not in MULTI30K_SHA256:
-        raise ConfigError(
-            f"Multi30k has no {name.removesuffix('.gz')}", "choose another data.test=, or other languages"
-        )
-    published = Published(name, [MULTI30K_URL + name], {"sha256": MULTI30K_SHA256[name]})
-    return published.find(root, cache_dir() / "data" / "multi30k")

@@ -60,10 +60,7 @@ def read_parquet(
 ) -> EncodedImages:
     """All images of some parquet files, in memory as they are encoded; `columns` may name images and labels.
 
-    Raises:
-        ConfigError: there is no such column.
-        DataError: a file is broken, or without images.
-        ResourceError: even encoded, the images take more than `memory_gb`.
+    It raises what :func:`parquet` does.
     """
     images, labels, classes = _read(paths, columns, memory_gb)
     where = paths[0] if len(paths) == 1 else paths[0].parent
@@ -141,11 +138,11 @@ def _columns(schema: pa.Schema, named: Columns, path: Path) -> tuple[str, str | 
             raise ConfigError(f"data.{key}={name}: {path} has no such column", suggest(name, schema.names))
     images = [field.name for field in schema if _holds_images(field.type)]
     labels = [f.name for f in schema if types.is_integer(f.type) or types.is_string(f.type) or types.is_boolean(f.type)]
-    image = named[0] or _prefer(images, IMAGE_NAMES) or (images[0] if images else None)
+    image = named[0] or next((name for name in (*IMAGE_NAMES, *images) if name in images), None)
     if image is None or image not in images:
         what = f"column {image!r} of {path} holds no" if image else f"no column of {path} holds"
         raise DataError(f"{what} encoded images", f"name one with data.image_column=; it has {', '.join(schema.names)}")
-    label = named[1] or _prefer(labels, LABEL_NAMES)
+    label = named[1] or next((name for name in LABEL_NAMES if name in labels), None)
     if label is not None and label not in labels:
         raise DataError(f"column {label!r} of {path} holds no labels", "name a column of integers or words")
     return image, label
@@ -158,10 +155,6 @@ def _holds_images(kind: pa.DataType) -> bool:
         index = kind.get_field_index("bytes")
         return index >= 0 and _holds_images(kind.field(index).type)
     return bool(types.is_binary(kind) or types.is_large_binary(kind))
-
-
-def _prefer(names: Sequence[str], preferred: Sequence[str]) -> str | None:
-    return next((name for name in preferred if name in names), None)
 
 
 def _labels(column: pa.ChunkedArray, name: str, schema: pa.Schema) -> tuple[np.ndarray, tuple[str, ...]]:

@@ -24,6 +24,8 @@ from aigc_cli.registry import register
 if TYPE_CHECKING:
     from torch import Tensor
 
+    Labelled = tuple[Tensor, np.ndarray]  # uint8 (n, c, h, w) and int64 (n,)
+
 CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 LARGEST_IDX = 1 << 27  # bytes; the largest of the files has 47 million
 
@@ -47,15 +49,15 @@ def cifar10(config: PublishedConfig, split: Split) -> Dataset:
     root = None if config.root is None else find_root(config.root)
     copied = root is not None and (root.suffix == ".parquet" or any(root.rglob("*.parquet")))
     if root is not None and copied:
-        content, labels = _cifar10_parquet(root, train=split != "test")
+        found = _cifar10_parquet(root, train=split != "test")
     else:
-        content, labels = _cifar10_batches(_cifar10_home(root), train=split != "test")
-    dataset = _split_of(config, split, content, labels, CIFAR10_CLASSES)
+        found = _cifar10_batches(_cifar10_home(root), train=split != "test")
+    dataset = _split_of(config, split, found, CIFAR10_CLASSES)
     dataset.original = not copied and config.size == 32  # parquet may hold lossy copies
     return dataset
 
 
-def _cifar10_parquet(root: Path, *, train: bool) -> tuple[Tensor, np.ndarray]:
+def _cifar10_parquet(root: Path, *, train: bool) -> Labelled:
     import torch
 
     groups = parts_of(root)
@@ -95,7 +97,7 @@ def _cifar10_home(root: Path | None) -> Path:
     return unpack(packed, unpacked, max_bytes=10**9)
 
 
-def _cifar10_batches(home: Path, *, train: bool) -> tuple[Tensor, np.ndarray]:
+def _cifar10_batches(home: Path, *, train: bool) -> Labelled:
     import torch
     from torchvision.datasets import CIFAR10
 
@@ -140,7 +142,7 @@ def _idx_dataset(config: PublishedConfig, split: Split, kind: str, classes: Sequ
     content = torch.from_numpy(images).unsqueeze(1)
     if config.size == 32:
         content = pad(content, (2, 2, 2, 2))  # the customary way to a power of two: no pixel is changed
-    return _split_of(config, split, content, labels.astype(np.int64), classes)
+    return _split_of(config, split, (content, labels.astype(np.int64)), classes)
 
 
 def _read_idx(path: Path, dimensions: int) -> np.ndarray:
@@ -157,12 +159,11 @@ def _read_idx(path: Path, dimensions: int) -> np.ndarray:
         raise DataError(f"{path} is damaged: {error}", "remove it and get it again") from error
 
 
-def _split_of(
-    config: PublishedConfig, split: Split, content: Tensor, labels: np.ndarray, classes: Sequence[str]
-) -> ImageDataset:
+def _split_of(config: PublishedConfig, split: Split, found: Labelled, classes: Sequence[str]) -> ImageDataset:
     """The test part as it is, or the share of the training part that `split` takes."""
     import torch
 
+    content, labels = found
     rows = np.arange(len(content))
     if split != "test":
         rows = rows_of(split, len(content), Cut(val=config.val_fraction), config.name)

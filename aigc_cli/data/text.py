@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -53,9 +51,12 @@ def text(config: TextConfig, split: Split) -> Dataset:
     """
     root = find_root(config.root, f"name a file, or a folder, of {KINDS}")
     files = text_files(root)
-    own = parts_named([name for name, _ in files]) if root.is_dir() else {}
-    if split == "train":
-        _warn_of_left_out([name for name, _ in files], own)
+    names = [name for name, _ in files]
+    own = parts_named(names) if root.is_dir() else {}
+    left = sorted(set(names).difference(*([names[place] for place in part] for part in own.values()))) if own else []
+    if left and split == "train":
+        some = ", ".join(left[:3]) + (", ..." if len(left) > 3 else "")
+        warn(f"the splits are the files whose names begin with {' and '.join(own)}; left out: {some}")
 
     def source_of(part: Split) -> FileSource:
         chosen = [files[place] for place in own[part]] if own else files
@@ -84,14 +85,6 @@ def _other_documents(config: TextConfig) -> list[str]:
     ]
 
 
-def _warn_of_left_out(names: Sequence[str], own: Mapping[Split, Sequence[int]]) -> None:
-    taken = {place for part in own.values() for place in part}
-    left = [name for place, name in enumerate(names) if place not in taken] if own else []
-    if left:
-        some = ", ".join(left[:3]) + (", ..." if len(left) > 3 else "")
-        warn(f"the splits are the files whose names begin with {' and '.join(own)}; left out: {some}")
-
-
 @dataclass(config=STRICT, frozen=True, kw_only=True)
 class PydocsConfig(CutConfig, TokensConfig):
     """See ``configs/data/pydocs.yaml``."""
@@ -110,7 +103,6 @@ def pydocs(config: PydocsConfig, split: Split) -> Dataset:
     from pydoc_data.topics import topics
 
     source = TextSource("pydoc_data.topics", unrepeated(topics))
-
     corpora = Corpora(source=lambda _: source, reading=Reading(), cut=config.cut, by="position", whole=False)
     return open_windows(split, corpora, config, context=config.context)
 
@@ -148,9 +140,14 @@ def shakespeare(config: ShakespeareConfig, split: Split) -> Dataset:
     Raises:
         DataError: there is no such file at `root`, or it cannot be downloaded.
     """
-    path = _shakespeare_file(config.root)
+    if config.root is None:
+        path = SHAKESPEARE.find(None, cache_dir() / "data" / "shakespeare")
+    else:
+        root = find_root(config.root)
+        path = root / SHAKESPEARE.name if root.is_dir() else root  # another text may stand in its place
+        if not path.is_file():
+            raise SHAKESPEARE.missing(root)
     source = FileSource(printable(path), [(path.name, path)], field="text", lines=False)
-
     part: Split = "val" if split == "test" else split
     cut = Cut(val=config.val_fraction)
     corpora = Corpora(source=lambda _: source, reading=Reading(), cut=cut, by="position", whole=False)
@@ -159,13 +156,3 @@ def shakespeare(config: ShakespeareConfig, split: Split) -> Dataset:
     windows = open_windows(part, corpora, config, context=config.context, notes=notes)
     windows.original = original
     return windows
-
-
-def _shakespeare_file(root: str | None) -> Path:
-    if root is None:
-        return SHAKESPEARE.find(None, cache_dir() / "data" / "shakespeare")
-    path = find_root(root)
-    file = path / SHAKESPEARE.name if path.is_dir() else path
-    if not file.is_file():
-        raise SHAKESPEARE.missing(path)
-    return file

@@ -12,10 +12,9 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from aigc_cli.config.schema import STRICT
-from aigc_cli.data.base import BatchPlan, Dataset, Gatherer, Order, Split
+from aigc_cli.data.base import BatchPlan, BucketOrder, Dataset, Gatherer, Order, Split, WindowOrder
 from aigc_cli.data.cache import digest_of
 from aigc_cli.data.corpus import Corpora, Corpus, tokenizer_for
-from aigc_cli.data.orders import BucketOrder, WindowOrder
 from aigc_cli.data.token_files import Extent, Tokens, sequence_tokens, stream_tokens
 from aigc_cli.errors import ConfigError
 from aigc_cli.modalities.base import Batch, DataSpec

@@ -94,9 +94,7 @@ def stream_tokens(corpus: Corpus, tokenizer: Tokenizer, *, joined: bool) -> Toke
     return _kept(["stream", corpus.identity(), joined], tokenizer, 1, write)
 
 
-def sequence_tokens(
-    corpus: Corpus, tokenizer: Tokenizer, *, sides: int, longest: int, leave_out: bool = False
-) -> Tokens:
+def sequence_tokens(corpus: Corpus, tokenizer: Tokenizer, *, sides: int, longest: int, leave_out: bool) -> Tokens:
     """A sequence for each document, or one on each side of a pair: `bos`, its tokens, `eos`.
 
     One of more than `longest` tokens is cut; or, with `leave_out`, it is left out with its pair, and so are pairs with

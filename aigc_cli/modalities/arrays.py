@@ -19,8 +19,7 @@ from aigc_cli.files import replacing
 from aigc_cli.modalities.base import Codec, Writer, modality
 from aigc_cli.modalities.samples import LABEL, Arrangement
 
-#: The format that stands for the usual one of a modality.
-AUTO = "auto"
+AUTO = "auto"  # the format that stands for the usual one of a modality
 ARCHIVE = "samples.npz"
 #: An array above the first may not be so many times larger than it is packed; pictures never are, what is made to fill
 #: the memory of whoever opens it is.
@@ -35,8 +34,7 @@ class ArrayWriter(Writer):
     """
 
     preview_suffix = ".npz"
-    #: What the array is called.
-    array: ClassVar[str] = "samples"
+    array: ClassVar[str] = "samples"  # what the array is called
     _rows: IO[bytes] | None = None
 
     @classmethod

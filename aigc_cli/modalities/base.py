@@ -96,8 +96,7 @@ class Codec(ABC):
 
     #: What encoding does, as a stamp says it of a network that looks at encoded items.
     preprocessing: ClassVar[str] = "as the codec of its data encodes it"
-    #: Whether content is text, which can be told beside what a model makes of it; see :meth:`text`.
-    readable: ClassVar[bool] = False
+    readable: ClassVar[bool] = False  # whether content is text, which can be told beside what a model makes of it
 
     @abstractmethod
     def encode(self, content: Tensor) -> Tensor:
@@ -134,23 +133,18 @@ class Codec(ABC):
 class Items(ABC):
     """An ordered, stamped set of raw content of one modality: all that is measured, sampled or read.
 
-    There are four makers: a dataset, a run that is sampled, files that a person names, and a file of statistics, of
-    which only the moments are known. Most are had as :meth:`batches`, and texts as :meth:`texts`.
+    A dataset makes one, a run that is sampled, files that a person names, and a file of statistics, of which only the
+    moments are known. Most are had as :meth:`batches`, and texts as :meth:`texts`.
     """
 
-    #: The shape of one item, and the classes where items have labels.
-    spec: DataSpec
-    #: What it is, for the stamp on a score, and how many of what in words.
-    facts: dict[str, Any]
-    called: str = ""
-    #: Names the content, so that features of it may be kept on disk; None where they may not.
-    key: str | None = None
-    #: What each item was made of, or should have been; None where nothing says.
-    against: Items | None = None
+    spec: DataSpec  # the shape of one item, and the classes where items have labels
+    facts: dict[str, Any]  # what it is, for the stamp on a score
+    called: str = ""  # how many of what, in words
+    key: str | None = None  # names the content, so that features of it may be kept on disk; None where they may not
+    against: Items | None = None  # what each item was made of, or should have been; None where nothing says
     #: Other items in the place of these that say nothing, by what they are, to show what a score is worth.
     beside: Mapping[str, Items] = MappingProxyType({})
-    #: What a reader of scores must know of how these came about, a sentence each.
-    notes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()  # what a reader of scores must know of how these came about, a sentence each
 
     @property
     def modality(self) -> Modality:
@@ -193,9 +187,8 @@ class Writer(ABC):
     A subclass has :meth:`put`, :meth:`end` and :meth:`preview`, and enters the files that it keeps open in `open`.
     """
 
-    #: How many samples a person looks at together, and the ending of the file of a :meth:`preview` of them.
-    usual: ClassVar[int] = 64
-    preview_suffix: ClassVar[str]
+    usual: ClassVar[int] = 64  # how many samples a person looks at together
+    preview_suffix: ClassVar[str]  # the ending of the file of a :meth:`preview` of them
 
     def __init__(self, folder: Path, arrangement: Arrangement, provenance: Provenance, codec: Codec) -> None:
         self.folder, self.arrangement, self.provenance, self.codec = folder, arrangement, provenance, codec
@@ -247,12 +240,10 @@ class Modality(ABC):
     and what depends on a metric to the metric.
     """
 
-    #: What :attr:`DataSpec.modality` says.
-    name: ClassVar[str]
+    name: ClassVar[str]  # what :attr:`DataSpec.modality` says
     #: The axes of one encoded item, such as ("channels", "height", "width"), unless a codec makes tokens of it.
     axes: ClassVar[tuple[str, ...]]
-    #: One and several, as in every message and headline.
-    noun: ClassVar[tuple[str, str]]
+    noun: ClassVar[tuple[str, str]]  # one and several, as in every message and headline
 
     @abstractmethod
     def codec(self, spec: DataSpec, folder: Path | None = None) -> Codec:

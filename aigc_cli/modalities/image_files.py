@@ -89,9 +89,7 @@ class ArrayImages(FileImages):
         elif array.ndim == 4 and array.shape[-1] in (1, 3):
             array = array.transpose(0, 3, 1, 2)
         if array.ndim != 4 or array.shape[1] not in (1, 3) or 0 in array.shape:
-            raise DataError(
-                f"{path} holds an array of shape {array.shape}", "give images as (n, H, W, C) with 1 or 3 channels"
-            )
+            raise DataError(f"{path} holds an array of shape {array.shape}", "give (n, H, W, C) with 1 or 3 channels")
         if array.dtype != np.uint8:
             raise DataError(f"{path} holds {array.dtype} values, and images are uint8", "save them as uint8, 0 to 255")
         self.held = array
@@ -173,11 +171,8 @@ def _picture(path: Path) -> Iterator[PillowImage]:
 
 
 def open_images(path: Path, channels: int | None = None) -> FileImages:
-    """The images that a user named: a folder of pictures, or an ``.npz`` file.
-
-    Raises:
-        DataError: there is nothing at `path`, or it cannot be read as images.
-    """
+    """The images that a user named: a folder of pictures, or an ``.npz`` file; raises DataError where there is nothing
+    at `path`, or it cannot be read as images."""
     if path.is_dir():
         archives, left_out = sorted(path.glob("*.npz")), not_samples(path)
         pictures = (entry.name for entry in path.iterdir() if entry.suffix.lower() in SUFFIXES)

@@ -132,21 +132,16 @@ _FONTS = (12, 11, 10, 9)  # sizes: a title takes the first in which it fits
 _BACKGROUND, _INK = (255, 255, 255), (40, 40, 40)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class GridLayout:
     """Where images stand in a grid, and what is written beside them."""
 
-    #: None is as square as can be.
-    columns: int | None = None
-    #: So many consecutive images stand above one another, such as an original and its reconstruction.
-    stack: int = 1
-    #: Images that are shown at most, but for the rest of the last row.
-    limit: int = 64
+    columns: int | None = None  # None is as square as can be
+    stack: int = 1  # so many consecutive images stand above one another, such as an original and its reconstruction
+    limit: int = 64  # images that are shown at most, but for the rest of the last row
     title: str | None = None
-    #: Above each column.
-    column_titles: Sequence[str] = ()
-    #: Before the rows; where there are more rows, they begin again.
-    row_titles: Sequence[str] = ()
+    column_titles: Sequence[str] = ()  # above each column
+    row_titles: Sequence[str] = ()  # before the rows; where there are more rows, they begin again
 
     def place(self, index: int, columns: int) -> tuple[int, int]:
         """The row and the column of an image in a grid of `columns`."""
@@ -155,22 +150,15 @@ class GridLayout:
 
 
 def layout_of(arrangement: Arrangement, shape: Sequence[int]) -> GridLayout:
-    """How a grid shows a set of images of a `shape` (C, H, W)."""
+    """How a grid shows a set of images of a `shape` (C, H, W).
+
+    Images that stand alone have a column for each class, or several where classes are few.
+    """
     group, room = arrangement.group, fitting_columns(shape)
-    if group == 1:
-        return _in_turns(arrangement, room)
-    return GridLayout(
-        columns=group if arrangement.row else max(1, min(arrangement.n // group, _ACROSS, room)),
-        stack=1 if arrangement.row else group,
-        limit=_WHOLE,
-        title=arrangement.title,
-        column_titles=arrangement.column_titles,
-        row_titles=arrangement.row_titles,
-    )
-
-
-def _in_turns(arrangement: Arrangement, room: int) -> GridLayout:
-    """A column for each class, or several where classes are few; as it comes where they are too many."""
+    if group > 1:
+        columns = group if arrangement.row else max(1, min(arrangement.n // group, _ACROSS, room))
+        stack, titles = 1 if arrangement.row else group, (arrangement.column_titles, arrangement.row_titles)
+        return GridLayout(columns, stack, _WHOLE, arrangement.title, *titles)
     names = arrangement.turns[: arrangement.n]
     if len(names) == 1:
         return GridLayout(title=names[0])

@@ -15,8 +15,7 @@ from aigc_cli.modalities.text import TextCodec
 from aigc_cli.modalities.text_files import printable, read_lines, without_surrogates
 from aigc_cli.modalities.tokenizers import BOS, EOS
 
-#: Two or more underscores stand for one gap.
-GAP = re.compile(r"(_{2,})")
+GAP = re.compile(r"(_{2,})")  # two or more underscores stand for one gap
 _NAMED = 10  # characters that the vocabulary lacks
 
 
@@ -28,7 +27,7 @@ class Prompt(NamedTuple):
 
 
 def read_prompts(path: Path) -> list[Prompt]:
-    """The prompts in a file, one a line, as :func:`aigc_cli.modalities.text_files.read_lines` reads them.
+    """The prompts in a file, one a line, as :func:`read_lines` reads them.
 
     Raises:
         ConfigError: it is empty, or one of its lines is.
@@ -59,9 +58,7 @@ def tokens_with_gaps(prompt: Prompt, codec: Codec, mask: int, gap: int | None = 
     assert isinstance(codec, TextCodec)
     pieces = GAP.split(prompt.text)  # texts and gaps in turn
     if len(pieces) == 1:
-        raise ConfigError(
-            f"{prompt.where} has no gap to fill", 'write ____ for one, as in prompt="to be, or ____ to be"'
-        )
+        raise ConfigError(f"{prompt.where} has no gap to fill", 'write ____ for one: prompt="to be, or ____ to be"')
     tokens = codec.opening
     for text, following in zip(pieces[::2], [*pieces[1::2], ""], strict=True):
         kept = text.removesuffix(" ") if following and codec.tokenizer.kind == "bpe" else text
@@ -90,15 +87,13 @@ class Lines:
     """Lines with text in them, by their numbers from 1 on, and how they were read."""
 
     texts: dict[int, str]
-    #: Lines without text, and those with more tokens than the model reads.
-    empty: list[int] = field(default_factory=list)
-    cut: list[int] = field(default_factory=list)
-    #: Characters that the vocabulary has no token for.
-    lacking: Counter[str] = field(default_factory=Counter)
+    empty: list[int] = field(default_factory=list)  # lines without text
+    cut: list[int] = field(default_factory=list)  # those with more tokens than the model reads
+    lacking: Counter[str] = field(default_factory=Counter)  # characters that the vocabulary has no token for
 
     @classmethod
     def of_file(cls, path: Path) -> Lines:
-        """The lines of a file, as :func:`aigc_cli.modalities.text_files.read_lines` reads them.
+        """The lines of a file, as :func:`read_lines` reads them.
 
         Raises:
             ConfigError: there is no text in it.

@@ -16,8 +16,7 @@ from aigc_cli.files import read_json
 
 #: The fact that tells an item of the data, which no model made, from what a model made of it.
 ROLE, ORIGINAL, RECONSTRUCTION = "role", "original", "reconstruction"
-#: The words that mark generated content wherever it goes.
-LABEL = "AI-generated"
+LABEL = "AI-generated"  # the words that mark generated content wherever it goes
 #: The IPTC's terms for content made by a trained model, and for such content beside other content
 #: (https://cv.iptc.org/newscodes/digitalsourcetype/).
 DIGITAL_SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
@@ -29,35 +28,27 @@ _DIGITS = 6  # at least, so that the names of the first million do not depend on
 
 @dataclass(frozen=True, kw_only=True)
 class Arrangement:
-    """A set of `n` samples. What is said of sample ``i`` does not depend on `n`.
+    """A set of `n` samples: what belongs together, and what is to be read beside it; its writer finds the place for it.
 
-    It knows nothing of pixels or pages: it says what belongs together and what is to be read beside it, and the writer
-    of a modality finds the place for that.
+    What is said of sample ``i`` does not depend on `n`.
     """
 
     n: int
-    #: What is known of each sample, a list of `n` for each kind of fact: ``{"class": ["cat", "dog", ...]}``.
-    facts: Mapping[str, Sequence[Any]] = field(default_factory=dict)
-    #: The facts that the names of files show, or the headings of texts.
-    named: tuple[str, ...] = ()
-    #: Of texts, the facts that stand beside each, and what it is called there.
-    beside: tuple[str, ...] = ()
-    text: str = "text"
-    #: The number of each sample's class, and the names that the numbers stand for.
-    labels: Sequence[int] | None = None
-    classes: tuple[str, ...] = ()
-    #: The set as a person counts it; None is so many samples.
-    summary: str | None = None
+    facts: Mapping[str, Sequence[Any]] = field(default_factory=dict)  # `n` a kind: ``{"class": ["cat", "dog", ...]}``
+    named: tuple[str, ...] = ()  # the facts that the names of files show, or the headings of texts
+    beside: tuple[str, ...] = ()  # of texts, the facts that stand beside each
+    text: str = "text"  # what the text itself is called there
+    labels: Sequence[int] | None = None  # the number of each sample's class
+    classes: tuple[str, ...] = ()  # the names that the numbers stand for
+    summary: str | None = None  # the set as a person counts it; None is so many samples
     #: Consecutive samples that belong together, whose files share a number: the frames of a walk, an original and its
     #: reconstruction. As a `row` they are looked at side by side, else one above the other.
     group: int = 1
     row: bool = False
-    #: What samples that stand alone take turns in, such as classes: those of one kind stand in a column.
-    turns: tuple[str, ...] = ()
-    #: What is written above all, above the columns, and before the rows, which begin again where there are more.
-    title: str | None = None
+    turns: tuple[str, ...] = ()  # what samples that stand alone take turns in, such as classes: a column for each
+    title: str | None = None  # above all
     column_titles: tuple[str, ...] = ()
-    row_titles: tuple[str, ...] = ()
+    row_titles: tuple[str, ...] = ()  # where there are more rows, they begin again
 
     def about(self, index: int) -> dict[str, Any]:
         """The facts of one sample."""

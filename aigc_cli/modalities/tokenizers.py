@@ -1,13 +1,11 @@
 """Tokenizers: text to ids and back.
 
-Every vocabulary begins with the same four special tokens, which no text is ever mapped to, so that text which spells
-one out is still text. `char` has a token for each character of the training text, `byte` one for each byte of UTF-8,
-and `bpe` merges bytes that often come together (Sennrich et al., Neural Machine Translation of Rare Words with Subword
-Units, 2016; on bytes as in Radford et al., Language Models are Unsupervised Multitask Learners, 2019).
+Every vocabulary begins with the same four special tokens, which no text is ever mapped to, not even one that spells
+them out. `char` has a token for each character of the training text, `byte` one for each byte of UTF-8, and `bpe`
+merges bytes that often come together (Sennrich et al. 2016; on bytes as in GPT-2, Radford et al. 2019).
 
-The library `tokenizers` trains and applies merges. Its own files are not what a tokenizer is kept as: they may hold any
-regular expression, which is then run on text, and ids with gaps of billions, and a run may come from a stranger. What
-is kept is checked here, and is all that a tokenizer follows from: characters, or merges.
+The library `tokenizers` trains and applies merges. A tokenizer is not kept in its files: they may hold any regular
+expression, and ids with gaps of billions, and a run may come from a stranger. What is kept is characters, or merges.
 """
 
 from __future__ import annotations

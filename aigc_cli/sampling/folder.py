@@ -114,10 +114,8 @@ def _alive(pid: int) -> bool:
         return os.name != "posix"
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
+    except OSError as error:
+        return not isinstance(error, ProcessLookupError)
     return True
 
 

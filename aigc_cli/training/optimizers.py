@@ -129,10 +129,8 @@ def check_networks(config: OptimizerConfig, phases: Iterable[str]) -> None:
     known = tuple(phases)
     for network in ("generator", "discriminator"):
         if network not in known and getattr(config, network) != NetworkOverrides():
-            raise ConfigError(
-                f"optimizer.{network} is set, but this model trains {', '.join(known)}",
-                "leave it null and set optimizer.lr instead",
-            )
+            what = f"optimizer.{network} is set, but this model trains {', '.join(known)}"
+            raise ConfigError(what, "leave it null and set optimizer.lr instead")
 
 
 def _groups(config: OptimizerConfig, phase: str, network: nn.Module) -> ParamGroups:
@@ -153,12 +151,8 @@ def lr_factor(config: OptimizerConfig, step: int, steps: int) -> float:
     if step < config.warmup_steps:
         return (step + 1) / config.warmup_steps
     done = min(1.0, (step - config.warmup_steps) / max(1, steps - config.warmup_steps))
-    shapes: dict[str, Callable[[float], float]] = {
-        "constant": lambda _: 1.0,
-        "linear": lambda x: 1.0 - x,
-        "cosine": lambda x: 0.5 * (1.0 + math.cos(math.pi * x)),
-    }
-    return config.final_lr_fraction + (1.0 - config.final_lr_fraction) * shapes[config.schedule](done)
+    shapes = {"constant": 1.0, "linear": 1.0 - done, "cosine": 0.5 * (1.0 + math.cos(math.pi * done))}
+    return config.final_lr_fraction + (1.0 - config.final_lr_fraction) * shapes[config.schedule]
 
 
 def set_lr(optimizer: Optimizer, factor: float) -> None:

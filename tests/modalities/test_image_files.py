@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image, ImageFile
 
-from aigc_cli.errors import ConfigError, DataError
+from aigc_cli.errors import DataError
 from aigc_cli.modalities.base import Items
 from aigc_cli.modalities.image_files import open_images
 
@@ -142,7 +142,7 @@ def test_names_may_be_any_bytes(tmp_path: Path) -> None:
 def test_empty_and_missing_folders_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no pictures"):
         open_images(tmp_path)
-    with pytest.raises(ConfigError, match="nothing at"):
+    with pytest.raises(DataError, match="nothing at"):
         open_images(tmp_path / "no")
 
 
