@@ -52,10 +52,9 @@ class TransformerConfig:
         if self.width % self.heads:
             raise ValueError(f"width={self.width} is not a multiple of heads={self.heads}")
         if self.style.positions == "rotary" and self.width // self.heads % 2:
-            raise ValueError(
-                f"rotary positions rotate pairs of features, and width={self.width} with heads={self.heads} gives "
-                f"heads of {self.width // self.heads}, an odd number"
-            )
+            odd = f"heads of {self.width // self.heads}, an odd number"
+            given = f"width={self.width} with heads={self.heads} gives {odd}"
+            raise ValueError(f"rotary positions rotate pairs of features, and {given}")
         return self
 
     @property
