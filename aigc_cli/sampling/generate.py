@@ -1,7 +1,6 @@
 """What is asked for when a model is sampled, and what becomes of it: samples, drawn a batch at a time, as raw content.
 
-Sample ``i`` of a plan depends on the seed and ``i`` alone, so that a plan of more samples begins with those of one of
-fewer.
+Sample ``i`` depends on the seed and ``i`` alone, so that a plan of more samples begins with those of one of fewer.
 """
 
 from __future__ import annotations
@@ -164,11 +163,7 @@ def in_batches(
 
 
 def decoded(items: Tensor, codec: Codec, what: str) -> Tensor:
-    """Encoded items as raw content on the CPU.
-
-    Raises:
-        NonFiniteError: some are not finite; `what` says which they are.
-    """
+    """Encoded items as raw content on the CPU; a :class:`NonFiniteError` of `what` they are where one is not finite."""
     if items.is_floating_point() and not bool(torch.isfinite(items).all()):
         hint = "choose an earlier checkpoint with step=, or less extreme controls"
         raise NonFiniteError(f"{what} contain NaN or Inf", hint)

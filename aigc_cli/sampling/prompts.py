@@ -105,11 +105,7 @@ def reconstructions(request: Request) -> Plan:
 
 
 def path(request: Request) -> list[Prompt]:
-    """What a walk goes by; nothing where it goes between draws.
-
-    Raises:
-        ConfigError: there is only one.
-    """
+    """What a walk goes by; nothing where it goes between draws; a :class:`ConfigError` where there is only one."""
     last = getattr(request.controls, "to", None)
     found = [*request.prompts, *([] if last is None else [Prompt(last, "to=")])]
     if len(found) == 1:

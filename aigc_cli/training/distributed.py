@@ -126,11 +126,7 @@ def own_device(trainer: TrainerConfig) -> torch.device:
 
 
 def share_of(batch_size: int, processes: int) -> int:
-    """The items of a batch that each of so many processes sees.
-
-    Raises:
-        ConfigError: the batch does not divide evenly.
-    """
+    """The items of a batch that each of so many processes sees; a :class:`ConfigError` where it is not divisible."""
     if batch_size % processes:
         near = max(1, round(batch_size / processes)) * processes
         what = f"trainer.batch_size={batch_size} cannot be shared among {processes} processes"

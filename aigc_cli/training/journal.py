@@ -61,11 +61,7 @@ class Tally:
         self._first_bad[names] = torch.minimum(self._first_bad[names], bad)
 
     def check(self) -> None:
-        """Reads whether all was finite so far.
-
-        Raises:
-            NonFiniteError: naming the first step and the terms that were not.
-        """
+        """Raises a :class:`NonFiniteError`, of the first step and its terms, where not all was finite so far."""
         bad: dict[float, list[str]] = {}
         for names, first in self._first_bad.items():
             for name, step in zip(names, first.tolist(), strict=True):
@@ -97,11 +93,7 @@ class Tally:
         return [Sums(names=list(names), sums=total.tolist(), count=self._counts[names]) for names, total in kept]
 
     def load(self, state: list[Sums], device: torch.device) -> None:
-        """Takes what :meth:`state` gave.
-
-        Raises:
-            ValueError: names and sums differ in number.
-        """
+        """Takes what :meth:`state` gave; a :class:`ValueError` where names and sums differ in number."""
         for part in state:
             names, sums = tuple(part.names), torch.tensor(part.sums, dtype=torch.float32, device=device)
             if sums.shape != (len(names),):

@@ -121,11 +121,7 @@ def state_copies(config: OptimizerConfig) -> int:
 
 
 def check_networks(config: OptimizerConfig, phases: Iterable[str]) -> None:
-    """Refuses settings for a network that the model does not train.
-
-    Raises:
-        ConfigError: there are some.
-    """
+    """Refuses, by a :class:`ConfigError`, settings for a network that the model does not train."""
     known = tuple(phases)
     for network in ("generator", "discriminator"):
         if network not in known and getattr(config, network) != NetworkOverrides():
@@ -194,13 +190,10 @@ def load_optimizer_state(optimizer: Optimizer, network: nn.Module, tensors: Mapp
 
 class Precision:
     """Autocast for forward passes and, for fp16, a loss scaler (Micikevicius et al., Mixed Precision Training, 2018)
-    for each phase: one may come several times within a step, and each time ends with its scaler's update.
-
-    The name ``auto`` is bf16 on a GPU that computes in it, else fp32.
-    """
+    for each phase: one may come several times within a step, and each time ends with its scaler's update."""
 
     def __init__(self, name: str, device: torch.device, phases: Iterable[str] = ()) -> None:
-        if name == "auto":
+        if name == "auto":  # bf16 on a GPU that computes in it, else fp32
             emulated = device.type != "cuda" or not torch.cuda.is_bf16_supported(including_emulation=False)
             name = "fp32" if emulated else "bf16"
         self.name, self.device = name, device

@@ -165,11 +165,7 @@ def _plain(value: Any) -> Any:
 
 
 def refuse_changes(run: Run, checkpoint: Checkpoint, spec: DataSpec, model: Model) -> None:
-    """Refuses to resume from `checkpoint` with other data than `spec`, or with another `model`.
-
-    Raises:
-        ConfigError: they differ; the message names the keys that do.
-    """
+    """Refuses, by a :class:`ConfigError`, to resume from a checkpoint with other data than `spec`, or another model."""
     saved = checkpoint.state.fingerprint
     if saved != spec.fingerprint:
         # A run without data.json can still be told by its fingerprint, so this compares what is known of both.

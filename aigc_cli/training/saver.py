@@ -73,11 +73,8 @@ class Saver:
         self.run.set_status("running", state.step)
 
     def check_space(self, one: int, config: TrainerConfig, step: int) -> None:
-        """Refuses a run of `config` from `step` on whose checkpoints, of `one` bytes each, do not fit on its disk.
-
-        Raises:
-            ResourceError: they do not; the message gives both sizes.
-        """
+        """Refuses, by a :class:`ResourceError`, a run of `config` from `step` on whose checkpoints do not fit on its
+        disk, of `one` bytes each."""
         saves = math.ceil((config.steps - step) / config.checkpoint_every)
         # Those that are kept and the one being written, and the best.
         count = min(saves, self.keep + 1) + int(config.validate_every is not None)
@@ -104,11 +101,8 @@ def tensors_of(model: Model, optimizers: Mapping[str, Optimizer], ema: EMA | Non
 
 
 def load_tensors(checkpoint: Checkpoint, model: Model, optimizers: Mapping[str, Optimizer], ema: EMA | None) -> None:
-    """Takes what :func:`tensors_of` gave; processes that keep shares of it take theirs.
-
-    Raises:
-        RuntimeError, KeyError: it is of another model.
-    """
+    """Takes what :func:`tensors_of` gave, of which each process may keep a share; a :class:`RuntimeError` or a
+    :class:`KeyError` where it is of another model."""
     live, saved = model.state_dict(), checkpoint.tensors["model"]
     model.load_state_dict({name: as_spread(saved[name], live[name]) if name in live else saved[name] for name in saved})
     if ema is not None:

@@ -246,11 +246,7 @@ class Trainer:
     # saving and restoring
 
     def check_space(self) -> None:
-        """Refuses, before the first step, a run whose checkpoints do not fit on its disk.
-
-        Raises:
-            ResourceError: they do not.
-        """
+        """Refuses a run whose checkpoints do not fit on its disk, by a :class:`ResourceError` before the first step."""
         trained = [parameter for phase in self.optimizers for parameter in self.model.network(phase).parameters()]
         tensors = [*self.model.state_dict().values(), *(self.ema.shadow.values() if self.ema is not None else ())]
         tensors += trained * state_copies(self.optimizer_config)  # what optimizers remember has no size before a step
