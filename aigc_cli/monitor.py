@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -48,18 +49,16 @@ class Monitor:
         self.examine = self._examiner() if config.examine_every is not None else None
 
     def hooks(self, folder: Path) -> Hooks:
-        """What the trainer calls; previews go to ``folder/step-N.*``."""
-        preview = partial(self.preview, folder) if self.config.sample_every is not None else None
-        return Hooks(preview=preview, validate=self.validate, examine=self.examine)
+        """What the trainer calls, if it is to; previews go to ``folder/step-N.*``."""
+        return Hooks(preview=partial(self.preview, folder), validate=self.validate, examine=self.examine)
 
     # previews
 
     def preview(self, folder: Path, step: int) -> None:
         """Draws samples from the same noise each time, and what becomes of the same held-out items."""
         for mode in modes_of(self.model):
-            ending = MODES[mode].preview
-            if ending is not None:
-                self._draw(mode, folder / f"step-{step}{ending}", f"step {step}")
+            if MODES[mode].preview is not None:
+                self._draw(mode, folder / f"step-{step}{MODES[mode].preview}", f"step {step}")
 
     def _draw(self, mode: str, path: Path, title: str) -> None:
         _, writer = find_writer(self.model.spec.modality)
@@ -150,14 +149,11 @@ class Monitor:
         """The curves of a few items; None for a model that has none."""
         if "examine" not in self.model.can:
             return None
-        try:
-            held_out = self.splits["val"]
-        except ConfigError:
-            held_out = None
-        n = min(EXAMINED, len(self.train), len(held_out) if held_out is not None else EXAMINED)
-        train = self._few(self.train, n)
-        others = None if held_out is None else self._few(held_out, n)
-        return lambda: {name: float(value) for name, value in self.model.examine(train, others).items()}
-
-    def _few(self, dataset: Dataset, n: int) -> Batch:
-        return encoded(items_at(dataset, chosen_rows(dataset, "watched")[:n]).to(self.device), dataset.codec)
+        datasets = [self.train]
+        with suppress(ConfigError):  # nothing is held out
+            datasets.append(self.splits["val"])
+        n = min(EXAMINED, *map(len, datasets))
+        few = [(dataset, items_at(dataset, chosen_rows(dataset, "watched")[:n])) for dataset in datasets]
+        train, *others = [encoded(items.to(self.device), dataset.codec) for dataset, items in few]
+        held_out = others[0] if others else None
+        return lambda: {name: float(value) for name, value in self.model.examine(train, held_out).items()}

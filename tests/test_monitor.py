@@ -123,8 +123,8 @@ def validated(model: Model, *words: str) -> dict[str, float]:
 
 
 def test_nothing_is_looked_at_unasked() -> None:
-    hooks = monitor(toy(), "trainer.sample_every=null", "trainer.examine_every=null").hooks(Path("samples"))
-    assert (hooks.preview, hooks.validate, hooks.examine) == (None, None, None)
+    hooks = monitor(toy(), "trainer.examine_every=null").hooks(Path("samples"))
+    assert (hooks.validate, hooks.examine) == (None, None)
 
 
 def test_the_held_out_score_does_not_depend_on_the_batch() -> None:

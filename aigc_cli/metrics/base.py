@@ -36,7 +36,7 @@ class Metric(torchmetrics.Metric):
     ``update(stream, *views)`` adds a batch of a stream, with the views that :attr:`takes` names, in that order; of
     "pairs" each view twice: of what was made, and of what it should have been. ``compute()`` gives float64 scalars by
     the names of :attr:`figures`, and raises a :class:`DataError` where there are too few items for them to mean
-    anything. Whatever is held with ``add_state`` is joined over processes by ``sync()``.
+    anything, or items not to be trusted. Whatever is held with ``add_state`` is joined over processes by ``sync()``.
 
     Args:
         config: Its settings.

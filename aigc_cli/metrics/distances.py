@@ -126,7 +126,11 @@ class FDInfinity(FeatureMetric):
         for point, size in enumerate(sizes):
             order = permutation(len(fake), "fd_infinity", self.config.seed, point)[:size]
             subset = FeatureStatistics.of(fake[torch.from_numpy(order).to(fake.device)])
-            values.append(_distance(real, root, subset))
+            covariance = subset.covariance
+            # Eigenvalues lose digits that singular values keep, but cost a third; the line's own error is far larger.
+            roots = torch.linalg.eigvalsh(root.T @ covariance @ root).clamp_min(0).sqrt()
+            traces = real.covariance.trace() + covariance.trace() - 2 * roots.sum()
+            values.append(float((real.mean - subset.mean).square().sum() + traces))
         return {"fd_infinity": torch.tensor(intercept(sizes, np.array(values)), dtype=torch.float64)}
 
     def _sizes(self, n: int) -> np.ndarray:
@@ -139,14 +143,6 @@ class FDInfinity(FeatureMetric):
         few = f"fd_infinity draws its line from {smallest:,} items on, fewer than the {self.width} features"
         why = "there the distance is not linear in 1/n, and n= should be larger"
         return [f"{few}: {why}"] if smallest < self.width else []
-
-
-def _distance(real: FeatureStatistics, root: Tensor, fake: FeatureStatistics) -> float:
-    # Eigenvalues lose digits that singular values keep, but cost a third, and the line's own error is larger by far.
-    covariance = fake.covariance
-    values = torch.linalg.eigvalsh(root.T @ covariance @ root).clamp_min(0)
-    traces = real.covariance.trace() + covariance.trace() - 2 * values.sqrt().sum()
-    return float((real.mean - fake.mean).square().sum() + traces)
 
 
 @dataclass(config=STRICT, frozen=True, kw_only=True)

@@ -16,7 +16,7 @@ from aigc_cli.metrics.extractors.base import Extractor, FeatureStatistics, Sourc
 from aigc_cli.metrics.items import DatasetItems, same_shape
 from aigc_cli.metrics.record import Record, Score, finite
 from aigc_cli.metrics.statistics import Statistics
-from aigc_cli.metrics.views import Key, Rows, Views, count_of, rows_at
+from aigc_cli.metrics.views import Key, Rows, Views, rows_at
 from aigc_cli.modalities.base import Items
 from aigc_cli.registry import find
 
@@ -150,6 +150,7 @@ class Evaluation:
             return self._of_statistics(items)
         if stream == "fake":
             self._check_shape(items, "generated")
+        # What stands beside is often fewer, and several scores depend on the number: they are also given of as many.
         fewest = min([len(other) for other in items.beside.values()] or [len(self.held_out or ())])
         few = items.few(fewest) if 0 < fewest < len(items) else None
         metrics, matched = self._updated(items, stream, "generated", few)
@@ -187,7 +188,8 @@ class Evaluation:
         for rows in passes:
             for name, metric in metrics.items():
                 metric.update(stream, *self._arguments(name, stream, rows))
-            stop = start + count_of(rows)
+            first = next(iter(rows.values()))
+            stop = start + len(first[0] if isinstance(first, tuple) else first)
             own = None if few is None else few[(few >= start) & (few < stop)] - start
             for name, metric in matched.items() if own is not None and len(own) else ():
                 metric.update(stream, *self._arguments(name, stream, rows, own))
@@ -304,7 +306,6 @@ def _scored(name: str, metric: Metric, n: int | None) -> Score:
 
 def _fresh(metrics: Mapping[str, Metric]) -> dict[str, Metric]:
     """Copies of metrics that share the features they hold already, which nothing changes in place."""
-    held = [rows for metric in metrics.values() for state in metric.metric_state.values() if isinstance(state, list)
-            for rows in state]  # fmt: skip
-    memo = {id(rows): rows for rows in held if isinstance(rows, Tensor)}
+    states = [state for metric in metrics.values() for state in metric.metric_state.values()]
+    memo = {id(rows): rows for state in states if isinstance(state, list) for rows in state}
     return copy.deepcopy(dict(metrics), memo)

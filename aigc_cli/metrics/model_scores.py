@@ -26,8 +26,11 @@ from aigc_cli.registry import register
 
 #: Ends the name of a score that is also given per token: it is in nats, and summed over all tokens of all items.
 PER_TOKEN = "_per_token"
-#: The scores that bound the likelihood; every other leading score is taken to be exact.
-_BOUNDS = ("nelbo", "iw_bound")
+#: The scores that bound the likelihood, with the sides of those that follow from each; others are taken to be exact.
+_BOUNDS = {
+    "nelbo": {"nelbo": "<=", "elbo": ">=", "bits_per_dim": "<="},
+    "iw_bound": {"iw_bound": "<=", "iw_bits_per_dim": "<="},
+}
 #: The scores that are the likelihood of all targets of a text, or bound it, with what begins the names of theirs.
 _OF_ALL_TARGETS = {"nll": "", "nelbo": "", "iw_bound": "iw_"}
 _PER = ("nll_per_token", "nll_per_character", "perplexity", "bits_per_byte")
@@ -117,9 +120,7 @@ class Likelihood(Metric):
         if "tokens" in self._names:
             of_all = [name for name in bounding if name in self._summed]
             return {f"{_OF_ALL_TARGETS[name]}{per}": "<=" for name in of_all for per in _PER}
-        of_each = {"nelbo": {"nelbo": "<=", "elbo": ">=", "bits_per_dim": "<="},
-                   "iw_bound": {"iw_bound": "<=", "iw_bits_per_dim": "<="}}  # fmt: skip
-        return {figure: side for name in bounding for figure, side in of_each[name].items()}
+        return {figure: side for name in bounding for figure, side in _BOUNDS[name].items()}
 
     def facts(self) -> dict[str, Any]:
         """The unit, and which scores depend on the tokenizer."""
@@ -246,11 +247,7 @@ class ActiveUnits(Metric):
         self.count = self.count + len(means)
 
     def compute(self) -> dict[str, Tensor]:
-        """The number, a float64 scalar.
-
-        Raises:
-            DataError: there are fewer than two items, or means that are not finite.
-        """
+        """The number, a float64 scalar."""
         if self.count < 2:
             raise DataError("active_units needs at least two items", "give more with n=")
         variance = (self.squares - self.total.square() / self.count) / (self.count - 1)

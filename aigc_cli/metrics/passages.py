@@ -101,6 +101,7 @@ class Passages(DatasetItems):
         rows = self.tokens()
         if not rows:
             return ""
+        # A window begins with the token that the one before it ends with.
         follows = np.diff(np.asarray(self.rows), prepend=self.rows[0] - 2) == 1
         stream = [row[1:] if joins else row for row, joins in zip(rows, follows.tolist(), strict=True)]
         return self.codec.tokenizer.decode([token for row in stream for token in row])

@@ -58,11 +58,7 @@ class TextMetric(Metric):
         return [whole[start:end].decode() for start, end in zip([0, *ends], ends, strict=False)]
 
     def compute(self) -> dict[str, Tensor]:
-        """The scores, float64 scalars by name.
-
-        Raises:
-            DataError: there are too few items, or references that do not fit them.
-        """
+        """The scores, float64 scalars by name."""
         fake, real = self._lines("fake"), self._lines("real")
         if not any(line.strip() for line in fake):
             raise DataError("there is no text to measure", "give a file with an item a line")
@@ -79,7 +75,11 @@ class TextMetric(Metric):
 
     @abstractmethod
     def measured(self, fake: Sequence[str], real: Sequence[str]) -> dict[str, float]:
-        """The scores of items, which are not all empty."""
+        """The scores of items, which are not all empty.
+
+        Raises:
+            DataError: there are too few, or they are too short.
+        """
 
 
 def ngrams(words: Sequence[str], n: int) -> Iterable[tuple[str, ...]]:
@@ -127,11 +127,7 @@ class Repetition(TextMetric):
     figures: ClassVar[Figures] = {"repetition": "lower"}
 
     def measured(self, fake: Sequence[str], real: Sequence[str]) -> dict[str, float]:
-        """A share in [0, 1] over the items that are long enough.
-
-        Raises:
-            DataError: none is.
-        """
+        """A share in [0, 1] over the items that are long enough."""
         found = [list(ngrams(WORD.findall(line.lower()), self.config.n)) for line in fake]
         shares = [1 - len(set(grams)) / len(grams) for grams in found if grams]
         if not shares:
@@ -160,11 +156,7 @@ class SelfBLEU(TextMetric):
     figures: ClassVar[Figures] = {"self_bleu": "lower"}
 
     def measured(self, fake: Sequence[str], real: Sequence[str]) -> dict[str, float]:
-        """BLEU in [0, 100].
-
-        Raises:
-            DataError: there is but one item.
-        """
+        """BLEU in [0, 100]."""
         lines = [line for line in fake if line.strip()]
         if len(lines) < 2:
             raise DataError("self_bleu needs at least 2 items", "give more")

@@ -172,12 +172,6 @@ def _own(items: Items, batch: Batch, view: View) -> Any:
     return batch.content if batch.source is None else (batch.content, batch.source)
 
 
-def count_of(rows: Rows) -> int:
-    """Of how many items they are."""
-    first = next(iter(rows.values()))
-    return len(first[0] if isinstance(first, tuple) else first)
-
-
 def rows_at(rows: Any, index: Tensor) -> Any:
     """Those at `index`, int64, of a tensor or a list."""
     return rows[index] if isinstance(rows, Tensor) else [rows[row] for row in index.tolist()]

@@ -34,10 +34,8 @@ class LanguageModelConfig(ModelConfig, TransformerConfig):
     @model_validator(mode="after")
     def _adapts_something(self) -> Self:
         if self.lora.rank is not None and self.init_from is None:
-            raise ValueError(
-                f"lora.rank={self.lora.rank} trains adapters beside weights that were trained before, and init_from "
-                "names none: add model.init_from=RUN"
-            )
+            what = f"lora.rank={self.lora.rank} trains adapters beside weights that were trained before"
+            raise ValueError(f"{what}, and init_from names none: add model.init_from=RUN")
         return self
 
 
@@ -107,6 +105,8 @@ class LanguageModel(Model):
     layouts = frozenset({"tokens"})
     #: The name of the :class:`TokenTransformer` in it.
     tokens: ClassVar[str]
+    #: Tensors that belong to its own data, as of :class:`Transfer`.
+    own: ClassVar[tuple[str, ...]] = ()
     config: TransformerConfig
 
     def __init__(self, spec: DataSpec) -> None:
@@ -123,7 +123,7 @@ class LanguageModel(Model):
             parts={"tokens": self.tokens},
             rows=(embedding, head),
             stand_ins={head: embedding},
-            own=tuple(name for name, _ in adapters(self)),
+            own=(*(name for name, _ in adapters(self)), *self.own),
         )
 
     def held(self, controls: Any = None) -> int:
@@ -159,9 +159,8 @@ class LanguageModel(Model):
         """The tokens that are asked for, of a model that writes up to `limit`; a ConfigError if they are more."""
         count = controls.max_tokens or limit
         if count > limit:
-            raise ConfigError(
-                f"max_tokens={count}: this model writes up to {limit}", f"choose max_tokens={limit} or less"
-            )
+            what = f"max_tokens={count}: this model writes up to {limit}"
+            raise ConfigError(what, f"choose max_tokens={limit} or less")
         return count
 
     def written(self, session: Session, controls: WritingControls, noise: Noise, count: int) -> Tensor:

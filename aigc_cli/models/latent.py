@@ -64,10 +64,9 @@ class LatentModel(Model):
 def check_conditional(conditional: bool, spec: DataSpec) -> bool:
     """`conditional`, whether a model is told the class; a ConfigError where the data has no classes to tell."""
     if conditional and len(spec.classes) < 2:
-        raise ConfigError(
-            "model.conditional=true needs labels, and this data has none",
-            "set model.conditional=false, or use data with classes, such as an image_folder with a folder each",
-        )
+        what = "model.conditional=true needs labels, and this data has none"
+        hint = "set model.conditional=false, or use data with classes, such as an image_folder with a folder each"
+        raise ConfigError(what, hint)
     return conditional
 
 

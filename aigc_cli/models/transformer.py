@@ -25,7 +25,7 @@ from torch import Tensor
 from aigc_cli.config.schema import STRICT
 from aigc_cli.errors import ConfigError
 from aigc_cli.modalities.base import Batch, DataSpec
-from aigc_cli.models.base import Losses, Prompts, Transfer
+from aigc_cli.models.base import Losses, Prompts
 from aigc_cli.models.language_model import (
     LanguageModel,
     LanguageModelConfig,
@@ -62,6 +62,7 @@ class DecoderLanguageModel(LanguageModel):
     moves_on: ClassVar[bool] = True
     config: DecoderConfig
     fills_from = "the true tokens before it"
+    own = ("begins",)
     begins: Tensor
 
     def __init__(self, config: DecoderConfig, spec: DataSpec) -> None:
@@ -91,11 +92,6 @@ class DecoderLanguageModel(LanguageModel):
         """The mean of the features of each item's tokens within the window, (n, width), none of which sees ahead."""
         tokens = batch.content[:, : self.context]
         return mean_of_tokens(self.decoder.hidden(tokens), tokens != self.pad)
-
-    def transfer(self) -> Transfer:
-        """See :meth:`LanguageModel.transfer`; what items begin with is of its own data."""
-        found = super().transfer()
-        return found._replace(own=(*found.own, "begins"))
 
     def fill(self, tokens: Tensor, gaps: Tensor, noise: Noise, controls: WritingControls) -> Tensor:
         """Token ids (n, t) whose gaps (n, t) are the likeliest tokens after the true ones before them."""
@@ -189,10 +185,8 @@ class Seq2SeqModel(LanguageModel):
         sources = [row if row[-1] == self.eos else [*row, self.eos] for row in starts]
         longest = max(map(len, sources))
         if longest > self.longest:
-            raise ConfigError(
-                f"a prompt has {longest} tokens, its ends included, and this model reads {self.longest}",
-                "shorten it, or train with a larger data.max_length",
-            )
+            what = f"a prompt has {longest} tokens, its ends included, and this model reads {self.longest}"
+            raise ConfigError(what, "shorten it, or train with a larger data.max_length")
         count, source = self.most(controls, self.longest - 1), padded(sources, self.pad, noise.device)
         session = Session(self.decoder, [[self.bos]] * len(source), count, self.pad, **self.read(source))
         return self.written(session, controls, noise, count)

@@ -81,6 +81,8 @@ class VariationalModel(LatentModel):
     #: Of one latent.
     dimensions: int
     mixture: LatentMixture | None = None
+    #: The control that scales the deviations of latents.
+    scaled_by: ClassVar[str] = "temperature"
 
     @property
     def coarsest(self) -> int:
@@ -89,10 +91,7 @@ class VariationalModel(LatentModel):
 
     def latents(self, noise: Noise, controls: Any) -> Tensor:
         """Latents (n, d) from the prior, or the mixture of :meth:`prepare`; see :class:`PriorControls`."""
-        return self.drawn(noise, controls.temperature, controls)
-
-    def drawn(self, noise: Noise, temperature: float, controls: Any) -> Tensor:
-        """Latents (n, d) from ``controls.prior``, whose deviations `temperature` scales."""
+        temperature: float = getattr(controls, self.scaled_by)
         if controls.prior == "normal":
             return temperature * noise.normal(self.dimensions)
         if self.mixture is None:

@@ -78,13 +78,6 @@ AUGMENTATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-def augment(x: Tensor, names: Sequence[str]) -> Tensor:
-    """Applies the named augmentations in turn, each image with draws of its own."""
-    for name in names:
-        x = AUGMENTATIONS[name](x)
-    return x
-
-
 def adaptive(x: Tensor, strength: Tensor, transforms: Sequence[str]) -> Tensor:
     """Images (n, c, h, w) in [-1, 1], each changed in its own way, float32; differentiable in x.
 

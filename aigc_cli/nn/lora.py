@@ -43,13 +43,6 @@ class AdaptedLinear(nn.Linear):
             return out
         return out + self.scale * linear(linear(x, self.lora_a), self.lora_b)
 
-    @torch.no_grad()
-    def merge(self) -> None:
-        """Adds the adapter to the weights, and is a plain layer from then on."""
-        if self.lora_a is not None and self.lora_b is not None:
-            self.weight.addmm_(self.lora_b, self.lora_a, alpha=self.scale)
-            self.lora_a = self.lora_b = None
-
 
 def adapters(module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
     """The parameters of all adapters within a module, by their names."""
@@ -67,8 +60,10 @@ def train_adapters_only(module: nn.Module) -> None:
         parameter.requires_grad_(True)
 
 
+@torch.no_grad()
 def merge_adapters(module: nn.Module) -> None:
-    """Merges every adapter within a module, which then computes and holds what the same module without them would."""
+    """Adds every adapter within a module to its weights: from then on it holds what a module without adapters would."""
     for layer in module.modules():
-        if isinstance(layer, AdaptedLinear):
-            layer.merge()
+        if isinstance(layer, AdaptedLinear) and layer.lora_a is not None and layer.lora_b is not None:
+            layer.weight.addmm_(layer.lora_b, layer.lora_a, alpha=layer.scale)
+            layer.lora_a = layer.lora_b = None

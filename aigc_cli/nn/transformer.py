@@ -52,10 +52,9 @@ class TransformerConfig:
         if self.width % self.heads:
             raise ValueError(f"width={self.width} is not a multiple of heads={self.heads}")
         if self.style.positions == "rotary" and self.width // self.heads % 2:
-            raise ValueError(
-                f"rotary positions rotate pairs of features, and width={self.width} with heads={self.heads} gives "
-                f"heads of {self.width // self.heads}, an odd number"
-            )
+            odd = f"heads of {self.width // self.heads}, an odd number"
+            given = f"width={self.width} with heads={self.heads} gives {odd}"
+            raise ValueError(f"rotary positions rotate pairs of features, and {given}")
         return self
 
     @property
@@ -305,6 +304,7 @@ class TokenTransformer(nn.Module):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Scores (..., vocab_size) from features (..., width)."""
+        # Of a tied embedding only the vocabulary is scored: tokens beyond it are read, never written.
         weight = self.embedding.weight if self.head is None else self.head.weight
         return linear(hidden, weight if len(weight) == self.vocab_size else weight[: self.vocab_size])
 

@@ -10,7 +10,7 @@ from aigc_cli.config.folders import top_level_keys
 from aigc_cli.config.schema import check
 from aigc_cli.errors import ConfigError, suggest
 from aigc_cli.models.base import Model
-from aigc_cli.registry import find
+from aigc_cli.registry import find, names
 from aigc_cli.runs import Run
 from aigc_cli.sampling.modes import modes_of
 
@@ -31,6 +31,11 @@ def check_controls(run: Run, values: Mapping[str, Any], command: str = "sample")
     known = list(_words(schema).values())
     unknown = [word for word in values if word not in known]
     if unknown:
+        # A word of other models is spelt well, and what is nearest to it here would mislead.
+        of_others = {word for other in names("model") for word in _words(model_class(other).controls).values()}
+        if foreign := [word for word in unknown if word in of_others]:
+            takes = f"its controls are {', '.join(sorted(known))}" if known else "it has no controls"
+            raise ConfigError(f"model={name} takes no {' and no '.join(foreign)}", f"leave that out; {takes}")
         choices = [*known, *(top_level_keys(command) - {"controls"})]
         what = f"{' and '.join(unknown)}: neither a key of {command} nor a control of model={name}"
         raise ConfigError(what, "; ".join(dict.fromkeys(suggest(word, choices, limit=20) for word in unknown)))

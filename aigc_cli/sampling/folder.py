@@ -21,9 +21,8 @@ _TAKEN = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR, errno.EISDIR)
 def check_replaceable(out: Path, provenance: Provenance, n: int, overwrite: bool) -> None:
     """Holds that writing `n` samples into `out` loses nothing that a person may want.
 
-    An empty or missing folder will do, and so will one that holds at most `n` samples of the same provenance and
-    nothing else: they will be the same again. Anything else takes `overwrite`, which replaces files of the same name
-    and those of an earlier sampling, and still leaves everything else alone.
+    A folder that holds at most `n` samples of the same provenance will do, as they will be the same again. Any other
+    takes `overwrite`, which replaces files of the same name and those of an earlier sampling, and no others.
 
     Raises:
         ConfigError: `out` holds something else.
@@ -114,10 +113,8 @@ def _alive(pid: int) -> bool:
         return os.name != "posix"
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
+    except OSError as error:
+        return not isinstance(error, ProcessLookupError)
     return True
 
 

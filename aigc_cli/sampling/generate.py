@@ -1,7 +1,6 @@
 """What is asked for when a model is sampled, and what becomes of it: samples, drawn a batch at a time, as raw content.
 
-Sample ``i`` of a plan depends on the seed and ``i`` alone, so that a plan of more samples begins with those of one of
-fewer.
+Sample ``i`` depends on the seed and ``i`` alone, so that a plan of more samples begins with those of one of fewer.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from torch import Tensor
 
 from aigc_cli.data.base import Dataset, Split
 from aigc_cli.data.open import chosen_rows, encoded, items_at
-from aigc_cli.errors import ConfigError, NonFiniteError, ResourceError, too_many, warn
+from aigc_cli.errors import ConfigError, DataError, NonFiniteError, ResourceError, too_many, warn
 from aigc_cli.modalities.base import Batch, Codec
 from aigc_cli.modalities.prompts import Prompt
 from aigc_cli.modalities.samples import Arrangement
@@ -92,7 +91,13 @@ def reconstruct(
     """
     if not {"encode", "decode"} <= model.can:
         raise ConfigError(f"{type(model).__name__} cannot reconstruct", "choose another run=")
-    _check_same_kind(dataset, model)
+    theirs, own = dataset.spec, model.spec
+    hint = "say with data.root= where the data of the run lies"
+    if theirs.shape != own.shape:
+        shapes = ["x".join(map(str, spec.shape)) for spec in (theirs, own)]
+        raise ConfigError(f"items are {shapes[0]}, and the model is made for {shapes[1]}", hint)
+    if model.conditional and theirs.classes != own.classes:
+        raise ConfigError("the classes of the data are not those that the model was trained on", hint)
 
     def draw(some: Sequence[int]) -> tuple[Tensor, Tensor]:
         raw = items_at(dataset, some)
@@ -103,9 +108,7 @@ def reconstruct(
     return in_batches(draw, rows, model.held(), device, batch_size)
 
 
-def prepare(
-    model: Model, open_train: Callable[[], Dataset], controls: Any, *, device: torch.device | str
-) -> None:  # fmt: skip
+def prepare(model: Model, open_train: Callable[[], Dataset], controls: Any, *, device: torch.device | str) -> None:
     """Gets a model, in evaluation mode, ready to be sampled with `controls`, for which it may need to see the training
     set, encoded: only then `open_train` is called.
 
@@ -124,18 +127,6 @@ def prepare(
 
     with torch.no_grad():  # not in inference mode: what a model keeps of this, it may train with
         model.prepare(items(), controls)
-
-
-def _check_same_kind(dataset: Dataset, model: Model) -> None:
-    theirs, own = dataset.spec, model.spec
-    if theirs.shape != own.shape:
-        shapes = ["x".join(map(str, spec.shape)) for spec in (theirs, own)]
-        raise ConfigError(f"items are {shapes[0]}, and the model is made for {shapes[1]}", _OWN_DATA)
-    if model.conditional and theirs.classes != own.classes:
-        raise ConfigError("the classes of the data are not those that the model was trained on", _OWN_DATA)
-
-
-_OWN_DATA = "say with data.root= where the data of the run lies"
 
 
 def in_batches(
@@ -172,15 +163,10 @@ def in_batches(
 
 
 def decoded(items: Tensor, codec: Codec, what: str) -> Tensor:
-    """Encoded items as raw content on the CPU.
-
-    Raises:
-        NonFiniteError: some are not finite; `what` says which they are.
-    """
+    """Encoded items as raw content on the CPU; a :class:`NonFiniteError` of `what` they are where one is not finite."""
     if items.is_floating_point() and not bool(torch.isfinite(items).all()):
-        raise NonFiniteError(
-            f"{what} contain NaN or Inf", "choose an earlier checkpoint with step=, or less extreme controls"
-        )
+        hint = "choose an earlier checkpoint with step=, or less extreme controls"
+        raise NonFiniteError(f"{what} contain NaN or Inf", hint)
     return codec.decode(items).cpu()
 
 
@@ -234,11 +220,7 @@ class Request:
     at_most: bool = False
 
     def counted(self, usual: int, most: int, what: str) -> int:
-        """How many are asked for.
-
-        Raises:
-            ConfigError: more than there are.
-        """
+        """How many are asked for; a :class:`ConfigError` where these are more than there are."""
         if self.n is not None and self.n > most and not self.at_most:
             raise too_many(self.n, most, what)
         return min(usual if self.n is None else self.n, most)
@@ -255,21 +237,23 @@ class Request:
             ConfigError: there are fewer.
             DataError: they cannot be read.
         """
-        split, dataset = self.held_out()
+        try:
+            split, dataset = self.held_out()
+        except DataError as error:  # a run may be sampled where its data is not
+            keys = "data.root=" if self.model.spec.source is None else "data.root=, or data.source= and data.target=,"
+            instead = "give prompt= in its place" if "prompt" in self.model.can else ""
+            hints = [error.hint, f"say with {keys} where the data is now", instead]
+            raise DataError(error.message, "; or ".join(filter(None, hints))) from error
         n = self.counted(usual, len(dataset), f"items in the {split} split")
         rows = chosen_rows(dataset, self.seed)[:n]
         return HeldOut(split, dataset, rows, items_at(dataset, rows))
 
     def drawn(self, n: int, prompts: Prompts | None = None) -> Batches:
         """The batches of `n` samples, drawn from `prompts` if there are any."""
-
-        def batches(batch_size: int | None) -> Iterator[Tensor]:
-            return generate(
-                self.model, self.codec, range(n), seed=self.seed, device=self.device, batch_size=batch_size,
-                controls=self.controls, prompts=prompts,
-            )  # fmt: skip
-
-        return batches
+        return lambda batch_size: generate(
+            self.model, self.codec, range(n), seed=self.seed, device=self.device, batch_size=batch_size,
+            controls=self.controls, prompts=prompts,
+        )  # fmt: skip
 
     def decoded(
         self, n: int, latents: Callable[[Sequence[int]], Tensor], labels: Sequence[int] | None = None
@@ -281,7 +265,4 @@ class Request:
             what = f"samples {some[0]} to {some[-1]} (seed {self.seed})"
             return decoded(self.model.decode(latents(some), own), self.codec, what)
 
-        def batches(batch_size: int | None) -> Iterator[Tensor]:
-            return in_batches(draw, range(n), self.model.held(), self.device, batch_size)
-
-        return batches
+        return lambda batch_size: in_batches(draw, range(n), self.model.held(), self.device, batch_size)

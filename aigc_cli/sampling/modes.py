@@ -42,13 +42,6 @@ class Mode:
     #: What the names of its previews end in; None for a mode that is not shown while a model trains.
     preview: str | None = None
 
-    def heeds(self, model: Model, control: str) -> bool:
-        """Whether a control has an effect on what it makes of a model."""
-        if control in self.ignores:
-            return False
-        of_latents = "latents" in self.needs and (model.of_latents is None or control in model.of_latents)
-        return self.hears is None or control in self.hears or of_latents
-
 
 def modes_of(model: Model | type[Model]) -> tuple[str, ...]:
     """How a model can be sampled, its usual mode first; none for one that cannot be."""
@@ -75,7 +68,12 @@ def plan(request: Request) -> Plan:
 
 def ignored(model: Model, controls: Any, word: str) -> list[str]:
     """The controls, fields of ``model.controls``, that have no effect in a mode."""
-    return [field.name for field in fields(controls) if not MODES[word].heeds(model, field.name)]
+    mode, names = MODES[word], [field.name for field in fields(controls)]
+    heard = frozenset(names)
+    if mode.hears is not None:
+        of_latents = heard if model.of_latents is None else model.of_latents
+        heard = mode.hears | of_latents if "latents" in mode.needs else mode.hears
+    return [name for name in names if name not in heard - mode.ignores]
 
 
 def warn_of_idle(model: Model, controls: Any, names: Collection[str], where: str) -> None:
@@ -262,8 +260,8 @@ def _by_activity(request: Request, size: int) -> tuple[list[int], dict[str, Any]
 
 
 def _labels(request: Request, indices: Sequence[int]) -> list[int] | None:
-    labels = request.model.labels(indices, request.controls, request.device)
-    return None if labels is None else labels.tolist()
+    turns = request.model.turns(request.controls)
+    return [turns[index % len(turns)] for index in indices] if turns else None
 
 
 def _repeated(values: Sequence[Any], times: int) -> list[Any]:

@@ -105,11 +105,7 @@ def reconstructions(request: Request) -> Plan:
 
 
 def path(request: Request) -> list[Prompt]:
-    """What a walk goes by; nothing where it goes between draws.
-
-    Raises:
-        ConfigError: there is only one.
-    """
+    """What a walk goes by; nothing where it goes between draws; a :class:`ConfigError` where there is only one."""
     last = getattr(request.controls, "to", None)
     found = [*request.prompts, *([] if last is None else [Prompt(last, "to=")])]
     if len(found) == 1:
@@ -122,11 +118,7 @@ def path(request: Request) -> list[Prompt]:
 
 
 def encoded(request: Request, prompts: Sequence[Prompt]) -> Tensor:
-    """The latents (k, d) of prompts.
-
-    Raises:
-        ConfigError: one cannot be read, or has more tokens than the model reads.
-    """
+    """The latents (k, d) of prompts; a :class:`ConfigError` of one that is too long, or cannot be read."""
     content = padded(_whole(request, prompts), request.model.spec.special("pad") or 0, request.device)
     with torch.inference_mode():
         return request.model.encode(Batch(content))
@@ -152,11 +144,7 @@ def _of_items(
 
 
 def _tokens(request: Request, prompt: Prompt) -> list[int]:
-    """The token ids of a prompt, as an item of the data begins.
-
-    Raises:
-        ConfigError: it is empty, or cannot be read.
-    """
+    """The token ids of a prompt, as an item of the data begins."""
     if not prompt.text:
         raise ConfigError(f"{prompt.where} is empty", "omit it to sample without a prompt")
     spec = request.model.spec.source or request.model.spec

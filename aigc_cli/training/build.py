@@ -27,8 +27,6 @@ from aigc_cli.training.parallel import check_sharding, synchronize_batchnorm
 from aigc_cli.training.settings import TrainerConfig
 from aigc_cli.training.warm_start import Taken, warm_start
 
-_MOST_WARNED = 5  # problems with the data
-
 
 @typed(config=STRICT, frozen=True, kw_only=True)
 class SweepConfig:
@@ -83,9 +81,8 @@ def check_config(config: Mapping[str, Any]) -> Settings:
     processes = launched()
     share_of(trainer.batch_size, processes.world_size if processes else trainer.devices)
     if trainer.tensorboard and find_spec("tensorboard") is None:
-        raise ConfigError(
-            "trainer.tensorboard=true needs TensorBoard, which is not installed", "pip install 'aigc-cli[tensorboard]'"
-        )
+        what = "trainer.tensorboard=true needs TensorBoard, which is not installed"
+        raise ConfigError(what, "pip install 'aigc-cli[tensorboard]'")
     return Settings(checked["optimizer"], trainer, top.seed)
 
 
@@ -141,7 +138,7 @@ def build(config: Mapping[str, Any], settings: Settings, device: torch.device, f
     """
     splits = Splits.of_config(config["data"], folder)
     dataset = splits["train"]
-    for problem in dataset.problems()[:_MOST_WARNED]:
+    for problem in dataset.problems()[:5]:  # all of them are in bad_files.txt
         warn(problem)
     # Fresh weights depend on the seed alone, whatever was drawn before.
     torch.manual_seed(settings.seed)

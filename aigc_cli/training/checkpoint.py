@@ -12,7 +12,6 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
 from typing import Annotated, Any
 
 import torch
@@ -84,11 +83,7 @@ class CheckpointFolder:
             shutil.rmtree(leftover, ignore_errors=True)
 
     def save(
-        self,
-        step: int,
-        tensors: Mapping[str, Tensors],
-        state: Mapping[str, Any],
-        files: Mapping[str, str] = MappingProxyType({}),
+        self, step: int, tensors: Mapping[str, Tensors], state: dict[str, Any], files: Mapping[str, str] | None = None
     ) -> None:
         """Writes the checkpoint of `step`, replacing one that is there; `files` are further ones, of text, by name.
 
@@ -106,7 +101,7 @@ class CheckpointFolder:
         temporary = self.path / f".tmp-step-{step}"
         with resource_errors(self.path):
             try:
-                _write(temporary, tensors, state, files)
+                _write(temporary, tensors, state, files or {})
                 self._publish(temporary, self.folder(step))
             finally:
                 shutil.rmtree(temporary, ignore_errors=True)
@@ -123,10 +118,8 @@ class CheckpointFolder:
         sync(self.path)
 
     def prune(self, newest: int, keep: int, best: int | None) -> None:
-        """Deletes all but the best and the last `keep` up to `newest`, which has just been written, so it is valid.
-
-        Later ones do not count: they are broken, or the run would have resumed from there.
-        """
+        """Deletes all but the best and the last `keep` up to `newest`, which has just been written, so it is valid."""
+        # Later ones do not count: they are broken, or the run would have resumed from there.
         for step in [step for step in self.steps() if step <= newest][:-keep]:
             if step != best:
                 shutil.rmtree(self.folder(step), ignore_errors=True)
@@ -186,7 +179,7 @@ def _write(folder: Path, tensors: Mapping[str, Tensors], state: Mapping[str, Any
         sync(path)
     for file, content in files.items():
         write_atomically(folder / file, content)
-    write_json(folder / "state.json", dict(state))
+    write_json(folder / "state.json", state)
     # Last, since it has the sums of all others.
     write_json(folder / "manifest.json", {path.name: checksum(path) for path in sorted(folder.iterdir())})
     sync(folder)
@@ -206,11 +199,7 @@ def _verify(folder: Path, manifest: Any) -> None:
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Writes tensors of any device, which may share memory, as safetensors does.
-
-    Raises:
-        OSError: no space, or no permission.
-    """
+    """Writes tensors of any device, which may share memory; an :class:`OSError` where there is no room for them."""
     own: dict[str, Tensor] = {}
     taken: set[int] = set()
     for name, tensor in tensors.items():

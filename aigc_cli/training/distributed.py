@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_stdout
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TypeVar, cast
@@ -77,8 +77,7 @@ class Processes:
 
     def mean(self, values: Iterable[float]) -> list[float]:
         """The mean of each value over all processes, which have them in the same order."""
-        found: list[float] = collective.averaged(torch.tensor(list(values), dtype=torch.float64)).tolist()
-        return found
+        return cast(list[float], collective.averaged(torch.tensor(list(values), dtype=torch.float64)).tolist())
 
     def in_turn(self, act: Callable[[], T]) -> T:
         """What `act` returns, in one process of each machine before the others: what it caches, they find."""
@@ -119,26 +118,19 @@ def own_device(trainer: TrainerConfig) -> torch.device:
         return device
     if trainer.device.startswith("cuda:"):
         raise ConfigError(f"trainer.device={device} is one GPU, for {count} processes", "set trainer.device=cuda")
-    if count > (there := torch.cuda.device_count()):
-        raise ConfigError(
-            f"trainer.devices={count}: torch sees {there} GPU{'' if there == 1 else 's'} here",
-            f"use trainer.devices={there}, or trainer.device=cpu",
-        )
+    there = torch.cuda.device_count()
+    if count > there:
+        what = f"trainer.devices={count}: torch sees {there} GPU{'' if there == 1 else 's'} here"
+        raise ConfigError(what, f"use trainer.devices={there}, or trainer.device=cpu")
     return torch.device("cuda", 0 if processes is None else processes.local_rank)
 
 
 def share_of(batch_size: int, processes: int) -> int:
-    """The items of a batch that each of so many processes sees.
-
-    Raises:
-        ConfigError: the batch does not divide evenly.
-    """
+    """The items of a batch that each of so many processes sees; a :class:`ConfigError` where it is not divisible."""
     if batch_size % processes:
         near = max(1, round(batch_size / processes)) * processes
-        raise ConfigError(
-            f"trainer.batch_size={batch_size} cannot be shared among {processes} processes",
-            f"use a multiple, such as trainer.batch_size={near}",
-        )
+        what = f"trainer.batch_size={batch_size} cannot be shared among {processes} processes"
+        raise ConfigError(what, f"use a multiple, such as trainer.batch_size={near}")
     return batch_size // processes
 
 
@@ -146,57 +138,43 @@ def share_of(batch_size: int, processes: int) -> int:
 def join(device: torch.device) -> Iterator[Processes]:
     """Within the context, processes that were started to train together know each other, and only the main one speaks.
 
-    Args:
-        device: What this one computes on; GPUs talk by NCCL, CPUs by Gloo.
-
     Raises:
-        ResourceError: they do not find each other.
+        ResourceError: some are missing, or the address to meet at cannot be had.
     """
     processes = launched() or Processes()
     if processes.alone:
         yield processes
         return
-    distributed.init_process_group(
+    distributed.init_process_group(  # GPUs talk by NCCL, CPUs by Gloo
         "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo",
         store=_store(processes), rank=processes.rank, world_size=processes.world_size, timeout=TIMEOUT,
     )  # fmt: skip
-    with nullcontext() if processes.main else _silence():
+    with ExitStack() as quiet:
+        if not processes.main:
+            nowhere = quiet.enter_context(open(os.devnull, "w"))
+            quiet.enter_context(redirect_stdout(nowhere))
+            quiet.enter_context(redirect_stderr(nowhere))
         yield processes
     distributed.destroy_process_group()  # not after an error: it would wait for those that are gone
 
 
-@contextmanager
-def _silence() -> Iterator[None]:
-    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
-        yield
-
-
 def _store(processes: Processes) -> Store:
-    """The store by which processes tell each other their addresses, once all of them are there.
-
-    Raises:
-        ResourceError: some are missing, or the address to meet at cannot be had.
-    """
+    """The store by which processes tell each other their addresses, once all of them are there."""
     if "MASTER_ADDR" not in os.environ:
-        _name_slurms_first_node()
+        # The step's first node has its rank 0; srun itself may have been started on any other.
+        nodes, launcher = os.environ.get("SLURM_STEP_NODELIST"), os.environ.get("SLURM_LAUNCH_NODE_IPADDR", "127.0.0.1")
+        os.environ["MASTER_ADDR"] = first_node(nodes) if nodes else launcher
+        os.environ["MASTER_PORT"] = str(20_000 + int(os.environ.get("SLURM_JOB_ID", 0)) % 20_000)
     try:
         store, _, _ = next(rendezvous("env://", processes.rank, processes.world_size, timeout=PATIENCE))
     except DistError as error:
-        address = f"{os.environ['MASTER_ADDR']}:{os.environ.get('MASTER_PORT')}"
+        address, why = f"{os.environ['MASTER_ADDR']}:{os.environ.get('MASTER_PORT')}", str(error).splitlines()[0]
         raise ResourceError(
-            f"{processes.world_size} processes did not meet at {address}: {str(error).splitlines()[0]}",
+            f"{processes.world_size} processes did not meet at {address}: {why}",
             "see that all are started and reach that address, or set MASTER_ADDR and MASTER_PORT to one that they do",
         ) from error
     store.set_timeout(TIMEOUT)
     return PrefixStore("default_pg", store)  # torchrun's agent has keys of its own there
-
-
-def _name_slurms_first_node() -> None:
-    job, nodes = int(os.environ.get("SLURM_JOB_ID", 0)), os.environ.get("SLURM_STEP_NODELIST")
-    # The step's first node has its rank 0; srun itself may have been started on any other.
-    launcher = os.environ.get("SLURM_LAUNCH_NODE_IPADDR", "127.0.0.1")
-    os.environ["MASTER_ADDR"] = first_node(nodes) if nodes else launcher
-    os.environ["MASTER_PORT"] = str(20_000 + job % 20_000)
 
 
 def tasks_per_node(listed: str) -> list[int]:

@@ -61,11 +61,7 @@ class Tally:
         self._first_bad[names] = torch.minimum(self._first_bad[names], bad)
 
     def check(self) -> None:
-        """Reads whether all was finite so far.
-
-        Raises:
-            NonFiniteError: naming the first step and the terms that were not.
-        """
+        """Raises a :class:`NonFiniteError`, of the first step and its terms, where not all was finite so far."""
         bad: dict[float, list[str]] = {}
         for names, first in self._first_bad.items():
             for name, step in zip(names, first.tolist(), strict=True):
@@ -87,24 +83,17 @@ class Tally:
             for name, value in zip(names, total.tolist(), strict=True):
                 sums[name] = sums.get(name, 0.0) + value
                 counts[name] = counts.get(name, 0) + self._counts[names]
-        self._sums.clear()
-        self._counts.clear()
-        self._first_bad.clear()
+        for kept in (self._sums, self._counts, self._first_bad):
+            kept.clear()
         return {name: value / counts[name] for name, value in sums.items()}
 
     def state(self) -> list[Sums]:
         """What has been added since the last reading: a resumed run begins its next row with it."""
-        return [
-            Sums(names=list(names), sums=total.tolist(), count=self._counts[names])
-            for names, total in self._sums.items()
-        ]
+        kept = self._sums.items()
+        return [Sums(names=list(names), sums=total.tolist(), count=self._counts[names]) for names, total in kept]
 
     def load(self, state: list[Sums], device: torch.device) -> None:
-        """Takes what :meth:`state` gave.
-
-        Raises:
-            ValueError: names and sums differ in number.
-        """
+        """Takes what :meth:`state` gave; a :class:`ValueError` where names and sums differ in number."""
         for part in state:
             names, sums = tuple(part.names), torch.tensor(part.sums, dtype=torch.float32, device=device)
             if sums.shape != (len(names),):
@@ -200,16 +189,16 @@ def draw_curves(rows: list[dict[str, Any]], path: Path, marks: Mapping[str, int]
     from matplotlib.ticker import MaxNLocator
 
     panels: dict[str, list[str]] = {}
-    for row in rows:
-        for key in row:
-            if key not in _NOT_DRAWN and key not in panels.setdefault(_term(key), []):
-                panels[_term(key)].append(key)
+    for key in dict.fromkeys(key for row in rows for key in row if key not in _NOT_DRAWN):
+        panels.setdefault(key.rsplit("/", 1)[-1], []).append(key)
     if not panels:
         return
     columns = min(3, len(panels))
     lines = math.ceil(len(panels) / columns)
     figure = Figure(figsize=(4.2 * columns, 2.8 * lines), layout="constrained")
-    for number, term in enumerate(sorted(panels, key=_order)):
+    # The losses come first, what is the same for all models last, and the rest as it was first seen.
+    terms = sorted(panels, key=lambda term: (term in _DRAWN_LAST, term not in _DRAWN_FIRST))
+    for number, term in enumerate(terms):
         axes = figure.add_subplot(lines, columns, number + 1)
         for key in panels[term]:
             points = [(row["step"], row[key]) for row in rows if key in row]
@@ -232,12 +221,3 @@ def _draw_marks(axes: Any, marks: Mapping[str, int], *, named: bool) -> None:
         if named:
             at = {"xy": (step, 1), "xycoords": ("data", "axes fraction"), "xytext": (2, -3)}
             axes.annotate(name, **at, textcoords="offset points", rotation=90, va="top", fontsize=7, color="firebrick")
-
-
-def _order(term: str) -> tuple[bool, bool]:
-    """The losses come first, what is the same for all models last, and the rest as it was first seen."""
-    return term in _DRAWN_LAST, term not in _DRAWN_FIRST
-
-
-def _term(key: str) -> str:
-    return key.rsplit("/", 1)[-1]

@@ -178,10 +178,10 @@ def _work(function: Callable[..., T], args: tuple[Any, ...], folder: str) -> T |
     except BaseException as error:
         known = as_user_error(error) if isinstance(error, Exception) else None
         code = EXIT_BUG if known is None else known.exit_code
-        lost = isinstance(error, RuntimeError) and any(words in str(error).lower() for words in _PEER_GONE)
+        unknown = known is None and isinstance(error, RuntimeError)
         failure = {
             "rank": rank, "time": time.time(), "code": code, "too_large": isinstance(error, BatchTooLarge),
-            "lost": known is None and lost,
+            "lost": unknown and any(words in str(error).lower() for words in _PEER_GONE),
             "message": known.message if known else "", "hint": known.hint if known else "",
             "traceback": "".join(traceback.format_exception(error)),
         }  # fmt: skip

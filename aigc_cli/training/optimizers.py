@@ -121,18 +121,12 @@ def state_copies(config: OptimizerConfig) -> int:
 
 
 def check_networks(config: OptimizerConfig, phases: Iterable[str]) -> None:
-    """Refuses settings for a network that the model does not train.
-
-    Raises:
-        ConfigError: there are some.
-    """
+    """Refuses, by a :class:`ConfigError`, settings for a network that the model does not train."""
     known = tuple(phases)
     for network in ("generator", "discriminator"):
         if network not in known and getattr(config, network) != NetworkOverrides():
-            raise ConfigError(
-                f"optimizer.{network} is set, but this model trains {', '.join(known)}",
-                "leave it null and set optimizer.lr instead",
-            )
+            what = f"optimizer.{network} is set, but this model trains {', '.join(known)}"
+            raise ConfigError(what, "leave it null and set optimizer.lr instead")
 
 
 def _groups(config: OptimizerConfig, phase: str, network: nn.Module) -> ParamGroups:
@@ -153,12 +147,8 @@ def lr_factor(config: OptimizerConfig, step: int, steps: int) -> float:
     if step < config.warmup_steps:
         return (step + 1) / config.warmup_steps
     done = min(1.0, (step - config.warmup_steps) / max(1, steps - config.warmup_steps))
-    shapes: dict[str, Callable[[float], float]] = {
-        "constant": lambda _: 1.0,
-        "linear": lambda x: 1.0 - x,
-        "cosine": lambda x: 0.5 * (1.0 + math.cos(math.pi * x)),
-    }
-    return config.final_lr_fraction + (1.0 - config.final_lr_fraction) * shapes[config.schedule](done)
+    shapes = {"constant": 1.0, "linear": 1.0 - done, "cosine": 0.5 * (1.0 + math.cos(math.pi * done))}
+    return config.final_lr_fraction + (1.0 - config.final_lr_fraction) * shapes[config.schedule]
 
 
 def set_lr(optimizer: Optimizer, factor: float) -> None:
@@ -200,13 +190,10 @@ def load_optimizer_state(optimizer: Optimizer, network: nn.Module, tensors: Mapp
 
 class Precision:
     """Autocast for forward passes and, for fp16, a loss scaler (Micikevicius et al., Mixed Precision Training, 2018)
-    for each phase: one may come several times within a step, and each time ends with its scaler's update.
-
-    The name ``auto`` is bf16 on a GPU that computes in it, else fp32.
-    """
+    for each phase: one may come several times within a step, and each time ends with its scaler's update."""
 
     def __init__(self, name: str, device: torch.device, phases: Iterable[str] = ()) -> None:
-        if name == "auto":
+        if name == "auto":  # bf16 on a GPU that computes in it, else fp32
             emulated = device.type != "cuda" or not torch.cuda.is_bf16_supported(including_emulation=False)
             name = "fp32" if emulated else "bf16"
         self.name, self.device = name, device

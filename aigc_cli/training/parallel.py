@@ -6,7 +6,7 @@ Either is called as the model is; what differs is how gradients are averaged and
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, cast
 
@@ -32,12 +32,7 @@ class Replicas:
     Each phase has a :class:`DistributedDataParallel` of its own over the parameters that it trains, so that a phase
     waits for no gradient of another. A gradient penalty differentiates by images inside the forward pass; parameters
     get their gradients once, in the outer backward pass, which is what the averaging hangs on.
-
-    Args:
-        model: On its device.
-        phases: Their names.
-        processes: That it is replicated in.
-        train_only: Leaves gradients on for one phase's network.
+    `train_only` leaves gradients on for the network of one of the `phases`.
     """
 
     def __init__(
@@ -64,8 +59,7 @@ class Replicas:
 
     def __call__(self, phase: str, batch: Batch) -> Losses:
         """The losses of a phase on this process's share of a batch."""
-        losses: Losses = self.model(phase, batch) if self.processes.alone else self._parallel[phase](batch)
-        return losses
+        return cast(Losses, self.model(phase, batch) if self.processes.alone else self._parallel[phase](batch))
 
     def accumulating(self, phase: str, last: bool) -> AbstractContextManager[Any]:
         """Within the context gradients add up, and only those of the `last` batch are averaged, with all before."""
@@ -96,17 +90,11 @@ class _Phase(nn.Module):
         self.model, self.phase = model, phase
 
     def forward(self, batch: Batch) -> Losses:
-        """The losses of the phase."""
-        losses: Losses = self.model(self.phase, batch)
-        return losses
+        return cast(Losses, self.model(self.phase, batch))
 
 
 def synchronize_batchnorm(model: Model, device: torch.device) -> None:
-    """Makes batch norms see the batch of all processes, in place.
-
-    Raises:
-        ConfigError: not on GPUs, which is where torch has that.
-    """
+    """Makes batch norms see the batch of all processes, in place; a :class:`ConfigError` where torch cannot."""
     if device.type != "cuda":
         raise ConfigError(
             f"trainer.sync_batchnorm=true: torch synchronises batch norms on GPUs alone, and this is a {device.type}",
@@ -132,8 +120,7 @@ class Shards:
 
     def __call__(self, phase: str, batch: Batch) -> Losses:
         """The losses of a phase on this process's share of a batch."""
-        losses: Losses = self.model(phase, batch)
-        return losses
+        return cast(Losses, self.model(phase, batch))
 
     def accumulating(self, phase: str, last: bool) -> AbstractContextManager[Any]:
         """Within the context gradients add up, and only those of the `last` batch are averaged, with all before."""
@@ -159,29 +146,16 @@ class Shards:
 
 
 def check_sharding(model: Model, config: TrainerConfig) -> None:
-    """Refuses to spread a model that cannot be.
-
-    Raises:
-        ConfigError: it is not a transformer, or trains in a way that does not go with it.
-    """
+    """Refuses, by a :class:`ConfigError`, to spread what is not a transformer, or trains in a way that rules it out."""
     if config.sharding == "none":
         return
     if not any(isinstance(module, Block) for module in model.modules()):
-        name = type(model).__name__
-        raise ConfigError(
-            f"trainer.sharding=full spreads transformers over processes, and {name} is not one",
-            "leave trainer.sharding=none",
-        )
+        what = f"trainer.sharding=full spreads transformers over processes, and {type(model).__name__} is not one"
+        raise ConfigError(what, "leave trainer.sharding=none")
     if config.compile or config.precision == "fp16":
         word = "trainer.compile=true" if config.compile else "trainer.precision=fp16"
-        raise ConfigError(
-            f"trainer.sharding=full cannot be combined with {word}", "leave that out, or leave trainer.sharding=none"
-        )
-
-
-def gathered(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors, whole; all processes call it together."""
-    return {name: whole(tensor) for name, tensor in tensors.items()}
+        what = f"trainer.sharding=full cannot be combined with {word}"
+        raise ConfigError(what, "leave that out, or leave trainer.sharding=none")
 
 
 def whole(tensor: Tensor) -> Tensor:

@@ -47,10 +47,7 @@ class Restored:
 def restore_model(run: Run, *, step: int | str | None = None, device: str = "auto") -> Restored:
     """The model of a run as it is sampled: averaged weights where there are any, in evaluation mode.
 
-    Args:
-        run: The run.
-        step: Which checkpoint; None is the newest valid one, "best" the one that validated best.
-        device: As `trainer.device`.
+    It is of the checkpoint of `step`: None is the newest valid one, "best" the one that validated best.
 
     Raises:
         ConfigError: the run has no such checkpoint.
@@ -65,7 +62,7 @@ def restore_model(run: Run, *, step: int | str | None = None, device: str = "aut
             model.averaged().load_state_dict(checkpoint.tensors["ema"])
     except RuntimeError as error:
         raise DataError(
-            f"checkpoint {checkpoint.path} is not of the model in {run.path}/config.yaml: {_first_line(error)}",
+            f"checkpoint {checkpoint.path} is not of the model in {run.path}/config.yaml: {_brief(error, 300)}",
             "restore the run's own config.yaml, or train again",
         ) from None
     merge_adapters(model)
@@ -88,9 +85,8 @@ def choose_checkpoint(run: Run, step: int | str | None) -> Checkpoint:
     if step == "best":
         best = best_step(run)
         if best is None:
-            raise ConfigError(
-                f"{run.path} has no best checkpoint", "train with trainer.validate_every=N, or drop step="
-            )
+            hint = "train with trainer.validate_every=N, or drop step="
+            raise ConfigError(f"{run.path} has no best checkpoint", hint)
         step = best
     known = [str(known) for known in folder.steps()]
     if str(step) not in known:
@@ -120,11 +116,6 @@ def best_step(run: Run) -> int | None:
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return step if isinstance(step, int) else None
-
-
-def _first_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return " ".join(lines[:2])[:300]
 
 
 def changed_config(saved: dict[str, Any], words: Sequence[str]) -> dict[str, Any]:
@@ -174,43 +165,32 @@ def _plain(value: Any) -> Any:
 
 
 def refuse_changes(run: Run, checkpoint: Checkpoint, spec: DataSpec, model: Model) -> None:
-    """Refuses to resume from `checkpoint` with other data than `spec`, or with another `model`.
-
-    Raises:
-        ConfigError: they differ; the message names the keys that do.
-    """
+    """Refuses, by a :class:`ConfigError`, to resume from a checkpoint with other data than `spec`, or another model."""
     saved = checkpoint.state.fingerprint
     if saved != spec.fingerprint:
         # A run without data.json can still be told by its fingerprint, so this compares what is known of both.
         before = {**(asdict(run.spec) if (run.path / "data.json").is_file() else {}), "fingerprint": saved}
         now = {key: value for key, value in asdict(spec).items() if key in before}
-        raise ConfigError(
-            f"the data of {run.name} has changed since its checkpoint: {differences(before, now)}",
-            "put the data back as it was (data.root=), or start a new run without --resume",
-        )
+        what = f"the data of {run.name} has changed since its checkpoint: {differences(before, now)}"
+        raise ConfigError(what, "put the data back as it was (data.root=), or start a new run without --resume")
     shapes = {name: list(tensor.shape) for name, tensor in checkpoint.tensors["model"].items()}
     here = {name: list(tensor.shape) for name, tensor in model.state_dict().items()}
     if shapes != here:
-        raise ConfigError(
-            f"the model of {run.name} has changed since its checkpoint: {differences(shapes, here)}",
-            "restore the run's own config.yaml, or start a new run without --resume",
-        )
+        what = f"the model of {run.name} has changed since its checkpoint: {differences(shapes, here)}"
+        raise ConfigError(what, "restore the run's own config.yaml, or start a new run without --resume")
 
 
 def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
     """The keys whose values differ, as ``key: before -> after``, the first few."""
-    found = [
-        f"{key}: {_brief(before, key)} -> {_brief(after, key)}"
-        for key in sorted({*before, *after})
-        if before.get(key) != after.get(key)
-    ]
+    keys = [key for key in sorted({*before, *after}) if before.get(key) != after.get(key)]
+    found = [f"{key}: {_brief(before.get(key, 'none'))} -> {_brief(after.get(key, 'none'))}" for key in keys]
     more = f"; and {len(found) - _MOST_NAMED} more" if len(found) > _MOST_NAMED else ""
     return "; ".join(found[:_MOST_NAMED]) + more
 
 
-def _brief(values: Mapping[str, Any], key: str) -> str:
-    text = str(values[key]) if key in values else "none"
-    return text if len(text) <= 40 else f"{text[:36]}..."
+def _brief(value: object, longest: int = 40) -> str:
+    text = " ".join(str(value).split())
+    return text if len(text) <= longest else f"{text[: longest - 4]}..."
 
 
 def say_resumed(run: Run, checkpoint: Checkpoint, processes: int) -> None:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, replace
 
 import torch
-from torch import Tensor
 from torch.optim import Optimizer
 
 from aigc_cli.errors import ResourceError
@@ -19,19 +18,15 @@ from aigc_cli.runs import Run
 from aigc_cli.training.checkpoint import Checkpoint, CheckpointFolder, State, Tensors
 from aigc_cli.training.distributed import Processes
 from aigc_cli.training.optimizers import EMA, load_optimizer_state, optimizer_state
-from aigc_cli.training.parallel import as_spread, gathered
+from aigc_cli.training.parallel import as_spread, whole
 from aigc_cli.training.settings import TrainerConfig
 
 
 class Saver:
-    """Saves one checkpoint at a time, in a thread of its own.
+    """Saves one checkpoint at a time, in a thread of its own; the `keep` newest ones stay, and the best.
 
     The run's records follow, and older checkpoints go, only when it is there. What goes wrong is raised where the loop
     looks next: :meth:`check`, :meth:`wait`, or the next :meth:`start`.
-
-    Args:
-        run: The run.
-        keep: How many of the newest checkpoints stay, beside the best one.
     """
 
     def __init__(self, run: Run, keep: int) -> None:
@@ -44,7 +39,15 @@ class Saver:
     def start(self, state: State, tensors: Mapping[str, Tensors], files: Mapping[str, str]) -> None:
         """Copies what is to be saved and begins to write it, once the last save has ended."""
         self.wait()
-        self._pending = self._thread.submit(self._save, replace(state), _copies(tensors), files)
+        # In this machine's memory, as they are now: the next step changes them while they are written.
+        copies = {
+            file: {
+                name: tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
+                for name, tensor in group.items()
+            }
+            for file, group in tensors.items()
+        }
+        self._pending = self._thread.submit(self._save, replace(state), copies, files)
 
     def check(self) -> None:
         """Raises what went wrong with a save that has ended.
@@ -70,52 +73,36 @@ class Saver:
         self.run.set_status("running", state.step)
 
     def check_space(self, one: int, config: TrainerConfig, step: int) -> None:
-        """Refuses a run of `config` from `step` on whose checkpoints, of `one` bytes each, do not fit on its disk.
-
-        Raises:
-            ResourceError: they do not; the message gives both sizes.
-        """
+        """Refuses, by a :class:`ResourceError`, a run of `config` from `step` on whose checkpoints do not fit on its
+        disk, of `one` bytes each."""
         saves = math.ceil((config.steps - step) / config.checkpoint_every)
         # Those that are kept and the one being written, and the best.
         count = min(saves, self.keep + 1) + int(config.validate_every is not None)
         used = sum(path.stat().st_size for path in self.checkpoints.path.rglob("*") if path.is_file())
         free = shutil.disk_usage(self.run.path).free + used
         if count * one > free:
+            size, room = (f"{b / 1e9:.1f} GB" if b >= 1e9 else f"{b / 1e6:.1f} MB" for b in (one, free))
             raise ResourceError(
-                f"a checkpoint takes about {_readable(one)}, and this run has up to {count} at a time, "
-                f"but {self.run.path} has room for {_readable(free)}",
+                f"a checkpoint takes about {size}, and this run has up to {count} at a time, "
+                f"but {self.run.path} has room for {room}",
                 "free some space, choose another folder with run_dir= or outputs=, or lower trainer.keep",
             )
 
 
-def _copies(tensors: Mapping[str, Tensors]) -> dict[str, Tensors]:
-    """The tensors in this machine's memory, as they are now: the next step changes them while they are written."""
-    return {
-        file: {
-            name: tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
-            for name, tensor in group.items()
-        }
-        for file, group in tensors.items()
-    }
-
-
 def tensors_of(model: Model, optimizers: Mapping[str, Optimizer], ema: EMA | None) -> dict[str, Tensors]:
     """The tensors of a checkpoint by file, whole even where processes keep shares of them; all call it together."""
-    tensors: dict[str, Tensors] = {"model": gathered(model.state_dict()), "optimizer": {}}
+    tensors: dict[str, Tensors] = {"model": model.state_dict(), "optimizer": {}}
     for phase, optimizer in optimizers.items():
-        state = gathered(optimizer_state(optimizer, model.network(phase)))
+        state = optimizer_state(optimizer, model.network(phase))
         tensors["optimizer"].update({f"{phase}/{name}": tensor for name, tensor in state.items()})
     if ema is not None:
-        tensors["ema"] = gathered(ema.shadow)
-    return tensors
+        tensors["ema"] = ema.shadow
+    return {file: {name: whole(tensor) for name, tensor in group.items()} for file, group in tensors.items()}
 
 
 def load_tensors(checkpoint: Checkpoint, model: Model, optimizers: Mapping[str, Optimizer], ema: EMA | None) -> None:
-    """Takes what :func:`tensors_of` gave; processes that keep shares of it take theirs.
-
-    Raises:
-        RuntimeError, KeyError: it is of another model.
-    """
+    """Takes what :func:`tensors_of` gave, of which each process may keep a share; a :class:`RuntimeError` or a
+    :class:`KeyError` where it is of another model."""
     live, saved = model.state_dict(), checkpoint.tensors["model"]
     model.load_state_dict({name: as_spread(saved[name], live[name]) if name in live else saved[name] for name in saved})
     if ema is not None:
@@ -143,12 +130,3 @@ def newest_for_all(checkpoints: CheckpointFolder, processes: Processes) -> Check
     if step is not None and not chosen:
         chosen.append(checkpoints.load(step))
     return chosen[0] if chosen else None
-
-
-def size_of(tensors: Iterable[Tensor]) -> int:
-    """The bytes of some tensors."""
-    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
-
-
-def _readable(size: int) -> str:
-    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"

@@ -25,7 +25,7 @@ from aigc_cli.modalities.base import Batch, modality
 from aigc_cli.models.base import Model
 from aigc_cli.progress import Progress
 from aigc_cli.runs import Run
-from aigc_cli.training.checkpoint import Checkpoint, State
+from aigc_cli.training.checkpoint import State
 from aigc_cli.training.distributed import Processes
 from aigc_cli.training.journal import Journal, Tally
 from aigc_cli.training.launch import Signals, signals_to
@@ -41,7 +41,7 @@ from aigc_cli.training.optimizers import (
 )
 from aigc_cli.training.parallel import Replicas, Shards, whole
 from aigc_cli.training.restore import refuse_changes, say_resumed
-from aigc_cli.training.saver import Saver, load_tensors, newest_for_all, size_of, tensors_of
+from aigc_cli.training.saver import Saver, load_tensors, newest_for_all, tensors_of
 from aigc_cli.training.settings import Hooks, TrainerConfig
 
 T = TypeVar("T")
@@ -69,10 +69,8 @@ class Trainer:
         self.ema = EMA(model.averaged(), config.ema, config.ema_start) if config.ema is not None else None
         self.saver = Saver(run, config.keep)
         self.checkpoints = self.saver.checkpoints
-        self.state = State(
-            fingerprint=loader.dataset.spec.fingerprint, batch_size=config.batch_size,
-            processes=self.processes.world_size,
-        )  # fmt: skip
+        fingerprint, count = loader.dataset.spec.fingerprint, self.processes.world_size
+        self.state = State(fingerprint=fingerprint, batch_size=config.batch_size, processes=count)
         self.tally = Tally()
 
     # the loop
@@ -248,16 +246,11 @@ class Trainer:
     # saving and restoring
 
     def check_space(self) -> None:
-        """Refuses, before the first step, a run whose checkpoints do not fit on its disk.
-
-        Raises:
-            ResourceError: they do not; the message gives both sizes.
-        """
-        networks = map(self.model.network, self.optimizers)
-        moments = state_copies(self.optimizer_config) * sum(size_of(network.parameters()) for network in networks)
-        average = size_of(self.ema.shadow.values()) if self.ema is not None else 0
-        one = size_of(self.model.state_dict().values()) + average + moments
-        self.saver.check_space(one, self.config, self.state.step)
+        """Refuses a run whose checkpoints do not fit on its disk, by a :class:`ResourceError` before the first step."""
+        trained = [parameter for phase in self.optimizers for parameter in self.model.network(phase).parameters()]
+        tensors = [*self.model.state_dict().values(), *(self.ema.shadow.values() if self.ema is not None else ())]
+        tensors += trained * state_copies(self.optimizer_config)  # what optimizers remember has no size before a step
+        self.saver.check_space(sum(tensor.nbytes for tensor in tensors), self.config, self.state.step)
 
     def save(self) -> None:
         """Begins to write a checkpoint; when it is there, those go that `keep` no longer covers."""
@@ -282,7 +275,9 @@ class Trainer:
             return False
         try:
             refuse_changes(self.run, checkpoint, self.loader.dataset.spec, self.model)
-            self._load(checkpoint)
+            load_tensors(checkpoint, self.model, self.optimizers, self.ema)
+            self.precision.load_state_dict(checkpoint.state.scalers)
+            self.tally.load(checkpoint.state.tally, self.device)
         except (RuntimeError, KeyError, TypeError, ValueError) as error:
             if is_out_of_memory(error):
                 raise
@@ -292,14 +287,8 @@ class Trainer:
             ) from None
         if checkpoint.step < self.config.steps:
             say_resumed(self.run, checkpoint, self.processes.world_size)
-        self.state = replace(checkpoint.state, processes=self.processes.world_size)
+        before, size = checkpoint.state, self.config.batch_size
+        # A smaller batch may have replaced that of the checkpoint; a step then accumulates more of them.
+        batches = before.batches * (before.batch_size or size) // size
+        self.state = replace(before, batches=batches, batch_size=size, processes=self.processes.world_size)
         return True
-
-    def _load(self, checkpoint: Checkpoint) -> None:
-        state = checkpoint.state
-        load_tensors(checkpoint, self.model, self.optimizers, self.ema)
-        self.precision.load_state_dict(state.scalers)
-        self.tally.load(state.tally, self.device)
-        if state.batch_size:  # a smaller batch may have replaced it, of which a step accumulates more
-            state.batches = state.batches * state.batch_size // self.config.batch_size
-        state.batch_size = self.config.batch_size

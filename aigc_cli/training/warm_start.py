@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -24,19 +24,17 @@ from aigc_cli.files import checksum
 from aigc_cli.modalities.base import Codec
 from aigc_cli.models.base import Model, ModelConfig, Transfer
 from aigc_cli.nn.lora import adapters
-from aigc_cli.runs import Run, find_run
+from aigc_cli.runs import find_run
 from aigc_cli.training.checkpoint import CheckpointFolder, Tensors
 from aigc_cli.training.restore import Restored, choose_checkpoint, restore_model
 
-_KEYS = tuple(field.name for field in dataclasses.fields(ModelConfig))
 _MOST_NAMED = 3  # tensors that do not fit
 
 
 def start_of(config: Mapping[str, Any]) -> ModelConfig:
     """The keys of a configuration that name the run whose weights it starts from."""
-    found = check("model", ModelConfig, {key: config["model"][key] for key in _KEYS if key in config["model"]})
-    assert isinstance(found, ModelConfig)
-    return found
+    keys = [field.name for field in dataclasses.fields(ModelConfig) if field.name in config["model"]]
+    return cast(ModelConfig, check("model", ModelConfig, {key: config["model"][key] for key in keys}))
 
 
 def with_source(config: dict[str, Any]) -> dict[str, Any]:
@@ -57,13 +55,11 @@ def with_source(config: dict[str, Any]) -> dict[str, Any]:
         "init_step": checkpoint.step,
         "init_sha256": start.init_sha256 or checksum(checkpoint.path / "manifest.json"),
     }
-    return {**config, "model": {**config["model"], **found}, "data": _with_codec(config["data"], run, start)}
-
-
-def _with_codec(data: dict[str, Any], run: Run, start: ModelConfig) -> dict[str, Any]:
+    data = config["data"]
     theirs = {} if start.init_tokenizer == "new" else kept_sections(run.config["data"], run.path)
     own = {key for key, section in data.items() if isinstance(section, dict) and section.get("path", "") is None}
-    return {**data, **{key: section for key, section in theirs.items() if key in own}}
+    data = {**data, **{key: section for key, section in theirs.items() if key in own}}
+    return {**config, "model": {**config["model"], **found}, "data": data}
 
 
 def warm_start(model: Model, codec: Codec, config: Mapping[str, Any]) -> Taken | None:
@@ -76,20 +72,16 @@ def warm_start(model: Model, codec: Codec, config: Mapping[str, Any]) -> Taken |
     start = start_of(config)
     if start.init_from is None:
         return None
+    run = find_run(start.init_from)
     with torch.random.fork_rng(devices=()):  # what is drawn from then on does not depend on the other model
-        source = _open_source(find_run(start.init_from), start)
-    return take_weights(model, codec, source, config)
-
-
-def _open_source(run: Run, start: ModelConfig) -> Restored:
-    restored = restore_model(run, step=start.init_step, device="cpu")
-    manifest = CheckpointFolder(run.checkpoints).folder(restored.step) / "manifest.json"
+        source = restore_model(run, step=start.init_step, device="cpu")
+    manifest = CheckpointFolder(run.checkpoints).folder(source.step) / "manifest.json"
     if start.init_sha256 not in (None, checksum(manifest)):
         raise DataError(
-            f"the checkpoint of step {restored.step} of {run.path} does not match model.init_sha256",
+            f"the checkpoint of step {source.step} of {run.path} does not match model.init_sha256",
             "restore that one from a copy, or leave model.init_sha256 out to start from the checkpoint as it is now",
         )
-    return restored
+    return take_weights(model, codec, source, config)
 
 
 @dataclass(frozen=True)
@@ -113,13 +105,9 @@ class Taken:
 
 
 def take_weights(model: Model, codec: Codec, source: Restored, config: Mapping[str, Any]) -> Taken:
-    """Copies what fits of the source's weights into `model`, in place; what is new to it stays as it is.
+    """Copies what fits of the source's weights into a fresh `model`, in place; what is new to it stays as it is.
 
-    Args:
-        model: With fresh weights.
-        codec: Of its data.
-        source: What it starts from.
-        config: The whole configuration, for words that would change it.
+    `codec` is that of its data, and `config` the whole configuration, for a hint at the words to change.
 
     Raises:
         ConfigError: a tensor of either has no counterpart, or one of another shape; or new rows of the vocabulary would
@@ -127,24 +115,32 @@ def take_weights(model: Model, codec: Codec, source: Restored, config: Mapping[s
     """
     transfer = model.transfer()
     own, theirs = model.state_dict(), _renamed(source.model, transfer)
-    origins = {name: _origin(name, theirs, transfer) for name in own if name not in transfer.own}
+    mine = [name for name in own if name not in transfer.own]
+    origins = {name: name if name in theirs else transfer.stand_ins.get(name, name) for name in mine}
     problems = [_misfit(name, own[name], theirs.get(origin), transfer) for name, origin in origins.items()]
     known = {*origins.values(), *transfer.stand_ins}
     problems += [f"{name} is in that run, and not in this model" for name in theirs if name not in known]
     if found := [problem for problem in problems if problem]:
         raise _refusal(found, source, config, alike=_kinds(origins) == _kinds(theirs))
-    pairs = codec.transfer(source.codec)
-    vocabulary = None if pairs is None else _Vocabulary(pairs, *map(_vocabulary_size, (model, source.model)))
+    pairs = codec.transfer(source.codec)  # for each token that both have, its id here and its id there
+    size, other_size = model.spec.vocab_size or 0, source.model.spec.vocab_size or 0
+    if pairs is not None and len(pairs) < size and any(adapters(model)):
+        raise ConfigError(
+            f"model.lora.rank leaves the embedding as it is, and {size - len(pairs)} of its {size} rows are not in "
+            f"{source.run.name}",
+            "keep that run's tokenizer (model.init_tokenizer=keep), or train all weights (model.lora.rank=null)",
+        )
     with torch.no_grad():
         for name, origin in origins.items():
-            if name in transfer.rows and vocabulary is not None:
-                vocabulary.take_rows(own[name], theirs[origin])
+            if name in transfer.rows and pairs is not None:
+                # What lies beyond the vocabularies, such as a mask, goes by its place.
+                beyond = range(min(len(own[name]) - size, len(theirs[origin]) - other_size))
+                here, there = torch.tensor([*pairs, *((size + place, other_size + place) for place in beyond)]).T
+                own[name][here] = theirs[origin][there]
             else:
                 own[name].copy_(theirs[origin])
-    rows, of_rows = (None, 0) if vocabulary is None else (len(vocabulary.pairs), vocabulary.size)
-    taken = Taken(source, len(origins), len(own), rows, of_rows)
-    _check_adapters(model, taken)
-    return taken
+    rows, of_rows = (None, 0) if pairs is None else (len(pairs), size)
+    return Taken(source, len(origins), len(own), rows, of_rows)
 
 
 def _renamed(model: Model, wanted: Transfer) -> Tensors:
@@ -158,51 +154,14 @@ def _renamed(model: Model, wanted: Transfer) -> Tensors:
     return found
 
 
-def _origin(name: str, theirs: Tensors, transfer: Transfer) -> str:
-    return name if name in theirs else transfer.stand_ins.get(name, name)
-
-
 def _misfit(name: str, own: Tensor, other: Tensor | None, transfer: Transfer) -> str:
     """Why a tensor cannot be taken, or ""; those that go by rows may differ in how many they have."""
     if other is None:
         return f"{name} is not in that run"
     if own.shape == other.shape or (name in transfer.rows and own.shape[1:] == other.shape[1:]):
         return ""
-    return f"{name} is {_size(own)} here and {_size(other)} there"
-
-
-def _size(tensor: Tensor) -> str:
-    return "x".join(map(str, tensor.shape)) or "a number"
-
-
-@dataclass(frozen=True)
-class _Vocabulary:
-    """What a vocabulary shares with that of the source."""
-
-    pairs: list[tuple[int, int]]  # for each token that both have, its id here and its id there
-    size: int  # of the one here
-    other_size: int
-
-    def take_rows(self, own: Tensor, other: Tensor) -> None:
-        """Copies the rows of shared tokens; what lies beyond the vocabularies, such as a mask, goes by its place."""
-        beyond = range(min(len(own) - self.size, len(other) - self.other_size))
-        extras = [(self.size + place, self.other_size + place) for place in beyond]
-        here, there = torch.tensor([*self.pairs, *extras]).T
-        own[here] = other[there]
-
-
-def _vocabulary_size(model: Model) -> int:
-    assert model.spec.vocab_size is not None, "what is encoded to tokens has as many"
-    return model.spec.vocab_size
-
-
-def _check_adapters(model: Model, taken: Taken) -> None:
-    if taken.rows is not None and taken.rows < taken.of_rows and any(adapters(model)):
-        raise ConfigError(
-            f"model.lora.rank leaves the embedding as it is, and {taken.of_rows - taken.rows} of its {taken.of_rows} "
-            f"rows are not in {taken.source.run.name}",
-            "keep that run's tokenizer (model.init_tokenizer=keep), or train all weights (model.lora.rank=null)",
-        )
+    here, there = ("x".join(map(str, tensor.shape)) or "a number" for tensor in (own, other))
+    return f"{name} is {here} here and {there} there"
 
 
 def _kinds(names: Iterable[str]) -> set[str]:
@@ -217,9 +176,8 @@ def _refusal(problems: list[str], source: Restored, config: Mapping[str, Any], *
     hint = f"make this model like that one: {differing}"
     if not differing or not (alike or family == source.run.config["model"]["name"]):
         hint = f"start from a run of model={family}"
-    return ConfigError(
-        f"the weights of {source.run.name} do not fit: {'; '.join(problems[:_MOST_NAMED])}{more}", hint
-    )  # fmt: skip
+    what = f"the weights of {source.run.name} do not fit: {'; '.join(problems[:_MOST_NAMED])}{more}"
+    return ConfigError(what, hint)
 
 
 def _differing(config: Mapping[str, Any], theirs: Mapping[str, Any]) -> Iterator[str]:

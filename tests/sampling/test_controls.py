@@ -48,6 +48,21 @@ def test_a_misspelt_key_of_the_command_is_told_from_a_control(tiny_run: Run, com
     assert caught.value.hint == f"did you mean {key}?"
 
 
+@pytest.mark.parametrize("command", ["sample", "eval"])
+def test_a_word_of_another_model_is_not_taken_for_a_misspelt_one(
+    tiny_run: Run, command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(ConfigError, match="model=gan takes no prompt") as caught:
+        check_controls(tiny_run, {"prompt": "the ", "class": "7"}, command)
+    assert caught.value.hint == "leave that out; its controls are class, frames, mode, truncation"
+    with pytest.raises(ConfigError, match="model=gan takes no top_k and no prompt"):
+        check_controls(tiny_run, {"top_k": 3, "prompt": "the "}, command)
+    monkeypatch.setattr(GAN, "controls", NoControls)
+    with pytest.raises(ConfigError, match="model=gan takes no prompt") as caught:
+        check_controls(tiny_run, {"prompt": "the "}, command)
+    assert caught.value.hint == "leave that out; it has no controls"
+
+
 def test_the_mode_is_the_models_usual_one(monkeypatch: pytest.MonkeyPatch, tiny_run: Run) -> None:
     monkeypatch.setattr(GAN, "controls", ToyControls)
     monkeypatch.setattr(GAN, "can", frozenset({"encode", "decode"}))

@@ -14,8 +14,8 @@ from toy_text import TOKENIZER, ToyText, documents
 
 from aigc_cli.config.compose import compose
 from aigc_cli.config.schema import check
-from aigc_cli.errors import ConfigError
-from aigc_cli.modalities.base import Batch
+from aigc_cli.errors import ConfigError, DataError
+from aigc_cli.modalities.base import Batch, DataSpec
 from aigc_cli.modalities.prompts import Prompt
 from aigc_cli.modalities.text import TextCodec
 from aigc_cli.modalities.tokenizers import BOS, EOS, FIRST, BPETokenizer
@@ -184,3 +184,23 @@ def test_where_a_walk_ends_is_text_whatever_it_looks_like(word: str) -> None:
 def test_padding_is_no_part_of_a_text(model: TextVAE) -> None:
     long = asked(model, "reconstruct", "ab", "abcdefgh")
     assert texts(long)[0] == texts(asked(model, "reconstruct", "ab"))[0] == remade(model, "ab")
+
+
+@pytest.mark.parametrize(("source", "keys"), [(None, "data.root="), (HELD_OUT.spec, "data.source= and data.target=,")])
+def test_data_that_is_not_at_hand_may_be_named_or_done_without(
+    model: TextVAE, monkeypatch: pytest.MonkeyPatch, source: DataSpec | None, keys: str
+) -> None:
+    def gone() -> Any:
+        raise DataError("there is nothing at pairs", "check the path")
+
+    monkeypatch.setattr(model, "spec", replace(model.spec, source=source))
+    request = Request(
+        model=model, codec=CODEC, controls=usual_controls(model, "reconstruct"), n=None, seed=1, usual=8,
+        device=torch.device("cpu"), train=gone, held_out=gone,
+    )  # fmt: skip
+    with pytest.raises(DataError, match="there is nothing at pairs") as caught:
+        plan(request)
+    said = caught.value.hint
+    assert said.startswith("check the path; or say with data.root=")
+    assert keys in said
+    assert said.endswith("where the data is now; or give prompt= in its place")

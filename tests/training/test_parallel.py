@@ -22,7 +22,7 @@ from aigc_cli.runs import Run, read_rows
 from aigc_cli.training.build import check_config
 from aigc_cli.training.checkpoint import CheckpointFolder
 from aigc_cli.training.distributed import Processes, share_of
-from aigc_cli.training.parallel import check_sharding, gathered, synchronize_batchnorm
+from aigc_cli.training.parallel import check_sharding, synchronize_batchnorm, whole
 from aigc_cli.training.settings import Hooks
 from aigc_cli.training.trainer import Trainer
 
@@ -110,7 +110,7 @@ def train_together(folder, rank):
     processes = Processes(rank, 2, rank, 2)
     for name in CASES | SHARED_NORM:
         trainer = trained(folder / "together" / name, name, processes)
-        state = {key: tensor.contiguous().clone() for key, tensor in gathered(trainer.model.state_dict()).items()}
+        state = {key: whole(tensor).contiguous().clone() for key, tensor in trainer.model.state_dict().items()}
         save_file(state, folder / f"{name}-{rank}.safetensors")
     with contextlib.redirect_stderr(io.StringIO()) as said:
         for name in RESUMED:

@@ -210,8 +210,9 @@ def test_the_model_is_examined_as_it_is_in_evaluation_mode(tmp_path):
     assert figures["examine/weight"] == trainer.model.generator.weight.item()
 
 
-def test_nothing_is_examined_where_nobody_asks(tmp_path):
-    make(tmp_path / "run", "trainer.examine_every=null").fit(Hooks(examine=pytest.fail))
+def test_nothing_is_shown_or_examined_where_nobody_asks(tmp_path):
+    words = [f"trainer.{key}_every=null" for key in ("sample", "validate", "examine")]
+    make(tmp_path / "run", *words).fit(Hooks(pytest.fail, pytest.fail, pytest.fail))
 
 
 def test_a_models_warnings_reach_the_person(tmp_path, capsys):

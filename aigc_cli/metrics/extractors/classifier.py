@@ -39,12 +39,22 @@ _PASSES, _FEWEST, _MOST = 8, 20_000, 300_000
 
 @register("extractor", "classifier", PlainConfig)
 class Classifier:
-    """``[<data>-cnn]``: trained at its first use, then kept in the cache folder."""
+    """``[<data>-cnn]``: trained at its first use, then kept in the cache folder.
+
+    Raises:
+        ConfigError: there is no dataset, or it has no labels.
+    """
 
     canonical = False
 
     def __init__(self, config: PlainConfig, sources: Sources) -> None:
-        train, name = _labelled(sources)
+        instead = "extractor=inception, as --metric fid does, or extractor=torchvision model=resnet50 weights=FILE"
+        if sources.splits is None:
+            what = "the classifier extractor learns from a dataset's labels, and no dataset is named"
+            raise ConfigError(what, f"name it with data=NAME, or use {instead}")
+        train, name = sources.splits["train"], sources.splits.name
+        if len(train.spec.classes) < 2:
+            raise ConfigError(f"the classifier extractor needs labels, and {name} has none", f"use {instead}")
         self.name = f"{name}-cnn"
         path = cache_dir() / "classifiers" / f"{self.name}-v{VERSION}-{train.spec.fingerprint[:16]}.safetensors"
         kept = _read(path, train, sources.device)
@@ -76,23 +86,6 @@ class Classifier:
         with torch.inference_mode():
             layers = self._network(self._codec.encode(content.to(self._device)))
         return {name: values.cpu() for name, values in layers.items()}
-
-
-def _labelled(sources: Sources) -> tuple[Dataset, str]:
-    """The training split and its name.
-
-    Raises:
-        ConfigError: there is no dataset, or it has no labels.
-    """
-    instead = "extractor=inception, as --metric fid does, or extractor=torchvision model=resnet50 weights=FILE"
-    if sources.splits is None:
-        what = "the classifier extractor learns from a dataset's labels, and no dataset is named"
-        raise ConfigError(what, f"name it with data=NAME, or use {instead}")
-    train = sources.splits["train"]
-    if len(train.spec.classes) < 2:
-        what = f"the classifier extractor needs labels, and {sources.splits.name} has none"
-        raise ConfigError(what, f"use {instead}")
-    return train, sources.splits.name
 
 
 def _fresh(train: Dataset, device: torch.device) -> nn.Module:

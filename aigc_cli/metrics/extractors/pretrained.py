@@ -161,10 +161,8 @@ class TorchvisionBackbone(_Pretrained):
         network, last = _backbone(sources.backbone, state)
         self.name = f"{sources.backbone}-{self.checksum[:8]}"
         self.widths: Mapping[str, int] = {"features": last.in_features, "logits": last.out_features}
-        self.facts: Mapping[str, Any] = {
-            "preprocessing": f"uint8, resized to {_SIDE}x{_SIDE} by bicubic interpolation with antialiasing in float32 "
-            "(torch), ImageNet's mean and deviation"
-        }
+        resized = f"resized to {_SIDE}x{_SIDE} by bicubic interpolation with antialiasing in float32 (torch)"
+        self.facts: Mapping[str, Any] = {"preprocessing": f"uint8, {resized}, ImageNet's mean and deviation"}
         super().__init__(sources.device)
         self._network = network.to(sources.device).eval().requires_grad_(False)
         self._features: Tensor | None = None

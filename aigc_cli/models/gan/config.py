@@ -66,10 +66,8 @@ class GANConfig(ModelConfig):
             raise ValueError(f"a gradient penalty needs discriminator_norm=group or none: {why}")
         own = (self.generator_norm, self.discriminator_norm, self.init) == ("none", "none", "variance")
         if self.network == "r3gan" and not own:
-            raise ValueError(
-                "r3gan has no normalisation and its own initial weights: it needs generator_norm=none, "
-                "discriminator_norm=none and init=variance, as in model=r3gan_small"
-            )
+            needs = "generator_norm=none, discriminator_norm=none and init=variance, as in model=r3gan_small"
+            raise ValueError(f"r3gan has no normalisation and its own initial weights: it needs {needs}")
         # Nothing is ignored in silence.
         served = {"minibatch_stddev": ("dcgan",), "dropout": ("dcgan", "mlp"), "attention": ("resnet", "biggan")}
         for key, networks in served.items():

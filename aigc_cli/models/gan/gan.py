@@ -28,7 +28,7 @@ from aigc_cli.models.gan.resnet import (
     ResNetGenerator,
 )
 from aigc_cli.models.latent import LatentControls, LatentModel, check_conditional
-from aigc_cli.nn.augment import ADJUST_EVERY, AUGMENTATIONS, adapt, adaptive, augment
+from aigc_cli.nn.augment import ADJUST_EVERY, AUGMENTATIONS, adapt, adaptive
 from aigc_cli.nn.blocks import MinibatchStddev, add_spectral_norm
 from aigc_cli.nn.collective import draw
 from aigc_cli.randomness import Noise
@@ -76,10 +76,8 @@ class GAN(LatentModel):
         self.conditional = check_conditional(config.conditional, spec)
         key = "augment" if config.augment else "consistency"
         if getattr(config, key) and spec.layout != "map":
-            raise ConfigError(
-                f"model.{key}={getattr(config, key)} is for images, and this is {spec.modality} data",
-                f"leave it out: model.{key}={'[]' if key == 'augment' else 0}",
-            )
+            what = f"model.{key}={getattr(config, key)} is for images, and this is {spec.modality} data"
+            raise ConfigError(what, f"leave it out: model.{key}={'[]' if key == 'augment' else 0}")
         generator, discriminator = NETWORKS[config.network]
         self.generator = generator(config, spec.shape, self.classes)
         self.discriminator = discriminator(config, spec.shape, self.classes)
@@ -128,18 +126,18 @@ class GAN(LatentModel):
 
     def _generator_losses(self, real: Tensor, labels: Tensor | None) -> Losses:
         fake = self._made.pop(0) if self._made else self._fake(len(real), labels)
-        fake_score = self.discriminator(self._augment(fake), labels).float()
+        fake_score = self.discriminator(self._augment(fake, self.config.augment), labels).float()
         real_score = fake_score
         if self.adversarial.paired:
             with torch.no_grad():
-                real_score = self.discriminator(self._augment(real), labels).float()
+                real_score = self.discriminator(self._augment(real, self.config.augment), labels).float()
         return {"loss": self.adversarial.generator(fake_score, real_score)}
 
     def _discriminator_losses(self, real: Tensor, labels: Tensor | None) -> Losses:
         config = self.config
         fake = self._fake_for_both(len(real), labels)
-        real, fake = self._augment(real), self._augment(fake).to(real.dtype)
-        batches = [real, fake, *([augment(real, config.consistency_augment)] if config.consistency else [])]
+        real, fake = self._augment(real, config.augment), self._augment(fake, config.augment).to(real.dtype)
+        batches = [real, fake, *([self._augment(real, config.consistency_augment)] if config.consistency else [])]
         if config.discriminator_norm == "batch" or (config.minibatch_stddev and len(real) % MinibatchStddev.group):
             # Reals and fakes of one pass would see each other in its statistics, and tell each other apart by them.
             real_score, fake_score, *changed = [self.discriminator(images, labels).float() for images in batches]
@@ -198,8 +196,8 @@ class GAN(LatentModel):
         images: Tensor = self.generator(draw(torch.randn, n, self.config.latent, device=device), labels)
         return images
 
-    def _augment(self, images: Tensor) -> Tensor:
-        for name in self.config.augment:
+    def _augment(self, images: Tensor, names: Sequence[str]) -> Tensor:
+        for name in names:
             if name == "ada":
                 images = adaptive(images, self.ada_strength, self.config.ada_transforms)
             else:
@@ -235,6 +233,7 @@ class GAN(LatentModel):
         training items do, 1 where they score as samples.
         """
         labels = self.labels_of(train)
+        # The same latents at every look, so that the curves move with the weights alone.
         fake = self.decode(self.latents(Noise(0, range(len(train)), train.content.device), self.controls()), labels)
         figures = {
             "diversity": spread(fake, labels) / spread(train.content, labels).clamp_min(1e-6),

@@ -23,16 +23,12 @@ SIZES = (8, 16, 32, 64, 128, 256)
 def halvings(shape: tuple[int, ...], network: str) -> int:
     """How often an image (c, h, w) is halved until it is 4x4; a ConfigError if it is not a square of :data:`SIZES`."""
     if len(shape) != 3:
-        raise ConfigError(
-            f"model.network={network} makes images, and these items have the shape {'x'.join(map(str, shape))}",
-            "set model.network=mlp, which makes items of any shape",
-        )
+        what = f"model.network={network} makes images, and these items have the shape {'x'.join(map(str, shape))}"
+        raise ConfigError(what, "set model.network=mlp, which makes items of any shape")
     _, height, width = shape
     if height != width or height not in SIZES:
-        raise ConfigError(
-            f"model.network={network} makes squares of {', '.join(map(str, SIZES))}, not {height}x{width} images",
-            "set data.size= to one of them, or model.network=mlp",
-        )
+        what = f"model.network={network} makes squares of {', '.join(map(str, SIZES))}, not {height}x{width} images"
+        raise ConfigError(what, "set data.size= to one of them, or model.network=mlp")
     return int(math.log2(height // BASE))
 
 

@@ -205,10 +205,8 @@ def levels(layout: Sequence[str] | None, shape: tuple[int, ...]) -> list[Level]:
     """
     _, height, width = shape
     if height != width or height % 2 or not SMALLEST <= height <= LARGEST:
-        raise ConfigError(
-            f"model=hvae models squares of {SMALLEST} to {LARGEST} with an even side, not {height}x{width} images",
-            "set data.size= to a number such as 16, 32 or 64",
-        )
+        what = f"model=hvae models squares of {SMALLEST} to {LARGEST} with an even side, not {height}x{width} images"
+        raise ConfigError(what, "set data.size= to a number such as 16, 32 or 64")
     if layout is None:
         sides = [height // 2]
         while sides[-1] % 2 == 0 and sides[-1] >= 8:

@@ -160,10 +160,8 @@ def _sides(config: VAEConfig, shape: tuple[int, ...]) -> list[int]:
     if config.latent_side == 0:
         return sides
     if config.latent_side not in sides:
-        raise ConfigError(
-            f"model.latent_side={config.latent_side}: images of {height}x{width} have no map of that side",
-            f"choose 0 for a flat latent, or one of {', '.join(map(str, sides))}",
-        )
+        what = f"model.latent_side={config.latent_side}: images of {height}x{width} have no map of that side"
+        raise ConfigError(what, f"choose 0 for a flat latent, or one of {', '.join(map(str, sides))}")
     return sides[: sides.index(config.latent_side) + 1]
 
 

@@ -92,6 +92,7 @@ class TextVAE(LanguageModel, FlatVAE):
     config: TextVAEConfig
     can = frozenset({"sample", "prompt", "latents", "decode", "encode", "posterior", "score", "examine"})
     controls: ClassVar[type] = TextVAEControls
+    scaled_by = "latent_temperature"
     of_latents = frozenset({"latent_temperature", "prior"})
     tokens = "decoder"
     moves_on: ClassVar[bool] = True
@@ -168,10 +169,6 @@ class TextVAE(LanguageModel, FlatVAE):
         return token_nats(self.decoder.logits(features), targets, self.pad)
 
     # sampling
-
-    def latents(self, noise: Noise, controls: TextVAEControls) -> Tensor:
-        """Latents (n, d) from the prior; see :class:`TextVAEControls`."""
-        return self.drawn(noise, controls.latent_temperature, controls)
 
     def turns(self, controls: TextVAEControls) -> list[int]:
         """None: it is not told classes."""

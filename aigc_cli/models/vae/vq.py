@@ -69,7 +69,11 @@ class VQVAE(Model):
         super().__init__(spec)
         self.config = config
         channels = spec.shape[0]
-        self.token_grid = _grid(config, spec.shape)
+        (_, height, width), factor = spec.shape, config.downsampling
+        if height % factor or width % factor:
+            what = f"model.downsampling={factor} does not divide images of {height}x{width}"
+            raise ConfigError(what, "choose another of 2, 4, 8, 16, or set data.size= to a multiple")
+        self.token_grid = height // factor, width // factor
         #: How many tokens there are; and nats of an image's where all are alike likely.
         self.vocab_size = config.codes
         self._tokens_cost = math.prod(self.token_grid) * math.log(config.codes)
@@ -158,15 +162,6 @@ class VQVAE(Model):
         if self._step >= SETTLED and usage < DEAD:
             says = f"the last batches used {usage:.1%} of {self.vocab_size} codes: the codebook has died"
             yield "dead codebook", f"{says}; raise model.restart_below=, or take fewer codes with model.codes="
-
-
-def _grid(config: VQVAEConfig, shape: tuple[int, ...]) -> tuple[int, int]:
-    """Rows and columns of tokens; a ConfigError where the image does not divide into them."""
-    (_, height, width), factor = shape, config.downsampling
-    if height % factor or width % factor:
-        what = f"model.downsampling={factor} does not divide images of {height}x{width}"
-        raise ConfigError(what, "choose another of 2, 4, 8, 16, or set data.size= to a multiple")
-    return height // factor, width // factor
 
 
 def _residual(width: int) -> Residual:
