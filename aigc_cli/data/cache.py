@@ -34,10 +34,7 @@ def cache_dir() -> Path:
     """``$AIGC_CACHE``, else ``$XDG_CACHE_HOME/aigc``, else ``~/.cache/aigc``; it exists and can be written to.
 
     Where the home folder cannot be written to, as in some containers, a folder of the user's own under the system's
-    temporary one takes its place.
-
-    Raises:
-        ResourceError: ``$AIGC_CACHE`` cannot be written to, or nothing can.
+    temporary one takes its place. Raises ResourceError where ``$AIGC_CACHE`` cannot be written to, or nothing can.
     """
     chosen = os.environ.get("AIGC_CACHE")
     if chosen:
@@ -88,12 +85,8 @@ def remembered(kind: str, key: str, make: Callable[[], Any], read: Callable[[Any
 
 
 def find_root(root: str | None, hint: str = "") -> Path:
-    """The absolute path of `data.root`, with ``~`` for the home folder; `hint` says what to name if it is not set.
-
-    Raises:
-        ConfigError: it is not set.
-        DataError: there is nothing.
-    """
+    """The absolute path of `data.root`, with ``~`` for the home folder; raises ConfigError where it is not set, for
+    which `hint` says what to name, and DataError where there is nothing."""
     if root is None:
         raise ConfigError("this dataset needs data.root=", hint)
     path = path_of(root).absolute()
@@ -125,11 +118,8 @@ class Published:
     def find(self, root: str | None, cached: Path, folders: Sequence[str] = ("",)) -> Path:
         """The file in one of some `folders` of a person's `root`, or without a root downloaded to the folder `cached`.
 
-        One that ends in .gz may be there unpacked, and then has no sum that is known.
-
-        Raises:
-            DataError: it is not there, or has another sum, or cannot be downloaded.
-            ResourceError: it cannot be written.
+        One that ends in .gz may be there unpacked, and then has no sum that is known. Raises DataError where it is not
+        there, or has another sum, or cannot be downloaded, and ResourceError where it cannot be written.
         """
         if root is None:
             return download(self.urls, cached / self.name, self.sums)
@@ -170,10 +160,8 @@ def download(
     """The file at `path`, fetched from the first of `urls` that gives it; one that is there with the right sums stays.
 
     The body goes to a temporary file beside `path`, which is renamed at the end: nothing is ever left half-written.
-
-    Raises:
-        DataError: no address gave the file: no network, an HTML page, a truncated body, a wrong sum.
-        ResourceError: it cannot be written.
+    Raises DataError where no address gave the file: no network, an HTML page, a truncated body, a wrong sum, and
+    ResourceError where it cannot be written.
     """
     wanted = Published(path.name, urls, sums)
     if path.is_file() and wanted.is_at(path):
@@ -254,12 +242,9 @@ def _blocks(answer: Any) -> Iterator[bytes]:
 def unpack(archive: Path, folder: Path, *, max_bytes: int) -> Path:
     """Unpacks a tar, plain or compressed, into the new `folder`, which appears whole or not at all.
 
-    Python's own filter for data refuses what leads outside, and devices. Its members may have `max_bytes` together:
-    no more comes out of a tar than the headers of its members say.
-
-    Raises:
-        DataError: the archive is broken, or is refused.
-        ResourceError: it cannot be written.
+    Python's own filter for data refuses what leads outside, and devices. Its members may have `max_bytes` together: no
+    more comes out of a tar than the headers of its members say. Raises DataError where the archive is broken, or is
+    refused, and ResourceError where it cannot be written.
     """
     left = max_bytes
 

@@ -245,12 +245,8 @@ class Corpora:
     whole: bool = True  # whether no document is cut in two, where the cut is by position
 
     def __getitem__(self, split: Split) -> Corpus:
-        """The text of one split.
-
-        Raises:
-            ConfigError: the fractions leave it nothing.
-            DataError: its source cannot be read, or has no text at all.
-        """
+        """The text of one split; raises ConfigError where the fractions leave it nothing, and DataError where its
+        source cannot be read, or has no text at all."""
         part, cut = part_for(split, self.parts, self.cut)
         source = self.source(part)
         key = digest_of([source.identity, self.reading.encoding, self.reading.max_broken])

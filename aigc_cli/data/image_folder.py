@@ -43,11 +43,9 @@ def image_folder(config: ImageFolderConfig, split: Split) -> Dataset:
 
     Where `root` holds nothing but ``train``, ``val`` and ``test`` folders, they are the splits; a part that is missing
     is cut by a hash of each path, so that adding pictures moves no other from its split. Files and folders whose names
-    begin with a dot, and files whose suffix is not that of a picture, are passed over.
-
-    Raises:
-        ConfigError: no `root`, or fractions that leave the split empty.
-        DataError: no pictures, too many unreadable ones, or some beside and some in class folders.
+    begin with a dot, and files whose suffix is not that of a picture, are passed over. Raises ConfigError
+    without a `root`, or where the fractions leave the split empty, and DataError where there are no pictures, too many
+    unreadable ones, or some beside and some in class folders.
     """
     path = find_root(config.root, f"name a folder of {KINDS}")
     if not path.is_dir() and not zipfile.is_zipfile(path):

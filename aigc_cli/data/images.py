@@ -27,8 +27,6 @@ from aigc_cli.modalities.image_decode import Unreadable, decode_all, decode_imag
 if TYPE_CHECKING:
     from torch import Tensor
 
-Size = Annotated[int, Field(gt=0, le=4096)]
-Channels = Literal[1, 3]
 NAMED = 5  # how many unreadable files an error names
 
 
@@ -36,7 +34,7 @@ NAMED = 5  # how many unreadable files an error names
 class ImagesConfig:
     """The keys that all datasets of images have."""
 
-    size: Size
+    size: Annotated[int, Field(gt=0, le=4096)]
     flip: bool
 
 
@@ -45,12 +43,25 @@ class Images(Dataset):
 
     codec: Codec = ImageCodec()
 
-    def __init__(self, spec: DataSpec, *, flip: bool = False, problems: Sequence[str] = ()) -> None:
-        self.spec, self._flip, self._problems = spec, flip, list(problems)
+    def __init__(
+        self, data: list[np.ndarray], shape: Sequence[int], classes: Sequence[str], flip: bool, problems: Sequence[str]
+    ) -> None:
+        """The fingerprint is a SHA-256 over `data` (content, labels), the `shape` of an image, and the classes."""
+        digest = hashlib.sha256(json.dumps([list(shape), list(classes)]).encode())
+        for array in data:
+            digest.update(np.ascontiguousarray(array).data)
+        self.spec = DataSpec("image", tuple(shape), tuple(classes), fingerprint=digest.hexdigest())
+        self._flip, self._problems = flip, list(problems)
 
     def augment(self, content: Tensor, uniform: Tensor) -> Tensor:
         """Mirrors left and right where an item's first draw is below one half, if `data.flip` is on."""
-        return mirror(content, uniform[:, 0] < 0.5) if self._flip else content
+        if not self._flip:
+            return content
+        import torch
+
+        n = len(content)
+        index = torch.arange(n, device=content.device) + n * (uniform[:, 0] < 0.5)  # without a host sync
+        return torch.cat([content, content.flip(-1)]).index_select(0, index)  # twice as fast as torch.where
 
     def problems(self) -> list[str]:
         """The files that were left out, with the reason."""
@@ -71,7 +82,7 @@ class ImageDataset(Images):
     ) -> None:
         self._data = Batch(content, labels)
         arrays = [tensor.numpy() for tensor in (content, labels) if tensor is not None]
-        super().__init__(spec_of(arrays, content.shape[1:], classes), flip=flip, problems=problems)
+        super().__init__(arrays, content.shape[1:], classes, flip, problems)
 
     def __len__(self) -> int:
         return len(self._data)
@@ -84,23 +95,6 @@ class ImageDataset(Images):
         """One image, uint8 (c, h, w), and its label."""
         labels = self._data.labels
         return self._data.content[index], None if labels is None else int(labels[index])
-
-
-def mirror(content: Tensor, where: Tensor) -> Tensor:
-    """Images (n, c, h, w) with left and right exchanged for those that `where` (n,) marks."""
-    import torch
-
-    n = len(content)
-    index = torch.arange(n, device=content.device) + n * where  # no host sync, and twice as fast as torch.where
-    return torch.cat([content, content.flip(-1)]).index_select(0, index)
-
-
-def spec_of(arrays: Sequence[np.ndarray], shape: Sequence[int], classes: Sequence[str]) -> DataSpec:
-    """The spec of images, whose fingerprint is a SHA-256 over `arrays` (content, labels), geometry and classes."""
-    digest = hashlib.sha256(json.dumps([list(shape), list(classes)]).encode())
-    for array in arrays:
-        digest.update(np.ascontiguousarray(array).data)
-    return DataSpec("image", tuple(shape), tuple(classes), fingerprint=digest.hexdigest())
 
 
 def rescale(content: Tensor, size: int) -> Tensor:
@@ -125,7 +119,7 @@ class ImageFilesConfig(ImagesConfig, CutConfig):
     """The keys of a person's own images, in files of any layout."""
 
     root: str | None
-    channels: Channels
+    channels: Literal[1, 3]
     max_bad: Annotated[int, Field(ge=0)]
     memory_gb: Annotated[float, Field(gt=0)]
 
@@ -172,7 +166,7 @@ class StreamedImages(Images):
         self._files = files
         arrays = [np.frombuffer(content.encode(), dtype=np.uint8)]
         arrays += [] if files.labels is None else [files.labels]
-        super().__init__(spec_of(arrays, files.shape, files.classes), flip=flip, problems=problems)
+        super().__init__(arrays, files.shape, files.classes, flip, problems)
 
     def __len__(self) -> int:
         return len(self._files)

@@ -122,6 +122,15 @@ def _moved(batch: Batch, device: Device) -> Batch:
     return batch.to(device)
 
 
+def read_batch(dataset: Dataset, rows: Sequence[int]) -> Batch:
+    """The raw items of some rows, read one by one; raises DataError where one cannot be read."""
+    import torch
+
+    contents, labels = zip(*(dataset.read(row) for row in rows), strict=True)
+    known = [label for label in labels if label is not None]
+    return Batch(torch.stack(contents), torch.tensor(known) if known else None)
+
+
 class _Reader:
     """Reads whole batches, in a worker process or in this one; an error of ours is handed back, not wrapped."""
 
@@ -129,14 +138,10 @@ class _Reader:
         self.dataset = dataset
 
     def __getitem__(self, indices: Sequence[int]) -> Batch | AigcError:
-        import torch
-
         try:
-            items = [self.dataset.read(index) for index in indices]
+            return read_batch(self.dataset, indices)
         except AigcError as error:
             return error
-        labels = [label for _, label in items if label is not None]
-        return Batch(torch.stack([content for content, _ in items]), torch.tensor(labels) if labels else None)
 
 
 def _stream(dataset: Dataset, indices: Iterator[list[int]], workers: int, device: Device) -> Iterator[Batch]:

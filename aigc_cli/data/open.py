@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from aigc_cli.config.schema import check
 from aigc_cli.data.base import SPLITS, Dataset, Split
-from aigc_cli.data.loader import gatherer_of
+from aigc_cli.data.loader import gatherer_of, read_batch
 from aigc_cli.errors import ConfigError, DataError, no_such, warn
 from aigc_cli.files import path_of
 from aigc_cli.modalities.base import Batch
@@ -25,11 +25,9 @@ if TYPE_CHECKING:
 def open_dataset(values: Mapping[str, Any], split: Split, folder: Path | None = None) -> Dataset:
     """A split of the dataset that `values`, the `data` section of a configuration, describes.
 
-    `folder` is of a run, whose codec is used in place of a new one, see :func:`kept_sections`.
-
-    Raises:
-        ConfigError: no such dataset, or a configuration that does not fit it.
-        DataError: the data is missing or cannot be trusted.
+    `folder` is of a run, whose codec is used in place of a new one, see :func:`kept_sections`. Raises ConfigError where
+    there is no such dataset, or the configuration does not fit it, and DataError where the data is missing or cannot be
+    trusted.
     """
     if split not in SPLITS:
         raise no_such("split", split, SPLITS)
@@ -118,11 +116,8 @@ class Splits:
 
         A split that the dataset does not have is passed over, and with a warning one that cannot be read, if there is
         another. ``train`` comes last: without held-out data, training data is better than none. `avoid` will not do,
-        since it is the reference, or kept for the end.
-
-        Raises:
-            ConfigError: no other split holds anything.
-            DataError: what there is cannot be read.
+        since it is the reference, or kept for the end. Raises ConfigError where no other split holds anything, and
+        DataError where what there is cannot be read.
         """
         unread: dict[Split, DataError] = {}
         refused: ConfigError | None = None
@@ -148,11 +143,7 @@ def items_at(dataset: Dataset, rows: Sequence[int]) -> Batch:
     import torch
 
     gatherer = gatherer_of(dataset, "cpu")
-    if gatherer is not None:
-        return gatherer(torch.as_tensor(rows, dtype=torch.int64))
-    contents, labels = zip(*(dataset.read(row) for row in rows), strict=True)
-    known = [label for label in labels if label is not None]
-    return Batch(torch.stack(contents), torch.tensor(known) if known else None)
+    return read_batch(dataset, rows) if gatherer is None else gatherer(torch.as_tensor(rows, dtype=torch.int64))
 
 
 def encoded(batch: Batch, codec: Codec) -> Batch:

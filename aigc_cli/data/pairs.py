@@ -37,11 +37,9 @@ class PairsConfig(TextFilesConfig, SequencesConfig):
 def pairs(config: PairsConfig, split: Split) -> Dataset:
     """Pairs of texts, in two files line by line, or in one with two fields; one tokenizer serves both sides.
 
-    Where there are no files for a split, a hash of each pair decides.
-
-    Raises:
-        ConfigError: nothing says where they are, or the fractions leave the split empty.
-        DataError: they are missing or broken, or the two files differ in their numbers of lines.
+    Where there are no files for a split, a hash of each pair decides. Raises ConfigError where nothing says where they
+    are, or the fractions leave the split empty, and DataError where they are missing or broken, or the two files differ
+    in their numbers of lines.
     """
     if config.source is None or config.target is None:
         raise ConfigError("data=pairs needs data.source= and data.target=", HOW)
@@ -136,9 +134,8 @@ class Multi30kConfig(SequencesConfig):
 def multi30k(config: Multi30kConfig, split: Split) -> Dataset:
     """Multi30k task 1 (Elliott et al. 2016): 29,000 captions of photographs and their translations; or one language.
 
-    Raises:
-        ConfigError: a test part that there is not in these languages.
-        DataError: a file is missing or damaged, or cannot be downloaded.
+    Raises ConfigError where these languages have no such test part, and DataError where a file is missing or damaged,
+    or cannot be downloaded.
     """
     languages = [config.source, config.target] if config.only is None else [config.only]
 

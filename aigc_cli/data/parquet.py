@@ -41,10 +41,9 @@ class ParquetConfig(ImageFilesConfig):
 def parquet(config: ParquetConfig, split: Split) -> Dataset:
     """Any parquet file, or folder of them, with a column of encoded images.
 
-    Raises:
-        ConfigError: no `root`, no such column, or fractions that leave the split empty.
-        DataError: no images, too many unreadable ones, or a file that is broken.
-        ResourceError: even encoded, the images take more than ``data.memory_gb``.
+    Raises ConfigError without a `root` or such a column, or where the fractions leave the split empty, DataError where
+    there are no images, too many unreadable ones, or a broken file, and ResourceError where the images take more than
+    ``data.memory_gb`` even encoded.
     """
     parts = parts_of(find_root(config.root, "name a parquet file or a folder of them"))
     part, cut = part_for(split, parts, config.cut)
@@ -76,11 +75,8 @@ def read_parquet(
 
 
 def parts_of(root: Path) -> dict[Split, list[Path]]:
-    """The parquet files of each split under `root`, sorted; all of them are "train" where no name says otherwise.
-
-    Raises:
-        DataError: there are none.
-    """
+    """The parquet files of each split under `root`, sorted; all of them are "train" where no name says otherwise;
+    raises DataError where there are none."""
     found = [root] if root.is_file() else sorted(root.rglob("*.parquet"))
     paths = [path for path in found if not path.name.startswith(".")]
     if not paths:

@@ -105,10 +105,8 @@ def rows_of(split: Split, n: int, cut: Cut, name: str) -> np.ndarray:
 def names_of(split: Split, names: Sequence[str], cut: Cut, where: str) -> list[str]:
     """The `names` that belong to `split`, sorted: a hash of each decides, so that others may come and go.
 
-    Each part whose fraction is not zero gets at least one, if there are three names or more.
-
-    Raises:
-        ConfigError: the fractions leave nothing for `split`.
+    Each part whose fraction is not zero gets at least one, if there are three names or more. Raises ConfigError where
+    the fractions leave nothing for `split`.
     """
     place = {name: place_of(name) for name in names}
     order = sorted(names, key=lambda name: place[name])

@@ -43,11 +43,8 @@ def text(config: TextConfig, split: Split) -> Dataset:
     """A person's own text: files, or a folder of them.
 
     Where the names of files or folders in `root` begin with train, val and test, they are the splits, and a part that
-    is missing is cut from the training part.
-
-    Raises:
-        ConfigError: no `root`, or fractions that leave the split empty.
-        DataError: no text, text that is broken, or rows without the field.
+    is missing is cut from the training part. Raises ConfigError without a `root`, or where the fractions leave the
+    split empty, and DataError where there is no text, broken text, or a row without the field.
     """
     root = find_root(config.root, f"name a file, or a folder, of {KINDS}")
     files = text_files(root)
@@ -135,10 +132,7 @@ def shakespeare(config: ShakespeareConfig, split: Split) -> Dataset:
     """Tiny Shakespeare (Karpathy 2015), 1,115,394 characters.
 
     By convention the first 90 % are trained on and the last 10 % held out; there is no third part, so the test split is
-    the validation split.
-
-    Raises:
-        DataError: there is no such file at `root`, or it cannot be downloaded.
+    the validation split. Raises DataError where there is no such file at `root`, or it cannot be downloaded.
     """
     if config.root is None:
         path = SHAKESPEARE.find(None, cache_dir() / "data" / "shakespeare")

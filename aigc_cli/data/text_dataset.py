@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 from pydantic import Field
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+Lines = tuple[list[str], list[str]]  # see Dataset.problems and Dataset.describe
+
 
 @dataclass(config=STRICT, frozen=True, kw_only=True)
 class TokensConfig:
@@ -42,24 +44,17 @@ class SequencesConfig(TokensConfig):
     batch_tokens: Annotated[int, Field(ge=1)] | None  # takes the place of trainer.batch_size
 
 
-class Lines(NamedTuple):
-    """What a person should know of some text: see :meth:`Dataset.problems` and :meth:`Dataset.describe`."""
-
-    problems: list[str]
-    notes: list[str]
-
-
 class TextDataset(Dataset):
     """Text in the tokens of a tokenizer, of which a gatherer makes items of at most `length`.
 
-    `kind` says what items are, for the fingerprint.
+    `kind` says what items are, for the fingerprint, and `lines` are the problems and notes that a person should know.
     """
 
     codec: TextCodec
     extent: Extent
 
     def __init__(self, tokens: Tokens, codec: TextCodec, length: int, kind: Sequence[Any], lines: Lines) -> None:
-        self.codec, self.extent, self._lines = codec, tokens.extent, lines
+        self.codec, self.extent, (self._problems, self._notes) = codec, tokens.extent, lines
         spec = DataSpec("text", (length,), (), codec.tokenizer.vocab_size, SPECIALS)
         source = spec if tokens.sides == 2 else None
         self.spec = replace(spec, fingerprint=digest_of([*kind, tokens.key]), source=source)
@@ -70,11 +65,11 @@ class TextDataset(Dataset):
 
     def problems(self) -> list[str]:
         """What was wrong with the text, and what was cut or left out."""
-        return self._lines.problems
+        return self._problems
 
     def describe(self) -> list[str]:
         """How much text there is, in what tokens."""
-        return self._lines.notes
+        return self._notes
 
 
 def lines_about(split: Split, corpus: Corpus, tokens: Tokens, tokenizer: Tokenizer, config: TokensConfig) -> Lines:
@@ -107,7 +102,7 @@ def lines_about(split: Split, corpus: Corpus, tokens: Tokens, tokenizer: Tokeniz
     if not tokens.fit(config.memory_gb):
         size = tokens.nbytes() / 1e9
         notes.append(f"the tokens stay on disk: {size:.1f} GB, above data.memory_gb={config.memory_gb:g}")
-    return Lines(problems, notes)
+    return problems, notes
 
 
 def too_little(split: Split, corpus: Corpus, what: str) -> ConfigError:
@@ -205,18 +200,12 @@ def open_windows(
             f"the training split of {corpus.source.where} has {count} tokens, and a window data.context={context} + 1",
             f"use more text, or data.context={count - 1} or less",
         )
-    lines = lines_about(split, corpus, tokens, tokenizer, config)
-    lines.notes.extend(notes)
-    codec = TextCodec(tokenizer, _start(tokenizer, joined))
-    return Windows(tokens, codec, context, resident=tokens.fit(config.memory_gb), lines=lines)
-
-
-def _start(tokenizer: Tokenizer, joined: bool) -> int:
-    """The token that a text without a prompt begins after: the end of a document or of a line (:class:`TextCodec`)."""
-    if joined:
-        return EOS
-    found = (int(tokenizer.encode(text)[0]) for text in "\n ")
-    return next((token for token in found if token != UNK), FIRST)
+    problems, found = lines_about(split, corpus, tokens, tokenizer, config)
+    # A text without a prompt begins after the end of a document, or of a line where there is but one document.
+    ends = (int(tokenizer.encode(text)[0]) for text in "\n ")
+    start = EOS if joined else next((token for token in ends if token != UNK), FIRST)
+    resident, lines = tokens.fit(config.memory_gb), (problems, [*found, *notes])
+    return Windows(tokens, TextCodec(tokenizer, start), context, resident=resident, lines=lines)
 
 
 class Sequences(TextDataset):
@@ -267,10 +256,10 @@ class Sequences(TextDataset):
     def describe(self) -> list[str]:
         """How much text there is, in what tokens, and how much of a batch is padding."""
         if self._batch_tokens is None:
-            return self._lines.notes
+            return self._notes
         share = self.padding(BatchPlan(1, 0))
         said = f"batches of up to {self._batch_tokens:,} tokens (data.batch_tokens, not trainer.batch_size)"
-        return [*self._lines.notes, f"{said}, of which {share:.1%} are padding"]
+        return [*self._notes, f"{said}, of which {share:.1%} are padding"]
 
 
 class _Side:
@@ -308,10 +297,8 @@ def open_sequences(
 ) -> Sequences:
     """The documents or pairs of a split, in the tokens of a tokenizer that is made for the training split.
 
-    Training pairs of more than `longest` tokens on a side are left out, and all other sequences cut.
-
-    Raises:
-        ConfigError: there is nothing in the split.
+    Training pairs of more than `longest` tokens on a side are left out, and all other sequences cut. Raises ConfigError
+    where there is nothing in the split.
     """
     train = corpora["train"]
     tokenizer = tokenizer_for(config.tokenizer, train)

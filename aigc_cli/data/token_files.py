@@ -98,10 +98,7 @@ def sequence_tokens(corpus: Corpus, tokenizer: Tokenizer, *, sides: int, longest
     """A sequence for each document, or one on each side of a pair: `bos`, its tokens, `eos`.
 
     One of more than `longest` tokens is cut; or, with `leave_out`, it is left out with its pair, and so are pairs with
-    an empty side. The extent is of the last side, the target.
-
-    Raises:
-        ResourceError: the cache cannot hold them.
+    an empty side. The extent is of the last side, the target. Raises ResourceError where the cache cannot hold them.
     """
 
     def write(folder: Path, dtype: str) -> dict[str, Any]:

@@ -85,11 +85,8 @@ def _add(archive: zipfile.ZipFile, name: str, array: np.ndarray) -> None:
 
 
 def find_writer(name: str, format: str = AUTO) -> tuple[str, type[Writer]]:
-    """The writer of a modality's format, and the format's name, which for "auto" is the modality's usual one.
-
-    Raises:
-        ConfigError: the modality has no such format.
-    """
+    """The writer of a modality's format, and the format's name, which for "auto" is the modality's usual one; raises
+    ConfigError where the modality has no such format."""
     writers = modality(name).writers or {"npz": ArrayWriter}
     if format != AUTO and format not in writers:
         raise ConfigError(f"format={format}: {name} samples cannot be written in this format", suggest(format, writers))
@@ -107,12 +104,9 @@ def array_names(path: Path) -> list[str]:
 
 
 def read_arrays(path: Path, names: Iterable[str], what: str, hint: str) -> dict[str, np.ndarray]:
-    """The arrays `names` of a ``.npz`` file, as far as it has them; `what` they are to be read as is for the message.
-
-    Raises:
-        DataError: it is broken, holds objects, or unpacks to far more than it is.
-        ResourceError: it does not fit in memory.
-    """
+    """The arrays `names` of a ``.npz`` file, as far as it has them; `what` they are to be read as is for the message;
+    raises DataError where it is broken, holds objects, or unpacks to far more than it is, and ResourceError where it
+    does not fit in memory."""
     refused = f"{path} cannot be read as {what}"
     if not zipfile.is_zipfile(path):
         raise DataError(f"{refused}: it is not an .npz archive, or is cut short", hint)

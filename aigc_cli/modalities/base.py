@@ -259,12 +259,9 @@ class Modality(ABC):
         return {}
 
     def read(self, path: Path, like: DataSpec | None = None) -> Items:
-        """The items in a file or folder that a person names, such as ``fake=``; `like` says what they are held against.
-
-        Raises:
-            ConfigError: what is there is not of this modality.
-            DataError: there is nothing there, or a file cannot be read or trusted.
-        """
+        """The items in a file or folder that a person names, such as ``fake=``; `like` says what they are held against;
+        raises ConfigError where what is there is not of this modality, and DataError where there is nothing there,
+        or a file cannot be read or trusted."""
         raise ConfigError(f"{self.noun[1]} cannot be read from files here", "name a dataset or a run")
 
     def parse(self, word: str, codec: Codec) -> Batch:
@@ -273,11 +270,8 @@ class Modality(ABC):
         raise ConfigError(f"{self.noun[1]} take no prompts", "leave prompt= out")
 
     def network(self, spec: DataSpec) -> nn.Module:
-        """An untrained network that learns the classes: encoded items to {"features": (n, d), "logits": (n, k)}.
-
-        Raises:
-            ConfigError: the modality has none.
-        """
+        """An untrained network that learns the classes: encoded items to {"features": (n, d), "logits": (n, k)}; raises
+        ConfigError where the modality has none."""
         raise ConfigError(f"there is no classifier of {self.noun[1]}", "choose another extractor=")
 
     def glance(self, content: Tensor) -> Tensor:

@@ -33,10 +33,8 @@ class Unreadable(Exception):
 def decode_image(source: bytes | Path, size: int, channels: int) -> np.ndarray:
     """The pixels of an encoded image, uint8 (channels, size, size).
 
-    Call it within :func:`pillow_errors`.
-
-    Raises:
-        Unreadable: it is not an image of a known format, or broken, or larger than Pillow's decompression limit.
+    Call it within :func:`pillow_errors`. Raises Unreadable where it is not an image of a known format, or broken, or
+    larger than Pillow's decompression limit.
     """
     from PIL import ImageOps
 

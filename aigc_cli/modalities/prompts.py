@@ -27,12 +27,8 @@ class Prompt(NamedTuple):
 
 
 def read_prompts(path: Path) -> list[Prompt]:
-    """The prompts in a file, one a line, as :func:`read_lines` reads them.
-
-    Raises:
-        ConfigError: it is empty, or one of its lines is.
-        DataError: there is no such file, it cannot be read, or is not UTF-8.
-    """
+    """The prompts in a file, one a line, as :func:`read_lines` reads them; raises ConfigError where it is empty, or one
+    of its lines is, and DataError where there is no such file, it cannot be read, or is not UTF-8."""
     name = printable(path)
     if not path.is_file():
         raise DataError(f"prompt_file={name}: there is no such file", "name a file of text with a prompt a line")
@@ -49,11 +45,9 @@ def read_prompts(path: Path) -> list[Prompt]:
 def tokens_with_gaps(prompt: Prompt, codec: Codec, mask: int, gap: int | None = None) -> list[int]:
     """The token ids of a prompt with `mask` for its gaps, which are two or more underscores each.
 
-    A gap has `gap` tokens, or without that one for each underscore. Where tokens are parts of words, the space before
-    a gap belongs to it, as it does to the token of a word.
-
-    Raises:
-        ConfigError: it has no gaps, or holds characters that the vocabulary lacks.
+    A gap has `gap` tokens, or without that one for each underscore. Where tokens are parts of words, the space before a
+    gap belongs to it, as it does to the token of a word. Raises ConfigError where it has no gaps, or holds characters
+    that the vocabulary lacks.
     """
     assert isinstance(codec, TextCodec)
     pieces = GAP.split(prompt.text)  # texts and gaps in turn
@@ -93,12 +87,8 @@ class Lines:
 
     @classmethod
     def of_file(cls, path: Path) -> Lines:
-        """The lines of a file, as :func:`read_lines` reads them.
-
-        Raises:
-            ConfigError: there is no text in it.
-            DataError: there is no such file, it cannot be read, or is not UTF-8.
-        """
+        """The lines of a file, as :func:`read_lines` reads them; raises ConfigError where there is no text in it, and
+        DataError where there is no such file, it cannot be read, or is not UTF-8."""
         name = printable(path)
         if not path.is_file():
             raise DataError(f"input={name}: there is no such file", "name a file of text: each line gets a vector")

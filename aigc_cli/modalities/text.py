@@ -113,10 +113,8 @@ def _inner(row: list[int], stop: bool) -> list[int]:
 def read_codec(path: Path) -> TextCodec:
     """The codec in a ``tokenizer.json``, or in the folder of a run or a checkpoint that holds one.
 
-    The file may come from a stranger: it is checked, and nothing in it is run.
-
-    Raises:
-        DataError: it is missing or broken.
+    The file may come from a stranger: it is checked, and nothing in it is run. Raises DataError where it is missing or
+    broken.
     """
     file = path / TOKENIZER_FILE if path.is_dir() else path
     try:
@@ -195,13 +193,14 @@ class TextWriter(Writer):
 
     preview_suffix = ".txt"
     usual = 8
-    _files: tuple[IO[str], IO[str]] | None = None
+    _files: list[IO[str]] | None = None
     _first: tuple[str, ...] = ()
 
     def put(self, raw: Tensor) -> None:
         """Writes the texts of the next token ids (b, t)."""
         if self._files is None:
-            self._files = (self._begin(TEXTS), self._begin(OBJECTS))
+            paths = (self.folder / name for name in (TEXTS, OBJECTS))
+            self._files = [self.open.enter_context(path.open("w", encoding="utf-8", newline="\n")) for path in paths]
             self._files[0].write(f"{self.provenance.sentence()}\n\n")
         texts, objects = self._files
         for index, text in enumerate(_texts(raw, self.codec), start=self.written):
@@ -211,9 +210,6 @@ class TextWriter(Writer):
             objects.write(json.dumps(about, ensure_ascii=False) + "\n")
             if index < _SHOWN:
                 self._first += (shown,)
-
-    def _begin(self, name: str) -> IO[str]:
-        return self.open.enter_context((self.folder / name).open("w", encoding="utf-8", newline="\n"))
 
     def end(self) -> tuple[list[str], list[str]]:
         """The names of the files."""

@@ -56,10 +56,8 @@ def printable(name: str | Path) -> str:
 def text_files(root: Path) -> list[tuple[str, Path]]:
     """The files of text at or below `root`, by their names within it, sorted.
 
-    Files and folders whose names begin with a dot are passed over, and so is a link that leads back up.
-
-    Raises:
-        DataError: there are none.
+    Files and folders whose names begin with a dot are passed over, and so is a link that leads back up. Raises
+    DataError where there are none.
     """
     files = {root.name: root} if root.is_file() else dict(walk_files(root))
     pictures = any(path.suffix.lower() in PICTURES for path in files.values())

@@ -304,6 +304,7 @@ class TokenTransformer(nn.Module):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Scores (..., vocab_size) from features (..., width)."""
+        # Of a tied embedding only the vocabulary is scored: tokens beyond it are read, never written.
         weight = self.embedding.weight if self.head is None else self.head.weight
         return linear(hidden, weight if len(weight) == self.vocab_size else weight[: self.vocab_size])
 

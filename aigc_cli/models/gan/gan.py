@@ -233,6 +233,7 @@ class GAN(LatentModel):
         training items do, 1 where they score as samples.
         """
         labels = self.labels_of(train)
+        # The same latents at every look, so that the curves move with the weights alone.
         fake = self.decode(self.latents(Noise(0, range(len(train)), train.content.device), self.controls()), labels)
         figures = {
             "diversity": spread(fake, labels) / spread(train.content, labels).clamp_min(1e-6),

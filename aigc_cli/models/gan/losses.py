@@ -94,8 +94,9 @@ def gradient_penalty(scores: Scores, real: Tensor, fake: Tensor) -> Tensor:
     """E (||grad D(x)|| - 1)^2 between real and fake (Gulrajani et al. 2017, equation 3, without its lambda)."""
     real, fake = _exact(real), _exact(fake)
     mix = draw(torch.rand, real.shape[0], *[1] * (real.ndim - 1), device=real.device).to(real.dtype)
-    between = torch.lerp(fake, real, mix)
-    return ((squared_gradient_norm(scores, between) + 1e-12).sqrt() - 1).square().mean()
+    squared = squared_gradient_norm(scores, torch.lerp(fake, real, mix))
+    norm = (squared + 1e-12).sqrt()  # the gradient of a root is infinite at 0
+    return (norm - 1).square().mean()
 
 
 def lecam_penalty(real: Tensor, fake: Tensor, anchors: Tensor) -> Tensor:
