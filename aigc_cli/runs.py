@@ -77,15 +77,23 @@ class Run:
             raise unreadable(path, error, "restore the file, or train the run again") from None
 
     def save_config(
-        self, config: dict[str, Any], spec: DataSpec, files: Mapping[str, str] = MappingProxyType({})
+        self,
+        config: dict[str, Any],
+        spec: DataSpec,
+        files: Mapping[str, str] = MappingProxyType({}),
+        asked: Mapping[str, Any] | None = None,
     ) -> None:
-        """Writes the configuration, its identity, what the model may know about the data, and a codec's `files`."""
+        """Writes the configuration, its identity, what the model may know about the data, and a codec's `files`.
+
+        The identity is that of the configuration which was `asked` for, where the run's own had to differ from it: a
+        sweep that asks the same again finds its runs.
+        """
         if not self.writes:
             return
         for name, content in files.items():
             write_atomically(self.path / name, content)
         save_yaml(self.path / "config.yaml", config)
-        write_atomically(self.path / "identity", identity(config) + "\n")
+        write_atomically(self.path / "identity", identity(config if asked is None else asked) + "\n")
         write_json(self.path / "data.json", asdict(spec))
         self.__dict__.pop("config", None)
         self.__dict__.pop("spec", None)

@@ -99,12 +99,12 @@ def train(config: dict[str, Any], options: Options, note: Path | None) -> TrainR
                 return _result(run, config)
 
         parts, monitor = processes.in_turn(partial(_build, config, settings, device, run))
-        config = fitting_data(config, len(parts.dataset), processes)
+        asked, config = config, fitting_data(config, len(parts.dataset), processes)
         settings = check_config(config)
         if run is None:
             run = Run(processes.from_main(lambda: create_run(config).path), writes=processes.main)
             locks.enter_context(run.lock())
-            run.save_config(config, parts.dataset.spec, parts.dataset.codec.files())
+            run.save_config(config, parts.dataset.spec, parts.dataset.codec.files(), asked)
 
         trainer = _trainer(run, parts, settings, device, processes)
         if resumed:
@@ -113,7 +113,8 @@ def train(config: dict[str, Any], options: Options, note: Path | None) -> TrainR
             if trainer.state.step >= settings.trainer.steps:
                 run.set_status("complete", trainer.state.step)
                 return _result(run, config)
-            run.save_config(config, run.spec)
+            if config != run.config:
+                run.save_config(config, run.spec)
         processes.from_main(lambda: _report_start(trainer, parts, note, () if resumed else options.recipe))
         with naming_the_batch(config, device):
             figures = trainer.fit(monitor.hooks(run.path / "samples"))

@@ -191,9 +191,12 @@ def test_an_optimizer_whose_jobs_all_fail(training: FakeTraining, tmp_path: Path
     assert [row["status"] for row in sweep_csv(tmp_path)] == ["failed", "failed"]
 
 
-def test_the_same_sweep_again_skips_what_is_complete(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("word", ["seed=3", "trainer.batch_size=5000"])  # one is cut to the training split
+def test_the_same_sweep_again_skips_what_is_complete(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, word: str
+) -> None:
     monkeypatch.chdir(tmp_path)
-    words = ["train", "-m", *TINY, "seed=3"]
+    words = ["train", "-m", *TINY, word]
     assert main(words) == 0
     (first,) = sweep_csv(tmp_path)
     assert first["status"] == "complete"
