@@ -177,8 +177,9 @@ class KVCache:
     def reorder(self, rows: Tensor) -> None:
         """Row i becomes a copy of row ``rows[i]``, which must be as long and have the same memory."""
         used = self.longest
-        for layer in self.kept.unbind(1):  # one at a time, so that no second cache is held meanwhile
-            layer[:, :, :, :used] = layer[:, rows, :, :used]
+        for layer in range(self.kept.shape[1]):  # one at a time, so that no second cache is held meanwhile
+            kept = self.kept[:, layer]
+            kept[:, :, :, :used] = kept[:, rows, :, :used]
 
     def repeat(self, count: int) -> None:
         """Each row becomes `count` rows next to each other."""
