@@ -50,7 +50,8 @@ def text(config: TextConfig, split: Split) -> Dataset:
     files = text_files(root)
     names = [name for name, _ in files]
     own = parts_named(names) if root.is_dir() else {}
-    left = sorted(set(names).difference(*([names[place] for place in part] for part in own.values()))) if own else []
+    taken = {place for part in own.values() for place in part}
+    left = [name for place, name in enumerate(names) if place not in taken] if own else []
     if left and split == "train":
         some = ", ".join(left[:3]) + (", ..." if len(left) > 3 else "")
         warn(f"the splits are the files whose names begin with {' and '.join(own)}; left out: {some}")

@@ -54,7 +54,8 @@ class TextDataset(Dataset):
     extent: Extent
 
     def __init__(self, tokens: Tokens, codec: TextCodec, length: int, kind: Sequence[Any], lines: Lines) -> None:
-        self.codec, self.extent, (self._problems, self._notes) = codec, tokens.extent, lines
+        self.codec, self.extent = codec, tokens.extent
+        self._problems, self._notes = lines
         spec = DataSpec("text", (length,), (), codec.tokenizer.vocab_size, SPECIALS)
         source = spec if tokens.sides == 2 else None
         self.spec = replace(spec, fingerprint=digest_of([*kind, tokens.key]), source=source)

@@ -1,4 +1,4 @@
-"""Metrics with all that their scores are held against, taken in once for any number of sets of items."""
+"""The scores of items by several metrics at once: each stream is passed over once, whoever looks at it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Configs = Mapping[str, Mapping[str, Any]]
 
 
 class Evaluation:
-    """See the module.
+    """Metrics with all that their scores are held against, taken in once for any number of sets of items.
 
     Args:
         metrics: The configuration of each by its name, as under ``metric`` in ``configs/eval.yaml``.

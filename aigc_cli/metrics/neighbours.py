@@ -156,9 +156,11 @@ class Memorization(Metric):
 
     takes: ClassVar[Takes] = dict.fromkeys(("real", "held_out", "fake"), ("features", "glance"))
     figures: ClassVar[Figures] = {
-        **dict.fromkeys(("closer", "closer_pixels"), ""),
-        **dict.fromkeys(("copies", "copies_pixels"), "lower"),
-        **{"authenticity": "higher"},
+        "closer": "",
+        "closer_pixels": "",
+        "copies": "lower",
+        "copies_pixels": "lower",
+        "authenticity": "higher",
     }
 
     def __init__(self, config: MemorizationConfig, width: int) -> None:

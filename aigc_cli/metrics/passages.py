@@ -154,10 +154,15 @@ class Passages(DatasetItems):
             digest.update("\n".join(["", *self.texts("source")]).encode())
         tokenizer = hashlib.sha256(json.dumps(self.codec.tokenizer.state(), sort_keys=True).encode())
         extent = self.extent
-        sums = {"fingerprint": digest.hexdigest(), "tokenizer": tokenizer.hexdigest(), "items": len(self)}
-        sizes = {"targets": extent.targets, "characters": extent.characters, "bytes": extent.bytes}
         return {
-            **{"data": self.name, "split": self.split, **sums, **sizes},
+            "data": self.name,
+            "split": self.split,
+            "fingerprint": digest.hexdigest(),
+            "tokenizer": tokenizer.hexdigest(),
+            "items": len(self),
+            "targets": extent.targets,
+            "characters": extent.characters,
+            "bytes": extent.bytes,
             **({"context": self.dataset.spec.shape[0] - 1} if self.running else {}),
             **({"original": True} if self.dataset.original else {}),
         }

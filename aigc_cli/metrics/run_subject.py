@@ -30,9 +30,11 @@ _COUNTED = 4096  # training items that the commonest token is counted on
 _FILLED = 2**14  # tokens of a batch whose gaps are filled
 _CONTINUED = 256  # held-out items that are continued, where nobody says how many
 _LACKS = {
-    **dict.fromkeys(("encode", "decode"), "cannot reconstruct"),
-    **{"score": "gives no likelihood, nor a bound on one", "fill": "fills no gaps"},
-    **{"posterior": "has no posterior of a latent vector"},
+    "score": "gives no likelihood, nor a bound on one",
+    "encode": "cannot reconstruct",
+    "decode": "cannot reconstruct",
+    "posterior": "has no posterior of a latent vector",
+    "fill": "fills no gaps",
 }
 _DEEDS: dict[View, str] = {"scores": "predicted", "codes": "encoded", "fills": "filled in"}
 #: Scores of a vocabulary weigh so much more than what a model holds of an item, where memory is slow.

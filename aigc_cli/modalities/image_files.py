@@ -89,7 +89,8 @@ class ArrayImages(FileImages):
         elif array.ndim == 4 and array.shape[-1] in (1, 3):
             array = array.transpose(0, 3, 1, 2)
         if array.ndim != 4 or array.shape[1] not in (1, 3) or 0 in array.shape:
-            raise DataError(f"{path} holds an array of shape {array.shape}", "give (n, H, W, C) with 1 or 3 channels")
+            hint = "give images as (n, H, W, C) with 1 or 3 channels"
+            raise DataError(f"{path} holds an array of shape {array.shape}", hint)
         if array.dtype != np.uint8:
             raise DataError(f"{path} holds {array.dtype} values, and images are uint8", "save them as uint8, 0 to 255")
         self.held = array

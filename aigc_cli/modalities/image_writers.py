@@ -132,7 +132,7 @@ _FONTS = (12, 11, 10, 9)  # sizes: a title takes the first in which it fits
 _BACKGROUND, _INK = (255, 255, 255), (40, 40, 40)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class GridLayout:
     """Where images stand in a grid, and what is written beside them."""
 
@@ -156,9 +156,14 @@ def layout_of(arrangement: Arrangement, shape: Sequence[int]) -> GridLayout:
     """
     group, room = arrangement.group, fitting_columns(shape)
     if group > 1:
-        columns = group if arrangement.row else max(1, min(arrangement.n // group, _ACROSS, room))
-        stack, titles = 1 if arrangement.row else group, (arrangement.column_titles, arrangement.row_titles)
-        return GridLayout(columns, stack, _WHOLE, arrangement.title, *titles)
+        return GridLayout(
+            columns=group if arrangement.row else max(1, min(arrangement.n // group, _ACROSS, room)),
+            stack=1 if arrangement.row else group,
+            limit=_WHOLE,
+            title=arrangement.title,
+            column_titles=arrangement.column_titles,
+            row_titles=arrangement.row_titles,
+        )
     names = arrangement.turns[: arrangement.n]
     if len(names) == 1:
         return GridLayout(title=names[0])

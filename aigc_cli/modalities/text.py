@@ -266,7 +266,7 @@ class TextModality(Modality):
         if not path.is_file():
             raise DataError(f"there is no file {printable(path)}", "name one with a text a line")
         if path.suffix.lower() in (".json", ".jsonl"):
-            raise ConfigError(f"{printable(path)} holds JSON, and lines of plain text are measured", "save it as .txt")
+            raise ConfigError(f"{printable(path)} holds JSON, and plain text is measured", "save its texts as a .txt")
         lines = read_lines(path, "save it as UTF-8, an item a line")
         return Texts(lines, {"lines_of": str(path), "sha256": checksum(path)}, called=f"{len(lines):,} lines of {path}")
 

@@ -119,7 +119,8 @@ class KVCache:
 
     def __init__(self, layers: int, rows: int, heads: int, columns: int, dim: int, like: Tensor) -> None:
         # Zeros, since what is masked is still multiplied by 0, and what happens to lie in memory may not be finite.
-        self.kept = torch.zeros(2, layers, rows, heads, columns, dim, device=like.device, dtype=like.dtype)
+        self.keys = torch.zeros(layers, rows, heads, columns, dim, device=like.device, dtype=like.dtype)
+        self.values = torch.zeros_like(self.keys)
         #: Cross-attention's keys and values, by layer, once they have been computed.
         self.memory: dict[int, tuple[Tensor, Tensor]] = {}
         self.lengths = [0] * rows
@@ -145,7 +146,7 @@ class KVCache:
 
     def read(self, lengths: Sequence[int]) -> None:
         """Takes note that the rows are now so long."""
-        columns, device = self.kept.shape[4], self.kept.device
+        columns, device = self.keys.shape[3], self.keys.device
         assert max(lengths) <= columns, "more than the cache was made for"
         grown = all(new == old + 1 for new, old in zip(lengths, self.lengths, strict=True))
         self.lengths = list(lengths)
@@ -163,27 +164,24 @@ class KVCache:
     def extend(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """Writes (rows, heads, t, dim), and returns all keys and values of the layer, with a mask (rows, 1, 1, columns)
         of where rows have tokens, if one is needed."""
-        start, stop = self.longest, self.longest + key.shape[2]
-        for part, new in enumerate((key, value)):
-            kept = self.kept[part, layer]
-            if self._where is None:
-                kept[:, :, start:stop] = new
-            else:
-                kept[self._rows, :, self._where] = new[:, :, 0]
-        if not start:
-            return key, value, None
-        return self.kept[0, layer, :, :, :stop], self.kept[1, layer, :, :, :stop], self._mask
+        keys, values, start = self.keys[layer], self.values[layer], self.longest
+        stop = start + key.shape[2]
+        if self._where is not None:
+            keys[self._rows, :, self._where], values[self._rows, :, self._where] = key[:, :, 0], value[:, :, 0]
+        else:
+            keys[:, :, start:stop], values[:, :, start:stop] = key, value
+        return (keys[:, :, :stop], values[:, :, :stop], self._mask) if start else (key, value, None)
 
     def reorder(self, rows: Tensor) -> None:
         """Row i becomes a copy of row ``rows[i]``, which must be as long and have the same memory."""
         used = self.longest
-        for layer in range(self.kept.shape[1]):  # one at a time, so that no second cache is held meanwhile
-            kept = self.kept[:, layer]
-            kept[:, :, :, :used] = kept[:, rows, :, :used]
+        for kept in (self.keys, self.values):
+            for layer in range(len(kept)):  # one at a time, so that no second cache is held meanwhile
+                kept[layer, :, :, :used] = kept[layer][rows, :, :used]
 
     def repeat(self, count: int) -> None:
         """Each row becomes `count` rows next to each other."""
-        self.kept = self.kept.repeat_interleave(count, 2)
+        self.keys, self.values = (kept.repeat_interleave(count, 1) for kept in (self.keys, self.values))
         self.memory = {
             layer: (key.repeat_interleave(count, 0), value.repeat_interleave(count, 0))
             for layer, (key, value) in self.memory.items()
@@ -194,8 +192,9 @@ class KVCache:
 
     def replace(self, rows: Sequence[int], other: KVCache) -> None:
         """The rows `rows` become those of `other`, which has read as many tokens in each of its own."""
-        index, stop = torch.tensor(rows, device=self.kept.device), other.longest
-        self.kept[:, :, index, :, :stop] = other.kept[:, :, :, :, :stop]
+        index, stop = torch.tensor(rows, device=self.keys.device), other.longest
+        self.keys[:, index, :, :stop] = other.keys[:, :, :, :stop]
+        self.values[:, index, :, :stop] = other.values[:, :, :, :stop]
         new = dict(zip(rows, other.lengths, strict=True))
         self.read([new.get(row, length) for row, length in enumerate(self.lengths)])
 

@@ -21,8 +21,9 @@ _TAKEN = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR, errno.EISDIR)
 def check_replaceable(out: Path, provenance: Provenance, n: int, overwrite: bool) -> None:
     """Holds that writing `n` samples into `out` loses nothing that a person may want.
 
-    A folder that holds at most `n` samples of the same provenance will do, as they will be the same again. Any other
-    takes `overwrite`, which replaces files of the same name and those of an earlier sampling, and no others.
+    An empty or missing folder will do, and one that holds at most `n` samples of the same provenance and nothing else,
+    as they will be the same again. Any other takes `overwrite`, which replaces files of the same name and those of an
+    earlier sampling, and no others.
 
     Raises:
         ConfigError: `out` holds something else.

@@ -191,10 +191,11 @@ def test_without_inceptions_weights(
     def refuse(*args: object, **kwargs: object) -> None:
         raise DataError("no connection")
 
-    monkeypatch.setattr("aigc_cli.data.cache.download", refuse)
+    monkeypatch.setattr("aigc_cli.metrics.extractors.pretrained.download", refuse)
     monkeypatch.setenv("TORCH_HOME", str(tiny_run.path))
     assert main(["eval", "--metric", "fid"]) == 3
     message = capsys.readouterr().err
+    assert "are not here: no connection" in message  # of ours: nothing was asked of the network
     for part in ("pt_inception-2015-12-05-6726825d.pth", "SHA-256 6726825d", "weights=FILE", "--metric fd,prdc"):
         assert part in message
 

@@ -61,7 +61,7 @@ def test_the_hint_for_missing_weights_works_without_a_run(
     def refuse(*args: object, **kwargs: object) -> None:
         raise DataError("no connection")
 
-    monkeypatch.setattr("aigc_cli.data.cache.download", refuse)
+    monkeypatch.setattr("aigc_cli.metrics.extractors.pretrained.download", refuse)
     monkeypatch.setenv("TORCH_HOME", "torch")
     assert main(["eval", "--metric", "fid", "fake=a.npz", "real=b.npz"]) == 3
     message = capsys.readouterr().err

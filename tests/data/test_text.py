@@ -7,7 +7,7 @@ import pytest
 import torch
 from text_data import CONFIGS, dataset_text, opened, prose, stream_of
 
-from aigc_cli.config.schema import load_yaml
+from aigc_cli.config.schema import check, load_yaml
 from aigc_cli.data import open_dataset
 from aigc_cli.data import text as texts
 from aigc_cli.data.cache import Published
@@ -110,6 +110,11 @@ def test_clear_answers(tmp_path, content, changes, error, words):
     (tmp_path / "a.txt").write_text(content)
     with pytest.raises(error, match=words):
         opened(tmp_path, **changes)
+
+
+def test_an_encoding_has_one_name_however_it_is_written():
+    values = {**load_yaml(CONFIGS / "text.yaml"), "encoding": "latin1"}
+    assert check("data", texts.TextConfig, values).encoding == "iso8859-1"
 
 
 @pytest.mark.parametrize(

@@ -154,6 +154,13 @@ def test_an_item_of_the_data_is_not_said_to_be_made(tmp_path: Path, provenance: 
     assert '--- 0, role "original" ---' in (tmp_path / "samples.txt").read_text()
 
 
+def test_a_file_of_objects_is_not_one_of_texts(tmp_path: Path) -> None:
+    (tmp_path / "samples.jsonl").write_text('{"text": "a"}\n')
+    with pytest.raises(ConfigError, match="holds JSON") as caught:
+        modality("text").read(tmp_path / "samples.jsonl")
+    assert "its texts as a .txt" in caught.value.hint
+
+
 def test_a_set_that_is_not_complete_is_not_finished(tmp_path: Path, provenance: MakeProvenance) -> None:
     with TextWriter(tmp_path, Arrangement(n=3), provenance(), CODEC) as writer:
         writer.write(ids("a", "b"))

@@ -200,7 +200,7 @@ def test_more_beams_than_tokens_are_refused(defaults: dict[str, Any]) -> None:
 def test_what_a_sample_holds_is_its_cache(defaults: dict[str, Any], beam: int) -> None:
     model = build(defaults)
     cache = model.decoder.stack.cache(beam, LENGTH)
-    assert model.held(model.controls(beam=beam)) == cache.kept.numel() + beam * VOCAB
+    assert model.held(model.controls(beam=beam)) == 2 * cache.keys.numel() + beam * VOCAB
 
 
 @pytest.mark.parametrize(

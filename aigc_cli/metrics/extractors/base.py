@@ -192,13 +192,16 @@ def load(path: Path, n: int) -> Tensor | FeatureStatistics | None:
             kept: Tensor = file.get_tensor("kept")
         if _sum(kept) != wanted:
             raise ValueError("its content does not match its sum")
+        packed = path.name.startswith("statistics-")
+        if kept.ndim != 2 or (packed and kept.shape[0] != kept.shape[1] + 2):
+            raise ValueError(f"it has the shape {tuple(kept.shape)}")
     except (OSError, SafetensorError, KeyError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         warn(f"{path} is broken ({reason}); computing it again")
         return None
     with suppress(OSError):
         os.utime(path)  # what was used last is removed last
-    if path.name.startswith("statistics-"):
+    if packed:
         statistics = FeatureStatistics.unpacked(kept)
         return statistics if statistics.n == n else None
     return kept if len(kept) == n else None

@@ -83,6 +83,15 @@ def test_what_is_stored_comes_back(cache: Path) -> None:
     assert load(cache / "none.safetensors", 50) is None
 
 
+@pytest.mark.parametrize(("name", "shape"), [("a", (50,)), ("statistics-a", (50, 6)), ("statistics-a", (8,))])
+def test_what_is_not_of_the_shape_of_its_kind_is_computed_again(
+    cache: Path, name: str, shape: tuple[int, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    store(cache / f"{name}.safetensors", torch.randn(shape))
+    assert load(cache / f"{name}.safetensors", 50) is None
+    assert f"{name}.safetensors is broken (it has the shape" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("place", [0, 60, -3])
 def test_a_flipped_byte_is_told_and_nothing_is_read(
     cache: Path, place: int, capsys: pytest.CaptureFixture[str]
