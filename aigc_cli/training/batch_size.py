@@ -44,9 +44,8 @@ def _own_batch(config: Mapping[str, Any]) -> tuple[str, int] | None:
 
 
 def fitting_data(config: dict[str, Any], items: int, processes: Processes) -> dict[str, Any]:
-    """The configuration with a batch of at most the `items` of the training split; a warning says where it had more.
-
-    What lies beyond would repeat items within one step, and take memory for each repetition.
+    """A new run's configuration with a batch of at most the `items` of the training split, but of two for each process;
+    a warning says where it had more. What lies beyond would be items again, and take memory for each.
     """
     size, count = config["trainer"]["batch_size"], processes.world_size
     most = max(items // count, 2) * count  # every process gets as many, and a batch norm needs two
