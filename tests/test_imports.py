@@ -66,16 +66,16 @@ def test_the_package_itself_imports_nothing() -> None:
     assert imports_of(Path("__init__.py")) <= {"__future__", "__future__.annotations"}
 
 
-def loaded_by(*arguments: str) -> set[str]:
-    """The top-level modules in memory after a command."""
-    code = (
+def loaded_by(*arguments: str, code: int = 0) -> set[str]:
+    """The top-level modules in memory after a command that ends with an exit code."""
+    script = (
         "import runpy, sys\n"
         f"sys.argv = ['aigc', *{arguments!r}]\n"
         "try: runpy.run_module('aigc_cli', run_name='__main__')\n"
-        "except SystemExit as end: assert not end.code, end.code\n"
+        f"except SystemExit as end: assert (end.code or 0) == {code}, end.code\n"
         "print('\\n' + ' '.join({name.split('.')[0] for name in sys.modules}))\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return set(done.stdout.splitlines()[-1].split())
 
@@ -92,3 +92,10 @@ def test_help_imports_nothing_heavy(words: tuple[str, ...]) -> None:
 @pytest.mark.parametrize("words", [("train", "--cfg", "job"), ("ls", "models"), ("ls", "data")], ids=" ".join)
 def test_looking_at_a_configuration_imports_nothing_heavy(words: tuple[str, ...]) -> None:
     assert not loaded_by(*words) & set(HEAVY)
+
+
+@pytest.mark.parametrize(
+    "words", [("train", "model=gna"), ("train", "-m", "model=gna,gan"), ("sample", "data=digits")], ids=" ".join
+)
+def test_a_misspelt_word_is_refused_before_anything_heavy_is_imported(words: tuple[str, ...]) -> None:
+    assert not loaded_by(*words, code=2) & set(HEAVY)

@@ -38,7 +38,8 @@ WRONG = [
     ("train optimizer.lr=[1", 2, ["optimizer.lr=[1"]),
     ("train optimizer.lr=1e-4,2e-4", 2, ["add -m"]),
     ("train --plugin", 2, ["--plugin MODULE"]),
-    ("train --plugin ,", 2, ["names nothing", "--plugin my_models"]),
+    ("train --plugin ,", 2, ["--plugin names no plugin", "--plugin my_models"]),
+    ("eval --metric ,", 2, ["--metric names no metric", "`aigc ls metrics` lists them"]),
     ("sample -m", 2, ["train"]),
     # values of the wrong type, or out of range
     ("train optimizer.lr=abc", 2, ["optimizer.lr=abc", "a number"]),

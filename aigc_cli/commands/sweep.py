@@ -29,7 +29,6 @@ from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, open_dict, read_write
 
 from aigc_cli import errors
-from aigc_cli.commands import train
 from aigc_cli.commands.ls import headline
 from aigc_cli.config.compose import QUIET, compose_raw, config_loader, plain, recipes
 from aigc_cli.config.grammar import prepare, quote
@@ -39,7 +38,6 @@ from aigc_cli.files import path_of, resource_errors, write_json
 from aigc_cli.progress import table
 from aigc_cli.registry import import_plugin
 from aigc_cli.runs import find_by_identity, stamped_folder
-from aigc_cli.training.build import check_config
 
 _BASIC = f"{BasicSweeper.__module__}.{BasicSweeper.__qualname__}"
 #: What is known of a job: its number, words, status, exit code, run, metrics and message.
@@ -163,6 +161,8 @@ def _common(jobs: Sequence[Sequence[str]]) -> set[str]:
 
 def _check_all(jobs: Sequence[Sequence[str]]) -> list[dict[str, Any]]:
     """The configuration of every job, fully checked, so that no hours are spent on the first before the last fails."""
+    from aigc_cli.training.build import check_config  # torch, which words that are refused do not wait for
+
     common, configs = _common(jobs), []
     for job in jobs:
         try:
@@ -226,6 +226,8 @@ def _launch(words: Sequence[str], first: Sequence[str], plan: Plan) -> None:
 
 def _job(plan: Plan, config: DictConfig) -> float | None:
     """One job; its row says how it went. Hydra calls it in this process or in another."""
+    from aigc_cli.commands import train
+
     hydra = HydraConfig.get()
     number, words = int(hydra.job.num), list(map(str, hydra.overrides.task))
     row = _new_row(number, words, "failed")

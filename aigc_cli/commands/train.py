@@ -26,10 +26,10 @@ from aigc_cli.registry import plugin_words
 from aigc_cli.runs import OUTPUTS, Run, create_run, find_by_identity, find_run
 from aigc_cli.sampling.controls import model_class
 from aigc_cli.sampling.modes import modes_of
+from aigc_cli.training.batch_size import fitting_data, naming_the_batch
 from aigc_cli.training.build import Parts, Settings, build, check_config, set_up_torch
 from aigc_cli.training.distributed import Processes, join, launched, share_of
 from aigc_cli.training.launch import train_until_done
-from aigc_cli.training.memory import fitting_data, naming_the_batch
 from aigc_cli.training.restore import changed_config
 from aigc_cli.training.trainer import Trainer
 from aigc_cli.training.warm_start import with_source
@@ -92,16 +92,16 @@ def train(config: dict[str, Any], options: Options, note: Path | None) -> TrainR
             config, settings = run.config, check_config(run.config)
         resumed = run is not None
         if run is not None:
-            run = Run(run.path, writes=processes.main)
+            run = own = Run(run.path, writes=processes.main)
             locks.enter_context(run.lock())
-            done = run.status() == "complete" and run.step >= settings.trainer.steps
-            if processes.from_main(lambda: done):
+            # The main one alone: to look at a status takes the lock for a moment, at which it could not be had.
+            if processes.from_main(lambda: own.status() == "complete" and own.step >= settings.trainer.steps):
                 return _result(run, config)
 
         parts, monitor = processes.in_turn(partial(_build, config, settings, device, run))
-        asked, config = config, fitting_data(config, len(parts.dataset), processes)
-        settings = check_config(config)
-        if run is None:
+        if run is None:  # one that is resumed keeps its batch, which may be from before there was such a bound
+            asked, config = config, fitting_data(config, len(parts.dataset), processes)
+            settings = check_config(config)
             run = Run(processes.from_main(lambda: create_run(config).path), writes=processes.main)
             locks.enter_context(run.lock())
             run.save_config(config, parts.dataset.spec, parts.dataset.codec.files(), asked)

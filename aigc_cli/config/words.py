@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from argparse import ArgumentParser
 from dataclasses import dataclass, field
+from functools import partial
 from typing import NoReturn
 
 from aigc_cli.errors import ConfigError, namesake, nearest, suggest
@@ -132,15 +133,15 @@ def _parser() -> ArgumentParser:
     parser.add_argument("--cfg", "-c", nargs="?", const="job", type=_kind)
     parser.add_argument("--resume", nargs="?", const="latest", type=lambda run: run or "latest")
     for name in ("--metric", "--plugin"):
-        parser.add_argument(name, action="extend", type=_names)
+        parser.add_argument(name, action="extend", type=partial(_names, name))
     return parser
 
 
-def _names(value: str) -> list[str]:
+def _names(flag: str, value: str) -> list[str]:
     names = [name.strip() for name in value.strip("[]").split(",") if name.strip()]
     if not names:
-        hint = "write for example --metric fd, of those that `aigc ls metrics` lists, or --plugin my_models"
-        raise ConfigError(f"a flag is followed by {value!r}, which names nothing", hint)
+        example = "--metric fd; `aigc ls metrics` lists them" if flag == "--metric" else "--plugin my_models"
+        raise ConfigError(f"{flag} names no {flag.strip('-')}", f"write for example {example}")
     return names
 
 

@@ -1,4 +1,4 @@
-"""Starts the processes that train together, says how they ended, starts them again where that helps; and signals.
+"""Starts the processes that train together, says how they ended, and starts them again where that helps.
 
 torchrun's elastic agent runs in this process: it starts the others and watches over them.
 """
@@ -12,12 +12,11 @@ import os
 import signal
 import sys
 import tempfile
-import threading
 import time
 import traceback
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -27,7 +26,6 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from aigc_cli.config.schema import Options
 from aigc_cli.errors import (
     EXIT_BUG,
-    EXIT_INTERRUPTED,
     AigcError,
     ConfigError,
     DataError,
@@ -41,9 +39,10 @@ from aigc_cli.errors import (
 from aigc_cli.files import write_json
 from aigc_cli.registry import import_plugin, plugin_words
 from aigc_cli.runs import Run
+from aigc_cli.training.batch_size import BatchTooLarge, shrink_batch, smaller_batch
 from aigc_cli.training.distributed import launched
-from aigc_cli.training.memory import BatchTooLarge, shrink_batch, smaller_batch
 from aigc_cli.training.settings import TrainerConfig
+from aigc_cli.training.signals import signals_to
 
 if TYPE_CHECKING:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -55,7 +54,6 @@ Train = Callable[[dict[str, Any], Options, Path | None], T]
 _KINDS = {kind.exit_code: kind for kind in (ConfigError, DataError, NonFiniteError, ResourceError)}
 #: What would happen again, or was wanted.
 _FINAL = (ConfigError, NonFiniteError, Interrupted, Terminated)
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 #: Seconds by which a process that was killed is ahead of those that lose it. The agent looks at all ten times a second
 #: and reports the first that it finds ended, which would otherwise now and then be one of the others.
 _AHEAD = 1.0
@@ -93,7 +91,7 @@ def train_until_done(train: Train[T], config: dict[str, Any], options: Options, 
                     say(f"{why}; starting again from the last checkpoint")
             if smaller is not None:
                 shrink_batch(run, smaller)  # here, where the error no longer holds what was in memory
-            config, options = run.config, replace(options, resume=str(run.path))
+            config, options = Run(run.path).config, replace(options, resume=str(run.path))
 
 
 def _train_in_process(train: Train[T], config: dict[str, Any], options: Options, note: Path) -> T:
@@ -191,40 +189,3 @@ def _work(function: Callable[..., T], args: tuple[Any, ...], folder: str) -> T |
         if failure["lost"]:
             time.sleep(_AHEAD)
         os._exit(code)  # what is left of the group would have the interpreter wait at its end
-
-
-class Signals:
-    """What a training run is asked for while it runs: SIGINT and SIGTERM to stop after the step, SIGUSR1 to save.
-
-    A second SIGINT ends the process at once; a checkpoint being written is then left as a temporary folder, which the
-    next start removes.
-    """
-
-    def __init__(self) -> None:
-        self.stop: int | None = None
-        self.save = False
-
-    def handle(self, number: int, _: FrameType | None) -> None:
-        """Notes what a signal asks for."""
-        if number == signal.SIGUSR1:
-            self.save = True
-            return
-        if number == signal.SIGINT and self.stop == signal.SIGINT:
-            os._exit(EXIT_INTERRUPTED)
-        if self.stop is None and number == signal.SIGINT:
-            print("\naigc: stopping after this step; Ctrl-C again stops at once", file=sys.stderr)
-        self.stop = number
-
-
-@contextmanager
-def signals_to(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    """Within the context a handler gets SIGINT, SIGTERM and SIGUSR1; in a thread, which can have none, it does not."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.signal(number, handler) for number in _SIGNALS}
-    try:
-        yield
-    finally:
-        for number, handler_before in before.items():
-            signal.signal(number, handler_before)

@@ -75,8 +75,7 @@ def resolve_device(word: str) -> torch.device:
         device = None
     if device is None or device.type not in ("cpu", "cuda"):
         raise ConfigError(f"device={word} is not a device to compute on", "choose auto, cpu, cuda or cuda:N")
-    count = torch.cuda.device_count()
-    if device.type == "cuda" and (device.index or 0) >= count:
+    if device.type == "cuda" and (device.index or 0) >= (count := torch.cuda.device_count()):
         seen = f"{count or 'no'} GPU{'' if count == 1 else 's'}"
         raise ConfigError(f"device={word}: torch sees {seen} here", "use device=auto or cpu")
     return device

@@ -28,7 +28,6 @@ from aigc_cli.runs import Run
 from aigc_cli.training.checkpoint import State
 from aigc_cli.training.distributed import Processes
 from aigc_cli.training.journal import Journal, Tally
-from aigc_cli.training.launch import Signals, signals_to
 from aigc_cli.training.memory import is_out_of_memory
 from aigc_cli.training.optimizers import (
     EMA,
@@ -43,6 +42,7 @@ from aigc_cli.training.parallel import Replicas, Shards, whole
 from aigc_cli.training.restore import refuse_changes, say_resumed
 from aigc_cli.training.saver import Saver, load_tensors, newest_for_all, tensors_of
 from aigc_cli.training.settings import Hooks, TrainerConfig
+from aigc_cli.training.signals import Signals, signals_to
 
 T = TypeVar("T")
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import shlex
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -13,8 +15,11 @@ from toy_text import text_words
 
 from aigc_cli import registry
 from aigc_cli.cli import main
+from aigc_cli.commands import train as command
+from aigc_cli.config.schema import Options
 from aigc_cli.runs import Run, find_run
 from aigc_cli.training.checkpoint import CheckpointFolder
+from aigc_cli.training.distributed import Processes
 
 TOY = [
     "train",
@@ -94,6 +99,23 @@ def test_a_run_that_was_stopped_before_its_first_checkpoint_can_be_resumed(
     said = capsys.readouterr().err
     assert "has no checkpoint: it ended at step 2\n" in said
     assert said.endswith(f"resume it with `aigc train --resume {tiny_run.name}`\n")
+
+
+def test_only_the_main_process_looks_at_the_status_of_a_run(tiny_run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To look takes the lock for a moment, in which the main process would find the run locked."""
+
+    class Second(Processes):
+        def from_main(self, act: object) -> bool:
+            return True  # it is complete
+
+    @contextmanager
+    def join(device: object) -> Iterator[Processes]:
+        yield Second(rank=1, world_size=2)
+
+    monkeypatch.setattr(command, "join", join)
+    monkeypatch.setattr(Run, "status", pytest.fail)
+    result = command.train(tiny_run.config, Options(resume=str(tiny_run.path)), None)
+    assert (result.run.path, result.status) == (tiny_run.path, "skipped")
 
 
 # models of text

@@ -11,8 +11,8 @@ from together import fails_in_one
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
 from aigc_cli.errors import ConfigError, DataError, NonFiniteError, ResourceError, Terminated
+from aigc_cli.training.batch_size import BatchTooLarge
 from aigc_cli.training.launch import first_cause, run_together
-from aigc_cli.training.memory import BatchTooLarge
 
 
 def reason(folder: Path, *told: dict[str, Any], exitcode: int = 1, interrupted: bool = False) -> BaseException:

@@ -1,0 +1,52 @@
+"""Signals that a training run answers: stop after the step, or save and continue."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from aigc_cli.errors import EXIT_INTERRUPTED
+
+_ANSWERED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+
+
+class Signals:
+    """What a training run is asked for while it runs: SIGINT and SIGTERM to stop after the step, SIGUSR1 to save.
+
+    A second SIGINT ends the process at once; a checkpoint being written is then left as a temporary folder, which the
+    next start removes.
+    """
+
+    def __init__(self) -> None:
+        self.stop: int | None = None
+        self.save = False
+
+    def handle(self, number: int, _: FrameType | None) -> None:
+        """Notes what a signal asks for."""
+        if number == signal.SIGUSR1:
+            self.save = True
+            return
+        if number == signal.SIGINT and self.stop == signal.SIGINT:
+            os._exit(EXIT_INTERRUPTED)
+        if self.stop is None and number == signal.SIGINT:
+            print("\naigc: stopping after this step; Ctrl-C again stops at once", file=sys.stderr)
+        self.stop = number
+
+
+@contextmanager
+def signals_to(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Within the context a handler gets SIGINT, SIGTERM and SIGUSR1; in a thread, which can have none, it does not."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, handler) for number in _ANSWERED}
+    try:
+        yield
+    finally:
+        for number, handler_before in before.items():
+            signal.signal(number, handler_before)
