@@ -93,5 +93,6 @@ def test_a_prompt_a_line(tmp_path: Path) -> None:
 def test_files_that_are_none(tmp_path: Path, content: bytes | None, kind: type[Exception], complaint: str) -> None:
     if content is not None:
         (tmp_path / "p.txt").write_bytes(content)
-    with pytest.raises(kind, match=complaint):
+    with pytest.raises(kind, match=complaint) as caught:
         read_prompts(tmp_path / "p.txt")
+    assert "line" in caught.value.hint  # type: ignore[attr-defined]
