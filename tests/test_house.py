@@ -27,19 +27,10 @@ NAMES = {name_of(module): module for module in MODULES}
 
 
 def imports_between_files(module: Path) -> set[str]:
-    """The modules of ours that a file needs to run, within functions too; not those that only a type checker reads."""
+    """The modules of ours that a file names, within functions too, and for the type checker alone."""
     tree = ast.parse((PACKAGE / module).read_text(encoding="utf-8"))
-    unread = {
-        inner
-        for node in ast.walk(tree)
-        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
-        for part in node.body
-        for inner in ast.walk(part)
-    }
     found: set[str] = set()
     for node in ast.walk(tree):
-        if node in unread:
-            continue
         if isinstance(node, ast.Import):
             found.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:

@@ -14,13 +14,14 @@ from aigc_cli.data.open import Splits
 from aigc_cli.errors import ConfigError, too_many, warn
 from aigc_cli.files import check_writable, path_of
 from aigc_cli.metrics.base import kind_of
-from aigc_cli.metrics.evaluate import FilesSubject, Sides, Source, Subject, check_files_suit, evaluate, sources_of
+from aigc_cli.metrics.evaluate import Sides, evaluate, sources_of
 from aigc_cli.metrics.extractors.base import Sources
 from aigc_cli.metrics.items import DatasetItems, has_text
 from aigc_cli.metrics.passages import check_readable, items_of
 from aigc_cli.metrics.record import Record
 from aigc_cli.metrics.run_subject import RunSubject
 from aigc_cli.metrics.statistics import Statistics, alike, is_statistics
+from aigc_cli.metrics.subject import FilesSubject, Source, Subject, check_files_suit
 from aigc_cli.metrics.text_subject import TextSubject
 from aigc_cli.metrics.views import Views
 from aigc_cli.modalities.base import Items, modality

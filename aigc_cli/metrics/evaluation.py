@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor
 
@@ -16,12 +16,10 @@ from aigc_cli.metrics.extractors.base import Extractor, FeatureStatistics, Sourc
 from aigc_cli.metrics.items import DatasetItems, same_shape
 from aigc_cli.metrics.record import Record, Score, finite
 from aigc_cli.metrics.statistics import Statistics
+from aigc_cli.metrics.subject import Subject
 from aigc_cli.metrics.views import Key, Rows, Views, rows_at
 from aigc_cli.modalities.base import Items
 from aigc_cli.registry import find
-
-if TYPE_CHECKING:
-    from aigc_cli.metrics.evaluate import Subject
 
 _ROWS = 4096  # handed to a metric at a time, so that copies of them stay small
 Configs = Mapping[str, Mapping[str, Any]]

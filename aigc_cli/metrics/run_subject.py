@@ -13,9 +13,9 @@ from torch import Tensor
 from aigc_cli.data.open import Splits, chosen_rows, encoded, items_at
 from aigc_cli.errors import ConfigError
 from aigc_cli.metrics.base import Metric, View, kind_of
-from aigc_cli.metrics.evaluate import Source, Subject
 from aigc_cli.metrics.items import DatasetItems, SampledItems
 from aigc_cli.metrics.model_scores import Fills, gaps_of
+from aigc_cli.metrics.subject import Source, Subject
 from aigc_cli.modalities.base import Batch, Items, modality
 from aigc_cli.modalities.tokenizers import FIRST
 from aigc_cli.progress import Progress

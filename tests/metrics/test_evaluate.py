@@ -14,11 +14,12 @@ from aigc_cli import registry
 from aigc_cli.config.compose import compose
 from aigc_cli.data.open import Splits
 from aigc_cli.errors import DataError
-from aigc_cli.metrics.evaluate import FilesSubject, Sides, evaluate
+from aigc_cli.metrics.evaluate import Sides, evaluate
 from aigc_cli.metrics.extractors import classifier
 from aigc_cli.metrics.extractors.base import Sources
 from aigc_cli.metrics.items import DatasetItems, SampledItems
 from aigc_cli.metrics.record import Record
+from aigc_cli.metrics.subject import FilesSubject
 from aigc_cli.metrics.views import Views
 from aigc_cli.modalities.base import Batch, DataSpec, modality
 from aigc_cli.modalities.text import Texts

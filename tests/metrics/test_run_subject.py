@@ -9,8 +9,9 @@ from toy_text import ToyText, documents
 
 from aigc_cli.config.compose import compose
 from aigc_cli.errors import ConfigError
-from aigc_cli.metrics.evaluate import FilesSubject, Source, sources_of
+from aigc_cli.metrics.evaluate import sources_of
 from aigc_cli.metrics.passages import Passages
+from aigc_cli.metrics.subject import FilesSubject, Source
 from aigc_cli.modalities.text import Texts
 from aigc_cli.models.base import Model, build_model
 

@@ -6,19 +6,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
-from typing import Annotated, Literal, NamedTuple
 
 import torch
-from pydantic import Field
-from pydantic.dataclasses import dataclass
 from torch import Tensor
 from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
-from aigc_cli.config.schema import STRICT
 from aigc_cli.errors import ConfigError
 from aigc_cli.modalities.base import Batch, DataSpec
-from aigc_cli.models.base import Losses, ModelConfig
+from aigc_cli.models.base import Losses
 from aigc_cli.models.latent import check_conditional
+from aigc_cli.models.vae.config import HVAEConfig, Level
 from aigc_cli.models.vae.hierarchical_networks import BottomUp, Latent, TopDown
 from aigc_cli.models.variational import ACTIVE, SETTLED, Draw, VariationalModel
 from aigc_cli.nn.collective import draw
@@ -29,38 +26,6 @@ from aigc_cli.registry import register
 COARSEST, OTHERS = 10.0, 20.0
 
 SMALLEST, LARGEST = 8, 128  # height and width of an image
-#: Blocks at a side, as "side x blocks" in a word.
-LevelWord = Annotated[str, Field(pattern=r"^[1-9][0-9]*x[1-9][0-9]*$")]
-
-
-class Level(NamedTuple):
-    """The blocks at one height and width."""
-
-    side: int
-    blocks: int
-
-
-@dataclass(config=STRICT, frozen=True, kw_only=True)
-class HVAEConfig(ModelConfig):
-    """The keys of ``model=hvae``; configs/model/hvae.yaml explains them."""
-
-    name: Literal["hvae"]
-    layout: Annotated[tuple[LevelWord, ...], Field(min_length=1)] | None
-    width: Annotated[int, Field(ge=1)]
-    bottleneck: Annotated[float, Field(gt=0, le=1)]
-    latent: Annotated[int, Field(ge=1)]
-    encoder_blocks: Annotated[int, Field(ge=1)]
-    whole_map: bool
-    likelihood: Literal["bernoulli", "gaussian", "gaussian_fixed", "gaussian_pixel", "logistic", "logistic_mixture"]
-    deviation: Annotated[float, Field(gt=0)]
-    components: Annotated[int, Field(ge=1)]
-    coarse_first: Annotated[int, Field(ge=0)]
-    conditional: bool
-
-    @property
-    def hidden(self) -> int:
-        """Channels within a bottleneck."""
-        return max(1, round(self.width * self.bottleneck))
 
 
 @register("model", "hvae", HVAEConfig)

@@ -10,16 +10,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
+from aigc_cli.models.vae.config import HVAEConfig, Level
 from aigc_cli.nn.blocks import Residual, ToMap
-
-if TYPE_CHECKING:
-    from aigc_cli.models.vae.hierarchical import HVAEConfig, Level
 
 
 class Normal(NamedTuple):

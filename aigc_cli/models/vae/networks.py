@@ -11,17 +11,14 @@ import math
 from collections.abc import Callable, Mapping
 from functools import partial
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from aigc_cli.errors import ConfigError
+from aigc_cli.models.vae.config import VAEConfig
 from aigc_cli.nn.blocks import FLAT_NORMS, LEAK, NORMS, FromMap, Residual, ToMap, init_variance
 from aigc_cli.nn.likelihoods import Likelihood
-
-if TYPE_CHECKING:
-    from aigc_cli.models.vae.vae import VAEConfig
 
 SMALLEST = 4  # height and width of the smallest feature map, at least; twice that is the first that is halved
 LARGEST = 128

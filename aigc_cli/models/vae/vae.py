@@ -2,49 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
-
 import torch
-from pydantic import Field, model_validator
-from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from aigc_cli.config.schema import STRICT
 from aigc_cli.modalities.base import Batch, DataSpec
 from aigc_cli.models.base import Losses
 from aigc_cli.models.latent import check_conditional
+from aigc_cli.models.vae.config import VAEConfig
 from aigc_cli.models.vae.networks import build_networks
-from aigc_cli.models.variational import FlatVAE, Posterior, VariationalConfig, importance_bound
+from aigc_cli.models.variational import FlatVAE, Posterior, importance_bound
 from aigc_cli.nn.collective import draw, normal_like
 from aigc_cli.nn.likelihoods import bits_per_dim, build_likelihood
 from aigc_cli.registry import register
-
-
-@dataclass(config=STRICT, frozen=True, kw_only=True)
-class VAEConfig(VariationalConfig):
-    """The keys of ``model=vae``; configs/model/vae.yaml explains them."""
-
-    name: Literal["vae"]
-    network: Literal["auto", "mlp", "conv", "resnet"]
-    likelihood: Literal["bernoulli", "gaussian", "gaussian_fixed", "gaussian_pixel", "logistic", "logistic_mixture"]
-    deviation: Annotated[float, Field(gt=0)]
-    components: Annotated[int, Field(ge=1)]
-    latent_side: Annotated[int, Field(ge=0)]
-    hidden: Annotated[int, Field(ge=0)]
-    width: Annotated[int, Field(ge=1)]
-    max_width: Annotated[int, Field(ge=1)]
-    blocks: Annotated[int, Field(ge=1)]
-    norm: Literal["batch", "group", "none"]
-    conditional: bool
-    importance_samples: Annotated[int, Field(ge=1)]
-
-    @model_validator(mode="after")
-    def _consistent(self) -> VAEConfig:
-        if self.network == "mlp" and self.latent_side:
-            raise ValueError("the mlp has a flat latent: latent_side must be 0")
-        if self.importance_samples > 1 and self.free_bits:
-            raise ValueError("free_bits works with the ELBO alone: it must be 0 where importance_samples is above 1")
-        return self
 
 
 @register("model", "vae", VAEConfig)

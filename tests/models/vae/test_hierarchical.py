@@ -17,7 +17,8 @@ from aigc_cli.config.schema import check
 from aigc_cli.errors import ConfigError
 from aigc_cli.modalities.base import Batch, DataSpec
 from aigc_cli.models.latent import slerp
-from aigc_cli.models.vae.hierarchical import HVAE, HVAEConfig, Level, from_patches, levels, to_patches
+from aigc_cli.models.vae.config import HVAEConfig, Level
+from aigc_cli.models.vae.hierarchical import HVAE, from_patches, levels, to_patches
 from aigc_cli.models.vae.hierarchical_networks import Latent, Normal
 from aigc_cli.nn.blocks import Residual
 from aigc_cli.randomness import Noise

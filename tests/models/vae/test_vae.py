@@ -15,8 +15,9 @@ from aigc_cli.config.compose import compose
 from aigc_cli.config.schema import check
 from aigc_cli.errors import ConfigError
 from aigc_cli.modalities.base import Batch, DataSpec
+from aigc_cli.models.vae.config import VAEConfig
 from aigc_cli.models.vae.networks import NETWORKS
-from aigc_cli.models.vae.vae import VAE, VAEConfig
+from aigc_cli.models.vae.vae import VAE
 from aigc_cli.models.variational import SETTLED, Posterior
 from aigc_cli.nn.likelihoods import LIKELIHOODS
 from aigc_cli.nn.mixture import LatentMixture

@@ -1,0 +1,72 @@
+"""The keys of the VAEs of images whose networks are files of their own."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, NamedTuple
+
+from pydantic import Field, model_validator
+from pydantic.dataclasses import dataclass
+
+from aigc_cli.config.schema import STRICT
+from aigc_cli.models.base import ModelConfig
+from aigc_cli.models.variational import VariationalConfig
+
+#: Blocks at a side, as "side x blocks" in a word.
+LevelWord = Annotated[str, Field(pattern=r"^[1-9][0-9]*x[1-9][0-9]*$")]
+
+
+@dataclass(config=STRICT, frozen=True, kw_only=True)
+class VAEConfig(VariationalConfig):
+    """The keys of ``model=vae``; configs/model/vae.yaml explains them."""
+
+    name: Literal["vae"]
+    network: Literal["auto", "mlp", "conv", "resnet"]
+    likelihood: Literal["bernoulli", "gaussian", "gaussian_fixed", "gaussian_pixel", "logistic", "logistic_mixture"]
+    deviation: Annotated[float, Field(gt=0)]
+    components: Annotated[int, Field(ge=1)]
+    latent_side: Annotated[int, Field(ge=0)]
+    hidden: Annotated[int, Field(ge=0)]
+    width: Annotated[int, Field(ge=1)]
+    max_width: Annotated[int, Field(ge=1)]
+    blocks: Annotated[int, Field(ge=1)]
+    norm: Literal["batch", "group", "none"]
+    conditional: bool
+    importance_samples: Annotated[int, Field(ge=1)]
+
+    @model_validator(mode="after")
+    def _consistent(self) -> VAEConfig:
+        if self.network == "mlp" and self.latent_side:
+            raise ValueError("the mlp has a flat latent: latent_side must be 0")
+        if self.importance_samples > 1 and self.free_bits:
+            raise ValueError("free_bits works with the ELBO alone: it must be 0 where importance_samples is above 1")
+        return self
+
+
+class Level(NamedTuple):
+    """The blocks at one height and width."""
+
+    side: int
+    blocks: int
+
+
+@dataclass(config=STRICT, frozen=True, kw_only=True)
+class HVAEConfig(ModelConfig):
+    """The keys of ``model=hvae``; configs/model/hvae.yaml explains them."""
+
+    name: Literal["hvae"]
+    layout: Annotated[tuple[LevelWord, ...], Field(min_length=1)] | None
+    width: Annotated[int, Field(ge=1)]
+    bottleneck: Annotated[float, Field(gt=0, le=1)]
+    latent: Annotated[int, Field(ge=1)]
+    encoder_blocks: Annotated[int, Field(ge=1)]
+    whole_map: bool
+    likelihood: Literal["bernoulli", "gaussian", "gaussian_fixed", "gaussian_pixel", "logistic", "logistic_mixture"]
+    deviation: Annotated[float, Field(gt=0)]
+    components: Annotated[int, Field(ge=1)]
+    coarse_first: Annotated[int, Field(ge=0)]
+    conditional: bool
+
+    @property
+    def hidden(self) -> int:
+        """Channels within a bottleneck."""
+        return max(1, round(self.width * self.bottleneck))
