@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from aigc_cli.config.folders import groups, keys_of, options
 from aigc_cli.config.words import ELSEWHERE
 from aigc_cli.errors import ConfigError, namesake, nearest, no_such, suggest
+from aigc_cli.registry import is_imported
 
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
@@ -73,6 +74,9 @@ def wrong_choice(command: str, word: Override, names: Sequence[str]) -> Problem 
         if not isinstance(name, dict) and name not in names:
             if _EXTRAS.get(group) == name:
                 return f"there is no {group} named {name!r}", "install it with: pip install 'aigc-cli[sweep]'"
+            if is_imported(group, str(name)):
+                what = f"{group} {name} is registered, but there is no configs/{group}/{name}.yaml"
+                return what, f"write it in configs/{group} beside the plugin, or in ./configs/{group}"
             error = no_such(group, str(name), names, f"add one as a YAML file in ./configs/{group}")
             return error.message, error.hint
     return None
