@@ -33,8 +33,6 @@ _INSTEAD = {
     "eval measures on other data",
     "embed": "leave it out: the run has its own",
 }
-#: How many options that have a key are named.
-_NAMED = 12
 _EXTRAS = {"hydra/launcher": "joblib", "hydra/sweeper": "optuna"}
 
 
@@ -97,8 +95,8 @@ def wrong_key(command: str, word: Override, known: Mapping[str, Any]) -> Problem
     # one types the same for a model and its variant, so it is no help to name the other of the two
     variant = any(chosen.rpartition("_")[0] == other or other.rpartition("_")[0] == chosen for other in others)
     if others and not variant and group in groups(command) and command not in _INSTEAD:
-        named = [f"{group}={option}" for option in others[:_NAMED]] + ["..."] * (len(others) > _NAMED)
-        return f"there is no key {key} in the {group} that is chosen", f"{key} is a key of {', '.join(named)}"
+        named = ", ".join(f"{group}={option}" for option in others)
+        return f"there is no key {key} in the {group} that is chosen", f"{key} is a key of {named}"
     return f"there is no key {key}", _nearest_key(command, key, [*known, *groups(command)])
 
 
