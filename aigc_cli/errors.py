@@ -88,7 +88,7 @@ def nearest(word: str, choices: Iterable[str], count: int = 3) -> list[str]:
     found = []
     for choice in set(choices):
         pairs = (word, choice), (word.rpartition(".")[2], choice.rpartition(".")[2])
-        whole, last = (difflib.SequenceMatcher(None, *pair).ratio() for pair in pairs)
+        whole, last = (difflib.SequenceMatcher(None, one.lower(), two.lower()).ratio() for one, two in pairs)
         if whole >= _ALIKE or last >= _ALIKE_AT_THE_END:
             found.append((max(whole, last), whole, choice))
     found.sort(key=lambda each: (-each[0], -each[1], each[2]))

@@ -18,6 +18,7 @@ import importlib.metadata
 import importlib.util
 import pkgutil
 import sys
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,6 +53,7 @@ class Component:
 _components: dict[tuple[str, str], Component] = {}
 _loaded: set[str] = set()
 _plugins: dict[str, Path | None] = {}
+of_runs: list[str] = []  # plugins that opened runs name: for hints, never imported, as a run may be a stranger's
 
 
 def register(kind: str, name: str, config: type = object) -> Callable[[T], T]:
@@ -120,8 +122,14 @@ def find(kind: str, name: str) -> Component:
     try:
         return _components[kind, name]
     except KeyError:
-        error = no_such(kind, name, names(kind))
-        raise ConfigError(error.message, f"{error.hint}; name the plugin that adds it with --plugin") from None
+        error, missing = no_such(kind, name, names(kind)), sorted({*of_runs} - {*_plugins})
+        hint = f"{error.hint}; name the plugin that adds it with --plugin"
+        raise ConfigError(error.message, f"add --plugin {','.join(missing)}" if missing else hint) from None
+
+
+def is_imported(kind: str, name: str) -> bool:
+    """Whether a component is known by now, as a plugin's is; nothing is imported to tell."""
+    return (kind, name) in _components
 
 
 @functools.cache  # it reads the metadata of every package there is, and is asked for each key of a command line
@@ -145,11 +153,22 @@ def _import(module: str) -> None:
     except ConfigError:
         raise
     except Exception as error:
-        raise ConfigError(
-            f"plugin {module!r} could not be imported: {type(error).__name__}: {error}",
-            "name a module that Python can import from here, for example --plugin my_models",
-        ) from error
+        what = f"plugin {module!r} could not be imported: {type(error).__name__}: {error}"
+        raise ConfigError(what, _import_hint(module, error)) from error
     _plugins[module] = Path(imported.__file__).parent / "configs" if imported.__file__ else None
+
+
+def _import_hint(module: str, error: Exception) -> str:
+    if module.endswith(".py") or "/" in module:
+        return f"leave out .py and the folder: --plugin {Path(module).stem}, run there or put the folder on PYTHONPATH"
+    if isinstance(error, ModuleNotFoundError) and f"{module}.".startswith(f"{error.name}."):
+        return "name a module that Python can import from here, for example --plugin my_models"
+    # Below our own frame and those of the import lie the plugin's; what they call of other packages is not its code.
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__)[1:] if "importlib" not in frame.filename]
+    own = [frame for frame in frames if Path(frame.filename).parent == Path(frames[0].filename).parent]
+    where = f"{own[-1].filename}, line {own[-1].lineno}" if own else module
+    where = f"{error.filename}, line {error.lineno}" if isinstance(error, SyntaxError) else where
+    return f"the plugin was found, but its own code fails: {where}"
 
 
 def plugin_words() -> str:

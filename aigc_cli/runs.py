@@ -23,12 +23,13 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from aigc_cli import registry
 from aigc_cli.config.schema import identity, load_yaml, save_yaml
+from aigc_cli.config.words import parse
 from aigc_cli.environment import environment
 from aigc_cli.errors import ConfigError, DataError, suggest, unreadable
 from aigc_cli.files import check_writable, path_of, read_json, resource_errors, write_atomically, write_json
 from aigc_cli.modalities.base import DataSpec, modality
-from aigc_cli.registry import plugin_words
 
 OUTPUTS = Path("outputs")
 
@@ -50,7 +51,7 @@ class Run:
         the plugins that were named too."""
         usual = OUTPUTS / self.name
         named = self.name if usual.is_dir() and usual.samefile(self.path) else str(self.path)
-        return shlex.quote(named) + plugin_words()
+        return shlex.quote(named) + registry.plugin_words()
 
     @property
     def checkpoints(self) -> Path:
@@ -103,6 +104,13 @@ class Run:
         with (self.path / "command.txt").open("a") as file:
             file.write(shlex.join(["aigc", *sys.argv[1:]]) + "\n")
         write_json(self.path / "env.json", environment())
+
+    def plugins(self) -> list[str]:
+        """The plugins that its commands named."""
+        with suppress(OSError, ValueError, ConfigError):  # a file that was edited tells nothing
+            lines = (self.path / "command.txt").read_text().splitlines()
+            return [module for line in lines for module in parse(shlex.split(line)[1:]).plugin]
+        return []
 
     # status
 
@@ -270,7 +278,8 @@ def open_run(path: Path) -> Run:
     if not (path / "config.yaml").is_file():
         hint = "name a run; `aigc ls runs` lists those in outputs/"
         raise ConfigError(f"{path} is not a run: it holds no config.yaml", hint)
-    return Run(path.resolve())
+    registry.of_runs.extend((run := Run(path.resolve())).plugins())
+    return run
 
 
 def find_run(word: str, root: Path = OUTPUTS) -> Run:

@@ -47,6 +47,7 @@ def plugins_are_forgotten() -> Iterator[None]:
     for name in registry._plugins:
         sys.modules.pop(name, None)
     registry._plugins.clear()
+    registry.of_runs.clear()
     modality.cache_clear()
 
 

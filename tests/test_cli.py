@@ -276,3 +276,42 @@ def test_a_plugin_brings_its_configurations(tmp_path: Path, monkeypatch: pytest.
 def test_a_plugin_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", "--plugin", "no_such_module"]) == 2
     assert "no_such_module" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("word", "code", "hint"),
+    [
+        ("lost", None, "name a module that Python can import"),
+        ("lost.py", None, "leave out .py and the folder: --plugin lost,"),
+        ("some/where/lost.py", None, "leave out .py and the folder: --plugin lost,"),
+        ("slip", "x = 1\ndef f(:\n", "its own code fails: HERE/slip.py, line 2"),
+        ("needy", "import os\n\nimport no_such_module\n", "its own code fails: HERE/needy.py, line 3"),
+        ("deep", "import json\njson.loads('x')\n", "its own code fails: HERE/deep.py, line 2"),
+    ],
+)
+def test_a_plugin_that_cannot_be_imported_comes_with_a_hint(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    word: str,
+    code: str | None,
+    hint: str,
+) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    if code is not None:
+        (tmp_path / f"{word}.py").write_text(code)
+    assert main(["train", "--plugin", word]) == 2
+    assert hint.replace("HERE", str(tmp_path)) in capsys.readouterr().err
+
+
+def test_a_component_without_its_configuration_is_told_so(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from aigc_cli import registry
+
+    monkeypatch.setattr(registry, "_components", dict(registry._components))
+    registry.register("model", "my_flow")(object)
+    assert main(["train", "model=my_flow"]) == 2
+    assert "model my_flow is registered, but there is no configs/model/my_flow.yaml" in capsys.readouterr().err
+    assert main(["train", "model=my_flaw"]) == 2
+    assert "there is no model named 'my_flaw'" in capsys.readouterr().err

@@ -43,6 +43,8 @@ def home(tmp_path_factory):
         (folder / place).mkdir()
         for i in range(12):
             Image.effect_noise((80, 70), 60 + i).save(folder / place / f"{i}.png")
+    (folder / "letters").mkdir()
+    (folder / "letters" / "all.txt").write_text(PAGES["train"] + PAGES["data"])
     shutil.copytree(SIGNALS, folder, dirs_exist_ok=True)
     (folder / "my_data.py").write_text(fence("python", "@register"))
     (folder / "my_flow.py").write_text(fence("python", "class MyFlow(Model)"))

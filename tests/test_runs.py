@@ -6,6 +6,8 @@ from dataclasses import replace
 
 import pytest
 
+from aigc_cli import registry
+from aigc_cli.cli import main
 from aigc_cli.errors import ConfigError, DataError
 from aigc_cli.modalities.base import DataSpec
 from aigc_cli.runs import Run, create_run, find_run
@@ -98,6 +100,34 @@ def test_a_modality_that_nobody_has():
     with pytest.raises(ConfigError, match="no modality named 'smell'") as caught:
         _ = run.spec
     assert "--plugin" in caught.value.hint
+
+
+def test_what_is_not_found_may_come_from_the_plugin_that_the_run_named(monkeypatch):
+    monkeypatch.setattr(registry, "of_runs", [])
+    run = made()
+    (run.path / "command.txt").write_text("aigc train seed=1\naigc train --plugin my_flow,other model=my_flow\n")
+    find_run("latest")
+    with pytest.raises(ConfigError, match="no model named 'my_flow'") as caught:
+        registry.find("model", "my_flow")
+    assert caught.value.hint == "add --plugin my_flow,other"
+    monkeypatch.setitem(registry._plugins, "other", None)
+    with pytest.raises(ConfigError, match="no model named 'my_flow'") as caught:
+        registry.find("model", "my_flow")
+    assert caught.value.hint == "add --plugin my_flow"
+
+
+def test_to_resume_a_run_that_is_not_there_names_those_that_are(capsys):
+    run = made()
+    assert main(["train", "--resume", "nosuchrun"]) == 2
+    assert f"choose from: {run.name}, latest" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ['aigc train "', "aigc train --nonsense", ""])
+def test_a_command_that_cannot_be_read_names_no_plugin(command):
+    run = made()
+    assert run.plugins() == []
+    (run.path / "command.txt").write_text(command)
+    assert find_run("latest").plugins() == []
 
 
 def test_figures_are_finite_numbers():

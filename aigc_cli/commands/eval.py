@@ -164,7 +164,7 @@ def _write_stats(asked: EvalConfig, options: Options) -> int:
     asked.refuse_controls()
     name = _extractor(asked, options)
     setting = open_setting(asked, options)
-    items = setting.read(asked.real)
+    items = setting.read("real")
     if isinstance(items, Statistics):
         raise ConfigError(f"real={asked.real} holds statistics already", "name the items themselves")
     if items is None:

@@ -6,12 +6,12 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from aigc_cli.commands.eval_config import EvalConfig, run_of
 from aigc_cli.config.schema import Options
 from aigc_cli.data.open import Splits
-from aigc_cli.errors import ConfigError, too_many, warn
+from aigc_cli.errors import ConfigError, DataError, too_many, warn
 from aigc_cli.files import check_writable, path_of
 from aigc_cli.metrics.base import kind_of
 from aigc_cli.metrics.evaluate import Sides, evaluate, sources_of
@@ -131,7 +131,7 @@ class Setting:
                 raise ConfigError(f"seeds={asked.seeds}: fake= is one set", "leave seeds= out, or evaluate a run")
         if not asked.takes("fake"):
             asked.refuse_other_side()
-        fake, real, held_out = (self.read(word) for word in (asked.fake, asked.real, asked.held_out))
+        fake, real, held_out = (self.read(key) for key in ("fake", "real", "held_out"))
         if isinstance(held_out, Statistics):
             raise ConfigError(f"held_out={asked.held_out} holds statistics", "name the items themselves")
         if real is not None and asked.reference is not None:
@@ -270,11 +270,14 @@ class Setting:
             return self.splits[self.asked.split].spec
         return None
 
-    def read(self, word: str | None) -> Items | None:
-        """The items or statistics that a user named; None for None."""
+    def read(self, key: Literal["fake", "real", "held_out"]) -> Items | None:
+        """The items or statistics that a user named with a key; None where it is not given."""
+        word = getattr(self.asked, key)
         if word is None:
             return None
         path, like = path_of(word), self._like()
+        if not path.exists():
+            raise DataError(f"{key}={word}: there is nothing at {path}", "name a file or a folder of items")
         if is_statistics(path):
             return Statistics(path)
         # Without data that says so, only pictures are known by their files.

@@ -227,7 +227,7 @@ class Loader(ConfigLoaderImpl):
     @override
     def _compose_config_from_defaults_list(self, defaults: list[ResultDefault], repo: IConfigRepository) -> DictConfig:
         config = super()._compose_config_from_defaults_list(defaults, repo)
-        known = {key for key, _ in walk(OmegaConf.to_container(config, resolve=False))}
+        known = dict(walk(OmegaConf.to_container(config, resolve=False)))
         explain.refuse(explain.wrong_key(self._command, word, known) for word in self._keys)
         return config
 

@@ -10,11 +10,13 @@ import json
 import re
 import types
 import typing
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from aigc_cli.config.folders import groups, options
+from aigc_cli.config.folders import groups, keys_of, options
+from aigc_cli.config.words import ELSEWHERE
 from aigc_cli.errors import ConfigError, namesake, nearest, no_such, suggest
+from aigc_cli.registry import is_imported
 
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
@@ -31,6 +33,8 @@ _INSTEAD = {
     "eval measures on other data",
     "embed": "leave it out: the run has its own",
 }
+#: How many options that have a key are named.
+_NAMED = 12
 _EXTRAS = {"hydra/launcher": "joblib", "hydra/sweeper": "optuna"}
 
 
@@ -70,12 +74,15 @@ def wrong_choice(command: str, word: Override, names: Sequence[str]) -> Problem 
         if not isinstance(name, dict) and name not in names:
             if _EXTRAS.get(group) == name:
                 return f"there is no {group} named {name!r}", "install it with: pip install 'aigc-cli[sweep]'"
+            if is_imported(group, str(name)):
+                what = f"{group} {name} is registered, but there is no configs/{group}/{name}.yaml"
+                return what, f"write it in configs/{group} beside the plugin, or in ./configs/{group}"
             error = no_such(group, str(name), names, f"add one as a YAML file in ./configs/{group}")
             return error.message, error.hint
     return None
 
 
-def wrong_key(command: str, word: Override, known: Collection[str]) -> Problem | None:
+def wrong_key(command: str, word: Override, known: Mapping[str, Any]) -> Problem | None:
     """The problem of a word that sets a key, where the configuration has the keys `known`; None where it has none."""
     key, line = word.key_or_group, str(word.input_line)
     if word.is_add() and not word.is_force_add() and key in known:
@@ -84,6 +91,14 @@ def wrong_key(command: str, word: Override, known: Collection[str]) -> Problem |
         return None
     if "/" in key or "@" in line.partition("=")[0]:
         return f"there is no group {key}", suggest(key, groups(command))
+    group, _, name = key.partition(".")
+    chosen = str(known.get(f"{group}.name"))
+    others = [option for option, path in options(group).items() if name in keys_of(path)]
+    # one types the same for a model and its variant, so it is no help to name the other of the two
+    variant = any(chosen.rpartition("_")[0] == other or other.rpartition("_")[0] == chosen for other in others)
+    if others and not variant and group in groups(command) and command not in _INSTEAD:
+        named = [f"{group}={option}" for option in others[:_NAMED]] + ["..."] * (len(others) > _NAMED)
+        return f"there is no key {key} in the {group} that is chosen", f"{key} is a key of {', '.join(named)}"
     return f"there is no key {key}", _nearest_key(command, key, [*known, *groups(command)])
 
 
@@ -93,6 +108,8 @@ def _nearest_key(command: str, key: str, known: Sequence[str]) -> str:
     group, _, name = section.partition(".")
     if group in groups(command) and name in options(group):
         return f"{name} is not measured here: add it with {group}="
+    if command == "train" and key in ELSEWHERE:
+        return ELSEWHERE[key]
     own = [other for other in known if other.split(".")[0] != "hydra" or group == "hydra"]
     siblings = [other.rpartition(".")[2] for other in own if other.rpartition(".")[0] == section]
     close = nearest(last, siblings, count=2)

@@ -49,6 +49,12 @@ FLAGS = {
     "--help": Flag("-h, --help", "explain a command and its keys", "-h"),
     "--version": Flag("--version", "print the version", "-V"),
 }
+#: The words of other programs for what ``train`` calls otherwise, each with the hint of how.
+ELSEWHERE = {
+    **dict.fromkeys(("epoch", "epochs", "max_epochs", "n_epochs", "num_epochs", "num_train_epochs"),
+                    "training is counted in steps, not in epochs: write trainer.steps="),
+    **dict.fromkeys(("learning_rate", "base_lr", "step_size"), "write optimizer.lr="),
+}  # fmt: skip
 _APART = (
     ("multirun", "resume", "run the same sweep again: it skips the jobs that are complete"),
     ("cfg", "multirun", "leave one of them out"),
@@ -161,6 +167,10 @@ def _unknown_flag(command: str | None, word: str, following: str | None) -> Conf
     known = {known for other in COMPOSED if command in (other, None) for known in all_keys(other)}
     if key not in known:
         key = namesake(key.replace("-", "_"), known) or key.replace("-", "_")
+    if command is None and key in COMMANDS:
+        return ConfigError(f"there is no flag {name}", f"a command takes no dashes: write aigc {key}")
+    if command in ("train", None) and key in ELSEWHERE:
+        return ConfigError(f"there is no flag {name}", ELSEWHERE[key])
     if is_key_value(f"{key}=") and (key in known or not close):
         value = value if value and not value.startswith("-") and not is_key_value(value) else "VALUE"
         return ConfigError(f"there is no flag {name}", f"keys take no dashes: write {key}={value}")
@@ -169,6 +179,8 @@ def _unknown_flag(command: str | None, word: str, following: str | None) -> Conf
 
 def _place(words: Words, others: list[str], argv: list[str]) -> None:
     """Finds the place of each word that is neither a command, a flag nor a key=value word."""
+    from aigc_cli.config.folders import command_keys, groups, options  # reads YAML, so only now
+
     if words.command is None and others:
         raise ConfigError(f"there is no command {others[0]!r}", suggest(others[0], COMMANDS))
     if words.command in ("ls", "completion", "help", None):
@@ -184,6 +196,11 @@ def _place(words: Words, others: list[str], argv: list[str]) -> None:
             raise ConfigError(f"aigc {words.command}: there is no {word!r}", suggest(word, tasks))
         following = next(iter(argv[argv.index(word) + 1 :]), "=")
         hint = "write for example optimizer.lr=1e-4, without spaces around the ="
-        if is_key_value(f"{word}=") and not following.startswith("=") and not is_key_value(following):
+        chosen = [f"{group}={word}" for group in groups(words.command) if word in options(group)]
+        if chosen:
+            hint = f"did you mean {' or '.join(chosen)}?"
+        elif "run" in command_keys(words.command) and ("/" in word or word == "latest"):
+            hint = f"write run={word}"
+        elif is_key_value(f"{word}=") and not following.startswith("=") and not is_key_value(following):
             hint = f"write {word}={following}"
         raise ConfigError(f"{word!r} is not a key=value argument", hint)

@@ -85,10 +85,12 @@ def remembered(kind: str, key: str, make: Callable[[], Any], read: Callable[[Any
 
 
 def find_root(root: str | None, hint: str = "") -> Path:
-    """The absolute path of `data.root`, with ``~`` for the home folder; raises ConfigError where it is not set, for
-    which `hint` says what to name, and DataError where there is nothing."""
+    """The absolute path of `data.root`, with ``~`` for the home folder; raises ConfigError where it is empty, or not
+    set, for which `hint` says what to name, and DataError where there is nothing."""
     if root is None:
         raise ConfigError("this dataset needs data.root=", hint)
+    if not root.strip():  # it would be the current folder
+        raise ConfigError("data.root= has no value", "name a path after the =; a shell variable there may not be set")
     path = path_of(root).absolute()
     if not path.exists():
         raise DataError(f"data.root={root}: there is nothing at {path}", "check the path, or put the data there")

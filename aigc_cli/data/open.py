@@ -55,7 +55,7 @@ def absolute_paths(values: Mapping[str, Any]) -> dict[str, Any]:
     """A `data` section whose paths (of the root, of files, of a tokenizer) hold from any folder."""
     changed = dict(values)
     for key in ("root", "source", "target"):
-        path = None if changed.get(key) is None else path_of(str(changed[key])).absolute()
+        path = None if changed.get(key) in (None, "") else path_of(str(changed[key])).absolute()
         if path is not None and (key == "root" or path.is_file()):  # a source may be a language, or a field
             changed[key] = str(path)
     for key, section in values.items():

@@ -9,7 +9,7 @@ import pytest
 
 from aigc_cli.data.cache import cache_dir, download, find_root, unpack
 from aigc_cli.data.image_folder import safe_name
-from aigc_cli.errors import DataError, ResourceError
+from aigc_cli.errors import ConfigError, DataError, ResourceError
 
 
 def test_the_order_of_places(tmp_path, monkeypatch):
@@ -49,6 +49,12 @@ def test_roots(tmp_path, monkeypatch):
     assert find_root("~/data") == find_root("data") == tmp_path / "data"
     with pytest.raises(DataError, match=r"there is nothing at .*nowhere"):
         find_root("nowhere")
+
+
+@pytest.mark.parametrize("empty", ["", " "])
+def test_an_empty_root_is_not_the_current_folder(empty):
+    with pytest.raises(ConfigError, match=r"data\.root= has no value"):
+        find_root(empty)
 
 
 BODY = b"\x00content" * 1000
