@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from aigc_cli import __version__
 from aigc_cli.config.words import COMPOSED, Words, parse
-from aigc_cli.errors import EXIT_INTERRUPTED, EXIT_OK, ConfigError, report, suggest
+from aigc_cli.errors import EXIT_INTERRUPTED, EXIT_OK, ConfigError, Interrupted, report, suggest
 
 EXIT_BROKEN_PIPE = 141  # as a shell reports SIGPIPE
 
@@ -90,8 +90,11 @@ def _composed(words: Words) -> int:
         overrides = tuple(word for word in changes if word.startswith("outputs="))
     elif command == "train":
         options = replace(options, recipe=recipes(overrides))
-    config = compose(command, overrides)
-    module = importlib.import_module(f"aigc_cli.commands.{command}")
+    try:  # the first seconds go into imports
+        config = compose(command, overrides)
+        module = importlib.import_module(f"aigc_cli.commands.{command}")
+    except KeyboardInterrupt:
+        raise Interrupted("stopped before it began: nothing was saved", "the same command starts it again") from None
     return int(module.main(config, options))
 
 

@@ -160,6 +160,17 @@ def test_exit_codes(
     assert len(err.splitlines()) <= 2
 
 
+def test_ctrl_c_before_a_command_begins_says_that_nothing_was_saved(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("aigc_cli.config.compose.compose", interrupted)
+    assert main(["train"]) == 130
+    assert "nothing was saved\n  the same command starts it again\n" in capsys.readouterr().err
+
+
 def test_a_bug_shows_its_traceback(stand_in: Any, capsys: pytest.CaptureFixture[str]) -> None:
     stand_in(ZeroDivisionError("of ours"))
     assert main(["train"]) == 1

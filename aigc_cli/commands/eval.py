@@ -12,6 +12,7 @@ from typing import Any
 
 from aigc_cli.commands.eval_config import EvalConfig, run_of, with_usual_metrics
 from aigc_cli.commands.eval_setting import open_setting
+from aigc_cli.commands.sample import GENERATED
 from aigc_cli.config.compose import compose
 from aigc_cli.config.schema import Options, check
 from aigc_cli.environment import versions
@@ -70,9 +71,18 @@ def _measure(asked: EvalConfig, options: Options) -> int:
         print(json.dumps({"results": plain, "files": [str(file) for file in files]}, ensure_ascii=False))
         return 0
     print(describe(records, files))
-    if setting.run is not None:
-        print(f"next: aigc sample run={setting.run.word}")
+    if setting.run is not None and folder is not None and (words := _next(setting.run, folder, records, options)):
+        print(f"next: {words}")
     return 0
+
+
+def _next(run: Run, folder: Path, records: list[Record], options: Options) -> str | None:
+    """What to type after a run's scores: whether it copies, which no distance shows, or a look at what it makes."""
+    given = [word for word in options.overrides if not word.lstrip("+").startswith(("run=", "metric", "real="))]
+    held_out = any(record.metric in ("fd", "prdc") and record.baseline is not None for record in records)
+    if held_out and not any(folder.glob("memorization-*.json")):
+        return " ".join(["aigc eval --metric memorization", *map(shlex.quote, given), f"run={run.word}"])
+    return None if (run.path / GENERATED).is_dir() else f"aigc sample run={run.word}"
 
 
 # several runs

@@ -36,8 +36,8 @@ from aigc_cli.config.schema import Options
 from aigc_cli.errors import ConfigError, Interrupted, Terminated
 from aigc_cli.files import path_of, resource_errors, write_json
 from aigc_cli.progress import table
-from aigc_cli.registry import import_plugin
-from aigc_cli.runs import find_by_identity, stamped_folder
+from aigc_cli.registry import import_plugin, plugin_words
+from aigc_cli.runs import Run, find_by_identity, stamped_folder
 
 _BASIC = f"{BasicSweeper.__module__}.{BasicSweeper.__qualname__}"
 #: What is known of a job: its number, words, status, exit code, run, metrics and message.
@@ -232,7 +232,7 @@ def _job(plan: Plan, config: DictConfig) -> float | None:
     number, words = int(hydra.job.num), list(map(str, hydra.overrides.task))
     row = _new_row(number, words, "failed")
     values: dict[str, Any] = {}
-    errors.say(f"job {number + 1}{f' of {plan.total}' if plan.total else ''}: {' '.join(words)}")
+    errors.say(f"job {number + 1}{f' of {plan.total}' if plan.total else ''}{': ' if words else ''}{' '.join(words)}")
     try:
         for module in plan.options.plugins:
             import_plugin(module)
@@ -288,6 +288,11 @@ def _finish(folder: Path, rows: Sequence[Row], options: Options) -> None:
     print(f"sweep:       {os.path.relpath(path)}")
     if best.exists():
         print(f"best:        {os.path.relpath(best)}")
+    done = [row for row in rows if row["status"] in ("complete", "skipped")]
+    runs = list(dict.fromkeys(Run(Path(row["run"])).word.removesuffix(plugin_words()) for row in done))[:8]
+    swept = set[str]().union(*(row["overrides"] for row in done)) - _common([row["overrides"] for row in done])
+    if len(runs) > 1 and not any(word.startswith("data") for word in swept):  # others' data would be refused
+        print(f"next:        aigc eval compare run={','.join(runs)}{plugin_words()}")
     sys.stdout.flush()
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -87,9 +87,10 @@ def train(config: dict[str, Any], options: Options, note: Path | None) -> TrainR
     """
     run, settings = None if options.resume is None else Run(Path(options.resume)), check_config(config)
     device = set_up_torch(settings.trainer, options.job)
-    with join(device) as processes, ExitStack() as locks:
+    with join(device) as processes, ExitStack() as locks, ExitStack() as starting:
         if run is None and options.job is not None and (run := processes.from_main(lambda: _earlier(config))):
             config, settings = run.config, check_config(run.config)
+        starting.enter_context(_stopped_early(run, processes))
         resumed = run is not None
         if run is not None:
             run = own = Run(run.path, writes=processes.main)
@@ -105,6 +106,7 @@ def train(config: dict[str, Any], options: Options, note: Path | None) -> TrainR
             run = Run(processes.from_main(lambda: create_run(config).path), writes=processes.main)
             locks.enter_context(run.lock())
             run.save_config(config, parts.dataset.spec, parts.dataset.codec.files(), asked)
+            starting.enter_context(_stopped_early(run, processes))
 
         trainer = _trainer(run, parts, settings, device, processes)
         if resumed:
@@ -116,9 +118,23 @@ def train(config: dict[str, Any], options: Options, note: Path | None) -> TrainR
             if config != run.config:
                 run.save_config(config, run.spec)
         processes.from_main(lambda: _report_start(trainer, parts, note, () if resumed else options.recipe))
+        starting.close()  # from here on the trainer answers
         with naming_the_batch(config, device):
             figures = trainer.fit(monitor.hooks(run.path / "samples"))
     return _result(run, config, figures)
+
+
+@contextmanager
+def _stopped_early(run: Run | None, processes: Processes) -> Iterator[None]:
+    """Says on Ctrl-C before the first step what there is, which nobody could guess; of several, their launcher does."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if not processes.alone:
+            raise
+        where = ", and there is no run of it" if run is None else f" in {shown(run.path)}"
+        hint = f"{'the same command' if run is None else f'`aigc train --resume {run.word}`'} starts it again"
+        raise Interrupted(f"stopped before a step was done: nothing new was saved{where}", hint) from None
 
 
 def _earlier(config: dict[str, Any]) -> Run | None:

@@ -42,7 +42,7 @@ def test_no_words_at_all(tiny_run: Run, capsys: pytest.CaptureFixture[str]) -> N
     shown = capsys.readouterr().out
     for part in ("fd[digits-cnn]", "coverage[digits-cnn]", "generated (n=1,258)", "held-out real (n=359)", "accuracy"):
         assert part in shown
-    assert shown.splitlines()[-1] == f"next: aigc sample run={tiny_run.name}"
+    assert shown.splitlines()[-1] == f"next: aigc eval --metric memorization run={tiny_run.name}"
     records = read(tiny_run.path / "eval")
     assert set(records) == {"fd", "prdc"}
     record = records["fd"]
@@ -57,6 +57,19 @@ def test_no_words_at_all(tiny_run: Run, capsys: pytest.CaptureFixture[str]) -> N
     assert set(records["prdc"]["figures"]) == {
         f"{x}[digits-cnn]" for x in ("precision", "recall", "density", "coverage")
     }
+
+
+def test_what_to_type_next_does_not_go_in_a_circle(tiny_run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["eval", "n=40", "--metric", "prdc", "metric.prdc.k=3"]) == 0
+    following = capsys.readouterr().out.splitlines()[-1]
+    assert following == f"next: aigc eval --metric memorization n=40 run={tiny_run.name}"
+    assert main(following.split()[2:]) == 0
+    following = capsys.readouterr().out.splitlines()[-1]
+    assert following == f"next: aigc sample run={tiny_run.name}"
+    assert main([*following.split()[2:], "n=2"]) == 0
+    capsys.readouterr()
+    assert main(["eval", "n=40", "--metric", "prdc"]) == 0
+    assert "next:" not in capsys.readouterr().out
 
 
 def test_json_is_all_there_is_on_stdout(tiny_run: Run, capsys: pytest.CaptureFixture[str]) -> None:

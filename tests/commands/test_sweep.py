@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from aigc_cli.cli import main
-from aigc_cli.commands import train
+from aigc_cli.commands import sweep, train
 from aigc_cli.commands.train import TrainResult
 from aigc_cli.config.compose import compose_raw, plain
 from aigc_cli.config.schema import Options
@@ -66,10 +66,30 @@ def test_a_grid(training: FakeTraining, tmp_path: Path, capsys: pytest.CaptureFi
     assert rows[3]["overrides"] == "model=gan optimizer.lr=0.002 seed=1"
     assert rows[3]["run"] == str(tmp_path / "3")
     table = capsys.readouterr().out.splitlines()
-    assert len(table) == 6
+    assert len(table) == 7
     assert "model=gan" not in table[4]
     assert "optimizer.lr=0.002 seed=1" in table[4]
     assert "sweep.csv" in table[5]
+    assert table[6] == "next:        aigc eval compare run=" + ",".join(str(tmp_path / str(job)) for job in range(4))
+
+
+def test_what_to_type_next_compares_runs_that_can_be_compared(
+    training: FakeTraining, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    training.failures = {0: DataError("the data went away")}
+    for words in (["seed=0,1"], ["data=digits,mnist,cifar10"], ["seed=0,1,2", "--json"]):
+        main(["train", "-m", *words])
+        assert "next:" not in capsys.readouterr().out
+    monkeypatch.setattr(sweep, "plugin_words", lambda: " --plugin mine")
+    main(["train", "-m", "seed=range(10)"])
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.endswith(" --plugin mine")
+    assert last.count(",") == 7
+
+
+def test_a_single_job_is_named_without_words(training: FakeTraining, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "-m"]) == 0
+    assert "aigc: job 1 of 1\n" in capsys.readouterr().err
 
 
 def test_only_what_a_sweep_needs_is_written(training: FakeTraining, tmp_path: Path) -> None:

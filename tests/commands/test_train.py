@@ -54,6 +54,30 @@ def test_the_end_of_training_names_what_to_look_at_and_to_type(
     assert "    or    aigc sample class=0    or    " in lines[-1]
 
 
+@pytest.mark.parametrize("at", ["_build", "_trainer"])
+def test_ctrl_c_before_the_first_step_says_what_there_is(
+    at: str, registered_toy: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "configs" / "model").mkdir(parents=True)
+    (tmp_path / "configs" / "model" / "toy.yaml").write_text("# A toy\nname: toy\nconditional: false\n")
+    with monkeypatch.context() as patch:
+        patch.setattr(command, at, interrupted)
+        assert main(TOY) == 130
+    said = capsys.readouterr().err
+    assert "stopped before a step was done: nothing new was saved" in said
+    if at == "_build":
+        assert "there is no run of it\n  the same command starts it again\n" in said
+        assert not Path("outputs").exists()
+    else:
+        run = find_run("latest")
+        assert f"saved in outputs/{run.name}\n  `aigc train --resume {run.name}` starts it again\n" in said
+        assert main(["train", "--resume", run.name]) == 0
+
+
 def test_what_to_type_next_names_the_plugins(
     registered_toy: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -44,6 +44,7 @@ NETWORKS: dict[str, tuple[Callable[..., nn.Module], Callable[..., nn.Module]]] =
 }
 #: Beyond these a run is in trouble; those that went well stayed below 0.95, above 0.8 and below 0.6.
 WINNING, COLLAPSED, OVERFITTED = 0.98, 0.4, 0.8
+YOUNG = 200  # steps before which it is fresh weights that draw much the same for any latent, and no collapse
 
 
 @dataclass(config=STRICT, frozen=True, kw_only=True)
@@ -256,7 +257,7 @@ class GAN(LatentModel):
         if accuracy > WINNING and config.loss != "wgan":  # a critic should be as sure as it can be
             says = f"the discriminator is right about {accuracy:.1%} of images, so the generator learns little from it"
             yield "discriminator winning", f"{says}: {_weaken(config)}, or lower optimizer.discriminator.lr"
-        if diversity < COLLAPSED:
+        if diversity < COLLAPSED and self._step >= YOUNG:
             says = f"samples differ from each other only {diversity:.0%} as much as real images do (mode collapse)"
             yield "mode collapse", f"{says}: {_weaken(config)}, or lower optimizer.lr and start again"
         if overfitting > OVERFITTED:

@@ -12,7 +12,7 @@ from aigc_cli.config.compose import compose
 from aigc_cli.config.schema import check
 from aigc_cli.modalities.base import Batch, DataSpec
 from aigc_cli.models.gan.config import GANConfig
-from aigc_cli.models.gan.gan import GAN, spread
+from aigc_cli.models.gan.gan import GAN, YOUNG, spread
 
 SMALL = {"latent": 8, "hidden": 32, "width": 8, "max_width": 16}
 HEALTHY = {"discriminator/accuracy": 0.75, "examine/diversity": 0.98, "examine/overfitting": 0.5}
@@ -26,7 +26,9 @@ def defaults() -> dict[str, Any]:
 def build(defaults: dict[str, Any], classes: int = 0, **changes: Any) -> GAN:
     torch.manual_seed(0)
     config = check("model", GANConfig, {**defaults, **SMALL, **changes})
-    return GAN(config, DataSpec("image", (1, 8, 8), tuple(map(str, range(classes)))))
+    model = GAN(config, DataSpec("image", (1, 8, 8), tuple(map(str, range(classes)))))
+    model.phases(YOUNG)
+    return model
 
 
 def images(n: int, seed: int = 0) -> Tensor:
@@ -104,6 +106,12 @@ def test_a_healthy_run_is_left_alone(defaults: dict[str, Any]) -> None:
 
 def test_nothing_is_said_before_the_first_look(defaults: dict[str, Any]) -> None:
     assert list(build(defaults).warnings({"discriminator/accuracy": 1.0})) == []
+
+
+def test_a_young_generator_has_not_collapsed(defaults: dict[str, Any]) -> None:
+    model = build(defaults)
+    model.phases(YOUNG - 1)
+    assert said(model, examine__diversity=0.05) == []
 
 
 @pytest.mark.parametrize(
