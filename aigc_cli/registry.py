@@ -53,7 +53,8 @@ class Component:
 _components: dict[tuple[str, str], Component] = {}
 _loaded: set[str] = set()
 _plugins: dict[str, Path | None] = {}
-of_runs: list[str] = []  # plugins that opened runs name: for hints, never imported, as a run may be a stranger's
+#: What tells the plugins that an opened run names: asked for a hint alone, never imported, as it may be a stranger's.
+of_runs: list[Callable[[], list[str]]] = []
 
 
 def register(kind: str, name: str, config: type = object) -> Callable[[T], T]:
@@ -122,7 +123,8 @@ def find(kind: str, name: str) -> Component:
     try:
         return _components[kind, name]
     except KeyError:
-        error, missing = no_such(kind, name, names(kind)), sorted({*of_runs} - {*_plugins})
+        error = no_such(kind, name, names(kind))
+        missing = sorted({module for plugins in of_runs for module in plugins()} - {*_plugins})
         hint = f"{error.hint}; name the plugin that adds it with --plugin"
         raise ConfigError(error.message, f"add --plugin {','.join(missing)}" if missing else hint) from None
 

@@ -46,12 +46,15 @@ class Run:
         return f"{self.path.parent.name}/{self.path.name}"
 
     @property
-    def word(self) -> str:
-        """What a user types here to name it: its name where ``outputs`` holds it, else its directory; quoted, and with
-        the plugins that were named too."""
+    def named(self) -> str:
+        """What a user types here to name it, quoted: its name where ``outputs`` holds it, else its directory."""
         usual = OUTPUTS / self.name
-        named = self.name if usual.is_dir() and usual.samefile(self.path) else str(self.path)
-        return shlex.quote(named) + registry.plugin_words()
+        return shlex.quote(self.name if usual.is_dir() and usual.samefile(self.path) else str(self.path))
+
+    @property
+    def word(self) -> str:
+        """That, with the plugins that were named too, which the next command needs as well."""
+        return self.named + registry.plugin_words()
 
     @property
     def checkpoints(self) -> Path:
@@ -278,7 +281,8 @@ def open_run(path: Path) -> Run:
     if not (path / "config.yaml").is_file():
         hint = "name a run; `aigc ls runs` lists those in outputs/"
         raise ConfigError(f"{path} is not a run: it holds no config.yaml", hint)
-    registry.of_runs.extend((run := Run(path.resolve())).plugins())
+    run = Run(path.resolve())
+    registry.of_runs.append(run.plugins)
     return run
 
 

@@ -289,7 +289,7 @@ def _finish(folder: Path, rows: Sequence[Row], options: Options) -> None:
     if best.exists():
         print(f"best:        {os.path.relpath(best)}")
     done = [row for row in rows if row["status"] in ("complete", "skipped")]
-    runs = list(dict.fromkeys(Run(Path(row["run"])).word.removesuffix(plugin_words()) for row in done))[:8]
+    runs = list(dict.fromkeys(Run(Path(row["run"])).named for row in done))[:8]
     swept = set[str]().union(*(row["overrides"] for row in done)) - _common([row["overrides"] for row in done])
     if len(runs) > 1 and not any(word.startswith("data") for word in swept):  # others' data would be refused
         print(f"next:        aigc eval compare run={','.join(runs)}{plugin_words()}")
