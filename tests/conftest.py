@@ -93,6 +93,14 @@ def tiny_run(tmp_path: Path, tiny_config: dict[str, Any], monkeypatch: pytest.Mo
 
 
 @pytest.fixture
+def small_classifier(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The classifier of `fd` learns from few images; the cache is the session's, so all tests train it once."""
+    from aigc_cli.metrics.extractors import classifier
+
+    monkeypatch.setattr(classifier, "_FEWEST", 4_000)
+
+
+@pytest.fixture
 def registered_toy(monkeypatch: pytest.MonkeyPatch) -> None:
     """Makes the model of tests/toy.py known as model=toy."""
     from toy import TOY
@@ -100,6 +108,15 @@ def registered_toy(monkeypatch: pytest.MonkeyPatch) -> None:
     from aigc_cli import registry
 
     monkeypatch.setitem(registry._components, ("model", "toy"), TOY)
+
+
+@pytest.fixture
+def toy_here(registered_toy: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder, whose own configurations have model=toy."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "configs" / "model").mkdir(parents=True)
+    (tmp_path / "configs" / "model" / "toy.yaml").write_text("# A toy\nname: toy\nconditional: false\n")
+    return tmp_path
 
 
 @pytest.fixture

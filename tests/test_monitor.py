@@ -27,13 +27,7 @@ from aigc_cli.training.build import check_config
 WORDS = ["train", "model=toy", "data=digits", "data.size=8", "trainer.batch_size=8", "trainer.device=cpu"]
 
 
-@pytest.fixture(autouse=True)
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, registered_toy: None) -> Path:
-    """The current folder, whose own configurations have model=toy."""
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "configs" / "model").mkdir(parents=True)
-    (tmp_path / "configs" / "model" / "toy.yaml").write_text("# A toy\nname: toy\nconditional: false\n")
-    return tmp_path
+pytestmark = pytest.mark.usefixtures("toy_here")
 
 
 def train(*words: str) -> Run:
@@ -174,12 +168,12 @@ def test_a_model_without_score_and_samples_cannot_be_validated() -> None:
         validated(toy(Coder), "trainer.validate_metric=score")
 
 
-def test_only_reconstructions_of_a_model_that_only_reconstructs(here: Path) -> None:
+def test_only_reconstructions_of_a_model_that_only_reconstructs(toy_here: Path) -> None:
     class Coder(Toy):
         can = frozenset({"encode", "decode"})
 
-    monitor(toy(Coder)).preview(here / "samples", 3)
-    assert [path.name for path in (here / "samples").iterdir()] == ["step-3-reconstructions.png"]
+    monitor(toy(Coder)).preview(toy_here / "samples", 3)
+    assert [path.name for path in (toy_here / "samples").iterdir()] == ["step-3-reconstructions.png"]
 
 
 def test_a_model_is_examined_on_items_that_stay_the_same() -> None:
@@ -210,11 +204,11 @@ def test_a_model_is_examined_on_items_that_stay_the_same() -> None:
     assert len(seen[-1][0]) == 256
 
 
-def test_samples_are_what_the_usual_controls_give(here: Path) -> None:
+def test_samples_are_what_the_usual_controls_give(toy_here: Path) -> None:
     class Strict(Toy):
         def latents(self, noise: Noise, controls: Any) -> torch.Tensor:
             assert controls.mode == "sample"
             return super().latents(noise, controls)
 
-    monitor(toy(Strict), "trainer.samples=4").preview(here / "samples", 1)
-    assert {path.name for path in (here / "samples").iterdir()} == {"step-1.png", "step-1-reconstructions.png"}
+    monitor(toy(Strict), "trainer.samples=4").preview(toy_here / "samples", 1)
+    assert {path.name for path in (toy_here / "samples").iterdir()} == {"step-1.png", "step-1-reconstructions.png"}

@@ -1,8 +1,9 @@
-"""A model with everything that the commands can ask of one."""
+"""A model with everything that the commands can ask of one, and files of images."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
 import pytest
 
 if TYPE_CHECKING:
@@ -69,3 +70,11 @@ def auto_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> "Run":
     CheckpointFolder(run.checkpoints).save(7, {"model": model.state_dict()}, {"step": 7})
     run.set_status("complete", 7)
     return run
+
+
+@pytest.fixture
+def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """``a.npz`` and ``b.npz`` of 20 images in the current folder."""
+    monkeypatch.chdir(tmp_path)
+    for name, seed in (("a.npz", 0), ("b.npz", 1)):
+        np.savez(name, images=np.random.default_rng(seed).integers(0, 256, (20, 8, 8), dtype=np.uint8))

@@ -12,14 +12,9 @@ import torch
 from PIL import Image
 
 from aigc_cli.cli import main
-from aigc_cli.metrics.extractors import classifier
 from aigc_cli.runs import Run
 
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    # The cache folder is the session's, so that the small classifier is trained once for all tests here.
-    monkeypatch.setattr(classifier, "_FEWEST", 4_000)
+pytestmark = pytest.mark.usefixtures("small_classifier")
 
 
 @pytest.fixture

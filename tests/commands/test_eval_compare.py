@@ -6,13 +6,9 @@ import pytest
 from evaluations import told
 
 from aigc_cli.cli import main
-from aigc_cli.metrics.extractors import classifier
 from aigc_cli.runs import Run
 
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(classifier, "_FEWEST", 4_000)
+pytestmark = pytest.mark.usefixtures("small_classifier")
 
 
 def test_a_run_against_itself_at_another_step(

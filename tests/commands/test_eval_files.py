@@ -12,15 +12,12 @@ from PIL import Image
 from aigc_cli.cli import main
 from aigc_cli.config.compose import compose
 from aigc_cli.data import open_dataset
-from aigc_cli.metrics.extractors import classifier
 from aigc_cli.runs import Run
 
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "evaluate.md"
 
 
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(classifier, "_FEWEST", 4_000)
+pytestmark = pytest.mark.usefixtures("small_classifier")
 
 
 # statistics

@@ -7,13 +7,9 @@ from typing import Any
 import pytest
 
 from aigc_cli.cli import main
-from aigc_cli.metrics.extractors import classifier
 from aigc_cli.runs import Run
 
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(classifier, "_FEWEST", 4_000)
+pytestmark = pytest.mark.usefixtures("small_classifier")
 
 
 def told(capsys: pytest.CaptureFixture[str], *words: str) -> dict[str, dict[str, Any]]:

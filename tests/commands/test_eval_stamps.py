@@ -11,7 +11,6 @@ from aigc_cli import registry
 from aigc_cli.cli import main
 from aigc_cli.metrics import references
 from aigc_cli.metrics.base import kind_of
-from aigc_cli.metrics.extractors import classifier
 from aigc_cli.runs import Run
 
 
@@ -23,9 +22,7 @@ def taking(*wanted: str) -> list[str]:
     return [name for name, views in takes.items() if views & set(wanted)]
 
 
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(classifier, "_FEWEST", 4_000)
+pytestmark = pytest.mark.usefixtures("small_classifier")
 
 
 def told(capsys: pytest.CaptureFixture[str], names: list[str], *words: str) -> dict[str, dict[str, Any]]:

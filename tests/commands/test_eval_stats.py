@@ -9,21 +9,9 @@ import pytest
 from evaluations import figure, pictures, told
 
 from aigc_cli.cli import main
-from aigc_cli.metrics.extractors import classifier
 from aigc_cli.runs import Run
 
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(classifier, "_FEWEST", 4_000)
-
-
-@pytest.fixture
-def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """``a.npz`` and ``b.npz`` of 20 images in the current folder."""
-    monkeypatch.chdir(tmp_path)
-    for name, seed in (("a.npz", 0), ("b.npz", 1)):
-        np.savez(name, images=np.random.default_rng(seed).integers(0, 256, (20, 8, 8), dtype=np.uint8))
+pytestmark = pytest.mark.usefixtures("small_classifier")
 
 
 def test_statistics_of_the_reference_give_the_figure_of_the_reference(

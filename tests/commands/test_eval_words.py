@@ -2,21 +2,13 @@
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from aigc_cli.cli import main
 from aigc_cli.errors import DataError
-from aigc_cli.metrics.extractors import classifier
 from aigc_cli.runs import Run
 
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(classifier, "_FEWEST", 4_000)
-    monkeypatch.chdir(tmp_path)
-    for name, seed in (("a.npz", 0), ("b.npz", 1)):
-        np.savez(name, images=np.random.default_rng(seed).integers(0, 256, (20, 8, 8), dtype=np.uint8))
+pytestmark = pytest.mark.usefixtures("small_classifier", "files")
 
 
 @pytest.mark.parametrize("line", ["--metric vendi fake=a.npz", "--metric fd,prdc fake=a.npz real=b.npz"])

@@ -33,11 +33,8 @@ TOY = [
 
 
 def test_the_end_of_training_names_what_to_look_at_and_to_type(
-    registered_toy: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    toy_here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "configs" / "model").mkdir(parents=True)
-    (tmp_path / "configs" / "model" / "toy.yaml").write_text("# A toy\nname: toy\nconditional: false\n")
     assert main(TOY) == 0
     run = find_run("latest")
     lines = capsys.readouterr().out.splitlines()
@@ -56,14 +53,11 @@ def test_the_end_of_training_names_what_to_look_at_and_to_type(
 
 @pytest.mark.parametrize("at", ["_build", "_trainer"])
 def test_ctrl_c_before_the_first_step_says_what_there_is(
-    at: str, registered_toy: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    at: str, toy_here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "configs" / "model").mkdir(parents=True)
-    (tmp_path / "configs" / "model" / "toy.yaml").write_text("# A toy\nname: toy\nconditional: false\n")
     with monkeypatch.context() as patch:
         patch.setattr(command, at, interrupted)
         assert main(TOY) == 130
@@ -79,13 +73,10 @@ def test_ctrl_c_before_the_first_step_says_what_there_is(
 
 
 def test_what_to_type_next_names_the_plugins(
-    registered_toy: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    toy_here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "configs" / "model").mkdir(parents=True)
-    (tmp_path / "configs" / "model" / "toy.yaml").write_text("# A toy\nname: toy\nconditional: false\n")
-    (tmp_path / "mine.py").write_text("")
-    monkeypatch.syspath_prepend(str(tmp_path))
+    (toy_here / "mine.py").write_text("")
+    monkeypatch.syspath_prepend(str(toy_here))
     monkeypatch.setattr(registry, "_plugins", {})
     plugin = ["--plugin", "mine"]
     assert main([*TOY, *plugin, "run_dir=here"]) == 0
