@@ -15,7 +15,7 @@ BRANCHES = (
     r"isinstance\([^()]*\b(?:TextCodec|ImageCodec|TextModality|ImageModality)\b",
 )
 LONGEST_FILE = 330
-MOST_LINES = {"": 23_000, "commands": 1_640, "config": 1_315}
+MOST_LINES = {"": 26_500, "commands": 2_700, "config": 1_700}
 
 
 def name_of(module: Path) -> str:
