@@ -17,16 +17,20 @@ def broken(tmp_path):
 
 def test_files_are_had_without_reading_them(broken):
     raw = raw_of(lambda: open_dataset(broken, "train"))
-    assert raw.kind == "image" and isinstance(raw.content, EncodedImages) and len(raw.content) == 1
+    assert raw.kind == "image"
+    assert isinstance(raw.content, EncodedImages)
+    assert len(raw.content) == 1
 
 
 def test_text_is_had_without_reading_it(tmp_path):
     (tmp_path / "text.txt").write_bytes(b"\xff\xfe broken")
     words = ["model=transformer", "data=text", f"data.root={tmp_path}"]
     raw = raw_of(lambda: open_dataset(compose("train", words)["data"], "train"))
-    assert raw.kind == "text" and raw.content.source("train").files[0][0] == "text.txt"
+    assert raw.kind == "text"
+    assert raw.content.source("train").files[0][0] == "text.txt"
 
 
 def test_what_offers_nothing_is_opened():
     raw = raw_of(lambda: open_dataset(compose("train", ["data=digits"])["data"], "val"))
-    assert raw.kind == "image" and isinstance(raw.content, ImageDataset)
+    assert raw.kind == "image"
+    assert isinstance(raw.content, ImageDataset)
