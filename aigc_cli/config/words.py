@@ -12,6 +12,7 @@ from aigc_cli.errors import ConfigError, namesake, nearest, suggest
 
 #: Each command, with what it does in a few words.
 COMMANDS = {
+    "data": "look at data before training, or write a cleaned copy",
     "train": "train a model, or resume a run",
     "sample": "draw samples from a run",
     "eval": "measure how good a run's samples are",
@@ -20,10 +21,10 @@ COMMANDS = {
     "completion": "print the completion script for bash",
 }
 #: Those that are configured by a YAML file, and so by key=value words.
-COMPOSED = ("train", "sample", "eval", "embed")
+COMPOSED = ("data", "train", "sample", "eval", "embed")
 CFG_KINDS = ("job", "all", "hydra")
 #: The words that may follow a command alone, each short for ``task=WORD``.
-TASKS = {"eval": ("compare", "stats")}
+TASKS = {"eval": ("compare", "stats"), "data": ("show", "prepare")}
 #: The key that a word alone is the value of, for the commands that have one.
 BARE = {"embed": "input"}
 

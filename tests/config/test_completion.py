@@ -49,7 +49,7 @@ def test_answers(line: str, expected: list[str]) -> None:
 
 
 def test_commands_come_first() -> None:
-    assert answer("aigc ") == ["completion ", "embed ", "eval ", "ls ", "sample ", "train "]
+    assert answer("aigc ") == ["completion ", "data ", "embed ", "eval ", "ls ", "sample ", "train "]
 
 
 def test_the_users_own_options_complete(here: Path) -> None:
