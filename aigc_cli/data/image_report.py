@@ -90,8 +90,8 @@ def _add_files(report: Report, look: Look, facts: Facts) -> None:
     what = "at least twice as long one way as the other; the middle square is kept"
     report.find("elongated", facts.named(far), what, "crop them, if what matters lies outside of the middle")
     wrong = [name for name, kind in zip(facts.names, facts.kinds, strict=True) if misnamed(name, kind)]
-    report.find("suffix", wrong, "another format than the suffix says, which is read all the same", prepared=True)
-    report.find("turned", facts.named(facts.turned), "turned as the EXIF says", prepared=True)
+    report.find("suffix", wrong, "another format than the suffix says, which is read all the same")
+    report.find("turned", facts.named(facts.turned), "turned as the EXIF says")
     report.find("animated", facts.named(facts.animated), "several frames, of which the first is taken")
     modes_at = np.array(facts.modes)
     _add_modes(report, facts, modes_at, look)
@@ -100,15 +100,13 @@ def _add_files(report: Report, look: Look, facts: Facts) -> None:
 def _add_modes(report: Report, facts: Facts, modes: np.ndarray, look: Look) -> None:
     channels = look.values.get("channels", 3)
     clear = np.isin(modes, ["RGBA", "LA", "PA", "La", "RGBa"])
-    report.find("transparent", facts.named(clear), "transparent parts, which are laid on white", prepared=True)
+    report.find("transparent", facts.named(clear), "transparent parts, which are laid on white")
     deep = np.char.startswith(modes, "I") if len(modes) else clear
-    report.find("deep", facts.named(deep), "16 bits, which become 8", prepared=True)
+    report.find("deep", facts.named(deep), "16 bits, which become 8")
     odd = np.isin(modes, ["CMYK", "YCbCr", "LAB", "HSV", "F"])
-    report.find("colours", facts.named(odd), "CMYK or other colours of print, which become RGB", prepared=True)
+    report.find("colours", facts.named(odd), "CMYK or other colours of print, which become RGB")
     palette = np.isin(modes, ["P", "1"])
-    report.find(
-        "palette", facts.named(palette), "a palette or 1 bit a pixel, which become 8 bits a channel", prepared=True
-    )
+    report.find("palette", facts.named(palette), "a palette or 1 bit a pixel, which become 8 bits a channel")
     if channels == 3:
         some = facts.readable
         colours = int(facts.colour[some].sum())
@@ -182,7 +180,7 @@ def _add_folder(report: Report, look: Look, facts: Facts) -> None:
         deep = [name for name in facts.names if name.count("/") > 2]
         report.find("nested", deep, "several folders deep: the class is that of the first")
         odd = [name for name in facts.names if "\\x" in name or any(ord(letter) < 32 for letter in name)]
-        report.find("odd_name", odd, "names that are not text", prepared=True)
+        report.find("odd_name", odd, "names that are not text")
 
 
 def _size(facts: Facts) -> int:
