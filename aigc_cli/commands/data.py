@@ -69,6 +69,11 @@ def _show(asked: DataConfig, options: Options) -> int:
     return 0
 
 
+def _say(text: str) -> None:
+    """A line that may hold names of files, or text, without what would move a terminal's cursor."""
+    say_plainly("".join(letter if letter.isprintable() or letter == "\n" else "\ufffd" for letter in text))
+
+
 def _preview(asked: DataConfig, report: Report) -> Path | None:
     if report.preview is None or not asked.preview:
         return None
@@ -89,9 +94,9 @@ def _print(look: Look, report: Report) -> None:
     root = look.values.get("root")
     print(f"data={look.values['name']}{'' if root is None else f', {root}'}\n")
     for line in table(report.lines):
-        say_plainly(f"  {line}")
+        _say(f"  {line}")
     for number, excerpt in enumerate(report.excerpts):
-        say_plainly(f"{'' if number else chr(10)}  {excerpt}")
+        _say(f"{'' if number else chr(10)}  {excerpt}")
     if not report.findings:
         print("\nnothing to report: no broken items, no copies")
         return
@@ -102,7 +107,7 @@ def _print(look: Look, report: Report) -> None:
                 lines = textwrap.wrap(
                     text, _WIDTH, initial_indent=first, subsequent_indent=rest, break_on_hyphens=False
                 )
-                say_plainly("\n".join(lines))
+                _say("\n".join(lines))
 
 
 def next_command(look: Look, report: Report, options: Options) -> str:
@@ -133,7 +138,7 @@ def _prepare(asked: DataConfig, options: Options) -> int:
     print(f"{counted(sum(prepared.items.values()), prepared.noun)} in {shown(out)}: {items}")
     for why, names in sorted(prepared.left_out.items(), key=lambda each: -len(each[1]))[:_REASONS]:
         more = ", ..." if len(names) > NAMED else ""
-        say_plainly(f"  left out: {why} ({len(names):,}): {', '.join(names[:NAMED])}{more}")
+        _say(f"  left out: {why} ({len(names):,}): {', '.join(names[:NAMED])}{more}")
     if len(prepared.left_out) > _REASONS:
         print(f"  left out for {len(prepared.left_out) - _REASONS} more reasons")
     for what, count in prepared.changed.items():

@@ -83,7 +83,8 @@ def _add_files(report: Report, look: Look, facts: Facts) -> None:
         report.add(title, ", ".join(f"{count:,} {name}" for name, count in found.most_common()), **{title: dict(found)})
     small = np.zeros(len(facts.names), dtype=bool)
     small[some] = short < size
-    hint = f"data.size={max(8, int(np.quantile(short, 0.05)) // 8 * 8)} or less enlarges few"
+    fitting = max(8, int(np.quantile(short, 0.05)) // 8 * 8)
+    hint = f"data.size={fitting} or less enlarges few" if fitting < size else ""
     report.find("small", facts.named(small), f"smaller than data.size={size}, so enlarged and blurred", hint)
     far = np.zeros(len(facts.names), dtype=bool)
     far[some] = aspect >= _ELONGATED

@@ -38,6 +38,8 @@ def pairs_report(look: Look) -> Report:
         rows += found
         counts[split] = len(found)
         of += [SPLITS.index(split)] * len(found)
+    for facts in sides:
+        facts.close()
     if not rows:
         raise DataError("no pairs can be read", "; ".join(str(error) for error in files.failed.values()))
     add_counts(report, counts)

@@ -19,7 +19,7 @@ from aigc_cli.data.base import Split
 from aigc_cli.data.report import Look, look_at
 from aigc_cli.data.splits import Cut
 from aigc_cli.errors import ConfigError
-from aigc_cli.files import resource_errors, write_json
+from aigc_cli.files import path_of, resource_errors, write_json
 from aigc_cli.modalities.base import modality
 from aigc_cli.registry import find, is_imported
 
@@ -82,10 +82,12 @@ class Prepared:
         return sum(map(len, self.left_out.values()))
 
 
-def check_out(out: Path) -> None:
-    """Refuses a folder that holds something."""
+def check_out(out: Path, root: str | None) -> None:
+    """Refuses a folder that holds something, or lies within the data that is copied."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError(f"out={out} holds something", "name a new folder, or an empty one")
+    if root and out.resolve().is_relative_to(path_of(root).resolve()):
+        raise ConfigError(f"out={out} lies within data.root={root}", "name a folder beside it: the data stays as it is")
 
 
 def prepare(asked: Asked, out: Path) -> Prepared:
@@ -96,7 +98,7 @@ def prepare(asked: Asked, out: Path) -> Prepared:
         DataError: nothing is left.
         ResourceError: it cannot be written.
     """
-    check_out(out)
+    check_out(out, asked.values.get("root"))
     look = asked.look()
     if not is_imported("preparation", look.kind):
         noun = modality(look.kind.split()[0]).noun[1]

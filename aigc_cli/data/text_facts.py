@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from aigc_cli.data.alike import sketch
-from aigc_cli.data.corpus import Piece
+from aigc_cli.data.corpus import PIECE, Piece
 from aigc_cli.errors import DataError
 from aigc_cli.modalities.text_files import Reading, printable, text_of
 
@@ -52,27 +52,34 @@ class TextFacts:
     names: list[str] = field(default_factory=list)  # how each document begins
     odd: Counter[str] = field(default_factory=Counter)
     _parts: list[str] = field(default_factory=list)
+    _waiting: list[str] = field(default_factory=list)
+    _size: int = 0
 
     def add(self, piece: Piece, side: int = 0) -> None:
         """The next piece of a document."""
         text = piece.texts[side]
-        self._count(text)
+        self._waiting.append(text)
+        self._size += len(text)
+        if self._size >= PIECE:
+            self.count()
         self._parts.append(text)
         if piece.ends:
             self._end("".join(self._parts))
             self._parts = []
 
     def close(self) -> None:
-        """Ends what a split cuts off in the middle of a document."""
+        """Ends the last document, which a split may cut off, and counts what is left."""
         if self._parts:
-            self.add(Piece(("",), True, 0.0))
+            self._end("".join(self._parts))
+            self._parts = []
+        self.count()
 
-    def _count(self, text: str) -> None:
-        points = np.frombuffer(text.encode("utf-32-le", "replace"), dtype=np.uint32)
-        if len(points) < 4096:  # most lines: the table has a million places
-            np.add.at(self.points, points, 1)
-        else:
-            self.points += np.bincount(points, minlength=_POINTS)
+    def count(self) -> None:
+        """Counts the characters that have come since the last time: one by one, lines would take too long."""
+        text = "\n".join(self._waiting)
+        points = np.frombuffer("".join(self._waiting).encode("utf-32-le", "replace"), dtype=np.uint32)
+        self.points += np.bincount(points, minlength=_POINTS)
+        self._waiting, self._size = [], 0
         self.odd["mojibake"] += len(MOJIBAKE.findall(text)) if not text.isascii() else 0
         self.odd["markup"] += len(MARKUP.findall(text)) if "<" in text or "&" in text else 0
         self.odd["unnormalised"] += not unicodedata.is_normalized("NFC", text)

@@ -229,7 +229,9 @@ def _add_documents(report: Report, parts: Mapping[Split, TextFacts], of: np.ndar
     digests = np.concatenate([facts.digests for facts in parts.values()]).astype(np.int64)
     add_copies(report, groups_of(digests), names, of, None)
     sketches = [some for facts in parts.values() for some in facts.sketches]
-    if len(sketches) == len(names):
+    if len(sketches) < len(names):
+        report.add("near copies", f"not sought among more than {len(sketches):,}")
+    else:
         _, first = np.unique(digests, return_index=True)
         first = np.sort(first)
         near = alike_texts([sketches[place] for place in first])

@@ -121,6 +121,7 @@ def test_a_folder_that_holds_something_is_not_written_to(capsys: pytest.CaptureF
     pictures("own")
     words = ["data", "prepare", "data=image_folder", "data.root=own"]
     assert main([*words, "out=own"]) == 2
+    assert main([*words, "out=own/within"]) == 2
     assert main(words) == 2
     assert main([*words, "out=new", "format=tsv"]) == 2
     assert not [path for path in Path().iterdir() if path.name != "own"]
