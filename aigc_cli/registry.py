@@ -35,6 +35,8 @@ HOMES = {
     "optimizer": "aigc_cli.training",
     "extractor": "aigc_cli.metrics.extractors",
     "metric": "aigc_cli.metrics",
+    "report": "aigc_cli.data",
+    "preparation": "aigc_cli.data",
 }
 
 T = TypeVar("T")

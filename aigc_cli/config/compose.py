@@ -39,6 +39,7 @@ from omegaconf.errors import OmegaConfBaseException
 from typing_extensions import override
 
 from aigc_cli.config import explain, folders
+from aigc_cli.config.annotate import annotated
 from aigc_cli.config.grammar import parse, prepare
 from aigc_cli.config.schema import walk
 from aigc_cli.config.words import split_key
@@ -144,10 +145,13 @@ def _check_sections(command: str, config: Mapping[Any, Any]) -> None:
 
 
 def show(command: str, overrides: Sequence[str], kind: str) -> str:
-    """The YAML that ``--cfg`` prints: `kind` is ``job`` (ours, resolved), ``hydra`` or ``all`` (as Hydra has them)."""
+    """The YAML that ``--cfg`` prints: `kind` is ``job`` (ours, resolved, each key with its comment), ``hydra`` or
+    ``all`` (as Hydra has them)."""
     config = compose_raw(command, prepare(command, overrides))
     if kind == "job":
-        return str(yaml.safe_dump(plain(command, config), sort_keys=False, allow_unicode=True, width=120))
+        values, choices = plain(command, config), config.hydra.runtime.choices
+        picked = {group: [str(choices.get(group)), *(values.get(group) or ())] for group in folders.groups(command)}
+        return annotated(values, folders.explained_keys(command, picked))
     return OmegaConf.to_yaml(config if kind == "all" else OmegaConf.masked_copy(config, "hydra"))
 
 
