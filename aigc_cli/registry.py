@@ -32,6 +32,7 @@ HOMES = {
     "model": "aigc_cli.models",
     "modality": "aigc_cli.modalities",
     "data": "aigc_cli.data",
+    "survey": "aigc_cli.data",
     "optimizer": "aigc_cli.training",
     "extractor": "aigc_cli.metrics.extractors",
     "metric": "aigc_cli.metrics",

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from aigc_cli.registry import plugin_configs, plugin_entry_points
 
 #: The groups whose files set keys of all sections.
-GLOBAL = ("paper", "recipe", "experiment")
+GLOBAL = ("recipe", "experiment")
 PACKAGE = Path(__file__).resolve().parents[1]
 
 
@@ -141,13 +141,20 @@ def header(path: Path) -> list[str]:
     """The comment that a YAML file begins with, line by line; the first one describes the file in one sentence."""
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     head = list(itertools.takewhile(lambda line: line.startswith("#"), lines))
-    return [line.lstrip("# ") for line in head if not line.startswith("# @")]
+    return [line.lstrip("# ") for line in head if not line.startswith(("# @", "# when:", "# facts:"))]
 
 
 def declared(path: Path, name: str) -> str:
     """What a YAML file declares of itself in a line ``# @NAME VALUE`` at its top, in the manner of Hydra; else ""."""
     match = re.search(rf"^# @{name} (.+)", path.read_text(encoding="utf-8", errors="replace"), re.MULTILINE)
     return match[1].strip() if match else ""
+
+
+def stated(path: Path, name: str) -> str:
+    """The rest of a line ``# NAME: ...`` in a YAML file's head; else "". Hydra takes no more than one word of a line
+    that begins with ``# @``."""
+    match = re.search(rf"^# {name}: (.+)", path.read_text(encoding="utf-8", errors="replace"), re.MULTILINE)
+    return match[1] if match else ""
 
 
 def modality_of(data: str) -> str:
