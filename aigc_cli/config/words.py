@@ -12,18 +12,32 @@ from aigc_cli.errors import ConfigError, namesake, nearest, suggest
 
 #: Each command, with what it does in a few words.
 COMMANDS = {
+    "data": "look at data before training, or write a cleaned copy",
     "train": "train a model, or resume a run",
     "sample": "draw samples from a run",
     "eval": "measure how good a run's samples are",
     "embed": "turn lines of text into vectors",
-    "ls": "list models, data, metrics or runs",
+    "ls": "list models, data, metrics, runs and what else there is to choose",
     "completion": "print the completion script for bash",
 }
 #: Those that are configured by a YAML file, and so by key=value words.
-COMPOSED = ("train", "sample", "eval", "embed")
+COMPOSED = ("data", "train", "sample", "eval", "embed")
+#: What ``ls`` lists, with what each list holds; alone it prints the first four.
+LISTS = {
+    "models": "the names to use after model=, yours among them",
+    "data": "the names to use after data=",
+    "metrics": "the names to use after metric= or --metric",
+    "runs": "every run in outputs/: its status, step, age, what tells it apart, and last metrics",
+    "optimizers": "the names to use after optimizer=",
+    "networks": "the choices of model.network=, by model",
+    "losses": "the choices of model.loss= and of what else a model minimises, by model",
+    "schedules": "the choices of optimizer.schedule=",
+    "experiments": "the names to use after experiment=",
+    "recipes": "the settings that apply by themselves, and when",
+}
 CFG_KINDS = ("job", "all", "hydra")
 #: The words that may follow a command alone, each short for ``task=WORD``.
-TASKS = {"eval": ("compare", "stats")}
+TASKS = {"eval": ("compare", "stats"), "data": ("show", "prepare")}
 #: The key that a word alone is the value of, for the commands that have one.
 BARE = {"embed": "input"}
 
@@ -41,12 +55,16 @@ class Flag:
 FLAGS = {
     "--resume": Flag("--resume [RUN]", "resume a run: the newest, or the one named", commands=("train",)),
     "--multirun": Flag("-m, --multirun", "sweep over all comma-separated values", "-m", ("train",)),
-    "--metric": Flag("--metric NAME[,NAME]", "the same as metric=", commands=("eval",)),
+    "--metric": Flag(
+        "--metric NAME[,NAME]",
+        "what to measure: the same as metric=, or of each run of a sweep",
+        commands=("train", "eval"),
+    ),
     "--json": Flag("--json", "print one JSON object and nothing else on stdout"),
     "--cfg": Flag("--cfg job|all|hydra", "print the configuration and stop", "-c"),
     "--plugin": Flag("--plugin MODULE[,MODULE]", "import a module with models or data of your own"),
     "--debug": Flag("--debug", "show tracebacks"),
-    "--help": Flag("-h, --help", "explain a command and its keys", "-h"),
+    "--help": Flag("-h, --help [KEY ...]", "explain a command and its keys, or a key and its choices", "-h"),
     "--version": Flag("--version", "print the version", "-V"),
 }
 #: The words of other programs for what ``train`` calls otherwise, each with the hint of how.
@@ -121,10 +139,17 @@ def parse(argv: list[str]) -> Words:
     if unknown is not None:
         raise _unknown_flag(command, unknown, next(iter(argv[argv.index(unknown) + 1 :]), None))
     _place(words, others, argv)
+    lengths = {split_key(word)[1]: word for word in words.overrides if not word.endswith("=null")}
+    if command == "train" and {"trainer.steps", "trainer.minutes"} <= lengths.keys():
+        both = f"{lengths['trainer.steps']} and {lengths['trainer.minutes']}"
+        raise ConfigError(f"{both} are two lengths for one run", "leave one out; minutes train in place of steps")
     for flag in ("--multirun", "--resume", "--metric"):
         commands = FLAGS[flag].commands
         if getattr(words, flag.strip("-")) and command is not None and command not in commands and not words.help:
             raise ConfigError(f"aigc {command} has no {flag}", f"{flag} is a flag of aigc {' and '.join(commands)}")
+    if words.metric and command == "train" and not words.multirun and not words.help:
+        hint = "add -m to rank the runs of a sweep by it, or measure a run with aigc eval --metric"
+        raise ConfigError("--metric measures no single training", hint)
     for one, other, hint in _APART:
         if getattr(words, one) and getattr(words, other):
             raise ConfigError(f"--{one} and --{other} cannot be combined", hint)
@@ -189,6 +214,9 @@ def _place(words: Words, others: list[str], argv: list[str]) -> None:
     tasks = TASKS.get(words.command, ())
     if others and others[0] in tasks:
         words.overrides.insert(0, f"task={others.pop(0)}")
+    if words.help:
+        words.names = others
+        return
     if others and words.command in BARE:
         words.overrides.insert(0, f"{BARE[words.command]}={others.pop(0)}")
     for word in others:

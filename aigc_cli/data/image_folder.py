@@ -47,12 +47,7 @@ def image_folder(config: ImageFolderConfig, split: Split) -> Dataset:
     without a `root`, or where the fractions leave the split empty, and DataError where there are no pictures, too many
     unreadable ones, or some beside and some in class folders.
     """
-    path = find_root(config.root, f"name a folder of {KINDS}")
-    if not path.is_dir() and not zipfile.is_zipfile(path):
-        raise DataError(f"{path} is neither a folder nor a zip", f"point data.root= at a folder of {KINDS}")
-    source = _Folder(path) if path.is_dir() else _Zip(path)
-    if not source.files:
-        raise DataError(f"there are no pictures in {path}; {source.others}", f"point data.root= at a folder of {KINDS}")
+    source = _source(config)
     names = sorted(source.files)
     own = _own_splits(names)
     part, cut = part_for(split, own, config.cut)
@@ -71,6 +66,25 @@ def image_folder(config: ImageFolderConfig, split: Split) -> Dataset:
         classes=[printable(name) for name in classes],
     )
     return open_encoded(files, config)
+
+
+def _source(config: ImageFolderConfig) -> _Folder | _Zip:
+    path = find_root(config.root, f"name a folder of {KINDS}")
+    if not path.is_dir() and not zipfile.is_zipfile(path):
+        raise DataError(f"{path} is neither a folder nor a zip", f"point data.root= at a folder of {KINDS}")
+    source = _Folder(path) if path.is_dir() else _Zip(path)
+    if not source.files:
+        raise DataError(f"there are no pictures in {path}; {source.others}", f"point data.root= at a folder of {KINDS}")
+    return source
+
+
+def listed(config: ImageFolderConfig) -> tuple[dict[Split, int], list[str]]:
+    """How many pictures lie in each split's own folder, or all in "train" where there are none, and the classes."""
+    source = _source(config)
+    names = sorted(source.files)
+    own = _own_splits(names)
+    classes = _labels(source, names, names, within=1 if own else 0)[1] if config.labels else []
+    return {split: len(places) for split, places in own.items()} or {"train": len(names)}, classes
 
 
 def _own_splits(names: Sequence[str]) -> dict[Split, list[int]]:

@@ -17,6 +17,7 @@ from pydantic.dataclasses import dataclass as typed
 from aigc_cli.config.schema import STRICT
 from aigc_cli.data.base import Dataset
 from aigc_cli.data.cache import digest_of, remembered
+from aigc_cli.data.raw import offer
 from aigc_cli.data.splits import CutConfig
 from aigc_cli.errors import DataError
 from aigc_cli.files import replacing
@@ -193,6 +194,7 @@ class StreamedImages(Images):
 def open_encoded(files: EncodedImages, config: ImageFilesConfig) -> ImageDataset | StreamedImages:
     """Decodes all `files` once, to hold them or to know which are unreadable, and leaves those out; raises DataError
     where more than ``data.max_bad`` are unreadable, or all; the message names them."""
+    offer("image", files)
     flip, max_bad = config.flip, config.max_bad
     if len(files) * int(np.prod(files.shape)) > config.memory_gb * 1e9:
         failed, content = _checked(files)

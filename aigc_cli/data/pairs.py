@@ -43,12 +43,12 @@ def pairs(config: PairsConfig, split: Split) -> Dataset:
     """
     if config.source is None or config.target is None:
         raise ConfigError("data=pairs needs data.source= and data.target=", HOW)
-    own = _sources(config.root, config.source, config.target)
+    own = pair_sources(config.root, config.source, config.target)
     corpora = Corpora(source=own.__getitem__, reading=config.reading, parts=own, cut=config.cut)
     return open_sequences(split, corpora, config, sides=2, longest=config.max_length, batch_tokens=config.batch_tokens)
 
 
-def _sources(root: str | None, source: str, target: str) -> dict[Split, PairSource]:
+def pair_sources(root: str | None, source: str, target: str) -> dict[Split, PairSource]:
     """Where the pairs of each split are; "train" alone has them where no file is named after a split."""
     if root is None:
         files = [_file(key, name) for key, name in (("source", source), ("target", target))]

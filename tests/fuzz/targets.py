@@ -30,7 +30,7 @@ Target = Callable[[Path, Draw], Lines]
 
 SHORT = [
     "trainer.steps=1", "trainer.batch_size=4", "trainer.sample_every=null", "trainer.examine_every=null",
-    "trainer.device=cpu", "trainer.threads=1", "trainer.devices=1", "~recipe", "~recipe@_global_",
+    "trainer.device=cpu", "trainer.threads=1", "trainer.devices=1", "recipe=null",
 ]  # fmt: skip
 VAE = ["model=vae", "model.network=mlp", "model.hidden=8", "model.latent=2"]
 WRITER = ["model=transformer", "model.layers=1", "model.heads=1", "model.width=8"]
@@ -136,7 +136,7 @@ def command_lines(here: Path, draw: Draw) -> Lines:
 @cache
 def keys_of(command: str) -> list[str]:
     """Every key that a command has, with any model and any data."""
-    if command not in ("train", "sample", "eval", "embed"):
+    if command not in ("train", "sample", "eval", "embed", "data"):
         return ["outputs"]
     found: set[str] = set()
     for model in options("model") if command == "train" else [None]:
