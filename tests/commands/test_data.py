@@ -132,3 +132,14 @@ def test_one_text_is_cut_at_positions_into_plain_files(capsys: pytest.CaptureFix
     told(capsys, "prepare", "data=text", "data.root=book.txt", "out=clean")
     parts = [Path("clean", f"{split}.txt").read_bytes().decode() for split in ("train", "val", "test")]
     assert "".join(parts) == Path("book.txt").read_bytes().decode().replace("\r\n", "\n")
+
+
+def test_a_modality_from_outside_is_counted_and_searched_for_copies(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "plugins" / "signals")
+    found = told(capsys, "--plugin", "signals", "data=signals")
+    assert found["items"] == {"train": 1400, "val": 200, "test": 400}
+    assert set(found["classes"].values()) == {500}
+    assert found["next"] == "aigc train data=signals --plugin signals"
+    assert main(["data", "prepare", "--plugin", "signals", "data=signals", "out=copy"]) == 2
