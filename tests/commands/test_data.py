@@ -117,6 +117,18 @@ def test_splits_follow_what_pictures_show_not_their_names(capsys: pytest.Capture
     assert one == two
 
 
+def test_the_copy_that_is_proposed_lies_beside_the_data(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = pictures("own")
+    (folder / "copy.png").write_bytes((folder / "3.png").read_bytes())
+    Path("own-clean").mkdir()
+    monkeypatch.chdir(folder)
+    words = shlex.split(told(capsys, "show", "data=image_folder", "data.root=.", "preview=false")["next"])
+    assert main(words[1:]) == 0
+    assert (folder.absolute().parent.parent / "own-clean-2" / "train").is_dir()
+
+
 def test_a_folder_that_holds_something_is_not_written_to(capsys: pytest.CaptureFixture[str]) -> None:
     pictures("own")
     words = ["data", "prepare", "data=image_folder", "data.root=own"]
