@@ -25,7 +25,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("aigc tr", ["train "]),
         ("aigc train --mu", ["--multirun "]),
         ("aigc eval --me", ["--metric "]),
-        ("aigc train --me", []),
+        ("aigc sample --me", []),
         ("aigc ls ", sorted(f"{name} " for name in LISTS)),
         ("aigc ls r", ["recipes ", "runs "]),
         ("aigc train --help model.los", ["model.loss "]),
