@@ -34,6 +34,7 @@ class Options:
     job: int | None = None  # the number of this job within a sweep
     plugins: tuple[str, ...] = ()  # modules named with --plugin
     recipe: tuple[str, ...] = ()  # files that set values which nobody typed; of a new run
+    began: float = 0.0  # when the command did, by the monotonic clock
 
     @property
     def given(self) -> set[str]:

@@ -54,6 +54,9 @@ class Flag:
 FLAGS = {
     "--resume": Flag("--resume [RUN]", "resume a run: the newest, or the one named", commands=("train",)),
     "--multirun": Flag("-m, --multirun", "sweep over all comma-separated values", "-m", ("train",)),
+    "--dry-run": Flag(
+        "--dry-run", "say what training would take, by a few steps, and keep nothing", commands=("train",)
+    ),
     "--metric": Flag("--metric NAME[,NAME]", "the same as metric=", commands=("eval",)),
     "--json": Flag("--json", "print one JSON object and nothing else on stdout"),
     "--cfg": Flag("--cfg job|all|hydra", "print the configuration and stop", "-c"),
@@ -71,6 +74,9 @@ ELSEWHERE = {
 _APART = (
     ("multirun", "resume", "run the same sweep again: it skips the jobs that are complete"),
     ("cfg", "multirun", "leave one of them out"),
+    ("dry_run", "multirun", "plan one job: leave -m out, and give each key one value"),
+    ("dry_run", "resume", "a run that resumes says what is left after its first seconds"),
+    ("dry_run", "cfg", "leave one of them out"),
     ("cfg", "resume", "read the run's config.yaml"),
 )
 _KEY = re.compile(r"(\+{0,2}|~)[A-Za-z_$][\w.$-]*(/[\w-]+)*(@[\w.:$-]*)?")
@@ -84,6 +90,7 @@ class Words:
     overrides: list[str] = field(default_factory=list)  # key=value words, in order
     names: list[str] = field(default_factory=list)  # other words, such as `models` in `aigc ls models`
     multirun: bool = False
+    dry_run: bool = False
     cfg: str | None = None
     resume: str | None = None
     metric: list[str] = field(default_factory=list)
@@ -138,20 +145,25 @@ def parse(argv: list[str]) -> Words:
     if command == "train" and {"trainer.steps", "trainer.minutes"} <= lengths.keys():
         both = f"{lengths['trainer.steps']} and {lengths['trainer.minutes']}"
         raise ConfigError(f"{both} are two lengths for one run", "leave one out; minutes train in place of steps")
-    for flag in ("--multirun", "--resume", "--metric"):
+    for flag in ("--multirun", "--resume", "--dry-run", "--metric"):
         commands = FLAGS[flag].commands
-        if getattr(words, flag.strip("-")) and command is not None and command not in commands and not words.help:
+        if (
+            getattr(words, flag.strip("-").replace("-", "_"))
+            and command is not None
+            and command not in commands
+            and not words.help
+        ):
             raise ConfigError(f"aigc {command} has no {flag}", f"{flag} is a flag of aigc {' and '.join(commands)}")
     for one, other, hint in _APART:
         if getattr(words, one) and getattr(words, other):
-            raise ConfigError(f"--{one} and --{other} cannot be combined", hint)
+            raise ConfigError(f"--{one} and --{other} cannot be combined".replace("_", "-"), hint)
     return words
 
 
 def _parser() -> ArgumentParser:
     """The flags alone: what else there is, keys and values above all, argparse does not get to see."""
     parser = _Parser(add_help=False, allow_abbrev=False)
-    for name in ("--multirun", "--json", "--debug", "--help", "--version"):
+    for name in ("--multirun", "--dry-run", "--json", "--debug", "--help", "--version"):
         parser.add_argument(name, *filter(None, [FLAGS[name].short]), action="store_true")
     parser.add_argument("--cfg", "-c", nargs="?", const="job", type=_kind)
     parser.add_argument("--resume", nargs="?", const="latest", type=lambda run: run or "latest")
