@@ -51,10 +51,11 @@ def _help(words: Words) -> int:
 
     if words.command is None and (words.overrides or words.names):
         raise ConfigError("a command is missing", "write for example aigc train model=gan")
-    topic = words.command if words.command != "help" else next(iter(words.names), None)
-    chosen = (word.partition("=") for word in words.overrides)
-    groups = ("model", "data", "optimizer", "trainer", "metric")
-    print(help_text(topic, [(group, name) for group, _, name in chosen if group in groups]))
+    names = [words.command, *words.names] if words.command != "help" else words.names
+    parts = ("model", "data", "optimizer", "trainer", "metric")
+    typed = [(key, name) for key, equals, name in (word.partition("=") for word in words.overrides) if equals]
+    topics = [*names[1:], *(key for key, _ in typed if key not in parts and words.help)]
+    print(help_text(next(iter(names), None), [each for each in typed if each[0] in parts], topics))
     return EXIT_OK
 
 

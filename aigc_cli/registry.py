@@ -32,9 +32,12 @@ HOMES = {
     "model": "aigc_cli.models",
     "modality": "aigc_cli.modalities",
     "data": "aigc_cli.data",
+    "survey": "aigc_cli.data",
     "optimizer": "aigc_cli.training",
     "extractor": "aigc_cli.metrics.extractors",
     "metric": "aigc_cli.metrics",
+    "report": "aigc_cli.data",
+    "preparation": "aigc_cli.data",
 }
 
 T = TypeVar("T")

@@ -113,7 +113,7 @@ def test_a_command_gets_its_configuration_and_options(stand_in: Any) -> None:
 def test_a_new_run_is_told_which_recipe_applies(stand_in: Any) -> None:
     recorder = stand_in()
     assert main(["train", "model=vae", "optimizer=sgd"]) == 0
-    assert recorder.options.recipe == ("recipe/vae_digits.yaml",)
+    assert recorder.options.recipe == ("VAE on digits, from recipe/vae_digits.yaml",)
     assert main(["train", "--resume", "model=vae"]) == 0
     assert recorder.options.recipe == ()
 

@@ -1,6 +1,5 @@
 """What must hold for all that is registered: it composes, it is checked, and models train on all that they serve."""
 
-import itertools
 from dataclasses import fields
 from pathlib import Path
 from typing import get_args
@@ -12,6 +11,7 @@ from omegaconf import OmegaConf
 from toy_text import ToyText, documents, windows
 
 from aigc_cli.config.compose import compose
+from aigc_cli.config.recipes import conditions_of
 from aigc_cli.config.schema import check, walk
 from aigc_cli.data.images import ImageDataset
 from aigc_cli.data.loader import Loader
@@ -52,28 +52,14 @@ def test_every_choice_composes_and_is_checked(group, name):
     check_config(compose("train", [f"{group}={name}"]))
 
 
-def choices_of(stem, *groups):
-    """A recipe's name taken apart: choices of these groups, the last of them optional, whose names may hold a _."""
-    names = {group: {name for other, name in CHOICES if other == group} for group in groups}
-    for cuts in itertools.product(*([*names[group], ""] if group == groups[-1] else names[group] for group in groups)):
-        if "_".join(filter(None, cuts)) == stem:
-            return {group: name for group, name in zip(groups, cuts, strict=True) if name}
-    raise AssertionError(f"{stem} names no {', '.join(groups)}")
-
-
-@pytest.mark.parametrize(
-    "path", sorted([*CONFIGS.glob("recipe/*.yaml"), *CONFIGS.glob("paper/*.yaml")]), ids=lambda path: path.stem
-)
-def test_every_recipe_is_applied(path):
-    if path.parent.name == "recipe":
-        chosen = choices_of(path.stem, "model", "data", "optimizer")
-    else:
-        chosen = choices_of(path.stem, "model", "optimizer") | {"data": "image_folder"}  # which has no recipes to win
-        assert not list(CONFIGS.glob("recipe/*_image_folder*.yaml"))
-    composed = compose("train", [f"{group}={name}" for group, name in chosen.items()])
-    applied = dict(walk(composed))
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("recipe/*.yaml")), ids=lambda path: path.stem)
+def test_every_recipe_is_applied_where_it_is_named(path):
+    conditions = {each.fact: each.value.split("|")[0] for each in conditions_of(path) if each.sign == "="}
+    assert "model" in conditions, "what suits one model does not suit another"
+    words = [f"{group}={conditions[group]}" for group in ("model", "data") if group in conditions]
+    applied = dict(walk(compose("train", [*words, f"recipe={path.stem}"])))
     for key, value in walk(OmegaConf.to_container(OmegaConf.load(path))):
-        assert isinstance(value, dict) or applied[key] == value, key
+        assert isinstance(value, dict) or key.startswith("defaults") or applied[key] == value, key
 
 
 @pytest.mark.parametrize(("kind", "name"), [(kind, name) for kind in ("model", "data") for name in names(kind)])

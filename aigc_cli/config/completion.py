@@ -11,10 +11,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from aigc_cli.config.folders import all_keys, command_keys, groups, options
-from aigc_cli.config.words import CFG_KINDS, COMMANDS, FLAGS
+from aigc_cli.config.words import CFG_KINDS, COMMANDS, FLAGS, LISTS
 from aigc_cli.errors import AigcError
-
-_LISTS = ("models", "data", "metrics", "runs")
 
 #: What ``eval "$(aigc completion bash)"`` evaluates, by the name of the shell.
 SCRIPTS = {
@@ -70,11 +68,14 @@ def _candidates(before: list[str], word: str) -> Iterable[str]:
     if command is None:
         return _whole(COMMANDS)
     if command == "ls":
-        return _whole(_LISTS)
+        return _whole(LISTS)
     if command == "completion":
         return _whole(SCRIPTS)
     key, equals, value = word.partition("=")
-    return _values(command, key, value) if equals else _keys(command, before, word)
+    if equals:
+        return _values(command, key, value)
+    keys = _keys(command, before, word)
+    return [f"{key[:-1]} " if key.endswith("=") else key for key in keys] if "--help" in before else keys
 
 
 def _values(command: str, key: str, value: str) -> Iterable[str]:

@@ -39,7 +39,9 @@ from omegaconf.errors import OmegaConfBaseException
 from typing_extensions import override
 
 from aigc_cli.config import explain, folders
+from aigc_cli.config.annotate import annotated
 from aigc_cli.config.grammar import parse, prepare
+from aigc_cli.config.recipes import facts_of, matching, title_of
 from aigc_cli.config.schema import walk
 from aigc_cli.config.words import split_key
 from aigc_cli.errors import ConfigError, suggest
@@ -98,11 +100,15 @@ def compose_raw(command: str, words: Sequence[str]) -> DictConfig:
 
 
 def recipes(overrides: Sequence[str]) -> tuple[str, ...]:
-    """The files that set values of ``train`` which nobody typed, such as ``recipe/gan_digits.yaml``."""
+    """The files that set values of ``train`` which nobody typed, such as ``GAN on digits, from
+    recipe/gan_digits.yaml``."""
     with _explained():
         files = config_loader().applied("train", prepare("train", overrides)).defaults
-    paths = (str(file.config_path) for file in files)
-    return tuple(f"{path}.yaml" for path in paths if path.partition("/")[0] in folders.GLOBAL)
+    parts = (str(file.config_path).partition("/") for file in files)
+    named = {
+        f"{group}/{name}.yaml": folders.options(group)[name] for group, _, name in parts if group in folders.GLOBAL
+    }
+    return tuple(f"{title_of(path)}, from {name}" for name, path in named.items())
 
 
 @contextmanager
@@ -144,10 +150,13 @@ def _check_sections(command: str, config: Mapping[Any, Any]) -> None:
 
 
 def show(command: str, overrides: Sequence[str], kind: str) -> str:
-    """The YAML that ``--cfg`` prints: `kind` is ``job`` (ours, resolved), ``hydra`` or ``all`` (as Hydra has them)."""
+    """The YAML that ``--cfg`` prints: `kind` is ``job`` (ours, resolved, each key with its comment), ``hydra`` or
+    ``all`` (as Hydra has them)."""
     config = compose_raw(command, prepare(command, overrides))
     if kind == "job":
-        return str(yaml.safe_dump(plain(command, config), sort_keys=False, allow_unicode=True, width=120))
+        values, choices = plain(command, config), config.hydra.runtime.choices
+        picked = {group: [str(choices.get(group)), *(values.get(group) or ())] for group in folders.groups(command)}
+        return annotated(values, folders.explained_keys(command, picked))
     return OmegaConf.to_yaml(config if kind == "all" else OmegaConf.masked_copy(config, "hydra"))
 
 
@@ -202,12 +211,16 @@ class Loader(ConfigLoaderImpl):
     """
 
     _command = ""
+    _recipe: Override | None = None  # the word that stands for the recipes which were chosen for the data
+    _other_optimizer = False  # whether somebody chose another optimizer than the recipes are for
     _keys: Sequence[Override] = ()  # the words that set keys, for as long as the files are composed
 
     @override
     def load_configuration(self, *arguments: Any, **named: Any) -> DictConfig:
         config = super().load_configuration(*arguments, **named)
         _audit(config)
+        if self._recipe is not None:  # which nobody typed
+            config.hydra.overrides.task.remove(self._recipe.input_line)
         return config
 
     @override
@@ -219,17 +232,23 @@ class Loader(ConfigLoaderImpl):
         if config_name is None:
             return words, repo
         explain.refuse(explain.several_values(word) for word in words if word.is_sweep_override())
+        # Hydra takes null for a group only by ~.
+        words = [replace(word, _value=[]) if word.input_line == "recipe=null" else word for word in words]
         choices = [word for word in words if repo.group_exists(word.key_or_group)]
         explain.refuse(explain.wrong_choice(config_name, word, _names(repo, word.key_or_group)) for word in choices)
         self._command, self._keys = config_name, [word for word in words if word not in choices]
-        return self._with_variant(words, choices, repo), repo
+        words, self._recipe = self._with_variant(words, choices, repo), None
+        return self._with_recipes(words, repo) if "recipe" in folders.groups(config_name) else words, repo
 
     @override
     def _compose_config_from_defaults_list(self, defaults: list[ResultDefault], repo: IConfigRepository) -> DictConfig:
         config = super()._compose_config_from_defaults_list(defaults, repo)
-        known = dict(walk(OmegaConf.to_container(config, resolve=False)))
-        explain.refuse(explain.wrong_key(self._command, word, known) for word in self._keys)
+        self._check_keys(config, self._keys)
         return config
+
+    def _check_keys(self, config: DictConfig, words: Sequence[Override]) -> None:
+        known = dict(walk(OmegaConf.to_container(config, resolve=False)))
+        explain.refuse(explain.wrong_key(self._command, word, known) for word in words)
 
     def applied(self, command: str, words: Sequence[str]) -> DefaultsList:
         """The files that a configuration is composed of, in their order, and the choices that led to them."""
@@ -253,6 +272,41 @@ class Loader(ConfigLoaderImpl):
         if "model" not in chosen:
             return [*words, added]
         return [replace(word, _value=variant) if word.key_or_group == "model" else word for word in words]
+
+    def _with_recipes(self, words: list[Override], repo: CachingConfigRepository) -> list[Override]:
+        """The words, with those that choose the recipes for the data, where nobody chose any."""
+        found = _defaults(self._command, words, repo)
+        chosen = found.overrides.known_choices
+        if chosen.get("recipe") == "auto":
+            keys = [word for word in self._keys if not word.is_hydra_override()]
+            config = super()._compose_config_from_defaults_list(found.defaults, repo)
+            self._check_keys(config, keys)
+            OmegaConf.set_struct(config, True)
+            self._apply_overrides_to_config(keys, config)
+            known = facts_of(_values(config.data), chosen, str(config.trainer.get("device")))
+            added = parse(f"recipe=[{','.join(matching(known))}]")
+            self._recipe = added
+            words = words if added is None else [*words, added]
+        # The rates of a recipe are those of its own optimizer; another one keeps its defaults.
+        rest = [word for word in words if word.key_or_group not in ("optimizer", "experiment", "model", "data")]
+        same = [parsed for group in ("model", "data") if (parsed := parse(f"{group}={chosen[group]}")) is not None]
+        meant = _defaults(self._command, [*rest, *same], repo).overrides.known_choices
+        actual = _defaults(self._command, words, repo).overrides.known_choices
+        self._other_optimizer = actual["optimizer"] != meant["optimizer"]
+        return words
+
+    @override
+    def _load_single_config(self, default: ResultDefault, repo: IConfigRepository) -> ConfigResult:
+        loaded = super()._load_single_config(default, repo)
+        if not (self._other_optimizer and str(default.config_path).startswith("recipe/")):
+            return loaded
+        assert isinstance(loaded.config, DictConfig)
+        kept = [str(key) for key in loaded.config if key != "optimizer"]
+        return replace(loaded, config=OmegaConf.masked_copy(loaded.config, kept))
+
+
+def _values(section: DictConfig) -> dict[str, Any]:
+    return {str(key): value for key, value in OmegaConf.to_container(section, resolve=True).items()}  # type: ignore[union-attr]
 
 
 def _names(repo: IConfigRepository, group: str) -> list[str]:

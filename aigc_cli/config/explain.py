@@ -64,7 +64,7 @@ def wrong_choice(command: str, word: Override, names: Sequence[str]) -> Problem 
         return f"there is no key {group}", suggest(group, groups(command))
     if group in SECTIONS and (value is None or word.is_delete()):
         return f"{line} removes the {group}, which is needed", suggest("", names)
-    if word.is_delete():
+    if word.is_delete() or (group == "recipe" and value == "auto"):
         return None
     if value is None:
         return f"{line} has no value", f"leave it out, or write ~{group} to remove the default"

@@ -7,14 +7,14 @@ import importlib.util
 import itertools
 import os
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 from aigc_cli.registry import plugin_configs, plugin_entry_points
 
 #: The groups whose files set keys of all sections.
-GLOBAL = ("paper", "recipe", "experiment")
+GLOBAL = ("recipe", "experiment")
 PACKAGE = Path(__file__).resolve().parents[1]
 
 
@@ -68,6 +68,13 @@ class Key(NamedTuple):
     comment: str
 
 
+class Choice(NamedTuple):
+    """One of the values that a key's comment lists."""
+
+    name: str
+    what: str
+
+
 _LINE = re.compile(
     r"(?P<indent> *)(?P<mark>- (?:optional )?|# )?(?P<name>\w+)(?:@[\w.]+)?:"
     r"(?: +(?P<value>[^#\s](?:[^#]*[^#\s])?))?(?: +# *(?:(?P<kind>[A-Z]{2,}): )?(?P<comment>.*))?"
@@ -105,16 +112,48 @@ def keys_of(path: Path) -> dict[str, Key]:
     return found
 
 
+#: A value in a list such as ``of the rate: constant | linear (a ramp) | cosine, which is slow; and a remark``.
+_CHOICE = re.compile(r"(?P<name>[\w.-]+(?::N)?)(?: \((?P<paren>[^()]*)\))?(?P<sep>$|[:,;.] )(?P<rest>.*)")
+_LED = re.compile(r"(?P<lead>.+): (?P<choice>[\w.-]+(?: \([^()]*\))?)")
+
+
+def choices_of(comment: str) -> tuple[list[Choice], str]:
+    """The choices that a comment lists as ``a | b (what b is) | c``, perhaps none, and what else it says."""
+    pieces = comment.split(" | ")
+    led = _LED.fullmatch(pieces[0])
+    found, remarks = [], [led["lead"]] if led else []
+    for position, piece in enumerate([led["choice"], *pieces[1:]] if led else pieces):
+        match = _CHOICE.fullmatch(piece)
+        if match is None or len(pieces) == 1:
+            return [], comment
+        aside = match["sep"] in ("; ", ". ") or (match["rest"].startswith("or ") and position == len(pieces) - 1)
+        found.append(
+            Choice(
+                match["name"],
+                "; ".join(filter(None, [match["paren"], "" if aside else match["rest"].removeprefix("which is ")])),
+            )
+        )
+        remarks += [match["rest"]] if aside else []
+    return found, "; ".join(remarks)
+
+
 def header(path: Path) -> list[str]:
     """The comment that a YAML file begins with, line by line; the first one describes the file in one sentence."""
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     head = list(itertools.takewhile(lambda line: line.startswith("#"), lines))
-    return [line.lstrip("# ") for line in head if not line.startswith("# @")]
+    return [line.lstrip("# ") for line in head if not line.startswith(("# @", "# when:", "# facts:"))]
 
 
 def declared(path: Path, name: str) -> str:
     """What a YAML file declares of itself in a line ``# @NAME VALUE`` at its top, in the manner of Hydra; else ""."""
-    match = re.search(rf"^# @{name} (\S+)", path.read_text(encoding="utf-8", errors="replace"), re.MULTILINE)
+    match = re.search(rf"^# @{name} (.+)", path.read_text(encoding="utf-8", errors="replace"), re.MULTILINE)
+    return match[1].strip() if match else ""
+
+
+def stated(path: Path, name: str) -> str:
+    """The rest of a line ``# NAME: ...`` in a YAML file's head; else "". Hydra takes no more than one word of a line
+    that begins with ``# @``."""
+    match = re.search(rf"^# {name}: (.+)", path.read_text(encoding="utf-8", errors="replace"), re.MULTILINE)
     return match[1] if match else ""
 
 
@@ -130,6 +169,40 @@ def modality_of(data: str) -> str:
 def command_keys(command: str) -> dict[str, Key]:
     """The keys of a command's own YAML file."""
     return keys_of(packaged_configs() / f"{command}.yaml")
+
+
+def chosen_options(command: str, chosen: Iterable[tuple[str, str]] = ()) -> dict[str, list[str]]:
+    """The options of each group of a command: those `chosen`, such as ``("model", "vae")``, else the usual ones.
+
+    A model may bring other data, and stands for its variant on the data, as where a configuration is composed.
+    """
+    keys, typed = command_keys(command), dict(chosen)
+    picked = {group: typed.get(group, keys[f"defaults.{group}"].value) for group in groups(command)}
+    models = options("model") if "model" in picked else {}
+    if picked.get("model") in models:
+        brought = re.search(
+            r"override /data\S*: (\w+)", models[picked["model"]].read_text(encoding="utf-8", errors="replace")
+        )
+        picked["data"] = picked["data"] if "data" in typed or brought is None else brought[1]
+        variant = f"{picked['model']}_{modality_of(picked['data'])}"
+        picked["model"] = variant if variant in models else picked["model"]
+    return {
+        group: [name for name in re.findall(r"[\w-]+", value) if name in options(group)]
+        for group, value in picked.items()
+    }
+
+
+def explained_keys(command: str, picked: Mapping[str, Iterable[str]]) -> dict[str, Key]:
+    """The keys of a command and of the options `picked` from its groups, by the names that words give them."""
+    found: dict[str, Key] = {}
+    for slot, key in command_keys(command).items():
+        name = slot.removeprefix("defaults.").removeprefix("controls.")
+        if name != "defaults" and (key.value or key.comment or name not in found):
+            found[name] = key
+    for group, names in picked.items():
+        for path in filter(None, map(options(group).get, () if group in GLOBAL else names)):
+            found |= {f"{group}.{slot}": key for slot, key in keys_of(path).items()}
+    return {slot: key._replace(name=slot.partition("=")[0]) for slot, key in found.items()}
 
 
 def all_keys(command: str, chosen: Collection[str] = ()) -> set[str]:

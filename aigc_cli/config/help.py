@@ -3,11 +3,24 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 
-from aigc_cli.config.folders import Key, command_keys, header, keys_of, options, packaged_configs
-from aigc_cli.config.words import BARE, COMMANDS, FLAGS, TASKS
-from aigc_cli.errors import no_such
+from aigc_cli.config.folders import (
+    Key,
+    all_keys,
+    choices_of,
+    chosen_options,
+    command_keys,
+    explained_keys,
+    groups,
+    header,
+    keys_of,
+    options,
+    packaged_configs,
+)
+from aigc_cli.config.words import BARE, COMMANDS, FLAGS, LISTS, TASKS
+from aigc_cli.errors import ConfigError, nearest, no_such
 
 _WIDTH, _COLUMN = 100, 28
 _OVERVIEW = (
@@ -20,44 +33,38 @@ _FIRST = (
     ("aigc sample", "pictures of its digits"),
     ("aigc eval", "how good they are"),
 )
-#: The commands without a YAML file of their own.
-_PLAIN = {
-    "ls": """\
-usage: aigc ls [models|data|metrics|runs] [--json]
-
-  models, data, metrics       the names to use after model=, data= and metric=, yours among them
-  runs                        every run in outputs/: its status, step, age and last metrics
-
-examples
-  aigc ls models
-  aigc ls runs
-  aigc ls data --json""",
-    "completion": """\
-usage: aigc completion bash
-
-It completes commands, flags, keys, the names after model= and the like, and runs.
-
-examples
-  eval "$(aigc completion bash)"
-  aigc completion bash >> ~/.bashrc
-  aigc completion bash > ~/.local/share/bash-completion/completions/aigc""",
-}
+_MORE = (
+    ("aigc train --help", "every key of a run, and of other parts that are named beside it"),
+    ("aigc train --help KEY", "a key with its choices, such as model.loss, or a section, such as optimizer"),
+    ("aigc ls", "models, data, metrics and runs"),
+    ("aigc ls LIST", f"more: {', '.join([*LISTS][4:])}"),
+    ("aigc train --cfg job", "every value of a run, each with its comment"),
+)
 
 
-def help_text(command: str | None, chosen: Iterable[tuple[str, str]] = ()) -> str:
+def help_text(command: str | None, chosen: Iterable[tuple[str, str]] = (), topics: Sequence[str] = ()) -> str:
     """The help of a command, with the keys of the options `chosen` beside it, such as ``("model", "vae")``; or of the
-    whole program.
+    whole program; or of the keys, sections and groups among `topics` alone.
 
     Raises:
-        ConfigError: there is no such command, or option.
+        ConfigError: there is no such command, option or key.
     """
     if command is None:
         flags = _table((flag.shown, flag.what) for flag in FLAGS.values() if flag.commands == tuple(COMMANDS))
-        return "\n".join([*_OVERVIEW, *_table(COMMANDS.items()), "\nflags", *flags, "\nstart here", *_table(_FIRST)])
+        rest = ["\nflags", *flags, "\nstart here", *_table(_FIRST), "\nwhat can be set", *_table(_MORE)]
+        return "\n".join([*_OVERVIEW, *_table(COMMANDS.items()), *rest])
     if command not in COMMANDS:
         raise no_such("command", command, COMMANDS)
     title = f"aigc {command}: {COMMANDS[command]}\n"
-    return "\n".join([title, _PLAIN[command]] if command in _PLAIN else [title, *_of_keys(command, chosen)])
+    if command in _PLAIN:
+        return "\n".join([title, _PLAIN[command]])
+    chosen = [*chosen]
+    for group, name in chosen:
+        if name not in options(group):
+            raise no_such(group, name, options(group))
+    if topics:
+        return "\n\n".join("\n".join(_of_topic(command, topic, chosen)) for topic in topics)
+    return "\n".join([title, *_of_keys(command, chosen)])
 
 
 def _of_keys(command: str, chosen: Iterable[tuple[str, str]]) -> list[str]:
@@ -66,17 +73,62 @@ def _of_keys(command: str, chosen: Iterable[tuple[str, str]]) -> list[str]:
     alone += f" [{BARE[command].upper()}]" if command in BARE else ""
     lines = [f"usage: aigc {command}{alone} [key=value ...] [flags]", "\nkeys", *_keys(command_keys(command).values())]
     for group, name in dict(chosen, **({"trainer": "default"} if command == "train" else {})).items():
-        path = options(group).get(name)
-        if path is None:
-            raise no_such(group, name, options(group))
-        own = (key._replace(name=f"{group}.{key.name}") for key in keys_of(path).values() if key.name != "name")
-        described = textwrap.fill(f"{group}={name}: {next(iter(header(path)), '')}", _WIDTH)
-        lines += [f"\n{described}", *_keys(own)]
+        lines += _of_option(group, name)
     if command == "train":
         lines.append("\nFor the keys of another part, name it: aigc train model=vae data=cifar10 --help")
+        lines.append("For one key with its choices, or a section: aigc train --help model.loss optimizer")
     flags = [(flag.shown, flag.what) for flag in FLAGS.values() if command in flag.commands]
     examples = [line for line in header(packaged_configs() / f"{command}.yaml") if line.startswith("aigc ")]
     return [*lines, "\nflags", *_table(flags), "\nexamples", *(f"  {line}" for line in examples)]
+
+
+def _of_option(group: str, name: str) -> list[str]:
+    path = options(group)[name]
+    own = (key._replace(name=f"{group}.{key.name}") for key in keys_of(path).values() if key.name != "name")
+    return [f"\n{textwrap.fill(f'{group}={name}: {_first(path)}', _WIDTH)}", *_keys(own)]
+
+
+def _first(path: Path) -> str:
+    return next(iter(header(path)), "")
+
+
+def _of_topic(command: str, topic: str, chosen: Iterable[tuple[str, str]]) -> list[str]:
+    """A key, a section, a group, or all keys that end or begin with `topic`; of the chosen options before others."""
+    picked = chosen_options(command, chosen)
+    known = explained_keys(command, picked)
+    if topic in groups(command):
+        rows = [(name, _first(path)) for name, path in options(topic).items()]
+        lines = [*_described(known[topic], rows), *(row for name in picked[topic] for row in _of_option(topic, name))]
+        own = [key for slot, key in known.items() if slot in command_keys(command) and key.name.startswith(f"{topic}.")]
+        return [*lines, *(["\nof any", *_keys(own)] if own else [])]
+    last = topic.rpartition(".")[2]
+    for found in (
+        [key for key in known.values() if f"{key.name}.".startswith(f"{topic}.")],
+        [key for key in known.values() if key.name.rpartition(".")[2] == topic],
+        [key for key in known.values() if key.name.startswith(topic)],
+    ):
+        if len(found) == 1:
+            return _described(found[0])
+        if found:
+            return _keys(found)
+    group, _, name = topic.partition(".")
+    others = {option: keys_of(path) for option, path in options(group).items() if name in keys_of(path)}
+    if name and others and group in groups(command):
+        first = next(iter(others.values()))[name]._replace(name=topic)
+        note = f"a key of {', '.join(f'{group}={option}' for option in others)}; not of {group}={picked[group][0]}"
+        return [*_described(first), *textwrap.wrap(note, _WIDTH)]
+    close = nearest(topic, all_keys(command)) or nearest(last, groups(command))
+    hint = f"did you mean {' or '.join(close)}?" if close else f"`aigc {command} --help` lists the keys"
+    raise ConfigError(f"aigc {command} has no key {topic}", hint)
+
+
+def _described(key: Key, rows: Sequence[tuple[str, str]] = ()) -> list[str]:
+    """A key with what its comment says, and its choices one a line: those that the comment lists, or `rows`."""
+    listed, said = choices_of(key.comment)
+    rows = rows or [*listed]
+    marked = [(name, f"(default) {what}".strip() if name == key.value else what) for name, what in rows]
+    about = textwrap.wrap(said, _WIDTH - 2, initial_indent="  ", subsequent_indent="  ")
+    return [_shown(key), *about, *_table(marked)]
 
 
 def _keys(keys: Iterable[Key]) -> list[str]:
@@ -98,5 +150,28 @@ def _table(rows: Iterable[tuple[str, str]]) -> list[str]:
         first, *others = textwrap.wrap(right, _WIDTH - _COLUMN - 2) or [""]
         wide = len(left) >= _COLUMN
         lines += [f"  {left}"] if wide else [f"  {left:<{_COLUMN}}{first}".rstrip()]
-        lines += [f"  {'':<{_COLUMN}}{line}" for line in ([first, *others] if wide else others)]
+        lines += [f"  {'':<{_COLUMN}}{line}" for line in ([first, *others] if wide else others) if line]
     return lines
+
+
+#: The commands without a YAML file of their own.
+_PLAIN = {
+    "ls": f"""\
+usage: aigc ls [LIST ...] [--json]
+
+{chr(10).join(_table(LISTS.items()))}
+
+examples
+  aigc ls models
+  aigc ls runs
+  aigc ls data --json""",
+    "completion": """\
+usage: aigc completion bash
+
+It completes commands, flags, keys, the names after model= and the like, and runs.
+
+examples
+  eval "$(aigc completion bash)"
+  aigc completion bash >> ~/.bashrc
+  aigc completion bash > ~/.local/share/bash-completion/completions/aigc""",
+}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,7 @@ STRICT: ConfigDict = {"extra": "forbid", "strict": True, "allow_inf_nan": False}
 
 #: Where a run lies and how a sweep looks at it, which change nothing of what it computes.
 _NOT_IDENTITY = ("run_dir", "outputs", "sweep")
+_NOT_WORDS = ("trainer.steps", "model.init_sha256")
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,19 @@ def walk(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
         dotted = f"{prefix}{key}"
         yield dotted, value
         yield from walk(value, f"{dotted}.")
+
+
+def differing(configs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """For each of several configurations, the keys in which they differ, dotted, with its own values: not where their
+    runs lie, how far they train or which weights they started from, which are known by other names."""
+    flat = [
+        {key: value for key, value in walk(config) if not isinstance(value, Mapping) and key not in _NOT_WORDS
+         and key.split(".")[0] not in _NOT_IDENTITY and not key.rpartition(".")[2].isdecimal()}
+        for config in configs
+    ]  # fmt: skip
+    keys = dict.fromkeys(key for each in flat for key in each)
+    apart = [key for key in keys if any(key not in each or each[key] != flat[0].get(key) for each in flat)]
+    return [{key: each[key] for key in apart if key in each} for each in flat]
 
 
 def check(section: str, schema: type, values: Mapping[str, Any]) -> Any:

@@ -16,11 +16,24 @@ COMMANDS = {
     "sample": "draw samples from a run",
     "eval": "measure how good a run's samples are",
     "embed": "turn lines of text into vectors",
-    "ls": "list models, data, metrics or runs",
+    "ls": "list models, data, metrics, runs and what else there is to choose",
     "completion": "print the completion script for bash",
 }
 #: Those that are configured by a YAML file, and so by key=value words.
 COMPOSED = ("train", "sample", "eval", "embed")
+#: What ``ls`` lists, with what each list holds; alone it prints the first four.
+LISTS = {
+    "models": "the names to use after model=, yours among them",
+    "data": "the names to use after data=",
+    "metrics": "the names to use after metric= or --metric",
+    "runs": "every run in outputs/: its status, step, age, what tells it apart, and last metrics",
+    "optimizers": "the names to use after optimizer=",
+    "networks": "the choices of model.network=, by model",
+    "losses": "the choices of model.loss= and of what else a model minimises, by model",
+    "schedules": "the choices of optimizer.schedule=",
+    "experiments": "the names to use after experiment=",
+    "recipes": "the settings that apply by themselves, and when",
+}
 CFG_KINDS = ("job", "all", "hydra")
 #: The words that may follow a command alone, each short for ``task=WORD``.
 TASKS = {"eval": ("compare", "stats")}
@@ -46,7 +59,7 @@ FLAGS = {
     "--cfg": Flag("--cfg job|all|hydra", "print the configuration and stop", "-c"),
     "--plugin": Flag("--plugin MODULE[,MODULE]", "import a module with models or data of your own"),
     "--debug": Flag("--debug", "show tracebacks"),
-    "--help": Flag("-h, --help", "explain a command and its keys", "-h"),
+    "--help": Flag("-h, --help [KEY ...]", "explain a command and its keys, or a key and its choices", "-h"),
     "--version": Flag("--version", "print the version", "-V"),
 }
 #: The words of other programs for what ``train`` calls otherwise, each with the hint of how.
@@ -189,6 +202,9 @@ def _place(words: Words, others: list[str], argv: list[str]) -> None:
     tasks = TASKS.get(words.command, ())
     if others and others[0] in tasks:
         words.overrides.insert(0, f"task={others.pop(0)}")
+    if words.help:
+        words.names = others
+        return
     if others and words.command in BARE:
         words.overrides.insert(0, f"{BARE[words.command]}={others.pop(0)}")
     for word in others:

@@ -80,8 +80,7 @@ def folder_pictures(config: ImageFolderConfig) -> Pictures:
         parts={split: _files(source, part, config, labels[split], classes) for split, part in chosen.items()},
         cut=config.cut,
         rows=partial(_rows, str(source.path)),
-        left_out=[*passed_over(source.others, missing_packages()), *left_out(names, own)],
-        problems=problems,
+        lines=[*passed_over(source.others, missing_packages()), *left_out(names, own), *problems],
     )
 
 

@@ -147,6 +147,7 @@ class EncodedImages:
     labels: np.ndarray | None = None  # int64 (n,)
     classes: Sequence[str] = ()
     sizes: Callable[[], Sequence[int]] | None = None  # bytes of each file, where copies may be looked for by them
+    lines: Sequence[str] = ()  # what a person should know of what was not taken
 
     def __len__(self) -> int:
         return len(self.names)

@@ -61,12 +61,8 @@ def parquet_pictures(config: ParquetConfig) -> Pictures:
     root = find_root(config.root, f"name a {suffix} file or a folder of them")
     parts, lines = parts_of(root, suffix)
     columns = (config.image_column, config.label_column)
-    return Pictures(
-        **read_columns(parts, config.shape, columns=columns, labels=config.labels, memory_gb=config.memory_gb),
-        cut=config.cut,
-        rows=_rows,
-        left_out=lines,
-    )
+    files, more = read_columns(parts, config.shape, columns=columns, labels=config.labels, memory_gb=config.memory_gb)
+    return Pictures(parts=files, cut=config.cut, rows=_rows, lines=[*lines, *more])
 
 
 def _rows(split: Split, files: EncodedImages, cut: Cut, same: Mapping[int, int]) -> np.ndarray:
@@ -102,9 +98,8 @@ def read_columns(
     columns: Columns = (None, None),
     labels: bool = True,
     memory_gb: float = 4.0,
-) -> dict[str, Any]:
-    """The encoded images of each part, as ``parts`` of :class:`Pictures`, and its ``problems``; `columns` may name
-    images and labels.
+) -> tuple[dict[Split, EncodedImages], list[str]]:
+    """The encoded images of each part, and lines about what is not used; `columns` may name images and labels.
 
     Labels are read of all parts, which have one numbering, and images when they are asked for. It raises what
     :func:`parquet` does.
@@ -137,7 +132,7 @@ def read_columns(
             classes=() if labelled is None else classes,
             sizes=cells.sizes,
         )
-    return {"parts": files, "problems": problems}
+    return files, problems
 
 
 class _Cells:

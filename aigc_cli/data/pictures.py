@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ import numpy as np
 from aigc_cli.data.base import SPLITS, Split
 from aigc_cli.data.cache import digest_of, remembered
 from aigc_cli.data.images import EncodedImages, ImageDataset, ImageFilesConfig, StreamedImages
+from aigc_cli.data.raw import offer
 from aigc_cli.data.splits import NO_COPIES, Cut, part_for
 from aigc_cli.errors import ConfigError, DataError
 from aigc_cli.files import equal_contents, replacing, some_of
@@ -36,8 +37,7 @@ class Pictures:
     cut: Cut
     #: Which rows of the training part are of a split; the last argument has each copy with what it copies.
     rows: Callable[[Split, EncodedImages, Cut, Mapping[int, int]], np.ndarray]
-    left_out: Sequence[str] = ()  # lines about files that were passed over
-    problems: Sequence[str] = ()  # others that a person should know of
+    lines: Sequence[str] = ()  # what a person should know of, such as files that were passed over
 
     def __getitem__(self, split: Split) -> EncodedImages:
         """The images of a split; raises ConfigError where the fractions leave it nothing."""
@@ -108,7 +108,8 @@ def open_pictures(pictures: Pictures, config: ImageFilesConfig, split: Split) ->
     unreadable, or all; the message names them."""
     files = pictures[split]
     untrained = pictures.untrained if files.classes else []
-    lines = [*pictures.left_out, *pictures.problems, *about_untrained(untrained)] if split == "train" else []
+    lines = [*pictures.lines, *_about_untrained(untrained)] if split == "train" else []
+    offer("image", replace(files, lines=lines))
     about: dict[str, Any] = {"views": config.views, "untrained": untrained, "notes": _notes(pictures, config)}
     if len(files) * int(np.prod(files.shape)) > config.memory_gb * 1e9:
         failed, content = _checked(files)
@@ -130,7 +131,7 @@ def open_pictures(pictures: Pictures, config: ImageFilesConfig, split: Split) ->
     return ImageDataset(torch.from_numpy(pixels), held, files.classes, problems=lines, **about)
 
 
-def about_untrained(classes: Sequence[str]) -> list[str]:
+def _about_untrained(classes: Sequence[str]) -> list[str]:
     """A line about classes that no training item has."""
     return [f"no training item has the class{'es' * (len(classes) > 1)} {some_of(classes, NAMED)}"] if classes else []
 

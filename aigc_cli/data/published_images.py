@@ -15,7 +15,7 @@ from pydantic.dataclasses import dataclass
 from aigc_cli.config.schema import STRICT
 from aigc_cli.data.base import Dataset, Split
 from aigc_cli.data.cache import Published, cache_dir, digest_of, find_root, unpack
-from aigc_cli.data.images import EncodedImages, ImageDataset, ImagesConfig, rescale
+from aigc_cli.data.images import ImageDataset, ImagesConfig, rescale
 from aigc_cli.data.parquet import parts_of, read_columns
 from aigc_cli.data.pictures import decode_once
 from aigc_cli.data.splits import Cut, CutConfig, Fraction, rows_of
@@ -69,7 +69,7 @@ def _cifar10_parquet(root: Path, *, train: bool) -> Labelled:
             "download both parts of https://huggingface.co/datasets/uoft-cs/cifar10 into it",
         )
     paths = groups["train" if train else "test"]
-    files: EncodedImages = read_columns({"train": paths}, (3, 32, 32))["parts"]["train"]
+    files = read_columns({"train": paths}, (3, 32, 32))[0]["train"]
     if files.labels is None or files.labels.max() >= len(CIFAR10_CLASSES):
         raise DataError(f"{paths[0]} does not hold the labels of CIFAR-10", "for other images use data=parquet")
     pixels = decode_once(files, cache_dir() / "data" / "cifar10" / f"pixels-{digest_of(files.identity)[:16]}.npy")

@@ -15,6 +15,7 @@ from aigc_cli.config.schema import STRICT
 from aigc_cli.data.base import BatchPlan, BucketOrder, Dataset, Gatherer, Order, Split, WindowOrder
 from aigc_cli.data.cache import digest_of
 from aigc_cli.data.corpus import Corpora, Corpus, tokenizer_for
+from aigc_cli.data.raw import offer
 from aigc_cli.data.token_files import Extent, Tokens, sequence_tokens, stream_tokens
 from aigc_cli.errors import ConfigError
 from aigc_cli.modalities.base import Batch, DataSpec
@@ -188,6 +189,7 @@ def open_windows(
 ) -> Windows:
     """The windows of a split, over the tokens of a tokenizer that is made for the training split; raises ConfigError
     where there is next to no text, or the training split is shorter than a window."""
+    offer("text", corpora)
     train = corpora["train"]
     tokenizer = tokenizer_for(config.tokenizer, train)
     joined = train.stock.documents > 1
@@ -302,6 +304,7 @@ def open_sequences(
     Training pairs of more than `longest` tokens on a side are left out, and all other sequences cut. Raises ConfigError
     where there is nothing in the split.
     """
+    offer("text" if sides == 1 else "text from text", corpora)
     train = corpora["train"]
     tokenizer = tokenizer_for(config.tokenizer, train)
     corpus = train if split == "train" else corpora[split]

@@ -5,6 +5,8 @@ import pytest
 
 from aigc_cli.cli import main
 from aigc_cli.commands.ls import age, headline
+from aigc_cli.config.schema import save_yaml
+from aigc_cli.config.words import LISTS
 from aigc_cli.runs import Run
 
 
@@ -37,7 +39,7 @@ def test_every_packaged_option_says_what_it_is(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
-    assert main(["ls", "--json"]) == 0
+    assert main(["ls", *(name for name in LISTS if name not in ("networks", "losses", "schedules")), "--json"]) == 0
     for rows in json.loads(capsys.readouterr().out).values():
         assert all(row["description"] for row in rows)
 
@@ -91,3 +93,62 @@ def test_headline_prefers_what_is_held_out() -> None:
 
 def test_age() -> None:
     assert [age(seconds) for seconds in (0.5, 61, 7300, 200_000)] == ["0 s", "1 min", "2 h", "2 d"]
+
+
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        ("optimizers", "sgd      Stochastic gradient descent, with momentum (Sutskever et al., 2013)"),
+        ("networks", "model.network=resnet  gan, vae  residual, Miyato et al. 2018"),
+        ("losses", "model.likelihood=bernoulli             hvae, vae  black and white"),
+        ("schedules", "optimizer.schedule=cosine    to final_lr_fraction"),
+    ],
+)
+def test_every_choice_can_be_listed(name: str, line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["ls", name]) == 0
+    assert line in capsys.readouterr().out.splitlines()
+
+
+def test_choices_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["ls", "losses", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    row = next(row for row in rows if (row["key"], row["name"]) == ("model.loss", "hinge"))
+    assert row["of"] == ["gan"]
+    assert "Lim and Ye" in row["description"]
+
+
+def test_recipes_say_when_they_apply(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "configs/recipe").mkdir(parents=True)
+    head = "# @package _global_\n# @when model=gan items<5000\n# Few pictures\n"
+    (tmp_path / "configs/recipe/mine.yaml").write_text(f"{head}seed: 0\n")
+    assert main(["ls", "recipes", "--json"]) == 0
+    row = next(row for row in json.loads(capsys.readouterr().out) if row["name"] == "mine")
+    assert (row["when"], row["description"]) == ("model=gan items<5000", "Few pictures")
+    assert main(["ls", "recipes"]) == 0
+    assert any("model=gan items<5000" in line for line in capsys.readouterr().out.splitlines())
+
+
+def test_runs_of_the_same_kind_show_the_words_in_which_they_differ(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for number, (model, lr, betas) in enumerate([("gan", 1e-3, [0, 1]), ("gan", 2e-3, [0, 2]), ("vae", 5.0, [0, 1])]):
+        config = {"model": {"name": model}, "data": {"name": "digits"}, "optimizer": {"lr": lr, "betas": betas}}
+        save_yaml_of(tmp_path / f"outputs/{model}-digits/{number}", {**config, "trainer": {"steps": number}})
+    assert main(["ls", "runs"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert any("optimizer.lr=0.001 optimizer.betas=[0, 1]" in line for line in lines if "gan-digits/0" in line)
+    assert any("optimizer.lr=0.002" in line for line in lines if "gan-digits/1" in line)
+    assert not any("optimizer" in line for line in lines if "vae-digits" in line)
+    assert main(["ls", "runs", "--json"]) == 0
+    rows = {row["name"]: row["differs"] for row in json.loads(capsys.readouterr().out)}
+    assert rows["gan-digits/1"] == {"optimizer.lr": 2e-3, "optimizer.betas": [0, 2]}
+    assert rows["vae-digits/2"] == {}
+
+
+def save_yaml_of(folder: Path, config: dict[str, object]) -> None:
+    folder.mkdir(parents=True)
+    save_yaml(folder / "config.yaml", config)

@@ -131,7 +131,7 @@ def test_keys_that_only_one_model_has(training: FakeTraining, tmp_path: Path) ->
     options.mkdir(parents=True)
     text = (Path(train.__file__).parents[2] / "configs/optimizer/sgd.yaml").read_text()
     (options / "mine.yaml").write_text(text)
-    assert main(["train", "-m", "optimizer=sgd,mine", "optimizer.momentum=0.5", "~recipe"]) == 0
+    assert main(["train", "-m", "optimizer=sgd,mine", "optimizer.momentum=0.5", "recipe=null"]) == 0
     assert [config["optimizer"]["momentum"] for config, _ in training.seen] == [0.5, 0.5]
 
 

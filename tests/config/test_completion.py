@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from aigc_cli.config.completion import SCRIPTS, answer
+from aigc_cli.config.words import LISTS
 
 
 @pytest.fixture(autouse=True)
@@ -25,7 +26,9 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("aigc train --mu", ["--multirun "]),
         ("aigc eval --me", ["--metric "]),
         ("aigc train --me", []),
-        ("aigc ls ", ["data ", "metrics ", "models ", "runs "]),
+        ("aigc ls ", sorted(f"{name} " for name in LISTS)),
+        ("aigc ls r", ["recipes ", "runs "]),
+        ("aigc train --help model.los", ["model.loss "]),
         ("aigc completion ", ["bash "]),
         ("aigc train --cfg j", ["job "]),
         ("aigc train model=ga", ["model=gan "]),

@@ -16,7 +16,7 @@ from PIL import Image
 
 from aigc_cli.config.schema import load_yaml
 from aigc_cli.data import SPLITS, Dataset, open_dataset
-from aigc_cli.data.listing import list_data
+from aigc_cli.data.raw import raw_of
 from aigc_cli.errors import ConfigError, DataError
 
 CONFIGS = Path(__file__).parents[2] / "configs/data"
@@ -340,16 +340,12 @@ def test_two_columns_of_one_name_are_refused(tmp_path: Path) -> None:
         opened("parquet", tmp_path / "a.parquet")
 
 
-def test_a_listing_is_what_would_be_opened(tmp_path: Path) -> None:
+def test_what_was_not_taken_is_offered_with_the_files(tmp_path: Path) -> None:
     root = paint(tmp_path, *[f"{kind}/{i}.png" for kind in ("cat", "dog") for i in range(20)])
     (root / "notes.pdf").write_text("")
-    found = list_data(section("image_folder", root))
-    assert found is not None
-    assert found.counts == {split: len(opened("image_folder", root, split)) for split in SPLITS}
-    assert found.classes == ("cat", "dog")
-    assert sum(int(np.bincount(part)[1]) for part in found.labels.values()) == 20
-    assert found.left_out == ["passed over: 1 x .pdf"]
-    assert list_data(load_yaml(CONFIGS / "digits.yaml")) is None
+    raw = raw_of(lambda: opened("image_folder", root))
+    assert raw.content.lines == ["passed over: 1 x .pdf"]
+    assert len(raw.content) == len(opened("image_folder", root))
 
 
 def test_a_mirror_is_offered_for_colour_alone(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ Target = Callable[[Path, Draw], Lines]
 
 SHORT = [
     "trainer.steps=1", "trainer.batch_size=4", "trainer.sample_every=null", "trainer.examine_every=null",
-    "trainer.device=cpu", "trainer.threads=1", "trainer.devices=1", "~recipe", "~recipe@_global_",
+    "trainer.device=cpu", "trainer.threads=1", "trainer.devices=1", "recipe=null",
 ]  # fmt: skip
 VAE = ["model=vae", "model.network=mlp", "model.hidden=8", "model.latent=2"]
 WRITER = ["model=transformer", "model.layers=1", "model.heads=1", "model.width=8"]

@@ -9,7 +9,7 @@ COMMON = [
 ]  # fmt: skip
 #: Runs that are looked at while they train: previews, the model's own curves, and held-out figures.
 WATCHED = ["trainer.sample_every=3", "trainer.samples=6", "trainer.examine_every=3", "trainer.validate_every=3"]
-BARE = ["~recipe", "~recipe@_global_", "~paper", "~paper@_global_"]
+BARE = ["recipe=null"]
 
 DIGITS = ["data=digits", "data.size=8"]
 FOLDER = ["data=image_folder", "data.root=pictures", "data.size=16"]

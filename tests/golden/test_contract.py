@@ -23,7 +23,7 @@ CONFIGURATIONS = {
     "train-gan-cifar10": ["train", "model=gan", "data=cifar10", "optimizer=adamw", "model.augment=[ada]"],
     "train-biggan": ["train", "model=biggan", "model.width=16"],
     "train-r3gan-folder": ["train", "model=r3gan_small", "data=image_folder", "data.root=pictures", "optimizer=sgd"],
-    "train-hvae-bare": ["train", "model=hvae", "~recipe", "~recipe@_global_"],
+    "train-hvae-bare": ["train", "model=hvae", "recipe=null"],
     "train-vqvae-parquet": ["train", "model=vqvae", "data=parquet", "data.root=p.parquet", "optimizer=rmsprop"],
     "train-transformer": ["train", "model=transformer", "run_dir=7"],
     "train-bert": ["train", "model=bert", "data=shakespeare", "model.init_from=latest", "model.lora.rank=8"],

@@ -72,7 +72,7 @@ def trained(path, name, processes, steps=STEPS):
     """The last checkpoint of one case, trained from the newest that there is."""
     words = (CASES | SHARED_NORM)[name]
     usual = ["trainer.batch_size=8", f"trainer.steps={steps}", "trainer.log_every=3", "trainer.device=cpu"]
-    config = compose("train", [*words, *usual, "trainer.checkpoint_every=6", "~recipe", "~recipe@_global_"])
+    config = compose("train", [*words, *usual, "trainer.checkpoint_every=6", "recipe=null"])
     checked = check_config(config)
     dataset = dataset_of(words)
     torch.manual_seed(0)
