@@ -107,7 +107,7 @@ def _compare(asked: EvalConfig, options: Options) -> int:
             record = read_record(path_of(file))
             named.append((Path(file).name, {record["metric"]: record}))
     else:
-        named = _evaluated(replace(asked, seeds=asked.seeds or SEEDS), options, [find_run(word) for word in words])
+        named = evaluated(replace(asked, seeds=asked.seeds or SEEDS), options, [find_run(word) for word in words])
     check_comparable(named)
     rows = differences(named)
     if options.json:
@@ -118,7 +118,7 @@ def _compare(asked: EvalConfig, options: Options) -> int:
     return 0
 
 
-def _evaluated(asked: EvalConfig, options: Options, runs: list[Run]) -> list[tuple[str, Records]]:
+def evaluated(asked: EvalConfig, options: Options, runs: list[Run]) -> list[tuple[str, Records]]:
     """The records of each run: those saved under the very same conditions, and fresh ones for the rest."""
     asked = with_usual_metrics(asked, options, runs)
     first, needs_data = runs[0], not has_text(runs[0].spec) and not isinstance(asked.data.get("name"), str)
