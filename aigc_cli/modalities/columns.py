@@ -67,9 +67,7 @@ def unlisted(found: Mapping[str, Path]) -> set[str]:
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise DataError(f"{path} is not what save_to_disk writes: {error}", "save the data set again") from None
         if ordered:
-            raise DataError(
-                f"{path.parent} keeps an order of rows apart", "save it again after flatten_indices()"
-            )
+            raise DataError(f"{path.parent} keeps an order of rows apart", "save it again after flatten_indices()")
         if missing := sorted(listed - set(found)):
             raise DataError(f"{path} lists {missing[0]}, which is not there", "copy the whole folder again")
         beside |= arrow - listed
