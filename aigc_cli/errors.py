@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import difflib
 import errno
+import os
 import sys
 import traceback
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from aigc_cli import __version__
@@ -130,9 +132,18 @@ def unreadable(path: Path | str, why: object, hint: str = "restore the file from
     return DataError(f"{path} cannot be read: {why}", hint)
 
 
+def tell(line: str) -> None:
+    """A line on stderr; where nobody reads that any more, as behind ``| head``, work goes on without it."""
+    try:
+        print(line, file=sys.stderr, flush=True)
+    except OSError:
+        with suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
+
+
 def say(text: str) -> None:
     """One message to the user, on stderr."""
-    print(f"aigc: {text}", file=sys.stderr, flush=True)
+    tell(f"aigc: {text}")
 
 
 def warn(text: str) -> None:

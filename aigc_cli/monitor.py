@@ -22,7 +22,7 @@ from aigc_cli.randomness import Noise
 from aigc_cli.sampling.controls import usual_controls
 from aigc_cli.sampling.generate import Request, generate, prepare
 from aigc_cli.sampling.modes import MODES, modes_of, plan
-from aigc_cli.training.settings import Hooks, TrainerConfig
+from aigc_cli.training.settings import HANDFUL, Hooks, TrainerConfig
 
 PER_TOKEN = "_per_token"
 #: Samples that a Fréchet distance is measured on, if `trainer.validate_items` does not say.
@@ -30,6 +30,8 @@ MOST_SAMPLES = 2048
 _DRAWN = 128  # of them at a time
 #: Items of the training set, and as many held out, that a model's own curves are of.
 EXAMINED = 256
+#: Held-out items that are scored then, if none are validated: about the work of one step.
+SCORED = 64
 
 
 class Monitor:
@@ -89,7 +91,7 @@ class Monitor:
                 hint = "use trainer.validate_metric=score" if has_score else "leave trainer.validate_every=null"
                 raise ConfigError(f"trainer.validate_metric={wanted}: {name} has no samples to judge", hint)
             return self._frechet_distance()
-        return partial(self._mean_score, self.splits["val"])
+        return partial(self._mean_score, self.splits["val"], self.config.validate_items)
 
     def _frechet_distance(self) -> Callable[[], dict[str, float]]:
         from aigc_cli.metrics.evaluation import Evaluation  # torchmetrics takes seconds to import
@@ -117,8 +119,9 @@ class Monitor:
 
         return measure
 
-    def _mean_score(self, dataset: Dataset) -> dict[str, float]:
-        """The means of the model's score; what it draws on the way is each item's own, so that scores compare.
+    def _mean_score(self, dataset: Dataset, most: int | None) -> dict[str, float]:
+        """The means of the model's score, over `most` items if that is given; what it draws on the way is each item's
+        own, so that scores compare.
 
         A mean per token is over the tokens of the split, not over its items, which may differ in length.
         """
@@ -126,15 +129,15 @@ class Monitor:
         totals: dict[str, Tensor] = {}
         count = 0
         for batch in batches_in_order(dataset, config.batch_size, device):
-            if config.validate_items is not None:
-                batch = batch.take(torch.arange(min(len(batch), config.validate_items - count), device=device))
+            if most is not None:
+                batch = batch.take(torch.arange(min(len(batch), most - count), device=device))
             noise = Noise(0, range(count, count + len(batch)), device)
             scores = self.model.score(encoded(batch, dataset.codec), noise)
             for name, values in scores.items():
                 zero = torch.zeros((), dtype=torch.float64, device=device)
                 totals[name] = totals.get(name, zero) + values.double().sum()
             count += len(batch)
-            if count == config.validate_items:
+            if count == most:
                 break
         means = {name: float(total) / count for name, total in totals.items()}
         if "tokens" not in totals:
@@ -146,12 +149,37 @@ class Monitor:
     # the model's own curves
 
     def _examiner(self) -> Callable[[], dict[str, float]] | None:
+        """The model's own curves, and where nothing validates it, its score on a few items that it does not train on;
+        None where there is nothing to look at."""
+        looks = list(filter(None, [self._own_curves(), self._few_scored()]))
+        return (lambda: {name: value for look in looks for name, value in look().items()}) if looks else None
+
+    def _held_out(self) -> Dataset | None:
+        """The val split, if there is enough of it."""
+        with suppress(ConfigError):  # nothing is held out
+            if len(dataset := self.splits["val"]) >= HANDFUL:
+                return dataset
+        return None
+
+    def _few_scored(self) -> Callable[[], dict[str, float]] | None:
+        dataset = self._held_out() if self.validate is None and "score" in self.model.can else None
+        if dataset is None:
+            return None
+
+        def measure() -> dict[str, float]:
+            name, value = next(iter(self._mean_score(dataset, SCORED).items()))
+            return {f"held_out/{name}": value}
+
+        return measure
+
+    def _own_curves(self) -> Callable[[], dict[str, float]] | None:
         """The curves of a few items; None for a model that has none."""
         if "examine" not in self.model.can:
             return None
-        datasets = [self.train]
-        with suppress(ConfigError):  # nothing is held out
-            datasets.append(self.splits["val"])
+        if len(self.train) < HANDFUL:
+            return None
+        held_out_split = self._held_out()
+        datasets = [self.train] if held_out_split is None else [self.train, held_out_split]
         n = min(EXAMINED, *map(len, datasets))
         few = [(dataset, items_at(dataset, chosen_rows(dataset, "watched")[:n])) for dataset in datasets]
         train, *others = [encoded(items.to(self.device), dataset.codec) for dataset, items in few]

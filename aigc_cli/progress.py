@@ -7,6 +7,8 @@ import time
 from collections.abc import Sequence
 from typing import Any, Self
 
+from aigc_cli.errors import tell
+
 
 class Progress:
     """Shows progress towards `total`, or without an end where that is None, from what was done before (`initial`).
@@ -48,12 +50,18 @@ class Progress:
         elif time.monotonic() - self._told >= self.every:
             self._tell()
 
+    def expect(self, total: int) -> None:
+        """Changes how many there will be, where that is only known as time goes by."""
+        self.total = total
+        if self._bar is not None:
+            self._bar.total = total
+
     def write(self, line: str) -> None:
         """Writes a line to stderr, above the bar where there is one."""
         if self._bar is not None:
             self._bar.write(line, file=sys.stderr)
         else:
-            print(line, file=sys.stderr, flush=True)
+            tell(line)
 
     def close(self) -> None:
         """Ends the bar; a log that saw lines sees how it ended."""
@@ -77,7 +85,7 @@ class Progress:
         elif self.total and self.count >= self.total:
             parts.append(f"done in {clock(seconds)}")
         parts += [f"{name} {value}" for name, value in self.notes.items()]
-        print(f"{self.desc}: {', '.join(parts)}", file=sys.stderr, flush=True)
+        tell(f"{self.desc}: {', '.join(parts)}")
 
     def _amount(self, count: float) -> str:
         if self.unit == "B":
@@ -91,6 +99,11 @@ def table(rows: Sequence[Sequence[str]]) -> list[str]:
     padded = [[*row, *[""] * (columns - len(row))] for row in rows]
     widths = [max(len(row[column]) for row in padded) for column in range(columns)]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in padded]
+
+
+def size(count: float) -> str:
+    """Bytes as a person reads them: "45.1 MB", "1.2 GB"."""
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
 
 
 def clock(seconds: float) -> str:

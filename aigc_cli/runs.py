@@ -27,7 +27,7 @@ from aigc_cli import registry
 from aigc_cli.config.schema import identity, load_yaml, save_yaml
 from aigc_cli.config.words import parse
 from aigc_cli.environment import environment
-from aigc_cli.errors import ConfigError, DataError, suggest, unreadable
+from aigc_cli.errors import ConfigError, DataError, say, suggest, unreadable
 from aigc_cli.files import check_writable, path_of, read_json, resource_errors, write_atomically, write_json
 from aigc_cli.modalities.base import DataSpec, modality
 
@@ -60,6 +60,11 @@ class Run:
     def checkpoints(self) -> Path:
         """The folder of its checkpoints."""
         return self.path / "checkpoints"
+
+    @property
+    def has_checkpoint(self) -> bool:
+        """Whether it can be sampled."""
+        return any(self.checkpoints.glob("step-*"))
 
     @cached_property
     def config(self) -> dict[str, Any]:
@@ -178,8 +183,7 @@ class Run:
                 hint = "wait for it, stop it, or start a run of your own without --resume and run_dir="
                 raise ConfigError(what, hint) from None
             file.truncate(0)
-            file.write(f"process {os.getpid()} on {platform.node()}")
-            file.flush()
+            print(f"process {os.getpid()} on {platform.node()}", end="", file=file, flush=True)
             yield
 
     def _locked(self) -> bool:
@@ -286,14 +290,17 @@ def open_run(path: Path) -> Run:
     return run
 
 
-def find_run(word: str, root: Path = OUTPUTS) -> Run:
-    """The run that `word` names: a directory, ``latest``, ``<model>-<data>/<stamp>``, or a stamp alone; a
-    :class:`ConfigError` where there is none."""
+def find_run(word: str, root: Path = OUTPUTS, *, trained: bool = True) -> Run:
+    """The run that `word` names: a directory, ``latest`` (if `trained`, of those with a checkpoint), a stamp, or
+    ``<model>-<data>/<stamp>``; a :class:`ConfigError` where there is none."""
     if word == "latest":
-        link = root / "latest"
-        if not link.is_dir():
+        if not (root / "latest").is_dir():
             raise ConfigError(f"there is no run in {root}/ yet", "train one with `aigc train`, or name a run with run=")
-        return open_run(link)
+        newest = open_run(root / "latest")
+        if trained and not newest.has_checkpoint and (others := [run for run in list_runs(root) if run.has_checkpoint]):
+            say(f"{newest.name} ({newest.status()}) has no checkpoint; {others[-1].name} is the latest that has one")
+            return open_run(others[-1].path)
+        return newest
     stamps = root.glob(f"*/{glob.escape(word.strip('/')) or '-'}")
     for path in (path_of(word), root / word, *sorted(stamps)):
         if path.is_dir():

@@ -1,6 +1,6 @@
 """What is shown and measured of a model while it trains, on a model with latents."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -168,6 +168,26 @@ def test_a_model_without_score_and_samples_cannot_be_validated() -> None:
         validated(toy(Coder), "trainer.validate_metric=score")
 
 
+def test_of_a_handful_of_items_there_is_no_verdict() -> None:
+    class Looking(Toy):
+        can = Toy.can | {"examine"}
+
+        def examine(self, train: Batch, held_out: Batch | None) -> Losses:
+            return {"few": torch.tensor(float(held_out is None))}
+
+    def few(train: int, val: int) -> Callable[[], dict[str, float]] | None:
+        splits = Splits("few", lambda split: pictures(train if split == "train" else val))
+        config = check_config(compose("train", ["data=digits", "data.size=8"])).trainer
+        return Monitor(toy(Looking), splits, config, torch.device("cpu")).examine
+
+    assert few(4, 1) is None
+    look, whole = few(40, 7), few(40, 8)
+    assert look is not None
+    assert whole is not None
+    assert look() == {"few": 1.0}
+    assert whole().keys() == {"few", "held_out/nelbo"}
+
+
 def test_only_reconstructions_of_a_model_that_only_reconstructs(toy_here: Path) -> None:
     class Coder(Toy):
         can = frozenset({"encode", "decode"})
@@ -186,8 +206,9 @@ def test_a_model_is_examined_on_items_that_stay_the_same() -> None:
             seen.append((train, held_out))
             return {"score": torch.tensor(2.0)}
 
-    assert monitor(toy()).examine is None
-    look = monitor(toy(Looking)).examine
+    validated = "trainer.validate_every=5"  # else its score on held-out items is a curve too
+    assert monitor(toy(), validated).examine is None
+    look = monitor(toy(Looking), validated).examine
     assert look is not None
     assert look() == look() == {"score": 2.0}
     (train, held_out), (again, _) = seen

@@ -1,9 +1,12 @@
 import io
+import os
 import sys
 import time
+from collections.abc import Callable
 
 import pytest
 
+from aigc_cli.errors import say
 from aigc_cli.progress import Progress, clock, table
 
 
@@ -12,22 +15,48 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_a_log_sees_plain_lines_now_and_then(capsys: pytest.CaptureFixture[str]) -> None:
-    with Progress(1000, "sampling", "images", every=0.02) as bar:
+@pytest.fixture
+def clock_of_ours(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Moves the clock on by so many seconds; it stands still otherwise."""
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    return lambda seconds: now.__setitem__(0, now[0] + seconds)
+
+
+def test_a_log_sees_plain_lines_now_and_then(
+    clock_of_ours: Callable[[float], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Progress(1000, "sampling", "images", every=20) as bar:
         for _ in range(10):
-            time.sleep(0.01)
+            clock_of_ours(10)
             bar.advance(100, loss="0.5")
     out, err = capsys.readouterr()
     lines = err.splitlines()
     assert out == ""
-    assert 2 <= len(lines) <= 6
-    assert lines[0].startswith("sampling: ")
-    assert "/1,000 images" in lines[0]
-    assert "left" in lines[0]
-    assert "loss 0.5" in lines[0]
-    assert lines[-1].startswith("sampling: 1,000/1,000 images")
-    assert "done in" in lines[-1]
+    assert lines[0] == "sampling: 200/1,000 images, 10 images/s, 1 min 20 s left, loss 0.5"
+    assert lines[-1] == "sampling: 1,000/1,000 images, 10 images/s, done in 1 min 40 s, loss 0.5"
+    assert len(lines) == 6  # the last is told at its end too
     assert "\r" not in err
+
+
+def test_the_total_may_change(clock_of_ours: Callable[[float], None], capsys: pytest.CaptureFixture[str]) -> None:
+    with Progress(None, "training", "steps", every=1) as bar:
+        clock_of_ours(10)
+        bar.expect(40)
+        bar.advance(10)
+    assert capsys.readouterr().err.startswith("training: 10/40 steps, 1 steps/s, 30 s left\n")
+
+
+def test_work_goes_on_when_nobody_reads_its_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    read, written = os.pipe()
+    os.close(read)
+    with os.fdopen(written, "w") as gone:
+        monkeypatch.setattr(sys, "stderr", gone)
+        with Progress(10, "training", "steps", every=0) as bar:
+            bar.advance()
+            bar.write("a line of its own")
+            say("a message")
+    assert bar.count == 1
 
 
 def test_what_is_quick_says_nothing_in_a_log(capsys: pytest.CaptureFixture[str]) -> None:

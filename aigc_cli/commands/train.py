@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -18,7 +17,7 @@ from aigc_cli.config.schema import Options
 from aigc_cli.data.base import Dataset
 from aigc_cli.data.loader import Loader
 from aigc_cli.data.open import absolute_paths
-from aigc_cli.errors import ConfigError, Interrupted, Terminated, say, warn
+from aigc_cli.errors import ConfigError, Interrupted, Terminated, say, tell, warn
 from aigc_cli.files import shown
 from aigc_cli.modalities.base import modality
 from aigc_cli.monitor import Monitor
@@ -30,7 +29,9 @@ from aigc_cli.training.batch_size import fitting_data, naming_the_batch
 from aigc_cli.training.build import Parts, Settings, build, check_config, set_up_torch
 from aigc_cli.training.distributed import Processes, join, launched, share_of
 from aigc_cli.training.launch import train_until_done
-from aigc_cli.training.restore import changed_config
+from aigc_cli.training.plan import plan_lines
+from aigc_cli.training.restore import changed_config, refuse_less, warn_of_jump
+from aigc_cli.training.settings import TrainerConfig
 from aigc_cli.training.trainer import Trainer
 from aigc_cli.training.warm_start import with_source
 
@@ -68,8 +69,12 @@ def run_training(config: dict[str, Any], options: Options) -> TrainResult:
         ConfigError: a word is wrong, or would change what a resumed run keeps.
     """
     if options.resume is not None:
-        run = find_run(options.resume, Path(config["outputs"]))
+        run = find_run(options.resume, Path(config["outputs"]), trained=False)
+        status = run.status()
+        say(f"resuming {run.name}, {status if status != 'running' else 'in training'} at step {run.step}")
         config = changed_config(run.config, options.overrides)
+        if options.given & {"trainer.steps", "trainer.minutes"} == {"trainer.steps"}:
+            config["trainer"]["minutes"] = None
         options = replace(options, resume=str(run.path))  # another run may be the latest by the time of a restart
     config = settled(config)
     return train_until_done(train, config, options, check_config(config).trainer)
@@ -96,7 +101,7 @@ def train(config: dict[str, Any], options: Options, note: Path | None) -> TrainR
             run = own = Run(run.path, writes=processes.main)
             locks.enter_context(run.lock())
             # The main one alone: to look at a status takes the lock for a moment, at which it could not be had.
-            if processes.from_main(lambda: own.status() == "complete" and own.step >= settings.trainer.steps):
+            if processes.from_main(lambda: _is_done(own, settings.trainer)):
                 return _result(run, config)
 
         parts, monitor = processes.in_turn(partial(_build, config, settings, device, run))
@@ -112,15 +117,18 @@ def train(config: dict[str, Any], options: Options, note: Path | None) -> TrainR
         if resumed:
             if not trainer.restore():
                 say(f"{run.name} has no checkpoint yet; it starts from step 0")
-            if trainer.state.step >= settings.trainer.steps:
+            if trainer.finished:
+                refuse_less(run, settings.trainer, trainer.state.step, trainer.state.seconds)
                 run.set_status("complete", trainer.state.step)
                 return _result(run, config)
+            warn_of_jump(run, settings.optimizer, settings.trainer, trainer.state)
             if config != run.config:
                 run.save_config(config, run.spec)
         processes.from_main(lambda: _report_start(trainer, parts, note, () if resumed else options.recipe))
         starting.close()  # from here on the trainer answers
         with naming_the_batch(config, device):
-            figures = trainer.fit(monitor.hooks(run.path / "samples"))
+            found = partial(plan_lines, config=config, on_cpu=device.type == "cpu", new=not resumed)
+            figures = trainer.fit(replace(monitor.hooks(run.path / "samples"), plan=found))
     return _result(run, config, figures)
 
 
@@ -135,6 +143,16 @@ def _stopped_early(run: Run | None, processes: Processes) -> Iterator[None]:
         where = ", and there is no run of it" if run is None else f" in {shown(run.path)}"
         hint = f"{'the same command' if run is None else f'`aigc train --resume {run.word}`'} starts it again"
         raise Interrupted(f"stopped before a step was done: nothing new was saved{where}", hint) from None
+
+
+def _is_done(run: Run, trainer: TrainerConfig) -> bool:
+    """Whether a run is complete, and nothing more is asked of it."""
+    if run.status() != "complete":
+        return False
+    if trainer.minutes is not None:
+        return bool(run.config["trainer"].get("minutes") == trainer.minutes)
+    refuse_less(run, trainer, run.step, 0.0)
+    return run.step >= trainer.steps
 
 
 def _earlier(config: dict[str, Any]) -> Run | None:
@@ -198,7 +216,7 @@ def _report_start(trainer: Trainer, parts: Parts, note: Path | None, recipe: Seq
         problem = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
         warn(f"{problem} with the data, listed in {run.path}/bad_files.txt")
     start = [] if parts.taken is None else [f"start:       {parts.taken.sentence()}"]
-    print("\n".join([*_described(trainer, parts.dataset, recipe), *start]), file=sys.stderr, flush=True)
+    tell("\n".join([*_described(trainer, parts.dataset, recipe), *start]))
     if note is not None:
         note.write_text(str(run.path))
 
@@ -210,13 +228,13 @@ def _described(trainer: Trainer, dataset: Dataset, recipe: Sequence[str]) -> lis
     trained = f", {_count(model, trained=True)} of them trained" if frozen else ""
     shape, classes = "x".join(map(str, spec.shape)), f", {len(spec.classes)} classes" if spec.classes else ""
     processes = trainer.processes
+    length = f"{config.steps} steps" if config.minutes is None else f"{config.minutes:g} minutes, in steps"
     where = trainer.device if processes.alone else f"{processes.world_size} processes, {trainer.device.type}"
     return [
         f"model:       {type(model).__name__}, {_count(model)} parameters ({', '.join(parts)}){trained}",
         f"data:        {len(dataset)} items of {shape} {spec.kind}{classes}",
         *(f"             {line}" for line in dataset.describe()),
-        f"training:    {config.steps} steps of {config.batch_size * config.accumulate} items on {where}, "
-        f"{trainer.precision.name}",
+        f"training:    {length} of {config.batch_size * config.accumulate} items on {where}, {trainer.precision.name}",
         *([f"recipe:      {', '.join(recipe)}"] if recipe else []),
         f"run:         {shown(trainer.run.path)}",
     ]
@@ -231,7 +249,9 @@ def _report_end(run: Run, *, skipped: bool) -> None:
     """Says what a run has written, and what to type next."""
     if skipped:
         print(f"{run.name} is complete: it has done {run.step} steps")
-        print(f"to continue: aigc train --resume {run.word} trainer.steps={2 * run.step}")
+        minutes = run.config["trainer"].get("minutes")
+        longer = f"trainer.steps={2 * run.step}" if minutes is None else f"trainer.minutes={2 * minutes:g}"
+        print(f"to continue: aigc train --resume {run.word} {longer}")
         return
     print(f"run:         {shown(run.path)}")
     found = sorted((run.path / "samples").glob(f"step-{run.step}[.-]*"), key=lambda path: (len(path.stem), path.name))

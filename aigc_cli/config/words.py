@@ -134,6 +134,10 @@ def parse(argv: list[str]) -> Words:
     if unknown is not None:
         raise _unknown_flag(command, unknown, next(iter(argv[argv.index(unknown) + 1 :]), None))
     _place(words, others, argv)
+    lengths = {split_key(word)[1]: word for word in words.overrides if not word.endswith("=null")}
+    if command == "train" and {"trainer.steps", "trainer.minutes"} <= lengths.keys():
+        both = f"{lengths['trainer.steps']} and {lengths['trainer.minutes']}"
+        raise ConfigError(f"{both} are two lengths for one run", "leave one out; minutes train in place of steps")
     for flag in ("--multirun", "--resume", "--metric"):
         commands = FLAGS[flag].commands
         if getattr(words, flag.strip("-")) and command is not None and command not in commands and not words.help:

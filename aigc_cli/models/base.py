@@ -119,6 +119,9 @@ class Model(nn.Module):
     fills_from: ClassVar[str] = ""
     filling: ClassVar[Mapping[str, Any]] = MappingProxyType({})
 
+    #: How much faster than the steps its schedules go: 1, but in a run by minutes, which they follow.
+    pace: float = 1.0
+
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
         for ability in METHODS:  # a method that nobody is told about would never be called

@@ -165,7 +165,7 @@ class FlatVAE(VariationalModel):
     def kl_weight(self) -> float:
         """`beta`, reached linearly over `kl_warmup` steps (Bowman et al. 2016; Sonderby et al. 2016)."""
         warmup = self.config.kl_warmup
-        return self.config.beta * (min(1.0, self._step / warmup) if warmup else 1.0)
+        return self.config.beta * (min(1.0, self._step * self.pace / warmup) if warmup else 1.0)
 
     def paid(self, kl: Tensor) -> Tensor:
         """The objective's term, nats, of the KL of each dimension (d,), a mean over the batch.
@@ -192,7 +192,7 @@ class FlatVAE(VariationalModel):
 
     def warnings(self, figures: Mapping[str, float]) -> Iterator[tuple[str, str]]:
         """Of posterior collapse: a decoder that does without the latent."""
-        if self._step < max(SETTLED, self.config.kl_warmup):
+        if self._step < SETTLED or self._step * self.pace < self.config.kl_warmup:
             return
         active = figures.get("examine/active_units")
         if active is not None and active < 0.05 * self.dimensions:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
+from statistics import fmean
 from typing import Annotated, Any, TextIO
 
 import torch
@@ -21,6 +23,10 @@ from aigc_cli.models.base import Model
 from aigc_cli.runs import Run, read_rows
 
 _WARNING = re.compile(r"step (\d+): ([^:]+): (.*)")
+#: How the names of scores begin that are of held-out data.
+HELD_OUT = ("val/", "examine/held_out/")
+#: The share by which such a score has risen that is no chance; and the training losses that are taken together.
+_RISE, _AVERAGED = 0.02, 3
 #: Bookkeeping that is in a row but is not a curve.
 _NOT_DRAWN = ("step", "epoch", "seconds")
 _DRAWN_FIRST, _DRAWN_LAST = ("loss",), ("gradient_norm", "lr", "items_per_second")
@@ -74,8 +80,8 @@ class Tally:
                 "lower optimizer.lr, or set trainer.clip_grad_norm=1 or trainer.precision=fp32",
             )
 
-    def read(self) -> dict[str, float]:
-        """The means since the last reading, as ``<phase>/<term>``."""
+    def read(self, *, keep: bool = False) -> dict[str, float]:
+        """The means since the last reading, as ``<phase>/<term>``; with `keep` the next reading has them too."""
         self.check()
         sums: dict[str, float] = {}
         counts: dict[str, int] = {}
@@ -83,7 +89,7 @@ class Tally:
             for name, value in zip(names, total.tolist(), strict=True):
                 sums[name] = sums.get(name, 0.0) + value
                 counts[name] = counts.get(name, 0) + self._counts[names]
-        for kept in (self._sums, self._counts, self._first_bad):
+        for kept in () if keep else (self._sums, self._counts, self._first_bad):
             kept.clear()
         return {name: value / counts[name] for name, value in sums.items()}
 
@@ -115,6 +121,8 @@ class Journal:
         self.warned: dict[str, int] = {}
         self._lines: list[str] = []  # of warnings.txt
         self._said: set[str] = set()
+        self._held_out: list[tuple[int, float]] = []  # scores, by step
+        self._losses: list[tuple[int, float]] = []  # of training
         self._file: TextIO | None = None
         self._board: Any = None
         if run.writes:
@@ -128,6 +136,8 @@ class Journal:
         with resource_errors(rows):
             write_atomically(rows, "".join(json.dumps(row) + "\n" for row in kept))
             self._file = rows.open("a")
+        for row in kept:
+            self._note(row["step"], row)
         if warnings.is_file():
             lines = map(_WARNING.fullmatch, warnings.read_text(errors="replace").splitlines())
             found = [match for match in lines if match and int(match[1]) <= step]
@@ -143,6 +153,7 @@ class Journal:
         """Adds a row of `figures` and of what is `beside` them: bookkeeping that nothing is judged by."""
         values = {**(beside or {}), **figures}
         self.figures.update(figures)
+        self._note(step, figures)
         if self._file is not None:
             with resource_errors(self.path / "metrics.jsonl"):
                 self._file.write(json.dumps({"step": step, **values}) + "\n")
@@ -151,9 +162,20 @@ class Journal:
             for name, value in values.items():
                 self._board.add_scalar(name, value, step)
 
+    def _note(self, step: int, row: Mapping[str, Any]) -> None:
+        """Keeps what :func:`overfitting` is seen by; samples of a GAN have no likelihood that could rise."""
+        scores = [key for key in row if key.startswith(HELD_OUT) and not key.startswith("val/fd")]
+        if scores and isinstance(value := row[scores[0]], float):
+            self._held_out.append((step, value))
+        if isinstance(loss := row.get("main/loss"), float):
+            self._losses.append((step, loss))
+
     def warn(self, step: int, model: Model, say: Callable[[str], None]) -> None:
         """Says what the model makes of the newest values, each warning once a process and once in ``warnings.txt``."""
-        for name, line in model.warnings(self.figures) if self._file is not None else ():
+        if self._file is None:
+            return
+        kept = any(name.startswith("val/") for name in self.figures)
+        for name, line in chain(model.warnings(self.figures), overfitting(self._held_out, self._losses, kept=kept)):
             if name not in self._said:
                 self._said.add(name)
                 say(f"aigc: warning: step {step}: {line}")
@@ -178,6 +200,30 @@ class Journal:
             path = self.path / "curves.png"
             with resource_errors(path):
                 draw_curves(read_rows(self.path / "metrics.jsonl"), path, self.warned)
+
+
+def overfitting(
+    held_out: Sequence[tuple[int, float]], losses: Sequence[tuple[int, float]], *, kept: bool
+) -> Iterator[tuple[str, str]]:
+    """The warning of held-out scores, each with its step, that rise while training losses fall; `kept` says whether the
+    best checkpoint is. A rise counts where it is there twice: scores of a few items move a little."""
+    if not held_out:
+        return
+    best = min(held_out, key=lambda each: (each[1], each[0]))
+    later = [value for step, value in held_out if step > best[0]]
+    then = [loss for step, loss in losses if step <= best[0]][-_AVERAGED:]
+    now = [loss for step, loss in losses if step > best[0]][-_AVERAGED:]
+    rise = best[1] + _RISE * abs(best[1])
+    if len(later) < 2 or min(later[-2:]) < rise or not then or not now or fmean(now) >= fmean(then):
+        return
+    keep = f"the best checkpoint, of step {best[0]}, is kept: `aigc sample step=best`"
+    hint = keep if kept else f"train for {best[0]} steps, or set trainer.validate_every= to keep the best checkpoint"
+    line = (
+        f"the score of held-out data rose from {best[1]:.4g} at step {best[0]} to {later[-1]:.4g}, while the training "
+        f"loss fell from {fmean(then):.4g} to {fmean(now):.4g}: the model learns its data by heart (overfitting); "
+        f"{hint}. More data, more dropout or a smaller model put it off"
+    )
+    yield "overfitting", line
 
 
 def draw_curves(rows: list[dict[str, Any]], path: Path, marks: Mapping[str, int] | None = None) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import resource
 import sys
 from contextlib import suppress
+from pathlib import Path
 
 import torch
 
@@ -38,6 +40,17 @@ def release_freed_memory() -> None:
             ctypes.CDLL(None).malloc_trim(0)
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
+
+
+def peak_memory(device: torch.device) -> int:
+    """The most bytes that this process has had: of a GPU what its tensors took, else of the machine's memory."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    with suppress(OSError, StopIteration):  # getrusage's peak may be that of the process that started this one
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return 1024 * int(next(line for line in lines if line.startswith("VmHWM:")).split()[1])
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak
 
 
 def is_out_of_memory(error: BaseException) -> bool:

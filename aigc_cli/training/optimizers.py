@@ -17,7 +17,7 @@ from aigc_cli.config.schema import STRICT
 from aigc_cli.errors import ConfigError
 from aigc_cli.models.base import Model
 from aigc_cli.registry import find, register
-from aigc_cli.training.parallel import as_spread
+from aigc_cli.training.parallel import as_spread, whole
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -142,10 +142,10 @@ def _groups(config: OptimizerConfig, phase: str, network: nn.Module) -> ParamGro
     return [{**group, "lr": lr, "base_lr": lr} for group in groups if group["params"]]
 
 
-def lr_factor(config: OptimizerConfig, step: int, steps: int) -> float:
+def lr_factor(config: OptimizerConfig, step: float, steps: int) -> float:
     """The share of the base rate at `step` of `steps`: a linear warm-up, then the schedule."""
     if step < config.warmup_steps:
-        return (step + 1) / config.warmup_steps
+        return min(1.0, (step + 1) / config.warmup_steps)
     done = min(1.0, (step - config.warmup_steps) / max(1, steps - config.warmup_steps))
     shapes = {"constant": 1.0, "linear": 1.0 - done, "cosine": 0.5 * (1.0 + math.cos(math.pi * done))}
     return config.final_lr_fraction + (1.0 - config.final_lr_fraction) * shapes[config.schedule]
@@ -155,6 +155,15 @@ def set_lr(optimizer: Optimizer, factor: float) -> None:
     """Sets every group's rate to `factor` of its base."""
     for group in optimizer.param_groups:
         group["lr"] = group["base_lr"] * factor
+
+
+def clip(network: nn.Module, most: float | None) -> Tensor:
+    """The norm of a network's gradient, a scalar, which is then scaled down to `most` if that is given."""
+    parameters = [p for p in network.parameters() if p.grad is not None]
+    norm = whole(nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None]))
+    if most is not None:
+        nn.utils.clip_grads_with_norm_(parameters, most, norm)
+    return norm
 
 
 def _names(network: nn.Module, optimizer: Optimizer) -> list[str]:
@@ -245,11 +254,12 @@ class EMA:
         self._copied = [(self.shadow[name], tensor) for name, tensor in live.items() if name not in set(floating)]
 
     @torch.no_grad()
-    def update(self, updates_done: int) -> None:
-        """Moves the average towards the module, after `updates_done` earlier updates."""
+    def update(self, updates_done: int, scheduled: float | None = None) -> None:
+        """Moves the average towards the module, after `updates_done` earlier updates; `scheduled` is where its start
+        is counted, which in a run by minutes is another number."""
         decay = min(self.decay, (1 + updates_done) / (10 + updates_done))
         if self.start:
-            decay = self.decay if updates_done >= self.start else 0.0
+            decay = self.decay if (updates_done if scheduled is None else scheduled) >= self.start else 0.0
         torch._foreach_lerp_(self._shadow_floating, self._floating, 1 - decay)
         for shadow, tensor in self._copied:
             shadow.copy_(tensor)

@@ -3,32 +3,41 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 
-from aigc_cli.config.schema import walk
+from aigc_cli.config.schema import check, walk
 from aigc_cli.errors import ConfigError, DataError, say, suggest, warn
 from aigc_cli.files import read_json
 from aigc_cli.modalities.base import Codec, DataSpec, modality
 from aigc_cli.models.base import Model, build_model
 from aigc_cli.nn.lora import merge_adapters
+from aigc_cli.progress import clock
+from aigc_cli.registry import find
 from aigc_cli.runs import Run, list_runs
-from aigc_cli.training.checkpoint import Checkpoint, CheckpointFolder
-from aigc_cli.training.settings import resolve_device
+from aigc_cli.training.checkpoint import Checkpoint, CheckpointFolder, State
+from aigc_cli.training.memory import is_out_of_memory
+from aigc_cli.training.optimizers import OptimizerConfig, lr_factor
+from aigc_cli.training.settings import TrainerConfig, resolve_device
 
-#: How far a run goes, how closely it is monitored, and where things are. All else would end in other weights.
+#: How far a run goes, at what rate, how closely it is monitored, and where things are. All else would make it another.
 MAY_CHANGE = frozenset(
     f"trainer.{key}"
     for key in (
-        "steps", "device", "devices", "restarts", "sharding", "compile", "log_every", "examine_every",
-        "checkpoint_every", "keep", "sample_every", "samples", "validate_every", "validate_items", "validate_metric",
-        "workers", "threads", "tensorboard",
+        "steps", "minutes", "device", "devices", "restarts", "sharding", "compile", "log_every", "first_look",
+        "examine_every", "checkpoint_every", "keep", "sample_every", "samples", "validate_every", "validate_items",
+        "validate_metric", "workers", "threads", "tensorboard",
     )
-) | {"data.root", "data.source", "data.target", "outputs", "run_dir", "sweep.objective"}  # fmt: skip
+) | {
+    "data.root", "data.source", "data.target", "outputs", "run_dir", "sweep.objective",
+    "optimizer.lr", "optimizer.schedule", "optimizer.final_lr_fraction",
+}  # fmt: skip
 _MOST_NAMED = 5  # keys that differ
+_JUMP = 1.5  # times by which a learning rate grows that is worth a warning
 
 
 @dataclass(frozen=True)
@@ -125,6 +134,7 @@ def changed_config(saved: dict[str, Any], words: Sequence[str]) -> dict[str, Any
         ConfigError: a word names no key of the run, or would change what a resumed run keeps.
     """
     config = copy.deepcopy(saved)
+    config["trainer"].setdefault("minutes", None)  # runs of before there was one
     for word in words:
         _apply(config, word)
     before, after = dict(walk(saved)), dict(walk(config))
@@ -164,6 +174,20 @@ def _plain(value: Any) -> Any:
     return getattr(value, "text", value)  # a quoted string holds its text
 
 
+@contextmanager
+def must_fit(checkpoint: Checkpoint) -> Iterator[None]:
+    """Turns what goes wrong with a checkpoint that is of something else into a :class:`DataError`."""
+    try:
+        yield
+    except (RuntimeError, KeyError, TypeError, ValueError) as error:
+        if is_out_of_memory(error):
+            raise
+        raise DataError(
+            f"checkpoint {checkpoint.path} does not fit this configuration: {_brief(error, 200)}",
+            "restore the run's own config.yaml, or start a new run without --resume",
+        ) from None
+
+
 def refuse_changes(run: Run, checkpoint: Checkpoint, spec: DataSpec, model: Model) -> None:
     """Refuses, by a :class:`ConfigError`, to resume from a checkpoint with other data than `spec`, or another model."""
     saved = checkpoint.state.fingerprint
@@ -193,9 +217,42 @@ def _brief(value: object, longest: int = 40) -> str:
     return text if len(text) <= longest else f"{text[: longest - 4]}..."
 
 
+def refuse_less(run: Run, trainer: TrainerConfig, step: int, seconds: float) -> None:
+    """Refuses, by a :class:`ConfigError`, to resume a run that has done more than is asked for."""
+    if trainer.minutes is None and step > trainer.steps:
+        done, asked = f"{step} steps", f"trainer.steps={trainer.steps}"
+    elif trainer.minutes is not None and run.config["trainer"].get("minutes") != trainer.minutes:
+        done, asked = clock(seconds), f"trainer.minutes={trainer.minutes:g}"
+    else:
+        return
+    hint = "ask for more than that; `aigc sample step=` and `aigc eval step=` use an earlier checkpoint"
+    raise ConfigError(f"{run.name} has been trained for {done} already, which {asked} would take back", hint)
+
+
+def warn_of_jump(run: Run, optimizer: OptimizerConfig, trainer: TrainerConfig, state: State) -> None:
+    """Warns where a resumed run has another length, or another schedule, so that its learning rate jumps up."""
+    section = run.config["optimizer"]
+    before: OptimizerConfig = check("optimizer", find("optimizer", section["name"]).config, section)
+    lengths = run.config["trainer"]
+    last = before.lr * _factor(before, lengths["steps"], lengths.get("minutes"), state, 1)
+    now = optimizer.lr * _factor(optimizer, trainer.steps, trainer.minutes, state, 0)
+    if now > _JUMP * last > 0:
+        length = f"{trainer.steps} steps" if trainer.minutes is None else f"{trainer.minutes:g} minutes"
+        warn(
+            f"the learning rate jumps from {last:.2g} to {now:.2g}: optimizer.schedule={optimizer.schedule} is now for "
+            f"{length}; to keep the rate where it was, add optimizer.schedule=constant optimizer.lr={last:.2g}"
+        )
+
+
+def _factor(optimizer: OptimizerConfig, steps: int, minutes: float | None, state: State, back: int) -> float:
+    """The share of the base rate after a run's last update, or at that one if it is counted `back` by 1."""
+    scheduled = state.updates if minutes is None else state.seconds / (60 * minutes) * steps
+    return lr_factor(optimizer, max(0, scheduled - back), steps)
+
+
 def say_resumed(run: Run, checkpoint: Checkpoint, processes: int) -> None:
     """Says which step a run resumes from, and whether it is trained by another number of `processes` than before."""
-    say(f"resuming {run.name} from step {checkpoint.step}")
+    say(f"{run.name} resumes from step {checkpoint.step}")
     before = checkpoint.state.processes
     if before != processes:
         warn(

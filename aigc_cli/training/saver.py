@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 from aigc_cli.errors import ResourceError
 from aigc_cli.files import write_json
 from aigc_cli.models.base import Model
+from aigc_cli.progress import size
 from aigc_cli.runs import Run
 from aigc_cli.training.checkpoint import Checkpoint, CheckpointFolder, State, Tensors
 from aigc_cli.training.distributed import Processes
@@ -72,19 +73,23 @@ class Saver:
         self.checkpoints.prune(state.step, self.keep, state.best_step)
         self.run.set_status("running", state.step)
 
+    def most(self, config: TrainerConfig, step: int) -> int:
+        """How many checkpoints a run of `config` has at a time from `step` on: those that are kept, the one being
+        written, and the best."""
+        saves = math.ceil((config.steps - step) / config.checkpoint_every)
+        count = self.keep + 1 if config.minutes is not None else min(saves, self.keep + 1)
+        return count + int(config.validate_every is not None)
+
     def check_space(self, one: int, config: TrainerConfig, step: int) -> None:
         """Refuses, by a :class:`ResourceError`, a run of `config` from `step` on whose checkpoints do not fit on its
         disk, of `one` bytes each."""
-        saves = math.ceil((config.steps - step) / config.checkpoint_every)
-        # Those that are kept and the one being written, and the best.
-        count = min(saves, self.keep + 1) + int(config.validate_every is not None)
+        count = self.most(config, step)
         used = sum(path.stat().st_size for path in self.checkpoints.path.rglob("*") if path.is_file())
         free = shutil.disk_usage(self.run.path).free + used
         if count * one > free:
-            size, room = (f"{b / 1e9:.1f} GB" if b >= 1e9 else f"{b / 1e6:.1f} MB" for b in (one, free))
             raise ResourceError(
-                f"a checkpoint takes about {size}, and this run has up to {count} at a time, "
-                f"but {self.run.path} has room for {room}",
+                f"a checkpoint takes about {size(one)}, and this run has up to {count} at a time, "
+                f"but {self.run.path} has room for {size(free)}",
                 "free some space, choose another folder with run_dir= or outputs=, or lower trainer.keep",
             )
 
@@ -98,6 +103,14 @@ def tensors_of(model: Model, optimizers: Mapping[str, Optimizer], ema: EMA | Non
     if ema is not None:
         tensors["ema"] = ema.shadow
     return {file: {name: whole(tensor) for name, tensor in group.items()} for file, group in tensors.items()}
+
+
+def bytes_of(model: Model, optimizers: Mapping[str, Optimizer], ema: EMA | None, copies: int) -> int:
+    """About what a checkpoint takes on a disk; optimizers remember so many `copies` of what they train, which have no
+    size before a step."""
+    trained = [parameter for phase in optimizers for parameter in model.network(phase).parameters()]
+    tensors = [*model.state_dict().values(), *(ema.shadow.values() if ema is not None else ()), *trained * copies]
+    return sum(tensor.nbytes for tensor in tensors)
 
 
 def load_tensors(checkpoint: Checkpoint, model: Model, optimizers: Mapping[str, Optimizer], ema: EMA | None) -> None:

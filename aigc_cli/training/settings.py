@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -14,6 +14,9 @@ from aigc_cli.config.schema import STRICT
 from aigc_cli.errors import ConfigError
 
 Count = Annotated[int, Field(ge=1)]
+#: Items below which no verdict is given. With 8, an estimate of a variance is off by a factor of two now and then
+#: (its relative deviation is sqrt(2/7)), but not by the five and more from which we warn.
+HANDFUL = 8
 
 
 @typed(config=STRICT, frozen=True, kw_only=True)
@@ -48,6 +51,20 @@ class TrainerConfig:
     workers: Annotated[int, Field(ge=0)]
     threads: Count | None
     tensorboard: bool
+    # Runs of before there were these have no value for them.
+    minutes: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    first_look: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = 30.0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is left of a run, by what was measured of it so far."""
+
+    steps: int
+    seconds: float
+    steps_per_second: float
+    memory: int  # bytes, at the peak so far
+    disk: int  # bytes of all its checkpoints at most
 
 
 @dataclass(frozen=True)
@@ -59,6 +76,8 @@ class Hooks:
     validate: Callable[[], dict[str, float]] | None = None
     #: The model's own further curves, of its weights as they are.
     examine: Callable[[], dict[str, float]] | None = None
+    #: The lines that say what the rest of the run takes, once its rate is known.
+    plan: Callable[[Plan], Sequence[str]] | None = None
 
 
 def resolve_device(word: str) -> torch.device:

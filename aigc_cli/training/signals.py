@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from aigc_cli.errors import EXIT_INTERRUPTED
+from aigc_cli.errors import EXIT_INTERRUPTED, AigcError, Interrupted, Terminated, tell
+from aigc_cli.runs import Run
 
 _ANSWERED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+
+
+def stopped_by(number: int, far: str, run: Run) -> AigcError:
+    """What a run that was saved, so `far`, ends with at a signal."""
+    kind = {signal.SIGINT: Interrupted, signal.SIGTERM: Terminated}[signal.Signals(number)]
+    return kind(f"stopped {far}, saved in {run.path}", f"resume with `aigc train --resume {run.word}`")
 
 
 class Signals:
@@ -34,7 +40,7 @@ class Signals:
         if number == signal.SIGINT and self.stop == signal.SIGINT:
             os._exit(EXIT_INTERRUPTED)
         if self.stop is None and number == signal.SIGINT:
-            print("\naigc: stopping after this step; Ctrl-C again stops at once", file=sys.stderr)
+            tell("\naigc: stopping after this step; Ctrl-C again stops at once")
         self.stop = number
 
 

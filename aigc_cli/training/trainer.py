@@ -8,43 +8,44 @@ bit where the uninterrupted one ends.
 from __future__ import annotations
 
 import math
-import signal
 import time
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
 from dataclasses import replace
-from functools import partial
 from typing import TypeVar
 
 import torch
-from torch import Tensor, nn
 
 from aigc_cli.data.loader import Loader
-from aigc_cli.errors import AigcError, DataError, Interrupted, ResourceError, Terminated, as_user_error
+from aigc_cli.errors import Interrupted, ResourceError, Terminated, as_user_error
 from aigc_cli.modalities.base import Batch, modality
 from aigc_cli.models.base import Model
-from aigc_cli.progress import Progress
+from aigc_cli.progress import Progress, clock
 from aigc_cli.runs import Run
 from aigc_cli.training.checkpoint import State
 from aigc_cli.training.distributed import Processes
 from aigc_cli.training.journal import Journal, Tally
-from aigc_cli.training.memory import is_out_of_memory
+from aigc_cli.training.memory import peak_memory
 from aigc_cli.training.optimizers import (
     EMA,
     OptimizerConfig,
     Precision,
     build_optimizers,
+    clip,
     lr_factor,
     set_lr,
     state_copies,
 )
-from aigc_cli.training.parallel import Replicas, Shards, whole
-from aigc_cli.training.restore import refuse_changes, say_resumed
-from aigc_cli.training.saver import Saver, load_tensors, newest_for_all, tensors_of
-from aigc_cli.training.settings import Hooks, TrainerConfig
-from aigc_cli.training.signals import Signals, signals_to
+from aigc_cli.training.pace import Pace
+from aigc_cli.training.parallel import Replicas, Shards
+from aigc_cli.training.plan import plan
+from aigc_cli.training.restore import must_fit, refuse_changes, say_resumed
+from aigc_cli.training.saver import Saver, bytes_of, load_tensors, newest_for_all, tensors_of
+from aigc_cli.training.settings import HANDFUL, Hooks, Plan, TrainerConfig
+from aigc_cli.training.signals import Signals, signals_to, stopped_by
 
 T = TypeVar("T")
+_UNITS = 10**12  # of a run's progress, which processes agree on as a whole number
 
 
 class Trainer:
@@ -68,15 +69,18 @@ class Trainer:
         self.parallel = shards or Replicas(model, phases, self.processes, self._train_only)
         self.ema = EMA(model.averaged(), config.ema, config.ema_start) if config.ema is not None else None
         self.saver = Saver(run, config.keep)
+        self.checkpoint_bytes = bytes_of(model, self.optimizers, self.ema, state_copies(optimizer))
         self.checkpoints = self.saver.checkpoints
         fingerprint, count = loader.dataset.spec.fingerprint, self.processes.world_size
         self.state = State(fingerprint=fingerprint, batch_size=config.batch_size, processes=count)
         self.tally = Tally()
+        self.pace = Pace(config, device)
+        self.progress = 0.0  # the share of the run that is done, which all processes agree on
 
     # the loop
 
     def fit(self, hooks: Hooks) -> dict[str, float]:
-        """Trains to `config.steps` and returns the last value of each curve.
+        """Trains for `config.steps`, or `config.minutes`, and returns the last value of each curve.
 
         Raises:
             NonFiniteError: a loss or a gradient is not finite; nothing is saved after it.
@@ -87,15 +91,18 @@ class Trainer:
         self.journal = Journal(self.run, self.state.step, tensorboard=self.config.tensorboard)
         self.hooks = hooks
         self._reported = time.monotonic(), self.loader.epoch(self.state.batches)
+        self.pace.start(self.state)
         self.run.set_status("running", self.state.step)
         signals = Signals()
         try:
-            bar = Progress(self.config.steps, "training", "steps", initial=self.state.step)
-            with signals_to(signals.handle), bar as self.bar:
-                for step in range(self.state.step, self.config.steps):
-                    self.processes.seed(self.seed, step)
-                    self.train_step(step)
-                    self.state.step = step + 1
+            total = self.config.steps if self.config.minutes is None else None
+            title = "training" if self.pace.until is None else "measuring"
+            with signals_to(signals.handle), Progress(total, title, "steps", initial=self.state.step) as self.bar:
+                while not self.finished:
+                    self.processes.seed(self.seed, self.state.step)
+                    with self.pace.timed("step"):
+                        self.train_step(self.state.step)
+                    self.state.step += 1
                     self._after_step(signals)
                 self.saver.wait()
             self.run.set_status("complete", self.state.step)
@@ -109,14 +116,25 @@ class Trainer:
             raise
         finally:
             self.journal.close()
-            with suppress(ResourceError):  # a full disk has been reported already
+            with suppress(ResourceError), self.pace.timed("curves"):  # a full disk has been reported already
                 self.journal.draw()
         return self.journal.figures
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run has had all of its steps, or of its minutes."""
+        return self.progress >= 1
+
+    def scheduled(self, count: int) -> float:
+        """Where in `config.steps` schedules are after so many steps, or updates: as far as the time is in a run by
+        minutes, so that a warm-up, a decay or an average keep their shares of it."""
+        return count if self.config.minutes is None else self.progress * self.config.steps
 
     def train_step(self, step: int) -> None:
         """One update of every phase."""
         self.model.train()
-        factor = lr_factor(self.optimizer_config, self.state.updates, self.config.steps)
+        self.model.pace = self.scheduled(step) / step if step else 1.0
+        factor = lr_factor(self.optimizer_config, self.scheduled(self.state.updates), self.config.steps)
         batches: list[Batch] = []
         stepped = True
         for phase in self.model.phases(step):
@@ -128,7 +146,7 @@ class Trainer:
         self.parallel.average_statistics()
         if stepped:  # else an update was left out, and neither average nor schedule moves on
             if self.ema is not None:
-                self.ema.update(self.state.updates)
+                self.ema.update(self.state.updates, self.scheduled(self.state.updates))
             self.state.updates += 1
 
     def _run_phase(self, step: int, phase: str, batches: list[Batch], factor: float) -> bool:
@@ -142,7 +160,7 @@ class Trainer:
                 torch.autograd.backward(scaler.scale(losses["loss"] / len(batches)))
             self.tally.add(phase, step, losses)
         scaler.unscale_(optimizer)
-        norm = self._clip(phase)
+        norm = clip(self.model.network(phase), self.config.clip_grad_norm)
         if not self.precision.scales:  # an fp16 overflow is the scaler's to handle
             self.tally.add(phase, step, {"gradient_norm": norm})
         if self.device.type == "cpu":
@@ -165,60 +183,81 @@ class Trainer:
             self.model.requires_grad_(False)
             self.model.network(phase).requires_grad_(True)
 
-    def _clip(self, phase: str) -> Tensor:
-        parameters = [p for p in self.model.network(phase).parameters() if p.grad is not None]
-        norm = whole(nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None]))
-        if self.config.clip_grad_norm is not None:
-            nn.utils.clip_grads_with_norm_(parameters, self.config.clip_grad_norm, norm)
-        return norm
-
     # between steps
 
     def _after_step(self, signals: Signals) -> None:
         done, config, hooks = self.state.step, self.config, self.hooks
         self.saver.check()
-        # What a signal asks of one process, all do after the same step.
-        stop, save = self.processes.highest(signals.stop or 0, signals.save)
-        last = done == config.steps
+        look, ended, progress = self.pace.look_due(), self.pace.ended(done), round(self.pace.progress(done) * _UNITS)
+        # What a signal asks of one process, or its clock says, all do after the same step.
+        asked = self.processes.highest(signals.stop or 0, signals.save, look, ended, progress)
+        stop, save, look, last = asked[0], bool(asked[1]), bool(asked[2]), bool(asked[3])
+        self.progress, self.state.seconds = 1.0 if last else asked[4] / _UNITS, self.pace.trained
 
-        def due(every: int | None) -> bool:
-            return every is not None and (last or done % every == 0)
+        def due(every: int | None, *, by_time: bool = False) -> bool:
+            return every is not None and (last or by_time or done % every == 0)
 
-        reports, examines = due(config.log_every), hooks.examine is not None and due(config.examine_every)
-        if reports:
-            self._report()
+        reports, examines = due(config.log_every), hooks.examine is not None and due(config.examine_every, by_time=look)
+        if reports or look:
+            self._report(whole=reports)
         if examines:
-            self._examine()
-        if reports or examines:
-            self.journal.warn(done, self.model, self.bar.write)
+            with self.pace.timed("examine"):
+                self._examine()
         self.bar.advance()
-        if hooks.preview is not None and due(config.sample_every):
-            self._of_average(partial(hooks.preview, done))
-        better = hooks.validate is not None and due(config.validate_every) and self._validate()
+        previews = hooks.preview is not None and due(config.sample_every, by_time=look)
+        if previews:
+            self._preview()
+        if look or previews or examines:
+            self.pace.looked()
+        better, validates = False, hooks.validate is not None and due(config.validate_every)
+        if validates:
+            with self.pace.timed("validate"):
+                better = self._validate()
+        if (reports or examines or look or validates) and len(self.loader.dataset) >= HANDFUL:
+            self.journal.warn(done, self.model, self.bar.write)
         if stop or better or save or due(config.checkpoint_every):
             signals.save = False
-            self.save()
+            with self.pace.timed("save"):
+                self.save()
+        if not self.pace.planned and self.pace.until is None and self.pace.measured():
+            self.pace.planned = True
+            if hooks.plan is not None and self.processes.main:
+                self.bar.write("\n".join(hooks.plan(self.plan())))
         if stop and not last:
             self.saver.wait()
-            kinds: dict[int, type[AigcError]] = {signal.SIGINT: Interrupted, signal.SIGTERM: Terminated}
-            raise kinds[stop](
-                f"stopped at step {done} of {config.steps}, saved in {self.run.path}",
-                f"resume with `aigc train --resume {self.run.word}`",
-            )
+            if hooks.preview is not None and config.sample_every is not None and not previews:
+                self._preview()
+            far = f" of {config.steps}"
+            if config.minutes is not None:
+                far = f", after {clock(self.state.seconds)} of {config.minutes:g} min"
+            raise stopped_by(stop, f"at step {done}{far}", self.run)
 
-    def _report(self) -> None:
+    def plan(self) -> Plan:
+        """What the rest of the run takes, by what was measured so far."""
+        disk = self.checkpoint_bytes * self.saver.most(self.config, self.state.step)
+        return plan(self.pace, self.config, self.state.step, memory=peak_memory(self.device), disk=disk)
+
+    def _preview(self) -> None:
+        with self.pace.timed("preview"):
+            self._of_average(lambda: self.hooks.preview(self.state.step))  # type: ignore[misc]
+
+    def _report(self, *, whole: bool) -> None:
+        """Writes a row of means, since the last `whole` one. A row in between, by time, leaves the next as it would be
+        without: rows do not depend on the clock."""
         now, (before, last_epoch) = time.monotonic(), self._reported
         epoch = self.loader.epoch(self.state.batches)
-        self._reported = now, epoch
-        self.state.seconds += now - before
+        if whole:
+            self._reported = now, epoch
         rate = (epoch - last_epoch) * len(self.loader.dataset) / (now - before)
-        means = self.tally.read()
+        means = self.tally.read(keep=not whole)
         means = dict(zip(means, self.processes.mean(means.values()), strict=True))
         lr = {f"{phase}/lr": optimizer.param_groups[0]["lr"] for phase, optimizer in self.optimizers.items()}
         row = {"epoch": epoch, "seconds": round(self.state.seconds, 3), "items_per_second": round(rate, 2)}
         self.journal.write(self.state.step, means, {**row, **lr})
         shown = {name: f"{value:.3g}" for name, value in means.items() if name.endswith("/loss")}
         self.bar.notes.update(shown | {"items/s": f"{rate:.0f}"})
+        if self.config.minutes is not None and self.progress > 0:
+            self.bar.expect(round(self.state.step / self.progress))
 
     def _examine(self) -> None:
         """The model's own curves, of its weights as they are: a discriminator has not learnt from their average."""
@@ -247,10 +286,7 @@ class Trainer:
 
     def check_space(self) -> None:
         """Refuses a run whose checkpoints do not fit on its disk, by a :class:`ResourceError` before the first step."""
-        trained = [parameter for phase in self.optimizers for parameter in self.model.network(phase).parameters()]
-        tensors = [*self.model.state_dict().values(), *(self.ema.shadow.values() if self.ema is not None else ())]
-        tensors += trained * state_copies(self.optimizer_config)  # what optimizers remember has no size before a step
-        self.saver.check_space(sum(tensor.nbytes for tensor in tensors), self.config, self.state.step)
+        self.saver.check_space(self.checkpoint_bytes, self.config, self.state.step)
 
     def save(self) -> None:
         """Begins to write a checkpoint; when it is there, those go that `keep` no longer covers."""
@@ -273,22 +309,18 @@ class Trainer:
         checkpoint = newest_for_all(self.checkpoints, self.processes)
         if checkpoint is None:
             return False
-        try:
+        with must_fit(checkpoint):
             refuse_changes(self.run, checkpoint, self.loader.dataset.spec, self.model)
             load_tensors(checkpoint, self.model, self.optimizers, self.ema)
             self.precision.load_state_dict(checkpoint.state.scalers)
             self.tally.load(checkpoint.state.tally, self.device)
-        except (RuntimeError, KeyError, TypeError, ValueError) as error:
-            if is_out_of_memory(error):
-                raise
-            raise DataError(
-                f"checkpoint {checkpoint.path} does not fit this configuration: {' '.join(str(error).split())[:200]}",
-                "restore the run's own config.yaml, or start a new run without --resume",
-            ) from None
-        if checkpoint.step < self.config.steps:
-            say_resumed(self.run, checkpoint, self.processes.world_size)
         before, size = checkpoint.state, self.config.batch_size
         # A smaller batch may have replaced that of the checkpoint; a step then accumulates more of them.
         batches = before.batches * (before.batch_size or size) // size
         self.state = replace(before, batches=batches, batch_size=size, processes=self.processes.world_size)
+        self.pace.start(self.state)
+        (progress,) = self.processes.highest(round(self.pace.progress(self.state.step) * _UNITS))
+        self.progress = progress / _UNITS
+        if not self.finished:
+            say_resumed(self.run, checkpoint, self.processes.world_size)
         return True

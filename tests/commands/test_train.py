@@ -99,7 +99,8 @@ def test_a_run_that_failed_says_so_and_names_one_to_take(
     small = ["data.size=8", "model.width=8", "model.max_width=8", "model.latent=4", "model.augment=[]"]
     assert main(["train", *small, "optimizer.lr=1e38", "trainer.steps=1", "trainer.batch_size=4"]) == 4
     capsys.readouterr()
-    assert main([command]) == 2
+    failed = find_run("latest", trained=False)
+    assert main([command, f"run={failed.name}"]) == 2
     said = capsys.readouterr().err
     assert re.search(r"has no checkpoint: it failed at step \d: .* not finite", said)
     assert f"train again, or name the newest run that has one: {tiny_run.name}\n" in said
@@ -207,3 +208,65 @@ def test_the_sources_that_are_looked_at_stay_the_same(tmp_path: Path, monkeypatc
     sources, references = fixed[0][::2], fixed[0][1::2]
     for source, reference in zip(sources, references, strict=True):
         assert reference.split(None, 1)[1] == source.split(None, 1)[1].upper()
+
+
+def test_fewer_steps_than_are_done_are_refused_and_the_run_stays_as_it_was(
+    toy_here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*TOY, "trainer.steps=4"]) == 0
+    run = find_run("latest")
+    for status in ("complete", "stopped"):
+        run.set_status(status, 4)
+        before = (run.path / "status.json").read_text()
+        assert main(["train", "--resume", "trainer.steps=3"]) == 2
+        said = capsys.readouterr().err
+        assert f"resuming {run.name}, {status} at step 4" in said
+        assert "has been trained for 4 steps already, which trainer.steps=3 would take back" in said
+        assert (run.path / "status.json").read_text() == before
+    assert main(["train", "--resume", "trainer.steps=4"]) == 0
+
+
+def test_a_learning_rate_that_jumps_when_a_run_is_extended_is_said(
+    toy_here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*TOY, "trainer.steps=4", "optimizer.schedule=cosine", "optimizer.lr=1e-3"]) == 0
+    run = find_run("latest")
+    shutil.copytree(run.path, "copy")
+    capsys.readouterr()
+    assert main(["train", "--resume", "trainer.steps=8"]) == 0
+    said = capsys.readouterr().err
+    assert "the learning rate jumps from 0.00015 to 0.0005: optimizer.schedule=cosine is now for 8 steps" in said
+    told = said.split("to keep the rate where it was, add ")[1].splitlines()[0].split()
+    assert main(["train", "--resume", "copy", "trainer.steps=8", *told]) == 0
+    assert "jumps" not in capsys.readouterr().err
+    assert Run(Path("copy")).config["optimizer"]["lr"] == 0.00015
+
+
+def test_a_run_trains_for_minutes_or_for_steps(toy_here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*TOY, "trainer.minutes=1"]) == 2  # both were typed
+    assert "trainer.steps=2 and trainer.minutes=1 are two lengths for one run" in capsys.readouterr().err
+    assert main([*TOY[:-1], "trainer.minutes=1e-5"]) == 0  # the steps of the defaults give way
+    said = capsys.readouterr().err
+    assert "training:    1e-05 minutes, in steps of 8 items" in said
+    run = find_run("latest")
+    assert run.step == 1
+    assert main(["train", "--resume"]) == 0
+    assert "to continue: aigc train --resume " in (out := capsys.readouterr().out)
+    assert "trainer.minutes=2e-05" in out
+    assert main(["train", "--resume", "trainer.minutes=1e-6"]) == 2
+    assert main(["train", "--resume", "trainer.steps=3"]) == 0
+    assert find_run("latest").step == 3
+
+
+def test_the_latest_run_is_one_that_can_be_sampled(toy_here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(TOY) == 0
+    first = find_run("latest")
+    assert main([*TOY, "seed=1"]) == 0
+    newest = find_run("latest")
+    assert newest.name != first.name
+    shutil.rmtree(newest.checkpoints)
+    capsys.readouterr()
+    assert find_run("latest").name == first.name
+    said = capsys.readouterr().err
+    assert f"{newest.name} (complete) has no checkpoint; {first.name} is the latest that has one" in said
+    assert find_run("latest", trained=False).name == newest.name

@@ -165,3 +165,37 @@ def test_tally_names_the_first_step_and_term(value: float) -> None:
     tally.add("main", 5, {"loss": torch.tensor(value), "kl": torch.tensor(value)})
     with pytest.raises(NonFiniteError, match="step 4: main/kl is not finite"):
         tally.check()
+
+
+def said_of(folder: Path, name: str, scores: list[float], losses: list[float]) -> list[str]:
+    """What is said of overfitting by the end of a run that had these held-out scores and training losses."""
+    said: list[str] = []
+    journal = Journal(Run(folder), 0)
+    for step, (score, loss) in enumerate(zip(scores, losses, strict=True)):
+        journal.write(step, {"main/loss": loss})
+        journal.write(step, {name: score})
+        journal.warn(step, DOUBTFUL, said.append)
+    journal.close()
+    return [line for line in said if "held-out" in line]
+
+
+@pytest.mark.parametrize("name", ["val/nll", "examine/held_out/nll"])
+def test_held_out_scores_that_rise_while_the_loss_falls_are_named_once(tmp_path: Path, name: str) -> None:
+    (line,) = said_of(tmp_path, name, [3.0, 2.0, 2.01, 2.2, 2.3, 2.4], [0.9, 0.8, 0.7, 0.6, 0.5, 0.4])
+    assert "step 4: the score of held-out data rose from 2 at step 1 to 2.3, while the training loss fell" in line
+    assert ("`aigc sample step=best`" in line) == (name == "val/nll")
+    assert (tmp_path / "warnings.txt").read_text().startswith("step 4: overfitting: ")
+
+
+@pytest.mark.parametrize(
+    ("name", "scores", "losses"),
+    [
+        ("val/nll", [2.0, 2.3, 2.01, 2.3, 2.02], [0.9, 0.8, 0.7, 0.6, 0.5]),  # it moves a little
+        ("val/nll", [2.0, 3.0, 4.0, 5.0, 6.0], [0.1, 0.2, 0.3, 0.4, 0.5]),  # the loss rises too
+        ("val/fd[own]", [2.0, 3.0, 4.0, 5.0, 6.0], [0.9, 0.8, 0.7, 0.6, 0.5]),  # of samples
+    ],
+)
+def test_other_scores_that_rise_are_no_overfitting(
+    tmp_path: Path, name: str, scores: list[float], losses: list[float]
+) -> None:
+    assert not said_of(tmp_path, name, scores, losses)

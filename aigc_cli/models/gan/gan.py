@@ -44,6 +44,7 @@ NETWORKS: dict[str, tuple[Callable[..., nn.Module], Callable[..., nn.Module]]] =
 }
 #: Beyond these a run is in trouble; those that went well stayed below 0.95, above 0.8 and below 0.6.
 WINNING, COLLAPSED, OVERFITTED = 0.98, 0.4, 0.8
+SETTLED = 99  # steps before which a discriminator may well be ahead: it learns faster at first
 YOUNG = 200  # steps before which it is fresh weights that draw much the same for any latent, and no collapse
 
 
@@ -254,7 +255,8 @@ class GAN(LatentModel):
             return
         config, accuracy = self.config, figures.get("discriminator/accuracy", 0.0)
         diversity, overfitting = figures["examine/diversity"], figures.get("examine/overfitting", 0.0)
-        if accuracy > WINNING and config.loss != "wgan":  # a critic should be as sure as it can be
+        sure = accuracy > WINNING and self._step >= SETTLED
+        if sure and config.loss != "wgan":  # a critic should be as sure as it can be
             says = f"the discriminator is right about {accuracy:.1%} of images, so the generator learns little from it"
             yield "discriminator winning", f"{says}: {_weaken(config)}, or lower optimizer.discriminator.lr"
         if diversity < COLLAPSED and self._step >= YOUNG:

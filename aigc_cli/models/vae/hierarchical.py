@@ -90,7 +90,7 @@ class HVAE(VariationalModel):
         the coarsest. Without it they are the first to say it all, place by place, and the coarsest stay idle.
         """
         steps = self.config.coarse_first
-        ahead = max(0.0, 1 - self._step / steps) if steps else 0.0
+        ahead = max(0.0, 1 - self._step * self.pace / steps) if steps else 0.0
         first = COARSEST if side == self.top_down.sides[0] else OTHERS
         return 1 + (first - 1) * ahead
 
@@ -155,7 +155,7 @@ class HVAE(VariationalModel):
     def warnings(self, figures: Mapping[str, float]) -> Iterator[tuple[str, str]]:
         """Of posterior collapse: a top-down path that does without the image."""
         kl = figures.get("main/kl", math.inf)
-        if self._step >= max(SETTLED, self.config.coarse_first) and kl < 0.5:
+        if self._step >= SETTLED and self._step * self.pace >= self.config.coarse_first and kl < 0.5:
             says = f"the latents tell {kl:.2g} nats about an image: what they stand for does not depend on it"
             yield "posterior collapse", f"{says}; lower optimizer.lr, or give model.layout= blocks at higher sides"
 
