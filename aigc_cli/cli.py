@@ -69,9 +69,12 @@ def _composed(words: Words) -> int:
 
     command = str(words.command)
     overrides = tuple(words.overrides)
-    if words.metric:
+    if words.metric and command == "eval":
         overrides += (f"metric=[{','.join(words.metric)}]",)
-    options = Options(overrides=overrides, json=words.json, resume=words.resume, plugins=tuple(words.plugin))
+    options = Options(
+        overrides=overrides, json=words.json, resume=words.resume, plugins=tuple(words.plugin),
+        metric=tuple(words.metric),
+    )  # fmt: skip
     if words.cfg is not None:
         print(show(command, overrides, words.cfg), end="")
         return EXIT_OK

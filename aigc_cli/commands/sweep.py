@@ -6,15 +6,12 @@ leaves a row of its own in the sweep's folder, so that they all come together wh
 
 from __future__ import annotations
 
-import csv
 import functools
 import json
-import os
-import shlex
+import logging
 import signal
-import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,19 +26,17 @@ from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, open_dict, read_write
 
 from aigc_cli import errors
-from aigc_cli.commands.ls import headline
+from aigc_cli.commands.sweep_results import OBJECTIVE, Row, check_metrics, common, finish, plainly
 from aigc_cli.config.compose import QUIET, compose_raw, config_loader, plain, recipes
 from aigc_cli.config.grammar import prepare, quote
 from aigc_cli.config.schema import Options
 from aigc_cli.errors import ConfigError, Interrupted, Terminated
 from aigc_cli.files import path_of, resource_errors, write_json
-from aigc_cli.progress import table
-from aigc_cli.registry import import_plugin, plugin_words
-from aigc_cli.runs import Run, find_by_identity, stamped_folder
+from aigc_cli.registry import import_plugin
+from aigc_cli.runs import find_by_identity, stamped_folder
 
+_MAX_FAILURES = "hydra.sweeper.max_failure_rate"
 _BASIC = f"{BasicSweeper.__module__}.{BasicSweeper.__qualname__}"
-#: What is known of a job: its number, words, status, exit code, run, metrics and message.
-Row = dict[str, Any]
 
 
 class Stopped(BaseException):
@@ -58,7 +53,9 @@ class Plan:
 
     options: Options
     folder: Path  # where it leaves its row
-    total: int | None  # jobs; None where an optimizer decides, which wants to see a job fail
+    total: int | None  # jobs; None where an optimizer decides
+    raises: bool = False  # a job that fails: where a word says how many may
+    rows: dict[int, Row] = field(default_factory=dict)  # those of jobs in this process
 
 
 def main(overrides: Sequence[str], options: Options) -> int:
@@ -68,14 +65,17 @@ def main(overrides: Sequence[str], options: Options) -> int:
         ConfigError: a word or a value that is wrong in any job; nothing has been written then.
     """
     words = prepare("train", overrides, multirun=True)
+    if options.metric:
+        check_metrics(options.metric)
     first = _first_job(words)
     master = compose_raw("train", first)
     grid = _expand(words, master)
     configs = _check_all(grid or [first])
     folder = _make_folder(master, configs[0])
     code, before = errors.EXIT_OK, signal.signal(signal.SIGTERM, _stop)
+    plan = Plan(options, folder, None if grid is None else len(grid), _gives(words, _MAX_FAILURES))
     try:
-        _launch(words, first, Plan(options, folder, None if grid is None else len(grid)))
+        _launch(words, first, plan)
     except KeyboardInterrupt:
         code = errors.EXIT_INTERRUPTED
     except Stopped as stopped:
@@ -86,14 +86,15 @@ def main(overrides: Sequence[str], options: Options) -> int:
         code = errors.report(error)
     finally:
         signal.signal(signal.SIGTERM, before)
-    rows = {row["job"]: row for row in _read_rows(folder)}
+    rows = {row["job"]: row for row in _read_rows(folder)} | plan.rows
     for number, job in enumerate(grid or ()):
         rows.setdefault(number, _new_row(number, job, "not run"))
     ordered = [rows[number] for number in sorted(rows)]
-    _finish(folder, ordered, options)
+    objective = configs[0]["sweep"]["objective"] or (OBJECTIVE if grid is None else None)
+    ended = finish(folder, ordered, options, objective, stopped=bool(code))
     if code:
         errors.say("stopped; the same command again skips the jobs that are complete and resumes the others")
-    return code or next((row["code"] for row in ordered if row["status"] == "failed"), errors.EXIT_OK)
+    return code or next((row["code"] for row in ordered if row["code"]), ended)
 
 
 def _stop(signum: int, frame: object) -> None:
@@ -154,16 +155,11 @@ def _expand(words: Sequence[str], master: DictConfig) -> list[list[str]] | None:
         ) from None
 
 
-def _common(jobs: Sequence[Sequence[str]]) -> set[str]:
-    """The words that all of several jobs share; the others tell them apart."""
-    return set.intersection(*map(set, jobs)) if len(jobs) > 1 else set()
-
-
 def _check_all(jobs: Sequence[Sequence[str]]) -> list[dict[str, Any]]:
     """The configuration of every job, fully checked, so that no hours are spent on the first before the last fails."""
     from aigc_cli.training.build import check_config  # torch, which words that are refused do not wait for
 
-    common, configs = _common(jobs), []
+    shared, configs = common(jobs), []
     for job in jobs:
         try:
             config = plain("train", compose_raw("train", job))
@@ -172,7 +168,7 @@ def _check_all(jobs: Sequence[Sequence[str]]) -> list[dict[str, Any]]:
                 what = "model.init_from=latest is another run after every job"
                 raise ConfigError(what, "name the run; see `aigc ls runs`")
         except ConfigError as error:
-            own = " ".join(word for word in job if word not in common)
+            own = " ".join(word for word in job if word not in shared)
             where = f"in the job {own}: " if len(jobs) > 1 else ""
             raise ConfigError(f"{where}{error.message}", error.hint) from error
         configs.append(config)
@@ -211,8 +207,10 @@ def _launch(words: Sequence[str], first: Sequence[str], plan: Plan) -> None:
     master = loader.load_configuration("train", [*first, *QUIET, *own], RunMode.MULTIRUN, from_shell=False)
     with read_write(master.hydra), open_dict(master.hydra):
         master.hydra.overrides.task = _task(words)
-        if "max_failure_rate" in master.hydra.sweeper and not _gives(words, "hydra.sweeper.max_failure_rate"):
+        if "max_failure_rate" in master.hydra.sweeper and not _gives(words, _MAX_FAILURES):
             master.hydra.sweeper.max_failure_rate = 1.0  # a job that fails does not keep the others from running
+    for name in ("hydra", "hydra_plugins"):  # what they log of a job that failed has been said
+        logging.getLogger(name).addHandler(logging.NullHandler())
     context, job = HydraContext(loader, Callbacks(None)), functools.partial(_job, plan)
     try:
         sweeper = Plugins.instance().instantiate_sweeper(config=master, hydra_context=context, task_function=job)
@@ -232,13 +230,14 @@ def _job(plan: Plan, config: DictConfig) -> float | None:
     number, words = int(hydra.job.num), list(map(str, hydra.overrides.task))
     row = _new_row(number, words, "failed")
     values: dict[str, Any] = {}
-    errors.say(f"job {number + 1}{f' of {plan.total}' if plan.total else ''}{': ' if words else ''}{' '.join(words)}")
+    errors.say(f"job {number + 1}{f' of {plan.total}' if plan.total else ''}{': ' if words else ''}{plainly(words)}")
     try:
         for module in plan.options.plugins:
             import_plugin(module)
         values = train.settled(plain("train", config))
         result = train.run_training(values, replace(plan.options, job=number, recipe=recipes(words)))
-        row |= {"status": result.status, "run": str(result.run.path.absolute()), "figures": result.figures}
+        row |= {"status": result.status, "run": str(result.run.path.absolute()), "figures": result.figures,
+                "objective": result.objective}  # fmt: skip
         return result.objective
     except (KeyboardInterrupt, Interrupted, Terminated) as error:
         code = errors.EXIT_TERMINATED if isinstance(error, Terminated) else errors.EXIT_INTERRUPTED
@@ -248,13 +247,17 @@ def _job(plan: Plan, config: DictConfig) -> float | None:
         raise Stopped(code) from None
     except Exception as error:
         row |= {"code": errors.report(error, prefix=f"job {number + 1}: "), "message": " ".join(str(error).split())}
-        if plan.total is None:
+        if plan.raises:
             raise
         return None
     finally:
         if values and not row["run"] and (left := find_by_identity(values)) is not None:
             row["run"] = str(left.path.absolute())
-        write_json(plan.folder / "jobs" / f"{number}.json", row)
+        plan.rows[number] = row
+        try:
+            write_json(plan.folder / "jobs" / f"{number}.json", row)
+        except OSError as error:  # the table has it all the same, where the job ran in the sweep's own process
+            errors.warn(f"the row of job {number + 1} could not be kept: {error.strerror}")
 
 
 # what came of them
@@ -263,46 +266,9 @@ def _job(plan: Plan, config: DictConfig) -> float | None:
 def _new_row(number: int, words: Sequence[str], status: str) -> Row:
     """What is known of a job before it has run; `number` counts from 0."""
     return {"job": number, "overrides": list(words), "status": status, "code": errors.EXIT_OK,
-            "run": "", "figures": {}, "message": ""}  # fmt: skip
+            "run": "", "figures": {}, "objective": None, "message": ""}  # fmt: skip
 
 
 def _read_rows(folder: Path) -> list[Row]:
     """The rows that jobs have left in a sweep's folder so far."""
     return [json.loads(path.read_text()) for path in (folder / "jobs").glob("*.json")]
-
-
-def _finish(folder: Path, rows: Sequence[Row], options: Options) -> None:
-    """Writes ``sweep.csv`` and prints the table, or JSON."""
-    figures = list(dict.fromkeys(key for row in rows for key in row["figures"]))
-    path, best = folder / "sweep.csv", folder / "optimization_results.yaml"
-    with resource_errors(path), path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["job", "overrides", "status", "run", *figures, "message"])
-        for row in rows:
-            words, values = shlex.join(row["overrides"]), [row["figures"].get(key, "") for key in figures]
-            writer.writerow([row["job"], words, row["status"], row["run"], *values, row["message"]])
-    if options.json:
-        print(json.dumps({"sweep": str(path), "jobs": rows}, indent=2, ensure_ascii=False))
-        return
-    print("\n".join(table(_table_rows(rows, headline(figures)))))
-    print(f"sweep:       {os.path.relpath(path)}")
-    if best.exists():
-        print(f"best:        {os.path.relpath(best)}")
-    done = [row for row in rows if row["status"] in ("complete", "skipped")]
-    runs = list(dict.fromkeys(Run(Path(row["run"])).named for row in done))[:8]
-    swept = set[str]().union(*(row["overrides"] for row in done)) - _common([row["overrides"] for row in done])
-    if len(runs) > 1 and not any(word.startswith("data") for word in swept):  # others' data would be refused
-        print(f"next:        aigc eval compare run={','.join(runs)}{plugin_words()}")
-    sys.stdout.flush()
-
-
-def _table_rows(rows: Sequence[Row], figures: Sequence[str]) -> list[list[str]]:
-    """The rows with the words in which they differ, and some metrics, below the names of columns."""
-    common = _common([row["overrides"] for row in rows])
-    found = [["job", "words", "status", *figures, "run"]]
-    for row in rows:
-        words = " ".join(word for word in row["overrides"] if word not in common) or "-"
-        values = [f"{row['figures'][key]:.4g}" if key in row["figures"] else "" for key in figures]
-        run = os.path.relpath(row["run"]) if row["run"] else ""
-        found.append([str(row["job"] + 1), words, row["status"], *values, run])
-    return found

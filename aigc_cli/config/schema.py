@@ -33,6 +33,7 @@ class Options:
     resume: str | None = None  # a run's name or directory, or "latest"
     job: int | None = None  # the number of this job within a sweep
     plugins: tuple[str, ...] = ()  # modules named with --plugin
+    metric: tuple[str, ...] = ()  # metrics named with --metric
     recipe: tuple[str, ...] = ()  # files that set values which nobody typed; of a new run
 
     @property

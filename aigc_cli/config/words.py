@@ -12,6 +12,7 @@ from aigc_cli.errors import ConfigError, namesake, nearest, suggest
 
 #: Each command, with what it does in a few words.
 COMMANDS = {
+    "data": "look at data before training, or write a cleaned copy",
     "train": "train a model, or resume a run",
     "sample": "draw samples from a run",
     "eval": "measure how good a run's samples are",
@@ -20,7 +21,7 @@ COMMANDS = {
     "completion": "print the completion script for bash",
 }
 #: Those that are configured by a YAML file, and so by key=value words.
-COMPOSED = ("train", "sample", "eval", "embed")
+COMPOSED = ("data", "train", "sample", "eval", "embed")
 #: What ``ls`` lists, with what each list holds; alone it prints the first four.
 LISTS = {
     "models": "the names to use after model=, yours among them",
@@ -36,7 +37,7 @@ LISTS = {
 }
 CFG_KINDS = ("job", "all", "hydra")
 #: The words that may follow a command alone, each short for ``task=WORD``.
-TASKS = {"eval": ("compare", "stats")}
+TASKS = {"eval": ("compare", "stats"), "data": ("show", "prepare")}
 #: The key that a word alone is the value of, for the commands that have one.
 BARE = {"embed": "input"}
 
@@ -54,7 +55,11 @@ class Flag:
 FLAGS = {
     "--resume": Flag("--resume [RUN]", "resume a run: the newest, or the one named", commands=("train",)),
     "--multirun": Flag("-m, --multirun", "sweep over all comma-separated values", "-m", ("train",)),
-    "--metric": Flag("--metric NAME[,NAME]", "the same as metric=", commands=("eval",)),
+    "--metric": Flag(
+        "--metric NAME[,NAME]",
+        "what to measure: the same as metric=, or of each run of a sweep",
+        commands=("train", "eval"),
+    ),
     "--json": Flag("--json", "print one JSON object and nothing else on stdout"),
     "--cfg": Flag("--cfg job|all|hydra", "print the configuration and stop", "-c"),
     "--plugin": Flag("--plugin MODULE[,MODULE]", "import a module with models or data of your own"),
@@ -142,6 +147,9 @@ def parse(argv: list[str]) -> Words:
         commands = FLAGS[flag].commands
         if getattr(words, flag.strip("-")) and command is not None and command not in commands and not words.help:
             raise ConfigError(f"aigc {command} has no {flag}", f"{flag} is a flag of aigc {' and '.join(commands)}")
+    if words.metric and command == "train" and not words.multirun and not words.help:
+        hint = "add -m to rank the runs of a sweep by it, or measure a run with aigc eval --metric"
+        raise ConfigError("--metric measures no single training", hint)
     for one, other, hint in _APART:
         if getattr(words, one) and getattr(words, other):
             raise ConfigError(f"--{one} and --{other} cannot be combined", hint)

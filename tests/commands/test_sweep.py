@@ -1,13 +1,15 @@
 import csv
+import errno
 import json
 import os
+import shlex
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from aigc_cli.cli import main
-from aigc_cli.commands import sweep, train
+from aigc_cli.commands import sweep, sweep_results, train
 from aigc_cli.commands.train import TrainResult
 from aigc_cli.config.compose import compose_raw, plain
 from aigc_cli.config.schema import Options
@@ -33,7 +35,10 @@ class FakeTraining:
         if options.job in self.failures:
             raise self.failures[options.job]
         loss = 1000 * config["optimizer"]["lr"]
-        return TrainResult(Run(self.root / str(options.job)), {"generator/loss": loss}, "complete", loss)
+        figures = {"generator/loss": loss}
+        if config["trainer"]["validate_every"]:
+            figures["val/fd"] = 10 / loss + config["seed"]
+        return TrainResult(Run(self.root / str(options.job)), figures, "complete", loss)
 
 
 @pytest.fixture
@@ -64,13 +69,20 @@ def test_a_grid(training: FakeTraining, tmp_path: Path, capsys: pytest.CaptureFi
     assert [row["status"] for row in rows] == ["complete"] * 4
     assert [float(row["generator/loss"]) for row in rows] == [1, 1, 2, 2]
     assert rows[3]["overrides"] == "model=gan optimizer.lr=0.002 seed=1"
+    assert [row["job"] for row in rows] == ["1", "2", "3", "4"]
     assert rows[3]["run"] == str(tmp_path / "3")
     table = capsys.readouterr().out.splitlines()
-    assert len(table) == 7
-    assert "model=gan" not in table[4]
-    assert "optimizer.lr=0.002 seed=1" in table[4]
-    assert "sweep.csv" in table[5]
-    assert table[6] == "next:        aigc eval compare run=" + ",".join(str(tmp_path / str(job)) for job in range(4))
+    assert [line.split() for line in table[:3]] == [  # the two seeds of a rate are one row
+        ["job", "words", "status", "n", "generator/loss", "run"],
+        ["1,2", "optimizer.lr=0.001", "complete", "2", "1", "±", "0", "0,", "..."],
+        ["3,4", "optimizer.lr=0.002", "complete", "2", "2", "±", "0", "2,", "..."],
+    ]
+    assert "sweep.csv" in table[3]
+    assert table[4].startswith(
+        "best:        not known: the runs have no held-out score; the same command with --metric "
+    )
+    assert table[5] == "next:        aigc eval compare run=" + ",".join(str(tmp_path / str(job)) for job in range(4))
+    assert len(table) == 6
 
 
 def test_what_to_type_next_compares_runs_that_can_be_compared(
@@ -80,10 +92,10 @@ def test_what_to_type_next_compares_runs_that_can_be_compared(
     for words in (["seed=0,1"], ["data=digits,mnist,cifar10"], ["seed=0,1,2", "--json"]):
         main(["train", "-m", *words])
         assert "next:" not in capsys.readouterr().out
-    monkeypatch.setattr(sweep, "plugin_words", lambda: " --plugin mine")
+    monkeypatch.setattr(sweep_results, "plugin_words", lambda: " --plugin mine")
     main(["train", "-m", "seed=range(10)"])
     last = capsys.readouterr().out.splitlines()[-1]
-    assert last.endswith(" --plugin mine")
+    assert last.endswith(" --plugin mine"), last
     assert last.count(",") == 7
 
 
@@ -113,8 +125,149 @@ def test_a_job_that_fails_lets_the_others_run(
     assert [row["status"] for row in rows] == ["complete", "failed", "failed", "complete"]
     assert "the data went away" in rows[1]["message"]
     out, err = capsys.readouterr()
-    assert "seed=1" in next(line for line in out.splitlines() if "failed" in line)
+    assert "failed:      job 2 (seed=1): the data went away bring it back" in out.splitlines()
     assert "aigc: job 2: the data went away" in err
+
+
+# the winner
+
+
+def out_of(words: list[str], capsys: pytest.CaptureFixture[str], code: int = 0) -> list[str]:
+    assert main(["train", "-m", *words]) == code
+    return capsys.readouterr().out.splitlines()
+
+
+def test_the_best_held_out_score_wins_and_its_words_can_be_copied(
+    training: FakeTraining, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["trainer.validate_every=1", "optimizer.lr=1e-3,4e-3,2e-3", "run_dir='a b ${seed}${optimizer.lr}'"]
+    lines = out_of(words, capsys)
+    assert [line.split()[:2] for line in lines[1:4]] == [
+        ["2", "optimizer.lr=0.004"],
+        ["3", "optimizer.lr=0.002"],
+        ["1", "optimizer.lr=0.001"],
+    ]
+    assert [row["job"] for row in sweep_csv(tmp_path)] == ["1", "2", "3"]
+    best = next(line for line in lines if line.startswith("best:"))
+    copied = shlex.split(best)[1:]
+    assert copied[:4] == ["aigc", "train", "trainer.validate_every=1", "optimizer.lr=0.004"]
+    assert lines[lines.index(best) + 1].split() == ["val/fd", "2.5"]
+    assert main([*copied[1:], "--cfg", "job"]) == 0
+
+
+def test_jobs_that_differ_in_their_seed_are_one_row_with_a_spread(
+    training: FakeTraining, capsys: pytest.CaptureFixture[str]
+) -> None:
+    training.failures = {4: DataError("the data went away")}
+    lines = out_of(["trainer.validate_every=1", "optimizer.lr=1e-3,2e-3", "seed=0,1,2"], capsys, 3)
+    assert lines[1].split()[:9] == ["4,5,6", "optimizer.lr=0.002", "2", "complete,", "1", "failed", "2", "6", "±"]
+    assert lines[2].split()[:7] == ["1,2,3", "optimizer.lr=0.001", "complete", "3", "11", "±", "1"]
+    assert "failed:      job 5 (optimizer.lr=0.002 seed=1): the data went away" in lines
+    assert "best:        aigc train trainer.validate_every=1 optimizer.lr=0.002" in lines
+    assert any(line.split() == ["val/fd", "6", "±", "1.4", "over", "2", "seeds"] for line in lines)
+
+
+def test_the_winner_as_json(training: FakeTraining, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["trainer.validate_every=1", "optimizer.lr=1e-3,2e-3", "seed=0,2", "--json"]
+    found = json.loads("\n".join(out_of(words, capsys)))
+    assert found["best"]["words"] == ["trainer.validate_every=1", "optimizer.lr=0.002"]
+    assert (found["best"]["score"], found["best"]["mean"], found["best"]["n"]) == ("val/fd", 6.0, 2)
+    assert found["best"]["jobs"] == [3, 4]
+    assert [job["job"] for job in found["jobs"]] == [1, 2, 3, 4]
+
+
+def test_runs_on_different_data_are_not_ranked(training: FakeTraining, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = out_of(["trainer.validate_every=1", "data=digits,mnist"], capsys)
+    assert "best:        not known: val/fd of runs on different data does not compare (data)" in lines
+
+
+def records(value: float, **more: Any) -> list[tuple[str, dict[str, Any]]]:
+    record = {"metric": "fd", "figures": {"fd[cnn]": value}, "better": {"fd[cnn]": "lower"}, "real": {"data": "digits"}}
+    return [("run", {"fd": {**record, **more}})]
+
+
+@pytest.fixture
+def measured(training: FakeTraining, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Runs that can be opened, whose records are those given by their jobs' numbers."""
+    from aigc_cli.commands import eval as evaluation
+
+    found: dict[str, Any] = {}
+
+    def evaluated(asked: Any, options: Options, runs: list[Run]) -> Any:
+        assert list(asked.metric) == ["fd"]
+        if isinstance(found[runs[0].path.name], BaseException):
+            raise found[runs[0].path.name]
+        return found[runs[0].path.name]
+
+    monkeypatch.setattr(evaluation, "evaluated", evaluated)
+    monkeypatch.setattr(Run, "config", {"trainer": {"device": "cpu"}})
+    return found
+
+
+def test_a_metric_is_measured_of_every_run_and_ranks_them(
+    measured: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    measured |= {"0": records(3.0), "1": records(2.0), "2": DataError("too few items")}
+    lines = out_of(["optimizer.lr=1e-3,2e-3,3e-3", "--metric", "fd"], capsys, 3)
+    assert lines[0].split()[:4] == ["job", "words", "status", "fd[cnn]"]
+    assert [line.split()[0] for line in lines[1:4]] == ["2", "1", "3"]
+    assert "complete:    job 3 (optimizer.lr=0.003): too few items" in lines
+    assert "best:        aigc train optimizer.lr=0.002" in lines
+    assert [row["fd[cnn]"] for row in sweep_csv(tmp_path)] == ["3.0", "2.0", ""]
+
+
+def test_scores_that_do_not_compare_name_no_winner(
+    measured: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    measured |= {"0": records(3.0), "1": records(2.0, real={"data": "mnist"})}
+    lines = out_of(["data=digits,mnist", "--metric", "fd"], capsys)
+    why = "best:        not known: the runs are not comparable: reference data is digits and mnist"
+    assert why in lines
+
+
+def test_a_stop_while_measuring_shows_what_is_known(
+    measured: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    measured |= {"0": records(3.0), "1": KeyboardInterrupt()}
+    lines = out_of(["optimizer.lr=1e-3,2e-3", "--metric", "fd"], capsys, 130)
+    assert lines[1].split()[:4] == ["1", "optimizer.lr=0.001", "complete", "3"]
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["-m", "--metric", "fdd", "seed=0,1"], "did you mean fd"),
+        (["--metric", "fd"], "add -m to rank the runs of a sweep by it"),
+    ],
+)
+def test_a_metric_that_cannot_be_is_refused_first(
+    words: list[str], says: str, training: FakeTraining, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train", *words]) == 2
+    assert says in capsys.readouterr().err
+    assert training.seen == []
+
+
+def test_words_are_written_as_a_person_types_them(training: FakeTraining, tmp_path: Path) -> None:
+    assert main(["train", "-m", "seed=0,1", "run_dir=a b ${seed}", "outputs=my runs (1)"]) == 0
+    (path,) = (tmp_path / "my runs (1)" / "sweeps").glob("*/sweep.csv")
+    with path.open(newline="") as file:
+        assert [row["overrides"] for row in csv.DictReader(file)][1] == "seed=1 run_dir=a b 1 outputs=my runs (1)"
+
+
+def test_a_row_that_cannot_be_kept_is_in_the_table_all_the_same(
+    training: FakeTraining, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(path: Path, *_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(sweep, "write_json", full)
+    monkeypatch.setattr(sweep_results, "write_atomically", full)
+    assert main(["train", "-m", "trainer.validate_every=1", "seed=0,1"]) == 5
+    out, err = capsys.readouterr()
+    assert "best:        aigc train trainer.validate_every=1" in out
+    assert "sweep.csv: No space left on device" in err
+    assert "Error executing job" not in err
 
 
 @pytest.mark.parametrize(
@@ -186,7 +339,10 @@ def test_an_optimizer_chooses(training: FakeTraining, tmp_path: Path, capsys: py
     assert [row["status"] for row in sweep_csv(tmp_path)] == ["failed", "complete", "complete"]
     (best,) = tmp_path.glob("outputs/sweeps/*/optimization_results.yaml")
     assert f"{1000 * min(rates[1:]):.6f}"[:6] in best.read_text()
-    assert "best:" in capsys.readouterr().out
+    out, err = capsys.readouterr()
+    assert f"best:        aigc train optimizer.lr={min(rates[1:])} model.loss=" in out
+    assert "Error executing job" not in err  # Hydra's, beside ours
+    assert "Failed experiment" not in err
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")

@@ -25,7 +25,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("aigc tr", ["train "]),
         ("aigc train --mu", ["--multirun "]),
         ("aigc eval --me", ["--metric "]),
-        ("aigc train --me", []),
+        ("aigc sample --me", []),
         ("aigc ls ", sorted(f"{name} " for name in LISTS)),
         ("aigc ls r", ["recipes ", "runs "]),
         ("aigc train --help model.los", ["model.loss "]),
@@ -52,7 +52,7 @@ def test_answers(line: str, expected: list[str]) -> None:
 
 
 def test_commands_come_first() -> None:
-    assert answer("aigc ") == ["completion ", "embed ", "eval ", "ls ", "sample ", "train "]
+    assert answer("aigc ") == ["completion ", "data ", "embed ", "eval ", "ls ", "sample ", "train "]
 
 
 def test_the_users_own_options_complete(here: Path) -> None:

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 import pytest
 
+from aigc_cli.commands.data import DataConfig
 from aigc_cli.commands.embed import EmbedConfig
 from aigc_cli.commands.eval_config import EvalConfig
 from aigc_cli.commands.sample import SampleConfig
@@ -92,7 +93,12 @@ def fields(schema: Any, prefix: str = "") -> Iterator[tuple[str, bool]]:
 
 def schemas() -> Iterator[tuple[str, dict[str, Key], Any]]:
     """Every YAML file of ours with the dataclass that checks it."""
-    for command, schema in (("sample", SampleConfig), ("eval", EvalConfig), ("embed", EmbedConfig)):
+    for command, schema in (
+        ("sample", SampleConfig),
+        ("eval", EvalConfig),
+        ("embed", EmbedConfig),
+        ("data", DataConfig),
+    ):
         yield command, command_keys(command), schema
     yield "train", command_keys("train"), TrainConfig
     yield "trainer", keys_of(options("trainer")["default"]), TrainerConfig

@@ -136,7 +136,7 @@ def command_lines(here: Path, draw: Draw) -> Lines:
 @cache
 def keys_of(command: str) -> list[str]:
     """Every key that a command has, with any model and any data."""
-    if command not in ("train", "sample", "eval", "embed"):
+    if command not in ("train", "sample", "eval", "embed", "data"):
         return ["outputs"]
     found: set[str] = set()
     for model in options("model") if command == "train" else [None]:

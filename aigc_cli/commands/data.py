@@ -1,0 +1,147 @@
+"""``aigc data``: what a person's data is before anything is trained on it, and a cleaned copy of it."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import textwrap
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from aigc_cli.config.schema import STRICT, Options, check
+from aigc_cli.config.words import split_key
+from aigc_cli.data.prepare import RECORD, Asked, prepare
+from aigc_cli.data.report import NAMED, Look, Report, counted, look_at, report_on, words_of
+from aigc_cli.errors import ConfigError, say_plainly
+from aigc_cli.files import path_of, resource_errors, shown
+from aigc_cli.progress import table
+from aigc_cli.registry import plugin_words
+
+_WIDTH = 100
+_REASONS = 12  # that a person is shown
+
+
+@dataclass(config=STRICT, frozen=True, kw_only=True)
+class DataConfig:
+    """The keys of ``configs/data.yaml``."""
+
+    task: Literal["show", "prepare"]
+    data: dict[str, Any]
+    out: Annotated[str, Field(min_length=1)] | None
+    preview: bool
+    format: Literal["auto", "folder", "parquet", "txt", "jsonl", "tsv"]
+    size: Annotated[int, Field(ge=1, le=4096)] | Literal["auto"] | None
+    dedup: Literal["exact", "near", False]
+    outputs: str
+
+
+def main(config: dict[str, Any], options: Options) -> int:
+    """Reports on data, or prepares it, as `config` says; the exit code."""
+    asked: DataConfig = check("", DataConfig, config)
+    if asked.task == "show":
+        idle = {"format", "size", "dedup"} & options.given
+        if idle:
+            raise ConfigError(f"{min(idle)}= is a key of aigc data prepare", "leave it out, or write aigc data prepare")
+        return _show(asked, options)
+    return _prepare(asked, options)
+
+
+def _show(asked: DataConfig, options: Options) -> int:
+    look = look_at(asked.data)
+    report = report_on(look)
+    preview = _preview(asked, report)
+    following = next_command(look, report, options)
+    if options.json:
+        told = {
+            "data": look.values["name"], "root": look.values.get("root"), "kind": look.kind, **report.facts,
+            "findings": [finding.state() for finding in report.findings],
+            "preview": None if preview is None else str(preview), "next": following,
+        }  # fmt: skip
+        print(json.dumps(told, indent=2))
+        return 0
+    _print(look, report)
+    if preview is not None:
+        print(f"\npreview  {shown(preview)}")
+    print(f"\nnext: {following}")
+    return 0
+
+
+def _say(text: str) -> None:
+    """A line that may hold names of files, or text, without what would move a terminal's cursor."""
+    say_plainly("".join(letter if letter.isprintable() or letter == "\n" else "\ufffd" for letter in text))
+
+
+def _preview(asked: DataConfig, report: Report) -> Path | None:
+    if report.preview is None or not asked.preview:
+        return None
+    if asked.out is None:
+        root = asked.data.get("root")
+        name = Path(path_of(root)).absolute().name if root else asked.data["name"]
+        path = path_of(asked.outputs) / "data" / f"{name}.png"
+    else:
+        path = path_of(asked.out)
+        if path.suffix.lower() != ".png":
+            raise ConfigError(f"out={path} does not end in .png", f"write out={path}.png")
+    with resource_errors(path, "with out="):
+        report.preview(path)
+    return path
+
+
+def _print(look: Look, report: Report) -> None:
+    root = look.values.get("root")
+    print(f"data={look.values['name']}{'' if root is None else f', {root}'}\n")
+    for line in table(report.lines):
+        _say(f"  {line}")
+    for number, excerpt in enumerate(report.excerpts):
+        _say(f"{'' if number else chr(10)}  {excerpt}")
+    if not report.findings:
+        print("\nnothing to report: no broken items, no copies")
+        return
+    print(f"\n{len(report.findings)} finding{'s' if len(report.findings) > 1 else ''}")
+    for finding in report.findings:
+        for text, first, rest in ((finding.shown, "  - ", "    "), (finding.hint, "      ", "      ")):
+            if text:
+                lines = textwrap.wrap(
+                    text, _WIDTH, initial_indent=first, subsequent_indent=rest, break_on_hyphens=False
+                )
+                _say("\n".join(lines))
+
+
+def next_command(look: Look, report: Report, options: Options) -> str:
+    """What to type next: a cleaned copy where that puts something right, else training."""
+    words = words_of(options.overrides)
+    if any(finding.prepared for finding in report.findings):
+        root = look.values.get("root")
+        name = Path(str(root)).name if root else look.values["name"]
+        return f"aigc data prepare {words} out={name.split('.')[0]}-clean{plugin_words()}".replace("  ", " ")
+    model = f" model={report.model}" if report.model else ""
+    return f"aigc train{model} {words}{plugin_words()}".rstrip()
+
+
+def _prepare(asked: DataConfig, options: Options) -> int:
+    if asked.out is None:
+        raise ConfigError("aigc data prepare needs out=", "name the folder to write, such as out=clean")
+    out = path_of(asked.out).absolute()
+    words = [word for word in options.overrides if split_key(word)[1].split(".")[0] == "data"]
+    prepared = prepare(Asked(asked.data, asked.format, asked.size, asked.dedup, words), out)
+    where = shlex.quote(str(shown(out)))
+    following = " ".join(["aigc train", *map(shlex.quote, prepared.words), f"data.root={where}"]) + plugin_words()
+    if options.json:
+        counts = {why: len(names) for why, names in prepared.left_out.items()}
+        told = {"out": str(out), "items": prepared.items, "left_out": counts, "changed": prepared.changed}
+        print(json.dumps({**told, "record": str(out / RECORD), "next": following}, indent=2))
+        return 0
+    items = ", ".join(f"{count:,} {split}" for split, count in prepared.items.items())
+    print(f"{counted(sum(prepared.items.values()), prepared.noun)} in {shown(out)}: {items}")
+    for why, names in sorted(prepared.left_out.items(), key=lambda each: -len(each[1]))[:_REASONS]:
+        more = ", ..." if len(names) > NAMED else ""
+        _say(f"  left out: {why} ({len(names):,}): {', '.join(names[:NAMED])}{more}")
+    if len(prepared.left_out) > _REASONS:
+        print(f"  left out for {len(prepared.left_out) - _REASONS} more reasons")
+    for what, count in prepared.changed.items():
+        print(f"  {what} ({count:,})")
+    print(f"  {shown(out / RECORD)} lists all that was left out\n\nnext: {following}")
+    return 0

@@ -1,0 +1,311 @@
+"""What came of a sweep: the words that won, by which score, and the table and the file that say so."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import os
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+from hydra.core.override_parser.types import QuotedString
+
+from aigc_cli import errors
+from aigc_cli.commands.ls import headline
+from aigc_cli.config.compose import compose
+from aigc_cli.config.grammar import parse, prepare
+from aigc_cli.config.schema import Options, check
+from aigc_cli.errors import AigcError, ConfigError
+from aigc_cli.files import resource_errors, write_atomically
+from aigc_cli.progress import table
+from aigc_cli.registry import plugin_words
+from aigc_cli.runs import Run
+
+#: What is known of a job: its number, words, status, exit code, run, metrics and message.
+Row = dict[str, Any]
+#: The score that an optimizer minimises, whatever curve it is.
+OBJECTIVE = "objective"
+_DONE = ("complete", "skipped")
+_SHOWN = 4  # scores in the table
+
+
+@dataclass
+class Group:
+    """Jobs that differ in nothing but their seed."""
+
+    words: list[str]
+    rows: list[Row] = field(default_factory=list)
+
+    def values(self, score: str) -> list[float]:
+        """The score of each job that has it."""
+        return [row["figures"][score] for row in self.rows if row["status"] in _DONE and score in row["figures"]]
+
+    def shown(self, score: str) -> str:
+        """Its mean, with the standard deviation over several seeds."""
+        values = self.values(score)
+        if not values:
+            return ""
+        return f"{fmean(values):.4g}{f' ± {stdev(values):.2g}' if len(values) > 1 else ''}"
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """By what the jobs are ranked; `score` is None where there is nothing to rank them by, and `why` says so."""
+
+    score: str | None
+    higher: bool = False
+    why: str = ""
+
+    def order(self, groups: Sequence[Group]) -> list[Group]:
+        """The best first; those without the score last, as they were."""
+        if self.score is None:
+            return [*groups]
+        score, sign = self.score, -1 if self.higher else 1
+        ranked = [group for group in groups if group.values(score)]
+        ranked.sort(key=lambda group: sign * fmean(group.values(score)))
+        for group in ranked:
+            group.rows.sort(key=lambda row: sign * row["figures"].get(score, math.inf * sign))
+        return [*ranked, *(group for group in groups if not group.values(score))]
+
+
+def finish(folder: Path, rows: Sequence[Row], options: Options, objective: str | None, *, stopped: bool) -> int:
+    """Measures what was asked for, prints the table with the winner, or JSON, and writes ``sweep.csv``; the exit code.
+
+    `objective` is what the jobs are ranked by where a word or an optimizer says so: a curve, or OBJECTIVE. Of a sweep
+    that was `stopped` nothing is measured.
+    """
+    code, ranking = errors.EXIT_OK, Ranking(None)
+    if options.metric and not stopped:
+        code, ranking = _measured(rows, options.metric)
+    elif not options.metric:
+        ranking = _by_curves(rows, objective)
+    groups = ranking.order(_grouped(rows))
+    path = folder / "sweep.csv"
+    if options.json:
+        best = _best_json(groups, ranking)
+        plain = [{**row, "job": row["job"] + 1} for row in rows]
+        print(json.dumps({"sweep": str(path), "best": best, "jobs": plain}, indent=2, ensure_ascii=False), flush=True)
+    else:
+        print("\n".join(_report(folder, groups, ranking)), flush=True)
+    try:  # last: what was found out is shown even where it cannot be kept
+        _write(path, rows)
+    except errors.ResourceError as error:
+        return errors.report(error)
+    return code
+
+
+# what the jobs are ranked by
+
+
+def check_metrics(metrics: Sequence[str]) -> None:
+    """Raises a :class:`ConfigError` for a metric that there is not, before anything is trained."""
+    _metrics(metrics)
+
+
+def _metrics(metrics: Sequence[str], *words: str) -> tuple[dict[str, Any], Options]:
+    overrides = (f"metric=[{','.join(metrics)}]", *words)
+    return compose("eval", overrides), Options(overrides=overrides)
+
+
+def _measured(rows: Sequence[Row], metrics: Sequence[str]) -> tuple[int, Ranking]:
+    """Adds the scores of `metrics` to the rows of the jobs that are done, as ``aigc eval`` measures them.
+
+    Gives an exit code and what the jobs are ranked by, after Ctrl-C those that have been measured.
+    """
+    code = errors.EXIT_OK
+    from aigc_cli.commands.eval import evaluated
+    from aigc_cli.commands.eval_config import EvalConfig
+    from aigc_cli.metrics.record import difference
+
+    done, records = [row for row in rows if row["status"] in _DONE], []
+    for number, row in enumerate(done, start=1):
+        errors.say(f"measuring {', '.join(metrics)}: run {number} of {len(done)}")
+        try:
+            run = Run(Path(row["run"]))
+            config, options = _metrics(metrics, f"device={run.config['trainer']['device']}")
+            asked: EvalConfig = check("", EvalConfig, {**config, "data": {}})
+            ((_, found),) = evaluated(asked, options, [run])
+        except KeyboardInterrupt:
+            errors.say("stopped measuring; the same command again measures the rest")
+            code = errors.EXIT_INTERRUPTED
+            break
+        except Exception as error:
+            row["code"] = errors.report(error, prefix=f"job {row['job'] + 1}: ")
+            row["message"] = " ".join(str(error).split())
+            continue
+        for record in found.values():
+            row["figures"] = {**row["figures"], **record["figures"]}
+        records.append(next(iter(found.values())))
+    if not records:
+        return code, Ranking(None, why=f"{', '.join(metrics)} could not be measured")
+    for other in records[1:]:
+        if (apart := difference(records[0], other)) is not None:
+            return code, Ranking(None, why=f"the runs are not comparable: {apart[0]} is {apart[1]} and {apart[2]}")
+    return code, _by_record(metrics[0], records[0])
+
+
+def _by_record(metric: str, record: Mapping[str, Any]) -> Ranking:
+    better: dict[str, str] = {label: way for label, way in record["better"].items() if way}
+    named = [label for label in better if label.partition("[")[0] == metric]
+    if not better:
+        return Ranking(None, why=f"{metric} is neither better where it is higher nor where it is lower")
+    score = [*named, *better][0]
+    return Ranking(score, higher=better[score] == "higher")
+
+
+def _by_curves(rows: Sequence[Row], objective: str | None) -> Ranking:
+    """The objective that was named, or the first held-out score; a loss in training says nothing of the samples."""
+    done = [row for row in rows if row["status"] in _DONE]
+    if not done:
+        return Ranking(None)
+    for row in done if objective == OBJECTIVE else ():
+        row["figures"] = {OBJECTIVE: row["objective"], **row["figures"]}
+    held_out = (name for row in done for name in row["figures"] if name.startswith("val/"))
+    score = objective or next(held_out, None)
+    if score is None:
+        again = f"the same command with --metric {_usual_metric(done[0])} measures them, and trains nothing again"
+        return Ranking(None, why=f"the runs have no held-out score; {again}")
+    apart = [word for word in _swept(rows) if word.startswith("data") and not word.startswith("data.augment")]
+    if apart:
+        return Ranking(None, why=f"{score} of runs on different data does not compare ({apart[0].partition('=')[0]})")
+    return Ranking(score)
+
+
+def _usual_metric(row: Row) -> str:
+    """The first of the metrics that ``aigc eval`` measures of such a run."""
+    from aigc_cli.metrics.base import usual_metrics
+    from aigc_cli.sampling.controls import model_class
+
+    try:
+        run = Run(Path(row["run"]))
+        can = model_class(run.config["model"]["name"]).can
+        return next(iter(usual_metrics(run.spec.modality, run.spec.source is not None, can)), "fd")
+    except AigcError:
+        return "fd"
+
+
+# how it is shown
+
+
+def common(jobs: Sequence[Sequence[str]]) -> set[str]:
+    """The words that all of several jobs share; the others tell them apart."""
+    return set.intersection(*map(set, jobs)) if len(jobs) > 1 else set()
+
+
+def _swept(rows: Sequence[Row]) -> list[str]:
+    shared = common([row["overrides"] for row in rows])
+    return list(dict.fromkeys(word for row in rows for word in row["overrides"] if word not in shared))
+
+
+def plainly(words: Iterable[str]) -> str:
+    """Words as a person would type them, without the quotes of Hydra's grammar."""
+    return " ".join(map(_unquoted, words))
+
+
+def _unquoted(word: str) -> str:
+    parsed = parse(word)
+    value = None if parsed is None else parsed._value
+    return f"{word.partition('=')[0]}={value.text}" if isinstance(value, QuotedString) else word
+
+
+def _typed(words: Sequence[str]) -> str:
+    """Words that a shell reads back as they were."""
+    return " ".join(
+        shlex.quote(typed if _reads_as(typed, word) else word)
+        for word, typed in zip(words, map(_unquoted, words), strict=True)
+    )
+
+
+def _reads_as(typed: str, word: str) -> bool:
+    try:
+        return prepare("train", [typed]) == [word]
+    except ConfigError:
+        return False
+
+
+def _grouped(rows: Sequence[Row]) -> list[Group]:
+    """The jobs in groups that differ in their seed alone."""
+    found: dict[tuple[str, ...], Group] = {}
+    for row in rows:
+        words = [word for word in row["overrides"] if not word.startswith("run_dir=")]  # which is taken by now
+        settings = [word for word in words if not word.startswith("seed=")]
+        group = found.setdefault(tuple(settings), Group(words))
+        group.words = settings if group.rows else words
+        group.rows.append(row)
+    return list(found.values())
+
+
+def _best_json(groups: Sequence[Group], ranking: Ranking) -> dict[str, Any] | None:
+    values = [] if ranking.score is None or not groups else groups[0].values(ranking.score)
+    if not values:
+        return None
+    spread = stdev(values) if len(values) > 1 else None
+    return {
+        "words": groups[0].words, "score": ranking.score, "mean": fmean(values), "spread": spread, "n": len(values),
+        "jobs": sorted(row["job"] + 1 for row in groups[0].rows),
+    }  # fmt: skip
+
+
+def _report(folder: Path, groups: Sequence[Group], ranking: Ranking) -> list[str]:
+    rows = [row for group in groups for row in group.rows]
+    lines = table(_table_rows(groups, ranking.score))
+    swept = _swept(rows)
+    for row in sorted(rows, key=lambda row: int(row["job"])):
+        if row["message"]:
+            own = plainly(word for word in row["overrides"] if word in swept)
+            lines.append(
+                f"{row['status'] + ':':<12} job {row['job'] + 1}{f' ({own})' if own else ''}: {row['message']}"
+            )
+    lines.append(f"sweep:       {os.path.relpath(folder / 'sweep.csv')}")
+    if (trials := folder / "optimization_results.yaml").exists():
+        lines.append(f"optimizer:   {os.path.relpath(trials)}")
+    best = _best_json(groups, ranking)
+    if best is not None:
+        over = f" over {best['n']} seeds" if best["n"] > 1 else ""
+        lines.append(f"best:        aigc train {_typed(best['words'])}".rstrip() + plugin_words())
+        lines.append(f"             {ranking.score} {groups[0].shown(best['score'])}{over}")
+    elif ranking.why:
+        lines.append(f"best:        not known: {ranking.why}")
+    runs = list(dict.fromkeys(Run(Path(row["run"])).named for row in rows if row["status"] in _DONE))[:8]
+    if len(runs) > 1 and not any(word.startswith("data") for word in swept):  # others' data would be refused
+        lines.append(f"next:        aigc eval compare run={','.join(runs)}{plugin_words()}")
+    return lines
+
+
+def _table_rows(groups: Sequence[Group], score: str | None) -> list[list[str]]:
+    """The groups with the words in which they differ, and some scores, below the names of columns."""
+    names = list(dict.fromkeys(name for group in groups for row in group.rows for name in row["figures"]))
+    scores = list(dict.fromkeys([*([score] if score else []), *headline(names)]))[:_SHOWN]
+    shared, seeds = common([group.words for group in groups]), any(len(group.rows) > 1 for group in groups)
+    found = [["job", "words", "status", *(["n"] if seeds else []), *scores, "run"]]
+    for group in groups:
+        words = plainly(word for word in group.words if word not in shared) or "-"
+        jobs = ",".join(str(job) for job in sorted(row["job"] + 1 for row in group.rows))
+        counts = {row["status"]: 0 for row in group.rows}
+        for row in group.rows:
+            counts[row["status"]] += 1
+        status = ", ".join(f"{count} {name}" if len(counts) > 1 else name for name, count in counts.items())
+        n = [str(sum(row["status"] in _DONE for row in group.rows))] if seeds else []
+        runs = [os.path.relpath(row["run"]) for row in group.rows if row["run"]]
+        run = f"{runs[0]}{', ...' if len(runs) > 1 else ''}" if runs else ""
+        found.append([jobs, words, status, *n, *(group.shown(name) for name in scores), run])
+    return found
+
+
+def _write(path: Path, rows: Sequence[Row]) -> None:
+    """A row for each job, whole or not at all."""
+    figures = list(dict.fromkeys(key for row in rows for key in row["figures"]))
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(["job", "overrides", "status", "run", *figures, "message"])
+    for row in rows:
+        values = [row["figures"].get(key, "") for key in figures]
+        writer.writerow([row["job"] + 1, plainly(row["overrides"]), row["status"], row["run"], *values, row["message"]])
+    with resource_errors(path):
+        write_atomically(path, text.getvalue())

@@ -1,0 +1,199 @@
+"""A cleaned copy of pictures: in class folders, or in parquet files as on the Hugging Face hub."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from aigc_cli.data.alike import alike_pictures
+from aigc_cli.data.base import SPLITS, Split
+from aigc_cli.data.image_report import NOUN
+from aigc_cli.data.picture_facts import Facts, facts_of, misnamed, pictures_of
+from aigc_cli.data.prepare import Asked, Prepared
+from aigc_cli.data.report import groups_of, members
+from aigc_cli.data.splits import names_of, part_for
+from aigc_cli.errors import ConfigError, DataError
+from aigc_cli.modalities.image_decode import opened, pillow_errors, plain
+from aigc_cli.progress import Progress
+from aigc_cli.registry import register
+
+_ROWS = 5000  # of a parquet file
+_AS_IT_IS = {("PNG", "L"), ("PNG", "RGB"), ("JPEG", "L"), ("JPEG", "RGB"), ("WEBP", "RGB")}
+
+
+@register("preparation", "image")
+def prepare_images(asked: Asked, folder: Path) -> Prepared:
+    """Writes pictures that can be read, each once, resized and turned, by split and class.
+
+    Raises:
+        DataError: none is left.
+    """
+    form = asked.refuse_format(("folder", "parquet"))
+    size = asked.values.get("size") if asked.size == "auto" else asked.size
+    look = asked.look(**({} if size is None else {"size": size}))
+    prepared = Prepared(NOUN)
+    if any("labels" in finding.hint for finding in look.refused):
+        prepared.changed["without classes: some pictures lie beside the class folders"] = 1
+    facts = facts_of({split: pictures_of(raw, split) for split, raw in look.splits.items()})
+    kept = _kept(facts, asked, prepared)
+    if not len(kept):
+        raise DataError("there is nothing left of these pictures", "aigc data show says what is wrong with them")
+    parts = _parts(facts, kept, asked, list(look.splits))
+    prepared.items = {split: len(places) for split, places in parts.items()}
+    resized = asked.size is not None
+    for name, mask in (("turned as the EXIF says", facts.turned), ("of several frames, the first", facts.animated)):
+        prepared.changed |= {name: int(mask[kept].sum())} if mask[kept].any() else {}
+    with pillow_errors():
+        write = _write_folder if form == "folder" else _write_parquet
+        write(facts, parts, folder, resized)
+    channels, height, _ = facts.part(int(kept[0])).shape
+    name = "image_folder" if form == "folder" else "parquet"
+    others = asked.kept(("size", "channels", "labels", "label_column", "image_column"))
+    prepared.words = ["model=gan", f"data={name}", f"data.size={height}", f"data.channels={channels}", *others]
+    return prepared
+
+
+def _kept(facts: Facts, asked: Asked, prepared: Prepared) -> np.ndarray:
+    """The places of the pictures that are written, in their order."""
+    for place, reason in facts.failed.items():
+        prepared.leave_out(f"cannot be read: {reason}", facts.names[place])
+    blank = [place for place in facts.readable if facts.blank[place]]
+    for place in blank:
+        prepared.leave_out("a single colour", facts.names[place])
+    kept = np.setdiff1d(facts.readable, blank)
+    sets = members(groups_of(facts.digests[kept])) if asked.dedup else []
+    left: set[int] = set()
+    for some in sets:
+        places = kept[some]
+        torn = facts.labels is not None and len(set(facts.labels[places].tolist())) > 1
+        keep = None if torn else _best(facts, places)
+        for place in places.tolist():
+            if place != keep:
+                why = "the same in several classes" if torn else f"the same as {facts.names[int(keep or 0)]}"
+                prepared.leave_out(why, facts.names[place])
+                left.add(place)
+    kept = np.array([place for place in kept.tolist() if place not in left], dtype=np.int64)
+    if asked.dedup != "near":
+        return kept
+    for some in members(alike_pictures(facts.thumbnails[kept])):
+        keep = _best(facts, kept[some])
+        for place in kept[some].tolist():
+            if place != keep:
+                prepared.leave_out(f"nearly the same as {facts.names[keep]}", facts.names[place])
+                left.add(place)
+    return np.array([place for place in kept.tolist() if place not in left], dtype=np.int64)
+
+
+def _best(facts: Facts, places: np.ndarray) -> int:
+    """Which of several is kept: one that is held out, so that nothing trained on is measured; else the largest."""
+    order = np.lexsort((places, -facts.sizes[places].prod(1), -facts.of[places]))
+    return int(places[order[0]])
+
+
+def _parts(facts: Facts, kept: np.ndarray, asked: Asked, own: Sequence[Split]) -> dict[Split, np.ndarray]:
+    """The places of each split: its own, or what a hash of the pixels of each holds out of the training part."""
+    found: dict[Split, np.ndarray] = {}
+    keys = {f"{int(facts.digests[place])} {place if not asked.dedup else ''}": place for place in kept.tolist()}
+    for split in SPLITS:
+        part, cut = part_for(split, own, asked.cut)
+        of_part = [key for key, place in keys.items() if SPLITS[facts.of[place]] == part]
+        if part == "train" and of_part:
+            try:
+                of_part = names_of(split, of_part, cut, "the copy")
+            except ConfigError:  # nothing is to be held out
+                continue
+        if of_part:
+            found[split] = np.sort([keys[key] for key in of_part])
+    return found
+
+
+def _write_folder(facts: Facts, parts: dict[Split, np.ndarray], folder: Path, resized: bool) -> None:
+    classes = _folders(facts.classes)
+    taken: Counter[str] = Counter()
+    with Progress(sum(map(len, parts.values())), "writing", "picture") as bar:
+        for split, places in parts.items():
+            for place in places.tolist():
+                below = Path(split, *([] if facts.labels is None else [classes[int(facts.labels[place])]]))
+                content, suffix = _encoded(facts, place, resized)
+                stem = _plain(facts.names[place].rpartition("/")[2].rsplit(".", 1)[0])
+                key = f"{below}/{stem}".lower()
+                taken[key] += 1
+                number = f"-{taken[key]}" if taken[key] > 1 else ""
+                (folder / below).mkdir(parents=True, exist_ok=True)
+                (folder / below / f"{stem}{number}{suffix}").write_bytes(content)
+                bar.advance()
+
+
+def _plain(text: str) -> str:
+    return re.sub(r"[^\w+=-]+", "_", text)[:80].strip("_") or "picture"
+
+
+def _folders(classes: Sequence[str]) -> list[str]:
+    """The name of each class as that of a folder."""
+    found: list[str] = []
+    for name in classes:
+        plain_name = re.sub(r"[/\\\0:]+", "_", name).strip().lstrip(".") or "class"
+        found.append(plain_name if plain_name not in found else f"{plain_name}-{len(found)}")
+    return found
+
+
+def _encoded(facts: Facts, place: int, resized: bool) -> tuple[bytes, str]:
+    """A picture as a file, and the suffix of it."""
+    from PIL import Image, ImageOps
+
+    source = facts.encoded(place)
+    if resized or source is None:
+        pixels = facts.decode(place)
+        image: Any = Image.fromarray(pixels[0] if len(pixels) == 1 else np.ascontiguousarray(pixels.transpose(1, 2, 0)))
+    else:
+        kind, mode, name = facts.kinds[place], facts.modes[place], facts.names[place]
+        whole = (kind, mode) in _AS_IT_IS and not (facts.turned[place] or facts.animated[place])
+        if whole and not misnamed(name, kind):
+            return source.read_bytes() if isinstance(
+                source, Path
+            ) else source, f".{kind.lower().replace('jpeg', 'jpg')}"
+        with opened(source) as there:
+            there.load()
+            upright = ImageOps.exif_transpose(there)
+            grey = upright.mode in ("L", "LA", "1") or upright.mode.startswith("I")
+            image = plain(upright, "L" if grey else "RGB")
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG")
+    return buffer.getvalue(), ".png"
+
+
+def _write_parquet(facts: Facts, parts: dict[Split, np.ndarray], folder: Path, resized: bool) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    features: dict[str, Any] = {"image": {"_type": "Image"}}
+    fields = [pa.field("image", pa.struct([("bytes", pa.binary()), ("path", pa.string())]))]
+    if facts.labels is not None:
+        features["label"] = {"names": list(facts.classes), "_type": "ClassLabel"}
+        fields.append(pa.field("label", pa.int64()))
+    about = json.dumps({"info": {"features": features}})
+    schema = pa.schema(fields, metadata={"huggingface": about})
+    with Progress(sum(map(len, parts.values())), "writing", "picture") as bar:
+        for split, places in parts.items():
+            files = list(_batches(places, _ROWS))
+            for number, some in enumerate(files):
+                rows = []
+                for place in some.tolist():
+                    content, suffix = _encoded(facts, place, resized)
+                    row: dict[str, Any] = {"image": {"bytes": content, "path": f"{_plain(facts.names[place])}{suffix}"}}
+                    rows.append(row if facts.labels is None else {**row, "label": int(facts.labels[place])})
+                    bar.advance()
+                table = pa.Table.from_pylist(rows, schema=schema)
+                pq.write_table(table, folder / f"{split}-{number:05d}-of-{len(files):05d}.parquet")
+
+
+def _batches(places: np.ndarray, size: int) -> Iterator[np.ndarray]:
+    for start in range(0, len(places), size):
+        yield places[start : start + size]

@@ -1,0 +1,134 @@
+"""``aigc data`` from the command line: a report, a cleaned copy, and training on the copy without a warning."""
+
+import json
+import shlex
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import trouble
+from PIL import Image
+
+from aigc_cli.cli import main
+
+SMALL = {
+    "gan": ["model.network=mlp", "trainer.batch_size=8"],
+    "transformer": ["model.layers=1", "model.width=16", "model.heads=1", "trainer.batch_size=2"],
+    "seq2seq": ["model.layers=1", "model.width=16", "model.heads=1"],
+}
+DATA = {
+    "pictures": ["data=image_folder", "data.size=16"],
+    "texts": ["data=text", "data.context=16"],
+    "pairs": ["data=pairs", "data.source=a", "data.target=b"],
+}
+
+
+#: What a copy does not have any more.
+MENDED = {
+    "broken", "empty_file", "markup", "blank", "duplicates", "near_duplicates", "broken_file", "nul", "marks",
+    "mixed_ends", "returns", "controls", "empty_side", "split_copies", "label_conflict", "left_out",
+}  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def told(capsys: pytest.CaptureFixture[str], *words: str) -> dict:
+    assert main(["data", *words, "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def pixels(path: Path) -> Image.Image:
+    with Image.open(path) as image:
+        return image.copy()
+
+
+def pictures(root: str, count: int = 12) -> Path:
+    folder = Path(root)
+    folder.mkdir()
+    for index in range(count):
+        trouble.picture(index).save(folder / f"{index}.png")
+    return folder
+
+
+def test_a_report_says_what_to_type_next_and_keeps_a_preview(capsys: pytest.CaptureFixture[str]) -> None:
+    pictures("own")
+    assert main(["data", "show", "data=image_folder", "data.root=own", "data.size=32"]) == 0
+    out = capsys.readouterr().out
+    assert "pictures    12:" in out
+    assert out.endswith("next: aigc train model=gan data=image_folder data.root=own data.size=32\n")
+    assert pixels(Path("outputs/data/own.png")).size[0] > 10 * 32
+
+
+def test_show_is_what_happens_without_a_word(capsys: pytest.CaptureFixture[str]) -> None:
+    assert told(capsys, "data=digits", "data.size=8", "preview=false")["items"]["train"] == 1258
+    assert not Path("outputs").exists()
+
+
+def test_nothing_to_read_is_exit_3(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["data", "show", "data=image_folder", "data.root=nowhere"]) == 3
+    Path("empty").mkdir()
+    assert main(["data", "show", "data=image_folder", "data.root=empty"]) == 3
+
+
+@pytest.mark.parametrize("kind", DATA)
+def test_training_on_a_copy_of_troubled_data_warns_of_nothing(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
+    getattr(trouble, kind)(Path(kind))
+    prepared = told(capsys, "prepare", *DATA[kind], f"data.root={kind}", "out=clean", "dedup=near")
+    assert prepared["left_out"]
+    assert {"train", "val", "test"} == set(prepared["items"])
+    assert json.loads(Path("clean/.prepared.json").read_text())["items"] == prepared["items"]
+    words = shlex.split(prepared["next"])
+    model = words[2].partition("=")[2]
+    assert words[:2] == ["aigc", "train"]
+    assert main([*words[1:], *SMALL[model], "trainer.steps=2", "trainer.device=cpu"]) == 0
+    assert "warning" not in capsys.readouterr().err
+    codes = {finding["code"] for finding in told(capsys, "show", *words[3:], "preview=false")["findings"]}
+    assert not codes & MENDED
+
+
+def test_a_copy_as_parquet_keeps_labels_and_sizes(capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("cat", "dog"):
+        pictures(name)
+    Path("own").mkdir()
+    Path("cat").rename("own/cat")
+    Path("dog").rename("own/dog")
+    for path in Path("own/dog").iterdir():
+        pixels(path).rotate(90, expand=True).save(path)
+    words = ["prepare", "data=image_folder", "data.root=own", "format=parquet", "size=null", "out=table"]
+    assert sum(told(capsys, *words)["items"].values()) == 24
+    table = pq.read_table("table/train-00000-of-00001.parquet")
+    assert table.column_names == ["image", "label"]
+    found = told(capsys, "show", "data=parquet", "data.root=table", "data.size=32", "preview=false")
+    assert found["classes"] == {"cat": 12, "dog": 12}
+    assert found["short_side"] == [72, 72, 72]
+
+
+def test_splits_follow_what_pictures_show_not_their_names(capsys: pytest.CaptureFixture[str]) -> None:
+    folder = pictures("own", 40)
+    words = ["prepare", "data=image_folder", "data.root=own", "data.size=16", "data.val_fraction=0.2"]
+    told(capsys, *words, "out=one")
+    for path in list(folder.iterdir()):
+        path.rename(folder / f"other{path.name}")
+    told(capsys, *words, "out=two")
+    one, two = ({pixels(path).tobytes() for path in Path(name, "val").rglob("*.png")} for name in ("one", "two"))
+    assert one == two
+
+
+def test_a_folder_that_holds_something_is_not_written_to(capsys: pytest.CaptureFixture[str]) -> None:
+    pictures("own")
+    words = ["data", "prepare", "data=image_folder", "data.root=own"]
+    assert main([*words, "out=own"]) == 2
+    assert main([*words, "out=own/within"]) == 2
+    assert main(words) == 2
+    assert main([*words, "out=new", "format=tsv"]) == 2
+    assert not [path for path in Path().iterdir() if path.name != "own"]
+
+
+def test_one_text_is_cut_at_positions_into_plain_files(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("book.txt").write_bytes("".join(trouble.story(seed) for seed in range(20)).replace("\n", "\r\n").encode())
+    told(capsys, "prepare", "data=text", "data.root=book.txt", "out=clean")
+    parts = [Path("clean", f"{split}.txt").read_bytes().decode() for split in ("train", "val", "test")]
+    assert "".join(parts) == Path("book.txt").read_bytes().decode().replace("\r\n", "\n")
