@@ -117,7 +117,8 @@ def look_at(values: Mapping[str, Any]) -> Look:
                 splits[split] = raw_of(lambda split=split, seen=seen: open_dataset(seen, split))  # type: ignore[misc]
             except (ConfigError, DataError, ResourceError) as error:
                 first = first or error
-                if error.message not in [finding.message for finding in refused]:
+                wanted = values.get(f"{split}_fraction") != 0  # else nobody misses it
+                if wanted and error.message not in [finding.message for finding in refused]:
                     refused.append(Finding("refused", error.message, error.hint))
         values = seen if splits else values
     if not splits:
