@@ -112,8 +112,7 @@ class Monitor:
         n = self.config.validate_items or min(len(self.train), MOST_SAMPLES)
         sources = Sources(device=self.device, splits=self.splits)
         real = items_of(self.splits["val"], "val", self.splits.name)  # whose features are computed once
-        views = Views(sources)
-        evaluation = Evaluation({"fd": {"name": "fd", "extractor": views.usual_extractor()}}, views, real)
+        evaluation = Evaluation({"fd": {"name": "fd", "extractor": "auto"}}, Views(sources), real)
 
         def measure() -> dict[str, float]:
             (record,) = evaluation.of(SampledItems(samples, n, real.spec))
