@@ -71,7 +71,7 @@ def parts(name: str, options: argparse.Namespace) -> Parts:
         dataset = open_dataset(config["data"], "train")
     else:
         pixels, labels = torch.randint(0, 256, (10_000, 3, 32, 32), dtype=torch.uint8), torch.arange(10_000) % 10
-        dataset = ImageDataset(pixels, labels, [str(label) for label in range(10)], flip=True)
+        dataset = ImageDataset(pixels, labels, [str(label) for label in range(10)], views=["flip"])
     torch.manual_seed(0)
     return Parts(config, dataset, build_model(config["model"], dataset.spec), torch.device(options.device))
 
