@@ -111,7 +111,8 @@ class Monitor:
         n = self.config.validate_items or min(len(self.train), MOST_SAMPLES)
         sources = Sources(device=self.device, splits=self.splits)
         real = items_of(self.splits["val"], "val", self.splits.name)  # whose features are computed once
-        evaluation = Evaluation({"fd": {"name": "fd", "extractor": "classifier"}}, Views(sources), real)
+        views = Views(sources)
+        evaluation = Evaluation({"fd": {"name": "fd", "extractor": views.usual_extractor()}}, views, real)
 
         def measure() -> dict[str, float]:
             (record,) = evaluation.of(SampledItems(samples, n, real.spec))

@@ -1,9 +1,9 @@
 """What each metric sees: held-out real images, spoilt step by step, in the place of samples.
 
-    python benchmarks/metric_controls.py [--data cifar10 --root FOLDER] [--figure docs/evaluate-controls.png]
+    python benchmarks/metric_controls.py [--data cifar10 --root FOLDER] [--extractor own-ssl] [--figure FILE.png]
 
 prints a table (metric by kind of damage: which way the figure moves, and from what to what) and draws the curves.
-Nothing here is trained but the classifier that serves as extractor.
+Nothing here is trained but the network that serves as extractor: a classifier, or what learns without labels.
 """
 
 from __future__ import annotations
@@ -32,7 +32,6 @@ FIGURES = {
     "copies": "lower", "authenticity": "higher",
 }  # fmt: skip
 SHARES = {"precision", "recall", "density", "coverage", "closer", "copies", "authenticity"}
-EXTRACTOR = "classifier"
 METRICS: dict[str, dict[str, Any]] = {
     "fd": {},
     "fd_infinity": {"points": 8, "smallest": 0.5, "seed": 0},
@@ -108,12 +107,15 @@ def stream(images: Tensor) -> SampledItems:
     return SampledItems(batches, len(images), DataSpec("image", tuple(images.shape[1:])))
 
 
-def curves(data: Data, n: int, reference: int | None = None) -> dict[str, list[dict[str, float]]]:
+def curves(
+    data: Data, n: int, reference: int | None = None, extractor: str = "classifier"
+) -> dict[str, list[dict[str, float]]]:
     """The figures of each kind of damage, level by level; level 0 is held-out images as they are.
 
     The held-out images that memorisation is judged against are others than those that are spoilt.
     """
-    metrics = {name: {"name": name, "extractor": EXTRACTOR, **own} for name, own in METRICS.items()}
+    known = {name: own for name, own in METRICS.items() if name != "cs" or extractor == "classifier"}
+    metrics = {name: {"name": name, "extractor": extractor, **own} for name, own in known.items()}
     name = data.values["name"]
     sources = Sources(device=data.device, splits=data.splits)
     real = DatasetItems(data.splits["train"], "train", name, reference)
@@ -125,14 +127,14 @@ def curves(data: Data, n: int, reference: int | None = None) -> dict[str, list[d
         for level in range(LEVELS):
             records = evaluation.of(stream(spoil(images, level, data)))
             figures = {key: value for record in records for key, value in record.generated.figures.items()}
-            found[damage].append({key: figures[key] for key in FIGURES})
+            found[damage].append({key: figures[key] for key in FIGURES if key in figures})
     return found
 
 
 def table(found: Mapping[str, list[dict[str, float]]]) -> str:
     """A row for each metric: where each kind of damage takes it from where it was."""
     lines = ["| | " + " | ".join(found) + " |", "|---" * (len(found) + 1) + "|"]
-    for figure in FIGURES:
+    for figure in next(iter(found.values()))[0]:
         largest = max(abs(level[figure]) for levels in found.values() for level in levels)
         cells = []
         for levels in found.values():
@@ -157,7 +159,7 @@ def draw(found: Mapping[str, list[dict[str, float]]], path: Path, title: str) ->
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(3, 4, figsize=(11, 7), sharex=True, layout="constrained")
-    for axis, name in zip(axes.flat, FIGURES, strict=True):
+    for axis, name in zip(axes.flat, next(iter(found.values()))[0], strict=False):
         for damage, levels in found.items():
             axis.plot(range(len(levels)), [level[name] for level in levels], marker="o", markersize=3, label=damage)
         axis.set_title(f"{name} ({FIGURES[name]} is better)", fontsize=9)
@@ -173,6 +175,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", default="digits", choices=("digits", "cifar10"))
     parser.add_argument("--root")
+    parser.add_argument("--extractor", default="classifier", choices=("classifier", "own-ssl"))
     parser.add_argument("--figure", type=Path)
     parser.add_argument("--n", type=int)
     words = parser.parse_args()
@@ -183,7 +186,7 @@ def main() -> None:
     else:
         values = {"name": "cifar10", "root": words.root, "size": 32, "flip": False, "val_fraction": 0.02}
         n, reference = words.n or 2500, 10_000
-    found = curves(Data(values, device), n, reference)
+    found = curves(Data(values, device), n, reference, words.extractor)
     print(table(found))
     if words.figure is not None:
         draw(found, words.figure, f"{n} held-out images of {words.data}, spoilt step by step (0 is untouched)")

@@ -94,10 +94,12 @@ def tiny_run(tmp_path: Path, tiny_config: dict[str, Any], monkeypatch: pytest.Mo
 
 @pytest.fixture
 def small_classifier(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The classifier of `fd` learns from few images; the cache is the session's, so all tests train it once."""
-    from aigc_cli.metrics.extractors import classifier
+    """What `fd` looks through learns from few images; the cache is the session's, so all tests train it once."""
+    from aigc_cli.metrics.extractors import classifier, own_ssl
 
     monkeypatch.setattr(classifier, "_FEWEST", 4_000)
+    monkeypatch.setattr(own_ssl, "_FEWEST", 1_000)
+    monkeypatch.setattr(own_ssl, "_MOST", 4_000)
 
 
 @pytest.fixture

@@ -55,12 +55,12 @@ def texts_of(model: Any, dataset: Dataset, kind: str, batch_size: int | None = N
 
 def text_metric(name: str, **changed: object) -> TextMetric:
     defaults: dict[str, dict[str, object]] = {
-        "bleu": {"tokenize": "13a", "lowercase": False},
+        "bleu": {"tokenize": "auto", "lowercase": False},
         "chrf": {"word_order": 0},
-        "rouge": {"stemmer": False},
-        "distinct": {},
-        "repetition": {"n": 4},
-        "self_bleu": {"items": 1000, "seed": 0},
+        "rouge": {"stemmer": False, "tokenize": "auto"},
+        "distinct": {"tokenize": "auto"},
+        "repetition": {"n": 4, "tokenize": "auto"},
+        "self_bleu": {"items": 1000, "seed": 0, "tokenize": "auto"},
         "copied": {"run": 5},
     }
     component = find("metric", name)

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from aigc_cli.commands.eval_config import EvalConfig, run_of, with_usual_metrics
+from aigc_cli.commands.eval_config import LEARNED, EvalConfig, run_of, with_usual_metrics
 from aigc_cli.commands.eval_setting import open_setting
 from aigc_cli.commands.sample import GENERATED
 from aigc_cli.config.compose import compose
@@ -162,7 +162,7 @@ def _write_stats(asked: EvalConfig, options: Options) -> int:
     hint = "leave it out, or name such items with real=; those of a run aigc sample writes"
     asked.refuse(("fake", "reference"), ": statistics are of a dataset, or of the items that real= names", hint)
     asked.refuse_controls()
-    name = _extractor(asked, options)
+    named = _extractor(asked, options)
     setting = open_setting(asked, options)
     items = setting.read("real")
     if isinstance(items, Statistics):
@@ -173,6 +173,10 @@ def _write_stats(asked: EvalConfig, options: Options) -> int:
     if asked.n is not None:
         items = items.take(asked.n)
     views = setting.views()
+    if named in LEARNED and setting.splits is None:
+        what = "statistics of real= alone cannot be of features that are learnt from it: what they are compared with"
+        raise ConfigError(f"{what} could not have the same", "name data= or run= to learn from, or ask for metric=fid")
+    name = views.usual_extractor() if named == "auto" else named
     (found,) = views.reference(items, "reference", {Key(name, "features"): False}).values()
     statistics = found if isinstance(found, FeatureStatistics) else summed(found)
     require(statistics.n, 2, "real", "a covariance", "give more items")
@@ -189,17 +193,17 @@ def _write_stats(asked: EvalConfig, options: Options) -> int:
         print(json.dumps({"file": str(path), **stamp}, ensure_ascii=False))
         return 0
     print(f"statistics of {statistics.n:,} {items.modality.noun[1]}, {extractor.name}: {os.path.relpath(path)}")
-    print(f"next: aigc eval {shlex.join(_following(path, name, options))}{plugin_words()}")
+    print(f"next: aigc eval {shlex.join(_following(path, named, options))}{plugin_words()}")
     return 0
 
 
 def _following(path: Path, extractor: str, options: Options) -> list[str]:
     """The words that compare a run with the statistics, in features of the same extractor."""
-    metric = {"inception": "fid", "classifier": "fd"}.get(extractor)
-    words = [f"real={os.path.relpath(path)}", *([] if metric else [f"extractor={extractor}"])]
+    usual = extractor in ("auto", "inception")
+    words = [f"real={os.path.relpath(path)}", *([] if usual else [f"extractor={extractor}"])]
     given = ((word, word.lstrip("+").partition("=")[0]) for word in options.overrides)
     words += [word for word, key in given if key in _REPEATED or key.startswith("data.")]
-    return [*words, "--metric", metric or "fd"]
+    return [*words, "--metric", "fid" if extractor == "inception" else "fd"]
 
 
 def _extractor(asked: EvalConfig, options: Options) -> str:

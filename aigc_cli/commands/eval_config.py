@@ -20,6 +20,8 @@ from aigc_cli.metrics.items import DatasetItems
 from aigc_cli.runs import Run, find_run
 from aigc_cli.sampling.controls import model_class
 
+#: The extractors that learn from data, and what stands for one of them.
+LEARNED = {"auto", "classifier", "own-ssl"}
 #: A word that is left empty names the current folder to Python, which nobody means.
 Named = Annotated[str, Field(min_length=1)]
 #: What a key is where nobody gave it; the others are null, or hold nulls alone.
@@ -72,7 +74,7 @@ class EvalConfig:
 
     def compares_with_data(self) -> bool:
         """Whether any metric looks at more than what is measured, or through an extractor that learns from data."""
-        return self.comparing() is not None or "classifier" in self.extractors()
+        return self.comparing() is not None or bool(LEARNED & self.extractors())
 
     def comparing(self) -> str | None:
         """The first of the metrics, if any, that looks at more than what is measured."""
@@ -107,7 +109,7 @@ class EvalConfig:
         """Warns of keys that have no effect: those of extractors that nothing looks through, and the `idle` ones."""
         extractors = self.extractors()
         unheard = [] if extractors else ["extractor", "dtype"]
-        unheard += [] if extractors - {"classifier"} else ["weights"]
+        unheard += [] if extractors - LEARNED else ["weights"]
         unheard += [] if "inception" in extractors else ["resize"]
         unheard += [] if "torchvision" in extractors else ["backbone"]
         for key in dict.fromkeys([*unheard, *idle]):

@@ -82,13 +82,14 @@ class Setting:
     def records(self, known: Callable[[Record], bool] | None = None) -> list[Record]:
         """The records of all metrics that were asked for; `known`, and what is raised, as in :func:`evaluate`."""
         asked, sides = self.asked, self.sides()
+        views = self.views(sides.reference)
         sources = sources_of(asked.metric, sides.subject)
         self._warn_of_idle(sides.subject, sources)
         own = [source for source in sources if source.stream == "fake" and not source.kind]
         if sides.items is not None and len(own) < len(sources):
             asked.check_number(sides.items, drawn=bool(own))
         return evaluate(
-            sides, asked.metrics(), self.views(), n=asked.n, seed=asked.seed, seeds=asked.seeds or 1, known=known
+            sides, self.metrics(views), views, n=asked.n, seed=asked.seed, seeds=asked.seeds or 1, known=known
         )
 
     def _warn_of_idle(self, subject: Subject, sources: Mapping[Source, list[str]]) -> None:
@@ -255,11 +256,20 @@ class Setting:
         """Items of the split that the user names, or else held-out ones."""
         return self.items() if self.named_split else self._held_out()
 
-    def views(self) -> Views:
-        """What metrics see of items, through extractors that may learn from the data."""
+    def metrics(self, views: Views) -> dict[str, dict[str, Any]]:
+        """The metrics' configurations, with the extractor that suits the data where none is named."""
+        metrics = self.asked.metrics()
+        unnamed = [name for name, values in metrics.items() if values.get("extractor") == "auto"]
+        usual = {"extractor": views.usual_extractor()} if unnamed else {}
+        return {**metrics, **{name: {**metrics[name], **usual} for name in unnamed}}
+
+    def views(self, reference: Items | None = None) -> Views:
+        """What metrics see of items, through extractors that may learn from the data, or without any from the
+        reference."""
         asked = self.asked
         weights = None if asked.weights is None else path_of(asked.weights)
-        sources = Sources(resolve_device(asked.device), weights, self.splits, asked.resize, asked.backbone)
+        items = None if isinstance(reference, Statistics) else reference
+        sources = Sources(resolve_device(asked.device), weights, self.splits, items, asked.resize, asked.backbone)
         return Views(sources, asked.batch_size, asked.dtype)
 
     def _like(self) -> DataSpec | None:

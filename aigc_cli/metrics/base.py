@@ -24,8 +24,8 @@ Stream = Literal["real", "fake", "held_out", "pairs", "items"]
 #: items themselves: "labels" (n,), "glance" (small, uint8), "content" (raw), "text" (strings). Of a model: "scores",
 #: "codes" (latents), "fills" (of masked tokens).
 View = Literal["features", "logits", "moments", "labels", "glance", "content", "text", "scores", "codes", "fills"]
-#: Which way a score is better; "" where neither is.
-Better = Literal["lower", "higher", ""]
+#: Which way a score is better: "near" that of real items, where either may be too much; "" where nothing says.
+Better = Literal["lower", "higher", "near", ""]
 Takes = Mapping[Stream, tuple[View, ...]]
 Figures = Mapping[str, Better]
 

@@ -76,7 +76,8 @@ class Evaluation:
         if extractor is not None:
             layer = "features" if first == "moments" else first
             if layer not in extractor.widths:
-                raise ConfigError(f"{name} needs {layer}, and {extractor.name} has none", "choose another extractor")
+                hint = "choose another extractor" if layer == "features" else "ask for fd, kd, prdc or vendi"
+                raise ConfigError(f"{name} needs {layer}, and {extractor.name} has none", hint)
             width = extractor.widths[layer]
         metric: Metric = find("metric", name).build(self._configs[name], width)
         return metric

@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import platform
+import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -72,7 +73,7 @@ class Record:
 
     metric: str
     config: Mapping[str, Any]
-    #: For each score which way is better: "lower", "higher" or "" where neither is.
+    #: For each score which way is better: "lower", "higher", "near" that of real items, or "" where nothing says.
     better: Mapping[str, str]
     #: The scores of the items in question; their means where there are several sets of them.
     generated: Score
@@ -257,7 +258,7 @@ class _Saved:
     metric: str
     figures: dict[str, float]
     spread: dict[str, float] | None = None
-    better: dict[str, Literal["lower", "higher", ""]] | None = None
+    better: dict[str, Literal["lower", "higher", "near", ""]] | None = None
     bounds: dict[str, Literal["<=", ">="]] | None = None
     facts: _Facts | None = None
     generated: dict[str, Any] | None = None
@@ -290,9 +291,22 @@ def read_record(path: Path) -> dict[str, Any]:
 def difference(a: Mapping[str, Any], b: Mapping[str, Any]) -> tuple[str, Any, Any] | None:
     """The first condition in which two records differ so that their scores do not compare: its name, both values."""
     for path, name in _CONDITIONS.items():
-        values: list[Any] = [a, b]
-        for key in path:
-            values = [value.get(key) if isinstance(value, Mapping) else None for value in values]
+        values: list[Any] = [_at(record, *path) for record in (a, b)]
+        if path == ("config",):  # what was asked for may name what was chosen, which is compared next
+            values = [{**(value or {}), "tokenize": None} if isinstance(value, Mapping) else value for value in values]
         if values[0] != values[1]:
             return name, values[0], values[1]
-    return None
+    own, other = map(_tokenizer, (a, b))
+    return None if own == other else ("what cuts words", own, other)
+
+
+def _at(record: Any, *path: str) -> Any:
+    for key in path:
+        record = record.get(key) if isinstance(record, Mapping) else None
+    return record
+
+
+def _tokenizer(record: Mapping[str, Any]) -> Any:
+    """What cut words; records of before have it in BLEU's signature alone."""
+    found = re.search(r"\btok:([\w-]+)", str(_at(record, "facts", "signature")))
+    return _at(record, "facts", "tokenizer") or (found and found[1])

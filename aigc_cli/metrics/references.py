@@ -8,7 +8,7 @@ from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from statistics import fmean
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar
 
 import torch
 from pydantic import Field
@@ -21,7 +21,8 @@ from aigc_cli.errors import ConfigError, DataError
 from aigc_cli.metrics.base import Figures, Metric, Stream, Takes
 from aigc_cli.metrics.extractors.base import PlainConfig
 from aigc_cli.metrics.extractors.pretrained import load_weights, misfit, short_path, weight_folders
-from aigc_cli.metrics.text import WORD, Distinct, TextMetric
+from aigc_cli.metrics.text import Distinct, TextMetric, WordsConfig
+from aigc_cli.metrics.words import Cut, Tokenizer, sacrebleu_of, spoken
 from aigc_cli.registry import register
 
 _SSIM_SIDE = 11  # of its Gaussian window
@@ -35,11 +36,11 @@ _LPIPS_SIDE = 32  # below which AlexNet has nothing left to pool
 class BLEUConfig(PlainConfig):
     """How BLEU cuts words."""
 
-    tokenize: Literal["13a", "intl", "char", "none", "zh", "ja-mecab", "ko-mecab", "flores101", "flores200"]
+    tokenize: Tokenizer
     lowercase: bool
 
 
-_USUAL_BLEU = BLEUConfig(name="bleu", tokenize="13a", lowercase=False)
+_USUAL_BLEU = BLEUConfig(name="bleu", tokenize="auto", lowercase=False)
 
 
 @register("metric", "bleu", BLEUConfig)
@@ -56,10 +57,8 @@ class CorpusBLEU(TextMetric):
 
     def measured(self, fake: Sequence[str], real: Sequence[str]) -> dict[str, float]:
         """BLEU in [0, 100], as asked for and lower-cased."""
-        from sacrebleu.metrics.bleu import BLEU
-
-        cases = (self.config.lowercase, True)
-        metrics = [BLEU(tokenize=self.config.tokenize, lowercase=lowercase, force=True) for lowercase in cases]
+        tokenizer = self.bleu(real, self.config.tokenize)
+        metrics = [sacrebleu_of(tokenizer, lowercase) for lowercase in (self.config.lowercase, True)]
         scores = [metric.corpus_score(list(fake), [list(real)]).score for metric in metrics]
         own, tokenised = (metric.get_signature() for metric in metrics)
         self.signature = f"{own}; tokenised_bleu: {tokenised}"
@@ -91,17 +90,21 @@ class ChrF(TextMetric):
 
 
 @dataclass(config=STRICT, frozen=True, kw_only=True)
-class ROUGEConfig(PlainConfig):
+class ROUGEConfig(WordsConfig):
     """Whether English endings count."""
 
     stemmer: bool
 
 
 class _Words:
-    """rouge-score's own tokenizer drops all that is not a-z and 0-9; this one keeps every script."""
+    """rouge-score's own tokenizer drops all that is not a-z and 0-9; this one the same of ASCII, and it keeps the words
+    of every script."""
+
+    def __init__(self, cut: Cut) -> None:
+        self.cut = cut
 
     def tokenize(self, text: str) -> list[str]:
-        return WORD.findall(text.lower())
+        return spoken(text, self.cut)
 
 
 @register("metric", "rouge", ROUGEConfig)
@@ -118,11 +121,15 @@ class ROUGE(TextMetric):
         """Means over the items."""
         from rouge_score.rouge_scorer import RougeScorer
 
-        own = None if self.config.stemmer else _Words()
+        self.cut(real)  # says how
+        own = None if self.config.stemmer else _Words(self.config.tokenize)
         scorer = RougeScorer(list(self.figures), use_stemmer=self.config.stemmer, tokenizer=own)
         scores = [scorer.score(target, item) for item, target in zip(fake, real, strict=True)]
-        cut = "rouge-score, stemmed" if self.config.stemmer else "Unicode words, lower case"
-        self.signature = f"rouge-score {version('rouge-score')}, tokenizer {cut}"
+        if self.config.stemmer:
+            self.tokenizer, self.why = "rouge-score's, stemmed", ""
+        else:
+            self.tokenizer += ", without punctuation, lower case"
+        self.signature = f"rouge-score {version('rouge-score')}, tokenizer: {self.tokenizer}"
         return {name: fmean(score[name].fmeasure for score in scores) for name in self.figures}
 
 
@@ -142,13 +149,15 @@ class Continuation(TextMetric):
     """
 
     made_by = "continue"
-    figures: ClassVar[Figures] = dict.fromkeys(
-        ("continuation_bleu", "continuation_rouge1", "continuation_rougeL", "continuation_distinct2"), "higher"
-    )
+    figures: ClassVar[Figures] = {
+        **dict.fromkeys(("continuation_bleu", "continuation_rouge1", "continuation_rougeL"), "higher"),
+        "continuation_distinct2": "near",
+    }
 
     def __init__(self, config: Any, width: int = 0) -> None:
         super().__init__(config, width)
-        rouge, distinct = ROUGE(ROUGEConfig(name="rouge", stemmer=False)), Distinct(PlainConfig(name="distinct"))
+        rouge = ROUGE(ROUGEConfig(name="rouge", tokenize="auto", stemmer=False))
+        distinct = Distinct(WordsConfig(name="distinct", tokenize="auto"))
         self._parts: tuple[TextMetric, ...] = (CorpusBLEU(_USUAL_BLEU), rouge, distinct)
 
     def measured(self, fake: Sequence[str], real: Sequence[str]) -> dict[str, float]:
@@ -157,6 +166,8 @@ class Continuation(TextMetric):
         for part in self._parts:
             found |= part.measured(fake, real)
         self.signature = "; ".join(part.signature for part in self._parts if part.signature)
+        self.tokenizer = "; ".join(part.tokenizer for part in self._parts)
+        self.why = "; ".join(part.why for part in self._parts[:2] if part.why)
         return {name: found[name.removeprefix("continuation_")] for name in self.figures}
 
     def options(self) -> dict[str, Any]:
@@ -182,6 +193,7 @@ class ReconstructionBLEU(TextMetric):
         """BLEU in [0, 100], and a share in [0, 1]."""
         same = sum(item == text for item, text in zip(fake, real, strict=True)) / len(fake)
         bleu = self._bleu.measured(fake, real)["bleu"]
+        self.tokenizer, self.why = self._bleu.tokenizer, self._bleu.why
         self.signature = self._bleu.signature.partition(";")[0]
         return dict(zip(self.figures, (bleu, same), strict=True))
 

@@ -23,6 +23,9 @@ _LISTED = 3  # of the files, one by one
 _PICTURES = 5  # axes of a gallery of pictures; nothing else can be drawn
 Records = Mapping[str, Mapping[str, Any]]
 _Scores = Mapping[str, float]
+_BETTER = {
+    "lower": "lower is better", "higher": "higher is better", "near": "near the held-out value is better",
+}  # fmt: skip
 #: A difference counts where it exceeds so many standard deviations of a difference between two sample sets.
 BEYOND = 2.0
 
@@ -112,7 +115,7 @@ def _rows(records: Sequence[Record]) -> list[list[str]]:
                 own = None if record.baseline is None else record.baseline.n
                 row.append(_number(record.baseline, figure) + ("" if own in (None, baseline.n) else f" (n={own:,})"))
             row += [_number(record.beside.get(name), figure) for name in beside]
-            rows.append([*row, f"{way} is better" if way else ""])
+            rows.append([*row, _BETTER.get(way, "")])
     return rows
 
 
@@ -201,7 +204,7 @@ def describe_comparison(named: Sequence[tuple[str, Records]], rows: Sequence[Map
             ways = record.get("better") or {}
             others = [records[metric] for _, records in named]
             cells = [_shown(each["figures"], figure, each.get("spread"), each.get("bounds")) for each in others]
-            figures.append([figure, *cells, f"{ways[figure]} is better" if ways.get(figure) else ""])
+            figures.append([figure, *cells, _BETTER.get(ways.get(figure, ""), "")])
     lines = [*table(figures), ""]
     header = ["difference", "", "", "spread", "beyond chance"]
     body = []

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import re
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,11 +21,9 @@ from aigc_cli.config.schema import STRICT
 from aigc_cli.errors import DataError
 from aigc_cli.metrics.base import Figures, Metric, Stream, Takes, joined
 from aigc_cli.metrics.extractors.base import PlainConfig
+from aigc_cli.metrics.words import Cut, Tokenizer, cut_note, sacrebleu_of, tokenizer_for, words
 from aigc_cli.randomness import permutation
 from aigc_cli.registry import register
-
-#: A word, in any script, or one other character that is no space.
-WORD = re.compile(r"\w+|[^\w\s]")
 
 
 class TextMetric(Metric):
@@ -35,6 +32,10 @@ class TextMetric(Metric):
     takes: ClassVar[Takes] = {"pairs": ("text",)}
     #: How it was computed, once it was, as the library that did so says it.
     signature = ""
+    #: What cut the text into words, where anything did, which scores that compare have in common; and why that did,
+    #: where it is not what cuts most text.
+    tokenizer = ""
+    why = ""
 
     def __init__(self, config: Any, width: int = 0) -> None:
         super().__init__(config, width)
@@ -70,8 +71,25 @@ class TextMetric(Metric):
         return {name: torch.tensor(value, dtype=torch.float64) for name, value in self.measured(fake, real).items()}
 
     def facts(self) -> dict[str, Any]:
-        """The signature, where there is one."""
-        return {"signature": self.signature} if self.signature else {}
+        """The signature and the tokenizer, where there are any."""
+        known = {"signature": self.signature, "tokenizer": self.tokenizer}
+        return {name: value for name, value in known.items() if value}
+
+    def notes(self) -> list[str]:
+        """Why text is cut in an unusual way."""
+        return [self.why] if self.why else []
+
+    def cut(self, lines: Sequence[str]) -> list[list[str]]:
+        """The words of each line, as the configuration says."""
+        how: Cut = self.config.tokenize
+        self.tokenizer, self.why = _CUTS[how], cut_note(lines, how)
+        return [words(line, how) for line in lines]
+
+    def bleu(self, lines: Sequence[str], asked: Tokenizer) -> str:
+        """The name of sacrebleu's tokenizer for lines."""
+        self.tokenizer, why = tokenizer_for(lines, asked)
+        self.why = why and f"BLEU cuts text with sacrebleu's {self.tokenizer} tokenizer: {why}"
+        return self.tokenizer
 
     @abstractmethod
     def measured(self, fake: Sequence[str], real: Sequence[str]) -> dict[str, float]:
@@ -82,34 +100,50 @@ class TextMetric(Metric):
         """
 
 
+#: What stamps call each way to cut.
+_CUTS: dict[Cut, str] = {
+    "auto": "words, and characters of scripts without spaces",
+    "char": "characters",
+    "space": "parts between spaces",
+}
+
+
+@dataclass(config=STRICT, frozen=True, kw_only=True)
+class WordsConfig(PlainConfig):
+    """What counts as a word."""
+
+    tokenize: Cut
+
+
 def ngrams(words: Sequence[str], n: int) -> Iterable[tuple[str, ...]]:
     """Every run of `n` words."""
     return zip(*(words[start:] for start in range(n)), strict=False)
 
 
-@register("metric", "distinct", PlainConfig)
+@register("metric", "distinct", WordsConfig)
 class Distinct(TextMetric):
     """``distinct``: the share of n-grams of words that differ, over all items together, for n of 1, 2 and 3.
 
-    Li et al., A Diversity-Promoting Objective Function for Neural Conversation Models, 2016. Falls as text grows.
+    Li et al., A Diversity-Promoting Objective Function for Neural Conversation Models, 2016. Falls as text grows,
+    and noise has the most: neither more nor less than real text has is better.
     """
 
     takes: ClassVar[Takes] = {"fake": ("text",)}
     usual_for: ClassVar[Mapping[str, int]] = {"text": 1}
-    figures: ClassVar[Figures] = dict.fromkeys(("distinct1", "distinct2", "distinct3"), "higher")
+    figures: ClassVar[Figures] = dict.fromkeys(("distinct1", "distinct2", "distinct3"), "near")
 
     def measured(self, fake: Sequence[str], real: Sequence[str]) -> dict[str, float]:
         """Shares in [0, 1]; 0 where no item is so long."""
-        words = [WORD.findall(line.lower()) for line in fake]
+        lines = self.cut(fake)
         shares = {}
         for n, name in enumerate(self.figures, start=1):
-            found = [gram for line in words for gram in ngrams(line, n)]
+            found = [gram for line in lines for gram in ngrams(line, n)]
             shares[name] = len(set(found)) / len(found) if found else 0.0
         return shares
 
 
 @dataclass(config=STRICT, frozen=True, kw_only=True)
-class RepetitionConfig(PlainConfig):
+class RepetitionConfig(WordsConfig):
     """How long a run of words counts."""
 
     n: Annotated[int, Field(ge=1)]
@@ -124,11 +158,11 @@ class Repetition(TextMetric):
 
     takes: ClassVar[Takes] = {"fake": ("text",)}
     usual_for: ClassVar[Mapping[str, int]] = {"text": 3}
-    figures: ClassVar[Figures] = {"repetition": "lower"}
+    figures: ClassVar[Figures] = {"repetition": "near"}
 
     def measured(self, fake: Sequence[str], real: Sequence[str]) -> dict[str, float]:
         """A share in [0, 1] over the items that are long enough."""
-        found = [list(ngrams(WORD.findall(line.lower()), self.config.n)) for line in fake]
+        found = [list(ngrams(line, self.config.n)) for line in self.cut(fake)]
         shares = [1 - len(set(grams)) / len(grams) for grams in found if grams]
         if not shares:
             raise DataError(f"no item has {self.config.n} words", "give longer items, or a smaller metric.repetition.n")
@@ -139,6 +173,7 @@ class Repetition(TextMetric):
 class SelfBLEUConfig(PlainConfig):
     """How many items are compared with all others."""
 
+    tokenize: Tokenizer
     items: Annotated[int, Field(ge=2)]
     seed: Annotated[int, Field(ge=0)]
 
@@ -153,7 +188,7 @@ class SelfBLEU(TextMetric):
 
     takes: ClassVar[Takes] = {"fake": ("text",)}
     usual_for: ClassVar[Mapping[str, int]] = {"text": 2}
-    figures: ClassVar[Figures] = {"self_bleu": "lower"}
+    figures: ClassVar[Figures] = {"self_bleu": "near"}
 
     def measured(self, fake: Sequence[str], real: Sequence[str]) -> dict[str, float]:
         """BLEU in [0, 100]."""
@@ -163,21 +198,20 @@ class SelfBLEU(TextMetric):
         if len(lines) > self.config.items:
             rows = permutation(len(lines), "self_bleu", self.config.seed)[: self.config.items]
             lines = [lines[row] for row in sorted(rows.tolist())]
-        settings = "sentence BLEU against all others|eff:yes|tok:13a|smooth:exp"
+        tokenizer = self.bleu(lines, self.config.tokenize)
+        settings = f"sentence BLEU against all others|eff:yes|tok:{tokenizer}|smooth:exp"
         self.signature = f"{settings}|version:{version('sacrebleu')}"
-        return {"self_bleu": fmean(_against_the_others(lines))}
+        return {"self_bleu": fmean(_against_the_others(lines, tokenizer))}
 
 
-def _against_the_others(lines: Sequence[str]) -> list[float]:
+def _against_the_others(lines: Sequence[str], tokenizer: str) -> list[float]:
     """The BLEU of each line against all others, in time linear in their number: of each n-gram it is enough to know
     the largest count, in which line it is, and the largest count in any other."""
     from sacrebleu.metrics.bleu import BLEU
-    from sacrebleu.tokenizers.tokenizer_13a import Tokenizer13a
 
     order = 4
-    make: Any = Tokenizer13a  # it has no types
-    tokenizer = make()
-    words = [tokenizer(line.rstrip()).split() for line in lines]
+    cut = sacrebleu_of(tokenizer).tokenizer
+    words = [cut(line.rstrip()).split() for line in lines]
     counts = [Counter(gram for n in range(1, order + 1) for gram in ngrams(line, n)) for line in words]
     best: dict[tuple[str, ...], tuple[int, int, int]] = {}  # largest, its line, largest elsewhere
     for row, own in enumerate(counts):

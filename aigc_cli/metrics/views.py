@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from aigc_cli.config.schema import check
-from aigc_cli.errors import ConfigError, DataError, ResourceError
+from aigc_cli.errors import ConfigError, DataError, ResourceError, warn
 from aigc_cli.metrics.base import View
 from aigc_cli.metrics.extractors.base import Extractor, FeatureStatistics, Sources, check_finite, entry, load, store
 from aigc_cli.modalities.base import Batch, Items
@@ -69,6 +69,23 @@ class Views:
         if name not in self._extractors:
             self._extractors[name] = build_extractor(name, self.sources)
         return self._extractors[name]
+
+    def usual_extractor(self) -> str:
+        """The extractor of data where nobody names one: its classifier, or where it has no labels that can be learnt,
+        what learns without.
+
+        Raises:
+            DataError: the data cannot be read.
+        """
+        splits = self.sources.splits
+        if splits is None or len(splits["train"].spec.classes) < 2:
+            return "own-ssl"
+        try:
+            self.extractor("classifier")
+        except DataError as error:
+            warn(f"{error.message}; own-ssl, which learns without labels, takes its place")
+            return "own-ssl"
+        return "classifier"
 
     def rows(self, items: Items, what: str, wanted: Iterable[Key]) -> Iterator[Rows]:
         """The wanted views, a batch at a time; items are drawn or read beside the work on those before them.

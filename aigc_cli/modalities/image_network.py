@@ -1,6 +1,8 @@
-"""The network that learns the classes of images, whose penultimate features metrics look at."""
+"""The network that learns from images, with classes or without, and whose penultimate features metrics look at."""
 
 from __future__ import annotations
+
+import math
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +13,9 @@ WIDTH = 128
 #: In training, images move by up to this share of their side: without it, the features of what it was trained on
 #: cluster more tightly than those of new images of the same kind, which would then score as less precise.
 _SHIFT = 1 / 16
+#: What is still the same image, where there are no classes: a part of this share of its area at least, this much longer
+#: one way than the other at most, with this much more or less contrast, and as much brightness and colour.
+_LEAST_AREA, _STRETCH, _COLOUR = 0.35, 4 / 3, 0.4
 
 
 class ImageNetwork(nn.Module):
@@ -44,6 +49,11 @@ class ImageNetwork(nn.Module):
         features = self.body(images)
         return {"features": features, "logits": self.head(features)}
 
+    def augment(self, images: Tensor) -> Tensor:
+        """The same images seen in another way, (n, C, H, W) in about [-1, 1]. Neither mirrored nor turned, nor blurred,
+        nor with noise: features are to tell those from the images as they are."""
+        return _coloured(_cropped(images))
+
 
 def _convolution(inputs: int, outputs: int, stride: int = 1) -> list[nn.Module]:
     return [
@@ -51,3 +61,25 @@ def _convolution(inputs: int, outputs: int, stride: int = 1) -> list[nn.Module]:
         nn.BatchNorm2d(outputs),
         nn.ReLU(inplace=True),
     ]
+
+
+def _cropped(images: Tensor) -> Tensor:
+    """A random part of each image, brought to the size of the whole."""
+    share = torch.empty(len(images), device=images.device).uniform_(_LEAST_AREA, 1)
+    longer = (torch.rand_like(share) * 2 - 1) * math.log(_STRETCH)
+    size = torch.stack([share * longer.exp(), share / longer.exp()], dim=1).sqrt().clamp_max(1)  # (n, 2): across, down
+    centre = (torch.rand_like(size) * 2 - 1) * (1 - size)
+    places = torch.cat([torch.diag_embed(size), centre[:, :, None]], dim=2)
+    grid = nn.functional.affine_grid(places, list(images.shape), align_corners=False)
+    return nn.functional.grid_sample(images, grid, padding_mode="border", align_corners=False)
+
+
+def _coloured(images: Tensor) -> Tensor:
+    """Each image with its own change of contrast, of brightness, and of each channel."""
+    contrast, brightness, colour = (
+        (torch.rand(len(images), channels, 1, 1, device=images.device) * 2 - 1) * _COLOUR
+        for channels in (1, 1, images.shape[1])
+    )
+    mean = images.mean(dim=(1, 2, 3), keepdim=True)
+    shifted = mean + (brightness + (colour if images.shape[1] > 1 else 0)) / 2
+    return (images - mean) * (1 + contrast) + shifted

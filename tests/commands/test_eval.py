@@ -121,9 +121,9 @@ def test_what_looks_at_no_real_image_needs_neither_run_nor_reference(
     assert beside["floor"]["split"] == "test"
 
 
-def test_folders_have_no_labels(folders: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["eval", "fake=fake", "real=real"]) == 2
-    assert "data=NAME" in capsys.readouterr().err
+def test_folders_need_no_labels(folders: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["eval", "fake=fake", "real=real"]) == 0
+    assert "fd[own-ssl]" in capsys.readouterr().out
 
 
 def test_a_folder_against_the_data_of_a_run(tiny_run: Run, capsys: pytest.CaptureFixture[str]) -> None:

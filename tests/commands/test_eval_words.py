@@ -11,15 +11,22 @@ from aigc_cli.runs import Run
 pytestmark = pytest.mark.usefixtures("small_classifier", "files")
 
 
-@pytest.mark.parametrize("line", ["--metric vendi fake=a.npz", "--metric fd,prdc fake=a.npz real=b.npz"])
-def test_a_classifier_without_a_dataset_asks_for_one(line: str, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["eval", *line.split()]
+@pytest.mark.parametrize(
+    ("line", "says"), [("--metric vendi", "learns from real items"), ("--metric cs", "learns from a dataset's labels")]
+)
+def test_what_learns_from_data_asks_for_some(line: str, says: str, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["eval", *line.split(), "fake=a.npz"]
     assert main(words) == 2
     message = capsys.readouterr().err
-    assert "learns from a dataset's labels" in message
-    assert "data=NAME, or use extractor=inception" in message
+    assert says in message
+    assert "data=" in message
     assert "no run" not in message
     assert main([*words, "data=digits", "data.size=8"]) == 0
+
+
+def test_two_folders_compare_by_what_is_learnt_from_the_real_one(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["eval", "--metric", "fd,prdc", "fake=a.npz", "real=b.npz"]) == 0
+    assert "fd[own-ssl]" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("metric", ["fd", "kd", "prdc", "fid", "fd_infinity", "memorization"])
@@ -57,7 +64,7 @@ def test_the_hint_for_missing_weights_works_without_a_run(
     monkeypatch.setenv("TORCH_HOME", "torch")
     assert main(["eval", "--metric", "fid", "fake=a.npz", "real=b.npz"]) == 3
     message = capsys.readouterr().err
-    assert "`aigc eval --metric fd,prdc` needs no such file, but data=NAME where there is no run" in message
+    assert "`aigc eval --metric fd,prdc` needs no such file" in message
     words = ["--metric", "fd,prdc", "data=digits", "data.size=8", "fake=a.npz", "real=b.npz"]
     assert main(["eval", *words]) == 0
 

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from toy_metrics import CIFAR, KnownExtractor, record_of, sets_of
+from toy_metrics import CIFAR, KnownExtractor, record_of, records_of, sets_of
 
 from aigc_cli.metrics.record import Score, averaged, comparable_to_literature, difference, file_name, saved
 from aigc_cli.metrics.report import write
@@ -77,3 +77,14 @@ def test_the_name_of_a_record_tells_its_conditions_apart() -> None:
     others = [{**base, "dtype": "bfloat16"}, {**base, "generated": {"n": 50_000, "controls": {"truncation": 0.5}}}]
     assert len({file_name(one) for one in (base, *others)}) == 3
     assert file_name(base).startswith("fid-step5-seed0-n50000-")
+
+
+def test_scores_of_text_compare_only_where_the_same_cut_it() -> None:
+    zh, old = {"tokenizer": "zh", "signature": "a|tok:zh|b"}, {"signature": "nrefs:1|tok:13a|smooth:exp"}
+    one = records_of(1.0, facts=zh, config={"tokenize": "auto"})["fid"]
+    assert difference(one, records_of(2.0, facts=zh, config={"tokenize": "zh"})["fid"]) is None
+    assert difference(one, records_of(2.0, facts=old, config={"tokenize": "auto"})["fid"]) == (
+        "what cuts words", "zh", "13a",
+    )  # fmt: skip
+    new = records_of(2.0, facts={"tokenizer": "13a"}, config={"tokenize": "auto"})["fid"]
+    assert difference(new, records_of(1.0, facts=old, config={"tokenize": "13a"})["fid"]) is None

@@ -12,7 +12,6 @@ from toy_metrics import text_metric, text_scores
 from aigc_cli.errors import ConfigError, DataError
 from aigc_cli.metrics.extractors.base import PlainConfig
 from aigc_cli.metrics.references import LPIPS, LPIPS_FILE, ROUGE, Reconstruction
-from aigc_cli.metrics.text import WORD
 
 HYPOTHESES = ["the cat sat on the mat .", "a dog barks at the moon", "日本語 の 文 です", "naïve café, über alles!", ""]
 REFERENCES = [
@@ -51,24 +50,53 @@ def test_chrf_is_sacrebleus(word_order: int) -> None:
     assert text_scores("chrf", HYPOTHESES, REFERENCES, word_order=word_order)["chrf"] == wanted > 5
 
 
+ASCII = ["The cat sat, on the mat.", "it's a_b (c-d) 3.14!", "", "A dog?! barks \t at 12,000 moons ..."]
+TARGETS = ["the cat sat on the mat!", "its A B: c d 3 14", "x", "the dogs bark at the moon"]
+
+
 @pytest.mark.parametrize("stemmer", [True, False])
-def test_rouge_is_rouge_scores(stemmer: bool) -> None:
-    from rouge_score.rouge_scorer import RougeScorer
-
-    class Words:
-        def tokenize(self, text: str) -> list[str]:
-            return WORD.findall(text.lower())
-
-    scorer = RougeScorer(list(ROUGE.figures), use_stemmer=stemmer, tokenizer=None if stemmer else Words())
-    scores = [scorer.score(target, item) for item, target in zip(HYPOTHESES, REFERENCES, strict=True)]
-    got = text_scores("rouge", HYPOTHESES, REFERENCES, stemmer=stemmer)
+def test_rouge_of_ascii_is_rouge_scores_own(stemmer: bool) -> None:
+    rouge_scorer = pytest.importorskip("rouge_score.rouge_scorer")
+    scorer = rouge_scorer.RougeScorer(list(ROUGE.figures), use_stemmer=stemmer)
+    scores = [scorer.score(target, item) for item, target in zip(ASCII, TARGETS, strict=True)]
+    assert scores[0]["rouge1"].fmeasure == scores[0]["rouge2"].fmeasure == 1
+    got = text_scores("rouge", ASCII, TARGETS, stemmer=stemmer)
     for name in ROUGE.figures:
         assert got[name] == pytest.approx(np.mean([score[name].fmeasure for score in scores]), abs=1e-12)
 
 
-def test_other_scripts_count() -> None:
-    assert text_scores("rouge", ["日本 語"], ["日本 語"])["rouge1"] == 1
-    assert text_scores("rouge", ["日本 語"], ["日本 語"], stemmer=True)["rouge1"] == 0  # rouge-score's own tokenizer
+CHINESE = ["我喜欢吃苹果", "今天天气很好"], ["我喜欢吃香蕉", "今天天气不好"]
+
+
+def test_rouge_of_scripts_without_spaces_is_of_characters() -> None:
+    got = text_scores("rouge", *CHINESE)
+    assert got["rouge1"] == pytest.approx((4 / 6 + 5 / 6) / 2)
+    assert got["rouge2"] == pytest.approx((3 / 5 + 3 / 5) / 2)
+    assert text_scores("rouge", *CHINESE, stemmer=True)["rouge1"] == 0  # rouge-score's own tokenizer
+    assert text_scores("rouge", *CHINESE, tokenize="space")["rouge1"] == 0
+    assert text_scores("rouge", ["हिन्दी में"], ["हिन्दी का"])["rouge1"] == 0.5  # a word each, with its marks
+
+
+def test_bleu_is_cut_by_the_script_of_the_references_and_says_so() -> None:
+    from sacrebleu.metrics import BLEU
+
+    metric = text_metric("bleu")
+    metric.update("pairs", *CHINESE)
+    assert float(metric.compute()["bleu"]) == BLEU(tokenize="zh").corpus_score(CHINESE[0], [CHINESE[1]]).score > 20
+    assert metric.facts()["tokenizer"] == "zh"
+    assert "tok:zh" in metric.facts()["signature"]
+    assert metric.notes() == ["BLEU cuts text with sacrebleu's zh tokenizer: the text is Han"]
+    asked = text_metric("bleu", tokenize="13a")
+    asked.update("pairs", *CHINESE)
+    asked.compute()
+    assert (asked.facts()["tokenizer"], asked.notes()) == ("13a", [])
+
+
+def test_a_tokenizer_that_is_not_installed_is_told_how_to_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sacrebleu.tokenizers.tokenizer_ja_mecab.MeCab", None, raising=False)
+    with pytest.raises(ConfigError, match="ja-mecab") as caught:
+        text_scores("bleu", ["これ"], ["これ"], tokenize="ja-mecab")
+    assert "pip install sacrebleu[ja]" in caught.value.hint
 
 
 @pytest.mark.parametrize("name", ["bleu", "chrf", "rouge"])

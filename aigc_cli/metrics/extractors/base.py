@@ -26,6 +26,7 @@ from aigc_cli.data.cache import cache_dir
 from aigc_cli.data.open import Splits
 from aigc_cli.errors import DataError, warn
 from aigc_cli.files import write_atomically
+from aigc_cli.modalities.base import Items
 
 _SUMMED = 4096  # rows at a time, because each is copied to float64
 #: No entry of the cache is larger, and all together are not much.
@@ -77,6 +78,8 @@ class Sources:
     weights: Path | None = None
     #: Of the dataset; None where items come from files alone.
     splits: Splits | None = None
+    #: Real ones, such as those of files; what is learnt without labels may be learnt from them.
+    items: Items | None = None
     #: How images are brought to the Inception network's size; None is as FID's reference does it.
     resize: str | None = None
     #: Which of torchvision's networks, for the extractor of that name.

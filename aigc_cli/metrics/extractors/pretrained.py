@@ -137,7 +137,7 @@ def _hint(source: str = f", from {URLS[0]}") -> str:
     place = short_path(weight_folders()[0])
     return (
         f"put {FILE} (SHA-256 {SHA256}{source}) into {place}, or name it with weights=FILE; "
-        "`aigc eval --metric fd,prdc` needs no such file, but data=NAME where there is no run"
+        "`aigc eval --metric fd,prdc` needs no such file"
     )
 
 
