@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Sequence
 
 from aigc_cli import __version__
@@ -73,7 +74,7 @@ def _composed(words: Words) -> int:
         overrides += (f"metric=[{','.join(words.metric)}]",)
     options = Options(
         overrides=overrides, json=words.json, resume=words.resume, plugins=tuple(words.plugin),
-        metric=tuple(words.metric),
+        metric=tuple(words.metric), began=time.monotonic(),
     )  # fmt: skip
     if words.cfg is not None:
         print(show(command, overrides, words.cfg), end="")
@@ -96,7 +97,7 @@ def _composed(words: Words) -> int:
         options = replace(options, recipe=recipes(overrides))
     try:  # the first seconds go into imports
         config = compose(command, overrides)
-        module = importlib.import_module(f"aigc_cli.commands.{command}")
+        module = importlib.import_module(f"aigc_cli.commands.{'dry_run' if words.dry_run else command}")
     except KeyboardInterrupt:
         raise Interrupted("stopped before it began: nothing was saved", "the same command starts it again") from None
     return int(module.main(config, options))

@@ -104,7 +104,7 @@ def train(config: dict[str, Any], options: Options, note: Path | None) -> TrainR
             if processes.from_main(lambda: _is_done(own, settings.trainer)):
                 return _result(run, config)
 
-        parts, monitor = processes.in_turn(partial(_build, config, settings, device, run))
+        parts, monitor = processes.in_turn(partial(build_all, config, settings, device, run))
         if run is None:  # one that is resumed keeps its batch, which may be from before there was such a bound
             asked, config = config, fitting_data(config, len(parts.dataset), processes)
             settings = check_config(config)
@@ -113,7 +113,7 @@ def train(config: dict[str, Any], options: Options, note: Path | None) -> TrainR
             run.save_config(config, parts.dataset.spec, parts.dataset.codec.files(), asked)
             starting.enter_context(_stopped_early(run, processes))
 
-        trainer = _trainer(run, parts, settings, device, processes)
+        trainer = trainer_of(run, parts, settings, device, processes)
         if resumed:
             if not trainer.restore():
                 say(f"{run.name} has no checkpoint yet; it starts from step 0")
@@ -161,12 +161,16 @@ def _earlier(config: dict[str, Any]) -> Run | None:
     return run if run is not None and run.status() in ("complete", "stopped") else None
 
 
-def _build(config: dict[str, Any], settings: Settings, device: torch.device, run: Run | None) -> tuple[Parts, Monitor]:
+def build_all(
+    config: dict[str, Any], settings: Settings, device: torch.device, run: Run | None
+) -> tuple[Parts, Monitor]:
+    """What is trained, and what looks at it; `run` is one to resume."""
     parts = build(config, settings, device, run.path if run is not None else None)
     return parts, Monitor(parts.model, parts.splits, settings.trainer, device)
 
 
-def _trainer(run: Run, parts: Parts, settings: Settings, device: torch.device, processes: Processes) -> Trainer:
+def trainer_of(run: Run, parts: Parts, settings: Settings, device: torch.device, processes: Processes) -> Trainer:
+    """What trains this process's share of it, into a run."""
     config, seed = settings.trainer, settings.seed
     loader = Loader(
         parts.dataset, batch_size=share_of(config.batch_size, processes.world_size), seed=seed, device=device,
@@ -216,33 +220,35 @@ def _report_start(trainer: Trainer, parts: Parts, note: Path | None, recipe: Seq
         problem = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
         warn(f"{problem} with the data, listed in {run.path}/bad_files.txt")
     start = [] if parts.taken is None else [f"start:       {parts.taken.sentence()}"]
-    tell("\n".join([*_described(trainer, parts.dataset, recipe), *start]))
+    where = f"run:         {shown(run.path)}"
+    tell("\n".join([*described(trainer, parts.dataset, recipe), where, *start]))
     if note is not None:
         note.write_text(str(run.path))
 
 
-def _described(trainer: Trainer, dataset: Dataset, recipe: Sequence[str]) -> list[str]:
+def described(trainer: Trainer, dataset: Dataset, recipe: Sequence[str]) -> list[str]:
+    """The lines that say what is trained, on what, and how long."""
     model, config, spec = trainer.model, trainer.config, dataset.spec
-    parts = [f"{name} {_count(part)}" for name, part in model.named_children()]
+    parts = [f"{name} {count(part)}" for name, part in model.named_children()]
     frozen = any(not parameter.requires_grad for parameter in model.parameters())
-    trained = f", {_count(model, trained=True)} of them trained" if frozen else ""
+    trained = f", {count(model, trained=True)} of them trained" if frozen else ""
     shape, classes = "x".join(map(str, spec.shape)), f", {len(spec.classes)} classes" if spec.classes else ""
     processes = trainer.processes
     length = f"{config.steps} steps" if config.minutes is None else f"{config.minutes:g} minutes, in steps"
     where = trainer.device if processes.alone else f"{processes.world_size} processes, {trainer.device.type}"
     return [
-        f"model:       {type(model).__name__}, {_count(model)} parameters ({', '.join(parts)}){trained}",
+        f"model:       {type(model).__name__}, {count(model)} parameters ({', '.join(parts)}){trained}",
         f"data:        {len(dataset)} items of {shape} {spec.kind}{classes}",
         *(f"             {line}" for line in dataset.describe()),
         f"training:    {length} of {config.batch_size * config.accumulate} items on {where}, {trainer.precision.name}",
         *([f"recipe:      {', '.join(recipe)}"] if recipe else []),
-        f"run:         {shown(trainer.run.path)}",
     ]
 
 
-def _count(module: nn.Module, *, trained: bool = False) -> str:
-    count = sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad or not trained)
-    return f"{count / 1e6:.2f}M" if count >= 100_000 else f"{count:,}"
+def count(module: nn.Module, *, trained: bool = False) -> str:
+    """How many parameters it has, in words."""
+    found = sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad or not trained)
+    return f"{found / 1e6:.2f}M" if found >= 100_000 else f"{found:,}"
 
 
 def _report_end(run: Run, *, skipped: bool) -> None:

@@ -35,6 +35,7 @@ class Options:
     plugins: tuple[str, ...] = ()  # modules named with --plugin
     metric: tuple[str, ...] = ()  # metrics named with --metric
     recipe: tuple[str, ...] = ()  # files that set values which nobody typed; of a new run
+    began: float = 0.0  # when the command did, by the monotonic clock
 
     @property
     def given(self) -> set[str]:

@@ -55,6 +55,7 @@ class Flag:
 FLAGS = {
     "--resume": Flag("--resume [RUN]", "resume a run: the newest, or the one named", commands=("train",)),
     "--multirun": Flag("-m, --multirun", "sweep over all comma-separated values", "-m", ("train",)),
+    "--dry-run": Flag("--dry-run", "say what training takes, by a few steps, and keep nothing", commands=("train",)),
     "--metric": Flag(
         "--metric NAME[,NAME]",
         "what to measure: the same as metric=, or of each run of a sweep",
@@ -76,6 +77,9 @@ ELSEWHERE = {
 _APART = (
     ("multirun", "resume", "run the same sweep again: it skips the jobs that are complete"),
     ("cfg", "multirun", "leave one of them out"),
+    ("dry_run", "multirun", "plan one job: leave -m out, and give each key one value"),
+    ("dry_run", "resume", "a run that resumes says what is left after its first seconds"),
+    ("dry_run", "cfg", "leave one of them out"),
     ("cfg", "resume", "read the run's config.yaml"),
 )
 _KEY = re.compile(r"(\+{0,2}|~)[A-Za-z_$][\w.$-]*(/[\w-]+)*(@[\w.:$-]*)?")
@@ -89,6 +93,7 @@ class Words:
     overrides: list[str] = field(default_factory=list)  # key=value words, in order
     names: list[str] = field(default_factory=list)  # other words, such as `models` in `aigc ls models`
     multirun: bool = False
+    dry_run: bool = False
     cfg: str | None = None
     resume: str | None = None
     metric: list[str] = field(default_factory=list)
@@ -143,23 +148,24 @@ def parse(argv: list[str]) -> Words:
     if command == "train" and {"trainer.steps", "trainer.minutes"} <= lengths.keys():
         both = f"{lengths['trainer.steps']} and {lengths['trainer.minutes']}"
         raise ConfigError(f"{both} are two lengths for one run", "leave one out; minutes train in place of steps")
-    for flag in ("--multirun", "--resume", "--metric"):
+    for flag in ("--multirun", "--resume", "--dry-run", "--metric"):
         commands = FLAGS[flag].commands
-        if getattr(words, flag.strip("-")) and command is not None and command not in commands and not words.help:
+        given = getattr(words, flag.strip("-").replace("-", "_"))
+        if given and command is not None and command not in commands and not words.help:
             raise ConfigError(f"aigc {command} has no {flag}", f"{flag} is a flag of aigc {' and '.join(commands)}")
     if words.metric and command == "train" and not words.multirun and not words.help:
         hint = "add -m to rank the runs of a sweep by it, or measure a run with aigc eval --metric"
         raise ConfigError("--metric measures no single training", hint)
     for one, other, hint in _APART:
         if getattr(words, one) and getattr(words, other):
-            raise ConfigError(f"--{one} and --{other} cannot be combined", hint)
+            raise ConfigError(f"--{one} and --{other} cannot be combined".replace("_", "-"), hint)
     return words
 
 
 def _parser() -> ArgumentParser:
     """The flags alone: what else there is, keys and values above all, argparse does not get to see."""
     parser = _Parser(add_help=False, allow_abbrev=False)
-    for name in ("--multirun", "--json", "--debug", "--help", "--version"):
+    for name in ("--multirun", "--dry-run", "--json", "--debug", "--help", "--version"):
         parser.add_argument(name, *filter(None, [FLAGS[name].short]), action="store_true")
     parser.add_argument("--cfg", "-c", nargs="?", const="job", type=_kind)
     parser.add_argument("--resume", nargs="?", const="latest", type=lambda run: run or "latest")

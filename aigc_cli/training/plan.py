@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from aigc_cli.progress import clock, size
-from aigc_cli.training.pace import Pace
+from aigc_cli.training.pace import WARM_UP, Pace
 from aigc_cli.training.settings import Plan, TrainerConfig
 
 HALF_AN_HOUR = 1800
@@ -20,19 +20,20 @@ _CHEAPER = {
 
 
 def plan(pace: Pace, config: TrainerConfig, step: int, *, memory: int, disk: int) -> Plan:
-    """What a run takes from `step` on; the parts of its work that have not come yet are taken to be free."""
+    """What a run takes from `step` on, by what was measured of its work; what has not come yet is taken to be free."""
     each = pace.mean("step")
-    if config.minutes is not None:
-        left = max(0.0, 60 * config.minutes - pace.trained)
-        steps = round(left / each * (1 - _share_of_looks(pace, config, each)))
-        return Plan(steps, left, 1 / each, memory, disk)
-    steps = max(0, config.steps - step)
-    seconds = steps * each + _looks(pace, config, step, step + steps, steps * each)
-    return Plan(steps, seconds, 1 / each, memory, disk)
+    if config.minutes is None:
+        end = max(step, config.steps)
+    else:
+        left = 60 * config.minutes - (pace.trained if step else 0.0)
+        end = step + max(1, round(10_000 * left / sum(parts(pace, config, step, step + 10_000).values())))
+    return Plan(end - step, sum(parts(pace, config, step, end).values()), 1 / each, memory, disk)
 
 
-def _looks(pace: Pace, config: TrainerConfig, start: int, end: int, seconds: float) -> float:
-    """The seconds that go to what comes between the steps from `start` to `end`, which take so many themselves."""
+def parts(pace: Pace, config: TrainerConfig, start: int, end: int) -> dict[str, float]:
+    """The seconds that each part of the work takes from step `start` to `end`."""
+    first, each = 0 if start else min(end, WARM_UP), pace.mean("step")
+    seconds = (end - start - first) * each
 
     def times(every: int | None) -> int:
         """How often something comes: each time, and at the end."""
@@ -40,25 +41,21 @@ def _looks(pace: Pace, config: TrainerConfig, start: int, end: int, seconds: flo
 
     def by_time(every: int | None) -> int:
         """How often it comes before that, since steps are slow: each time that the run has lasted twice as long."""
-        until = min(seconds, seconds * (every or 0) / max(1, end - start))
+        until = min(seconds, each * (every or 0))
         first = config.first_look
         return 0 if not first or until <= first else int(math.log2(until / first)) + 1
 
-    saves = times(config.checkpoint_every)
     counts = {
         "preview": times(config.sample_every) + by_time(config.sample_every),
         "examine": times(config.examine_every) + by_time(config.examine_every),
+        "first validate": int(config.validate_every is not None),
         "validate": times(config.validate_every),
-        "save": max(saves, times(config.validate_every)),
+        "save": max(times(config.checkpoint_every), times(config.validate_every)),
+        "write": 1,  # others are written while it trains on
         "curves": 1,
     }
-    return sum(pace.mean(part) * count for part, count in counts.items())
-
-
-def _share_of_looks(pace: Pace, config: TrainerConfig, each: float) -> float:
-    """The share of the time that does not go to steps."""
-    spent = _looks(pace, config, 0, 10_000, 10_000 * each)
-    return spent / (spent + 10_000 * each)
+    looks = {part: pace.mean(part) * count for part, count in counts.items()}
+    return {"first steps": first * pace.mean("first steps"), "step": seconds, **looks}
 
 
 def plan_lines(found: Plan, config: Mapping[str, Any], *, on_cpu: bool, new: bool) -> list[str]:

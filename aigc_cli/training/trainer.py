@@ -104,7 +104,8 @@ class Trainer:
                         self.train_step(self.state.step)
                     self.state.step += 1
                     self._after_step(signals)
-                self.saver.wait()
+                with self.pace.timed("write"):
+                    self.saver.wait()
             self.run.set_status("complete", self.state.step)
         except BaseException as error:
             with suppress(Exception):  # the first error is the one to report

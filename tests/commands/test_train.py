@@ -51,7 +51,7 @@ def test_the_end_of_training_names_what_to_look_at_and_to_type(
     assert "    or    aigc sample class=0    or    " in lines[-1]
 
 
-@pytest.mark.parametrize("at", ["_build", "_trainer"])
+@pytest.mark.parametrize("at", ["build_all", "trainer_of"])
 def test_ctrl_c_before_the_first_step_says_what_there_is(
     at: str, toy_here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -63,7 +63,7 @@ def test_ctrl_c_before_the_first_step_says_what_there_is(
         assert main(TOY) == 130
     said = capsys.readouterr().err
     assert "stopped before a step was done: nothing new was saved" in said
-    if at == "_build":
+    if at == "build_all":
         assert "there is no run of it\n  the same command starts it again\n" in said
         assert not Path("outputs").exists()
     else:
