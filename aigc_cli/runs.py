@@ -212,6 +212,7 @@ def _spec(saved: Mapping[str, Any]) -> DataSpec:
         specials=tuple((str(special), int(token)) for special, token in saved.get("specials", ())),
         fingerprint=str(saved["fingerprint"]),
         source=None if source is None else _spec(source),
+        untrained=tuple(str(label) for label in saved.get("untrained", ())),
     )
 
 
