@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from aigc_cli.config.folders import choices_of, command_keys, declared, header, keys_of, options
+from aigc_cli.config.folders import choices_of, command_keys, header, keys_of, options, stated
 from aigc_cli.config.schema import differing
 from aigc_cli.config.words import LISTS
 from aigc_cli.errors import DataError, no_such
@@ -55,7 +55,7 @@ def _options(group: str) -> list[Row]:
 
 def _recipes() -> list[Row]:
     files = options("recipe")
-    return [{**row, "when": declared(files[row["name"]], "when")} for row in _options("recipe")]
+    return [{**row, "when": stated(files[row["name"]], "when")} for row in _options("recipe")]
 
 
 def _choices(group: str, *keys: str) -> list[Row]:

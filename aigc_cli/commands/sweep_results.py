@@ -151,7 +151,7 @@ def _measured(rows: Sequence[Row], metrics: Sequence[str]) -> tuple[int, Ranking
 
 
 def _by_record(metric: str, record: Mapping[str, Any]) -> Ranking:
-    better: dict[str, str] = {label: way for label, way in record["better"].items() if way}
+    better: dict[str, str] = {label: way for label, way in record["better"].items() if way in ("lower", "higher")}
     named = [label for label in better if label.partition("[")[0] == metric]
     if not better:
         return Ranking(None, why=f"{metric} is neither better where it is higher nor where it is lower")
