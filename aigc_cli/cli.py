@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from aigc_cli import __version__
 from aigc_cli.config.words import COMPOSED, Words, parse
-from aigc_cli.errors import EXIT_INTERRUPTED, EXIT_OK, ConfigError, Interrupted, report, suggest
+from aigc_cli.errors import EXIT_INTERRUPTED, EXIT_OK, ConfigError, Interrupted, report, suggest, warn
 
 EXIT_BROKEN_PIPE = 141  # as a shell reports SIGPIPE
 
@@ -76,9 +76,15 @@ def _composed(words: Words) -> int:
         overrides=overrides, json=words.json, resume=words.resume, plugins=tuple(words.plugin),
         metric=tuple(words.metric), began=time.monotonic(),
     )  # fmt: skip
+    for key, values in words.several().items():  # a script may add words to a line that it was given
+        warn(f"{key}= is given several times: {key}={values[-1]} counts")
     if words.cfg is not None:
         print(show(command, overrides, words.cfg), end="")
         return EXIT_OK
+    if command == "train" and words.resume is None:
+        from aigc_cli.config.explain import no_model_of, refuse
+
+        refuse([no_model_of(overrides)])
     if words.multirun:
         from aigc_cli.commands import sweep
 

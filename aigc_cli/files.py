@@ -7,9 +7,10 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from aigc_cli.errors import ConfigError, ResourceError
@@ -147,6 +148,59 @@ def walk_files(root: Path) -> Iterator[tuple[str, Path]]:
 
 def kinds_of(names: Iterable[str]) -> str:
     """What kinds of files there are, for a message that none is of the kind that is wanted."""
-    kinds = Counter(Path(name).suffix.lower() or "no suffix" for name in names)
-    seen = ", ".join(f"{count} x {kind}" for kind, count in kinds.most_common(5))
+    seen = _counts(Path(name).suffix.lower() or "no suffix" for name in names)
     return f"it has {seen}" if seen else "it is empty"
+
+
+def passed_over(names: Iterable[str], needs: Mapping[str, str] = MappingProxyType({})) -> list[str]:
+    """A line about files beside those that are read, by kind, and the package that some kind `needs`; none where there
+    are none but what belongs to a folder, such as a README."""
+    bases = (name.rsplit("/", 1)[-1].lower() for name in names)
+    suffixes = [Path(base).suffix or "no suffix" for base in bases if not base.startswith(_ABOUT)]
+    seen = _counts(
+        f"{suffix} (needs pip install {needs[suffix]})" if suffix in needs else suffix for suffix in suffixes
+    )
+    return [f"passed over: {seen}"] if seen else []
+
+
+#: What the names of files begin with that tell of a folder and are no content of it.
+_ABOUT = (
+    "readme", "license", "licence", "thumbs.db", "desktop.ini",
+    "metadata.", "dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json", "samples.json",
+)  # fmt: skip
+
+
+def about_folder(name: str) -> bool:
+    """Whether a file tells of the folder that it lies in, such as a README, and is no content of it."""
+    return name.rsplit("/", 1)[-1].lower().startswith(_ABOUT)
+
+
+def _counts(kinds: Iterable[str]) -> str:
+    counted = Counter(kinds).most_common()
+    more = f", {sum(count for _, count in counted[5:])} others" if len(counted) > 5 else ""
+    return ", ".join(f"{count} x {kind}" for kind, count in counted[:5]) + more
+
+
+def some_of(names: Sequence[str], most: int = 3) -> str:
+    """The first few of some names, and how many more there are."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def equal_contents(sizes: Sequence[int], digest: Callable[[int], Hashable]) -> dict[int, int]:
+    """Which of some contents are copies, each with the first that is the same; only those that share their size with
+    another are read, by `digest`."""
+    often = Counter(sizes)
+    first: dict[Hashable, int] = {}
+    same = {}
+    for place, size in enumerate(sizes):
+        if often[size] > 1:
+            origin = first.setdefault((size, digest(place)), place)
+            if origin != place:
+                same[place] = origin
+    return same
+
+
+def equal_files(files: Sequence[tuple[str, Path]]) -> dict[str, str]:
+    """The names of files that are copies, each with the first name of a file of the same bytes."""
+    same = equal_contents([path.stat().st_size for _, path in files], lambda place: checksum(files[place][1]))
+    return {files[place][0]: files[origin][0] for place, origin in same.items()}

@@ -19,6 +19,7 @@ from aigc_cli.modalities.arrays import find_writer
 from aigc_cli.modalities.base import Batch
 from aigc_cli.models.base import Model
 from aigc_cli.randomness import Noise
+from aigc_cli.registry import name_of
 from aigc_cli.sampling.controls import usual_controls
 from aigc_cli.sampling.generate import Request, generate, prepare
 from aigc_cli.sampling.modes import MODES, modes_of, plan
@@ -82,7 +83,7 @@ class Monitor:
     def _validator(self) -> Callable[[], dict[str, float]]:
         """The model's own score where it has one, else the Fréchet distance of its samples to the val split."""
         has_score = "score" in self.model.can
-        wanted, name = self.config.validate_metric, type(self.model).__name__
+        wanted, name = self.config.validate_metric, f"model={name_of(type(self.model))}"
         if wanted == "score" and not has_score:
             what = f"trainer.validate_metric=score: {name} has no held-out score"
             raise ConfigError(what, "use trainer.validate_metric=fd, or auto")
@@ -111,8 +112,7 @@ class Monitor:
         n = self.config.validate_items or min(len(self.train), MOST_SAMPLES)
         sources = Sources(device=self.device, splits=self.splits)
         real = items_of(self.splits["val"], "val", self.splits.name)  # whose features are computed once
-        views = Views(sources)
-        evaluation = Evaluation({"fd": {"name": "fd", "extractor": views.usual_extractor()}}, views, real)
+        evaluation = Evaluation({"fd": {"name": "fd", "extractor": "auto"}}, Views(sources), real)
 
         def measure() -> dict[str, float]:
             (record,) = evaluation.of(SampledItems(samples, n, real.spec))

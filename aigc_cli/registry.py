@@ -132,6 +132,11 @@ def find(kind: str, name: str) -> Component:
         raise ConfigError(error.message, f"add --plugin {','.join(missing)}" if missing else hint) from None
 
 
+def name_of(build: Any) -> str:
+    """The name that a class or function is registered by, as users type it; its own where it is not registered."""
+    return next((name for (_, name), known in _components.items() if known.build is build), str(build.__name__))
+
+
 def is_imported(kind: str, name: str) -> bool:
     """Whether a component is known by now, as a plugin's is; nothing is imported to tell."""
     return (kind, name) in _components

@@ -201,8 +201,7 @@ def _spec(saved: Mapping[str, Any]) -> DataSpec:
         name, source = "text", {**saved, "modality": "text", "fingerprint": ""}
     shape = tuple(int(size) for size in saved["shape"])
     vocab_size = None if saved["vocab_size"] is None else int(saved["vocab_size"])
-    dimensions = len(modality(name).axes) if vocab_size is None else 1
-    if min(shape, default=0) < 1 or len(shape) != dimensions:
+    if min(shape, default=0) < 1 or len(shape) != (len(modality(name).axes) if vocab_size is None else 1):
         raise ValueError(f"shape {list(shape)} is not that of {name} data")
     return DataSpec(
         modality=name,
@@ -212,6 +211,7 @@ def _spec(saved: Mapping[str, Any]) -> DataSpec:
         specials=tuple((str(special), int(token)) for special, token in saved.get("specials", ())),
         fingerprint=str(saved["fingerprint"]),
         source=None if source is None else _spec(source),
+        untrained=tuple(str(label) for label in saved.get("untrained", ())),
     )
 
 

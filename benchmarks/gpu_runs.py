@@ -150,7 +150,7 @@ def multi30k(kit: Kit) -> None:
 
 #: Networks that are no harder to feed than a CPU's, with what a GPU leaves room for.
 _CIFAR = {
-    "biggan": ["experiment=biggan_cifar10_cpu", "trainer.batch_size=64"],
+    "biggan": ["model=biggan", "data=cifar10", "recipe=biggan_pictures", "trainer.batch_size=64"],
     "hvae": ["experiment=hvae_cifar10", "trainer.compile=false", "trainer.validate_every=null"],
 }
 

@@ -12,7 +12,7 @@
 
 The three train the same networks from the same weights with the same losses, each in a process of its own, and take
 turns; each turn gives one ratio. The VAE is convolutional, with a mixture of logistics. On a CPU the presets have the
-widths of their `experiment=..._cifar10_cpu`, on a GPU those of their papers. --cpu-time counts the processor's time in
+widths of their `recipe=..._pictures`, on a GPU those of their papers. --cpu-time counts the processor's time in
 place of the clock's, for a machine that others use too; it does not see what the plain loop's workers take, so give it
 --workers 0.
 Without --root, random pixels stand in for the images.
@@ -46,7 +46,7 @@ WORDS: dict[str, list[str]] = {
     "vae": ["model=vae", "data=cifar10", "model.network=conv", "model.latent_side=0", "trainer.clip_grad_norm=null"],
     "gan": ["model=gan", "data=cifar10", "model.penalty=none"],
 }
-SMALL = {preset: [f"experiment={preset}_cifar10_cpu"] for preset in PRESETS}
+SMALL = {preset: [f"model={preset}", "data=cifar10", f"recipe={preset}_pictures"] for preset in PRESETS}
 PAPER = {preset: [f"model={preset}", "data=cifar10"] for preset in PRESETS}
 
 
@@ -71,7 +71,7 @@ def parts(name: str, options: argparse.Namespace) -> Parts:
         dataset = open_dataset(config["data"], "train")
     else:
         pixels, labels = torch.randint(0, 256, (10_000, 3, 32, 32), dtype=torch.uint8), torch.arange(10_000) % 10
-        dataset = ImageDataset(pixels, labels, [str(label) for label in range(10)], flip=True)
+        dataset = ImageDataset(pixels, labels, [str(label) for label in range(10)], views=["flip"])
     torch.manual_seed(0)
     return Parts(config, dataset, build_model(config["model"], dataset.spec), torch.device(options.device))
 

@@ -34,7 +34,7 @@ def images(channels, size, classes):
     random = torch.Generator().manual_seed(0)
     pixels = torch.randint(0, 256, (24, channels, size, size), dtype=torch.uint8, generator=random)
     labels = torch.arange(24) % classes if classes else None
-    return ImageDataset(pixels, labels, [str(i) for i in range(classes)], flip=channels == 3)
+    return ImageDataset(pixels, labels, [str(i) for i in range(classes)], views=["flip"] if channels == 3 else [])
 
 
 #: Datasets of each kind, by modality.

@@ -1,6 +1,7 @@
 """Wrong command lines end with the right code and at most two lines that name the hint, and leave nothing behind."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -40,7 +41,7 @@ WRONG = [
     ("eval latest", 2, ["write run=latest"]),
     ("--train", 2, ["no flag --train", "write aigc train"]),
     ("--sample run=gan", 2, ["write aigc sample"]),
-    ("train name=gan", 2, ["data.name or model.name"]),
+    ("train name=gan", 2, ["write model=, data= or optimizer=, which choose one by its name"]),
     ("train optimizer.generator.lrr=1", 2, ["did you mean optimizer.generator.lr?"]),
     ("train experiment=nothing", 2, ["nothing"]),
     ("train metric=fd", 2, ["there is no key metric"]),
@@ -102,7 +103,7 @@ WRONG = [
     ("eval run=torn", 3, ["torn", "names no data"]),
     ("sample run=evil", 3, ["evil", "_target_"]),
     ("train data=image_folder data.root=", 2, ["data.root= has no value", "shell variable"]),
-    ("train data=text data.root=", 2, ["data.root= has no value"]),
+    ("train model=bert data=text data.root=", 2, ["data.root= has no value"]),
     ("train data=image_folder data.root=absent", 3, ["absent"]),
     ("train data=image_folder data.root=empty", 3, ["empty"]),
     ("train data=image_folder data.root=fakes", 3, ["not_a_picture.png"]),
@@ -144,6 +145,82 @@ def test_a_wrong_line_gets_a_hint(
     for words in says:
         assert words in err
     assert everything(workplace) == before
+
+
+#: What was typed, and the hint: all of it.
+HINTS = [
+    ("train steps=100", "did you mean trainer.steps?"),
+    ("train step=100", "write trainer.steps=100"),
+    ("train trainer.step=100", "write trainer.steps=100"),
+    ("train max_steps=100", "write trainer.steps=100"),
+    ("train epochs=3", "training is counted in steps, not in epochs: write trainer.steps="),
+    ("train trainer.max_epochs=3", "training is counted in steps, not in epochs: write trainer.steps="),
+    ("train --lr 1e-4", "keys take no dashes: write optimizer.lr=1e-4"),
+    ("train --lr", "keys take no dashes: write optimizer.lr=VALUE"),
+    ("train learning_rate=1e-4", "write optimizer.lr=1e-4"),
+    ("train batch=8", "write trainer.batch_size=8"),
+    ("train gpu=0", "write trainer.device=cuda"),
+    ("train optimizer.name=sgd", "write optimizer=sgd"),
+    ("train model.name=vea", "did you mean vae?"),
+    ("train channels=1", "did you mean data.channels? It is a key of data=image_folder, data=parquet"),
+    ("train momentum=0.5", "did you mean optimizer.momentum? It is a key of optimizer=rmsprop, optimizer=sgd"),
+    ("train class=cat", "class is a key of aigc sample"),
+    ("train n=10", "n is a key of aigc sample and aigc eval"),
+    ("train sede=1", "did you mean seed?"),
+    ("train hinge", "did you mean model.loss=hinge?"),
+    ("train model=vae bernoulli", "did you mean model.likelihood=bernoulli?"),
+    ("train rmsprob", "did you mean optimizer=rmsprop?"),
+    ("train data=text", "add model=bert, model=transformer or model=vae"),
+    ("train data=text data.root=absent", "add model=bert, model=transformer or model=vae"),
+    ("train -m data=text seed=0,1", "add model=bert, model=transformer or model=vae"),
+    ("train data=pairs data.source=en", "add model=seq2seq"),
+    ("train model=transformer data=digits",
+     "choose model=gan or model=hvae or model=vae or model=vqvae or other data=; `aigc ls` lists them"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("line", "hint"), HINTS, ids=[line for line, _ in HINTS])
+def test_the_hint_is_what_to_type(line: str, hint: str, workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(line.split()) == 2
+    message, *rest = capsys.readouterr().err.splitlines()
+    assert rest == [f"  {hint}"]
+    assert not re.search(r"Model|GAN|VAE", message)  # a class's name, which nobody can type
+
+
+def test_a_root_for_data_that_has_none_names_the_data_that_have_one(
+    workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for word in ("root=there", "data.root=there"):
+        assert main(["train", word]) == 2
+        err = capsys.readouterr().err
+        assert "data=image_folder" in err
+        assert "dropout" not in err
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        ["train", "model=bert", "data=text", "data.root=\udcff\udcfe"],
+        ["sample", "n=\udcff"],
+        ["ls", "\udcff"],
+        ["\udcff"],
+    ],
+    ids=repr,
+)
+def test_words_that_are_not_utf8_are_refused_in_one_line(
+    line: list[str], workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(line) == 2
+    (said,) = capsys.readouterr().err.splitlines()
+    assert said.endswith(" is not text in UTF-8")
+    assert r"\xff" in said
+
+
+def test_a_key_that_is_given_twice_says_which_counts(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "optimizer.lr=1", "optimizer.lr=2", "seed=0", "seed=0", "--cfg"]) == 0
+    out, err = capsys.readouterr()
+    assert err == "aigc: warning: optimizer.lr= is given several times: optimizer.lr=2 counts\n"
+    assert "  lr: 2 " in out
 
 
 @pytest.mark.parametrize("line", ["trian", "train optimizer.lrr=1"])

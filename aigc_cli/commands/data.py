@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import textwrap
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -78,9 +79,7 @@ def _preview(asked: DataConfig, report: Report) -> Path | None:
     if report.preview is None or not asked.preview:
         return None
     if asked.out is None:
-        root = asked.data.get("root")
-        name = Path(path_of(root)).absolute().name if root else asked.data["name"]
-        path = path_of(asked.outputs) / "data" / f"{name}.png"
+        path = path_of(asked.outputs) / "data" / f"{_name_of(asked.data)}.png"
     else:
         path = path_of(asked.out)
         if path.suffix.lower() != ".png":
@@ -88,6 +87,23 @@ def _preview(asked: DataConfig, report: Report) -> Path | None:
     with resource_errors(path, "with out="):
         report.preview(path)
     return path
+
+
+def _name_of(values: Mapping[str, Any]) -> str:
+    """What files about some data are called: as its folder or file, or the dataset."""
+    root = values.get("root")
+    name = path_of(root).absolute().name.partition(".")[0] if root else ""
+    return name or str(values["name"])
+
+
+def _free(values: Mapping[str, Any]) -> Path:
+    """Where a cleaned copy may be written: here, unless that lies within the data."""
+    root = path_of(values["root"]).resolve() if values.get("root") else None
+    here = Path.cwd().resolve()
+    folder = root.parent if root is not None and here.is_relative_to(root) else here
+    name = f"{_name_of(values)}-clean"
+    names = [name, *(f"{name}-{number}" for number in range(2, 100))]
+    return shown(folder / next((each for each in names if not (folder / each).exists()), name))
 
 
 def _print(look: Look, report: Report) -> None:
@@ -114,9 +130,8 @@ def next_command(look: Look, report: Report, options: Options) -> str:
     """What to type next: a cleaned copy where that puts something right, else training."""
     words = words_of(options.overrides)
     if any(finding.prepared for finding in report.findings):
-        root = look.values.get("root")
-        name = Path(str(root)).name if root else look.values["name"]
-        return f"aigc data prepare {words} out={name.split('.')[0]}-clean{plugin_words()}".replace("  ", " ")
+        out = shlex.quote(f"out={_free(look.values)}")
+        return f"aigc data prepare {words} {out}{plugin_words()}".replace("  ", " ")
     model = f" model={report.model}" if report.model else ""
     return f"aigc train{model} {words}{plugin_words()}".rstrip()
 

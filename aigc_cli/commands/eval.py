@@ -16,7 +16,7 @@ from aigc_cli.commands.sample import GENERATED
 from aigc_cli.config.compose import compose
 from aigc_cli.config.schema import Options, check
 from aigc_cli.environment import versions
-from aigc_cli.errors import ConfigError
+from aigc_cli.errors import ConfigError, DataError, warn
 from aigc_cli.files import check_writable, path_of, resource_errors
 from aigc_cli.metrics.base import kind_of, require
 from aigc_cli.metrics.extractors.base import FeatureStatistics, summed
@@ -64,15 +64,20 @@ def _measure(asked: EvalConfig, options: Options) -> int:
     run = None if asked.fake is not None else run_of(asked)
     setting = open_setting(with_usual_metrics(asked, options, [] if run is None else [run]), options, run)
     folder = setting.records_folder()
-    records = setting.records()
+    failed: list[DataError] = []
+    records = setting.records(failed=failed)
     files = [] if folder is None else [file for record in records for file in write(record, folder)]
     if options.json:
         plain = [record.plain_json() for record in records]
         print(json.dumps({"results": plain, "files": [str(file) for file in files]}, ensure_ascii=False))
-        return 0
-    print(describe(records, files))
-    if setting.run is not None and folder is not None and (words := _next(setting.run, folder, records, options)):
-        print(f"next: {words}")
+    else:
+        print(describe(records, files))
+        if setting.run is not None and folder is not None and (words := _next(setting.run, folder, records, options)):
+            print(f"next: {words}")
+    for error in failed:
+        if "metric" in options.given:
+            raise error
+        warn(str(error))  # nobody asked for what could not be measured
     return 0
 
 
@@ -176,7 +181,7 @@ def _write_stats(asked: EvalConfig, options: Options) -> int:
     if named in LEARNED and setting.splits is None:
         what = "statistics of real= alone cannot be of features that are learnt from it: what they are compared with"
         raise ConfigError(f"{what} could not have the same", "name data= or run= to learn from, or ask for metric=fid")
-    name = views.usual_extractor() if named == "auto" else named
+    name = views.usual_extractor if named == "auto" else named
     (found,) = views.reference(items, "reference", {Key(name, "features"): False}).values()
     statistics = found if isinstance(found, FeatureStatistics) else summed(found)
     require(statistics.n, 2, "real", "a covariance", "give more items")

@@ -79,8 +79,10 @@ class Setting:
             check_writable(folder, "with out=")  # which is better known before anything is measured
         return folder
 
-    def records(self, known: Callable[[Record], bool] | None = None) -> list[Record]:
-        """The records of all metrics that were asked for; `known`, and what is raised, as in :func:`evaluate`."""
+    def records(
+        self, known: Callable[[Record], bool] | None = None, failed: list[DataError] | None = None
+    ) -> list[Record]:
+        """The records of all metrics that were asked for; the rest, and what is raised, as in :func:`evaluate`."""
         asked, sides = self.asked, self.sides()
         views = self.views(sides.reference)
         sources = sources_of(asked.metric, sides.subject)
@@ -88,9 +90,8 @@ class Setting:
         own = [source for source in sources if source.stream == "fake" and not source.kind]
         if sides.items is not None and len(own) < len(sources):
             asked.check_number(sides.items, drawn=bool(own))
-        return evaluate(
-            sides, self.metrics(views), views, n=asked.n, seed=asked.seed, seeds=asked.seeds or 1, known=known
-        )
+        how: dict[str, Any] = {"n": asked.n, "seed": asked.seed, "seeds": asked.seeds or 1}
+        return evaluate(sides, asked.metrics(), views, **how, known=known, failed=failed)
 
     def _warn_of_idle(self, subject: Subject, sources: Mapping[Source, list[str]]) -> None:
         """Warns of keys and controls that have no effect on any of the metrics."""
@@ -255,13 +256,6 @@ class Setting:
     def _measured_on(self) -> DatasetItems:
         """Items of the split that the user names, or else held-out ones."""
         return self.items() if self.named_split else self._held_out()
-
-    def metrics(self, views: Views) -> dict[str, dict[str, Any]]:
-        """The metrics' configurations, with the extractor that suits the data where none is named."""
-        metrics = self.asked.metrics()
-        unnamed = [name for name, values in metrics.items() if values.get("extractor") == "auto"]
-        usual = {"extractor": views.usual_extractor()} if unnamed else {}
-        return {**metrics, **{name: {**metrics[name], **usual} for name in unnamed}}
 
     def views(self, reference: Items | None = None) -> Views:
         """What metrics see of items, through extractors that may learn from the data, or without any from the

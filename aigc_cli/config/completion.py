@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from aigc_cli.config.folders import all_keys, command_keys, groups, options
-from aigc_cli.config.words import CFG_KINDS, COMMANDS, FLAGS, LISTS
+from aigc_cli.config.words import CFG_KINDS, COMMANDS, FLAGS, LISTS, TASKS
 from aigc_cli.errors import AigcError
 
 #: What ``eval "$(aigc completion bash)"`` evaluates, by the name of the shell.
@@ -75,7 +75,9 @@ def _candidates(before: list[str], word: str) -> Iterable[str]:
     if equals:
         return _values(command, key, value)
     keys = _keys(command, before, word)
-    return [f"{key[:-1]} " if key.endswith("=") else key for key in keys] if "--help" in before else keys
+    if "--help" in before:
+        return [f"{key[:-1]} " if key.endswith("=") else key for key in keys]
+    return [*_whole(TASKS.get(command, ()) if previous == command else ()), *keys]
 
 
 def _values(command: str, key: str, value: str) -> Iterable[str]:

@@ -13,8 +13,8 @@ import typing
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from aigc_cli.config.folders import groups, keys_of, options
-from aigc_cli.config.words import ELSEWHERE
+from aigc_cli.config.folders import GLOBAL, chosen_options, command_keys, groups, keys_of, modality_of, options
+from aigc_cli.config.words import COMPOSED, ELSEWHERE, split_key
 from aigc_cli.errors import ConfigError, namesake, nearest, no_such, suggest
 from aigc_cli.registry import is_imported
 
@@ -85,19 +85,60 @@ def wrong_key(command: str, word: Override, known: Mapping[str, Any]) -> Problem
     key, line = word.key_or_group, str(word.input_line)
     if word.is_add() and not word.is_force_add() and key in known:
         return f"{line}: the key {key} exists already", f"write it without the +: {line.lstrip('+')}"
+    group, _, name = key.partition(".")
+    if command == "train" and name == "name" and group in SECTIONS and known.get(key) not in (None, word.value()):
+        chosen = str(word.value())
+        hint = f"write {group}={chosen}" if chosen in options(group) else suggest(chosen, options(group))
+        return f"{line} does not choose the {group}, whose other keys would stay", hint
     if word.is_add() or word.is_force_add() or key in known:
         return None
     if "/" in key or "@" in line.partition("=")[0]:
         return f"there is no group {key}", suggest(key, groups(command))
-    group, _, name = key.partition(".")
     chosen = str(known.get(f"{group}.name"))
-    others = [option for option, path in options(group).items() if name in keys_of(path)]
+    others = _with_key(group, name)
     # one types the same for a model and its variant, so it is no help to name the other of the two
     variant = any(chosen.rpartition("_")[0] == other or other.rpartition("_")[0] == chosen for other in others)
     if others and not variant and group in groups(command) and command not in _INSTEAD:
         named = ", ".join(f"{group}={option}" for option in others)
         return f"there is no key {key} in the {group} that is chosen", f"{key} is a key of {named}"
-    return f"there is no key {key}", _nearest_key(command, key, [*known, *groups(command)])
+    hint = _nearest_key(command, key, [*known, *groups(command)])
+    whole = hint.startswith("write ") and hint.endswith("=")
+    return f"there is no key {key}", f"{hint}{line.partition('=')[2]}" if whole else hint
+
+
+def _with_key(group: str, name: str) -> list[str]:
+    """The options of a group that have a key."""
+    return [option for option, path in options(group).items() if name in keys_of(path)]
+
+
+def _elsewhere(command: str, key: str) -> str:
+    """A hint for a key without a section, which other options or commands have; "" where none has."""
+    for group in groups(command):
+        if group not in GLOBAL and (others := _with_key(group, key)):
+            named = ", ".join(f"{group}={option}" for option in others)
+            return f"did you mean {group}.{key}? It is a key of {named}"
+    having = [f"aigc {other}" for other in COMPOSED if {key, f"controls.{key}"} & set(command_keys(other))]
+    return f"{key} is a key of {' and '.join(having)}" if having else ""
+
+
+def no_model_of(overrides: Sequence[str]) -> Problem | None:
+    """The problem of words that name data and no model, where the usual model is of other data; None where it is not.
+
+    What a model is of, the data tells that its YAML file brings."""
+    typed = {key: value or "" for _, key, value in map(split_key, overrides)}
+    data, files = typed.get("data", ""), options("data")
+    if data not in files or "experiment" in typed or any(key.split(".")[0] == "model" for key in typed):
+        return None
+    usual, suited = chosen_options("train", [("data", data)])["model"], []
+    for name in options("model"):
+        brought = chosen_options("train", [("model", name)])["data"]
+        kinds = {(modality_of(each), "source" in keys_of(files[each])) for each in (data, *brought)}
+        suited += [name] if len(kinds) == 1 else []
+    if not suited or not modality_of(data) or set(usual) & set(suited):
+        return None
+    words = sorted({f"model={name.removesuffix(f'_{modality_of(data)}')}" for name in suited})
+    what = f"data={data} is {modality_of(data)}, and model={usual[0]}, the usual one, is not a model of that"
+    return what, f"add {', '.join(words[:-1])}{' or ' if words[1:] else ''}{words[-1]}"
 
 
 def _nearest_key(command: str, key: str, known: Sequence[str]) -> str:
@@ -106,20 +147,20 @@ def _nearest_key(command: str, key: str, known: Sequence[str]) -> str:
     group, _, name = section.partition(".")
     if group in groups(command) and name in options(group):
         return f"{name} is not measured here: add it with {group}="
-    if command == "train" and key in ELSEWHERE:
-        return ELSEWHERE[key]
     own = [other for other in known if other.split(".")[0] != "hydra" or group == "hydra"]
+    if command == "train" and last in ELSEWHERE and (last != "name" or not section):
+        return ELSEWHERE[last]
+    sections = {other.rpartition(".")[0] for other in own} - {*groups(command)}
     siblings = [other.rpartition(".")[2] for other in own if other.rpartition(".")[0] == section]
-    close = nearest(last, siblings, count=2)
+    close = nearest(last, siblings, count=2) if section else []
     instead = _INSTEAD.get(command, "") if key.split(".")[0] in SECTIONS else ""
     same = namesake(last, own)
     if same is not None and not instead:
         return f"did you mean {same}?"
     if close:
         return f"did you mean {' or '.join(f'{section}.{name}'.lstrip('.') for name in close)}? {instead}".rstrip()
-    if instead:
-        return instead
-    sections = {other.rpartition(".")[0] for other in own}
+    if instead or (elsewhere := "" if section else _elsewhere(command, key)):
+        return instead or elsewhere
     close = nearest(key, [other for other in own if other not in sections], count=2)
     if close:
         return f"did you mean {' or '.join(close)}?"

@@ -137,6 +137,11 @@ def choices_of(comment: str) -> tuple[list[Choice], str]:
     return found, "; ".join(remarks)
 
 
+def values_of(key: Key) -> list[str]:
+    """The names of the choices that a key's comment lists."""
+    return [choice.name for choice in choices_of(key.comment)[0]]
+
+
 def header(path: Path) -> list[str]:
     """The comment that a YAML file begins with, line by line; the first one describes the file in one sentence."""
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines()

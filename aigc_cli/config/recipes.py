@@ -87,7 +87,7 @@ def facts_of(data: Mapping[str, Any], chosen: Mapping[str, Any], device: str) ->
     as ``dcgan`` has recipes of its own, whatever component it configures. `device` is ``trainer.device``."""
     name, files = str(chosen["data"]), folders.options("data")
     stated = folders.stated(files[name], "facts") if name in files else ""
-    known: dict[str, Any] = {fact: float(value) for fact, _, value in (word.partition("=") for word in stated.split())}
+    known: dict[str, Any] = {fact: int(value) for fact, _, value in (word.partition("=") for word in stated.split())}
     known |= {fact: data[key] for fact, key in (("side", "size"), ("channels", "channels")) if data.get(key)}
     known |= {"model": chosen["model"], "data": name, "modality": folders.modality_of(name)}
     return Facts(known, lambda: {} if stated else _surveyed(json.dumps(data)), lambda: _device(device))
@@ -144,9 +144,12 @@ def title_of(path: Path) -> str:
 
 def matching(facts: Facts) -> list[str]:
     """The names of the recipes that apply, in the order in which they are composed."""
-    # Those that fail on the model's name are gone before anyone looks at data or machine.
-    found = [recipe for recipe in recipes() if recipe.conditions]
-    found = [recipe for recipe in found if all(each.holds(facts[each.fact]) for each in recipe.conditions)]
-    if any(recipe.of_a_dataset for recipe in found):
-        found = [recipe for recipe in found if not recipe.of_a_kind]
+    # Those of a dataset come first, and those that fail on the model's name are gone before anyone looks at data or
+    # machine: what nothing depends on is not asked.
+    stated = [recipe for recipe in recipes() if recipe.conditions]
+    found: list[Recipe] = []
+    for recipe in sorted(stated, key=lambda recipe: not recipe.of_a_dataset):
+        replaced = recipe.of_a_kind and any(other.of_a_dataset for other in found)
+        if not replaced and all(each.holds(facts[each.fact]) for each in recipe.conditions):
+            found.append(recipe)
     return [recipe.name for recipe in sorted(found, key=lambda recipe: (len(recipe.conditions), recipe.name))]

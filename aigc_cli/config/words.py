@@ -73,6 +73,12 @@ ELSEWHERE = {
     **dict.fromkeys(("epoch", "epochs", "max_epochs", "n_epochs", "num_epochs", "num_train_epochs"),
                     "training is counted in steps, not in epochs: write trainer.steps="),
     **dict.fromkeys(("learning_rate", "base_lr", "step_size"), "write optimizer.lr="),
+    **dict.fromkeys(("step", "iters", "iterations", "max_steps", "n_steps", "num_steps", "total_steps", "train_steps"),
+                    "write trainer.steps="),
+    **dict.fromkeys(("batch", "bs"), "write trainer.batch_size="),
+    **dict.fromkeys(("cuda", "gpu"), "write trainer.device=cuda"),
+    **dict.fromkeys(("gpus", "n_gpus", "num_gpus"), "write trainer.devices="),
+    "name": "write model=, data= or optimizer=, which choose one by its name",
 }  # fmt: skip
 _APART = (
     ("multirun", "resume", "run the same sweep again: it skips the jobs that are complete"),
@@ -102,6 +108,13 @@ class Words:
     debug: bool = False
     help: bool = False
     version: bool = False
+
+    def several(self) -> dict[str, list[str]]:
+        """The keys that are given more than one value, with those in their order."""
+        found: dict[str, list[str]] = {}
+        for _, key, value in map(split_key, self.overrides):
+            found.setdefault(key, []).extend([] if value is None else [value])
+        return {key: values for key, values in found.items() if len(set(values)) > 1}
 
 
 def split_key(word: str) -> tuple[str, str, str | None]:
@@ -134,6 +147,12 @@ def parse(argv: list[str]) -> Words:
     Raises:
         ConfigError: an unknown command or flag, a flag without its value, a word that is none of all this.
     """
+    for word in argv:
+        if (
+            not word.isprintable()
+            and (shown := word.encode(errors="surrogateescape").decode(errors="backslashreplace")) != word
+        ):
+            raise ConfigError(f"{shown} is not text in UTF-8")
     command = next((word for word in argv if word in COMMANDS or word == "help"), None)
     words = Words(command, [word for word in argv if is_key_value(word)])
     rest = [word for word in argv if not is_key_value(word)]
@@ -210,7 +229,7 @@ def _unknown_flag(command: str | None, word: str, following: str | None) -> Conf
 
 def _place(words: Words, others: list[str], argv: list[str]) -> None:
     """Finds the place of each word that is neither a command, a flag nor a key=value word."""
-    from aigc_cli.config.folders import command_keys, groups, options  # reads YAML, so only now
+    from aigc_cli.config.folders import chosen_options, command_keys, explained_keys, groups, options, values_of
 
     if words.command is None and others:
         raise ConfigError(f"there is no command {others[0]!r}", suggest(others[0], COMMANDS))
@@ -231,6 +250,13 @@ def _place(words: Words, others: list[str], argv: list[str]) -> None:
         following = next(iter(argv[argv.index(word) + 1 :]), "=")
         hint = "write for example optimizer.lr=1e-4, without spaces around the ="
         chosen = [f"{group}={word}" for group in groups(words.command) if word in options(group)]
+        if not chosen and words.command == "train":
+            typed = [(key, value or "") for _, key, value in map(split_key, words.overrides)]
+            own = explained_keys("train", chosen_options("train", typed)).values()
+            chosen = [f"{key.name}={word}" for key in own if word in values_of(key)][:3]
+            chosen = chosen or [
+                f"{group}={near}" for group in groups("train") for near in nearest(word, options(group), 1)
+            ]
         if chosen:
             hint = f"did you mean {' or '.join(chosen)}?"
         elif "run" in command_keys(words.command) and ("/" in word or word == "latest"):

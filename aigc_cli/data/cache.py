@@ -93,7 +93,9 @@ def find_root(root: str | None, hint: str = "") -> Path:
         raise ConfigError("data.root= has no value", "name a path after the =; a shell variable there may not be set")
     path = path_of(root).absolute()
     if not path.exists():
-        raise DataError(f"data.root={root}: there is nothing at {path}", "check the path, or put the data there")
+        raise DataError(
+            f"data.root={root}: there is nothing at {path}", "put the data there, or say with data.root= where it is"
+        )
     return path
 
 

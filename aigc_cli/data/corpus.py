@@ -20,8 +20,19 @@ from aigc_cli.data.base import Split
 from aigc_cli.data.cache import digest_of, find_root, remembered
 from aigc_cli.data.splits import NO_CUT, Cut, CutConfig, empty, part_for, place_of, places_of, positions_of
 from aigc_cli.errors import DataError
+from aigc_cli.files import equal_files
 from aigc_cli.modalities.text import read_codec
-from aigc_cli.modalities.text_files import Reading, identity_of, kind_of, lines_of, printable, rows_of, text_of
+from aigc_cli.modalities.text_files import (
+    ROWS,
+    RULES,
+    Reading,
+    identity_of,
+    kind_of,
+    lines_of,
+    printable,
+    rows_of,
+    text_of,
+)
 from aigc_cli.modalities.tokenizers import Tokenizer, TokenizerConfig, restore_tokenizer, train_tokenizer
 from aigc_cli.progress import Progress
 
@@ -56,13 +67,15 @@ class FileSource:
 
     def pieces(self, reading: Reading) -> Iterator[Piece]:
         """See :class:`Source`; rows and lines of white space alone are left out."""
+        plain = [(name, path) for name, path in self.files if kind_of(path) not in ROWS and not self.lines]
+        copies = equal_files(plain)  # which are always in one split
         for name, path in self.files:
-            if kind_of(path) in (".jsonl", ".csv", ".tsv"):
+            if kind_of(path) in ROWS:
                 yield from _whole(rows_of(path, [self.field], reading))
             elif self.lines:
                 yield from _whole((line,) for line in lines_of(path, reading))
             else:
-                yield from in_pieces(text_of(path, reading), place_of(printable(name)))
+                yield from in_pieces(text_of(path, reading), place_of(printable(copies.get(name, name))))
 
 
 class TextSource:
@@ -243,13 +256,14 @@ class Corpora:
     cut: Cut = NO_CUT
     by: By = "document"
     whole: bool = True  # whether no document is cut in two, where the cut is by position
+    left_out: Sequence[str] = ()  # lines about files that were passed over
 
     def __getitem__(self, split: Split) -> Corpus:
         """The text of one split; raises ConfigError where the fractions leave it nothing, and DataError where its
         source cannot be read, or has no text at all."""
         part, cut = part_for(split, self.parts, self.cut)
         source = self.source(part)
-        key = digest_of([source.identity, self.reading.encoding, self.reading.max_broken])
+        key = digest_of([RULES, source.identity, self.reading.encoding, self.reading.max_broken])
         stock = remembered("stock", key, lambda: _counted(source, self.reading), lambda found: Stock(**found))
         if self.parts and part == split and not any(cut):
             return Corpus(source, stock, self.reading)

@@ -7,7 +7,8 @@ import json
 import os
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
@@ -17,16 +18,18 @@ from pydantic.dataclasses import dataclass
 from aigc_cli.config.schema import STRICT
 from aigc_cli.data.base import Dataset, Split
 from aigc_cli.data.cache import find_root
-from aigc_cli.data.images import EncodedImages, ImageFilesConfig, open_encoded
-from aigc_cli.data.splits import SPLIT_WORDS, names_of, part_for, parts_by
+from aigc_cli.data.image_metadata import is_metadata, labels_of, read_metadata
+from aigc_cli.data.images import EncodedImages, ImageFilesConfig
+from aigc_cli.data.pictures import Pictures, numbered, open_pictures
+from aigc_cli.data.splits import Cut, left_out, names_of, parts_by, split_word
 from aigc_cli.errors import DataError
-from aigc_cli.files import kinds_of, walk_files
-from aigc_cli.modalities.image_decode import SUFFIXES, Unreadable
+from aigc_cli.files import kinds_of, passed_over, walk_files
+from aigc_cli.modalities.image_decode import NAMED, Unreadable, is_picture, missing_packages
 from aigc_cli.modalities.text_files import printable
 from aigc_cli.registry import register
 
 LARGEST_FILE = 1 << 28  # bytes; any picture that Pillow's own limit admits is smaller
-KINDS = "png, jpeg, webp or bmp pictures, flat or in a folder for each class, or a zip of them"
+KINDS = f"{NAMED} pictures, flat or in a folder for each class, or a zip of them"
 
 
 @dataclass(config=STRICT, frozen=True, kw_only=True)
@@ -35,87 +38,107 @@ class ImageFolderConfig(ImageFilesConfig):
 
     name: Literal["image_folder"]
     labels: bool
+    label_column: str | None = None  # runs from before it was there knew no metadata
 
 
 @register("data", "image_folder", ImageFolderConfig)
 def image_folder(config: ImageFolderConfig, split: Split) -> Dataset:
-    """Pictures under `root`, by class folder (labelled) or flat (unlabelled).
+    """Pictures under `root`: labelled by a ``metadata.csv`` or ``.jsonl`` beside them, or by class folder; or flat.
 
-    Where `root` holds nothing but ``train``, ``val`` and ``test`` folders, they are the splits; a part that is missing
-    is cut by a hash of each path, so that adding pictures moves no other from its split. Files and folders whose names
-    begin with a dot, and files whose suffix is not that of a picture, are passed over. Raises ConfigError
-    without a `root`, or where the fractions leave the split empty, and DataError where there are no pictures, too many
-    unreadable ones, or some beside and some in class folders.
+    Where folders of `root` are named after splits, as ``train`` is, they are the splits; a part that is missing is cut
+    by a hash of each path, so that adding pictures moves no other from its split. Files and folders whose names
+    begin with a dot are passed over, and files of other kinds named. Raises ConfigError without a `root`, or where the
+    fractions leave the split empty, and DataError where there are no pictures, too many unreadable ones, or some
+    beside and some in class folders.
     """
-    source = _source(config)
+    return open_pictures(folder_pictures(config), config, split)
+
+
+def folder_pictures(config: ImageFolderConfig) -> Pictures:
+    """What is in the folder or zip, by its splits; raises what :func:`image_folder` does, but for broken pictures."""
+    path = find_root(config.root, f"name a folder of {KINDS}")
+    if not path.is_dir() and not zipfile.is_zipfile(path):
+        raise DataError(f"{path} is neither a folder nor a zip", f"point data.root= at a folder of {KINDS}")
+    source = _Folder(path) if path.is_dir() else _Zip(path)
+    if not source.files:
+        seen = kinds_of(source.others)
+        raise DataError(f"there are no pictures in {path}; {seen}", f"point data.root= at a folder of {KINDS}")
     names = sorted(source.files)
     own = _own_splits(names)
-    part, cut = part_for(split, own, config.cut)
-    chosen = [names[place] for place in own[part]] if own else names
-    if part == "train":
-        chosen = names_of(split, chosen, cut, str(source.path))
-    labels, classes = _labels(source, names, chosen, within=1 if own else 0) if config.labels else (None, [])
+    chosen = {split: [names[place] for place in part] for split, part in own.items()} or {"train": names}
+    labels: dict[Split, np.ndarray | None] = dict.fromkeys(chosen)
+    classes: tuple[str, ...] = ()
+    problems: list[str] = []
+    if config.labels:
+        metadata = read_metadata(
+            [name for name in source.others if is_metadata(name)], source.read, config.label_column
+        )
+        found = labels_of(metadata, chosen) if metadata.words else _folders(source.path, chosen, within=1 if own else 0)
+        labels, classes = found
+        problems = metadata.problems
+    return Pictures(
+        parts={split: _files(source, part, config, labels[split], classes) for split, part in chosen.items()},
+        cut=config.cut,
+        rows=partial(_rows, str(source.path)),
+        lines=[*passed_over(source.others, missing_packages()), *left_out(names, own), *problems],
+    )
+
+
+def _files(
+    source: _Folder | _Zip,
+    chosen: list[str],
+    config: ImageFolderConfig,
+    labels: np.ndarray | None,
+    classes: Sequence[str],
+) -> EncodedImages:
     stamps = json.dumps([str(source.path), [[name, *source.files[name]] for name in chosen]])
-    files = EncodedImages(
+    return EncodedImages(
         read=source.read,
         keys=chosen,
         shape=config.shape,
         names=[printable(source.prefix + name) for name in chosen],
         identity=hashlib.sha256(stamps.encode()).hexdigest(),
         labels=labels,
-        classes=[printable(name) for name in classes],
+        classes=() if labels is None else [printable(name) for name in classes],
+        sizes=lambda: [source.files[name][0] for name in chosen],
     )
-    return open_encoded(files, config)
 
 
-def _source(config: ImageFolderConfig) -> _Folder | _Zip:
-    path = find_root(config.root, f"name a folder of {KINDS}")
-    if not path.is_dir() and not zipfile.is_zipfile(path):
-        raise DataError(f"{path} is neither a folder nor a zip", f"point data.root= at a folder of {KINDS}")
-    source = _Folder(path) if path.is_dir() else _Zip(path)
-    if not source.files:
-        raise DataError(f"there are no pictures in {path}; {source.others}", f"point data.root= at a folder of {KINDS}")
-    return source
-
-
-def listed(config: ImageFolderConfig) -> tuple[dict[Split, int], list[str]]:
-    """How many pictures lie in each split's own folder, or all in "train" where there are none, and the classes."""
-    source = _source(config)
-    names = sorted(source.files)
-    own = _own_splits(names)
-    classes = _labels(source, names, names, within=1 if own else 0)[1] if config.labels else []
-    return {split: len(places) for split, places in own.items()} or {"train": len(names)}, classes
+def _rows(where: str, split: Split, files: EncodedImages, cut: Cut, same: Mapping[int, int]) -> np.ndarray:
+    names = files.keys
+    copies = {names[row]: names[first] for row, first in same.items()}
+    place = {name: row for row, name in enumerate(names)}
+    return np.array([place[name] for name in names_of(split, names, cut, where, copies)])
 
 
 def _own_splits(names: Sequence[str]) -> dict[Split, list[int]]:
-    """Where the pictures of each split lie among `names`, if every picture lies in the folder of a split.
+    """Where the pictures of each split lie among `names`, by the folder of each; none where folders are classes.
 
-    A class may be called "train" too, but then there are folders of other classes beside it.
+    A class may be called "train" too: then it has pictures itself, as the folders of other classes beside it do.
     """
-    words = [SPLIT_WORDS.get(_parts(name)[0].lower()) if "/" in name else None for name in names]
-    return {} if None in words else parts_by(words)
+    words = [split_word(_parts(name)[0]) if "/" in name else None for name in names]
+    found = parts_by(words)
+    deep = all(len(_parts(names[place])) > 2 for place in found.get("train", ()))
+    return found if None not in words or len(found) > 1 or deep else {}
 
 
-def _labels(
-    source: _Folder | _Zip, names: Sequence[str], chosen: Sequence[str], within: int
-) -> tuple[np.ndarray | None, list[str]]:
-    """The labels (n,) of the `chosen` pictures, and the classes of all `names`: their folders at depth `within`; raises
-    DataError where some lie beside the class folders."""
-
-    def folder(name: str) -> str:
-        return next(iter(_parts(name)[within:-1]), "")
-
-    classes = sorted({folder(name) for name in names})
-    if classes == [""]:
-        return None, []
-    if "" in classes:
-        loose = [name for name in names if not folder(name)]
+def _folders(
+    path: Path, chosen: Mapping[Split, Sequence[str]], within: int
+) -> tuple[dict[Split, np.ndarray | None], tuple[str, ...]]:
+    """The labels (n,) of each part, and the classes: the folders at depth `within`; raises DataError where some
+    pictures lie beside the class folders."""
+    words = {split: [next(iter(_parts(name)[within:-1]), "") for name in names] for split, names in chosen.items()}
+    loose = [
+        name for split, names in chosen.items() for name, word in zip(names, words[split], strict=True) if not word
+    ]
+    if len(loose) == sum(map(len, chosen.values())):
+        return dict.fromkeys(chosen), ()
+    if loose:
         raise DataError(
-            f"{len(loose)} pictures lie beside the class folders of {source.path}, such as {loose[0]}",
+            f"{len(loose)} pictures lie beside the class folders of {path}, such as {loose[0]}",
             "move them into a class folder, or ignore the classes with data.labels=false",
         )
-    index = {name: number for number, name in enumerate(classes)}
-    return np.array([index[folder(name)] for name in chosen], dtype=np.int64), classes
+    return numbered(words)
 
 
 class _Folder:
@@ -126,9 +149,9 @@ class _Folder:
     def __init__(self, path: Path) -> None:
         self.path = path
         found = dict(walk_files(path))
-        stats = {name: file.stat() for name, file in found.items() if _is_picture(name)}
+        stats = {name: file.stat() for name, file in found.items() if is_picture(name)}
         self.files = {name: (stat.st_size, stat.st_mtime_ns) for name, stat in stats.items()}
-        self.others = kinds_of(found)
+        self.others = sorted(set(found) - set(stats))  # names of files that are no pictures
 
     def read(self, name: str) -> bytes | Path:
         return self.path / name
@@ -153,12 +176,13 @@ class _Zip:
         shown = [
             info for info in infos if not any(part.startswith((".", "__MACOSX")) for part in _parts(info.filename))
         ]
-        pictures = {info.filename: (info.file_size, info.CRC) for info in shown if _is_picture(info.filename)}
+        pictures = {info.filename: (info.file_size, info.CRC) for info in shown if is_picture(info.filename)}
         top = {_parts(name)[0] if "/" in name else "" for name in pictures}
-        packed = len(top) == 1 and not top & {"", *SPLIT_WORDS}
+        packed = len(top) == 1 and not any(not name or split_word(name) for name in top)
         self.prefix = f"{top.pop()}/" if packed else ""  # the folder that was packed is not a class
         self.files = {name.removeprefix(self.prefix): stamp for name, stamp in pictures.items()}
-        self.others = kinds_of(info.filename for info in shown)
+        others = (info.filename for info in shown if info.filename not in pictures)
+        self.others = sorted(name.removeprefix(self.prefix) for name in others)
 
     def read(self, name: str) -> bytes | Path:
         try:
@@ -188,8 +212,3 @@ def safe_name(name: str) -> str | None:
 
 def _parts(name: str) -> tuple[str, ...]:
     return PurePosixPath(name).parts
-
-
-def _is_picture(name: str) -> bool:
-    base = name.rsplit("/", 1)[-1]
-    return not base.startswith(".") and base.lower().endswith(SUFFIXES)

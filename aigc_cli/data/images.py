@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -15,20 +14,16 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass as typed
 
 from aigc_cli.config.schema import STRICT
+from aigc_cli.data.augment import Augmentation, augmented
 from aigc_cli.data.base import Dataset
-from aigc_cli.data.cache import digest_of, remembered
-from aigc_cli.data.raw import offer
 from aigc_cli.data.splits import CutConfig
 from aigc_cli.errors import DataError
-from aigc_cli.files import replacing
 from aigc_cli.modalities.base import Batch, Codec, DataSpec
 from aigc_cli.modalities.image import ImageCodec
-from aigc_cli.modalities.image_decode import Unreadable, decode_all, decode_image, pillow_errors
+from aigc_cli.modalities.image_decode import Unreadable, decode_image, pillow_errors
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-NAMED = 5  # how many unreadable files an error names
 
 
 @typed(config=STRICT, frozen=True, kw_only=True)
@@ -37,53 +32,63 @@ class ImagesConfig:
 
     size: Annotated[int, Field(gt=0, le=4096)]
     flip: bool
+    augment: list[Augmentation] = field(default_factory=list)  # runs from before it was there have none
+
+    @property
+    def views(self) -> frozenset[str]:
+        """How an image is changed each time that it is trained on."""
+        return frozenset(self.augment) | ({"flip"} if self.flip else set())
 
 
 class Images(Dataset):
-    """What datasets of images share: with `flip`, half of them are mirrored in training."""
+    """What datasets of images share: they may be changed in training, see :mod:`aigc_cli.data.augment`."""
 
     codec: Codec = ImageCodec()
 
     def __init__(
-        self, data: list[np.ndarray], shape: Sequence[int], classes: Sequence[str], flip: bool, problems: Sequence[str]
+        self,
+        data: list[np.ndarray],
+        shape: Sequence[int],
+        classes: Sequence[str],
+        *,
+        views: Collection[str] = (),
+        problems: Sequence[str] = (),
+        notes: Sequence[str] = (),
+        untrained: Sequence[str] = (),
     ) -> None:
-        """The fingerprint is a SHA-256 over `data` (content, labels), the `shape` of an image, and the classes."""
+        """The fingerprint is a SHA-256 over `data` (content, labels), the `shape` of an image, and the classes.
+
+        `views` are names of augmentations; `problems`, `notes` and `untrained` classes are for a person to know.
+        """
         digest = hashlib.sha256(json.dumps([list(shape), list(classes)]).encode())
         for array in data:
             digest.update(np.ascontiguousarray(array).data)
-        self.spec = DataSpec("image", tuple(shape), tuple(classes), fingerprint=digest.hexdigest())
-        self._flip, self._problems = flip, list(problems)
+        self.spec = DataSpec(
+            "image", tuple(shape), tuple(classes), fingerprint=digest.hexdigest(), untrained=tuple(untrained)
+        )
+        self._views, self._problems, self._notes = frozenset(views), list(problems), list(notes)
 
     def augment(self, content: Tensor, uniform: Tensor) -> Tensor:
-        """Mirrors left and right where an item's first draw is below one half, if `data.flip` is on."""
-        if not self._flip:
-            return content
-        import torch
-
-        n = len(content)
-        index = torch.arange(n, device=content.device) + n * (uniform[:, 0] < 0.5)  # without a host sync
-        return torch.cat([content, content.flip(-1)]).index_select(0, index)  # twice as fast as torch.where
+        """The images as ``data.augment`` and ``data.flip`` change them, by the draws of each."""
+        return augmented(content, uniform, self._views)
 
     def problems(self) -> list[str]:
         """The files that were left out, with the reason."""
         return self._problems
 
+    def describe(self) -> list[str]:
+        """How many images each split has, and what might be changed."""
+        return self._notes
+
 
 class ImageDataset(Images):
     """Images that are held in memory: `content` is uint8 (n, c, h, w), `labels` int64 (n,) or None."""
 
-    def __init__(
-        self,
-        content: Tensor,
-        labels: Tensor | None,
-        classes: Sequence[str] = (),
-        *,
-        flip: bool = False,
-        problems: Sequence[str] = (),
-    ) -> None:
+    def __init__(self, content: Tensor, labels: Tensor | None, classes: Sequence[str] = (), **about: Any) -> None:
+        """`about` are the other arguments of :class:`Images`."""
         self._data = Batch(content, labels)
         arrays = [tensor.numpy() for tensor in (content, labels) if tensor is not None]
-        super().__init__(arrays, content.shape[1:], classes, flip, problems)
+        super().__init__(arrays, content.shape[1:], classes, **about)
 
     def __len__(self) -> int:
         return len(self._data)
@@ -138,9 +143,11 @@ class EncodedImages:
     keys: Sequence[Any]  # one for each file, such as its name
     shape: tuple[int, int, int]  # (channels, height, width) that they are brought to
     names: Sequence[str]  # one for each file, for messages
-    identity: str  # changes when a file may have
+    identity: str  # changes when a file may have, or what is read of it
     labels: np.ndarray | None = None  # int64 (n,)
     classes: Sequence[str] = ()
+    sizes: Callable[[], Sequence[int]] | None = None  # bytes of each file, where copies may be looked for by them
+    lines: Sequence[str] = ()  # what a person should know of what was not taken
 
     def __len__(self) -> int:
         return len(self.names)
@@ -153,6 +160,7 @@ class EncodedImages:
         """Some of them."""
         return replace(
             self,
+            sizes=None,
             keys=[self.keys[row] for row in rows.tolist()],
             names=[self.names[row] for row in rows.tolist()],
             identity=f"{self.identity} {hashlib.sha256(rows.tobytes()).hexdigest()}",
@@ -163,11 +171,12 @@ class EncodedImages:
 class StreamedImages(Images):
     """Images that do not fit in memory, decoded each time they are asked for; `content` is a digest of their pixels."""
 
-    def __init__(self, files: EncodedImages, content: str, *, flip: bool = False, problems: Sequence[str] = ()) -> None:
+    def __init__(self, files: EncodedImages, content: str, **about: Any) -> None:
+        """`about` are the other arguments of :class:`Images`."""
         self._files = files
         arrays = [np.frombuffer(content.encode(), dtype=np.uint8)]
         arrays += [] if files.labels is None else [files.labels]
-        super().__init__(arrays, files.shape, files.classes, flip, problems)
+        super().__init__(arrays, files.shape, files.classes, **about)
 
     def __len__(self) -> int:
         return len(self._files)
@@ -189,77 +198,3 @@ class StreamedImages(Images):
                 f"{files.names[index]} can no longer be read: {reason}", "start again to have all files checked"
             ) from reason
         return torch.from_numpy(pixels), None if files.labels is None else int(files.labels[index])
-
-
-def open_encoded(files: EncodedImages, config: ImageFilesConfig) -> ImageDataset | StreamedImages:
-    """Decodes all `files` once, to hold them or to know which are unreadable, and leaves those out; raises DataError
-    where more than ``data.max_bad`` are unreadable, or all; the message names them."""
-    offer("image", files)
-    flip, max_bad = config.flip, config.max_bad
-    if len(files) * int(np.prod(files.shape)) > config.memory_gb * 1e9:
-        failed, content = _checked(files)
-        problems = _accept(files, failed, max_bad)
-        readable = files.take(np.delete(np.arange(len(files)), list(failed))) if failed else files
-        return StreamedImages(readable, content, flip=flip, problems=problems)
-    import torch
-
-    pixels = np.empty((len(files), *files.shape), dtype=np.uint8)
-    failed = decode_all(files.decode, len(files), pixels.__setitem__, "decoding")
-    problems = _accept(files, failed, max_bad)
-    labels = files.labels
-    if failed:
-        pixels = np.delete(pixels, list(failed), axis=0)
-        labels = None if labels is None else np.delete(labels, list(failed))
-    held = None if labels is None else torch.from_numpy(labels)
-    return ImageDataset(torch.from_numpy(pixels), held, files.classes, flip=flip, problems=problems)
-
-
-def decode_once(files: EncodedImages, memory: Path) -> np.ndarray:
-    """All pixels of `files`, uint8 (n, c, h, w), remembered in the file `memory`; raises DataError where one is
-    unreadable."""
-    shape = (len(files), *files.shape)
-    try:
-        pixels: np.ndarray = np.load(memory, mmap_mode="r", allow_pickle=False)
-        if pixels.shape == shape and pixels.dtype == np.uint8:
-            return pixels
-    except (OSError, ValueError, EOFError):
-        pass
-    pixels = np.empty(shape, dtype=np.uint8)
-    _accept(files, decode_all(files.decode, len(files), pixels.__setitem__, "decoding"), 0)
-    with suppress(OSError):  # a full disk costs time at the next start, nothing else
-        memory.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(memory) as part, part.open("wb") as file:
-            np.save(file, pixels, allow_pickle=False)
-    return pixels
-
-
-def _accept(files: EncodedImages, failed: Mapping[int, str], max_bad: int) -> list[str]:
-    """The line for each unreadable file, where there are not too many."""
-    lines = [f"{files.names[index]}: {reason}" for index, reason in failed.items()]
-    named = "; ".join(lines[:NAMED]) + (f"; and {len(lines) - NAMED} more" if len(lines) > NAMED else "")
-    if failed and len(failed) == len(files):
-        raise DataError(f"none of {len(files)} images can be read: {named}", "point data.root= at images that open")
-    if len(failed) > max_bad:
-        raise DataError(
-            f"{len(failed)} of {len(files)} images cannot be read: {named}",
-            f"replace or remove them, or leave them out with data.max_bad={len(failed)}",
-        )
-    return lines
-
-
-def _checked(files: EncodedImages) -> tuple[dict[int, str], str]:
-    """What is unreadable among files that are not held, and a digest of all other pixels; found once."""
-
-    def found() -> dict[str, Any]:
-        digests = np.zeros((len(files), 32), dtype=np.uint8)
-
-        def keep(index: int, pixels: np.ndarray) -> None:
-            digests[index] = np.frombuffer(hashlib.sha256(pixels.data).digest(), dtype=np.uint8)
-
-        failed = decode_all(files.decode, len(files), keep, "checking")
-        return {"failed": failed, "content": hashlib.sha256(np.delete(digests, list(failed), axis=0).data).hexdigest()}
-
-    def restored(saved: Any) -> tuple[dict[int, str], str]:  # the keys of JSON are text
-        return {int(index): str(reason) for index, reason in saved["failed"].items()}, str(saved["content"])
-
-    return remembered("checked", digest_of([files.identity, *files.shape]), found, restored)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -11,11 +12,11 @@ from aigc_cli.config.schema import STRICT
 from aigc_cli.data.base import SPLITS, Dataset, Split
 from aigc_cli.data.cache import Published, cache_dir, find_root
 from aigc_cli.data.corpus import Corpora, FileSource, PairSource, Source, TextFilesConfig
-from aigc_cli.data.splits import parts_named
+from aigc_cli.data.splits import left_out, parts_named
 from aigc_cli.data.text_dataset import SequencesConfig, open_sequences
 from aigc_cli.errors import ConfigError, DataError
-from aigc_cli.files import path_of
-from aigc_cli.modalities.text_files import Reading, kind_of, printable, text_files
+from aigc_cli.files import path_of, some_of, walk_files
+from aigc_cli.modalities.text_files import ROWS, Reading, kind_of, printable, text_files
 from aigc_cli.registry import register
 
 HOW = (
@@ -41,35 +42,46 @@ def pairs(config: PairsConfig, split: Split) -> Dataset:
     are, or the fractions leave the split empty, and DataError where they are missing or broken, or the two files differ
     in their numbers of lines.
     """
-    if config.source is None or config.target is None:
-        raise ConfigError("data=pairs needs data.source= and data.target=", HOW)
-    own = pair_sources(config.root, config.source, config.target)
-    corpora = Corpora(source=own.__getitem__, reading=config.reading, parts=own, cut=config.cut)
+    own, lines = pair_parts(config)
+    corpora = Corpora(source=own.__getitem__, reading=config.reading, parts=own, cut=config.cut, left_out=lines)
     return open_sequences(split, corpora, config, sides=2, longest=config.max_length, batch_tokens=config.batch_tokens)
 
 
-def pair_sources(root: str | None, source: str, target: str) -> dict[Split, PairSource]:
-    """Where the pairs of each split are; "train" alone has them where no file is named after a split."""
-    if root is None:
-        files = [_file(key, name) for key, name in (("source", source), ("target", target))]
-        return {"train": PairSource(" and ".join(map(printable, files)), [files], ())}
-    folder = find_root(root)
+def pair_parts(config: PairsConfig) -> tuple[dict[Split, PairSource], list[str]]:
+    """Where the pairs of each split are; "train" alone has them where no file is named after a split. And lines about
+    what was passed over."""
+    if config.source is None or config.target is None:
+        raise ConfigError("data=pairs needs data.source= and data.target=", HOW)
+    if config.root is None:
+        files = [_file(key, name) for key, name in (("source", config.source), ("target", config.target))]
+        return {"train": PairSource(" and ".join(map(printable, files)), [files], ())}, []
+    folder, fields = find_root(config.root), (config.source, config.target)
     if folder.is_file():
-        return {"train": PairSource(printable(folder), [[folder]], (source, target))}
-    sides = [_with_suffix(folder, suffix) for suffix in (source, target)]
+        return {"train": PairSource(printable(folder), [[folder]], fields)}, []
+    sides = [_with_suffix(folder, suffix) for suffix in fields]
     names = sorted(set(sides[0]) & set(sides[1]))
     parts = [[side[name] for side in sides] for name in names]
+    lines = _alone(sides) if parts else []
     if not parts:
-        rows = [(name, path) for name, path in text_files(folder) if kind_of(path) != ".txt"]
+        found, lines = text_files(folder)
+        rows = [(name, path) for name, path in found if kind_of(path) in ROWS]
         names, parts = [name for name, _ in rows], [[path] for _, path in rows]
     if not parts:
-        raise DataError(f"there are no pairs in {printable(folder)}: no NAME.{source} beside NAME.{target}", HOW)
-    own = parts_named(names) or {"train": list(range(len(parts)))}
-    fields = (source, target)
+        what = f"there are no pairs in {printable(folder)}: no NAME.{config.source} beside NAME.{config.target}"
+        raise DataError(what, HOW)
+    own = parts_named(names)
+    places_of = own or {"train": list(range(len(parts)))}
     return {
         split: PairSource(f"the {split} files of {printable(folder)}", [parts[place] for place in places], fields)
-        for split, places in own.items()
-    }
+        for split, places in places_of.items()
+    }, [*lines, *left_out(names, own)]
+
+
+def _alone(sides: Sequence[Mapping[str, Path]]) -> list[str]:
+    """A line about files of one side that have none beside them on the other."""
+    alone = set(sides[0]) ^ set(sides[1])
+    names = sorted(printable(side[name].name) for side in sides for name in alone & set(side))
+    return [f"no other side beside {some_of(names)}"] if names else []
 
 
 def _file(key: str, name: str) -> Path:
@@ -80,11 +92,11 @@ def _file(key: str, name: str) -> Path:
 
 
 def _with_suffix(folder: Path, suffix: str) -> dict[str, Path]:
-    """The files NAME.suffix and NAME.suffix.gz in a folder, by NAME."""
+    """The files NAME.suffix and NAME.suffix.gz at or below a folder, by NAME."""
     found = {}
-    for path in sorted(folder.iterdir()):
-        name = path.name.removesuffix(".gz")
-        if name.endswith(f".{suffix}") and not name.startswith(".") and path.is_file():
+    for name, path in sorted(walk_files(folder)):
+        name = name.removesuffix(".gz")
+        if name.endswith(f".{suffix}"):
             found[name.removesuffix(f".{suffix}")] = path
     return found
 

@@ -25,6 +25,7 @@ from aigc_cli.progress import Progress
 from aigc_cli.registry import register
 
 _ROWS = 5000  # of a parquet file
+Parts = dict[Split, np.ndarray]  # the places of the pictures of each split
 _AS_IT_IS = {("PNG", "L"), ("PNG", "RGB"), ("JPEG", "L"), ("JPEG", "RGB"), ("WEBP", "RGB")}
 
 
@@ -45,7 +46,7 @@ def prepare_images(asked: Asked, folder: Path) -> Prepared:
     kept = _kept(facts, asked, prepared)
     if not len(kept):
         raise DataError("there is nothing left of these pictures", "aigc data show says what is wrong with them")
-    parts = _parts(facts, kept, asked, list(look.splits))
+    parts = _parts(facts, kept, asked, list(look.splits), prepared)
     prepared.items = {split: len(places) for split, places in parts.items()}
     resized = asked.size is not None
     for name, mask in (("turned as the EXIF says", facts.turned), ("of several frames, the first", facts.animated)):
@@ -76,8 +77,10 @@ def _kept(facts: Facts, asked: Asked, prepared: Prepared) -> np.ndarray:
         keep = None if torn else _best(facts, places)
         for place in places.tolist():
             if place != keep:
-                why = "the same in several classes" if torn else f"the same as {facts.names[int(keep or 0)]}"
-                prepared.leave_out(why, facts.names[place])
+                if keep is None:
+                    prepared.leave_out("the same in several classes", facts.names[place])
+                else:
+                    prepared.leave_out("the same as another", f"{facts.names[place]} = {facts.names[keep]}")
                 left.add(place)
     kept = np.array([place for place in kept.tolist() if place not in left], dtype=np.int64)
     if asked.dedup != "near":
@@ -86,7 +89,7 @@ def _kept(facts: Facts, asked: Asked, prepared: Prepared) -> np.ndarray:
         keep = _best(facts, kept[some])
         for place in kept[some].tolist():
             if place != keep:
-                prepared.leave_out(f"nearly the same as {facts.names[keep]}", facts.names[place])
+                prepared.leave_out("nearly the same as another", f"{facts.names[place]} = {facts.names[keep]}")
                 left.add(place)
     return np.array([place for place in kept.tolist() if place not in left], dtype=np.int64)
 
@@ -97,10 +100,13 @@ def _best(facts: Facts, places: np.ndarray) -> int:
     return int(places[order[0]])
 
 
-def _parts(facts: Facts, kept: np.ndarray, asked: Asked, own: Sequence[Split]) -> dict[Split, np.ndarray]:
-    """The places of each split: its own, or what a hash of the pixels of each holds out of the training part."""
-    found: dict[Split, np.ndarray] = {}
-    keys = {f"{int(facts.digests[place])} {place if not asked.dedup else ''}": place for place in kept.tolist()}
+def _parts(facts: Facts, kept: np.ndarray, asked: Asked, own: Sequence[Split], prepared: Prepared) -> Parts:
+    """The places of each split: its own, or what a hash of the pixels of each holds out of the training part.
+
+    A class that would not be trained on moves into the training part; of a split of its own, it is left out.
+    """
+    found: Parts = {}
+    keys = {f"{int(facts.digests[place])} {'' if asked.dedup else place}": place for place in kept.tolist()}
     for split in SPLITS:
         part, cut = part_for(split, own, asked.cut)
         of_part = [key for key, place in keys.items() if SPLITS[facts.of[place]] == part]
@@ -109,12 +115,21 @@ def _parts(facts: Facts, kept: np.ndarray, asked: Asked, own: Sequence[Split]) -
                 of_part = names_of(split, of_part, cut, "the copy")
             except ConfigError:  # nothing is to be held out
                 continue
-        if of_part:
-            found[split] = np.sort([keys[key] for key in of_part])
-    return found
+        found[split] = np.array([keys[key] for key in of_part], dtype=np.int64)
+    if facts.labels is not None:
+        trained = facts.labels[found["train"]]
+        for split in [split for split in found if split != "train"]:
+            idle = ~np.isin(facts.labels[found[split]], trained)
+            if split not in own:
+                found["train"] = np.concatenate([found["train"], found[split][idle]])
+            else:
+                for place in found[split][idle].tolist():
+                    prepared.leave_out("no training item has its class", facts.names[place])
+            found[split] = found[split][~idle]
+    return {split: np.sort(places) for split, places in found.items() if len(places)}
 
 
-def _write_folder(facts: Facts, parts: dict[Split, np.ndarray], folder: Path, resized: bool) -> None:
+def _write_folder(facts: Facts, parts: Parts, folder: Path, resized: bool) -> None:
     classes = _folders(facts.classes)
     taken: Counter[str] = Counter()
     with Progress(sum(map(len, parts.values())), "writing", "picture") as bar:
@@ -169,7 +184,7 @@ def _encoded(facts: Facts, place: int, resized: bool) -> tuple[bytes, str]:
     return buffer.getvalue(), ".png"
 
 
-def _write_parquet(facts: Facts, parts: dict[Split, np.ndarray], folder: Path, resized: bool) -> None:
+def _write_parquet(facts: Facts, parts: Parts, folder: Path, resized: bool) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 

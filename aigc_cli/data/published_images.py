@@ -15,10 +15,12 @@ from pydantic.dataclasses import dataclass
 from aigc_cli.config.schema import STRICT
 from aigc_cli.data.base import Dataset, Split
 from aigc_cli.data.cache import Published, cache_dir, digest_of, find_root, unpack
-from aigc_cli.data.images import ImageDataset, ImagesConfig, decode_once, rescale
-from aigc_cli.data.parquet import parts_of, read_parquet
+from aigc_cli.data.images import ImageDataset, ImagesConfig, rescale
+from aigc_cli.data.parquet import parts_of, read_columns
+from aigc_cli.data.pictures import decode_once
 from aigc_cli.data.splits import Cut, CutConfig, Fraction, rows_of
 from aigc_cli.errors import DataError
+from aigc_cli.files import walk_files
 from aigc_cli.registry import register
 
 if TYPE_CHECKING:
@@ -47,7 +49,7 @@ def cifar10(config: PublishedConfig, split: Split) -> Dataset:
     unpickles its batches only after their sums were found right.
     """
     root = None if config.root is None else find_root(config.root)
-    copied = root is not None and (root.suffix == ".parquet" or any(root.rglob("*.parquet")))
+    copied = root is not None and any(name.endswith(".parquet") for name in (root.name, *dict(walk_files(root))))
     if root is not None and copied:
         found = _cifar10_parquet(root, train=split != "test")
     else:
@@ -60,14 +62,14 @@ def cifar10(config: PublishedConfig, split: Split) -> Dataset:
 def _cifar10_parquet(root: Path, *, train: bool) -> Labelled:
     import torch
 
-    groups = parts_of(root)
+    groups, _ = parts_of(root)
     if not {"train", "test"} <= set(groups):
         raise DataError(
             f"{root} lacks train-*.parquet or test-*.parquet",
             "download both parts of https://huggingface.co/datasets/uoft-cs/cifar10 into it",
         )
     paths = groups["train" if train else "test"]
-    files = read_parquet(paths, (3, 32, 32))
+    files = read_columns({"train": paths}, (3, 32, 32))[0]["train"]
     if files.labels is None or files.labels.max() >= len(CIFAR10_CLASSES):
         raise DataError(f"{paths[0]} does not hold the labels of CIFAR-10", "for other images use data=parquet")
     pixels = decode_once(files, cache_dir() / "data" / "cifar10" / f"pixels-{digest_of(files.identity)[:16]}.npy")
@@ -169,7 +171,7 @@ def _split_of(config: PublishedConfig, split: Split, found: Labelled, classes: S
         rows = rows_of(split, len(content), Cut(val=config.val_fraction), config.name)
     index = torch.from_numpy(rows)
     chosen = rescale(content[index].contiguous(), config.size)
-    return ImageDataset(chosen, torch.from_numpy(labels)[index], classes, flip=config.flip)
+    return ImageDataset(chosen, torch.from_numpy(labels)[index], classes, views=config.views)
 
 
 @dataclass(config=STRICT, frozen=True, kw_only=True)
@@ -190,4 +192,4 @@ def digits(config: DigitsConfig, split: Split) -> ImageDataset:
     pixels = np.round(scans[rows].reshape(-1, 1, 8, 8) * (255 / 16)).astype(np.uint8)
     content = rescale(torch.from_numpy(pixels), config.size)
     labels = torch.from_numpy(targets[rows].astype(np.int64))
-    return ImageDataset(content, labels, [str(digit) for digit in range(10)], flip=config.flip)
+    return ImageDataset(content, labels, [str(digit) for digit in range(10)], views=config.views)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Collection, Mapping, Sequence
+from types import MappingProxyType
 from typing import Annotated, NamedTuple, Self
 
 import numpy as np
@@ -19,13 +20,15 @@ from pydantic.dataclasses import dataclass
 from aigc_cli.config.schema import STRICT
 from aigc_cli.data.base import SPLITS, Split
 from aigc_cli.errors import ConfigError
+from aigc_cli.files import some_of
 from aigc_cli.randomness import permutation
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
-#: The words that files and folders of a split are named with.
+#: The words that files and folders of a split are named with; the hub's own readers take `eval` for a test part too.
 SPLIT_WORDS: Mapping[str, Split] = {
-    "train": "train", "training": "train", "test": "test",
-    "val": "val", "valid": "val", "validation": "val", "dev": "val",
+    "train": "train", "training": "train",
+    "val": "val", "valid": "val", "validation": "val", "validate": "val", "validating": "val", "dev": "val",
+    "test": "test", "testing": "test", "eval": "test", "evaluation": "test", "holdout": "test", "heldout": "test",
 }  # fmt: skip
 
 
@@ -37,6 +40,7 @@ class Cut(NamedTuple):
 
 
 NO_CUT = Cut()
+NO_COPIES: Mapping[int, int] = MappingProxyType({})
 
 
 @dataclass(config=STRICT, frozen=True, kw_only=True)
@@ -58,10 +62,20 @@ class CutConfig:
         return Cut(self.val_fraction, self.test_fraction)
 
 
+def split_word(name: str) -> Split | None:
+    """The split that a file or folder is plainly named after: its word, perhaps with numbers, such as
+    ``train-00000-of-00002.parquet``, and nothing more."""
+    found = re.fullmatch(r"([a-z]+|held[-_]out)(?:[-_. ]?(?:\d+|of))*(?:\.\w+)*", name.lower())
+    return SPLIT_WORDS.get(re.sub("[-_]", "", found[1])) if found else None
+
+
 def split_named(name: str) -> Split | None:
-    """The split that the first word of a file's name stands for."""
-    word = re.match("[a-z]*", name.lower())
-    return SPLIT_WORDS.get(word[0] if word else "")
+    """The split that a file within a folder belongs to, as its path says: the first part that is plainly named after
+    one, else the first word of the whole, else of the file's own name."""
+    parts = name.split("/")
+    plain = next((word for word in map(split_word, parts) if word), None)
+    words = (SPLIT_WORDS.get(re.match("[a-z]*", part.lower())[0]) for part in (name, parts[-1]))  # type: ignore[index]
+    return plain or next((word for word in words if word), None)
 
 
 def parts_by(words: Sequence[Split | None]) -> dict[Split, list[int]]:
@@ -71,14 +85,22 @@ def parts_by(words: Sequence[Split | None]) -> dict[Split, list[int]]:
 
 
 def parts_named(names: Sequence[str]) -> dict[Split, list[int]]:
-    """Where the files of each split lie among `names`, as their first words say.
+    """Where the files of each split lie among `names`, as those say.
 
-    No parts where none begins with train, or where that is the only word and other files have none: a log of
-    somebody's training is not a split.
+    No parts where none says train, or where none says anything else and some say nothing, unless one says plainly
+    train and nothing more: a log of somebody's training is not a split.
     """
     words = [split_named(name) for name in names]
     found = parts_by(words)
-    return {} if len(found) == 1 and None in words else found
+    plainly = any(split_word(part) == "train" for name in names for part in name.split("/"))
+    return {} if len(found) == 1 and None in words and not plainly else found
+
+
+def left_out(names: Sequence[str], parts: Mapping[Split, Sequence[int]]) -> list[str]:
+    """A line about the files beside those of the splits, which belong to none and are never merged with one."""
+    taken = {place for part in parts.values() for place in part}
+    left = [name for place, name in enumerate(names) if place not in taken] if parts else []
+    return [f"the splits are what is named after {' and '.join(parts)}; left out: {some_of(left)}"] if left else []
 
 
 def part_for(split: Split, parts: Collection[Split], cut: Cut) -> tuple[Split, Cut]:
@@ -91,31 +113,48 @@ def part_for(split: Split, parts: Collection[Split], cut: Cut) -> tuple[Split, C
     return "train", Cut(0.0 if "val" in parts else cut.val, 0.0 if "test" in parts else cut.test)
 
 
-def rows_of(split: Split, n: int, cut: Cut, name: str) -> np.ndarray:
-    """The rows of `split`, ascending: `n` items are cut by a permutation that is the dataset's own, by its `name`;
-    raises ConfigError where the fractions leave nothing for `split`."""
+def rows_of(split: Split, n: int, cut: Cut, name: str, same: Mapping[int, int] = NO_COPIES) -> np.ndarray:
+    """The rows of `split`, ascending: `n` items are cut by a permutation that is the dataset's own, by its `name`.
+
+    `same` has the row of each copy with that of the item which it copies: they are always in one split. Raises
+    ConfigError where the fractions leave nothing for `split`.
+    """
     order = permutation(n, "split", name)
     tests, vals = round(n * cut.test), round(n * cut.val)
-    parts = {"test": order[:tests], "val": order[tests : tests + vals], "train": order[tests + vals :]}
-    if not len(parts[split]):
+    part = np.full(n, SPLITS.index("train"))
+    part[order[:tests]], part[order[tests : tests + vals]] = SPLITS.index("test"), SPLITS.index("val")
+    for row, first in same.items():
+        part[row] = part[first]
+    rows = np.flatnonzero(part == SPLITS.index(split))
+    if not len(rows):
         raise empty(split, name, cut, n, "images")
-    return np.sort(parts[split])
+    return rows
 
 
-def names_of(split: Split, names: Sequence[str], cut: Cut, where: str) -> list[str]:
+def names_of(
+    split: Split, names: Sequence[str], cut: Cut, where: str, same: Mapping[str, str] = MappingProxyType({})
+) -> list[str]:
     """The `names` that belong to `split`, sorted: a hash of each decides, so that others may come and go.
 
-    Each part whose fraction is not zero gets at least one, if there are three names or more. Raises ConfigError where
-    the fractions leave nothing for `split`.
+    `same` has the name of each copy with that of the item which it copies: they are always in one split. Each part
+    whose fraction is not zero gets at least one, if there are three names or more. Raises ConfigError where the
+    fractions leave nothing for `split`.
     """
-    place = {name: place_of(name) for name in names}
+    place = {name: place_of(same.get(name, name)) for name in names}
     order = sorted(names, key=lambda name: place[name])
-    least = 1 if len(names) >= 3 else 0
-    tests = sum(place[name] < cut.test for name in names)
-    vals = sum(cut.test <= place[name] < cut.test + cut.val for name in names)
-    tests = max(tests, least) if cut.test else 0
-    vals = max(vals, least) if cut.val else 0
-    parts = {"test": order[:tests], "val": order[tests : tests + vals], "train": order[tests + vals :]}
+    least = 1 if len(names) - len(same) >= 3 else 0
+    found = [place[name] for name in order]
+
+    def end(first: int, low: float, share: float) -> int:
+        count = sum(low <= at < low + share for at in found)
+        stop = first + (max(count, least) if share else 0)
+        while first < stop < len(found) and found[stop] == found[stop - 1]:  # a copy goes with what it copies
+            stop += 1
+        return stop
+
+    tests = end(0, 0.0, cut.test)
+    vals = end(tests, cut.test, cut.val)
+    parts = {"test": order[:tests], "val": order[tests:vals], "train": order[vals:]}
     if not parts[split]:
         raise empty(split, where, cut, len(names), "pictures")
     return sorted(parts[split])

@@ -13,13 +13,12 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from aigc_cli.data.image_folder import ImageFolderConfig, listed
-from aigc_cli.data.pairs import PairsConfig, pair_sources
-from aigc_cli.data.parquet import ParquetConfig, parts_of
-from aigc_cli.data.splits import CutConfig, parts_named
-from aigc_cli.data.text import TextConfig
-from aigc_cli.files import path_of
-from aigc_cli.modalities.text_files import blocks, text_files
+from aigc_cli.data.image_folder import ImageFolderConfig, folder_pictures
+from aigc_cli.data.pairs import PairsConfig, pair_parts
+from aigc_cli.data.parquet import ParquetConfig, parquet_pictures
+from aigc_cli.data.splits import CutConfig
+from aigc_cli.data.text import TextConfig, text_parts
+from aigc_cli.modalities.text_files import blocks
 from aigc_cli.registry import register
 
 _SAMPLE = 1 << 16  # bytes of a file
@@ -36,33 +35,30 @@ _SCRIPTS = {
 @register("survey", "image_folder", ImageFolderConfig)
 def image_folder(config: ImageFolderConfig) -> dict[str, Any]:
     """How many pictures there are to train on, about, and of how many classes."""
-    counts, classes = listed(config)
-    return {"items": _trained(counts["train"], config, counts), "classes": len(classes)}
+    parts = folder_pictures(config).parts
+    return {"items": _trained(len(parts["train"]), config, parts), "classes": len(parts["train"].classes)}
 
 
+@register("survey", "arrow", ParquetConfig)
 @register("survey", "parquet", ParquetConfig)
 def parquet(config: ParquetConfig) -> dict[str, Any]:
-    """How many rows there are to train on, about."""
-    from pyarrow.parquet import read_metadata
-
-    parts = parts_of(path_of(str(config.root)))
-    rows = sum(read_metadata(path).num_rows for path in parts["train"])
-    return {"items": _trained(rows, config, parts)}
+    """How many rows there are to train on, about, and of how many classes."""
+    parts = parquet_pictures(config).parts
+    return {"items": _trained(len(parts["train"]), config, parts), "classes": len(parts["train"].classes)}
 
 
 @register("survey", "text", TextConfig)
 def text(config: TextConfig) -> dict[str, Any]:
     """How much text there is to train on, about, in which script, and how long its lines are."""
-    files = text_files(path_of(str(config.root)))
-    own = parts_named([name for name, _ in files])
-    facts = _of_text([files[place][1] for place in own["train"]] if own else [path for _, path in files])
+    parts, own, _ = text_parts(config)
+    facts = _of_text([path for _, path in parts["train"]])
     return {**facts, "characters": _trained(facts["characters"], config, own)}
 
 
 @register("survey", "pairs", PairsConfig)
 def pairs(config: PairsConfig) -> dict[str, Any]:
     """How many pairs there are, about, and what a text of the first side is like."""
-    sources = pair_sources(config.root, config.source or "", config.target or "")
+    sources, _ = pair_parts(config)
     facts = _of_text([path for part in sources["train"].parts for path in part[:1]])
     return {**facts, "items": _trained(facts.pop("lines"), config, sources)}
 

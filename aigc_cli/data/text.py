@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -11,9 +12,9 @@ from aigc_cli.config.schema import STRICT
 from aigc_cli.data.base import Dataset, Split
 from aigc_cli.data.cache import Published, cache_dir, find_root
 from aigc_cli.data.corpus import By, Corpora, FileSource, TextFilesConfig, TextSource
-from aigc_cli.data.splits import Cut, CutConfig, Fraction, parts_named
+from aigc_cli.data.splits import Cut, CutConfig, Fraction, left_out, parts_named
 from aigc_cli.data.text_dataset import TokensConfig, open_sequences, open_windows
-from aigc_cli.errors import ConfigError, warn
+from aigc_cli.errors import ConfigError
 from aigc_cli.modalities.text_files import KINDS, Reading, printable, text_files
 from aigc_cli.registry import register
 
@@ -42,27 +43,18 @@ class TextConfig(TextFilesConfig, TokensConfig):
 def text(config: TextConfig, split: Split) -> Dataset:
     """A person's own text: files, or a folder of them.
 
-    Where the names of files or folders in `root` begin with train, val and test, they are the splits, and a part that
-    is missing is cut from the training part. Raises ConfigError without a `root`, or where the fractions leave the
+    Where files or folders in `root` are named after train, val and test, they are the splits, and a part that is
+    missing is cut from the training part. Raises ConfigError without a `root`, or where the fractions leave the
     split empty, and DataError where there is no text, broken text, or a row without the field.
     """
-    root = find_root(config.root, f"name a file, or a folder, of {KINDS}")
-    files = text_files(root)
-    names = [name for name, _ in files]
-    own = parts_named(names) if root.is_dir() else {}
-    taken = {place for part in own.values() for place in part}
-    left = [name for place, name in enumerate(names) if place not in taken] if own else []
-    if left and split == "train":
-        some = ", ".join(left[:3]) + (", ..." if len(left) > 3 else "")
-        warn(f"the splits are the files whose names begin with {' and '.join(own)}; left out: {some}")
+    parts, own, lines = text_parts(config)
 
     def source_of(part: Split) -> FileSource:
-        chosen = [files[place] for place in own[part]] if own else files
-        return FileSource(printable(root), chosen, field=config.field, lines=config.lines)
+        return FileSource(printable(find_root(config.root)), parts[part], field=config.field, lines=config.lines)
 
     corpora = Corpora(
         source=source_of, reading=config.reading, parts=own, cut=config.cut, by=config.split_by,
-        whole=config.items == "documents",
+        whole=config.items == "documents", left_out=lines,
     )  # fmt: skip
     try:
         if config.items == "windows":
@@ -70,6 +62,17 @@ def text(config: TextConfig, split: Split) -> Dataset:
         return open_sequences(split, corpora, config, sides=1, longest=config.context + 1)
     except ConfigError as error:
         raise ConfigError(error.message, "; ".join([error.hint, *_other_documents(config)])) from None
+
+
+def text_parts(config: TextConfig) -> tuple[dict[Split, list[tuple[str, Path]]], list[Split], list[str]]:
+    """The files of each part, by name, where "train" has all of them if none is named after a split; which splits have
+    files of their own; and lines about what was passed over."""
+    root = find_root(config.root, f"name a file, or a folder, of {KINDS}")
+    files, lines = text_files(root)
+    names = [name for name, _ in files]
+    own = parts_named(names) if root.is_dir() else {}
+    parts = {split: [files[place] for place in places] for split, places in own.items()} or {"train": files}
+    return parts, list(own), [*lines, *left_out(names, own)]
 
 
 def _other_documents(config: TextConfig) -> list[str]:

@@ -204,6 +204,7 @@ def open_windows(
             f"use more text, or data.context={count - 1} or less",
         )
     problems, found = lines_about(split, corpus, tokens, tokenizer, config)
+    problems = [*(corpora.left_out if split == "train" else []), *problems]
     # A text without a prompt begins after the end of a document, or of a line where there is but one document.
     ends = (int(tokenizer.encode(text)[0]) for text in "\n ")
     start = EOS if joined else next((token for token in ends if token != UNK), FIRST)
@@ -312,6 +313,7 @@ def open_sequences(
     if not tokens.extent.documents:
         left_out = f" but {tokens.left_out} pairs that are too long or empty" if tokens.left_out else ""
         raise too_little(split, corpus, f"nothing in it{left_out}")
-    lines = lines_about(split, corpus, tokens, tokenizer, config)
+    problems, notes = lines_about(split, corpus, tokens, tokenizer, config)
+    lines = [*(corpora.left_out if split == "train" else []), *problems], notes
     resident = tokens.fit(config.memory_gb)
     return Sequences(tokens, TextCodec(tokenizer), longest, resident=resident, batch_tokens=batch_tokens, lines=lines)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
+from aigc_cli.errors import DataError
 from aigc_cli.metrics.evaluation import Configs, Evaluation
 from aigc_cli.metrics.items import DatasetItems, SampledItems
 from aigc_cli.metrics.record import Record, averaged
@@ -43,6 +44,7 @@ def evaluate(
     seed: int = 0,
     seeds: int = 1,
     known: Callable[[Record], bool] | None = None,
+    failed: list[DataError] | None = None,
 ) -> list[Record]:
     """The records of metrics on all that a subject is asked for, each stream drawn once for all that take it.
 
@@ -53,6 +55,7 @@ def evaluate(
         seed: Of the first set of samples.
         seeds: How many sets are drawn, where anything is.
         known: Whether a record without scores is known already; a set of which all are is not drawn.
+        failed: Takes what went wrong with some metrics, such as a model that writes nothing, where others have scores.
 
     Raises:
         ConfigError: a metric that does not suit the subject.
@@ -60,32 +63,56 @@ def evaluate(
     """
     subject, items = sides.subject, sides.items
     found: dict[str, Record] = {}
+    errors: list[DataError] = []
     for source, names in sources_of(metrics, subject).items():
         own = {name: metrics[name] for name in names}
         count = n or source.usual
         some = items if items is None or count is None else items.take(count)
-        if source.stream == "items":
-            assert some is not None, "a model is asked about items"
-            found |= {record.metric: record for record in Evaluation(own, views).ask(subject, some, seed)}
-            continue
-        # Held-out items take the place of samples; in the place of pairs stand others, which come with those.
-        beside = (sides.held_out, sides.judges) if source.stream == "fake" else (None, None)
-        evaluation = Evaluation(own, views, sides.reference, *beside)
-        sets = []
-        for k in range(seeds if source.drawn else 1):
-            if source.stream == "fake":
-                made = subject.fake(sides.drawn, seed + k)
+        try:
+            if source.stream == "items":
+                assert some is not None, "a model is asked about items"
+                records = Evaluation(own, views).ask(subject, some, seed)
             else:
-                made = subject.pairs(source.kind, some, seed + k, **evaluation.options())
-            made.facts |= {"seeds": seeds} if source.drawn and seeds > 1 else {}
-            # What a model has still to draw is not drawn where all that would be said of it is known.
-            if k == 0 and known is not None and isinstance(made, SampledItems):
-                announced = evaluation.announced(made, source.stream)
-                if all(map(known, announced)):
-                    break
-            sets.append(evaluation.of(made, source.stream))
-        found |= {record.metric: record for record in averaged(sets)}
+                records = _made(sides, own, views, source, some, range(seed, seed + seeds), known)
+        except DataError as error:
+            if failed is None:
+                raise
+            errors.append(error)
+            continue
+        found |= {record.metric: record for record in records}
+    if errors and not found:
+        raise errors[0]
+    if failed is not None:
+        failed += errors
     return [found[name] for name in metrics if name in found]
+
+
+def _made(
+    sides: Sides,
+    metrics: Configs,
+    views: Views,
+    source: Source,
+    some: DatasetItems | None,
+    seeds: range,
+    known: Callable[[Record], bool] | None,
+) -> list[Record]:
+    """The records of metrics on what a subject makes: a set for each of the seeds, where anything is drawn."""
+    # Held-out items take the place of samples; in the place of pairs stand others, which come with those.
+    beside = (sides.held_out, sides.judges) if source.stream == "fake" else (None, None)
+    evaluation = Evaluation(metrics, views, sides.reference, *beside)
+    sets: list[list[Record]] = []
+    for seed in seeds if source.drawn else seeds[:1]:
+        if source.stream == "fake":
+            made = sides.subject.fake(sides.drawn, seed)
+        else:
+            made = sides.subject.pairs(source.kind, some, seed, **evaluation.options())
+        made.facts |= {"seeds": len(seeds)} if source.drawn and len(seeds) > 1 else {}
+        # What a model has still to draw is not drawn where all that would be said of it is known.
+        announced = not sets and known is not None and isinstance(made, SampledItems)
+        if announced and all(map(known, evaluation.announced(made, source.stream))):  # type: ignore[arg-type]
+            return []
+        sets.append(evaluation.of(made, source.stream))
+    return averaged(sets)
 
 
 def sources_of(metrics: Iterable[str], subject: Subject) -> dict[Source, list[str]]:

@@ -49,10 +49,13 @@ class Evaluation:
         held_out: Items | None = None,
         judges: Items | None = None,
     ) -> None:
+        self._views, self.reference, self.held_out = views or Views(Sources()), reference, held_out
         self.kinds = {name: kind_of(name) for name in metrics}
         self._values = {name: dict(values) for name, values in metrics.items()}
-        self._configs = {name: _checked(name, values) for name, values in metrics.items()}
-        self._views, self.reference, self.held_out = views or Views(Sources()), reference, held_out
+        for values in self._values.values():
+            if values.get("extractor") == "auto":  # a record says which it was
+                values["extractor"] = self._views.usual_extractor
+        self._configs = {name: _checked(name, values) for name, values in self._values.items()}
         self.judges = held_out if judges is None else judges
         for name, kind in self.kinds.items():
             self._refuse(name, kind)

@@ -284,7 +284,8 @@ class LPIPS(PairMetric):
         super().__init__(config, width)
         path = next((folder / LPIPS_FILE for folder in weight_folders() if (folder / LPIPS_FILE).is_file()), None)
         place = short_path(weight_folders()[0])
-        hint = f"put {LPIPS_FILE} (SHA-256 begins with 7be5be79, from {_LPIPS_URL}) into {place}"
+        hint = f"put {LPIPS_FILE} (SHA-256 begins with 7be5be79, from {_LPIPS_URL}) into {place}; "
+        hint += "`aigc eval --metric reconstruction` needs no such file"
         if path is None:
             raise DataError("the AlexNet weights of lpips are not here", hint)
         self.checksum, state = load_weights(path, hint, named_by_sum=True)

@@ -152,6 +152,9 @@ def check_comparable(named: Sequence[tuple[str, Records]]) -> None:
             what = f"{metric} of {first_name} and of {name} do not compare"
             found = difference(first[metric], records[metric])
             if found is not None:
+                if found[0].startswith("fingerprint") and _at_real(first[metric]) != _at_real(records[metric]):
+                    what = f"{what}: they cut text into other tokens, and n= takes other parts of it for each"
+                    raise ConfigError(what, "leave n= out, so that both are measured on all of it")
                 reason = f"{found[0]} is {_short(found[1])} and {_short(found[2])}"
                 raise ConfigError(f"{what}: {reason}", "evaluate both under the same conditions")
             if not shared_figures(first[metric], records[metric]):
@@ -161,9 +164,14 @@ def check_comparable(named: Sequence[tuple[str, Records]]) -> None:
 
 def shared_figures(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
     """The scores that two records have in common; with other tokenizers, those that count no tokens."""
-    tokenizers = [(record.get("real") or {}).get("tokenizer") for record in (a, b)]
-    counting = (a.get("facts") or {}).get("per_token", ()) if tokenizers[0] != tokenizers[1] else ()
+    counting = (a.get("facts") or {}).get("per_token", ()) if _at_real(a) != _at_real(b) else ()
     return [figure for figure in a["figures"] if figure in b["figures"] and figure not in counting]
+
+
+def _at_real(record: Mapping[str, Any]) -> Any:
+    """The sum of the tokenizer that read the reference, if any did."""
+    real = record.get("real")
+    return real.get("tokenizer") if isinstance(real, Mapping) else None
 
 
 def _short(value: Any) -> str:

@@ -20,6 +20,7 @@ from aigc_cli.modalities.base import Batch, Items, modality
 from aigc_cli.modalities.tokenizers import FIRST
 from aigc_cli.progress import Progress
 from aigc_cli.randomness import Noise
+from aigc_cli.registry import name_of
 from aigc_cli.sampling.controls import named_values
 from aigc_cli.sampling.generate import generate, in_batches, prepare, reconstruct
 from aigc_cli.sampling.modes import ignored, modes_of, warn_of_idle
@@ -103,7 +104,7 @@ class RunSubject(Subject):
         if kind.made_by == "continue" and self.mode == "reconstruct":
             raise ConfigError(f"{name} needs prompts, and mode=reconstruct has none", "leave one of them out")
         for ability in sorted(kind.needs - self.model.can):
-            raise ConfigError(f"{type(self.model).__name__} {_LACKS[ability]}: {name} needs that", "leave it out")
+            raise ConfigError(f"model={name_of(type(self.model))} {_LACKS[ability]}: {name} needs that", "leave it out")
         if "items" in kind.takes:
             return Source("items", "fill" if "fills" in views else "")
         makes = self.makes(kind)
@@ -205,7 +206,9 @@ class RunSubject(Subject):
             batch = self._encoded(items, rows)
             found = self.model.score(batch, Noise(seed, rows, self.device))
             if found is None or found.keys() == {"mse"}:  # an autoencoder's error alone is no likelihood
-                raise ConfigError(f"{type(self.model).__name__} {_LACKS['score']}", "ask for metrics of its samples")
+                raise ConfigError(
+                    f"model={name_of(type(self.model))} {_LACKS['score']}", "ask for metrics of its samples"
+                )
             scores = dict(found)
             if samples > 1:
                 tighter = self.model.score(batch, Noise(seed, rows, self.device), samples)

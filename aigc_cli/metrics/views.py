@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -70,6 +71,7 @@ class Views:
             self._extractors[name] = build_extractor(name, self.sources)
         return self._extractors[name]
 
+    @cached_property
     def usual_extractor(self) -> str:
         """The extractor of data where nobody names one: its classifier, or where it has no labels that can be learnt,
         what learns without.

@@ -41,6 +41,7 @@ class DataSpec:
     specials: tuple[tuple[str, int], ...] = ()  # tokens that do not stand for text: "pad", "bos", "eos", "unk"
     fingerprint: str = ""  # of the content, so that a resumed run can tell when the data changed
     source: DataSpec | None = None  # of what each item is made from, such as the sentence that it translates
+    untrained: tuple[str, ...] = ()  # those of the classes that no training item has
 
     @property
     def layout(self) -> Layout:

@@ -1,17 +1,20 @@
 """Image files to pixels of one size and one number of channels.
 
 The short side is resized and the middle square kept, with Pillow's Lanczos filter, which antialiases. Transparent
-pixels are laid on white. 16 bits become 8 by dividing by 257, so that white stays white. The EXIF orientation holds.
+pixels are laid on white. 16 bits become 8 by dividing by 257, so that white stays white. The EXIF orientation holds. Of
+several frames or pages the first is taken.
 """
 
 from __future__ import annotations
 
+import importlib
 import io
 import os
 import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,8 +23,12 @@ import numpy as np
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".jfif", ".webp", ".bmp", ".tif", ".tiff", ".gif")
+#: What not every installation can read: suffixes, Pillow's name of the format, and the package that brings it.
+OTHERS = ((".avif", "AVIF", "'pillow>=11.3'"), (".heic", "HEIF", "pillow-heif"), (".heif", "HEIF", "pillow-heif"))
+NAMED = "png, jpeg, webp, bmp, tiff or gif"  # for messages
+DECODED = 2  # the version of what becomes of a file's pixels here, for what is remembered of them
 ORIENTED = ("exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif")  # where the orientation may stand
 MODES = {1: "L", 3: "RGB"}
 
@@ -30,21 +37,63 @@ class Unreadable(Exception):
     """Why an image cannot be used."""
 
 
+@cache
+def _formats() -> tuple[str, ...]:
+    """The formats that can be read here, as Pillow calls them."""
+    from PIL import features
+
+    found = [*FORMATS]
+    if features.check("avif"):
+        found.append("AVIF")
+    with suppress(ImportError):
+        importlib.import_module("pillow_heif").register_heif_opener()
+        found.append("HEIF")
+    return tuple(found)
+
+
+@cache
+def picture_suffixes() -> tuple[str, ...]:
+    """The suffixes of files that can be read here, in lower case."""
+    return (*SUFFIXES, *(suffix for suffix, kind, _ in OTHERS if kind in _formats()))
+
+
+def is_picture(name: str) -> bool:
+    """Whether a file's name says that it is a picture that can be read here, and not a hidden one."""
+    base = name.rsplit("/", 1)[-1]
+    return not base.startswith(".") and base.lower().endswith(picture_suffixes())
+
+
+@cache
+def missing_packages() -> dict[str, str]:
+    """The suffixes of pictures that cannot be read here, each with the package that would read them."""
+    return {suffix: package for suffix, kind, package in OTHERS if kind not in _formats()}
+
+
 def decode_image(source: bytes | Path, size: int, channels: int) -> np.ndarray:
     """The pixels of an encoded image, uint8 (channels, size, size).
 
     Call it within :func:`pillow_errors`. Raises Unreadable where it is not an image of a known format, or broken, or
     larger than Pillow's decompression limit.
     """
-    from PIL import ImageOps
-
     with opened(source) as image:
         if min(image.size) >= 4 * size:
             image.draft(None, (2 * size, 2 * size))  # a JPEG can decode at a half, a quarter or an eighth
         image.load()
-        tagged = any(key in image.info for key in ORIENTED)  # asking is cheap, transposing parses
-        upright = ImageOps.exif_transpose(image) if tagged else image
-        return planes(_square(plain(upright, MODES[channels]), size))
+        return planes(_square(plain(upright(image), MODES[channels]), size))
+
+
+def upright(image: Image) -> Image:
+    """The image as its EXIF orientation says that it is to be seen."""
+    from PIL import ImageOps
+
+    tagged = any(key in image.info for key in ORIENTED)  # asking is cheap, transposing parses
+    return ImageOps.exif_transpose(image) if tagged else image
+
+
+def is_turned(image: Image) -> bool:
+    """Whether :func:`upright` changes an image, whose pixels need not be decoded."""
+    tagged = image.format == "TIFF" or any(key in image.info for key in ORIENTED)
+    return tagged and image.getexif().get(0x0112, 1) in range(2, 9)
 
 
 @contextmanager
@@ -54,12 +103,12 @@ def opened(source: bytes | Path) -> Iterator[Image]:
     from PIL import Image
 
     try:
-        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS) as image:
+        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=_formats()) as image:
             yield image
     except MemoryError:
         raise
     except Exception as error:  # a broken file may make Pillow's decoders raise anything
-        raise Unreadable(_reason(error)) from error
+        raise error if isinstance(error, Unreadable) else Unreadable(_reason(error)) from error
 
 
 def planes(image: Image) -> np.ndarray:
@@ -72,7 +121,7 @@ def _reason(error: Exception) -> str:
     from PIL import Image, UnidentifiedImageError
 
     if isinstance(error, UnidentifiedImageError):
-        return "it is not a png, jpeg, webp or bmp image"
+        return f"it is not a {NAMED} image"
     if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
         return f"it has more than {Image.MAX_IMAGE_PIXELS} pixels"
     return str(error) or type(error).__name__
@@ -82,6 +131,8 @@ def plain(image: Image, mode: str) -> Image:
     """Any mode to L or RGB, 8 bits, opaque."""
     from PIL import Image
 
+    if image.mode == "F":
+        raise Unreadable("its pixels are floating-point numbers, and nothing says which of them is white")
     if image.mode.startswith("I"):  # 16 bits, which older versions of Pillow hold in 32
         values = np.asarray(image).astype(np.float64)
         image = Image.fromarray(np.rint(values.clip(0, 65535) / 257).astype(np.uint8))

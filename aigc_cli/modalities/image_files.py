@@ -17,10 +17,23 @@ import torch
 from torch import Tensor
 
 from aigc_cli.errors import DataError
-from aigc_cli.files import checksum
+from aigc_cli.files import checksum, kinds_of, passed_over, walk_files
 from aigc_cli.modalities.arrays import array_names, read_arrays
 from aigc_cli.modalities.base import Batch, DataSpec, Items
-from aigc_cli.modalities.image_decode import MODES, SUFFIXES, Unreadable, opened, pillow_errors, plain, planes
+from aigc_cli.modalities.image_decode import (
+    DECODED,
+    MODES,
+    NAMED,
+    Unreadable,
+    is_picture,
+    is_turned,
+    missing_packages,
+    opened,
+    pillow_errors,
+    plain,
+    planes,
+    upright,
+)
 from aigc_cli.modalities.samples import not_samples
 from aigc_cli.modalities.text_files import printable
 from aigc_cli.randomness import permutation
@@ -122,11 +135,19 @@ class FolderImages(FileImages):
     """
 
     def __init__(self, folder: Path, channels: int | None = None) -> None:
-        found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+        found = sorted(path for _, path in walk_files(folder))
         left_out = {parent: not_samples(parent) for parent in {path.parent for path in found}}
-        paths = [path for path in found if path.name not in left_out[path.parent]]
+        own = [path for path in found if path.name not in left_out[path.parent]]
+        paths = [path for path in own if is_picture(path.name)]
         if not paths:
-            raise DataError(f"there are no pictures in {folder}", f"give a folder of {', '.join(SUFFIXES)} files")
+            raise DataError(
+                f"there are no pictures in {folder}; {kinds_of(map(str, found))}", f"give a folder of {NAMED} files"
+            )
+        self.notes = tuple(passed_over((path.name for path in own if not is_picture(path.name)), missing_packages()))
+        if turned := sum(map(_is_turned, paths)):
+            self.notes += (
+                f"{turned} pictures are turned as their EXIF says, which torch-fidelity and pytorch-fid do not do",
+            )
         self.held, self._name = paths, printable(paths[0].name)
         self._channels = channels or (3 if any(map(_has_colour, paths)) else 1)
         self._first = self._decoded(paths[0]).shape
@@ -135,7 +156,7 @@ class FolderImages(FileImages):
         for path in paths:
             stat = path.stat()
             listing.update(os.fsencode(path.relative_to(folder)) + f"\0{stat.st_size}\0{stat.st_mtime_ns}\0".encode())
-        self.key = f"folder/{printable(folder.resolve())}/{listing.hexdigest()}/{self._channels}"
+        self.key = f"folder-{DECODED}/{printable(folder.resolve())}/{listing.hexdigest()}/{self._channels}"
         self.facts = {"folder": printable(folder), "listing": listing.hexdigest()}
 
     def read(self, some: Iterable[Path]) -> Tensor:
@@ -152,12 +173,19 @@ class FolderImages(FileImages):
 
     def _decoded(self, path: Path) -> Tensor:
         with _picture(path) as picture:
-            return torch.from_numpy(planes(plain(picture, MODES[self._channels])))
+            return torch.from_numpy(planes(plain(upright(picture), MODES[self._channels])))
 
 
 def _has_colour(path: Path) -> bool:
     with _picture(path) as picture:  # what is not grey for sure, such as a palette, may have colour
         return not (picture.mode in ("1", "L") or picture.mode.startswith("I"))  # I is grey of 16 bits
+
+
+def _is_turned(path: Path) -> bool:
+    if path.suffix.lower() in (".png", ".bmp", ".gif"):  # which no camera writes: a glance at each would take long
+        return False
+    with _picture(path) as picture:
+        return is_turned(picture)
 
 
 @contextmanager
@@ -175,8 +203,8 @@ def open_images(path: Path, channels: int | None = None) -> FileImages:
     """The images that a user named: a folder of pictures, or an ``.npz`` file; raises DataError where there is nothing
     at `path`, or it cannot be read as images."""
     if path.is_dir():
-        archives, left_out = sorted(path.glob("*.npz")), not_samples(path)
-        pictures = (entry.name for entry in path.iterdir() if entry.suffix.lower() in SUFFIXES)
+        archives = [file for file in sorted(path.glob("*.npz")) if not file.name.startswith(".")]
+        left_out, pictures = not_samples(path), (entry.name for entry in path.iterdir() if is_picture(entry.name))
         if len(archives) == 1 and left_out.issuperset(pictures):
             return ArrayImages(archives[0])
         return FolderImages(path, channels)

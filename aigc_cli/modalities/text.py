@@ -14,7 +14,7 @@ from typing import IO, TYPE_CHECKING, Any
 from aigc_cli.errors import ConfigError, DataError, unreadable
 from aigc_cli.files import checksum, write_atomically
 from aigc_cli.modalities.base import Batch, Codec, DataSpec, Items, Modality, Writer
-from aigc_cli.modalities.samples import LABEL, Arrangement
+from aigc_cli.modalities.samples import LABEL, ORIGINAL, ROLE, Arrangement
 from aigc_cli.modalities.text_files import printable, read_lines
 from aigc_cli.modalities.tokenizers import BOS, EOS, FIRST, PAD, REPLACEMENT, SPECIALS, Tokenizer, restore_tokenizer
 from aigc_cli.registry import register
@@ -236,6 +236,34 @@ def _texts(raw: Tensor, codec: Codec) -> list[str]:
     return texts
 
 
+def _written(path: Path) -> list[str] | None:
+    """The texts of samples that :class:`TextWriter` wrote, by either of its files, in order, without originals that
+    stand beside them; None where a file is not one of those.
+
+    Raises:
+        DataError: the one with an object a line is missing, or cannot be read.
+    """
+    if path.name not in (TEXTS, OBJECTS) and not path.name.startswith("step-"):
+        return None
+    first = next(iter(read_lines(path)), "")
+    objects = path.with_name(OBJECTS)
+    if path.name != OBJECTS:
+        if not first.startswith(LABEL):
+            return None
+        if path.name != TEXTS or not objects.is_file():
+            what = f"{printable(path)} shows samples under headings, which are not to be measured"
+            raise DataError(what, "measure the run itself with run=, or what `aigc sample` writes")
+    try:
+        rows = [json.loads(line) for line in read_lines(objects)]
+        if not all(isinstance(row["text"], str) for row in rows) or not rows:
+            raise TypeError("it has no texts")
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        if path.name == OBJECTS:
+            return None  # somebody else's
+        raise unreadable(printable(objects), str(error), "sample again with overwrite=true") from None
+    return [row["text"] for row in rows if row.get(ROLE) != ORIGINAL]
+
+
 @register("modality", "text")
 class TextModality(Modality):
     """Texts, each a row of token ids."""
@@ -262,13 +290,18 @@ class TextModality(Modality):
         return {"txt": TextWriter}
 
     def read(self, path: Path, like: DataSpec | None = None) -> Texts:
-        """A file of UTF-8 with a text a line."""
+        """A file of UTF-8 with a text a line; of samples that were written here the texts alone."""
+        path = path / OBJECTS if (path / OBJECTS).is_file() else path
         if not path.is_file():
             raise DataError(f"there is no file {printable(path)}", "name one with a text a line")
-        if path.suffix.lower() in (".json", ".jsonl"):
-            raise ConfigError(f"{printable(path)} holds JSON, and plain text is measured", "save its texts as a .txt")
-        lines = read_lines(path, "save it as UTF-8, an item a line")
-        return Texts(lines, {"lines_of": str(path), "sha256": checksum(path)}, called=f"{len(lines):,} lines of {path}")
+        lines, what = _written(path), "texts"
+        if lines is None:
+            if path.suffix.lower() in (".json", ".jsonl"):
+                hint = "save its texts as a .txt"
+                raise ConfigError(f"{printable(path)} holds JSON, and plain text is measured", hint)
+            lines, what = read_lines(path, "save it as UTF-8, an item a line"), "lines"
+        facts = {"lines_of": str(path), "sha256": checksum(path)}
+        return Texts(lines, facts, called=f"{len(lines):,} {what} of {printable(path)}")
 
     def parse(self, word: str, codec: Codec) -> Batch:
         """The token ids of a text, (1, t), after what the items of its data begin with."""

@@ -13,14 +13,18 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from aigc_cli.errors import DataError, unreadable
-from aigc_cli.files import kinds_of, walk_files
+from aigc_cli.files import about_folder, kinds_of, passed_over, some_of, walk_files
+from aigc_cli.modalities import columns
 from aigc_cli.modalities.image_decode import SUFFIXES as PICTURES
 
-SUFFIXES = (".txt", ".jsonl", ".csv", ".tsv")
-KINDS = ".txt, .jsonl, .csv or .tsv files, each as it is or packed with gzip (.gz)"
+PLAIN = (".txt", ".md", ".markdown", ".rst")  # whose text is all there is in them
+ROWS = (".jsonl", ".json", ".csv", ".tsv", *columns.SUFFIXES)  # of which a field, or a column, is text
+SUFFIXES = (*PLAIN, *ROWS)
+KINDS = ".txt, .md, .jsonl, .json, .csv, .tsv, .parquet or .arrow files, text as it is or packed with gzip (.gz)"
+RULES = 2  # the version of how files are read, for what is remembered of their text
 BLOCK = 1 << 18  # bytes read at a time
 LONGEST_LINE = 1 << 26  # characters; a row has to fit in memory
 MOST_PACKED = 250  # times the packed size; text packs to a tenth, a bomb to a thousandth
@@ -53,21 +57,32 @@ def printable(name: str | Path) -> str:
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
-def text_files(root: Path) -> list[tuple[str, Path]]:
-    """The files of text at or below `root`, by their names within it, sorted.
+def text_files(root: Path) -> tuple[list[tuple[str, Path]], list[str]]:
+    """The files of text at or below `root`, by their names within it, sorted; and a line about others beside them.
 
-    Files and folders whose names begin with a dot are passed over, and so is a link that leads back up. Raises
-    DataError where there are none.
+    Files and folders whose names begin with a dot are passed over, and so is a link that leads back up, and, where
+    there is other text, a README and its kin. Raises DataError where there is none.
     """
     files = {root.name: root} if root.is_file() else dict(walk_files(root))
     pictures = any(path.suffix.lower() in PICTURES for path in files.values())
     if root.is_file() and not pictures:
-        return list(files.items())  # a person names it, so it is text whatever it is called
-    found = {name: path for name, path in files.items() if kind_of(path) in SUFFIXES}
-    if not found:
+        return list(files.items()), []  # a person names it, so it is text whatever it is called
+    beside = columns.unlisted(files)
+    content = {name: path for name, path in files.items() if name not in beside and not about_folder(name)}
+    # What is in columns, or may be anything that a program has written, is text where there is no other.
+    tiers = [
+        (content, (*PLAIN, ".jsonl", ".csv", ".tsv")),
+        (content, columns.SUFFIXES),
+        (content, (".json",)),
+        (files, PLAIN),
+    ]
+    found = next(filter(None, ({n: p for n, p in some.items() if kind_of(p) in kinds} for some, kinds in tiers)), None)
+    if found is None:
         hint = f"point data.root= at {KINDS}" + ("; for pictures use data=image_folder" if pictures else "")
         raise DataError(f"there is no text in {printable(root)}; {kinds_of(files)}", hint)
-    return sorted(found.items())
+    others = sorted(set(files) - set(found) - beside)
+    about = [printable(name) for name in others if about_folder(name) and kind_of(files[name]) in PLAIN]
+    return sorted(found.items()), [*passed_over(others), *([f"not read as text: {some_of(about)}"] if about else [])]
 
 
 def kind_of(path: Path) -> str:
@@ -181,9 +196,16 @@ def read_lines(path: Path, hint: str = "save it as UTF-8") -> list[str]:
 
 
 def rows_of(path: Path, fields: Sequence[str], reading: Reading) -> Iterator[tuple[str, ...]]:
-    """The `fields` of each row of a .jsonl, .csv or .tsv file, as text; raises DataError as :func:`lines_of`; a row is
+    """The `fields` of each row of a file of :data:`ROWS`, as text; raises DataError as :func:`lines_of`; a row is
     malformed, or has no such field with text."""
-    for where, row in _json_rows(path, reading) if kind_of(path) == ".jsonl" else _csv_rows(path, fields, reading):
+    kind = kind_of(path)
+    if kind in columns.SUFFIXES:
+        found_rows = _column_rows(path, fields)
+    elif kind in (".jsonl", ".json"):
+        found_rows = _json_rows(path, reading) if kind == ".jsonl" else _array_rows(path, fields, reading)
+    else:
+        found_rows = _csv_rows(path, fields, reading)
+    for where, row in found_rows:
         found = []
         for name in fields:
             value = row.get(name)
@@ -212,9 +234,51 @@ def _json_rows(path: Path, reading: Reading) -> Iterator[tuple[str, dict[str, An
         yield where, row
 
 
+def _array_rows(path: Path, fields: Sequence[str], reading: Reading) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The rows of a .json: an array of objects, or, where one field is asked for, of texts."""
+    hint = "a .json has one array of objects, or of texts; put what else it holds into a .jsonl, an object a line"
+    try:
+        rows = json.loads("".join(text_of(path, reading)))
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{printable(path)} is not JSON: {error}", hint) from None
+    if not isinstance(rows, list):
+        keys = f" with the keys {', '.join(map(str, rows))[:80]}" if isinstance(rows, dict) else ""
+        raise DataError(f"{printable(path)} is not an array but one {type(rows).__name__}{keys}", hint)
+    for number, row in enumerate(rows, 1):
+        if isinstance(row, str) and len(fields) == 1:
+            row = {fields[0]: row}
+        if not isinstance(row, dict):
+            raise DataError(f"{printable(path)} item {number} is not an object", hint)
+        yield f"{printable(path)} item {number}", row
+
+
+def _column_rows(path: Path, fields: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The rows of a parquet or Arrow file."""
+    for number, values in enumerate(zip(*(columns.values_of(path, name) for name in fields), strict=True), 1):
+        yield f"{printable(path)} row {number}", dict(zip(fields, values, strict=True))
+
+
+def _quoted(path: Path, reading: Reading) -> bool:
+    """Whether a .tsv has fields in quotation marks: where every one that begins with a mark ends with one, on its line,
+    or where lines would not all have as many fields as the first without them. Else marks are letters, as in most files
+    of that kind, and one at the beginning of a sentence swallows no lines."""
+    some = open_ended = uneven = False
+    width = None
+    for line in lines_of(path, reading.again()):
+        width = line.count("\t") if width is None else width
+        uneven = uneven or (bool(line) and line.count("\t") != width)
+        for text in line.split("\t") if '"' in line else ():
+            if text.startswith('"'):
+                some = True
+                open_ended = open_ended or len(text) < 2 or not text.endswith('"')
+    return some and (uneven or not open_ended)
+
+
 def _csv_rows(path: Path, fields: Sequence[str], reading: Reading) -> Iterator[tuple[str, dict[str, Any]]]:
-    delimiter = "\t" if kind_of(path) == ".tsv" else ","
-    rows = csv.reader((f"{line}\n" for line in lines_of(path, reading)), delimiter=delimiter, strict=True)
+    tabs = kind_of(path) == ".tsv"
+    quoting: Literal[0, 3] = csv.QUOTE_NONE if tabs and not _quoted(path, reading) else csv.QUOTE_MINIMAL
+    lines = (f"{line}\n" for line in lines_of(path, reading))
+    rows = csv.reader(lines, delimiter="\t" if tabs else ",", quoting=quoting, strict=True)
     header: list[str] | None = None
     usual = csv.field_size_limit(LONGEST_LINE)  # the limit is the whole process's
     try:
@@ -227,6 +291,8 @@ def _csv_rows(path: Path, fields: Sequence[str], reading: Reading) -> Iterator[t
                         f"{printable(path)} has the columns {', '.join(header)}, and no {missing[0]}",
                         "its first line names the columns; name the one that holds the text",
                     )
+                if twice := [name for name in fields if header.count(name) > 1]:
+                    raise DataError(f"{printable(path)} has two columns called {twice[0]}", "rename one of them")
             elif row:
                 if len(row) != len(header):
                     raise DataError(f"{where} has {len(row)} columns, and the first {len(header)}", "fix the row")

@@ -21,7 +21,7 @@ from aigc_cli.errors import ConfigError
 from aigc_cli.modalities.base import Batch, DataSpec, Layout
 from aigc_cli.nn.lora import train_adapters_only
 from aigc_cli.randomness import Noise
-from aigc_cli.registry import find, names
+from aigc_cli.registry import find, name_of, names
 
 #: What a model can do: each is the name of the method that does it, but for the last two, which say that
 #: :meth:`Model.sample` reads prompts, and that they may have gaps for it to fill.
@@ -133,7 +133,7 @@ class Model(nn.Module):
         if not self.takes(spec):
             source = " with a source" if self.from_source else " without a source" if spec.source else ""
             raise ConfigError(
-                f"{type(self).__name__} cannot model {spec.kind} data; it takes items laid out as "
+                f"model={name_of(type(self))} cannot model {spec.kind} data; it takes items laid out as "
                 f"{' or '.join(sorted(self.layouts))}{source}",
                 f"choose {' or '.join([*_models_of(spec), 'other data='])}; `aigc ls` lists them",
             )

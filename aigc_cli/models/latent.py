@@ -52,12 +52,16 @@ class LatentModel(Model):
         if word is not None and not self.conditional:
             what = f"class={word}: this model was trained without classes"
             raise ConfigError(what, "train one with model.conditional=true, on data with labels")
+        untrained = self.spec.untrained
         if word is None:
-            return list(range(self.classes))
+            return [label for label in range(self.classes) if classes[label] not in untrained]
         names = [word] if word in classes else [name.strip() for name in word.split(",")]
         for name in names:
             if name not in classes:
                 raise ConfigError(f"class={name}: the data has no such class", suggest(name, classes, limit=20))
+            if name in untrained:
+                known = [other for other in classes if other not in untrained]
+                raise ConfigError(f"class={name}: no training item had this class", suggest(name, known, limit=20))
         return [classes.index(name) for name in names]
 
 

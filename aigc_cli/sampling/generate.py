@@ -20,6 +20,7 @@ from aigc_cli.modalities.prompts import Prompt
 from aigc_cli.modalities.samples import Arrangement
 from aigc_cli.models.base import Model, Prompts
 from aigc_cli.randomness import Noise
+from aigc_cli.registry import name_of
 from aigc_cli.training.memory import is_out_of_memory
 
 # Values that a batch has in memory: enough to keep the device busy, few enough to fit. A first guess only: a batch that
@@ -66,7 +67,7 @@ def generate(
     """
     if "sample" not in model.can:
         hint = "it can: mode=reconstruct" if {"encode", "decode"} <= model.can else "choose another run="
-        raise ConfigError(f"{type(model).__name__} is not a model that can be sampled", hint)
+        raise ConfigError(f"model={name_of(type(model))} is not a model that can be sampled", hint)
     asked = model.controls() if controls is None else controls
 
     def draw(some: Sequence[int]) -> Tensor:
@@ -90,7 +91,7 @@ def reconstruct(
         ResourceError: a batch does not fit in memory.
     """
     if not {"encode", "decode"} <= model.can:
-        raise ConfigError(f"{type(model).__name__} cannot reconstruct", "choose another run=")
+        raise ConfigError(f"model={name_of(type(model))} cannot reconstruct", "choose another run=")
     theirs, own = dataset.spec, model.spec
     hint = "say with data.root= where the data of the run lies"
     if theirs.shape != own.shape:

@@ -117,6 +117,18 @@ def test_splits_follow_what_pictures_show_not_their_names(capsys: pytest.Capture
     assert one == two
 
 
+def test_the_copy_that_is_proposed_lies_beside_the_data(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = pictures("own")
+    (folder / "copy.png").write_bytes((folder / "3.png").read_bytes())
+    Path("own-clean").mkdir()
+    monkeypatch.chdir(folder)
+    words = shlex.split(told(capsys, "show", "data=image_folder", "data.root=.", "preview=false")["next"])
+    assert main(words[1:]) == 0
+    assert (folder.absolute().parent.parent / "own-clean-2" / "train").is_dir()
+
+
 def test_a_folder_that_holds_something_is_not_written_to(capsys: pytest.CaptureFixture[str]) -> None:
     pictures("own")
     words = ["data", "prepare", "data=image_folder", "data.root=own"]
@@ -132,3 +144,27 @@ def test_one_text_is_cut_at_positions_into_plain_files(capsys: pytest.CaptureFix
     told(capsys, "prepare", "data=text", "data.root=book.txt", "out=clean")
     parts = [Path("clean", f"{split}.txt").read_bytes().decode() for split in ("train", "val", "test")]
     assert "".join(parts) == Path("book.txt").read_bytes().decode().replace("\r\n", "\n")
+
+
+def test_a_modality_from_outside_is_counted_and_searched_for_copies(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "plugins" / "signals")
+    found = told(capsys, "--plugin", "signals", "data=signals")
+    assert found["items"] == {"train": 1400, "val": 200, "test": 400}
+    assert set(found["classes"].values()) == {500}
+    assert found["next"] == "aigc train data=signals --plugin signals"
+    assert main(["data", "prepare", "--plugin", "signals", "data=signals", "out=copy"]) == 2
+
+
+@pytest.mark.parametrize("form", ["txt", "jsonl"])
+def test_documents_stay_apart_in_a_copy(form: str, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("own").mkdir()
+    for seed in range(30):
+        Path("own", f"{seed}.txt").write_text(trouble.story(seed))
+    Path("own", "again.txt").write_text(trouble.story(3).upper())
+    words = ["data=text", "data.split_by=document", "data.val_fraction=0.2", "data.test_fraction=0.2"]
+    prepared = told(capsys, "prepare", *words, "data.root=own", f"format={form}", "dedup=near", "out=clean")
+    assert sum(prepared["items"].values()) == 30
+    found = told(capsys, "show", *shlex.split(prepared["next"])[3:], "preview=false")
+    assert found["items"] == prepared["items"]

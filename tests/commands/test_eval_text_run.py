@@ -262,3 +262,53 @@ def test_runs_that_compare_are_measured_by_what_suits_all() -> None:
 def test_a_model_that_writes_nothing_gets_no_figure(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["eval", "run=translator", "--metric", "bleu", "max_tokens=1"]) == 3
     assert "are empty" in capsys.readouterr().err
+
+
+def test_a_model_that_writes_nothing_keeps_the_likelihood(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("aigc_cli.metrics.text_subject.TextSubject._text", lambda self, row: "")
+    words = ["run=decoder", "n=4", "out=mute"]
+    assert main(["eval", *words]) == 0
+    said = capsys.readouterr()
+    assert "perplexity" in said.out
+    assert "warning: all texts of the run are empty" in said.err
+    assert main(["eval", *words, "--metric", "likelihood,distinct", "--json"]) == 3
+    said = capsys.readouterr()
+    assert [record["metric"] for record in json.loads(said.out)["results"]] == ["likelihood"]
+    assert "all texts of the run are empty" in said.err
+    assert main(["eval", *words, "--metric", "distinct"]) == 3
+    assert capsys.readouterr().out == ""
+
+
+def test_nll_is_the_likelihood(capsys: pytest.CaptureFixture[str]) -> None:
+    assert list(told(capsys, "run=decoder", "--metric", "nll", "out=nll")) == ["likelihood"]
+
+
+def test_n_of_two_tokenizers_takes_other_parts_of_the_text(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    other = ["model=transformer", *write_text(runs), "data.tokenizer.kind=bpe", "data.tokenizer.vocab_size=280"]
+    fresh_run(other, "bpe")
+    words = ["eval", "compare", "run=decoder,bpe", "--metric", "likelihood"]
+    assert main([*words, "n=3"]) == 2
+    message = capsys.readouterr().err
+    assert "they cut text into other tokens, and n= takes other parts of it for each" in message
+    assert "leave n= out" in message
+    assert main(words) == 0
+    assert "bits_per_byte" in capsys.readouterr().out
+
+
+def test_what_near_is_of_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["eval", "run=decoder", "n=4", "--metric", "distinct", "out=near"]) == 0
+    assert "near the held-out value is better" in capsys.readouterr().out
+
+
+def test_samples_of_ours_are_measured_without_their_headings(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["sample", "run=decoder", "n=5", "out=written", "seed=1"]) == 0
+    for path in ("written/samples.txt", "written/samples.jsonl", "written"):
+        record = told(capsys, f"fake={path}", "--metric", "distinct")["distinct"]
+        assert record["generated"]["n"] == 5
+    Path("written/samples.jsonl").unlink()
+    assert main(["eval", "fake=written/samples.txt", "--metric", "distinct"]) == 3
+    assert "samples under headings" in capsys.readouterr().err
+    Path("samples.txt").write_text("one line of a person\n")
+    assert told(capsys, "fake=samples.txt", "--metric", "distinct")["distinct"]["generated"]["n"] == 1

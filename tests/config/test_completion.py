@@ -25,6 +25,8 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("aigc tr", ["train "]),
         ("aigc train --mu", ["--multirun "]),
         ("aigc eval --me", ["--metric "]),
+        ("aigc eval co", ["compare "]),
+        ("aigc data p", ["prepare ", "preview="]),
         ("aigc sample --me", []),
         ("aigc ls ", sorted(f"{name} " for name in LISTS)),
         ("aigc ls r", ["recipes ", "runs "]),

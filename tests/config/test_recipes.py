@@ -73,7 +73,7 @@ def test_the_recipe_of_a_dataset_replaces_those_of_its_kind(write: Any) -> None:
 
 def test_another_optimizer_keeps_its_own_defaults(write: Any, pictures: list[str]) -> None:
     values = "defaults:\n  - override /optimizer: adamw\noptimizer: {lr: 0.5}"
-    write("mine", "model=vae modality=image items<=10 side<=8", values)
+    write("mine", "model=vae modality=image items<=10 side<=8 channels=1", values)
     assert compose("train", pictures)["optimizer"]["lr"] == 0.5
     assert compose("train", pictures)["optimizer"]["name"] == "adamw"
     assert compose("train", [*pictures, "optimizer=sgd"])["optimizer"]["lr"] == 0.01

@@ -19,7 +19,7 @@ def test_a_changed_file_is_read_again(text):
 def test_broken_bytes_are_told_at_every_start(tmp_path):
     (tmp_path / "a.txt").write_bytes(b"\xff" + prose(200).encode())
     for _ in range(2):
-        assert opened(tmp_path).problems() == [f"{tmp_path}/a.txt: 1 broken bytes (utf-8), now U+FFFD"]
+        assert opened(tmp_path / "a.txt").problems() == [f"{tmp_path}/a.txt: 1 broken bytes (utf-8), now U+FFFD"]
     with pytest.raises(DataError, match="is not utf-8"):
         opened(tmp_path, max_broken=0.0)
 

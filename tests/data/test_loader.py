@@ -21,7 +21,9 @@ def pixels(n: int = N) -> np.ndarray:
 
 
 def held(flip: bool = True) -> ImageDataset:
-    return ImageDataset(torch.from_numpy(pixels()), torch.arange(N), [str(i) for i in range(N)], flip=flip)
+    return ImageDataset(
+        torch.from_numpy(pixels()), torch.arange(N), [str(i) for i in range(N)], views=["flip"] if flip else []
+    )
 
 
 class Files(EncodedImages):
@@ -35,7 +37,7 @@ def streamed(decode=None, flip: bool = True) -> StreamedImages:
     data = pixels()
     names = [str(i) for i in range(N)]
     files = Files(decode or (lambda i: data[i]), range(N), (3, 4, 4), names, "", np.arange(N), names)
-    return StreamedImages(files, "", flip=flip)
+    return StreamedImages(files, "", views=["flip"] if flip else [])
 
 
 def loader(dataset, **changes) -> Loader:
@@ -75,7 +77,7 @@ def test_a_batch_larger_than_the_data_runs_over_epochs():
 
 
 def test_flips_depend_on_epoch_and_item_alone_and_hit_about_half():
-    data = ImageDataset(torch.from_numpy(pixels(400)), torch.arange(400), flip=True)
+    data = ImageDataset(torch.from_numpy(pixels(400)), torch.arange(400), views=["flip"])
     flipped = {}
     for size in (50, 80):
         it = loader(data, batch_size=size)

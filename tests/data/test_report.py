@@ -39,9 +39,11 @@ def test_there_are_forty_kinds_of_trouble() -> None:
 
 
 def test_sound_pictures_lead_to_no_finding(tmp_path: Path) -> None:
+    folder = tmp_path / "own"
+    folder.mkdir()
     for index in range(130):
-        trouble.picture(index).save(tmp_path / f"{index}.png")
-    report = report_of("data=image_folder", "data.size=32", f"data.root={tmp_path}")
+        trouble.picture(index).save(folder / f"{index}.png")
+    report = report_of("data=image_folder", "data.size=32", f"data.root={folder}")
     assert not report.findings
     assert sum(report.facts["items"].values()) == 130
 

@@ -78,7 +78,7 @@ def one_parquet(folder: Path) -> dict[str, Any]:
 
 
 def named_parquets(folder: Path) -> dict[str, Any]:
-    for name, n, start in (("train-00000", 30, 0), ("test-00000", 5, 100), ("other", 3, 200)):
+    for name, n, start in (("train-00000", 30, 0), ("test-00000", 5, 100)):
         write_parquet(folder / f"{name}.parquet", n, start)
     return config("parquet", root=str(folder), size=8, val_fraction=0.2, test_fraction=0.1)
 
@@ -156,7 +156,7 @@ def digest(dataset: Dataset) -> str:
         (named_folders, {}, ["27 07a69251 9f123629", "4 0fdb5de9 5943a28b", "3 03728d5a e396a07e"]),
         (zipped, {}, ["24 78685136 0cf066f0", "12 c0e38db8 e08a8cc5", "4 b3295fd6 2ac7f8cc"]),
         (one_parquet, {}, ["28 db416adb ec1f8553", "8 e4a12e15 7789f908", "4 f9d247dd 05f3f212"]),
-        (named_parquets, {}, ["26 12d3cfcd 1bfc5a60", "7 5d3230cb 40ac65c4", "5 315cae0e f3bb4319"]),
+        (named_parquets, {}, ["24 d8c53b3f be2917f8", "6 df82bb56 c04fc219", "5 315cae0e f3bb4319"]),
         (idx, {}, ["32 10de39ee 50696c85", "8 ef28a346 ccef9dc7", "10 251f51a1 67542bdd"]),
         (prose, {}, ["42 ef17bcd1 4d8321a4", "12 3c22941c b8ae9093", "6 1a72a8f8 2fd896be"]),
         (
@@ -229,7 +229,11 @@ def test_the_test_part_does_not_depend_on_how_much_is_for_validation() -> None:
     [
         (["train.txt", "VALID/a.txt", "test-2.txt", "notes.txt"], {"train": [0], "val": [1], "test": [2]}),
         (["train.txt", "training-b.txt"], {"train": [0, 1]}),
-        (["train.txt", "notes.txt"], {}),  # the log of a training is not a split
+        (["train.txt", "notes.txt"], {"train": [0]}),  # and notes are not merged with it
+        (["training_log.txt", "notes.txt"], {}),  # the log of a training is not a split
+        (["plain/train-00000-of-00002.parquet", "plain/extra-0.parquet"], {"train": [0]}),
+        (["train/0.parquet", "eval/0.parquet"], {"train": [0], "test": [1]}),
+        (["data/train.txt", "data/validate.txt", "data/held-out.txt"], {"train": [0], "val": [1], "test": [2]}),
         (["test.txt", "val.txt"], {}),
         (["trained.txt", "notes.txt"], {}),
     ],

@@ -8,7 +8,7 @@ import torch
 from text_data import CONFIGS, dataset_text, opened, prose, stream_of
 
 from aigc_cli.config.schema import check, load_yaml
-from aigc_cli.data import open_dataset
+from aigc_cli.data import SPLITS, open_dataset
 from aigc_cli.data import text as texts
 from aigc_cli.data.cache import Published
 from aigc_cli.data.loader import batches_in_order
@@ -66,11 +66,10 @@ def test_files_named_after_splits_are_the_splits(tmp_path):
     assert len(dataset_text(opened(tmp_path))) + len(dataset_text(opened(tmp_path, "test"))) == 160
 
 
-def test_files_that_are_no_splits_are_named(tmp_path, capsys):
+def test_files_that_are_no_splits_are_named(tmp_path):
     for name in ("train.txt", "val.txt", "x.txt", "y.txt"):
         (tmp_path / name).write_text("abab\n" * 20)
-    opened(tmp_path)
-    assert "begin with train and val; left out: x.txt, y.txt" in capsys.readouterr().err
+    assert opened(tmp_path).problems() == ["the splits are what is named after train and val; left out: x.txt, y.txt"]
 
 
 def test_a_log_of_training_is_no_split(tmp_path, capsys):
@@ -264,3 +263,21 @@ def test_a_gzip_of_it_is_no_shakespeare(tmp_path):
     (tmp_path / "input.txt").write_bytes(gzip.compress(b"x" * 10_000))
     with pytest.raises(DataError, match="is not utf-8"):
         published("shakespeare", root=str(tmp_path))
+
+
+def test_files_that_are_copies_are_on_one_side_of_a_cut(tmp_path):
+    for i in range(30):
+        for name in (f"{i}.txt", f"copy-{i}.txt"):
+            (tmp_path / name).write_text(f"text {i:02} of many\n")
+    changes = {"split_by": "document", "context": 8, "val_fraction": 0.2, "test_fraction": 0.2}
+    parts = [set(dataset_text(opened(tmp_path, split, **changes)).split("\n")) - {""} for split in SPLITS]
+    assert not parts[0] & parts[1]
+    assert not parts[0] & parts[2]
+    assert sum(map(len, parts)) == 30
+
+
+def test_a_readme_beside_other_text_is_named(tmp_path):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/a.txt").write_text("abab\n" * 20)
+    (tmp_path / "in/README.md").write_text("about")
+    assert opened(tmp_path / "in").problems() == ["not read as text: README.md"]

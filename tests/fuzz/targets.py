@@ -251,6 +251,12 @@ def images(here: Path, draw: Draw) -> Lines:
     for number, name in enumerate(draw(st.lists(st.sampled_from(sorted(whole)), min_size=1, max_size=4))):
         (folder / f"{number}-{name}").write_bytes(mutated(whole[name], draw))
     streamed = draw(st.sampled_from(["4", "1e-6"]))
+    yield ["data", "show", "data=image_folder", "data.root=pictures", "data.size=8"]
+    form, size, dedup = draw(
+        st.tuples(*map(st.sampled_from, (("folder", "parquet"), ("auto", "null"), ("near", "false"))))
+    )
+    copy = ["out=copy", f"format={form}", f"size={size}", f"dedup={dedup}"]
+    yield ["data", "prepare", "data=image_folder", "data.root=pictures", "data.size=8", *copy]
     yield [
         "train",
         *VAE,
@@ -271,8 +277,13 @@ def texts(here: Path, draw: Draw) -> Lines:
     tokenizer = draw(st.sampled_from(["char", "byte", "bpe"]))
     shape = draw(st.sampled_from([[], ["data.lines=true"], ["data.items=documents"], ["data.split_by=document"]]))
     small = ["data.context=8", f"data.tokenizer.kind={tokenizer}", "data.tokenizer.vocab_size=264"]
+    dedup = draw(st.sampled_from(["near", "exact", "false"]))
+    yield ["data", "show", "data=text", f"data.root={path.name}", *small, *shape]
+    yield ["data", "prepare", "data=text", f"data.root={path.name}", *small, *shape, f"dedup={dedup}", "out=text"]
     yield ["train", *WRITER, "data=text", f"data.root={path.name}", *small, *shape, *SHORT]
     sides = ["data.source=text", "data.target=other", f"data.tokenizer.kind={tokenizer}", "data.batch_tokens=null"]
+    yield ["data", "show", "data=pairs", f"data.root={path.name}", *sides]
+    yield ["data", "prepare", "data=pairs", f"data.root={path.name}", *sides, f"dedup={dedup}", "out=pairs"]
     yield ["train", *TRANSLATOR, "data=pairs", f"data.root={path.name}", *sides, *SHORT]
     yield ["sample", "run=outputs/text/run", f"prompt_file={path.name}", "max_tokens=2", "out=made"]
     yield ["embed", path.name, "run=outputs/text/run", "out=vectors.npz"]

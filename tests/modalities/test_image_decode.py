@@ -125,11 +125,12 @@ GOOD = encoded(Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64
         (b"just words", "not a png"),
         (GOOD[: len(GOOD) // 2], "."),
         (GOOD[:20], "(?i)truncated"),
-        (encoded(Image.new("L", (4, 4)), "GIF"), "not a png"),
+        (encoded(Image.new("L", (4, 4)), "PPM"), "not a png"),
+        (encoded(Image.new("F", (4, 4)), "TIFF"), "floating-point"),
         (png(30_000, 30_000, 1, 0, b""), "more than .* pixels"),
         (png(10_000, 10_000, 1, 0, b""), "more than .* pixels"),
     ],
-    ids=["empty", "text", "truncated", "header", "gif", "bomb", "large"],
+    ids=["empty", "text", "truncated", "header", "ppm", "floats", "bomb", "large"],
 )
 def test_what_cannot_be_read(content, reason):
     with pytest.raises(Unreadable, match=reason):
@@ -142,3 +143,30 @@ def test_many_at_once_say_which_failed():
     failed = decode_all(lambda index: decode_image(contents[index], 8, 3), 130, kept.__setitem__, "")
     assert list(failed) == [0, 50, 100]
     assert len(kept) == 127
+
+
+@pytest.mark.parametrize("kind", ["TIFF", "GIF", "JPEG", "WEBP", "BMP", "AVIF"])
+def test_every_kind_is_read(kind):
+    try:
+        content = encoded(Image.new("RGB", (9, 8), (200, 40, 40)), kind)
+    except (KeyError, OSError):
+        pytest.skip("not in this version of Pillow")
+    assert np.abs(decode(content).astype(int).mean(axis=(1, 2)) - [200, 40, 40]).max() < 8
+
+
+def test_the_first_frame_of_several_is_taken():
+    frames = [Image.new("RGB", (8, 8), (value, 0, 0)) for value in (250, 10)]
+    for kind in ("GIF", "TIFF"):
+        buffer = io.BytesIO()
+        frames[0].save(buffer, kind, save_all=True, append_images=frames[1:])
+        assert decode(buffer.getvalue())[0].mean() > 240
+
+
+def test_a_tiff_of_16_bits_is_scaled_and_a_turned_one_is_upright():
+    deep = encoded(Image.fromarray(np.full((8, 8), 65535, np.uint16)), "TIFF")
+    assert decode(deep).min() == 255
+    ramp = np.linspace(0, 255, 8).astype(np.uint8)[:, None].repeat(8, 1)
+    buffer, turned = io.BytesIO(), Image.Exif()
+    turned[0x0112] = 6
+    Image.fromarray(ramp).rotate(90).save(buffer, "TIFF", exif=turned)
+    assert np.abs(decode(buffer.getvalue(), 8, 1)[0].astype(int) - ramp).max() < 2

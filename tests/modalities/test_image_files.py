@@ -124,7 +124,7 @@ def test_other_formats_under_the_name_of_a_picture_are_refused(tmp_path: Path) -
     """Pillow would hand PostScript to another program."""
     Image.new("RGB", (4, 4)).save(tmp_path / "a.eps")
     (tmp_path / "a.eps").rename(tmp_path / "a.png")
-    with pytest.raises(DataError, match="not a png, jpeg, webp or bmp"):
+    with pytest.raises(DataError, match="not a png, jpeg, webp, bmp, tiff or gif"):
         open_images(tmp_path)
 
 
@@ -204,3 +204,32 @@ def test_a_part_of_a_folder_is_of_every_class_and_always_the_same(tmp_path: Path
     assert len({images.key, drawn.key, images.take(41).key}) == 3
     with pytest.raises(DataError, match="n=101"):
         images.take(101)
+
+
+def test_a_folder_is_walked_as_for_training(tmp_path: Path) -> None:
+    for folder in ("real/a", "real/.ipynb_checkpoints", "b"):
+        (tmp_path / folder).mkdir(parents=True)
+        picture(tmp_path / folder / "0.png")
+    (tmp_path / "real/a/._0.png").write_bytes(b"junk")
+    (tmp_path / "real/a/note.pdf").write_bytes(b"")
+    os.symlink("../b", tmp_path / "real/b")
+    os.symlink("..", tmp_path / "real/up")
+    images = open_images(tmp_path / "real")
+    assert len(images) == 2
+    assert images.notes == ("passed over: 1 x .pdf",)
+
+
+def test_pictures_are_turned_as_their_exif_says(tmp_path: Path) -> None:
+    ramp = np.linspace(0, 255, 32).astype(np.uint8)[:, None, None].repeat(32, 1).repeat(3, 2)
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    for name, image, options in (
+        ("up", Image.fromarray(ramp), {}),
+        ("rot", Image.fromarray(ramp).rotate(90), {"exif": turned}),
+    ):
+        (tmp_path / name).mkdir()
+        image.save(tmp_path / name / "0.jpg", quality=98, **options)
+    up, rot = open_images(tmp_path / "up"), open_images(tmp_path / "rot")
+    assert (all_of(up).float() - all_of(rot).float()).abs().max() < 8
+    assert up.notes == ()
+    assert rot.notes[0].startswith("1 pictures are turned as their EXIF says")

@@ -6,6 +6,8 @@ import tracemalloc
 from itertools import pairwise
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from aigc_cli.data.corpus import PIECE, FileSource, PairSource, Share, TextSource, in_pieces, selected
@@ -175,7 +177,7 @@ def test_malformed_rows_are_named(tmp_path, name, content, words):
 def test_a_folder_is_read_in_the_order_of_names(tmp_path):
     for name in ("b.txt", "a/z.txt.gz", "a/y.TXT", "ж/日本.txt", ".hidden.txt", ".git/x.txt", "picture.png", "c.gz"):
         written(tmp_path / name, name)
-    assert [name for name, _ in text_files(tmp_path)] == ["a/y.TXT", "a/z.txt.gz", "b.txt", "ж/日本.txt"]
+    assert [name for name, _ in text_files(tmp_path)[0]] == ["a/y.TXT", "a/z.txt.gz", "b.txt", "ж/日本.txt"]
 
 
 def test_links_are_followed_but_not_around(tmp_path):
@@ -184,7 +186,7 @@ def test_links_are_followed_but_not_around(tmp_path):
     (tmp_path / "in" / "loop").symlink_to(tmp_path / "in", target_is_directory=True)
     (tmp_path / "in" / "b.txt").symlink_to(tmp_path / "elsewhere.txt")
     (tmp_path / "in" / "gone.txt").symlink_to(tmp_path / "nowhere.txt")
-    assert [name for name, _ in text_files(tmp_path / "in")] == ["a.txt", "b.txt"]
+    assert [name for name, _ in text_files(tmp_path / "in")[0]] == ["a.txt", "b.txt"]
 
 
 def test_a_name_that_is_no_text(tmp_path):
@@ -194,7 +196,7 @@ def test_a_name_that_is_no_text(tmp_path):
     except OSError:
         pytest.skip("this file system takes names of UTF-8 only")
     reading = Reading()
-    source = FileSource("here", text_files(tmp_path), field="text", lines=False)
+    source = FileSource("here", text_files(tmp_path)[0], field="text", lines=False)
     assert list(source.pieces(reading)) == []
     assert reading.problems() == [f"{tmp_path}/n\\xe9.txt: it is empty"]
     json.dumps(source.identity).encode()
@@ -263,3 +265,75 @@ def test_pairs_keep_empty_lines(tmp_path):
     paths = [written(tmp_path / "a.gz", "a\n\nc\n"), written(tmp_path / "b", "x\ny\n\n")]
     found = [piece.texts for piece in PairSource("here", [paths], ()).pieces(Reading())]
     assert found == [("a", "x"), ("", "y"), ("c", "")]
+
+
+def rows_in(path: Path, *fields: str) -> list[tuple[str, ...]]:
+    return list(rows_of(path, fields, Reading()))
+
+
+def test_a_mark_in_a_tsv_is_a_letter(tmp_path: Path) -> None:
+    path = tmp_path / "a.tsv"
+    path.write_text('en\tde\n"Open quote\tOffen\nnormal\tnormal\ncloses"\tzu\n5" pipe\t"\n')
+    pairs = [('"Open quote', "Offen"), ("normal", "normal"), ('closes"', "zu"), ('5" pipe', '"')]
+    assert rows_in(path, "en", "de") == pairs
+
+
+def test_fields_of_a_tsv_that_are_all_in_marks_lose_them(tmp_path: Path) -> None:
+    path = tmp_path / "a.tsv"
+    path.write_text('en\tde\n"He said ""no"""\tx\n""\t"y"\n')
+    assert rows_in(path, "en", "de") == [('He said "no"', "x"), ("", "y")]
+
+
+def test_two_columns_of_one_name_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("text,label,text\na,b,c\n")
+    with pytest.raises(DataError, match="two columns called text"):
+        rows_in(tmp_path / "a.csv", "text")
+    assert rows_in(tmp_path / "a.csv", "label") == [("b",)]
+
+
+@pytest.mark.parametrize("content", ['["one", "two"]', '[{"text": "one"}, {"text": "two"}]'])
+def test_an_array_of_json_is_read_by_its_field(tmp_path: Path, content: str) -> None:
+    (tmp_path / "a.json").write_text(content)
+    assert rows_in(tmp_path / "a.json", "text") == [("one",), ("two",)]
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ('{"data": ["one"]}', "not an array but one dict with the keys data"),
+        ("[1, 2]", "item 1 is not"),
+        ("[", "not JSON"),
+    ],
+)
+def test_other_json_is_refused(tmp_path: Path, content: str, reason: str) -> None:
+    (tmp_path / "a.json").write_text(content)
+    with pytest.raises(DataError, match=reason) as caught:
+        rows_in(tmp_path / "a.json", "text")
+    assert ".jsonl" in caught.value.hint
+
+
+@pytest.mark.parametrize("kind", ["parquet", "arrow"])
+def test_columns_are_read_by_their_names(tmp_path: Path, kind: str) -> None:
+    table = pa.table({"a": [f"row {i}" for i in range(9000)], "b": [str(i) for i in range(9000)]})
+    path = tmp_path / f"x.{kind}"
+    if kind == "parquet":
+        pq.write_table(table, path)
+    else:
+        with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, table.schema) as stream:
+            stream.write_table(table, max_chunksize=1000)
+    assert rows_in(path, "b", "a")[8999] == ("8999", "row 8999")
+    with pytest.raises(DataError, match=r"has no column c; it has a, b"):
+        rows_in(path, "c")
+
+
+def test_what_is_text_and_what_is_passed_over(tmp_path: Path) -> None:
+    for name in ("b.md", "a.txt", "README.md", "c.rst", "p.pdf", "package.json", "x.parquet"):
+        (tmp_path / name).write_text("x")
+    files, lines = text_files(tmp_path)
+    assert [name for name, _ in files] == ["a.txt", "b.md", "c.rst"]
+    assert lines == ["passed over: 1 x .pdf, 1 x .json, 1 x .parquet", "not read as text: README.md"]
+    for name in ("a.txt", "b.md", "c.rst", "x.parquet"):
+        (tmp_path / name).unlink()
+    assert [name for name, _ in text_files(tmp_path)[0]] == ["package.json"]
+    (tmp_path / "package.json").unlink()
+    assert [name for name, _ in text_files(tmp_path)[0]] == ["README.md"]

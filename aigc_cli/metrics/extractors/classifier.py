@@ -19,7 +19,7 @@ from aigc_cli.registry import register
 
 #: Images seen while it trains: so many passes over the data, within bounds that fit its two ends, digits and CIFAR-10.
 _PASSES, _FEWEST, _MOST = 8, 20_000, 300_000
-_WITHOUT = "use extractor=own-ssl, which learns without labels, for fd, kd, prdc, vendi or memorization"
+_WITHOUT = "`aigc eval --metric fd,prdc` learns without labels, and so do kd, vendi and memorization"
 
 
 @register("extractor", "classifier", PlainConfig)
@@ -64,7 +64,7 @@ class Classifier(Learned):
         print(f"{self.name}: accuracy {score:.1%} on {len(held_out):,} {split} {kind.noun[1]}", file=sys.stderr)
         if score < 1.5 / len(self.train.spec.classes):
             what = f"{self.name} cannot tell the classes apart (accuracy {score:.1%}): its features would mean nothing"
-            raise DataError(what, f"check the labels of the data, or {_WITHOUT}")
+            raise DataError(what, "check the labels of the data, or use extractor=own-ssl, which learns without")
         return {"accuracy": score, "accuracy_on": f"{split} ({len(held_out)})"}
 
 

@@ -73,7 +73,7 @@ def test_a_broken_file_is_trained_again(
 def test_data_without_labels_is_told_what_works(blobs: Blobs) -> None:
     with pytest.raises(ConfigError, match="has none") as caught:
         Classifier(PlainConfig(name="classifier"), sources(blobs, labelled=False))
-    assert "extractor=own-ssl" in caught.value.hint
+    assert "learns without labels" in caught.value.hint
     with pytest.raises(ConfigError, match="no dataset is named") as caught:
         Classifier(PlainConfig(name="classifier"), Sources())
     assert "data=NAME" in caught.value.hint

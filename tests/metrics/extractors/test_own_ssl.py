@@ -71,15 +71,15 @@ def test_it_is_usual_without_labels_and_where_labels_say_nothing(
     blobs: Blobs, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("aigc_cli.metrics.extractors.classifier._FEWEST", 1_500)
-    assert Views(sources(blobs)).usual_extractor() == "own-ssl"
-    assert Views(Sources()).usual_extractor() == "own-ssl"
-    assert Views(sources(blobs, labelled=True)).usual_extractor() == "classifier"
+    assert Views(sources(blobs)).usual_extractor == "own-ssl"
+    assert Views(Sources()).usual_extractor == "own-ssl"
+    assert Views(sources(blobs, labelled=True)).usual_extractor == "classifier"
     parts = {}
     for split, seed in (("train", 0), ("test", 1)):
         held = blobs(200, seed).resident()
         assert held is not None
         parts[split] = ImageDataset(held.content, torch.arange(200) // 2 % 2, ("a", "b"))  # chance decides the class
-    assert Views(Sources(splits=Splits("x", parts.__getitem__))).usual_extractor() == "own-ssl"  # type: ignore[arg-type]
+    assert Views(Sources(splits=Splits("x", parts.__getitem__))).usual_extractor == "own-ssl"  # type: ignore[arg-type]
     assert "own-ssl, which learns without labels, takes its place" in capsys.readouterr().err
 
 

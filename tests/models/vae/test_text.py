@@ -271,7 +271,7 @@ def test_windows_of_a_text_are_served_too(defaults: dict[str, Any]) -> None:
 
 
 def test_only_texts(defaults: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError, match="TextVAE cannot model text from text data"):
+    with pytest.raises(ConfigError, match="model=vae_text cannot model text from text data"):
         build(defaults, DataSpec("text", (LONGEST,), vocab_size=12, source=DataSpec("text", (LONGEST,))))
 
 

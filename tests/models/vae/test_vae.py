@@ -139,7 +139,7 @@ def test_wrong_keys_and_contradictions(defaults: dict[str, Any], changes: dict[s
 
 
 def test_only_images(defaults: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError, match="VAE cannot model text data"):
+    with pytest.raises(ConfigError, match="model=vae cannot model text data"):
         VAE(check("model", VAEConfig, defaults), DataSpec("text", (64,), vocab_size=9))
 
 

@@ -1,0 +1,117 @@
+"""Labels in a ``metadata.csv`` or ``metadata.jsonl`` beside pictures, as Hugging Face's image folders have them.
+
+The file lies in any folder; its column ``file_name`` has paths from there, and others have what is known of each.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import posixpath
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from aigc_cli.data.base import Split
+from aigc_cli.data.pictures import numbered
+from aigc_cli.errors import ConfigError, DataError, suggest
+from aigc_cli.modalities.image_decode import Unreadable
+
+LABEL_NAMES = ("label", "labels", "class", "target", "fine_label", "coarse_label", "category")
+FILE_NAME = "file_name"
+_ADVICE = "fix it, or set data.labels=false"
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """The word of a label by the name of each picture that has one."""
+
+    words: Mapping[str, str]
+    problems: list[str]
+
+
+def is_metadata(name: str) -> bool:
+    """Whether a file is what this module reads."""
+    return posixpath.basename(name).lower() in ("metadata.csv", "metadata.jsonl")
+
+
+def read_metadata(names: Sequence[str], read: Callable[[str], bytes | Path], column: str | None) -> Metadata:
+    """The labels in the files of those names, in a `column` or else in one of a usual name, if there are any.
+
+    Raises ConfigError where no file has the `column`, and DataError where a file is malformed.
+    """
+    words: dict[str, str] = {}
+    problems: list[str] = []
+    seen: dict[str, None] = {}
+    for name in names:
+        try:
+            rows = _rows(name, read(name))
+        except (Unreadable, OSError) as error:
+            raise DataError(f"{name} cannot be read: {error}", _ADVICE) from None
+        columns = list(dict.fromkeys(key for row in rows for key in row))
+        seen.update(dict.fromkeys(columns))
+        chosen = column or next((known for known in LABEL_NAMES if known in columns), None)
+        if FILE_NAME not in columns:
+            problems.append(f"{name} has no column {FILE_NAME}, and is not used")
+        elif chosen not in columns:
+            others = ", ".join(other for other in columns if other != FILE_NAME) or "nothing else"
+            problems.append(f"{name} has no labels ({others}); data.label_column= may name a column of them")
+        else:
+            folder = posixpath.dirname(name)
+            for number, row in enumerate(rows, 1):
+                file, word = row.get(FILE_NAME), row.get(chosen)
+                if not isinstance(file, str) or not file:
+                    raise DataError(f"row {number} of {name} has no {FILE_NAME}", "fill it in, or drop the row")
+                if word is None or word == "" or isinstance(word, list | dict):
+                    raise DataError(
+                        f"row {number} of {name} ({file}) has no label in {chosen}",
+                        "fill it in, or set data.labels=false",
+                    )
+                words[posixpath.normpath(posixpath.join(folder, file))] = str(word)
+    if column is not None and column not in seen:
+        where = " and ".join(names) or "metadata.csv or metadata.jsonl beside the pictures"
+        raise ConfigError(f"data.label_column={column}: no such column in {where}", suggest(column, list(seen)))
+    return Metadata(words, problems)
+
+
+def labels_of(
+    metadata: Metadata, chosen: Mapping[Split, Sequence[str]]
+) -> tuple[dict[Split, np.ndarray | None], tuple[str, ...]]:
+    """The labels (n,) of the pictures of each part, and the classes; a part of which no picture has a row is
+    unlabelled; raises DataError where only some have one."""
+    words: dict[Split, list[str] | None] = {}
+    for split, names in chosen.items():
+        lacking = [name for name in names if name not in metadata.words]
+        if lacking and len(lacking) < len(names):
+            what = f"{len(lacking)} of {len(names)} pictures have no row in the metadata, such as {lacking[0]}"
+            raise DataError(what, f"add them with their {FILE_NAME}, or set data.labels=false")
+        words[split] = None if lacking else [metadata.words[name] for name in names]
+    known = {name for names in chosen.values() for name in names}
+    if gone := [name for name in metadata.words if name not in known]:
+        metadata.problems.append(f"{len(gone)} rows of the metadata have no picture, such as {gone[0]}")
+    if words["train"] is None:
+        return dict.fromkeys(chosen), ()
+    numbers = all(word.isdecimal() for part in words.values() for word in part or ())
+    return numbered(words, key=int if numbers else None)
+
+
+def _rows(name: str, content: bytes | Path) -> list[dict[str, Any]]:
+    raw = content if isinstance(content, bytes) else content.read_bytes()
+    try:
+        text = raw.decode("utf-8-sig")
+        if name.lower().endswith(".csv"):
+            table = list(csv.reader(io.StringIO(text, newline=""), strict=True))
+            header, rows = (table[0], [row for row in table[1:] if row]) if table else ([], [])
+            if len(set(header)) < len(header):
+                raise ValueError("two columns have one name")
+            return [dict(zip(header, row, strict=True)) for row in rows]
+        found = [json.loads(line) for line in text.split("\n") if line.strip()]
+    except (ValueError, csv.Error, RecursionError) as error:
+        raise DataError(f"{name} cannot be read: {error}", _ADVICE) from None
+    if not all(isinstance(row, dict) for row in found):
+        raise DataError(f"{name} has a line that is not a JSON object", _ADVICE)
+    return found
