@@ -77,8 +77,10 @@ def _kept(facts: Facts, asked: Asked, prepared: Prepared) -> np.ndarray:
         keep = None if torn else _best(facts, places)
         for place in places.tolist():
             if place != keep:
-                why = "the same in several classes" if torn else f"the same as {facts.names[int(keep or 0)]}"
-                prepared.leave_out(why, facts.names[place])
+                if keep is None:
+                    prepared.leave_out("the same in several classes", facts.names[place])
+                else:
+                    prepared.leave_out("the same as another", f"{facts.names[place]} = {facts.names[keep]}")
                 left.add(place)
     kept = np.array([place for place in kept.tolist() if place not in left], dtype=np.int64)
     if asked.dedup != "near":
@@ -87,7 +89,7 @@ def _kept(facts: Facts, asked: Asked, prepared: Prepared) -> np.ndarray:
         keep = _best(facts, kept[some])
         for place in kept[some].tolist():
             if place != keep:
-                prepared.leave_out(f"nearly the same as {facts.names[keep]}", facts.names[place])
+                prepared.leave_out("nearly the same as another", f"{facts.names[place]} = {facts.names[keep]}")
                 left.add(place)
     return np.array([place for place in kept.tolist() if place not in left], dtype=np.int64)
 

@@ -155,3 +155,16 @@ def test_a_modality_from_outside_is_counted_and_searched_for_copies(
     assert set(found["classes"].values()) == {500}
     assert found["next"] == "aigc train data=signals --plugin signals"
     assert main(["data", "prepare", "--plugin", "signals", "data=signals", "out=copy"]) == 2
+
+
+@pytest.mark.parametrize("form", ["txt", "jsonl"])
+def test_documents_stay_apart_in_a_copy(form: str, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("own").mkdir()
+    for seed in range(30):
+        Path("own", f"{seed}.txt").write_text(trouble.story(seed))
+    Path("own", "again.txt").write_text(trouble.story(3).upper())
+    words = ["data=text", "data.split_by=document", "data.val_fraction=0.2", "data.test_fraction=0.2"]
+    prepared = told(capsys, "prepare", *words, "data.root=own", f"format={form}", "dedup=near", "out=clean")
+    assert sum(prepared["items"].values()) == 30
+    found = told(capsys, "show", *shlex.split(prepared["next"])[3:], "preview=false")
+    assert found["items"] == prepared["items"]

@@ -26,7 +26,8 @@ RUNS = {
     ],
     "bert": [
         "model=bert", "data=text", "data.root=lines.txt", "data.context=16", "data.tokenizer.kind=char", *SMALL,
-        "trainer.steps=2", "trainer.sample_every=2", "trainer.validate_every=2", "trainer.checkpoint_every=1", "recipe=null",
+        "trainer.steps=2", "trainer.sample_every=2", "trainer.validate_every=2", "trainer.checkpoint_every=1",
+        "recipe=null",
     ],
     "vae_text": [
         "model=vae_text", "data=text", "data.root=lines.txt", "data.lines=true", "data.items=documents",
