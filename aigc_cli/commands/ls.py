@@ -94,7 +94,8 @@ def _run_row(run: Any) -> Row:
     try:
         config = run.config
         row["model"], row["data"] = config["model"]["name"], config["data"]["name"]
-        row["step"], row["steps"] = run.step, config["trainer"]["steps"]
+        by_time = config["trainer"].get("minutes") is not None
+        row["step"], row["steps"] = run.step, None if by_time else config["trainer"]["steps"]
         row["status"], row["figures"] = run.status(), run.figures() or _unwritten(run)
     except (DataError, KeyError, TypeError) as error:
         row |= {"status": "broken", "reason": str(error).splitlines()[0]}
@@ -128,7 +129,7 @@ def _shown(rows: Sequence[Row]) -> list[list[str]]:
     for row in rows:
         values = row.get("figures", {})
         last = "  ".join(f"{key} {values[key]:.4g}" for key in headline(values)) or row.get("reason", "")
-        step = f"{row['step']}/{row['steps']}" if "step" in row else ""
+        step = "/".join(str(row[key]) for key in ("step", "steps") if row.get(key) is not None)
         shown.append([row["name"], row["status"], step, age(row["age"]), _words(row.get("differs", {})), last])
     return shown
 
