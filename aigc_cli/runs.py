@@ -201,8 +201,7 @@ def _spec(saved: Mapping[str, Any]) -> DataSpec:
         name, source = "text", {**saved, "modality": "text", "fingerprint": ""}
     shape = tuple(int(size) for size in saved["shape"])
     vocab_size = None if saved["vocab_size"] is None else int(saved["vocab_size"])
-    dimensions = len(modality(name).axes) if vocab_size is None else 1
-    if min(shape, default=0) < 1 or len(shape) != dimensions:
+    if min(shape, default=0) < 1 or len(shape) != (len(modality(name).axes) if vocab_size is None else 1):
         raise ValueError(f"shape {list(shape)} is not that of {name} data")
     return DataSpec(
         modality=name,

@@ -30,7 +30,6 @@ from aigc_cli.training.plan import plan, plan_lines
 from aigc_cli.training.trainer import Trainer
 
 SECONDS = 10.0  # of steps that are measured
-LONGEST = 60.0  # of all that is measured, for slow steps
 SCORED = 128  # held-out items that are scored, or samples that are judged, to tell what all of them take
 #: The parts of a run's time, and what belongs to each.
 _PARTS = {
@@ -101,12 +100,11 @@ def _few_scored(settings: Settings) -> Settings:
 
 def _measure(trainer: Trainer, monitor: Monitor, parts: Parts) -> None:
     """Trains for some seconds, with everything once that comes between steps, and leaves what it took in the pace."""
-    pace, config, began, costs = trainer.pace, trainer.config, time.monotonic(), list[float]()
+    pace, config, costs = trainer.pace, trainer.config, list[float]()
 
     def enough() -> bool:
-        slow = pace.counts.get("step", 0) > 0 and time.monotonic() - began >= LONGEST
         whole = config.minutes is None and trainer.state.step >= max(config.steps, WARM_UP + 1)
-        return slow or whole or pace.measured(SECONDS)
+        return whole or pace.measured(SECONDS)
 
     def validate() -> dict[str, float]:
         """Twice: the first time a metric may learn its features, or read its reference."""

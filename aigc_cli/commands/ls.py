@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from aigc_cli.config.folders import choices_of, command_keys, header, keys_of, options, stated
 from aigc_cli.config.schema import differing
 from aigc_cli.config.words import LISTS
 from aigc_cli.errors import DataError, no_such
-from aigc_cli.files import path_of
+from aigc_cli.files import path_of, read_json
 from aigc_cli.progress import table
 
 Row = dict[str, Any]
@@ -92,12 +94,25 @@ def _run_row(run: Any) -> Row:
     try:
         config = run.config
         row["model"], row["data"] = config["model"]["name"], config["data"]["name"]
-        row["step"], row["steps"] = run.step, config["trainer"]["steps"]
-        row["status"], row["figures"] = run.status(), run.figures()
+        by_time = config["trainer"].get("minutes") is not None
+        row["step"], row["steps"] = run.step, None if by_time else config["trainer"]["steps"]
+        row["status"], row["figures"] = run.status(), run.figures() or _unwritten(run)
     except (DataError, KeyError, TypeError) as error:
         row |= {"status": "broken", "reason": str(error).splitlines()[0]}
     row["age"] = time.time() - (run.path / "config.yaml").stat().st_mtime
     return row
+
+
+def _unwritten(run: Any) -> dict[str, float]:
+    """Of a run that was stopped before its first row of metrics: the means that its checkpoint keeps for that."""
+    found: dict[str, float] = {}
+    with suppress(OSError, ValueError, KeyError, TypeError, ZeroDivisionError):  # a file that is broken tells nothing
+        newest = max(run.checkpoints.glob("step-*/state.json"), key=lambda path: path.stat().st_mtime)
+        for part in read_json(newest)["tally"]:
+            found |= {
+                name: float(total) / part["count"] for name, total in zip(part["names"], part["sums"], strict=True)
+            }
+    return {name: value for name, value in found.items() if math.isfinite(value)}
 
 
 def _shown(rows: Sequence[Row]) -> list[list[str]]:
@@ -114,7 +129,7 @@ def _shown(rows: Sequence[Row]) -> list[list[str]]:
     for row in rows:
         values = row.get("figures", {})
         last = "  ".join(f"{key} {values[key]:.4g}" for key in headline(values)) or row.get("reason", "")
-        step = f"{row['step']}/{row['steps']}" if "step" in row else ""
+        step = "/".join(str(row[key]) for key in ("step", "steps") if row.get(key) is not None)
         shown.append([row["name"], row["status"], step, age(row["age"]), _words(row.get("differs", {})), last])
     return shown
 

@@ -27,8 +27,9 @@ from omegaconf import DictConfig, open_dict, read_write
 
 from aigc_cli import errors
 from aigc_cli.commands.sweep_results import OBJECTIVE, Row, check_metrics, common, finish, plainly
-from aigc_cli.config.compose import QUIET, compose_raw, config_loader, plain, recipes
+from aigc_cli.config.compose import QUIET, compose_raw, plain, recipes
 from aigc_cli.config.grammar import prepare, quote
+from aigc_cli.config.loader import config_loader
 from aigc_cli.config.schema import Options
 from aigc_cli.errors import ConfigError, Interrupted, Terminated
 from aigc_cli.files import path_of, resource_errors, write_json

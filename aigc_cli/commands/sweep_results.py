@@ -272,6 +272,10 @@ def _report(folder: Path, groups: Sequence[Group], ranking: Ranking) -> list[str
         lines.append(f"             {ranking.score} {groups[0].shown(best['score'])}{over}")
     elif ranking.why:
         lines.append(f"best:        not known: {ranking.why}")
+    if best is not None:
+        winner = next(row for row in groups[0].rows if row["status"] in _DONE and best["score"] in row["figures"])
+        lines.append(f"next:        aigc sample run={Run(Path(winner['run'])).word}")
+        return lines
     runs = list(dict.fromkeys(Run(Path(row["run"])).named for row in rows if row["status"] in _DONE))[:8]
     if len(runs) > 1 and not any(word.startswith("data") for word in swept):  # others' data would be refused
         lines.append(f"next:        aigc eval compare run={','.join(runs)}{plugin_words()}")

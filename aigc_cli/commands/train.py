@@ -284,7 +284,8 @@ def _next(run: Run) -> list[str]:
     if "reconstruct" in modes[1:]:
         lines.append("aigc sample mode=reconstruct")
     if model.get("conditional") and run.spec.classes:
-        lines.append(f"aigc sample {shlex.quote(f'class={run.spec.classes[0]}')}")
+        trained = next(name for name in run.spec.classes if name not in run.spec.untrained)
+        lines.append(f"aigc sample {shlex.quote(f'class={trained}')}")
     return [*lines, "aigc eval"]
 
 

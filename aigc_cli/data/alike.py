@@ -14,8 +14,8 @@ _APART = 16.0  # grey levels that two alike may differ by, on average
 _TOGETHER = 2048  # thumbnails that are compared at once
 _SHINGLE = 12  # characters of a piece of text
 _SKETCH = 48  # pieces that stand for a text
+_BACK = 8  # texts before a text that it is held against, of those that share a piece with it
 _SHARED = 0.7  # of its pieces, for two texts to be nearly the same
-_COMMON = 64  # texts that share a piece, beyond which it says nothing
 
 
 def thumbnail(pixels: np.ndarray) -> np.ndarray:
@@ -40,7 +40,7 @@ def alike_pictures(thumbnails: np.ndarray) -> np.ndarray:
     near: thumbnails at a distance d of each other differ by at most d in any direction, and few are as near as that
     along the direction in which they differ most.
     """
-    flat = thumbnails.reshape(len(thumbnails), -1)
+    flat = thumbnails.reshape(len(thumbnails), SIDE * SIDE)
     centred = flat - flat.mean(1, keepdims=True)
     lengths = np.linalg.norm(centred, axis=1)
     places = np.flatnonzero(lengths > 3 * SIDE)  # what is all of one grey looks like much
@@ -103,14 +103,17 @@ def alike_texts(sketches: Sequence[np.ndarray]) -> np.ndarray:
         owners = np.repeat(np.arange(len(sizes)), sizes)
         order = np.argsort(pieces, kind="stable")
         pieces, owners = pieces[order], owners[order]
-        ends = np.flatnonzero(np.diff(pieces)) + 1
-        shared = [some for some in np.split(owners, ends) if 1 < len(some) <= _COMMON]
-        keys = [some[a] * len(sizes) + some[a + 1 :] for some in shared for a in range(len(some) - 1)]
-        if keys:
-            found, counts = np.unique(np.concatenate(keys), return_counts=True)
+        starts = np.flatnonzero(np.concatenate([[True], pieces[1:] != pieces[:-1]]))
+        firsts = np.repeat(owners[starts], np.diff([*starts, len(pieces)]))
+        keys = [firsts * len(sizes) + owners]  # each text with the first that has the same piece, and the last few
+        for back in range(1, min(_BACK, len(pieces) - 1) + 1):
+            again = pieces[back:] == pieces[:-back]
+            keys.append(owners[:-back][again] * len(sizes) + owners[back:][again])
+        near = [np.unique(some, return_counts=True) for some in (keys[0], np.concatenate([keys[0][:0], *keys[1:]]))]
+        for found, counts in near:
             one, two = np.divmod(found, len(sizes))
-            near = counts >= _SHARED * np.minimum(sizes[one], sizes[two])
-            sets.join(one[near], two[near])
+            shared = (counts >= _SHARED * np.minimum(sizes[one], sizes[two])) & (one != two)
+            sets.join(one[shared], two[shared])
     return sets.numbers()
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from aigc_cli.data.alike import alike_pictures
 from aigc_cli.data.cache import find_root
 from aigc_cli.data.images import EncodedImages
-from aigc_cli.data.picture_facts import Facts, drawn, facts_of, misnamed, pictures_of, plain_facts
+from aigc_cli.data.picture_facts import Facts, drawn, facts_of, misnamed, plain_facts
 from aigc_cli.data.report import (
     Look,
     Report,
@@ -19,13 +19,14 @@ from aigc_cli.data.report import (
     add_copies,
     add_counts,
     add_left_out,
+    add_lines,
     counted,
     groups_of,
     spread,
 )  # fmt: skip
 from aigc_cli.errors import DataError
 from aigc_cli.files import replacing
-from aigc_cli.modalities.image_decode import SUFFIXES, Unreadable, pillow_errors
+from aigc_cli.modalities.image_decode import Unreadable, missing_packages, picture_suffixes, pillow_errors
 from aigc_cli.registry import register
 
 NOUN = ("picture", "pictures")
@@ -36,8 +37,7 @@ _KEPT = "`aigc data prepare`"
 #: What to do about files that are not read.
 _INSTEAD = {
     **dict.fromkeys((".zip", ".tar", ".gz", ".tgz", ".rar", ".7z"), "unpack archives first"),
-    **dict.fromkeys((".heic", ".heif", ".avif", ".tif", ".tiff", ".gif", ".psd", ".cr2", ".nef", ".dng", ".jp2"),
-                    "save pictures of other kinds as .png or .jpg"),
+    **dict.fromkeys((".psd", ".cr2", ".nef", ".dng", ".jp2", ".svg"), "save pictures of other kinds as .png or .jpg"),
     **dict.fromkeys((".mp4", ".mov", ".avi", ".mkv", ".webm"), "take frames out of films first"),
     ".parquet": "parquet files are read with data=parquet",
 }  # fmt: skip
@@ -48,10 +48,9 @@ _MODES = {"L": "grey", "RGB": "colour", "RGBA": "transparent", "LA": "transparen
 @register("report", "image")
 def image_report(look: Look) -> Report:
     """Sizes, kinds, classes and copies of pictures, and those that cannot be read; raises DataError where none can."""
-    parts = {split: pictures_of(raw, split) for split, raw in look.splits.items()}
-    facts = facts_of(parts)
+    facts = facts_of(look)
     report = Report(NOUN, "gan")
-    add_counts(report, {split: len(part) for split, part in parts.items()})
+    add_counts(report, {split: len(part) for split, part in facts.parts.items()})
     if not len(facts.readable):
         some = "; ".join(f"{facts.names[place]}: {reason}" for place, reason in list(facts.failed.items())[:3])
         raise DataError(f"none of {counted(len(facts.names), NOUN)} can be read: {some}", "point data.root= at others")
@@ -165,13 +164,16 @@ def _add_all_copies(report: Report, facts: Facts) -> None:
 
 def _add_folder(report: Report, look: Look, facts: Facts) -> None:
     """What lies in the folder beside the pictures that are read."""
+    for part in facts.parts.values():
+        add_lines(report, part.lines if isinstance(part, EncodedImages) else ())
     if look.values.get("root") is None or not any(isinstance(part, EncodedImages) for part in facts.parts.values()):
         return
     root = find_root(look.values["root"])
     if not root.is_dir():
         return
-    if any(name.lower().endswith(SUFFIXES) for name in facts.names):  # else the items are rows, not files
-        add_left_out(report, root, facts.names, _INSTEAD)
+    if any(name.lower().endswith(picture_suffixes()) for name in facts.names):  # else the items are rows, not files
+        needs = {kind: f"{kind} needs pip install {package}" for kind, package in missing_packages().items()}
+        add_left_out(report, root, facts.names, {**_INSTEAD, **needs})
         above = {name.partition("/")[0] for name in facts.names if "/" in name}
         idle = [path.name for path in root.iterdir() if path.is_dir() and path.name not in above
                 and not path.name.startswith(".")]  # fmt: skip

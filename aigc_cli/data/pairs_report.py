@@ -27,7 +27,7 @@ def pairs_report(look: Look) -> Report:
     rows: list[tuple[str, str]] = []
     of: list[int] = []
     counts: dict[Split, int] = {}
-    sides = (TextFacts(), TextFacts())
+    sides = (TextFacts(near=False), TextFacts(near=False))
     for split in look.splits:
         found: list[tuple[str, str]] = []
         with suppress(ConfigError, DataError):  # what opening the split says of it is told below

@@ -110,11 +110,9 @@ def read_columns(
     known: dict[Split, np.ndarray | None] = dict.fromkeys(parts)
     classes: tuple[str, ...] = ()
     if label is not None:
-        found = {split: [value for path in paths for value in column_of(path, label).to_pylist()]
-                 for split, paths in parts.items()}  # fmt: skip
-        known, classes, more = _labels(
-            found, label, _hub_classes(schema_of(first), label), named=columns[1] is not None
-        )
+        found = {split: _values(paths, label, counts[split]) for split, paths in parts.items()}
+        hub = _hub_classes(schema_of(first), label)
+        known, classes, more = _labels(found, label, hub, named=columns[1] is not None)
         problems += more
     files = {}
     for split, paths in parts.items():
@@ -133,6 +131,14 @@ def read_columns(
             sizes=cells.sizes,
         )
     return files, problems
+
+
+def _values(paths: Sequence[Path], label: str, counts: Sequence[int]) -> list[Any]:
+    """The labels of a part as they stand in its files; None for each row where no file has that column, as of a part
+    whose labels are kept secret."""
+    if not any(label in schema_of(path).names for path in paths):
+        return [None] * sum(counts)
+    return [value for path in paths for value in column_of(path, label).to_pylist()]
 
 
 class _Cells:

@@ -19,7 +19,7 @@ import numpy as np
 
 from aigc_cli.data.base import SPLITS, Split
 from aigc_cli.data.cache import digest_of, remembered
-from aigc_cli.data.images import EncodedImages, ImageDataset, ImageFilesConfig, StreamedImages
+from aigc_cli.data.images import EncodedImages, ImageDataset, ImageFilesConfig, StreamedImages, counted
 from aigc_cli.data.raw import offer
 from aigc_cli.data.splits import NO_COPIES, Cut, part_for
 from aigc_cli.errors import ConfigError, DataError
@@ -137,7 +137,7 @@ def _about_untrained(classes: Sequence[str]) -> list[str]:
 
 
 def _notes(pictures: Pictures, config: ImageFilesConfig) -> list[str]:
-    counts = ", ".join(f"{split} {len(files):,}" for split, files in pictures.splits.items())
+    counts = counted({split: len(files) for split, files in pictures.splits.items()})
     hint = "data.flip=true would add mirror images, where left and right do not matter"
     return [counts, *([hint] if config.channels == 3 and "flip" not in config.views else [])]
 

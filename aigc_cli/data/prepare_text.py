@@ -11,8 +11,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from aigc_cli.data.alike import alike_texts, sketch
 from aigc_cli.data.base import SPLITS, Split
+from aigc_cli.data.cache import digest_of
 from aigc_cli.data.corpus import Corpora, Piece, in_pieces
 from aigc_cli.data.prepare import Asked, Prepared
 from aigc_cli.data.report import members
@@ -42,8 +45,8 @@ class CleanSource:
     def __init__(self, source: Any, dedup: bool, known: Iterable[int] = (), near: Iterable[int] = ()) -> None:
         self._source, self._dedup, self._known, self._near = source, dedup, frozenset(known), frozenset(near)
         self.where = source.where
-        held = [sorted(self._known), sorted(self._near)]
-        self.identity = json.dumps(["cleaned", source.identity, dedup, held])
+        left_out = digest_of([sorted(self._known), sorted(self._near)])
+        self.identity = json.dumps(["cleaned", source.identity, dedup, left_out])
         self.left_out: list[tuple[str, str]] = []
         self.changed = 0
 
@@ -98,13 +101,9 @@ def clean_corpora(asked: Asked, prepared: Prepared) -> Corpora:
     own: Sequence[Split] = [split for split in reversed(SPLITS) if split in corpora.parts] or ["train"]
     sources: dict[Split, CleanSource] = {}
     known: set[int] = set()
+    near = _near(corpora, own) if asked.dedup == "near" else {}
     for part in own:
-        source: Any = corpora.source(part)
-        near: set[int] = set()
-        if asked.dedup == "near":
-            some = [sketch("".join(texts)) for texts in _whole(source.pieces(corpora.reading.again()))]
-            near = {int(place) for group in members(alike_texts(some)) for place in group[1:]}
-        sources[part] = clean = CleanSource(source, bool(asked.dedup), known, near)
+        sources[part] = clean = CleanSource(corpora.source(part), bool(asked.dedup), known, near.get(part, ()))
         seen = {digest_of_text("\0".join(sides)) for sides in clean.documents(corpora.reading.again())}
         known |= seen if asked.dedup else set()
         for why, name in clean.left_out:
@@ -112,6 +111,22 @@ def clean_corpora(asked: Asked, prepared: Prepared) -> Corpora:
         if clean.changed:
             prepared.changed[_CLEANED] = prepared.changed.get(_CLEANED, 0) + clean.changed
     return replace(corpora, source=sources.__getitem__, cut=asked.cut)
+
+
+def _near(corpora: Corpora, own: Sequence[Split]) -> dict[Split, list[int]]:
+    """The numbers of the documents of each part that are nearly the same as others before them."""
+    sketches: list[np.ndarray] = []
+    firsts: list[int] = []
+    for part in own:
+        firsts.append(len(sketches))
+        pieces = corpora.source(part).pieces(corpora.reading.again())
+        sketches += [sketch("".join(texts)) for texts in _whole(pieces)]
+    copies = np.sort(np.concatenate([np.zeros(0, int), *(group[1:] for group in members(alike_texts(sketches)))]))
+    ends = [*firsts[1:], len(sketches)]
+    return {
+        part: (copies[(copies >= first) & (copies < end)] - first).tolist()
+        for part, first, end in zip(own, firsts, ends, strict=True)
+    }
 
 
 def splits_of(corpora: Corpora, prepared: Prepared) -> dict[Split, list[tuple[str, ...]]]:

@@ -20,12 +20,14 @@ from aigc_cli.data.base import SPLITS, Split
 from aigc_cli.data.open import open_dataset
 from aigc_cli.data.raw import Raw, raw_of
 from aigc_cli.errors import AigcError, ConfigError, DataError, ResourceError
-from aigc_cli.files import walk_files
+from aigc_cli.files import about_folder, walk_files
 from aigc_cli.modalities.text_files import printable
 from aigc_cli.registry import find, is_imported
 
 SPLIT, CLASS, FILE = ("split", "splits"), ("class", "classes"), ("file", "files")
 NAMED = 3  # names that a line shows
+#: How lines of readers begin that are told as findings of their own: kinds of files, and classes.
+_TOLD = ("passed over:", "no training item has")
 LISTED = 200  # names that a program gets
 
 
@@ -214,7 +216,7 @@ def add_copies(
     message = f"{near or 'the same'} in several splits, so that scores say too much"
     report.find(f"{before}split_copies", where, message, hint, prepared=prepared)
     if labels is not None and not near:
-        torn = [some for some in sets if len(set(labels[some].tolist())) > 1]
+        torn = [some for some in sets if len(set(labels[some].tolist()) - {-1}) > 1]
         where = [" = ".join(names[place] for place in some[:4]) for some in torn]
         hint = "keep the one that is right; `aigc data prepare` leaves all of them out"
         report.find("label_conflict", where, "the same in several classes", hint, prepared=True)
@@ -239,10 +241,19 @@ def members(groups: np.ndarray) -> list[np.ndarray]:
     return sorted((some for some in found if len(some) > 1), key=lambda some: int(some[0]))
 
 
+def add_lines(report: Report, lines: Iterable[str]) -> None:
+    """What a reader says of the files that it did not take, but for what is told in another way."""
+    told = [finding.message for finding in report.findings]
+    for line in lines:
+        if not line.startswith(_TOLD) and line not in told:
+            report.findings.append(Finding("reading", line))
+
+
 def add_left_out(report: Report, root: Any, used: Iterable[str], also: Mapping[str, str]) -> None:
     """Which files below a folder are not read, by their kinds; `also` says what to do about some of them."""
     taken = set(used)
-    names = [name for name in map(printable, (name for name, _ in walk_files(root))) if name not in taken]
+    names = [printable(name) for name, _ in walk_files(root) if not about_folder(name)]
+    names = [name for name in names if name not in taken]
     kinds = Counter(_suffix(name) for name in names)
     report.facts["left_out"] = dict(kinds)
     if not kinds:

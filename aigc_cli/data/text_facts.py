@@ -41,6 +41,7 @@ _SCRIPTS = {
 class TextFacts:
     """What is known of the documents of a split, or of one side of its pairs."""
 
+    near: bool = True  # whether texts that are nearly the same are sought, which takes a sketch of each
     points: np.ndarray = field(default_factory=lambda: np.zeros(_POINTS, dtype=np.int64))
     documents: int = 0
     lines: int = 0
@@ -89,7 +90,7 @@ class TextFacts:
         self.lengths.append(len(text))
         self.digests.append(digest_of_text(text))
         self.names.append(beginning(text))
-        if self.documents <= _MOST_SKETCHES:
+        if self.near and self.documents <= _MOST_SKETCHES:
             self.sketches.append(sketch(text[:_SKETCHED]))
         for line in text.split("\n"):
             self.longest = max(self.longest, len(line))

@@ -23,6 +23,7 @@ from aigc_cli.data.report import (
     add_copies,
     add_counts,
     add_left_out,
+    add_lines,
     counted,
     groups_of,
     spread,
@@ -155,7 +156,7 @@ def add_tokens(report: Report, look: Look, corpora: Corpora) -> None:
         extent = dataset.extent
         counts[split] = {"tokens": extent.tokens, "items": len(dataset), "vocabulary": dataset.spec.vocab_size}
         for line in dataset.problems():
-            if "it is empty" not in line and "broken bytes" not in line:
+            if "it is empty" not in line and "broken bytes" not in line and line not in corpora.left_out:
                 report.findings.append(Finding("problem", line))
     if counts:
         told = ", ".join(f"{each['tokens']:,} in {each['items']:,} items {split}" for split, each in counts.items())
@@ -181,6 +182,7 @@ def add_files(report: Report, look: Look, files: FileFacts) -> None:
     )
     report.find("marks", files.marks, "the mark of an encoding (BOM) in the middle of the text",
                 "`aigc data prepare` leaves it out", prepared=True, noun=FILE)  # fmt: skip
+    add_lines(report, next(iter(look.splits.values())).content.left_out)
     root = look.values.get("root")
     if root is None or not find_root(root).is_dir():
         return

@@ -8,12 +8,15 @@ from contextlib import contextmanager
 
 import torch
 
+from aigc_cli.progress import clock
 from aigc_cli.training.checkpoint import State
 from aigc_cli.training.settings import TrainerConfig
 
-WARM_UP = 3  # steps that also set things up: memory, kernels, compiled code
-#: Seconds of steps, and how many of them, after which their rate is known.
-MEASURED, FEWEST = 5.0, 5
+#: Steps that also set things up (memory, kernels, compiled code), and the seconds after which that is over anyway.
+WARM_UP, LONG = 3, 10.0
+#: Seconds of steps, and how many of them, after which their rate is known; one will do where that takes so many times
+#: as long.
+MEASURED, FEWEST, SLOW = 5.0, 5, 3
 
 
 class Pace:
@@ -49,6 +52,13 @@ class Pace:
         """Whether `step` is the last one."""
         return self.progress(step) >= 1 if self.until is None else self.until()
 
+    def far(self, step: int) -> str:
+        """How far that is, in words."""
+        minutes = self.config.minutes
+        if minutes is None:
+            return f"at step {step} of {self.config.steps}"
+        return f"at step {step}, after {clock(self.trained)} of {minutes:g} min"
+
     # looks by time
 
     def look_due(self) -> bool:
@@ -73,7 +83,8 @@ class Pace:
                 return
             if self.device.type == "cuda":  # in the first seconds alone, whose steps are measured
                 torch.cuda.synchronize(self.device)
-            part = "first steps" if self.counts.get("first steps", 0) < WARM_UP else "step"
+            warm = self.counts.get("first steps", 0) >= WARM_UP or self.seconds.get("first steps", 0.0) >= LONG
+            part = "step" if warm else "first steps"
         self.counts[part] = self.counts.get(part, 0) + 1
         self.seconds[part] = self.seconds.get(part, 0.0) + time.monotonic() - began
 
@@ -82,5 +93,6 @@ class Pace:
         return self.seconds.get(part, 0.0) / max(1, self.counts.get(part, 0))
 
     def measured(self, seconds: float = MEASURED) -> bool:
-        """Whether so many seconds of steps were measured, and a few at least."""
-        return self.counts.get("step", 0) >= FEWEST and self.seconds["step"] >= seconds
+        """Whether so many seconds of steps were measured, and a few steps."""
+        count, taken = self.counts.get("step", 0), self.seconds.get("step", 0.0)
+        return (count >= FEWEST and taken >= seconds) or taken >= SLOW * seconds

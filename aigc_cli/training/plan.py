@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from aigc_cli.progress import clock, size
-from aigc_cli.training.pace import WARM_UP, Pace
+from aigc_cli.training.pace import Pace
 from aigc_cli.training.settings import Plan, TrainerConfig
 
 HALF_AN_HOUR = 1800
@@ -26,13 +26,15 @@ def plan(pace: Pace, config: TrainerConfig, step: int, *, memory: int, disk: int
         end = max(step, config.steps)
     else:
         left = 60 * config.minutes - (pace.trained if step else 0.0)
-        end = step + max(1, round(10_000 * left / sum(parts(pace, config, step, step + 10_000).values())))
+        end = step + max(1, round(left / each))
+        for _ in range(5):  # as many fewer as what comes between them takes
+            end = step + max(1, round((end - step) * left / sum(parts(pace, config, step, end).values())))
     return Plan(end - step, sum(parts(pace, config, step, end).values()), 1 / each, memory, disk)
 
 
 def parts(pace: Pace, config: TrainerConfig, start: int, end: int) -> dict[str, float]:
     """The seconds that each part of the work takes from step `start` to `end`."""
-    first, each = 0 if start else min(end, WARM_UP), pace.mean("step")
+    first, each = 0 if start else min(end, pace.counts.get("first steps", 0)), pace.mean("step")
     seconds = (end - start - first) * each
 
     def times(every: int | None) -> int:

@@ -17,10 +17,10 @@ from typing import TypeVar
 import torch
 
 from aigc_cli.data.loader import Loader
-from aigc_cli.errors import Interrupted, ResourceError, Terminated, as_user_error
+from aigc_cli.errors import DataError, Interrupted, NonFiniteError, ResourceError, Terminated, as_user_error
 from aigc_cli.modalities.base import Batch, modality
 from aigc_cli.models.base import Model
-from aigc_cli.progress import Progress, clock
+from aigc_cli.progress import Progress
 from aigc_cli.runs import Run
 from aigc_cli.training.checkpoint import State
 from aigc_cli.training.distributed import Processes
@@ -108,6 +108,9 @@ class Trainer:
                     self.saver.wait()
             self.run.set_status("complete", self.state.step)
         except BaseException as error:
+            if isinstance(error, DataError | NonFiniteError) and self.processes.alone and self.state.step:
+                with suppress(Exception):  # what it had come to; others would not take part
+                    self._preview()
             with suppress(Exception):  # the first error is the one to report
                 self.saver.wait()
             status = "stopped" if isinstance(error, Interrupted | Terminated) else "failed"
@@ -205,8 +208,7 @@ class Trainer:
             with self.pace.timed("examine"):
                 self._examine()
         self.bar.advance()
-        previews = hooks.preview is not None and due(config.sample_every, by_time=look)
-        if previews:
+        if previews := due(config.sample_every, by_time=look):
             self._preview()
         if look or previews or examines:
             self.pace.looked()
@@ -226,12 +228,9 @@ class Trainer:
                 self.bar.write("\n".join(hooks.plan(self.plan())))
         if stop and not last:
             self.saver.wait()
-            if hooks.preview is not None and config.sample_every is not None and not previews:
+            if not previews:
                 self._preview()
-            far = f" of {config.steps}"
-            if config.minutes is not None:
-                far = f", after {clock(self.state.seconds)} of {config.minutes:g} min"
-            raise stopped_by(stop, f"at step {done}{far}", self.run)
+            raise stopped_by(stop, self.pace.far(done), self.run)
 
     def plan(self) -> Plan:
         """What the rest of the run takes, by what was measured so far."""
@@ -239,6 +238,9 @@ class Trainer:
         return plan(self.pace, self.config, self.state.step, memory=peak_memory(self.device), disk=disk)
 
     def _preview(self) -> None:
+        """Draws samples of the step that is done, unless that is off."""
+        if self.hooks.preview is None or self.config.sample_every is None:
+            return
         with self.pace.timed("preview"):
             self._of_average(lambda: self.hooks.preview(self.state.step))  # type: ignore[misc]
 

@@ -1,9 +1,11 @@
 """``aigc data`` from the command line: a report, a cleaned copy, and training on the copy without a warning."""
 
+import io
 import json
 import shlex
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import trouble
@@ -155,3 +157,35 @@ def test_a_modality_from_outside_is_counted_and_searched_for_copies(
     assert set(found["classes"].values()) == {500}
     assert found["next"] == "aigc train data=signals --plugin signals"
     assert main(["data", "prepare", "--plugin", "signals", "data=signals", "out=copy"]) == 2
+
+
+@pytest.mark.parametrize("form", ["txt", "jsonl"])
+def test_documents_stay_apart_in_a_copy(form: str, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("own").mkdir()
+    for seed in range(30):
+        Path("own", f"{seed}.txt").write_text(trouble.story(seed))
+    Path("own", "again.txt").write_text(trouble.story(3).upper())
+    words = ["data=text", "data.split_by=document", "data.val_fraction=0.2", "data.test_fraction=0.2"]
+    prepared = told(capsys, "prepare", *words, "data.root=own", f"format={form}", "dedup=near", "out=clean")
+    assert sum(prepared["items"].values()) == 30
+    found = told(capsys, "show", *shlex.split(prepared["next"])[3:], "preview=false")
+    assert found["items"] == prepared["items"]
+
+
+def test_a_split_without_classes_stays_without(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("own").mkdir()
+    for split in ("train", "test"):
+        rows = []
+        for index in range(8):
+            buffer = io.BytesIO()
+            trouble.picture(100 * len(split) + index).save(buffer, format="PNG")
+            label = {"label": ("cat", "dog")[index % 2]} if split == "train" else {}
+            rows.append({"image": {"bytes": buffer.getvalue(), "path": None}, **label})
+        pq.write_table(pa.Table.from_pylist(rows), f"own/{split}.parquet")
+    words = ["prepare", "data=parquet", "data.root=own", "data.size=16"]
+    assert main(["data", *words, "format=folder", "out=clean"]) == 2
+    prepared = told(capsys, *words, "data.val_fraction=0.1", "out=clean")
+    assert prepared["items"] == {"train": 7, "val": 1, "test": 8}
+    found = told(capsys, "show", *shlex.split(prepared["next"])[3:], "preview=false")
+    assert found["classes"] == {"cat": 4, "dog": 4}
+    assert found["items"] == prepared["items"]

@@ -149,6 +149,21 @@ def test_runs_of_the_same_kind_show_the_words_in_which_they_differ(
     assert rows["vae-digits/2"] == {}
 
 
+def test_a_run_that_stopped_before_its_first_row_shows_what_its_checkpoint_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = {"model": {"name": "vae"}, "data": {"name": "digits"}, "trainer": {"steps": 100}}
+    for name, tally in (("good", [{"names": ["main/loss"], "sums": [60.0], "count": 20}]), ("torn", [{"names": 3}])):
+        run = tmp_path / f"outputs/vae-digits/{name}"
+        save_yaml_of(run, config)
+        (run / "checkpoints/step-20").mkdir(parents=True)
+        (run / "checkpoints/step-20/state.json").write_text(json.dumps({"tally": tally}))
+    assert main(["ls", "runs", "--json"]) == 0
+    rows = {row["name"]: row["figures"] for row in json.loads(capsys.readouterr().out)}
+    assert rows == {"vae-digits/good": {"main/loss": 3.0}, "vae-digits/torn": {}}
+
+
 def save_yaml_of(folder: Path, config: dict[str, object]) -> None:
     folder.mkdir(parents=True)
     save_yaml(folder / "config.yaml", config)

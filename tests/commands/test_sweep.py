@@ -152,6 +152,7 @@ def test_the_best_held_out_score_wins_and_its_words_can_be_copied(
     copied = shlex.split(best)[1:]
     assert copied[:4] == ["aigc", "train", "trainer.validate_every=1", "optimizer.lr=0.004"]
     assert lines[lines.index(best) + 1].split() == ["val/fd", "2.5"]
+    assert lines[-1] == f"next:        aigc sample run={tmp_path / '1'}"
     assert main([*copied[1:], "--cfg", "job"]) == 0
 
 

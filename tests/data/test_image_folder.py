@@ -202,9 +202,10 @@ def test_odd_names(tmp_path):
 def test_streaming_matches_residence(tmp_path):
     root = paint(tmp_path / "root", NESTED)
     archive = pack(root, tmp_path / "root.zip")
-    held = Loader(opened(root), batch_size=7, seed=1, device="cpu")
+    views = {"augment": ["crop", "rotation", "colour"]}
+    held = Loader(opened(root, **views), batch_size=7, seed=1, device="cpu")
     for source in (root, archive):
-        data = opened(source, memory_gb=1e-6)
+        data = opened(source, memory_gb=1e-6, **views)
         assert data.resident() is None
         streamed = Loader(data, batch_size=7, seed=1, device="cpu", workers=2)
         for k in range(12):

@@ -141,6 +141,13 @@ def test_a_part_whose_labels_are_all_minus_one_is_unlabelled(tmp_path: Path) -> 
     assert opened("parquet", tmp_path / "p", labels=False).spec.classes == ()
 
 
+def test_a_part_without_the_column_of_labels_is_unlabelled(tmp_path: Path) -> None:
+    write(tmp_path / "train.parquet", 4, label=["a", "b", "a", "b"])
+    write(tmp_path / "test.parquet", 2)
+    assert opened("parquet", tmp_path, val_fraction=0.0).spec.classes == ("a", "b")
+    assert labels(opened("parquet", tmp_path, "test")) is None
+
+
 def test_shards_may_differ_in_the_width_of_their_types(tmp_path: Path) -> None:
     write(tmp_path / "train-0.parquet", 3, label=pa.array([0, 1, 2], pa.int32()))
     write(tmp_path / "train-1.parquet", 2, start=3, label=pa.array([2, 0], pa.int64()))
@@ -259,6 +266,13 @@ def test_labels_in_a_metadata_file(tmp_path: Path) -> None:
     assert opened("image_folder", root, labels=False, **WHOLE).spec.classes == ()
     with pytest.raises(ConfigError, match=r"data\.label_column=kimd"):
         opened("image_folder", root, label_column="kimd")
+
+
+def test_metadata_in_a_zip(tmp_path: Path) -> None:
+    root = metadata(tmp_path / "pets", "file_name,label\na/0.png,x\na/1.png,y\n2.png,y\n")
+    archive = shutil.make_archive(str(tmp_path / "packed"), "zip", tmp_path, "pets")
+    data = opened("image_folder", Path(archive), **WHOLE)
+    assert labels(data) == labels(opened("image_folder", root, **WHOLE)) == ["y", "x", "y"]
 
 
 def test_metadata_in_each_split_folder(tmp_path: Path) -> None:

@@ -84,8 +84,8 @@ def test_slow_steps_are_looked_at_by_the_clock_and_leave_the_rows_as_they_are(tm
     assert list(plain) == [5, 10, 15, 20]
     assert all(looked[step]["generator/loss"] == row["generator/loss"] for step, row in plain.items())
     assert list(rows_of(tmp_path / "looked", "examine/score")) == [3, 6, 12, 20]
-    (plan,) = lines  # once, after the steps that warm up and a few more
-    assert (plan.steps, plan.seconds, plan.steps_per_second) == (12, pytest.approx(120), pytest.approx(0.1))
+    (plan,) = lines  # once, after a step that warms up and as many as are needed where they are slow
+    assert (plan.steps, plan.seconds, plan.steps_per_second) == (17, pytest.approx(170), pytest.approx(0.1))
     assert plan.memory > 1e7
 
 

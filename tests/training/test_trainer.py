@@ -267,8 +267,10 @@ def test_what_is_not_finite_stops_the_run_without_a_trace(tmp_path, term):
             return losses | {term: losses[term] * float("nan")} if Bad.steps == 6 else losses
 
     trainer = make(tmp_path / "run", "trainer.checkpoint_every=2", build=Bad)
+    seen = []
     with pytest.raises(NonFiniteError, match=f"step 5: generator/{term}"):
-        trainer.fit(Hooks())
+        trainer.fit(Hooks(preview=seen.append))
+    assert seen == [5]  # what it had come to
     assert trainer.checkpoints.steps() == [2, 4]
     assert max(row["step"] for row in read_rows(tmp_path / "run" / "metrics.jsonl")) == 5
     assert trainer.run.status() == "failed"

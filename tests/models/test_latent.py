@@ -1,0 +1,30 @@
+"""Which classes can be asked for."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from aigc_cli.errors import ConfigError
+from aigc_cli.modalities.base import DataSpec
+from aigc_cli.models.latent import LatentModel
+
+SPEC = DataSpec("image", (1, 8, 8), ("cat", "dog", "ant"), untrained=("dog",))
+
+
+def turns(word: str | None) -> list[int]:
+    model: Any = SimpleNamespace(spec=SPEC, conditional=True, classes=3)
+    return LatentModel.turns(model, SimpleNamespace(class_=word))
+
+
+def test_a_class_without_a_training_item_is_not_drawn() -> None:
+    assert turns(None) == [0, 2]
+    assert turns("ant,cat") == [2, 0]
+
+
+def test_a_class_without_a_training_item_is_refused() -> None:
+    with pytest.raises(ConfigError, match="class=dog: no training item") as caught:
+        turns("cat,dog")
+    assert "ant" in caught.value.hint
