@@ -99,7 +99,7 @@ def small_classifier(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(classifier, "_FEWEST", 4_000)
     monkeypatch.setattr(own_ssl, "_FEWEST", 1_000)
-    monkeypatch.setattr(own_ssl, "_MOST", 4_000)
+    monkeypatch.setattr(own_ssl, "_MOST", 1_000)
 
 
 @pytest.fixture

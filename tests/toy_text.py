@@ -92,7 +92,7 @@ def text_words(folder: Path, model: str, kind: str = "char", *words: str) -> lis
 def text_run(folder: Path, model: str, kind: str = "char", *words: str) -> Run:
     """A run in the current folder with one checkpoint, of step 7: fresh weights, enlarged so that they tell tokens
     apart."""
-    config = compose("train", text_words(folder, model, kind, *words))
+    config = compose("train", [*text_words(folder, model, kind, *words), "recipe=null"])
     dataset = open_dataset(config["data"], "train")
     run = create_run(config)
     run.save_config(config, dataset.spec, dataset.codec.files())

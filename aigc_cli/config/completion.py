@@ -88,7 +88,7 @@ def _values(command: str, key: str, value: str) -> Iterable[str]:
     if key == "run":
         return _whole(f"run={name}" for name in _runs())
     if key.startswith("hydra/"):
-        from aigc_cli.config.compose import config_loader  # Hydra takes a while
+        from aigc_cli.config.loader import config_loader  # Hydra takes a while
 
         return _whole(f"{key}={name}" for name in config_loader().get_group_options(key))
     return []  # bash goes on with its own completion of files

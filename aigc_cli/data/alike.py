@@ -40,7 +40,7 @@ def alike_pictures(thumbnails: np.ndarray) -> np.ndarray:
     near: thumbnails at a distance d of each other differ by at most d in any direction, and few are as near as that
     along the direction in which they differ most.
     """
-    flat = thumbnails.reshape(len(thumbnails), -1)
+    flat = thumbnails.reshape(len(thumbnails), SIDE * SIDE)
     centred = flat - flat.mean(1, keepdims=True)
     lengths = np.linalg.norm(centred, axis=1)
     places = np.flatnonzero(lengths > 3 * SIDE)  # what is all of one grey looks like much

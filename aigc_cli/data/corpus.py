@@ -258,6 +258,15 @@ class Corpora:
     whole: bool = True  # whether no document is cut in two, where the cut is by position
     left_out: Sequence[str] = ()  # lines about files that were passed over
 
+    def held_out(self) -> list[str]:
+        """A line about how much text is held out, where that is known before it is read."""
+        if self.parts or self.by == "document" or self.whole or not any(self.cut):
+            return []
+        total = self["train"].stock.characters
+        counts = {split: positions_of(split, total, self.cut) for split in ("val", "test")}
+        shares = [f"{stop - first:,} for {split}" for split, (first, stop) in counts.items() if stop > first]
+        return [f"held out at the end: {' and '.join(shares)}, of {total:,} characters"]
+
     def __getitem__(self, split: Split) -> Corpus:
         """The text of one split; raises ConfigError where the fractions leave it nothing, and DataError where its
         source cannot be read, or has no text at all."""

@@ -11,7 +11,7 @@ import numpy as np
 from aigc_cli.data.alike import alike_pictures
 from aigc_cli.data.cache import find_root
 from aigc_cli.data.images import EncodedImages
-from aigc_cli.data.picture_facts import Facts, drawn, facts_of, misnamed, pictures_of, plain_facts
+from aigc_cli.data.picture_facts import Facts, drawn, facts_of, misnamed, plain_facts
 from aigc_cli.data.report import (
     Look,
     Report,
@@ -48,10 +48,9 @@ _MODES = {"L": "grey", "RGB": "colour", "RGBA": "transparent", "LA": "transparen
 @register("report", "image")
 def image_report(look: Look) -> Report:
     """Sizes, kinds, classes and copies of pictures, and those that cannot be read; raises DataError where none can."""
-    parts = {split: pictures_of(raw, split) for split, raw in look.splits.items()}
-    facts = facts_of(parts)
+    facts = facts_of(look)
     report = Report(NOUN, "gan")
-    add_counts(report, {split: len(part) for split, part in parts.items()})
+    add_counts(report, {split: len(part) for split, part in facts.parts.items()})
     if not len(facts.readable):
         some = "; ".join(f"{facts.names[place]}: {reason}" for place, reason in list(facts.failed.items())[:3])
         raise DataError(f"none of {counted(len(facts.names), NOUN)} can be read: {some}", "point data.root= at others")

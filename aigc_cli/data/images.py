@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -15,7 +15,7 @@ from pydantic.dataclasses import dataclass as typed
 
 from aigc_cli.config.schema import STRICT
 from aigc_cli.data.augment import Augmentation, augmented
-from aigc_cli.data.base import Dataset
+from aigc_cli.data.base import Dataset, Split
 from aigc_cli.data.splits import CutConfig
 from aigc_cli.errors import DataError
 from aigc_cli.modalities.base import Batch, Codec, DataSpec
@@ -101,6 +101,11 @@ class ImageDataset(Images):
         """One image, uint8 (c, h, w), and its label."""
         labels = self._data.labels
         return self._data.content[index], None if labels is None else int(labels[index])
+
+
+def counted(counts: Mapping[Split, int]) -> str:
+    """How many images each split has, for a person."""
+    return ", ".join(f"{split} {count:,}" for split, count in counts.items())
 
 
 def rescale(content: Tensor, size: int) -> Tensor:

@@ -13,9 +13,12 @@ import numpy as np
 
 from aigc_cli.data.alike import SIDE, thumbnail
 from aigc_cli.data.base import SPLITS, Dataset, Split
+from aigc_cli.data.cache import find_root
 from aigc_cli.data.images import EncodedImages
 from aigc_cli.data.raw import Raw
+from aigc_cli.data.report import Look
 from aigc_cli.modalities.image_decode import ORIENTED, Unreadable, decode_all, opened
+from aigc_cli.modalities.text_files import printable
 
 #: The suffixes that go with what Pillow calls a format.
 _SUFFIXES = {
@@ -62,7 +65,7 @@ class Facts:
     names: list[str]
     of: np.ndarray  # the number of each one's split
     places: np.ndarray  # of each within its split
-    labels: np.ndarray | None
+    labels: np.ndarray | None  # the number of each one's class; -1 where its split has none
     classes: Sequence[str]
     failed: dict[int, str] = field(default_factory=dict)
     sizes: np.ndarray = field(init=False)  # (n, 2) width and height, upright; 0 where they are not files
@@ -100,15 +103,18 @@ class Facts:
         return [self.names[place] for place in self.readable[mask[self.readable]].tolist()]
 
 
-def facts_of(parts: Mapping[Split, Pictures]) -> Facts:
-    """Looks at all pictures of some splits."""
-    names = [name for part in parts.values() for name in part.names]
+def facts_of(look: Look) -> Facts:
+    """Looks at all pictures of some data."""
+    parts = {split: pictures_of(raw, split) for split, raw in look.splits.items()}
+    under = f"{printable(find_root(look.values['root']))}/" if look.values.get("root") else ""
+    names = [name.removeprefix(under) for part in parts.values() for name in part.names]
     of = np.repeat([SPLITS.index(split) for split in parts], [len(part) for part in parts.values()])
     places = np.concatenate([np.arange(len(part)) for part in parts.values()])
-    first = next(iter(parts.values()))
-    known = [part.labels for part in parts.values() if part.labels is not None]
-    labels = np.concatenate(known) if len(known) == len(parts) else None
-    facts = Facts(parts, names, of, places, labels, first.classes if labels is not None else ())
+    known = [part.labels for part in parts.values()]
+    unlabelled = (np.full(len(part), -1) for part in parts.values())
+    labels = [other if one is None else one for one, other in zip(known, unlabelled, strict=True)]
+    classes = next((part.classes for part in parts.values() if part.labels is not None), ())
+    facts = Facts(parts, names, of, places, np.concatenate(labels) if classes else None, classes)
     n = len(names)
     facts.sizes, facts.digests = np.zeros((n, 2), dtype=np.int64), np.zeros(n, dtype=np.int64)
     facts.thumbnails = np.zeros((n, SIDE, SIDE), dtype=np.float32)

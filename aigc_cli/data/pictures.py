@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ import numpy as np
 
 from aigc_cli.data.base import SPLITS, Split
 from aigc_cli.data.cache import digest_of, remembered
-from aigc_cli.data.images import EncodedImages, ImageDataset, ImageFilesConfig, StreamedImages
+from aigc_cli.data.images import EncodedImages, ImageDataset, ImageFilesConfig, StreamedImages, counted
 from aigc_cli.data.raw import offer
 from aigc_cli.data.splits import NO_COPIES, Cut, part_for
 from aigc_cli.errors import ConfigError, DataError
@@ -37,11 +37,15 @@ class Pictures:
     cut: Cut
     #: Which rows of the training part are of a split; the last argument has each copy with what it copies.
     rows: Callable[[Split, EncodedImages, Cut, Mapping[int, int]], np.ndarray]
+    broken: Mapping[Split, DataError] = field(default_factory=dict)  # held-out parts that cannot be read
     lines: Sequence[str] = ()  # what a person should know of, such as files that were passed over
 
     def __getitem__(self, split: Split) -> EncodedImages:
-        """The images of a split; raises ConfigError where the fractions leave it nothing."""
-        part, cut = part_for(split, self.parts, self.cut)
+        """The images of a split; raises ConfigError where the fractions leave it nothing, and DataError where it cannot
+        be read."""
+        if split in self.broken:
+            raise self.broken[split]
+        part, cut = part_for(split, {*self.parts, *self.broken}, self.cut)
         files = self.parts[part]
         return (
             files.take(self.rows(split, files, cut, self._copies if any(cut) else NO_COPIES))
@@ -54,7 +58,7 @@ class Pictures:
         """The images of every split that has any."""
         found = {}
         for split in SPLITS:
-            with suppress(ConfigError):
+            with suppress(ConfigError, DataError):
                 found[split] = self[split]
         return found
 
@@ -137,7 +141,7 @@ def _about_untrained(classes: Sequence[str]) -> list[str]:
 
 
 def _notes(pictures: Pictures, config: ImageFilesConfig) -> list[str]:
-    counts = ", ".join(f"{split} {len(files):,}" for split, files in pictures.splits.items())
+    counts = counted({split: len(files) for split, files in pictures.splits.items()})
     hint = "data.flip=true would add mirror images, where left and right do not matter"
     return [counts, *([hint] if config.channels == 3 and "flip" not in config.views else [])]
 

@@ -15,7 +15,7 @@ import numpy as np
 from aigc_cli.data.alike import alike_pictures
 from aigc_cli.data.base import SPLITS, Split
 from aigc_cli.data.image_report import NOUN
-from aigc_cli.data.picture_facts import Facts, facts_of, misnamed, pictures_of
+from aigc_cli.data.picture_facts import Facts, facts_of, misnamed
 from aigc_cli.data.prepare import Asked, Prepared
 from aigc_cli.data.report import groups_of, members
 from aigc_cli.data.splits import names_of, part_for
@@ -36,13 +36,17 @@ def prepare_images(asked: Asked, folder: Path) -> Prepared:
     Raises:
         DataError: none is left.
     """
-    form = asked.refuse_format(("folder", "parquet"))
+    asked.refuse_format(("folder", "parquet"))
     size = asked.values.get("size") if asked.size == "auto" else asked.size
     look = asked.look(**({} if size is None else {"size": size}))
     prepared = Prepared(NOUN)
     if any("labels" in finding.hint for finding in look.refused):
         prepared.changed["without classes: some pictures lie beside the class folders"] = 1
-    facts = facts_of({split: pictures_of(raw, split) for split, raw in look.splits.items()})
+    facts = facts_of(look)
+    flat = facts.labels is not None and bool((facts.labels < 0).any())
+    form = asked.refuse_format(("parquet", "folder") if flat else ("folder", "parquet"))
+    if flat and form == "folder":
+        raise ConfigError("a split has no classes, and others do: class folders cannot say so", "use format=parquet")
     kept = _kept(facts, asked, prepared)
     if not len(kept):
         raise DataError("there is nothing left of these pictures", "aigc data show says what is wrong with them")
@@ -73,7 +77,7 @@ def _kept(facts: Facts, asked: Asked, prepared: Prepared) -> np.ndarray:
     left: set[int] = set()
     for some in sets:
         places = kept[some]
-        torn = facts.labels is not None and len(set(facts.labels[places].tolist())) > 1
+        torn = facts.labels is not None and len(set(facts.labels[places].tolist()) - {-1}) > 1
         keep = None if torn else _best(facts, places)
         for place in places.tolist():
             if place != keep:
@@ -117,7 +121,7 @@ def _parts(facts: Facts, kept: np.ndarray, asked: Asked, own: Sequence[Split], p
                 continue
         found[split] = np.array([keys[key] for key in of_part], dtype=np.int64)
     if facts.labels is not None:
-        trained = facts.labels[found["train"]]
+        trained = np.append(facts.labels[found["train"]], -1)
         for split in [split for split in found if split != "train"]:
             idle = ~np.isin(facts.labels[found[split]], trained)
             if split not in own:
@@ -188,24 +192,23 @@ def _write_parquet(facts: Facts, parts: Parts, folder: Path, resized: bool) -> N
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    features: dict[str, Any] = {"image": {"_type": "Image"}}
-    fields = [pa.field("image", pa.struct([("bytes", pa.binary()), ("path", pa.string())]))]
-    if facts.labels is not None:
-        features["label"] = {"names": list(facts.classes), "_type": "ClassLabel"}
-        fields.append(pa.field("label", pa.int64()))
-    about = json.dumps({"info": {"features": features}})
-    schema = pa.schema(fields, metadata={"huggingface": about})
+    image = pa.field("image", pa.struct([("bytes", pa.binary()), ("path", pa.string())]))
+    names = {"names": list(facts.classes), "_type": "ClassLabel"}
     with Progress(sum(map(len, parts.values())), "writing", "picture") as bar:
         for split, places in parts.items():
+            labels = None if facts.labels is None or (facts.labels[places] < 0).any() else facts.labels
+            features = {"image": {"_type": "Image"}, **({} if labels is None else {"label": names})}
+            fields = [image, *([] if labels is None else [pa.field("label", pa.int64())])]
+            about = {"huggingface": json.dumps({"info": {"features": features}})}
             files = list(_batches(places, _ROWS))
             for number, some in enumerate(files):
                 rows = []
                 for place in some.tolist():
                     content, suffix = _encoded(facts, place, resized)
                     row: dict[str, Any] = {"image": {"bytes": content, "path": f"{_plain(facts.names[place])}{suffix}"}}
-                    rows.append(row if facts.labels is None else {**row, "label": int(facts.labels[place])})
+                    rows.append(row if labels is None else {**row, "label": int(labels[place])})
                     bar.advance()
-                table = pa.Table.from_pylist(rows, schema=schema)
+                table = pa.Table.from_pylist(rows, schema=pa.schema(fields, metadata=about))
                 pq.write_table(table, folder / f"{split}-{number:05d}-of-{len(files):05d}.parquet")
 
 

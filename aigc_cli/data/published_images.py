@@ -15,7 +15,7 @@ from pydantic.dataclasses import dataclass
 from aigc_cli.config.schema import STRICT
 from aigc_cli.data.base import Dataset, Split
 from aigc_cli.data.cache import Published, cache_dir, digest_of, find_root, unpack
-from aigc_cli.data.images import ImageDataset, ImagesConfig, rescale
+from aigc_cli.data.images import ImageDataset, ImagesConfig, counted, rescale
 from aigc_cli.data.parquet import parts_of, read_columns
 from aigc_cli.data.pictures import decode_once
 from aigc_cli.data.splits import Cut, CutConfig, Fraction, rows_of
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     Labelled = tuple[Tensor, np.ndarray]  # uint8 (n, c, h, w) and int64 (n,)
 
 CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+TESTS = 10_000  # in the test part of each that is published with one
 LARGEST_IDX = 1 << 27  # bytes; the largest of the files has 47 million
 
 
@@ -166,12 +167,15 @@ def _split_of(config: PublishedConfig, split: Split, found: Labelled, classes: S
     import torch
 
     content, labels = found
-    rows = np.arange(len(content))
+    rows, notes = np.arange(len(content)), []
     if split != "test":
-        rows = rows_of(split, len(content), Cut(val=config.val_fraction), config.name)
+        cut = Cut(val=config.val_fraction)
+        rows = rows_of(split, len(content), cut, config.name)
+        vals = round(len(content) * cut.val)
+        notes = [counted({"train": len(content) - vals, "val": vals, "test": TESTS})]
     index = torch.from_numpy(rows)
     chosen = rescale(content[index].contiguous(), config.size)
-    return ImageDataset(chosen, torch.from_numpy(labels)[index], classes, views=config.views)
+    return ImageDataset(chosen, torch.from_numpy(labels)[index], classes, views=config.views, notes=notes)
 
 
 @dataclass(config=STRICT, frozen=True, kw_only=True)
@@ -189,7 +193,9 @@ def digits(config: DigitsConfig, split: Split) -> ImageDataset:
 
     scans, targets = load_digits(return_X_y=True)
     rows = rows_of(split, len(scans), config.cut, "digits")
+    vals, tests = (round(len(scans) * share) for share in config.cut)
+    notes = [counted({"train": len(scans) - vals - tests, "val": vals, "test": tests})]
     pixels = np.round(scans[rows].reshape(-1, 1, 8, 8) * (255 / 16)).astype(np.uint8)
     content = rescale(torch.from_numpy(pixels), config.size)
     labels = torch.from_numpy(targets[rows].astype(np.int64))
-    return ImageDataset(content, labels, [str(digit) for digit in range(10)], views=config.views)
+    return ImageDataset(content, labels, [str(digit) for digit in range(10)], views=config.views, notes=notes)

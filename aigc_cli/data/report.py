@@ -216,7 +216,7 @@ def add_copies(
     message = f"{near or 'the same'} in several splits, so that scores say too much"
     report.find(f"{before}split_copies", where, message, hint, prepared=prepared)
     if labels is not None and not near:
-        torn = [some for some in sets if len(set(labels[some].tolist())) > 1]
+        torn = [some for some in sets if len(set(labels[some].tolist()) - {-1}) > 1]
         where = [" = ".join(names[place] for place in some[:4]) for some in torn]
         hint = "keep the one that is right; `aigc data prepare` leaves all of them out"
         report.find("label_conflict", where, "the same in several classes", hint, prepared=True)

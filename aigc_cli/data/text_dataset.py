@@ -204,7 +204,8 @@ def open_windows(
             f"use more text, or data.context={count - 1} or less",
         )
     problems, found = lines_about(split, corpus, tokens, tokenizer, config)
-    problems = [*(corpora.left_out if split == "train" else []), *problems]
+    if split == "train":
+        problems, found = [*corpora.left_out, *problems], [*found, *corpora.held_out()]
     # A text without a prompt begins after the end of a document, or of a line where there is but one document.
     ends = (int(tokenizer.encode(text)[0]) for text in "\n ")
     start = EOS if joined else next((token for token in ends if token != UNK), FIRST)

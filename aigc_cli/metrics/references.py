@@ -33,14 +33,17 @@ _LPIPS_SIDE = 32  # below which AlexNet has nothing left to pool
 
 
 @dataclass(config=STRICT, frozen=True, kw_only=True)
-class BLEUConfig(PlainConfig):
+class TokenizedConfig(PlainConfig):
     """How BLEU cuts words."""
 
     tokenize: Tokenizer
+
+
+@dataclass(config=STRICT, frozen=True, kw_only=True)
+class BLEUConfig(TokenizedConfig):
+    """Whether case counts, too."""
+
     lowercase: bool
-
-
-_USUAL_BLEU = BLEUConfig(name="bleu", tokenize="auto", lowercase=False)
 
 
 @register("metric", "bleu", BLEUConfig)
@@ -134,8 +137,8 @@ class ROUGE(TextMetric):
 
 
 @dataclass(config=STRICT, frozen=True, kw_only=True)
-class ContinuationConfig(PlainConfig):
-    """Where a passage is cut."""
+class ContinuationConfig(TokenizedConfig):
+    """Where a passage is cut, too."""
 
     prompt: Annotated[float, Field(gt=0, lt=1)]
 
@@ -158,7 +161,8 @@ class Continuation(TextMetric):
         super().__init__(config, width)
         rouge = ROUGE(ROUGEConfig(name="rouge", tokenize="auto", stemmer=False))
         distinct = Distinct(WordsConfig(name="distinct", tokenize="auto"))
-        self._parts: tuple[TextMetric, ...] = (CorpusBLEU(_USUAL_BLEU), rouge, distinct)
+        bleu = CorpusBLEU(BLEUConfig(name="bleu", tokenize=config.tokenize, lowercase=False))
+        self._parts: tuple[TextMetric, ...] = (bleu, rouge, distinct)
 
     def measured(self, fake: Sequence[str], real: Sequence[str]) -> dict[str, float]:
         """BLEU in [0, 100], the others in [0, 1]."""
@@ -175,7 +179,7 @@ class Continuation(TextMetric):
         return {"share": self.config.prompt}
 
 
-@register("metric", "reconstruction_bleu", PlainConfig)
+@register("metric", "reconstruction_bleu", TokenizedConfig)
 class ReconstructionBLEU(TextMetric):
     """``reconstruction_bleu``: BLEU of texts' reconstructions against the texts themselves, and the share of texts that
     come back as they were."""
@@ -187,7 +191,7 @@ class ReconstructionBLEU(TextMetric):
 
     def __init__(self, config: Any, width: int = 0) -> None:
         super().__init__(config, width)
-        self._bleu = CorpusBLEU(_USUAL_BLEU)
+        self._bleu = CorpusBLEU(BLEUConfig(name="bleu", tokenize=config.tokenize, lowercase=False))
 
     def measured(self, fake: Sequence[str], real: Sequence[str]) -> dict[str, float]:
         """BLEU in [0, 100], and a share in [0, 1]."""

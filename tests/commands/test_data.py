@@ -1,9 +1,11 @@
 """``aigc data`` from the command line: a report, a cleaned copy, and training on the copy without a warning."""
 
+import io
 import json
 import shlex
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import trouble
@@ -167,4 +169,23 @@ def test_documents_stay_apart_in_a_copy(form: str, capsys: pytest.CaptureFixture
     prepared = told(capsys, "prepare", *words, "data.root=own", f"format={form}", "dedup=near", "out=clean")
     assert sum(prepared["items"].values()) == 30
     found = told(capsys, "show", *shlex.split(prepared["next"])[3:], "preview=false")
+    assert found["items"] == prepared["items"]
+
+
+def test_a_split_without_classes_stays_without(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("own").mkdir()
+    for split in ("train", "test"):
+        rows = []
+        for index in range(8):
+            buffer = io.BytesIO()
+            trouble.picture(100 * len(split) + index).save(buffer, format="PNG")
+            label = {"label": ("cat", "dog")[index % 2]} if split == "train" else {}
+            rows.append({"image": {"bytes": buffer.getvalue(), "path": None}, **label})
+        pq.write_table(pa.Table.from_pylist(rows), f"own/{split}.parquet")
+    words = ["prepare", "data=parquet", "data.root=own", "data.size=16"]
+    assert main(["data", *words, "format=folder", "out=clean"]) == 2
+    prepared = told(capsys, *words, "data.val_fraction=0.1", "out=clean")
+    assert prepared["items"] == {"train": 7, "val": 1, "test": 8}
+    found = told(capsys, "show", *shlex.split(prepared["next"])[3:], "preview=false")
+    assert found["classes"] == {"cat": 4, "dog": 4}
     assert found["items"] == prepared["items"]

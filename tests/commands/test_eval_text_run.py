@@ -173,7 +173,7 @@ def test_several_seeds_show_their_spread(capsys: pytest.CaptureFixture[str]) -> 
         (["run=decoder", "data=digits"], "leave data= out"),
         (["run=decoder", "n=0"], "n=0"),
         (["run=decoder", "--metric", "reconstruction_bleu"], "cannot reconstruct"),
-        (["run=decoder", "--metric", "active_units"], "DecoderLanguageModel has no posterior"),
+        (["run=decoder", "--metric", "active_units"], "model=transformer has no posterior"),
         (["run=translator", "--metric", "reconstruction_bleu"], "reconstruction_bleu is for texts that stand alone"),
         (["run=decoder", "--metric", "bleu", "real=refs.txt"], "name what is measured with fake="),
         (["run=decoder", "--metric", "likelihood", "held_out=x"], "held_out=x has no effect"),

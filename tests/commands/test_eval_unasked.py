@@ -31,7 +31,7 @@ SCRIPTS = {
 }  # fmt: skip
 #: What is trained on what; ``{}`` is the folder with the data.
 RUNS: dict[str, list[str]] = {
-    "flat": ["model=gan", "data=image_folder", "data.root=flat", "data.size=8", *GAN],
+    "flat": ["model=gan", "data=image_folder", "data.root=flat", "data.size=8", *GAN, "trainer.validate_every=2"],
     "classes": ["model=vae", "data=image_folder", "data.root=classes", "data.size=8", "model.network=mlp"],
     "parquet": ["model=gan", "data=parquet", "data.root=p.parquet", "data.size=8", *GAN],
     "vqvae": ["model=vqvae", "data=image_folder", "data.root=flat", "data.size=8", "model.width=8"],
@@ -125,6 +125,18 @@ def test_hints_where_weights_or_labels_are_missing_lead_to_a_score(
     name = "vqvae" if metric == "lpips" else "flat"
     assert main(["train", *RUNS[name], *COMMON, f"run_dir=outputs/{metric}/run"]) == 0
     assert len(followed(capsys, "eval", "--metric", metric, f"run=outputs/{metric}/run")) > 1
+
+
+def test_statistics_of_pictures_without_labels_serve_their_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", *RUNS["flat"], *COMMON, "run_dir=outputs/summed/run"]) == 0
+    rows = Path("outputs/summed/run/metrics.jsonl").read_text()
+    assert "fd[own-ssl]" in rows
+    done = followed(capsys, "eval", "stats", "run=outputs/summed/run", "metric=fd", "out=s.npz")
+    assert done[1] == ["eval", "real=s.npz", "run=outputs/summed/run", "--metric", "fd"]
+    alone = ["eval", "stats", "real=flat", "metric=fd", "out=t.npz"]
+    assert main(alone) == 2
+    assert "name data= or run= to learn from" in capsys.readouterr().err
+    assert len(followed(capsys, *alone, "run=outputs/summed/run")) > 1
 
 
 def test_a_folder_that_was_moved_may_be_named(capsys: pytest.CaptureFixture[str]) -> None:

@@ -292,3 +292,9 @@ def test_unknown_names():
     assert "digits" in caught.value.hint
     with pytest.raises(ConfigError, match="split"):
         open_dataset(CONFIG, "valid")
+
+
+def test_how_many_each_split_has_is_said():
+    values = {**load_yaml(Path(__file__).parents[2] / "configs/data/digits.yaml")}
+    sets = {split: open_dataset(values, split) for split in SPLITS}
+    assert sets["train"].describe() == [", ".join(f"{split} {len(data):,}" for split, data in sets.items())]

@@ -213,7 +213,7 @@ def test_shakespeare_from_a_file_or_a_folder(tmp_path, play):
     assert len(specs) == 1
     dataset = published("shakespeare", context=32, root=str(tmp_path))
     assert dataset.original
-    assert len(dataset.describe()) == 1
+    assert len(dataset.describe()) == 2  # and nothing of another text
     (tmp_path / "input.txt").write_text(play.lower())
     dataset = published("shakespeare", context=32, root=str(tmp_path))
     assert not dataset.original
@@ -238,7 +238,7 @@ def test_the_real_shakespeare(shared_data):
     assert text_of(val) == whole[1_003_854:]
     assert train.spec.vocab_size == 65 + 4
     assert (val.extent.targets, val.extent.characters, val.extent.bytes) == (111_539,) * 3
-    assert len(train.describe()) == 1
+    assert len(train.describe()) == 2
     assert (train.problems(), val.problems()) == ([], [])
 
 
@@ -281,3 +281,9 @@ def test_a_readme_beside_other_text_is_named(tmp_path):
     (tmp_path / "in/a.txt").write_text("abab\n" * 20)
     (tmp_path / "in/README.md").write_text("about")
     assert opened(tmp_path / "in").problems() == ["not read as text: README.md"]
+
+
+def test_how_much_is_held_out_is_said(tmp_path):
+    (tmp_path / "a.txt").write_text("abcdefghi\n" * 100)
+    notes = opened(tmp_path / "a.txt", val_fraction=0.1, test_fraction=0.2).describe()
+    assert "held out at the end: 100 for val and 200 for test, of 1,000 characters" in notes

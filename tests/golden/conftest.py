@@ -27,11 +27,12 @@ RUNS = {
     "bert": [
         "model=bert", "data=text", "data.root=lines.txt", "data.context=16", "data.tokenizer.kind=char", *SMALL,
         "trainer.steps=2", "trainer.sample_every=2", "trainer.validate_every=2", "trainer.checkpoint_every=1",
+        "recipe=null",
     ],
     "vae_text": [
         "model=vae_text", "data=text", "data.root=lines.txt", "data.lines=true", "data.items=documents",
         "data.context=48", "data.tokenizer.kind=char", *SMALL, "model.decoder_layers=1", "model.latent=4",
-        "trainer.steps=40", "optimizer.lr=1e-2", "trainer.sample_every=null",
+        "trainer.steps=40", "optimizer.lr=1e-2", "trainer.sample_every=null", "recipe=null",
     ],
 }  # fmt: skip
 

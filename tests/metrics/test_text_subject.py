@@ -12,8 +12,7 @@ from toy_text import TOKENIZER, ToyText, documents, windows
 
 from aigc_cli.errors import ConfigError
 from aigc_cli.metrics.evaluation import Evaluation
-from aigc_cli.metrics.extractors.base import PlainConfig
-from aigc_cli.metrics.references import ReconstructionBLEU
+from aigc_cli.metrics.references import ReconstructionBLEU, TokenizedConfig
 from aigc_cli.modalities.base import Batch
 from aigc_cli.modalities.text import TextCodec, Texts
 from aigc_cli.modalities.tokenizers import EOS
@@ -63,12 +62,12 @@ def test_scores_are_sacrebleus_and_the_share_of_texts_that_came_back() -> None:
         ["a cat sat on the mat", "the dog ran to him", "it is"],
         ["a cat sat on a mat", "the dog ran to him", ""],
     )
-    evaluation = Evaluation({"reconstruction_bleu": {"name": "reconstruction_bleu"}})
+    evaluation = Evaluation({"reconstruction_bleu": {"name": "reconstruction_bleu", "tokenize": "auto"}})
     (result,) = evaluation.of(Texts(made, sources=texts), "pairs")
     wanted = {"reconstruction_bleu": BLEU().corpus_score(made, [texts]).score, "reconstructed_exactly": 1 / 3}
     assert result.generated.figures == pytest.approx(wanted)
     assert result.facts["signature"].count("nrefs:1") == 1
-    whole = ReconstructionBLEU(PlainConfig(name="reconstruction_bleu")).measured(texts, texts)
+    whole = ReconstructionBLEU(TokenizedConfig(name="reconstruction_bleu", tokenize="auto")).measured(texts, texts)
     assert whole == pytest.approx({"reconstruction_bleu": 100, "reconstructed_exactly": 1})
 
 

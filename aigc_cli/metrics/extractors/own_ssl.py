@@ -4,6 +4,7 @@ one; for pictures of any kind that carry no classes."""
 from __future__ import annotations
 
 import hashlib
+import math
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
@@ -22,8 +23,10 @@ from aigc_cli.modalities.base import Batch, Items, modality
 from aigc_cli.registry import register
 
 #: Items seen while it trains, each in two views: so many passes over the data, within bounds that fit its two ends, a
-#: few hundred pictures and some ten thousand. One CPU core takes a minute or two for the most of 32 pixels a side.
+#: few hundred pictures and some ten thousand. One CPU core takes two minutes for the most of 32 pixels a side; of items
+#: of more values than a picture of 64 pixels in colour it is fewer.
 _PASSES, _FEWEST, _MOST = 10, 10_000, 50_000
+_VALUES = 3 * 64 * 64
 _HELD = 10_000  # items of files, which are all read before it learns from them
 _TESTED = 256  # items that it is tried on once it has learnt
 _SCALED = 2048  # items that say where features lie
@@ -88,7 +91,8 @@ class OwnSSL(Learned):
         def objective(batch: Batch) -> Tensor:
             return cross_entropy(likeness(batch.content) / _TEMPERATURE, _others(len(batch), self.device))
 
-        seen = min(max(_PASSES * len(self.train), _FEWEST), _MOST)
+        most = max(_FEWEST, _MOST * _VALUES // max(_VALUES, math.prod(self.train.spec.shape)))
+        seen = min(max(_PASSES * len(self.train), _FEWEST), most)
         self.descend(nn.ModuleList([network, head]), seen, modality(self.train.spec.modality).noun[1], objective)
         some = items_at(self.train, sorted(chosen_rows(self.train, "own-ssl")[:_SCALED])).content
         with torch.inference_mode():
