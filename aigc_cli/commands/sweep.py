@@ -26,8 +26,9 @@ from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, open_dict, read_write
 
 from aigc_cli import errors
-from aigc_cli.commands.sweep_results import OBJECTIVE, Row, check_metrics, common, finish, plainly
+from aigc_cli.commands.sweep_results import OBJECTIVE, Row, asked_metrics, common, finish, plainly
 from aigc_cli.config.compose import QUIET, compose_raw, plain, recipes
+from aigc_cli.config.folders import modality_of
 from aigc_cli.config.grammar import prepare, quote
 from aigc_cli.config.loader import config_loader
 from aigc_cli.config.schema import Options
@@ -67,11 +68,13 @@ def main(overrides: Sequence[str], options: Options) -> int:
     """
     words = prepare("train", overrides, multirun=True)
     if options.metric:
-        check_metrics(options.metric)
+        asked_metrics(options.metric)
     first = _first_job(words)
     master = compose_raw("train", first)
     grid = _expand(words, master)
     configs = _check_all(grid or [first])
+    if options.metric:
+        _check_metrics(options.metric, configs)
     folder = _make_folder(master, configs[0])
     code, before = errors.EXIT_OK, signal.signal(signal.SIGTERM, _stop)
     plan = Plan(options, folder, None if grid is None else len(grid), _gives(words, _MAX_FAILURES))
@@ -178,6 +181,26 @@ def _check_all(jobs: Sequence[Sequence[str]]) -> list[dict[str, Any]]:
         hint = "leave run_dir out, and name the folder of all runs with outputs="
         raise ConfigError(f"{len(configs)} jobs cannot share run_dir={run_dir}", hint)
     return configs
+
+
+def _check_metrics(metrics: Sequence[str], configs: Sequence[Mapping[str, Any]]) -> None:
+    """Raises a :class:`ConfigError` for a metric that does not measure what a model of `configs` makes."""
+    from aigc_cli.metrics.base import kind_of
+    from aigc_cli.metrics.run_subject import RunSubject
+    from aigc_cli.metrics.text_subject import TextSubject
+    from aigc_cli.modalities.base import modality
+    from aigc_cli.sampling.controls import model_class
+
+    config, _ = asked_metrics(metrics)
+    for job in configs:
+        made, name = modality_of(job["data"]["name"]), job["model"]["name"]
+        subject = TextSubject if made and modality(made).axes == ("tokens",) else RunSubject
+        for metric in config["metric"]:
+            kind = kind_of(metric)
+            views = {view for some in kind.takes.values() for view in some}
+            if (made and not views <= subject.offers) or not kind.needs <= model_class(name).can:
+                what = f"{metric} does not measure what model={name} makes"
+                raise ConfigError(what, "`aigc ls metrics` lists the others")
 
 
 def _make_folder(master: DictConfig, config: Mapping[str, Any]) -> Path:

@@ -103,12 +103,8 @@ def finish(folder: Path, rows: Sequence[Row], options: Options, objective: str |
 # what the jobs are ranked by
 
 
-def check_metrics(metrics: Sequence[str]) -> None:
-    """Raises a :class:`ConfigError` for a metric that there is not, before anything is trained."""
-    _metrics(metrics)
-
-
-def _metrics(metrics: Sequence[str], *words: str) -> tuple[dict[str, Any], Options]:
+def asked_metrics(metrics: Sequence[str], *words: str) -> tuple[dict[str, Any], Options]:
+    """What ``aigc eval`` makes of some metrics and further words; a :class:`ConfigError` where one is not there."""
     overrides = (f"metric=[{','.join(metrics)}]", *words)
     return compose("eval", overrides), Options(overrides=overrides)
 
@@ -128,7 +124,7 @@ def _measured(rows: Sequence[Row], metrics: Sequence[str]) -> tuple[int, Ranking
         errors.say(f"measuring {', '.join(metrics)}: run {number} of {len(done)}")
         try:
             run = Run(Path(row["run"]))
-            config, options = _metrics(metrics, f"device={run.config['trainer']['device']}")
+            config, options = asked_metrics(metrics, f"device={run.config['trainer']['device']}")
             asked: EvalConfig = check("", EvalConfig, {**config, "data": {}})
             ((_, found),) = evaluated(asked, options, [run])
         except KeyboardInterrupt:

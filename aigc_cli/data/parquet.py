@@ -61,8 +61,10 @@ def parquet_pictures(config: ParquetConfig) -> Pictures:
     root = find_root(config.root, f"name a {suffix} file or a folder of them")
     parts, lines = parts_of(root, suffix)
     columns = (config.image_column, config.label_column)
-    files, more = read_columns(parts, config.shape, columns=columns, labels=config.labels, memory_gb=config.memory_gb)
-    return Pictures(parts=files, cut=config.cut, rows=_rows, lines=[*lines, *more])
+    files, more, broken = read_columns(
+        parts, config.shape, columns=columns, labels=config.labels, memory_gb=config.memory_gb
+    )
+    return Pictures(parts=files, cut=config.cut, rows=_rows, lines=[*lines, *more], broken=broken)
 
 
 def _rows(split: Split, files: EncodedImages, cut: Cut, same: Mapping[int, int]) -> np.ndarray:
@@ -98,31 +100,43 @@ def read_columns(
     columns: Columns = (None, None),
     labels: bool = True,
     memory_gb: float = 4.0,
-) -> tuple[dict[Split, EncodedImages], list[str]]:
-    """The encoded images of each part, and lines about what is not used; `columns` may name images and labels.
+) -> tuple[dict[Split, EncodedImages], list[str], dict[Split, DataError]]:
+    """The encoded images of each part, lines about what is not used, and why held-out parts cannot be read; `columns`
+    may name images and labels.
 
     Labels are read of all parts, which have one numbering, and images when they are asked for. It raises what
     :func:`parquet` does.
     """
     first = parts["train"][0]
     image, label, problems = _columns(schema_of(first), columns, first, labels)
-    counts = {split: [rows_in(path) for path in paths] for split, paths in parts.items()}
-    known: dict[Split, np.ndarray | None] = dict.fromkeys(parts)
+    counts: dict[Split, int] = {}
+    found: dict[Split, list[Any]] = {}
+    broken: dict[Split, DataError] = {}
+    for split, paths in parts.items():
+        try:
+            counts[split] = sum(map(rows_in, paths))
+            found[split] = [None] * counts[split] if label is None else _values(paths, label, counts[split])
+        except DataError as error:
+            if split == "train":
+                raise
+            broken[split] = error  # which those who ask for that part are told; training can do without it
+            problems.append(f"the {split} split cannot be read: {error.message}")
+    known: dict[Split, np.ndarray | None] = dict.fromkeys(found)
     classes: tuple[str, ...] = ()
     if label is not None:
-        found = {split: _values(paths, label, counts[split]) for split, paths in parts.items()}
         hub = _hub_classes(schema_of(first), label)
         known, classes, more = _labels(found, label, hub, named=columns[1] is not None)
         problems += more
     files = {}
-    for split, paths in parts.items():
+    for split in found:
+        paths = parts[split]
         cells = _Cells(paths, image, memory_gb)
         where, labelled = paths[0] if len(paths) == 1 else paths[0].parent, known[split]
         files[split] = EncodedImages(
             read=cells,
-            keys=range(sum(counts[split])),
+            keys=range(counts[split]),
             shape=shape,
-            names=[f"{where} row {row}" for row in range(sum(counts[split]))],
+            names=[f"{where} row {row}" for row in range(counts[split])],
             identity=json.dumps(
                 [image, *([str(path), path.stat().st_size, path.stat().st_mtime_ns] for path in paths)]
             ),
@@ -130,14 +144,14 @@ def read_columns(
             classes=() if labelled is None else classes,
             sizes=cells.sizes,
         )
-    return files, problems
+    return files, problems, broken
 
 
-def _values(paths: Sequence[Path], label: str, counts: Sequence[int]) -> list[Any]:
+def _values(paths: Sequence[Path], label: str, count: int) -> list[Any]:
     """The labels of a part as they stand in its files; None for each row where no file has that column, as of a part
     whose labels are kept secret."""
     if not any(label in schema_of(path).names for path in paths):
-        return [None] * sum(counts)
+        return [None] * count
     return [value for path in paths for value in column_of(path, label).to_pylist()]
 
 

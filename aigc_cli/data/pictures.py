@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -37,24 +37,34 @@ class Pictures:
     cut: Cut
     #: Which rows of the training part are of a split; the last argument has each copy with what it copies.
     rows: Callable[[Split, EncodedImages, Cut, Mapping[int, int]], np.ndarray]
+    broken: Mapping[Split, DataError] = field(default_factory=dict)  # held-out parts that cannot be read
     lines: Sequence[str] = ()  # what a person should know of, such as files that were passed over
 
     def __getitem__(self, split: Split) -> EncodedImages:
-        """The images of a split; raises ConfigError where the fractions leave it nothing."""
-        part, cut = part_for(split, self.parts, self.cut)
+        """The images of a split; raises ConfigError where the fractions leave it nothing, and DataError where it cannot
+        be read."""
+        if split in self.broken:
+            raise self.broken[split]
+        part, cut = part_for(split, {*self.parts, *self.broken}, self.cut)
         files = self.parts[part]
-        return (
-            files.take(self.rows(split, files, cut, self._copies if any(cut) else NO_COPIES))
-            if part == "train"
-            else files
-        )
+        return files.take(self.rows(split, files, cut, self._same)) if part == "train" else files
+
+    @cached_property
+    def _same(self) -> Mapping[int, int]:
+        """The copies that go with what they copy; none where that would leave nothing to train on."""
+        _, cut = part_for("train", {*self.parts, *self.broken}, self.cut)
+        if any(cut):
+            with suppress(ConfigError):
+                self.rows("train", self.parts["train"], cut, self._copies)
+                return self._copies
+        return NO_COPIES
 
     @cached_property
     def splits(self) -> dict[Split, EncodedImages]:
         """The images of every split that has any."""
         found = {}
         for split in SPLITS:
-            with suppress(ConfigError):
+            with suppress(ConfigError, DataError):
                 found[split] = self[split]
         return found
 

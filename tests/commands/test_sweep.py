@@ -239,6 +239,8 @@ def test_a_stop_while_measuring_shows_what_is_known(
     [
         (["-m", "--metric", "fdd", "seed=0,1"], "did you mean fd"),
         (["--metric", "fd"], "add -m to rank the runs of a sweep by it"),
+        (["-m", "model=transformer", "seed=0,1", "--metric", "fd"], "fd does not measure what model=transformer makes"),
+        (["-m", "model=gan", "seed=0,1", "--metric", "likelihood"], "likelihood does not measure what model=gan makes"),
     ],
 )
 def test_a_metric_that_cannot_be_is_refused_first(
