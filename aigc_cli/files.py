@@ -188,12 +188,12 @@ def some_of(names: Sequence[str], most: int = 3) -> str:
 
 def equal_contents(sizes: Sequence[int], digest: Callable[[int], Hashable]) -> dict[int, int]:
     """Which of some contents are copies, each with the first that is the same; only those that share their size with
-    another are read, by `digest`."""
+    another are read, by `digest`. What is empty copies nothing."""
     often = Counter(sizes)
     first: dict[Hashable, int] = {}
     same = {}
     for place, size in enumerate(sizes):
-        if often[size] > 1:
+        if size and often[size] > 1:
             origin = first.setdefault((size, digest(place)), place)
             if origin != place:
                 same[place] = origin

@@ -162,7 +162,7 @@ HINTS = [
     ("train gpu=0", "write trainer.device=cuda"),
     ("train optimizer.name=sgd", "write optimizer=sgd"),
     ("train model.name=vea", "did you mean vae?"),
-    ("train channels=1", "did you mean data.channels? It is a key of data=image_folder, data=parquet"),
+    ("train channels=1", "did you mean data.channels? It is a key of data=arrow, data=image_folder, data=parquet"),
     ("train momentum=0.5", "did you mean optimizer.momentum? It is a key of optimizer=rmsprop, optimizer=sgd"),
     ("train class=cat", "class is a key of aigc sample"),
     ("train n=10", "n is a key of aigc sample and aigc eval"),

@@ -70,8 +70,8 @@ def run_training(config: dict[str, Any], options: Options) -> TrainResult:
     """
     if options.resume is not None:
         run = find_run(options.resume, Path(config["outputs"]), trained=False)
-        status = run.status()
-        say(f"resuming {run.name}, {status if status != 'running' else 'in training'} at step {run.step}")
+        if (launched() or Processes()).main:
+            say(f"resuming {run.name} ({run.status()}, {run.step} steps done)")
         config = changed_config(run.config, options.overrides)
         if options.given & {"trainer.steps", "trainer.minutes"} == {"trainer.steps"}:
             config["trainer"]["minutes"] = None

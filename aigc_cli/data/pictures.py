@@ -47,11 +47,17 @@ class Pictures:
             raise self.broken[split]
         part, cut = part_for(split, {*self.parts, *self.broken}, self.cut)
         files = self.parts[part]
-        return (
-            files.take(self.rows(split, files, cut, self._copies if any(cut) else NO_COPIES))
-            if part == "train"
-            else files
-        )
+        return files.take(self.rows(split, files, cut, self._same)) if part == "train" else files
+
+    @cached_property
+    def _same(self) -> Mapping[int, int]:
+        """The copies that go with what they copy; none where that would leave nothing to train on."""
+        _, cut = part_for("train", {*self.parts, *self.broken}, self.cut)
+        if any(cut):
+            with suppress(ConfigError):
+                self.rows("train", self.parts["train"], cut, self._copies)
+                return self._copies
+        return NO_COPIES
 
     @cached_property
     def splits(self) -> dict[Split, EncodedImages]:

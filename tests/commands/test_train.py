@@ -220,7 +220,7 @@ def test_fewer_steps_than_are_done_are_refused_and_the_run_stays_as_it_was(
         before = (run.path / "status.json").read_text()
         assert main(["train", "--resume", "trainer.steps=3"]) == 2
         said = capsys.readouterr().err
-        assert f"resuming {run.name}, {status} at step 4" in said
+        assert f"resuming {run.name} ({status}, 4 steps done)" in said
         assert "has been trained for 4 steps already, which trainer.steps=3 would take back" in said
         assert (run.path / "status.json").read_text() == before
     assert main(["train", "--resume", "trainer.steps=4"]) == 0

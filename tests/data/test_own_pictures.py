@@ -236,8 +236,9 @@ def test_copies_are_on_one_side_of_a_cut(tmp_path: Path) -> None:
 
 
 def test_pictures_that_are_all_alike_can_still_be_trained_on(tmp_path: Path) -> None:
-    root = paint(tmp_path, *[f"{i}.png" for i in range(9)], same=True)
-    assert len(opened("image_folder", root, **WHOLE)) == 9
+    for n in range(2, 9):
+        root = paint(tmp_path / str(n), *[f"{i}.png" for i in range(n)], same=True)
+        assert len(opened("image_folder", root)) > 0
 
 
 def test_files_of_other_kinds_are_named(tmp_path: Path) -> None:

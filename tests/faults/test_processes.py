@@ -59,7 +59,7 @@ def test_processes_that_are_killed_or_stopped_end_where_others_end(tmp_path: Pat
     assert hurt.wait() == 5, hurt.said
     assert hurt.said.count("was killed (SIGKILL)") == 2, hurt.said
     assert hurt.said.count("starting again from the last checkpoint") == 1
-    assert hurt.said.count("resuming") == 1
+    assert hurt.said.count("resumes from step") == 1
 
     stopped = together("--resume", "hurt", folder=tmp_path)
     wait_for_checkpoint(stopped, run)
