@@ -155,9 +155,9 @@ def test_an_item_of_the_data_is_not_said_to_be_made(tmp_path: Path, provenance: 
 
 
 def test_a_file_of_objects_is_not_one_of_texts(tmp_path: Path) -> None:
-    (tmp_path / "samples.jsonl").write_text('{"text": "a"}\n')
+    (tmp_path / "rows.jsonl").write_text('{"text": "a"}\n')
     with pytest.raises(ConfigError, match="holds JSON") as caught:
-        modality("text").read(tmp_path / "samples.jsonl")
+        modality("text").read(tmp_path / "rows.jsonl")
     assert "its texts as a .txt" in caught.value.hint
 
 
