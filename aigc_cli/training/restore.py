@@ -196,7 +196,8 @@ def refuse_changes(run: Run, checkpoint: Checkpoint, spec: DataSpec, model: Mode
         before = {**(asdict(run.spec) if (run.path / "data.json").is_file() else {}), "fingerprint": saved}
         now = {key: value for key, value in asdict(spec).items() if key in before}
         what = f"the data of {run.name} has changed since its checkpoint: {differences(before, now)}"
-        raise ConfigError(what, "put the data back as it was (data.root=), or start a new run without --resume")
+        hint = "put the data back as it was (data.root=); where it is, this version reads or splits it in another way"
+        raise ConfigError(what, f"{hint}: start a new run without --resume")
     shapes = {name: list(tensor.shape) for name, tensor in checkpoint.tensors["model"].items()}
     here = {name: list(tensor.shape) for name, tensor in model.state_dict().items()}
     if shapes != here:
