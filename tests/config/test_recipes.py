@@ -71,6 +71,11 @@ def test_the_recipe_of_a_dataset_replaces_those_of_its_kind(write: Any) -> None:
     assert compose("train", ["model=vae", "data=mnist"])["trainer"]["keep"] == 7
 
 
+def test_recipes_of_ones_own_come_after_ours(write: Any) -> None:
+    write("mine", "model=vae", "trainer: {steps: 3}")
+    assert compose("train", ["model=vae"])["trainer"]["steps"] == 3
+
+
 def test_another_optimizer_keeps_its_own_defaults(write: Any, pictures: list[str]) -> None:
     values = "defaults:\n  - override /optimizer: adamw\noptimizer: {lr: 0.5}"
     write("mine", "model=vae modality=image items<=10 side<=8 channels=1", values)
@@ -94,7 +99,10 @@ def test_data_that_cannot_be_read_leaves_the_word_to_whoever_opens_it(write: Any
     assert compose("train", [*pictures, "data.root=nowhere"])["trainer"]["keep"] == 2
 
 
-@pytest.mark.parametrize(("when", "says"), [("sise<=3", "size?|side"), ("side", "side<=32"), ("side~3", "cannot")])
+@pytest.mark.parametrize(
+    ("when", "says"),
+    [("sise<=3", "size?|side"), ("side", "side<=32"), ("side~3", "cannot"), ("side<small", "side<=32")],
+)
 def test_a_condition_that_cannot_be_read(write: Any, when: str, says: str) -> None:
     with pytest.raises(ConfigError) as caught:
         conditions_of(write("mine", when, ""))
