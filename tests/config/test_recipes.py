@@ -101,7 +101,13 @@ def test_data_that_cannot_be_read_leaves_the_word_to_whoever_opens_it(write: Any
 
 @pytest.mark.parametrize(
     ("when", "says"),
-    [("sise<=3", "size?|side"), ("side", "side<=32"), ("side~3", "cannot"), ("side<small", "side<=32")],
+    [
+        ("sise<=3", "size?|side"),
+        ("side", "side<=32"),
+        ("side~3", "cannot"),
+        ("side<x", "numbers"),
+        ("model<3", "numbers"),
+    ],
 )
 def test_a_condition_that_cannot_be_read(write: Any, when: str, says: str) -> None:
     with pytest.raises(ConfigError) as caught:
