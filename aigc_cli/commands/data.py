@@ -13,7 +13,6 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from aigc_cli.config.schema import STRICT, Options, check
-from aigc_cli.config.words import split_key
 from aigc_cli.data.prepare import RECORD, Asked, prepare
 from aigc_cli.data.report import NAMED, Look, Report, counted, look_at, report_on, words_of
 from aigc_cli.errors import ConfigError, say_plainly
@@ -128,7 +127,7 @@ def _print(look: Look, report: Report) -> None:
 
 def next_command(look: Look, report: Report, options: Options) -> str:
     """What to type next: a cleaned copy where that puts something right, else training."""
-    words = words_of(options.overrides)
+    words = " ".join(map(shlex.quote, words_of(options.overrides)))
     if any(finding.prepared for finding in report.findings):
         out = shlex.quote(f"out={_free(look.values)}")
         return f"aigc data prepare {words} {out}{plugin_words()}".replace("  ", " ")
@@ -140,8 +139,7 @@ def _prepare(asked: DataConfig, options: Options) -> int:
     if asked.out is None:
         raise ConfigError("aigc data prepare needs out=", "name the folder to write, such as out=clean")
     out = path_of(asked.out).absolute()
-    words = [word for word in options.overrides if split_key(word)[1].split(".")[0] == "data"]
-    prepared = prepare(Asked(asked.data, asked.format, asked.size, asked.dedup, words), out)
+    prepared = prepare(Asked(asked.data, asked.format, asked.size, asked.dedup, words_of(options.overrides)), out)
     where = shlex.quote(str(shown(out)))
     following = " ".join(["aigc train", *map(shlex.quote, prepared.words), f"data.root={where}"]) + plugin_words()
     if options.json:

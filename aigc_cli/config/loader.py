@@ -177,9 +177,7 @@ class Loader(ConfigLoaderImpl):
             keys = [word for word in self._keys if not word.is_hydra_override()]
             config = super()._compose_config_from_defaults_list(found.defaults, repo)
             self._check_keys(config, keys)
-            config = copy.deepcopy(
-                config
-            )  # Hydra keeps what it has read: a key that is added here would be there already
+            config = copy.deepcopy(config)  # else a key that is added here would be there when Hydra reads it again
             OmegaConf.set_struct(config, True)
             self._apply_overrides_to_config(keys, config)
             known = facts_of(_values(config.data), chosen, str(config.trainer.get("device")))

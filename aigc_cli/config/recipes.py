@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -26,6 +27,7 @@ from aigc_cli.registry import find, is_imported, load
 #: What conditions may ask: the first few are known from the words alone, those from ``items`` on need a look at the
 #: data, and ``device`` at the machine.
 FACTS = ("model", "data", "modality", "side", "channels", "items", "classes", "characters", "line", "script", "device")
+_WORDS = frozenset({"model", "data", "modality", "script", "device"})  # the others are numbers
 _CONDITION = re.compile(r"(?P<fact>\w+)(?P<sign><=|>=|!=|=|<|>)(?P<value>[\w.|]+)")
 _COMPARED: Mapping[str, Callable[[float, float], bool]] = {
     "<": lambda a, b: a < b, "<=": lambda a, b: a <= b, ">": lambda a, b: a > b, ">=": lambda a, b: a >= b,
@@ -133,8 +135,17 @@ def conditions_of(path: Path) -> tuple[Condition, ...]:
             fact = re.split(r"\W", word)[0]
             hint = hint if fact in FACTS else suggest(fact, FACTS)
             raise ConfigError(f"{path} has a condition that cannot be read: {word}", hint)
+        if match["sign"] in _COMPARED and (match["fact"] in _WORDS or not _is_number(match["value"])):
+            raise ConfigError(f"{path} has a condition that compares no numbers: {word}", "use = or != for words")
         found.append(Condition(**match.groupdict()))
     return tuple(sorted(found, key=lambda condition: FACTS.index(condition.fact)))
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
 
 
 def title_of(path: Path) -> str:

@@ -73,9 +73,12 @@ def folder_pictures(config: ImageFolderConfig) -> Pictures:
         metadata = read_metadata(
             [name for name in source.others if is_metadata(name)], source.read, config.label_column
         )
-        found = labels_of(metadata, chosen) if metadata.words else _folders(source.path, chosen, within=1 if own else 0)
-        labels, classes = found
         problems = metadata.problems
+        if metadata.words.keys() & set(chosen["train"]):
+            labels, classes = labels_of(metadata, chosen)
+        else:  # what names no training picture is of other data, as a rule
+            labels, classes = _folders(source.path, chosen, within=1 if own else 0)
+            problems += ["no training picture has a row in the metadata, which is not used"] if metadata.words else []
     return Pictures(
         parts={split: _files(source, part, config, labels[split], classes) for split, part in chosen.items()},
         cut=config.cut,

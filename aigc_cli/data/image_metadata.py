@@ -17,11 +17,10 @@ from typing import Any
 import numpy as np
 
 from aigc_cli.data.base import Split
-from aigc_cli.data.pictures import numbered
+from aigc_cli.data.pictures import LABEL_NAMES, numbered
 from aigc_cli.errors import ConfigError, DataError, suggest
 from aigc_cli.modalities.image_decode import Unreadable
 
-LABEL_NAMES = ("label", "labels", "class", "target", "fine_label", "coarse_label", "category")
 FILE_NAME = "file_name"
 _ADVICE = "fix it, or set data.labels=false"
 
@@ -81,8 +80,8 @@ def read_metadata(names: Sequence[str], read: Callable[[str], bytes | Path], col
 def labels_of(
     metadata: Metadata, chosen: Mapping[Split, Sequence[str]]
 ) -> tuple[dict[Split, np.ndarray | None], tuple[str, ...]]:
-    """The labels (n,) of the pictures of each part, and the classes; a part of which no picture has a row is
-    unlabelled; raises DataError where only some have one."""
+    """The labels (n,) of the pictures of each part, and the classes; those of the training part have rows, and another
+    part of which no picture has one is unlabelled; raises DataError where only some have one."""
     words: dict[Split, list[str] | None] = {}
     for split, names in chosen.items():
         lacking = [name for name in names if name not in metadata.words]
@@ -93,8 +92,6 @@ def labels_of(
     known = {name for names in chosen.values() for name in names}
     if gone := [name for name in metadata.words if name not in known]:
         metadata.problems.append(f"{len(gone)} rows of the metadata have no picture, such as {gone[0]}")
-    if words["train"] is None:
-        return dict.fromkeys(chosen), ()
     numbers = all(word.isdecimal() for part in words.values() for word in part or ())
     return numbered(words, key=int if numbers else None)
 

@@ -21,7 +21,7 @@ from aigc_cli.registry import register
 
 HOW = (
     "name two files with data.source= and data.target=; or with data.root= a folder of files such as train.en and "
-    "train.de, or a .jsonl, .csv or .tsv, and with data.source= and data.target= the endings of names, or the fields"
+    "train.de, or files with rows such as .jsonl and with data.source= and data.target= the endings of names, or fields"
 )
 
 

@@ -16,7 +16,7 @@ from aigc_cli.config.schema import STRICT
 from aigc_cli.data.base import Dataset, Split
 from aigc_cli.data.cache import find_root
 from aigc_cli.data.images import EncodedImages, ImageFilesConfig
-from aigc_cli.data.pictures import Pictures, numbered, open_pictures
+from aigc_cli.data.pictures import LABEL_NAMES, Pictures, numbered, open_pictures
 from aigc_cli.data.splits import Cut, left_out, parts_named, rows_of, split_named
 from aigc_cli.errors import ConfigError, DataError, ResourceError, suggest
 from aigc_cli.files import kinds_of, passed_over, walk_files
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 Columns = tuple[str | None, str | None]  # of images and of labels; None is found by its type and name
 IMAGE_NAMES = ("image", "img", "images", "picture", "pixels", "jpg", "jpeg", "png")
-LABEL_NAMES = ("label", "labels", "class", "target", "fine_label", "coarse_label", "category")
 _LOADING = threading.Lock()  # images are decoded by many threads, of which the first reads the column
 
 
@@ -259,7 +258,7 @@ def _labels(
     none: dict[Split, np.ndarray | None] = dict.fromkeys(found)
     kinds = {type(value) for values in labelled.values() for value in values}
     if float in kinds:  # as pandas has integers of which some are missing
-        whole = all(isinstance(value, float | int) and value == int(value) for values in labelled.values()
+        whole = all(isinstance(value, float | int) and float(value).is_integer() for values in labelled.values()
                     for value in values if value is not None and value == value)  # fmt: skip
         if not whole:
             what = f"the column {name} holds fractions, which are not used as labels"

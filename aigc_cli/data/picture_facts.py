@@ -17,7 +17,7 @@ from aigc_cli.data.cache import find_root
 from aigc_cli.data.images import EncodedImages
 from aigc_cli.data.raw import Raw
 from aigc_cli.data.report import Look
-from aigc_cli.modalities.image_decode import ORIENTED, Unreadable, decode_all, opened
+from aigc_cli.modalities.image_decode import Unreadable, decode_all, is_turned, opened
 from aigc_cli.modalities.text_files import printable
 
 #: The suffixes that go with what Pillow calls a format.
@@ -151,9 +151,9 @@ def _look(facts: Facts, index: int, encoded: bytes | Path) -> None:
     with opened(encoded) as image:
         facts.modes[index], facts.kinds[index] = image.mode, image.format or ""
         facts.animated[index] = bool(getattr(image, "is_animated", False))
-        orientation = image.getexif().get(0x0112, 1) if any(key in image.info for key in ORIENTED) else 1
-        facts.turned[index] = orientation != 1
-        facts.sizes[index] = image.size[::-1] if orientation >= 5 else image.size
+        facts.turned[index] = is_turned(image)
+        sideways = facts.turned[index] and image.format != "TIFF" and image.getexif()[0x0112] >= 5
+        facts.sizes[index] = image.size[::-1] if sideways else image.size  # Pillow gives that of a TIFF upright
 
 
 class _Held:

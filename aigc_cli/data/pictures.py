@@ -26,6 +26,8 @@ from aigc_cli.errors import ConfigError, DataError
 from aigc_cli.files import equal_contents, replacing, some_of
 from aigc_cli.modalities.image_decode import DECODED, Unreadable, decode_all
 
+#: The usual names of a column of labels, the likeliest first.
+LABEL_NAMES = ("label", "labels", "class", "target", "fine_label", "coarse_label", "category")
 NAMED = 5  # how many unreadable files, or classes, a message names
 
 

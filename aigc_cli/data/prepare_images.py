@@ -20,7 +20,7 @@ from aigc_cli.data.prepare import Asked, Prepared
 from aigc_cli.data.report import groups_of, members
 from aigc_cli.data.splits import names_of, part_for
 from aigc_cli.errors import ConfigError, DataError
-from aigc_cli.modalities.image_decode import opened, pillow_errors, plain
+from aigc_cli.modalities.image_decode import opened, pillow_errors, plain, upright
 from aigc_cli.progress import Progress
 from aigc_cli.registry import register
 
@@ -40,8 +40,8 @@ def prepare_images(asked: Asked, folder: Path) -> Prepared:
     size = asked.values.get("size") if asked.size == "auto" else asked.size
     look = asked.look(**({} if size is None else {"size": size}))
     prepared = Prepared(NOUN)
-    if any("labels" in finding.hint for finding in look.refused):
-        prepared.changed["without classes: some pictures lie beside the class folders"] = 1
+    if asked.values.get("labels") and not look.values.get("labels"):
+        prepared.changed[f"without classes: {look.refused[0].message}"] = 1
     facts = facts_of(look)
     flat = facts.labels is not None and bool((facts.labels < 0).any())
     form = asked.refuse_format(("parquet", "folder") if flat else ("folder", "parquet"))
@@ -109,17 +109,23 @@ def _parts(facts: Facts, kept: np.ndarray, asked: Asked, own: Sequence[Split], p
 
     A class that would not be trained on moves into the training part; of a split of its own, it is left out.
     """
-    found: Parts = {}
+    found: Parts = {"train": np.zeros(0, dtype=np.int64)}
     keys = {f"{int(facts.digests[place])} {'' if asked.dedup else place}": place for place in kept.tolist()}
     for split in SPLITS:
         part, cut = part_for(split, own, asked.cut)
         of_part = [key for key, place in keys.items() if SPLITS[facts.of[place]] == part]
         if part == "train" and of_part:
+            first: dict[int, str] = {}  # of those that look the same, which are there where copies are kept
+            origins = {key: first.setdefault(int(facts.digests[keys[key]]), key) for key in of_part}
+            same = {key: origin for key, origin in origins.items() if key != origin}
             try:
-                of_part = names_of(split, of_part, cut, "the copy")
+                of_part = names_of(split, of_part, cut, "the copy", same)
             except ConfigError:  # nothing is to be held out
                 continue
         found[split] = np.array([keys[key] for key in of_part], dtype=np.int64)
+    if not len(found["train"]):  # there are too few to hold any out
+        rest = {split: found[split] for split in found if split in own}
+        found = {**rest, "train": kept[facts.of[kept] == SPLITS.index("train")]}
     if facts.labels is not None:
         trained = np.append(facts.labels[found["train"]], -1)
         for split in [split for split in found if split != "train"]:
@@ -165,7 +171,7 @@ def _folders(classes: Sequence[str]) -> list[str]:
 
 def _encoded(facts: Facts, place: int, resized: bool) -> tuple[bytes, str]:
     """A picture as a file, and the suffix of it."""
-    from PIL import Image, ImageOps
+    from PIL import Image
 
     source = facts.encoded(place)
     if resized or source is None:
@@ -180,9 +186,9 @@ def _encoded(facts: Facts, place: int, resized: bool) -> tuple[bytes, str]:
             ) else source, f".{kind.lower().replace('jpeg', 'jpg')}"
         with opened(source) as there:
             there.load()
-            upright = ImageOps.exif_transpose(there)
-            grey = upright.mode in ("L", "LA", "1") or upright.mode.startswith("I")
-            image = plain(upright, "L" if grey else "RGB")
+            turned = upright(there)
+            grey = turned.mode in ("L", "LA", "1") or turned.mode.startswith("I")
+            image = plain(turned, "L" if grey else "RGB").copy()
     buffer = io.BytesIO()
     image.save(buffer, format="PNG")
     return buffer.getvalue(), ".png"

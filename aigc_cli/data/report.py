@@ -7,7 +7,6 @@ other kind, such as a plugin's, is counted and searched for copies as :func:`pla
 from __future__ import annotations
 
 import hashlib
-import shlex
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -16,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from aigc_cli.config.schema import check
+from aigc_cli.config.words import split_key
 from aigc_cli.data.base import SPLITS, Split
 from aigc_cli.data.open import open_dataset
 from aigc_cli.data.raw import Raw, raw_of
@@ -280,7 +280,6 @@ def spread(values: np.ndarray, unit: str = "") -> str:
     return f"{least:,} to {most:,}{unit}, half of them up to {middle:,}" if least != most else f"{least:,}{unit}"
 
 
-def words_of(overrides: Sequence[str]) -> str:
-    """The words of the user's that say which data is meant, as they are typed."""
-    own = [word for word in overrides if word.partition("=")[0].lstrip("+~").split(".")[0] == "data"]
-    return " ".join(map(shlex.quote, own))
+def words_of(overrides: Sequence[str]) -> list[str]:
+    """The words of the user's that say which data is meant."""
+    return [word for word in overrides if split_key(word)[1].split(".")[0] == "data"]

@@ -17,6 +17,7 @@ import numpy as np
 from aigc_cli.data.alike import sketch
 from aigc_cli.data.corpus import PIECE, Piece
 from aigc_cli.errors import DataError
+from aigc_cli.modalities.scripts import letters_by_script
 from aigc_cli.modalities.text_files import Reading, printable, text_of
 
 LONG_LINE = 20_000  # characters
@@ -29,12 +30,6 @@ INVISIBLE = "\u00ad\u200b\u200c\u200d\u2060\u180e"
 #: UTF-8 that was read as Windows-1252 or Latin-1, and saved again.
 MOJIBAKE = re.compile("\u00c3[\u0080-\u00bf\u201a-\u2122]|\u00e2\u20ac[\u0080-\u2122]|\u00c2[\u00a0-\u00bf]")
 MARKUP = re.compile(r"</?[a-zA-Z][a-zA-Z0-9]*(?:\s[^<>]{0,200})?/?>|&(?:amp|lt|gt|quot|nbsp|#\d+);")
-#: Scripts by the first word of a character's name, where it is another.
-_SCRIPTS = {
-    "CJK": "Han", "MICRO": "Greek",
-    **dict.fromkeys(("HIRAGANA", "KATAKANA", "KATAKANA-HIRAGANA", "HALFWIDTH"), "Kana"),
-    **dict.fromkeys(("FULLWIDTH", "FEMININE", "MASCULINE", "MODIFIER", "MATHEMATICAL"), "Latin"),
-}  # fmt: skip
 
 
 @dataclass
@@ -127,14 +122,8 @@ def beginning(text: str, most: int = 40) -> str:
 
 def scripts(points: np.ndarray) -> dict[str, float]:
     """The scripts of the letters among counts of characters (0x110000,), with the share of each, the largest first."""
-    found: Counter[str] = Counter()
-    for point in np.flatnonzero(points).tolist():
-        letter = chr(point)
-        if unicodedata.category(letter)[0] == "L":
-            word = unicodedata.name(letter, "UNKNOWN").split()[0]
-            found[_SCRIPTS.get(word, word.capitalize())] += int(points[point])
-    total = sum(found.values())
-    return {name: count / total for name, count in found.most_common()}
+    found = letters_by_script({chr(point): int(points[point]) for point in np.flatnonzero(points).tolist()})
+    return {name: count / found.total() for name, count in found.most_common()}
 
 
 @dataclass
@@ -173,7 +162,7 @@ def check_files(source: Any, reading: Reading) -> FileFacts:
             continue
         count = sum(seen.broken.values())
         total = sum(path.stat().st_size for path in _paths(part))
-        if count > max(reading.max_broken * total, 0):
+        if count > reading.max_broken * total:
             what = f"{count:,} of its {total:,} bytes are not {reading.encoding}"
             hint = "name its encoding, such as data.encoding=cp1252, or allow more with data.max_broken="
             facts.failed[name] = DataError(what, hint)

@@ -38,7 +38,7 @@ _INSTEAD = {
     **dict.fromkeys((".pdf", ".docx", ".doc", ".odt", ".rtf", ".epub"), "save documents of other kinds as .txt first"),
     **dict.fromkeys((".html", ".htm", ".xml"), "take the text out of pages first, and save it as .txt"),
     **dict.fromkeys((".zip", ".tar", ".7z", ".rar", ".bz2", ".xz"), "unpack archives first, or pack with gzip"),
-    ".parquet": "save parquet files of text as .jsonl first",
+    **dict.fromkeys((".json", ".parquet", ".arrow"), "read where there is no other text: move them to a folder apart"),
 }
 
 

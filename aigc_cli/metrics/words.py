@@ -16,6 +16,7 @@ from itertools import islice
 from typing import Any, Literal
 
 from aigc_cli.errors import ConfigError
+from aigc_cli.modalities.scripts import main_script
 
 #: How text becomes words: as above, each character by itself, or as spaces in it say, where a person has cut it.
 Cut = Literal["auto", "char", "space"]
@@ -32,9 +33,7 @@ _SPACELESS = {
     "Myanmar": "\u1000-\u109f\ua9e0-\ua9ff\uaa60-\uaa7f",
     "Khmer": "\u1780-\u17ff\u19e0-\u19ff",
 }
-_HANGUL = "\u1100-\u11ff\u3130-\u318f\ua960-\ua97f\uac00-\ud7ff"
 _LOOKED_AT = 200_000  # characters, which tell a script well enough
-_KANA = 0.05  # the share of kana from which on text in Han and kana is Japanese
 #: What sacrebleu's tokenizer of a script needs, beside sacrebleu itself.
 _BY_SCRIPT: dict[str, tuple[str, tuple[str, ...]]] = {
     "Han": ("zh", ()),
@@ -78,16 +77,12 @@ def spoken(text: str, cut: Cut = "auto") -> list[str]:
 
 
 def script_of(texts: Iterable[str]) -> str:
-    """The script that most letters are in, of those that are cut in another way: a key of the blocks above, "Japanese"
-    or "Korean"; "" for all others."""
-    joined = "".join(islice((character for text in texts for character in text), _LOOKED_AT))
-    counts = Counter({name: len(re.findall(f"[{block}]", joined)) for name, block in _SPACELESS.items()})
-    counts["Korean"] = len(re.findall(f"[{_HANGUL}]", joined))
-    both = counts["Han"] + counts["kana"]
-    if counts["kana"] > _KANA * both:
-        counts = Counter({**counts, "Japanese": both, "Han": 0, "kana": 0})
-    name, most = counts.most_common(1)[0]
-    return name if 2 * most > sum(map(str.isalpha, joined)) else ""
+    """The script that most letters are in, of those that are cut in another way: one of the blocks above, "Japanese" or
+    "Korean"; "" for all others."""
+    characters = Counter(islice((character for text in texts for character in text), _LOOKED_AT))
+    script, share = main_script(characters)
+    name = {"Hangul": "Korean"}.get(script, script)
+    return name if share > 0.5 and name in (*_SPACELESS, "Japanese", "Korean") else ""
 
 
 def tokenizer_for(texts: Iterable[str], asked: Tokenizer) -> tuple[str, str]:

@@ -43,7 +43,7 @@ def _formats() -> tuple[str, ...]:
     from PIL import features
 
     found = [*FORMATS]
-    if features.check("avif"):
+    if "avif" in features.modules and features.check("avif"):  # else older versions of Pillow warn
         found.append("AVIF")
     with suppress(ImportError):
         importlib.import_module("pillow_heif").register_heif_opener()

@@ -21,7 +21,8 @@ from aigc_cli.modalities import columns
 from aigc_cli.modalities.image_decode import SUFFIXES as PICTURES
 
 PLAIN = (".txt", ".md", ".markdown", ".rst")  # whose text is all there is in them
-ROWS = (".jsonl", ".json", ".csv", ".tsv", *columns.SUFFIXES)  # of which a field, or a column, is text
+TABLES = (".jsonl", ".csv", ".tsv")
+ROWS = (*TABLES, ".json", *columns.SUFFIXES)  # of which a field, or a column, is text
 SUFFIXES = (*PLAIN, *ROWS)
 KINDS = ".txt, .md, .jsonl, .json, .csv, .tsv, .parquet or .arrow files, text as it is or packed with gzip (.gz)"
 RULES = 2  # the version of how files are read, for what is remembered of their text
@@ -71,9 +72,10 @@ def text_files(root: Path) -> tuple[list[tuple[str, Path]], list[str]]:
     content = {name: path for name, path in files.items() if name not in beside and not about_folder(name)}
     # What is in columns, or may be anything that a program has written, is text where there is no other.
     tiers = [
-        (content, (*PLAIN, ".jsonl", ".csv", ".tsv")),
+        (content, (*PLAIN, *TABLES)),
         (content, columns.SUFFIXES),
         (content, (".json",)),
+        ({} if pictures else files, TABLES),
         (files, PLAIN),
     ]
     found = next(filter(None, ({n: p for n, p in some.items() if kind_of(p) in kinds} for some, kinds in tiers)), None)
@@ -81,7 +83,7 @@ def text_files(root: Path) -> tuple[list[tuple[str, Path]], list[str]]:
         hint = f"point data.root= at {KINDS}" + ("; for pictures use data=image_folder" if pictures else "")
         raise DataError(f"there is no text in {printable(root)}; {kinds_of(files)}", hint)
     others = sorted(set(files) - set(found) - beside)
-    about = [printable(name) for name in others if about_folder(name) and kind_of(files[name]) in PLAIN]
+    about = [printable(name) for name in others if about_folder(name) and kind_of(files[name]) in (*PLAIN, *TABLES)]
     return sorted(found.items()), [*passed_over(others), *([f"not read as text: {some_of(about)}"] if about else [])]
 
 

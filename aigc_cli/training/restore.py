@@ -134,7 +134,8 @@ def changed_config(saved: dict[str, Any], words: Sequence[str]) -> dict[str, Any
         ConfigError: a word names no key of the run, or would change what a resumed run keeps.
     """
     config = copy.deepcopy(saved)
-    config["trainer"].setdefault("minutes", None)  # runs of before there was one
+    for key in ("minutes", "first_look"):  # runs of before there were these have no value for them
+        config["trainer"].setdefault(key, getattr(TrainerConfig, key))
     for word in words:
         _apply(config, word)
     before, after = dict(walk(saved)), dict(walk(config))
@@ -196,7 +197,8 @@ def refuse_changes(run: Run, checkpoint: Checkpoint, spec: DataSpec, model: Mode
         before = {**(asdict(run.spec) if (run.path / "data.json").is_file() else {}), "fingerprint": saved}
         now = {key: value for key, value in asdict(spec).items() if key in before}
         what = f"the data of {run.name} has changed since its checkpoint: {differences(before, now)}"
-        raise ConfigError(what, "put the data back as it was (data.root=), or start a new run without --resume")
+        hint = "put the data back as it was (data.root=); where it is, this version reads or splits it in another way"
+        raise ConfigError(what, f"{hint}: start a new run without --resume")
     shapes = {name: list(tensor.shape) for name, tensor in checkpoint.tensors["model"].items()}
     here = {name: list(tensor.shape) for name, tensor in model.state_dict().items()}
     if shapes != here:
@@ -234,6 +236,9 @@ def warn_of_jump(run: Run, optimizer: OptimizerConfig, trainer: TrainerConfig, s
     section = run.config["optimizer"]
     before: OptimizerConfig = check("optimizer", find("optimizer", section["name"]).config, section)
     lengths = run.config["trainer"]
+    asked = (trainer.steps, trainer.minutes, optimizer)
+    if asked == (lengths["steps"], lengths.get("minutes"), before):
+        return  # within a warm-up the rate of the same run grows too
     last = before.lr * _factor(before, lengths["steps"], lengths.get("minutes"), state, 1)
     now = optimizer.lr * _factor(optimizer, trainer.steps, trainer.minutes, state, 0)
     if now > _JUMP * last > 0:

@@ -119,6 +119,36 @@ def test_splits_follow_what_pictures_show_not_their_names(capsys: pytest.Capture
     assert one == two
 
 
+def test_copies_that_are_kept_are_on_one_side(capsys: pytest.CaptureFixture[str]) -> None:
+    folder = pictures("own", 20)
+    for path in list(folder.iterdir()):
+        path.with_name(f"again-{path.name}").write_bytes(path.read_bytes())
+    words = ["data=image_folder", "data.root=own", "data.size=16", "dedup=false"]
+    assert sum(told(capsys, "prepare", *words, "data.val_fraction=0.3", "out=whole")["items"].values()) == 40
+    splits = [
+        {pixels(path).tobytes() for path in Path("whole", split).rglob("*.png")} for split in ("train", "val", "test")
+    ]
+    assert sum(map(len, splits)) == len(set.union(*splits)) == 20
+
+
+def test_a_copy_without_classes_says_why(capsys: pytest.CaptureFixture[str]) -> None:
+    folder = pictures("own")
+    (folder / "metadata.csv").write_text("file_name,label\n0.png,cat\n")
+    changed = told(capsys, "prepare", "data=image_folder", "data.root=own", "data.size=16", "out=copy")["changed"]
+    (why,) = changed
+    assert why.startswith("without classes: 11 of 12 pictures have no row in the metadata")
+
+
+@pytest.mark.parametrize("labelled", [False, True])
+def test_a_single_picture_is_trained_on(labelled: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = pictures("own", 1)
+    if labelled:
+        (folder / "cat").mkdir()
+        (folder / "0.png").rename(folder / "cat/0.png")
+    words = ["data=image_folder", "data.root=own", "data.size=16", "data.val_fraction=0.5", "data.test_fraction=0.49"]
+    assert told(capsys, "prepare", *words, "out=copy")["items"] == {"train": 1}
+
+
 def test_the_copy_that_is_proposed_lies_beside_the_data(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -94,7 +94,16 @@ def test_data_that_cannot_be_read_leaves_the_word_to_whoever_opens_it(write: Any
     assert compose("train", [*pictures, "data.root=nowhere"])["trainer"]["keep"] == 2
 
 
-@pytest.mark.parametrize(("when", "says"), [("sise<=3", "size?|side"), ("side", "side<=32"), ("side~3", "cannot")])
+@pytest.mark.parametrize(
+    ("when", "says"),
+    [
+        ("sise<=3", "size?|side"),
+        ("side", "side<=32"),
+        ("side~3", "cannot"),
+        ("side<x", "numbers"),
+        ("model<3", "numbers"),
+    ],
+)
 def test_a_condition_that_cannot_be_read(write: Any, when: str, says: str) -> None:
     with pytest.raises(ConfigError) as caught:
         conditions_of(write("mine", when, ""))

@@ -123,6 +123,8 @@ def test_whole_floats_are_labels_and_fractions_are_not(tmp_path: Path) -> None:
     assert data.problems() == ["the column label holds fractions, which are not used as labels"]
     with pytest.raises(DataError, match="fractions"):
         opened("parquet", path, label_column="label", **WHOLE)
+    path = write(tmp_path / "c.parquet", 2, label=[float("inf"), 2.0])
+    assert opened("parquet", path, **WHOLE).spec.classes == ()
 
 
 def test_a_column_of_labels_that_cannot_be_used_is_named(tmp_path: Path) -> None:
@@ -316,6 +318,14 @@ def test_metadata_without_labels_leaves_folders_their_say(tmp_path: Path) -> Non
     assert data.problems() == ["metadata.csv has no labels (text); data.label_column= may name a column of them"]
 
 
+def test_metadata_of_other_pictures_leaves_folders_their_say(tmp_path: Path) -> None:
+    root = paint(tmp_path, "train/a/0.png", "train/b/1.png", "test/a/2.png")
+    (root / "test/metadata.csv").write_text("file_name,label\na/2.png,z\n")
+    data = opened("image_folder", root, **WHOLE)
+    assert data.spec.classes == ("a", "b")
+    assert data.problems() == ["no training picture has a row in the metadata, which is not used"]
+
+
 def test_a_saved_data_set_of_hugging_face(tmp_path: Path) -> None:
     kinds = {"n": 6, "label": ["x", "y", "z"] * 2}
     root = saved(
@@ -390,3 +400,13 @@ def test_folders_are_walked_by_one_rule(tmp_path: Path) -> None:
     write(tmp_path / "p" / ".cache" / "0.parquet", 3)
     os.symlink("train", tmp_path / "p" / "valid")
     assert len(opened("parquet", tmp_path / "p", **WHOLE)) == 3
+
+
+def test_the_configuration_of_an_older_run_opens_the_same_pictures(tmp_path: Path) -> None:
+    paint(tmp_path / "f", *[f"{kind}/{i}.png" for kind in "ab" for i in range(10)])
+    write(tmp_path / "a.parquet", 20, label=[0, 1] * 10)
+    for name, place in (("image_folder", "f"), ("parquet", "a.parquet")):
+        values = {**section(name, tmp_path / place), "flip": True}
+        new = ("augment", "label_column") if name == "image_folder" else ("augment", "labels")
+        older = open_dataset({key: value for key, value in values.items() if key not in new}, "train")
+        assert older.spec == open_dataset(values, "train").spec

@@ -48,6 +48,14 @@ def test_sound_pictures_lead_to_no_finding(tmp_path: Path) -> None:
     assert sum(report.facts["items"].values()) == 130
 
 
+def test_a_turned_tiff_is_said_to_be_so(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    trouble.picture(0).crop((0, 0, 60, 40)).save(tmp_path / "turned.tif", exif=exif)
+    report = report_of("data=image_folder", f"data.root={tmp_path}", "data.test_fraction=0", "data.val_fraction=0")
+    assert "turned" in [finding.code for finding in report.findings]
+
+
 def test_pictures_beside_class_folders_are_reported_as_without_classes(tmp_path: Path) -> None:
     (tmp_path / "cat").mkdir()
     for index in range(6):

@@ -337,3 +337,7 @@ def test_what_is_text_and_what_is_passed_over(tmp_path: Path) -> None:
     assert [name for name, _ in text_files(tmp_path)[0]] == ["package.json"]
     (tmp_path / "package.json").unlink()
     assert [name for name, _ in text_files(tmp_path)[0]] == ["README.md"]
+    (tmp_path / "licenses.csv").write_text("text\nx\n")
+    assert [name for name, _ in text_files(tmp_path)[0]] == ["licenses.csv"]
+    (tmp_path / "a.txt").write_text("x")
+    assert text_files(tmp_path)[1] == ["passed over: 1 x .pdf", "not read as text: README.md, licenses.csv"]
