@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from aigc_cli import __version__
 from aigc_cli.config.words import COMPOSED, Words, parse
-from aigc_cli.errors import EXIT_INTERRUPTED, EXIT_OK, ConfigError, Interrupted, report, suggest, warn
+from aigc_cli.errors import EXIT_INTERRUPTED, EXIT_OK, ConfigError, Interrupted, report, say, suggest, warn
 
 EXIT_BROKEN_PIPE = 141  # as a shell reports SIGPIPE
 
@@ -23,7 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return code
     except KeyboardInterrupt:
-        print("aigc: stopped", file=sys.stderr)
+        say("stopped")
         return EXIT_INTERRUPTED
     except BrokenPipeError:
         # What reads our output has gone; Python would complain again when it flushes at exit.

@@ -55,6 +55,12 @@ def test_no_circle_of_imports_between_files() -> None:
     assert not circles({name: imports_between_files(module) for name, module in NAMES.items()})
 
 
+def test_what_is_said_on_stderr_ends_no_work_when_nobody_reads_it() -> None:
+    """``errors.tell`` goes on behind ``2>&1 | head``, where ``print`` raises."""
+    said = {module.name for module in MODULES if ", file=sys.stderr" in (PACKAGE / module).read_text(encoding="utf-8")}
+    assert said == {"errors.py", "progress.py"}  # that of progress is tqdm's, on a terminal
+
+
 @pytest.mark.parametrize(
     "graph", [{"a": {"b"}, "b": {"a"}}, {"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": {"a"}}], ids=["two", "behind one"]
 )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -16,7 +15,7 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from aigc_cli.config.schema import STRICT, Options, check
-from aigc_cli.errors import ConfigError, say_plainly, warn
+from aigc_cli.errors import ConfigError, say_plainly, tell, warn
 from aigc_cli.files import check_writable, path_of, replacing, resource_errors, shown
 from aigc_cli.modalities.base import Batch
 from aigc_cli.modalities.prompts import Lines
@@ -60,7 +59,7 @@ def main(config: dict[str, Any], options: Options) -> int:
     if out is not None and (out.is_dir() or (out.exists() and not settings.overwrite)):
         raise ConfigError(f"out={out} exists", "choose another, or replace a file with overwrite=true")
     restored = restore_model(find_run(settings.run), step=settings.step, device=settings.device)
-    print(f"embedding by {restored.run.name}, step {restored.step}, on {restored.device}", file=sys.stderr)
+    tell(f"embedding by {restored.run.name}, step {restored.step}, on {restored.device}")
     if out is None:
         name = "text" if settings.input is None else Path(settings.input).stem
         out = restored.run.path / EMBEDDINGS / f"step-{restored.step}-{name}.npz"

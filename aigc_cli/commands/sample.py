@@ -6,7 +6,6 @@ import hashlib
 import json
 import re
 import shlex
-import sys
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -17,7 +16,7 @@ from pydantic.dataclasses import dataclass
 
 from aigc_cli.config.schema import STRICT, Options, check
 from aigc_cli.data.open import Splits
-from aigc_cli.errors import ConfigError, say_plainly
+from aigc_cli.errors import ConfigError, say_plainly, tell
 from aigc_cli.files import checksum, path_of, shown
 from aigc_cli.modalities.arrays import find_writer
 from aigc_cli.modalities.base import Writer
@@ -61,7 +60,7 @@ def main(config: dict[str, Any], options: Options) -> int:
     controls = check_controls(run, settings.controls)
     format, writer = find_writer(run.spec.modality, settings.format)
     restored = restore_model(run, step=settings.step, device=settings.device)
-    print(f"sampling {run.name}, step {restored.step}, on {restored.device}", file=sys.stderr)
+    tell(f"sampling {run.name}, step {restored.step}, on {restored.device}")
     splits = Splits.of_run(run, settings.data)
     request = Request(
         model=restored.model, codec=restored.codec, controls=controls, seed=settings.seed, device=restored.device,

@@ -86,18 +86,18 @@ def finish(folder: Path, rows: Sequence[Row], options: Options, objective: str |
     elif not options.metric:
         ranking = _by_curves(rows, objective)
     groups = ranking.order(_grouped(rows))
-    path = folder / "sweep.csv"
+    path, unkept = folder / "sweep.csv", None
+    try:  # before it is shown, which may end at a pipe that nobody reads
+        _write(path, rows)
+    except errors.ResourceError as error:
+        unkept = error  # what was found out is shown all the same
     if options.json:
         best = _best_json(groups, ranking)
         plain = [{**row, "job": row["job"] + 1} for row in rows]
         print(json.dumps({"sweep": str(path), "best": best, "jobs": plain}, indent=2, ensure_ascii=False), flush=True)
     else:
         print("\n".join(_report(folder, groups, ranking)), flush=True)
-    try:  # last: what was found out is shown even where it cannot be kept
-        _write(path, rows)
-    except errors.ResourceError as error:
-        return errors.report(error)
-    return code
+    return code if unkept is None else errors.report(unkept)
 
 
 # what the jobs are ranked by

@@ -6,7 +6,6 @@ import hashlib
 import http.client
 import json
 import os
-import sys
 import tarfile
 import tempfile
 import urllib.error
@@ -21,7 +20,7 @@ from typing import IO, Any, TypeVar
 from tqdm import tqdm
 
 from aigc_cli import __version__
-from aigc_cli.errors import ConfigError, DataError, ResourceError
+from aigc_cli.errors import ConfigError, DataError, ResourceError, tell
 from aigc_cli.files import checksum, hint_for, path_of, replacing, write_atomically
 from aigc_cli.modalities.text_files import printable
 
@@ -172,7 +171,7 @@ def download(
         return path
     reasons = []
     for url in urls:
-        print(f"downloading {url}", file=sys.stderr)
+        tell(f"downloading {url}")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with replacing(path) as part, _open(url, timeout) as answer, part.open("wb") as file:

@@ -41,7 +41,9 @@ class Loader:
         rank: int = 0,
         world_size: int = 1,
         workers: int = 0,
+        augment: bool = True,
     ) -> None:
+        """Without `augment` items come as they are, whatever the data's configuration says of training."""
         if not len(dataset):
             raise DataError("the dataset is empty", "point data.root= at data with at least one item")
         self.dataset, self.device, self.workers = dataset, device, workers
@@ -49,7 +51,8 @@ class Loader:
         self._gatherer = gatherer_of(dataset, device)
         where: Device = "cpu" if self._gatherer is None else self._gatherer.device
         kind = type(dataset)
-        draws = kind.augment is not Dataset.augment or kind.gatherer is not Dataset.gatherer  # else none would be used
+        # Else none would be used.
+        draws = augment and (kind.augment is not Dataset.augment or kind.gatherer is not Dataset.gatherer)
         self._order: Order = dataset.order(plan, where) or PermutedOrder(len(dataset), plan, where, draws)
         self._stream: Iterator[Batch] | None = None
         self._next = -1

@@ -40,8 +40,8 @@ def prepare_images(asked: Asked, folder: Path) -> Prepared:
     size = asked.values.get("size") if asked.size == "auto" else asked.size
     look = asked.look(**({} if size is None else {"size": size}))
     prepared = Prepared(NOUN)
-    if any("labels" in finding.hint for finding in look.refused):
-        prepared.changed["without classes: some pictures lie beside the class folders"] = 1
+    if asked.values.get("labels") and not look.values.get("labels"):
+        prepared.changed[f"without classes: {look.refused[0].message}"] = 1
     facts = facts_of(look)
     flat = facts.labels is not None and bool((facts.labels < 0).any())
     form = asked.refuse_format(("parquet", "folder") if flat else ("folder", "parquet"))

@@ -122,6 +122,7 @@ class Journal:
         self._lines: list[str] = []  # of warnings.txt
         self._said: set[str] = set()
         self._held_out: list[tuple[int, float]] = []  # scores, by step
+        self._validated = False  # whether they are those that the best checkpoint is kept by
         self._losses: list[tuple[int, float]] = []  # of training
         self._file: TextIO | None = None
         self._board: Any = None
@@ -165,8 +166,9 @@ class Journal:
     def _note(self, step: int, row: Mapping[str, Any]) -> None:
         """Keeps what :func:`overfitting` is seen by; samples of a GAN have no likelihood that could rise."""
         scores = [key for key in row if key.startswith(HELD_OUT) and not key.startswith("val/fd")]
-        if scores and isinstance(value := row[scores[0]], float):
+        if scores and isinstance(value := row[scores[0]], float) and math.isfinite(value):
             self._held_out.append((step, value))
+            self._validated = scores[0].startswith("val/")
         if isinstance(loss := row.get("main/loss"), float):
             self._losses.append((step, loss))
 
@@ -174,8 +176,8 @@ class Journal:
         """Says what the model makes of the newest values, each warning once a process and once in ``warnings.txt``."""
         if self._file is None:
             return
-        kept = any(name.startswith("val/") for name in self.figures)
-        for name, line in chain(model.warnings(self.figures), overfitting(self._held_out, self._losses, kept=kept)):
+        overfits = overfitting(self._held_out, self._losses, kept=self._validated)
+        for name, line in chain(model.warnings(self.figures), overfits):
             if name not in self._said:
                 self._said.add(name)
                 say(f"aigc: warning: step {step}: {line}")

@@ -134,7 +134,8 @@ def changed_config(saved: dict[str, Any], words: Sequence[str]) -> dict[str, Any
         ConfigError: a word names no key of the run, or would change what a resumed run keeps.
     """
     config = copy.deepcopy(saved)
-    config["trainer"].setdefault("minutes", None)  # runs of before there was one
+    for key in ("minutes", "first_look"):  # runs of before there were these have no value for them
+        config["trainer"].setdefault(key, getattr(TrainerConfig, key))
     for word in words:
         _apply(config, word)
     before, after = dict(walk(saved)), dict(walk(config))
@@ -235,6 +236,9 @@ def warn_of_jump(run: Run, optimizer: OptimizerConfig, trainer: TrainerConfig, s
     section = run.config["optimizer"]
     before: OptimizerConfig = check("optimizer", find("optimizer", section["name"]).config, section)
     lengths = run.config["trainer"]
+    asked = (trainer.steps, trainer.minutes, optimizer)
+    if asked == (lengths["steps"], lengths.get("minutes"), before):
+        return  # within a warm-up the rate of the same run grows too
     last = before.lr * _factor(before, lengths["steps"], lengths.get("minutes"), state, 1)
     now = optimizer.lr * _factor(optimizer, trainer.steps, trainer.minutes, state, 0)
     if now > _JUMP * last > 0:

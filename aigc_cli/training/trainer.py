@@ -196,7 +196,8 @@ class Trainer:
         # What a signal asks of one process, or its clock says, all do after the same step.
         asked = self.processes.highest(signals.stop or 0, signals.save, look, ended, progress)
         stop, save, look, last = asked[0], bool(asked[1]), bool(asked[2]), bool(asked[3])
-        self.progress, self.state.seconds = 1.0 if last else asked[4] / _UNITS, self.pace.trained
+        # Only the last step ends a run: one that is measured may go beyond its length.
+        self.progress, self.state.seconds = 1.0 if last else min(asked[4], _UNITS - 1) / _UNITS, self.pace.trained
 
         def due(every: int | None, *, by_time: bool = False) -> bool:
             return every is not None and (last or by_time or done % every == 0)
@@ -222,7 +223,7 @@ class Trainer:
             signals.save = False
             with self.pace.timed("save"):
                 self.save()
-        if not self.pace.planned and self.pace.until is None and self.pace.measured():
+        if not (self.pace.planned or last or stop) and self.pace.until is None and self.pace.measured():
             self.pace.planned = True
             if hooks.plan is not None and self.processes.main:
                 self.bar.write("\n".join(hooks.plan(self.plan())))

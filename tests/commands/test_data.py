@@ -131,6 +131,14 @@ def test_copies_that_are_kept_are_on_one_side(capsys: pytest.CaptureFixture[str]
     assert sum(map(len, splits)) == len(set.union(*splits)) == 20
 
 
+def test_a_copy_without_classes_says_why(capsys: pytest.CaptureFixture[str]) -> None:
+    folder = pictures("own")
+    (folder / "metadata.csv").write_text("file_name,label\n0.png,cat\n")
+    changed = told(capsys, "prepare", "data=image_folder", "data.root=own", "data.size=16", "out=copy")["changed"]
+    (why,) = changed
+    assert why.startswith("without classes: 11 of 12 pictures have no row in the metadata")
+
+
 @pytest.mark.parametrize("labelled", [False, True])
 def test_a_single_picture_is_trained_on(labelled: bool, capsys: pytest.CaptureFixture[str]) -> None:
     folder = pictures("own", 1)

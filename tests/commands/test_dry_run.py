@@ -64,6 +64,16 @@ def test_its_json_is_alone_on_stdout(toy_here: Path, few_steps: None, capsys: py
     assert found["steps"] > 20
 
 
+@pytest.mark.parametrize("length", ["trainer.steps=2", "trainer.minutes=1e-5"])
+def test_a_run_that_is_shorter_than_what_is_measured_has_a_plan_too(
+    length: str, toy_here: Path, few_steps: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*TOY[:6], length, "--dry-run", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert 1 <= found["steps"] <= 2
+    assert found["parts"]["checkpoints"] > 0
+
+
 def test_what_a_run_would_refuse_it_refuses(toy_here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*TOY, "--dry-run", "trainer.batch_size=0"]) == 2
     for words in (["-m", "seed=1,2"], ["--resume"], ["--cfg"]):

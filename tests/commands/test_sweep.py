@@ -273,6 +273,17 @@ def test_a_row_that_cannot_be_kept_is_in_the_table_all_the_same(
     assert "Error executing job" not in err
 
 
+def test_a_sweep_whose_table_nobody_reads_keeps_it(
+    training: FakeTraining, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, written = os.pipe()
+    os.close(read)
+    with os.fdopen(written, "w") as gone:
+        monkeypatch.setattr("sys.stdout", gone)
+        assert main(["train", "-m", "model=gan", "optimizer.lr=1e-3,2e-3"]) == 141
+    assert [row["status"] for row in sweep_csv(tmp_path)] == ["complete", "complete"]
+
+
 @pytest.mark.parametrize(
     ("error", "code"), [(Interrupted("saved"), 130), (KeyboardInterrupt(), 130), (Terminated("saved"), 143)], ids=repr
 )

@@ -7,6 +7,7 @@ import shlex
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,8 +19,10 @@ from aigc_cli.cli import main
 from aigc_cli.commands import train as command
 from aigc_cli.config.schema import Options
 from aigc_cli.runs import Run, find_run
-from aigc_cli.training.checkpoint import CheckpointFolder
+from aigc_cli.training.build import check_config
+from aigc_cli.training.checkpoint import CheckpointFolder, State
 from aigc_cli.training.distributed import Processes
+from aigc_cli.training.restore import changed_config, warn_of_jump
 
 TOY = [
     "train",
@@ -240,6 +243,36 @@ def test_a_learning_rate_that_jumps_when_a_run_is_extended_is_said(
     assert main(["train", "--resume", "copy", "trainer.steps=8", *told]) == 0
     assert "jumps" not in capsys.readouterr().err
     assert Run(Path("copy")).config["optimizer"]["lr"] == 0.00015
+
+
+def test_a_rate_that_grows_in_its_own_warm_up_is_no_jump(toy_here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*TOY, "optimizer.warmup_steps=100"]) == 0
+    run = find_run("latest")
+    settings = check_config(run.config)
+    capsys.readouterr()
+    warn_of_jump(run, settings.optimizer, settings.trainer, State(updates=1))
+    assert not capsys.readouterr().err
+    warn_of_jump(run, replace(settings.optimizer, lr=1.0), settings.trainer, State(updates=1))
+    assert "the learning rate jumps" in capsys.readouterr().err
+
+
+def test_a_run_of_before_there_were_looks_by_time_can_be_given_them(toy_here: Path) -> None:
+    assert main(TOY) == 0
+    saved = find_run("latest").config
+    del saved["trainer"]["minutes"], saved["trainer"]["first_look"]
+    assert changed_config(saved, ["trainer.first_look=5"])["trainer"]["first_look"] == 5
+    assert changed_config(saved, [])["trainer"]["first_look"] == 30
+
+
+def test_one_of_several_processes_says_what_resumes(
+    toy_here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(TOY) == 0
+    for rank in (0, 1):
+        capsys.readouterr()
+        monkeypatch.setattr(command, "launched", lambda rank=rank: Processes(rank, 2))
+        assert main(["train", "--resume"]) == 0
+        assert ("resuming " in capsys.readouterr().err) == (rank == 0)
 
 
 def test_a_run_trains_for_minutes_or_for_steps(toy_here: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,7 +10,7 @@ STEPS = 60
 COMMON = [
     f"trainer.steps={STEPS}", "trainer.batch_size=8", "trainer.checkpoint_every=7", "trainer.keep=3",
     "trainer.log_every=5", "trainer.sample_every=null", "trainer.examine_every=null", "trainer.device=cpu",
-    "trainer.threads=1", "recipe=null",
+    "trainer.threads=1", "trainer.first_look=null", "recipe=null",
 ]  # fmt: skip
 IMAGES = ["data=digits", "data.size=8"]
 TEXT = ["data=text", "data.root=words.txt", "data.context=16", "data.tokenizer.kind=char"]

@@ -187,11 +187,22 @@ def test_held_out_scores_that_rise_while_the_loss_falls_are_named_once(tmp_path:
     assert (tmp_path / "warnings.txt").read_text().startswith("step 4: overfitting: ")
 
 
+def test_a_run_that_validates_is_told_of_its_best_checkpoint_after_a_resume_too(tmp_path: Path) -> None:
+    losses = [0.8, 0.8, 0.8, 0.8]
+    assert not said_of(tmp_path, "val/nll", [3.0, 2.0, 2.5, 2.6], losses)  # the loss stands still
+    journal, said = Journal(Run(tmp_path), 3), list[str]()
+    journal.write(4, {"main/loss": 0.1})
+    journal.warn(4, DOUBTFUL, said.append)
+    journal.close()
+    assert "`aigc sample step=best`" in said[0]
+
+
 @pytest.mark.parametrize(
     ("name", "scores", "losses"),
     [
         ("val/nll", [2.0, 2.3, 2.01, 2.3, 2.02], [0.9, 0.8, 0.7, 0.6, 0.5]),  # it moves a little
         ("val/nll", [2.0, 3.0, 4.0, 5.0, 6.0], [0.1, 0.2, 0.3, 0.4, 0.5]),  # the loss rises too
+        ("val/nll", [math.nan, 2.0, 2.0, 2.0, 2.0], [0.9, 0.8, 0.7, 0.6, 0.5]),  # none was there
         ("val/fd[own]", [2.0, 3.0, 4.0, 5.0, 6.0], [0.9, 0.8, 0.7, 0.6, 0.5]),  # of samples
     ],
 )

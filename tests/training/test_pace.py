@@ -89,6 +89,12 @@ def test_slow_steps_are_looked_at_by_the_clock_and_leave_the_rows_as_they_are(tm
     assert plan.memory > 1e7
 
 
+def test_a_run_that_ends_when_its_rate_is_known_has_no_plan(tmp_path, slow):
+    lines = []
+    make(tmp_path / "run", "trainer.steps=3", build=slow(10)).fit(Hooks(plan=lines.append))
+    assert not lines
+
+
 def test_a_stop_is_looked_at(tmp_path):
     seen = []
 

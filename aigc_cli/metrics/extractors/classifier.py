@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -11,7 +10,7 @@ from torch import Tensor, nn
 
 from aigc_cli.data.base import Dataset
 from aigc_cli.data.loader import batches_in_order
-from aigc_cli.errors import ConfigError, DataError
+from aigc_cli.errors import ConfigError, DataError, tell
 from aigc_cli.metrics.extractors.base import PlainConfig, Sources
 from aigc_cli.metrics.extractors.learned import Learned
 from aigc_cli.modalities.base import Batch, Codec, modality
@@ -32,6 +31,7 @@ class Classifier(Learned):
     """
 
     folder, version, architecture = "classifiers", 1, "cnn"
+    augments = True
     layers = ("features", "logits")
     known: ClassVar[Mapping[str, type]] = {"accuracy": float, "accuracy_on": str}
 
@@ -61,7 +61,7 @@ class Classifier(Learned):
         self.descend(network, seen, f"labelled {kind.noun[1]}", objective)
         split, held_out = self._splits.held_out()
         score = accuracy(network, held_out, self.train.codec, self.device)
-        print(f"{self.name}: accuracy {score:.1%} on {len(held_out):,} {split} {kind.noun[1]}", file=sys.stderr)
+        tell(f"{self.name}: accuracy {score:.1%} on {len(held_out):,} {split} {kind.noun[1]}")
         if score < 1.5 / len(self.train.spec.classes):
             what = f"{self.name} cannot tell the classes apart (accuracy {score:.1%}): its features would mean nothing"
             raise DataError(what, "check the labels of the data, or use extractor=own-ssl, which learns without")

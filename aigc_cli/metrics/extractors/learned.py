@@ -7,7 +7,6 @@ scores on the same weights, which is why its name and its weights' sum go with e
 from __future__ import annotations
 
 import json
-import sys
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,7 +20,7 @@ from torch import Tensor, nn
 from aigc_cli.data.base import Dataset
 from aigc_cli.data.cache import cache_dir
 from aigc_cli.data.loader import Loader
-from aigc_cli.errors import DataError, warn
+from aigc_cli.errors import DataError, tell, warn
 from aigc_cli.files import checksum, resource_errors, write_atomically
 from aigc_cli.modalities.base import Batch, modality
 from aigc_cli.progress import Progress
@@ -45,6 +44,7 @@ class Learned(ABC):
     canonical = False
     folder: ClassVar[str]  # of the cache, for networks of its kind
     version: ClassVar[int]
+    augments: ClassVar[bool]  # whether it learns from items as `data.augment` and the like change them
     architecture: ClassVar[str]  # what a stamp says of the network, before its version
     layers: ClassVar[tuple[str, ...]]  # of the network, what it gives
     #: What is known of a network, beside its weights, with its type.
@@ -130,11 +130,11 @@ class Learned(ABC):
         train = self.train
         size = min(_BATCH, len(train))
         steps = -(-seen // size)
-        loader = Loader(train, batch_size=size, seed=_SEED, device=self.device)
+        loader = Loader(train, batch_size=size, seed=_SEED, device=self.device, augment=self.augments)
         optimizer = torch.optim.AdamW(parts.parameters(), lr=_LEARNING_RATE, weight_decay=_WEIGHT_DECAY)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, _LEARNING_RATE, total_steps=steps, pct_start=0.2)
         parts.train()
-        print(f"training {self.name}, the extractor, on {len(train):,} {what} (once; it is kept)", file=sys.stderr)
+        tell(f"training {self.name}, the extractor, on {len(train):,} {what} (once; it is kept)")
         with Progress(steps, f"training {self.name}", "steps") as bar:
             for step in range(steps):
                 batch: Batch = loader.batch(step)

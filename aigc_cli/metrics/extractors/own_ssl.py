@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, ClassVar
@@ -16,7 +15,7 @@ from torch.nn.functional import cross_entropy, normalize
 
 from aigc_cli.data.base import Dataset
 from aigc_cli.data.open import chosen_rows, items_at
-from aigc_cli.errors import ConfigError, DataError, warn
+from aigc_cli.errors import ConfigError, DataError, tell, warn
 from aigc_cli.metrics.extractors.base import PlainConfig, Sources
 from aigc_cli.metrics.extractors.learned import Learned
 from aigc_cli.modalities.base import Batch, Items, modality
@@ -45,7 +44,8 @@ class OwnSSL(Learned):
         DataError: there is one item.
     """
 
-    folder, version, architecture = "self-supervised", 1, "ssl"
+    folder, version, architecture = "self-supervised", 2, "ssl"
+    augments = False  # its own views say what it does not see, and what it is kept by knows of no others
     layers = ("features",)
     known: ClassVar[Mapping[str, type]] = {"told_apart": float}
 
@@ -100,7 +100,7 @@ class OwnSSL(Learned):
             found = likeness(parts[0]).argmax(1) == _others(len(parts[0]), self.device)
             network.settle(torch.cat([network(part)["features"] for part in parts]))
         told_apart = float(found.float().mean())
-        print(f"own-ssl: finds a changed item among {len(parts[0]):,} {told_apart:.1%} of the time", file=sys.stderr)
+        tell(f"own-ssl: finds a changed item among {len(parts[0]):,} {told_apart:.1%} of the time")
         if told_apart < 0.1:
             warn("own-ssl cannot tell the items apart, which are nearly alike: scores on its features say little")
         return {"told_apart": told_apart}

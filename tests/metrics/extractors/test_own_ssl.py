@@ -61,7 +61,22 @@ def test_it_is_learnt_once_and_is_the_same_when_learnt_again(
     assert build_extractor("own-ssl", sources(blobs)).checksum == first.checksum
 
 
-def test_other_pictures_have_another_and_labels_make_no_difference(blobs: Blobs, quick: Path) -> None:
+def test_neither_labels_nor_what_training_is_shown_make_a_difference(
+    blobs: Blobs, quick: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = blobs(100, 0).resident()
+    assert held is not None
+    changed = ImageDataset(held.content, None, views=("flip", "crop", "colour"))
+    parts = {"plain": blobs(100, 0, False), "labelled": blobs(100, 0, True), "changed": changed}
+    sums = set()
+    for name, data in parts.items():
+        monkeypatch.setenv("AIGC_CACHE", str(quick / name))
+        splits = Splits(name, lambda split, data=data: data)  # type: ignore[misc]
+        sums.add(build_extractor("own-ssl", Sources(splits=splits)).checksum)
+    assert len(sums) == 1
+
+
+def test_other_pictures_have_another(blobs: Blobs, quick: Path) -> None:
     grey, coloured = (build_extractor("own-ssl", sources(blobs, channels=channels)) for channels in (1, 3))
     assert grey.checksum != coloured.checksum
     assert len(kept(quick)) == 2
