@@ -4,9 +4,9 @@ A file ``recipe/NAME.yaml`` states in its head when it applies, such as
 
     # when: model=gan modality=image side<=32 channels=1 device=cpu
 
-and all that apply are composed, those with fewer conditions first. A dataset whose results are published or shown has
-recipes of its own (``data=digits``): these replace the ones for its kind, and join those of the model's paper, whose
-only condition is the model. A file without conditions is taken when it is named: ``recipe=NAME``.
+and all that apply are composed, those with fewer conditions first and the user's own last. A dataset whose results are
+published or shown has recipes of its own (``data=digits``): these replace the ones for its kind, and join those of the
+model's paper, whose only condition is the model. A file without conditions is taken when it is named: ``recipe=NAME``.
 """
 
 from __future__ import annotations
@@ -56,6 +56,7 @@ class Recipe(NamedTuple):
     name: str
     title: str
     conditions: tuple[Condition, ...]
+    own: bool = False  # of the user or of a plugin
 
     @property
     def of_a_dataset(self) -> bool:
@@ -121,7 +122,8 @@ def _device(word: str) -> str:
 def recipes() -> Iterator[Recipe]:
     """All recipes there are, the user's own among them; raises ConfigError where a condition cannot be read."""
     for name, path in folders.options("recipe").items():
-        yield Recipe(name, title_of(path), conditions_of(path))
+        own = not path.is_relative_to(folders.packaged_configs().resolve())
+        yield Recipe(name, title_of(path), conditions_of(path), own)
 
 
 def conditions_of(path: Path) -> tuple[Condition, ...]:
@@ -163,4 +165,4 @@ def matching(facts: Facts) -> list[str]:
         replaced = recipe.of_a_kind and any(other.of_a_dataset for other in found)
         if not replaced and all(each.holds(facts[each.fact]) for each in recipe.conditions):
             found.append(recipe)
-    return [recipe.name for recipe in sorted(found, key=lambda recipe: (len(recipe.conditions), recipe.name))]
+    return [recipe.name for recipe in sorted(found, key=lambda each: (each.own, len(each.conditions), each.name))]

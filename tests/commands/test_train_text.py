@@ -65,7 +65,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_what_cannot_be_trained_on(words: str, code: int, says: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*TRAIN, *words.split()]) == code
-    said = capsys.readouterr().err.splitlines()
+    said = [line for line in capsys.readouterr().err.splitlines() if "is given several times" not in line]
     assert len(said) <= 2
     assert says in " ".join(said)
     assert not Path("outputs").exists()

@@ -71,6 +71,11 @@ def test_the_recipe_of_a_dataset_replaces_those_of_its_kind(write: Any) -> None:
     assert compose("train", ["model=vae", "data=mnist"])["trainer"]["keep"] == 7
 
 
+def test_recipes_of_ones_own_come_after_ours(write: Any) -> None:
+    write("mine", "model=vae", "trainer: {steps: 3}")
+    assert compose("train", ["model=vae"])["trainer"]["steps"] == 3
+
+
 def test_another_optimizer_keeps_its_own_defaults(write: Any, pictures: list[str]) -> None:
     values = "defaults:\n  - override /optimizer: adamw\noptimizer: {lr: 0.5}"
     write("mine", "model=vae modality=image items<=10 side<=8 channels=1", values)

@@ -10,7 +10,7 @@ from PIL import Image
 STREAMED = [
     "model=vae", "model.network=conv", "model.width=4", "model.hidden=16", "data=image_folder", "data.root=pictures",
     "data.size=8", "data.memory_gb=1e-6", "trainer.batch_size=5", "trainer.checkpoint_every=7", "trainer.device=cpu",
-    "trainer.sample_every=null", "trainer.examine_every=null", "trainer.threads=1",
+    "trainer.sample_every=null", "trainer.examine_every=null", "trainer.threads=1", "recipe=null",
 ]  # fmt: skip
 
 

@@ -30,7 +30,7 @@ OWN: dict[str, dict[str, Any]] = {"r3gan": {"generator_norm": "none"}, "biggan":
 @pytest.fixture(scope="module")
 def defaults() -> dict[str, Any]:
     """The keys of model=gan without a recipe."""
-    return compose("train", ["model=gan", "data=mnist"])["model"]
+    return compose("train", ["model=gan", "data=mnist", "recipe=null"])["model"]
 
 
 def build(defaults: dict[str, Any], shape: tuple[int, ...] = (1, 16, 16), **changes: Any) -> GAN:

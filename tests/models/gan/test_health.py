@@ -20,7 +20,7 @@ HEALTHY = {"discriminator/accuracy": 0.75, "examine/diversity": 0.98, "examine/o
 
 @pytest.fixture(scope="module")
 def defaults() -> dict[str, Any]:
-    return compose("train", ["model=gan", "data=mnist"])["model"]
+    return compose("train", ["model=gan", "data=mnist", "recipe=null"])["model"]
 
 
 def build(defaults: dict[str, Any], classes: int = 0, **changes: Any) -> GAN:

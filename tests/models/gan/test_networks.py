@@ -23,7 +23,7 @@ PRESETS = {"dcgan": "dcgan", "sngan": "resnet", "wgan_gp": "resnet", "biggan": "
 
 def build(preset: str, shape: tuple[int, int, int] = (1, 16, 16), **changes: Any) -> GAN:
     torch.manual_seed(0)
-    values = {**compose("train", [f"model={preset}", "data=mnist"])["model"], **TINY, **changes}
+    values = {**compose("train", [f"model={preset}", "recipe=null"])["model"], **TINY, **changes}
     return GAN(check("model", GANConfig, values), DataSpec("image", shape, ("a", "b", "c")))
 
 
@@ -61,7 +61,7 @@ def test_sizes_that_cannot_be_made_are_named(preset: str, shape: tuple[int, int,
 def test_presets_have_the_papers_sizes(
     preset: str, shape: tuple[int, int, int], generator: int, discriminator: int
 ) -> None:
-    values = compose("train", [f"model={preset}", "data=mnist"])["model"]
+    values = compose("train", [f"model={preset}", "recipe=null"])["model"]
     spec = DataSpec("image", shape, tuple("0123456789"))
     model = GAN(check("model", GANConfig, values), spec)
     counts = [sum(p.numel() for p in network.parameters()) for network in (model.generator, model.discriminator)]

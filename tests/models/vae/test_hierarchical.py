@@ -30,7 +30,7 @@ CLASSES = ("dark", "bright")
 @pytest.fixture(scope="module")
 def defaults() -> dict[str, Any]:
     """The keys of model=hvae without a recipe."""
-    return compose("train", ["model=hvae", "data=mnist"])["model"]
+    return compose("train", ["model=hvae", "data=mnist", "recipe=null"])["model"]
 
 
 def build(defaults: dict[str, Any], shape: tuple[int, int, int] = (1, 8, 8), **changes: Any) -> HVAE:

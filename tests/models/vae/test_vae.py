@@ -30,7 +30,7 @@ CLASSES = ("dark", "light")
 @pytest.fixture(scope="module")
 def defaults() -> dict[str, Any]:
     """The keys of model=vae without a recipe."""
-    return compose("train", ["model=vae", "data=mnist"])["model"]
+    return compose("train", ["model=vae", "data=mnist", "recipe=null"])["model"]
 
 
 def build(

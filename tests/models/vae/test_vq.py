@@ -23,7 +23,7 @@ SMALL = {"width": 16, "codes": 16, "code_dimensions": 4, "blocks": 1, "usage_win
 @pytest.fixture(scope="module")
 def defaults() -> dict[str, Any]:
     """The keys of model=vqvae without a recipe."""
-    return compose("train", ["model=vqvae", "data=mnist"])["model"]
+    return compose("train", ["model=vqvae", "data=mnist", "recipe=null"])["model"]
 
 
 def build(defaults: dict[str, Any], shape: tuple[int, int, int] = (1, 16, 16), **changes: Any) -> VQVAE:
