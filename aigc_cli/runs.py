@@ -156,8 +156,7 @@ class Run:
         """The last finite value of every curve, but for bookkeeping such as the learning rate."""
         last: dict[str, float] = {}
         for row in read_rows(self.path / "metrics.jsonl"):
-            curves = {key: value for key, value in row.items() if "/" in key and not key.endswith("/lr")}
-            last.update({key: value for key, value in curves.items() if _is_number(value)})
+            last.update({k: v for k, v in row.items() if "/" in k and not k.endswith("/lr") and _is_number(v)})
         return last
 
     # the lock
@@ -256,7 +255,7 @@ def create_run(config: dict[str, Any]) -> Run:
         path = stamped_folder(root.absolute() / f"{config['model']['name']}-{config['data']['name']}")
     with resource_errors(root):
         root.mkdir(parents=True, exist_ok=True)
-        _point_latest(root / "latest", path)
+        point_latest(root / "latest", path)
     return Run(path)
 
 
@@ -273,7 +272,8 @@ def stamped_folder(parent: Path) -> Path:
     raise AssertionError("ten thousand folders in one second")
 
 
-def _point_latest(link: Path, target: Path) -> None:
+def point_latest(link: Path, target: Path) -> None:
+    """Makes `link` lead to the run at `target`, at once for whoever reads it meanwhile."""
     temporary = link.with_name(f".latest-{os.getpid()}")
     temporary.unlink(missing_ok=True)
     temporary.symlink_to(os.path.relpath(target.resolve(), link.parent.resolve()), target_is_directory=True)

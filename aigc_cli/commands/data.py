@@ -5,22 +5,28 @@ from __future__ import annotations
 import json
 import shlex
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
+from aigc_cli.config.compose import compose, recipes
+from aigc_cli.config.folders import keys_of
+from aigc_cli.config.folders import options as files_of
 from aigc_cli.config.schema import STRICT, Options, check
+from aigc_cli.config.words import split_key
 from aigc_cli.data.prepare import RECORD, Asked, prepare
 from aigc_cli.data.report import NAMED, Look, Report, counted, look_at, report_on, words_of
-from aigc_cli.errors import ConfigError, say_plainly
+from aigc_cli.errors import ConfigError, DataError, say_plainly
 from aigc_cli.files import path_of, resource_errors, shown
+from aigc_cli.modalities.image_decode import picture_suffixes
 from aigc_cli.progress import table
 from aigc_cli.registry import plugin_words
 
 _WIDTH = 100
+_STOPPING = ("refused", "broken_file", "broken", "markup", "empty_file")  # findings for which training may stop
 _REASONS = 12  # that a person is shown
 
 
@@ -50,23 +56,43 @@ def main(config: dict[str, Any], options: Options) -> int:
 
 
 def _show(asked: DataConfig, options: Options) -> int:
-    look = look_at(asked.data)
+    look, followed = _as_trained(look_at(asked.data), options)
     report = report_on(look)
     preview = _preview(asked, report)
     following = next_command(look, report, options)
     if options.json:
         told = {
             "data": look.values["name"], "root": look.values.get("root"), "kind": look.kind, **report.facts,
-            "findings": [finding.state() for finding in report.findings],
+            "recipes": followed, "findings": [finding.state() for finding in report.findings],
             "preview": None if preview is None else str(preview), "next": following,
         }  # fmt: skip
         print(json.dumps(told, indent=2))
         return 0
-    _print(look, report)
+    _print(look, report, followed)
     if preview is not None:
         print(f"\npreview  {shown(preview)}")
-    print(f"\nnext: {following}")
+    if following is not None:
+        print(f"\nnext: {following}")
     return 0
+
+
+def _as_trained(look: Look, options: Options) -> tuple[Look, list[str]]:
+    """The data as training has it, whose recipes set keys that nobody typed, and the files of these recipes."""
+    words = [*([f"model={look.model}"] if look.model else []), *words_of(options.overrides)]
+    try:
+        values = compose("train", words)["data"]
+        if values["name"] != look.values["name"] or look.stops:
+            return look, []
+        files = [line.rpartition(", from ")[2] for line in recipes(words)]
+        own = [name for name in files if _sets_data(name)]
+        return (look_at(values) if own else look), own
+    except (ConfigError, DataError):  # what is wrong with a model's settings is said when it is trained
+        return look, []
+
+
+def _sets_data(file: str) -> bool:
+    group, _, name = file.removesuffix(".yaml").partition("/")
+    return any(key.startswith("data.") for key in keys_of(files_of(group)[name]))
 
 
 def _say(text: str) -> None:
@@ -105,9 +131,10 @@ def _free(values: Mapping[str, Any]) -> Path:
     return shown(folder / next((each for each in names if not (folder / each).exists()), name))
 
 
-def _print(look: Look, report: Report) -> None:
+def _print(look: Look, report: Report, followed: Sequence[str]) -> None:
     root = look.values.get("root")
-    print(f"data={look.values['name']}{'' if root is None else f', {root}'}\n")
+    print(f"data={look.values['name']}{'' if root is None else f', {root}'}")
+    print(f"as model={look.model} takes it, by {', '.join(followed)}\n" if followed else "")
     for line in table(report.lines):
         _say(f"  {line}")
     for number, excerpt in enumerate(report.excerpts):
@@ -125,14 +152,22 @@ def _print(look: Look, report: Report) -> None:
                 _say("\n".join(lines))
 
 
-def next_command(look: Look, report: Report, options: Options) -> str:
-    """What to type next: a cleaned copy where that puts something right, else training."""
-    words = " ".join(map(shlex.quote, words_of(options.overrides)))
-    if any(finding.prepared for finding in report.findings):
-        out = shlex.quote(f"out={_free(look.values)}")
-        return f"aigc data prepare {words} {out}{plugin_words()}".replace("  ", " ")
-    model = f" model={report.model}" if report.model else ""
-    return f"aigc train{model} {words}{plugin_words()}".rstrip()
+def next_command(look: Look, report: Report, options: Options) -> str | None:
+    """What to type next: a cleaned copy where that puts something right, else training; where that would stop, what
+    shows pictures as such, or nothing."""
+    words = words_of(options.overrides)
+    prepared = [finding for finding in report.findings if finding.prepared]
+    if report.stops and all(finding.code not in _STOPPING for finding in prepared):
+        kinds: Mapping[str, int] = report.facts.get("left_out", {})
+        if 2 * sum(count for kind, count in kinds.items() if kind in picture_suffixes()) <= sum(kinds.values()):
+            return None
+        words = ["data=image_folder", *(word for word in words if split_key(word)[1] == "data.root")]
+        return f"aigc data show {shlex.join(words)}{plugin_words()}"
+    if prepared:
+        out = f"out={_free(look.values)}"
+        return f"aigc data prepare {shlex.join([*words, out])}{plugin_words()}"
+    model = [f"model={look.model}"] if look.model else []
+    return f"aigc train {shlex.join([*model, *words])}".rstrip() + plugin_words()
 
 
 def _prepare(asked: DataConfig, options: Options) -> int:

@@ -27,6 +27,7 @@ from aigc_cli.metrics.statistics import Statistics, write_statistics
 from aigc_cli.metrics.views import Key
 from aigc_cli.registry import plugin_words
 from aigc_cli.runs import Run, find_run
+from aigc_cli.sampling.controls import typed_again
 
 SEEDS = 3  # of a comparison; fewer show no spread worth the name
 #: The words that features depend on, and that are given again where they are compared.
@@ -72,7 +73,8 @@ def _measure(asked: EvalConfig, options: Options) -> int:
         print(json.dumps({"results": plain, "files": [str(file) for file in files]}, ensure_ascii=False))
     else:
         print(describe(records, files))
-        if setting.run is not None and folder is not None and (words := _next(setting.run, folder, records, options)):
+        words = None if setting.run is None or folder is None else _next(setting.run, folder, records, options, asked)
+        if words is not None:
             print(f"next: {words}")
     for error in failed:
         if "metric" in options.given:
@@ -81,13 +83,16 @@ def _measure(asked: EvalConfig, options: Options) -> int:
     return 0
 
 
-def _next(run: Run, folder: Path, records: list[Record], options: Options) -> str | None:
+def _next(run: Run, folder: Path, records: list[Record], options: Options, asked: EvalConfig) -> str | None:
     """What to type after a run's scores: whether it copies, which no distance shows, or a look at what it makes."""
     given = [word for word in options.overrides if not word.lstrip("+").startswith(("run=", "metric", "real="))]
     held_out = any(record.metric in ("fd", "prdc") and record.baseline is not None for record in records)
     if held_out and not any(folder.glob("memorization-*.json")):
         return " ".join(["aigc eval --metric memorization", *map(shlex.quote, given), f"run={run.word}"])
-    return None if (run.path / GENERATED).is_dir() else f"aigc sample run={run.word}"
+    if (run.path / GENERATED).is_dir():
+        return None
+    drawn = [*([] if asked.step is None else [f"step={asked.step}"]), *typed_again(asked.controls)]
+    return " ".join(["aigc sample", *map(shlex.quote, drawn), f"run={run.word}"])
 
 
 # several runs

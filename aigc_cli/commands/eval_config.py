@@ -27,6 +27,9 @@ Named = Annotated[str, Field(min_length=1)]
 #: What a key is where nobody gave it; the others are null, or hold nulls alone.
 _USUAL = {"run": "latest", "seed": 0, "split": "train", "dtype": "float32"}
 
+#: A user who types model= means the run's, and knows of no backbone=, which that is short for.
+_BACKBONE = ("model= or backbone", ": it names the network of extractor=torchvision, and a run has its own model")
+
 
 @dataclass(config=STRICT, frozen=True, kw_only=True)
 class EvalConfig:
@@ -116,7 +119,8 @@ class EvalConfig:
             value = getattr(self, key)
             parts = value.values() if isinstance(value, dict) else [None if value == _USUAL.get(key) else value]
             if any(part is not None for part in parts):
-                warn(f"{key}= has no effect here")
+                named, why = _BACKBONE if key == "backbone" else (key, "")
+                warn(f"{named}= has no effect here{why}")
 
 
 def run_of(asked: EvalConfig) -> Run | None:

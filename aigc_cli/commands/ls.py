@@ -10,6 +10,7 @@ from contextlib import suppress
 from typing import Any
 
 from aigc_cli.config.folders import choices_of, command_keys, header, keys_of, options, stated
+from aigc_cli.config.recipes import title_of
 from aigc_cli.config.schema import differing
 from aigc_cli.config.words import LISTS
 from aigc_cli.errors import DataError, no_such
@@ -56,8 +57,10 @@ def _options(group: str) -> list[Row]:
 
 
 def _recipes() -> list[Row]:
-    files = options("recipe")
-    return [{**row, "when": stated(files[row["name"]], "when")} for row in _options("recipe")]
+    return [
+        {"name": name, "description": title_of(path), "file": str(path), "when": stated(path, "when")}
+        for name, path in options("recipe").items()
+    ]
 
 
 def _choices(group: str, *keys: str) -> list[Row]:

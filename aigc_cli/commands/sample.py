@@ -25,7 +25,7 @@ from aigc_cli.modalities.samples import RECORD, Provenance, write_record
 from aigc_cli.progress import Progress
 from aigc_cli.registry import plugin_words
 from aigc_cli.runs import Run, find_run
-from aigc_cli.sampling.controls import check_controls, named_values
+from aigc_cli.sampling.controls import check_controls, named_values, typed_again
 from aigc_cli.sampling.folder import check_replaceable, filling
 from aigc_cli.sampling.generate import Plan, Request
 from aigc_cli.sampling.modes import plan
@@ -84,6 +84,7 @@ def main(config: dict[str, Any], options: Options) -> int:
         print(f"  {shown(out) / name}")
     words = [f"run={settings.run}"] if settings.run != "latest" else []
     words += [f"step={settings.step}"] if settings.step is not None else []
+    words += typed_again(settings.controls)
     print(f"next: {shlex.join(['aigc', 'eval', *words])}{plugin_words()}")
     return 0
 

@@ -95,7 +95,7 @@ def main(overrides: Sequence[str], options: Options) -> int:
         rows.setdefault(number, _new_row(number, job, "not run"))
     ordered = [rows[number] for number in sorted(rows)]
     objective = configs[0]["sweep"]["objective"] or (OBJECTIVE if grid is None else None)
-    ended = finish(folder, ordered, options, objective, stopped=bool(code))
+    ended = finish(folder, ordered, options, objective, path_of(configs[0]["outputs"]), stopped=bool(code))
     if code:
         errors.say("stopped; the same command again skips the jobs that are complete and resumes the others")
     return code or next((row["code"] for row in ordered if row["code"]), ended)

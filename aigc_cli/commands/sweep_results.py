@@ -25,7 +25,7 @@ from aigc_cli.errors import AigcError, ConfigError
 from aigc_cli.files import resource_errors, write_atomically
 from aigc_cli.progress import table
 from aigc_cli.registry import plugin_words
-from aigc_cli.runs import Run
+from aigc_cli.runs import Run, point_latest
 
 #: What is known of a job: its number, words, status, exit code, run, metrics and message.
 Row = dict[str, Any]
@@ -74,11 +74,13 @@ class Ranking:
         return [*ranked, *(group for group in groups if not group.values(score))]
 
 
-def finish(folder: Path, rows: Sequence[Row], options: Options, objective: str | None, *, stopped: bool) -> int:
+def finish(
+    folder: Path, rows: Sequence[Row], options: Options, objective: str | None, outputs: Path, *, stopped: bool
+) -> int:
     """Measures what was asked for, prints the table with the winner, or JSON, and writes ``sweep.csv``; the exit code.
 
     `objective` is what the jobs are ranked by where a word or an optimizer says so: a curve, or OBJECTIVE. Of a sweep
-    that was `stopped` nothing is measured.
+    that was `stopped` nothing is measured. Otherwise ``latest`` in `outputs`, the last job, becomes the winner.
     """
     code, ranking = errors.EXIT_OK, Ranking(None)
     if options.metric and not stopped:
@@ -86,9 +88,10 @@ def finish(folder: Path, rows: Sequence[Row], options: Options, objective: str |
     elif not options.metric:
         ranking = _by_curves(rows, objective)
     groups = ranking.order(_grouped(rows))
-    path, unkept = folder / "sweep.csv", None
+    path, unkept, moved = folder / "sweep.csv", None, False
     try:  # before it is shown, which may end at a pipe that nobody reads
         _write(path, rows)
+        moved = not stopped and _point_at_winner(outputs / "latest", rows, _winner(groups, ranking))
     except errors.ResourceError as error:
         unkept = error  # what was found out is shown all the same
     if options.json:
@@ -96,7 +99,7 @@ def finish(folder: Path, rows: Sequence[Row], options: Options, objective: str |
         plain = [{**row, "job": row["job"] + 1} for row in rows]
         print(json.dumps({"sweep": str(path), "best": best, "jobs": plain}, indent=2, ensure_ascii=False), flush=True)
     else:
-        print("\n".join(_report(folder, groups, ranking)), flush=True)
+        print("\n".join(_report(folder, groups, ranking, moved)), flush=True)
     return code if unkept is None else errors.report(unkept)
 
 
@@ -248,7 +251,23 @@ def _best_json(groups: Sequence[Group], ranking: Ranking) -> dict[str, Any] | No
     }  # fmt: skip
 
 
-def _report(folder: Path, groups: Sequence[Group], ranking: Ranking) -> list[str]:
+def _winner(groups: Sequence[Group], ranking: Ranking) -> Run | None:
+    """The best run of the best words; None where the jobs are not ranked."""
+    rows = [] if ranking.score is None or not groups else groups[0].rows
+    won = (row for row in rows if row["status"] in _DONE and ranking.score in row["figures"])
+    return next((Run(Path(row["run"])) for row in won), None)
+
+
+def _point_at_winner(latest: Path, rows: Sequence[Row], winner: Run | None) -> bool:
+    """Makes the latest run the winner, unless it is a run that this sweep did not make."""
+    if winner is None or str(latest.resolve()) not in [str(Path(row["run"]).resolve()) for row in rows if row["run"]]:
+        return False
+    with resource_errors(latest):
+        point_latest(latest, winner.path)
+    return True
+
+
+def _report(folder: Path, groups: Sequence[Group], ranking: Ranking, moved: bool) -> list[str]:
     rows = [row for group in groups for row in group.rows]
     lines = table(_table_rows(groups, ranking.score))
     swept = _swept(rows)
@@ -268,9 +287,9 @@ def _report(folder: Path, groups: Sequence[Group], ranking: Ranking) -> list[str
         lines.append(f"             {ranking.score} {groups[0].shown(best['score'])}{over}")
     elif ranking.why:
         lines.append(f"best:        not known: {ranking.why}")
-    if best is not None:
-        winner = next(row for row in groups[0].rows if row["status"] in _DONE and best["score"] in row["figures"])
-        lines.append(f"next:        aigc sample run={Run(Path(winner['run'])).word}")
+    if (winner := _winner(groups, ranking)) is not None:
+        lines += ["latest:      latest is the winner"] if moved else []
+        lines.append(f"next:        aigc sample run={winner.word}")
         return lines
     runs = list(dict.fromkeys(Run(Path(row["run"])).named for row in rows if row["status"] in _DONE))[:8]
     if len(runs) > 1 and not any(word.startswith("data") for word in swept):  # others' data would be refused

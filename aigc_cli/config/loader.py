@@ -109,6 +109,7 @@ class Loader(ConfigLoaderImpl):
     _command = ""
     _recipe: Override | None = None  # the word that stands for the recipes which were chosen for the data
     _other_optimizer = False  # whether somebody chose another optimizer than the recipes are for
+    _data = ""  # the chosen dataset
     _keys: Sequence[Override] = ()  # the words that set keys, for as long as the files are composed
 
     @override
@@ -189,17 +190,31 @@ class Loader(ConfigLoaderImpl):
         same = [parsed for group in ("model", "data") if (parsed := parse(f"{group}={chosen[group]}")) is not None]
         meant = _defaults(self._command, [*rest, *same], repo).overrides.known_choices
         actual = _defaults(self._command, words, repo).overrides.known_choices
+        self._data = str(actual["data"])
         self._other_optimizer = actual["optimizer"] != meant["optimizer"]
         return words
 
     @override
     def _load_single_config(self, default: ResultDefault, repo: IConfigRepository) -> ConfigResult:
         loaded = super()._load_single_config(default, repo)
-        if not (self._other_optimizer and str(default.config_path).startswith("recipe/")):
+        if not str(default.config_path).startswith("recipe/"):
             return loaded
         assert isinstance(loaded.config, DictConfig)
-        kept = [str(key) for key in loaded.config if key != "optimizer"]
-        return replace(loaded, config=OmegaConf.masked_copy(loaded.config, kept))
+        left_out = {"optimizer"} if self._other_optimizer else set()
+        config = OmegaConf.masked_copy(loaded.config, [str(key) for key in loaded.config if key not in left_out])
+        if isinstance(config.get("data"), DictConfig):
+            # A recipe is for a model on a modality, of which not all data have the same keys: those of other data have
+            # no effect here. Else they would hide what is said of a model that cannot model the data.
+            foreign = _top_keys("data") - _top_keys("data", self._data)
+            config.data = OmegaConf.masked_copy(config.data, [str(key) for key in config.data if key not in foreign])
+        return replace(loaded, config=config)
+
+
+def _top_keys(group: str, name: str | None = None) -> set[str]:
+    """The keys at the top of a group's option `name`, else those of all its options."""
+    files = folders.options(group)
+    chosen = files.values() if name is None else filter(None, [files.get(name)])
+    return {key.partition(".")[0] for path in chosen for key in folders.keys_of(path)}
 
 
 def _values(section: DictConfig) -> dict[str, Any]:

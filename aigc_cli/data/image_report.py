@@ -49,7 +49,7 @@ _MODES = {"L": "grey", "RGB": "colour", "RGBA": "transparent", "LA": "transparen
 def image_report(look: Look) -> Report:
     """Sizes, kinds, classes and copies of pictures, and those that cannot be read; raises DataError where none can."""
     facts = facts_of(look)
-    report = Report(NOUN, "gan")
+    report = Report(NOUN)
     add_counts(report, {split: len(part) for split, part in facts.parts.items()})
     if not len(facts.readable):
         some = "; ".join(f"{facts.names[place]}: {reason}" for place, reason in list(facts.failed.items())[:3])
@@ -82,7 +82,7 @@ def _add_files(report: Report, look: Look, facts: Facts) -> None:
         report.add(title, ", ".join(f"{count:,} {name}" for name, count in found.most_common()), **{title: dict(found)})
     small = np.zeros(len(facts.names), dtype=bool)
     small[some] = short < size
-    fitting = max(8, int(np.quantile(short, 0.05)) // 8 * 8)
+    fitting = 2 ** min(8, max(3, int(np.log2(max(1, np.quantile(short, 0.05))))))  # a power of two suits all models
     hint = f"data.size={fitting} or less enlarges few" if fitting < size else ""
     report.find("small", facts.named(small), f"smaller than data.size={size}, so enlarged and blurred", hint)
     far = np.zeros(len(facts.names), dtype=bool)

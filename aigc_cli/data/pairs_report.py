@@ -22,7 +22,7 @@ _SHORT = 10  # characters below which a ratio says little
 def pairs_report(look: Look) -> Report:
     """Numbers, lengths and copies of pairs, and sides that are empty, equal or of odd lengths; raises DataError where
     none can be read."""
-    report = Report(PAIR, "seq2seq")
+    report = Report(PAIR)
     corpora, files = readable(look)
     rows: list[tuple[str, str]] = []
     of: list[int] = []
@@ -48,7 +48,7 @@ def pairs_report(look: Look) -> Report:
         shares = ", ".join(f"{name} {share:.1%}" for name, share in list(scripts(facts.points).items())[:3])
         lengths = spread(np.array(facts.lengths), " characters")
         report.add(title, f"{lengths}; {shares}", **{title: {"characters": facts.characters}})
-    add_tokens(report, look, corpora)
+    add_tokens(report, look, corpora, files)
     add_files(report, look, files)
     add_oddities(report, list(sides))
     _add_sides(report, rows, names)

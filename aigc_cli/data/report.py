@@ -25,6 +25,8 @@ from aigc_cli.modalities.text_files import printable
 from aigc_cli.registry import find, is_imported
 
 SPLIT, CLASS, FILE = ("split", "splits"), ("class", "classes"), ("file", "files")
+#: The model that each kind of content is usually trained with.
+_MODELS = {"image": "gan", "text": "transformer", "text from text": "seq2seq"}
 NAMED = 3  # names that a line shows
 #: How lines of readers begin that are told as findings of their own: kinds of files, and classes.
 _TOLD = ("passed over:", "no training item has")
@@ -58,7 +60,7 @@ class Report:
     """What was found."""
 
     noun: tuple[str, str]  # one item and several
-    model: str = ""  # that suits such data
+    stops: bool = False  # whether training would, for what one of the findings says
     facts: dict[str, Any] = field(default_factory=dict)  # plain data
     lines: list[list[str]] = field(default_factory=list)  # of the table that a person reads: a title, and what it is
     findings: list[Finding] = field(default_factory=list)
@@ -88,11 +90,17 @@ class Look:
     values: Mapping[str, Any]  # the `data` section
     splits: dict[Split, Raw]
     refused: list[Finding]
+    stops: bool = False  # whether training on these values would, for what was refused
 
     @property
     def kind(self) -> str:
         """As :attr:`DataSpec.kind`."""
         return next(iter(self.splits.values())).kind
+
+    @property
+    def model(self) -> str:
+        """The model that suits such data, or nothing."""
+        return _MODELS.get(self.kind, "")
 
     @property
     def config(self) -> Any:
@@ -110,6 +118,7 @@ def look_at(values: Mapping[str, Any]) -> Look:
     splits: dict[Split, Raw] = {}
     refused: list[Finding] = []
     first: AigcError | None = None
+    labels = values.get("labels")
     for ignored in ({}, {"labels": False}):
         seen = {**values, **ignored}
         if splits or (ignored and values.get("labels") is not True):
@@ -126,7 +135,7 @@ def look_at(values: Mapping[str, Any]) -> Look:
     if not splits:
         assert first is not None, "each split was opened or refused"
         raise first
-    return Look(values, splits, refused)
+    return Look(values, splits, refused, "train" not in splits or values.get("labels") != labels)
 
 
 def report_on(look: Look) -> Report:
@@ -136,6 +145,7 @@ def report_on(look: Look) -> Report:
     else:
         report = plain_report(look)
     report.findings[:0] = look.refused
+    report.stops |= look.stops
     return report
 
 

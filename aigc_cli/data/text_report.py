@@ -34,6 +34,7 @@ from aigc_cli.modalities.text_files import printable
 from aigc_cli.registry import register
 
 DOCUMENT, CHARACTER, LINE = ("document", "documents"), ("character", "characters"), ("line", "lines")
+_OF_MANY = ("Han", "Kana")  # scripts of thousands of characters, each a word or syllable
 _INSTEAD = {
     **dict.fromkeys((".pdf", ".docx", ".doc", ".odt", ".rtf", ".epub"), "save documents of other kinds as .txt first"),
     **dict.fromkeys((".html", ".htm", ".xml"), "take the text out of pages first, and save it as .txt"),
@@ -45,7 +46,7 @@ _INSTEAD = {
 @register("report", "text")
 def text_report(look: Look) -> Report:
     """Documents, characters, scripts, copies, and what is broken or odd; raises DataError where nothing can be read."""
-    report = Report(DOCUMENT, "transformer")
+    report = Report(DOCUMENT)
     corpora, files = readable(look)
     parts: dict[Split, TextFacts] = {}
     for split in look.splits:
@@ -59,9 +60,9 @@ def text_report(look: Look) -> Report:
         raise DataError("no text can be read", "; ".join(str(error) for error in files.failed.values()))
     add_counts(report, {split: facts.documents for split, facts in parts.items()})
     report.findings = [finding for finding in report.findings if finding.code != "few"]  # of one document, the words
-    add_characters(report, parts)
+    add_characters(report, parts, look)
     _add_lines(report, parts)
-    add_tokens(report, look, corpora)
+    add_tokens(report, look, corpora, files)
     add_files(report, look, files)
     add_oddities(report, list(parts.values()))
     of = np.repeat([SPLITS.index(split) for split in parts], [facts.documents for facts in parts.values()])
@@ -96,7 +97,7 @@ def readable(look: Look) -> tuple[Corpora, FileFacts]:
     return replace(corpora, source=lambda part: sources[part], reading=reading), facts
 
 
-def add_characters(report: Report, parts: Mapping[Split, TextFacts]) -> None:
+def add_characters(report: Report, parts: Mapping[Split, TextFacts], look: Look) -> None:
     """How many there are, of which scripts."""
     points = sum((facts.points for facts in parts.values()), np.zeros(1, dtype=np.int64))
     told = ", ".join(f"{facts.characters:,} {split}" for split, facts in parts.items())
@@ -111,7 +112,8 @@ def add_characters(report: Report, parts: Mapping[Split, TextFacts]) -> None:
     few = [f"{name} {share:.2%}" for name, share in shares.items() if share < 0.01]
     if few:
         report.find("scripts_rare", few, "scripts that are hardly there", noun=("script", "scripts"))
-    if distinct > 1000:
+    many = distinct > 1000 and look.values.get("tokenizer", {}).get("kind") == "char"
+    if many and sum(shares.get(name, 0) for name in _OF_MANY) < 0.5:
         hint = "data.tokenizer.kind=bpe or byte needs no token for each"
         report.find(
             "many_characters", distinct, "many distinct characters, for tokenizer.kind=char", hint, noun=CHARACTER
@@ -143,15 +145,17 @@ def _add_lines(report: Report, parts: Mapping[Split, TextFacts]) -> None:
             report.find("split_lines", known, what, "scores say too much; hold out whole documents", noun=LINE)
 
 
-def add_tokens(report: Report, look: Look, corpora: Corpora) -> None:
-    """The tokens and items of each split, as training would have them."""
+def add_tokens(report: Report, look: Look, corpora: Corpora, files: FileFacts) -> None:
+    """The tokens and items of each split, as training would have them, or the first reason for which it would stop."""
     counts: dict[str, dict[str, int]] = {}
     for split in look.splits:
         try:
             dataset: Any = open_dataset(look.values, split)
         except (ConfigError, DataError) as error:
-            refused = Finding("refused", f"training would stop: {error.message}", error.hint)
-            report.findings += [refused] if refused not in report.findings else []
+            if not report.stops:
+                report.stops = True
+                what = f"training would stop: {error.message}"
+                report.findings.append(Finding("refused", what, error.hint, prepared=bool(files.failed)))
             continue
         extent = dataset.extent
         counts[split] = {"tokens": extent.tokens, "items": len(dataset), "vocabulary": dataset.spec.vocab_size}

@@ -14,6 +14,9 @@ from aigc_cli.registry import find, names
 from aigc_cli.runs import Run
 from aigc_cli.sampling.modes import modes_of
 
+#: What to look at, where the other controls say how to draw: scores are of all that a run makes.
+_FOR_A_LOOK = {"mode", "class", "frames", "prompt", "to", "gap"}
+
 
 def check_controls(run: Run, values: Mapping[str, Any], command: str = "sample") -> Any:
     """The controls of a run's model, typed and complete, from the words the user gave.
@@ -56,6 +59,11 @@ def model_class(name: str) -> type[Model]:
 def usual_controls(model: Model, mode: str | None = None) -> Any:
     """The controls of a model as they are where nobody sets any; `mode`, if it has modes, in the usual one's place."""
     return _with_usual_mode(type(model).controls(), modes_of(model) if mode is None else (mode,))
+
+
+def typed_again(values: Mapping[str, Any]) -> list[str]:
+    """The words that make another command draw as this one did, of the controls that the user gave."""
+    return [f"{word}={value}" for word, value in values.items() if value is not None and word not in _FOR_A_LOOK]
 
 
 def _with_usual_mode(controls: Any, modes: tuple[str, ...]) -> Any:

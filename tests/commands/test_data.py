@@ -64,6 +64,27 @@ def test_a_report_says_what_to_type_next_and_keeps_a_preview(capsys: pytest.Capt
     assert pixels(Path("outputs/data/own.png")).size[0] > 10 * 32
 
 
+def test_text_is_shown_as_training_has_it(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("zh.txt").write_text("".join(chr(0x4E00 + index * index % 1999) for index in range(9000)), encoding="utf-8")
+    words = ["data=text", "data.root=zh.txt"]
+    found = told(capsys, *words)
+    assert "recipe/text_han_kana.yaml" in found["recipes"]
+    assert 900 < found["tokens"]["train"]["vocabulary"] < 2100
+    assert "many_characters" not in {finding["code"] for finding in found["findings"]}
+    assert told(capsys, *words, "data.tokenizer.kind=byte")["tokens"]["train"]["vocabulary"] == 260
+
+
+def test_where_training_would_stop_it_does_not_come_next(capsys: pytest.CaptureFixture[str]) -> None:
+    folder = pictures("own")
+    (folder / "notes.txt").write_text("hi")
+    found = told(capsys, "data=text", "data.root=own")
+    assert [finding["code"] for finding in found["findings"]].count("refused") == 1
+    assert found["next"] == "aigc data show data=image_folder data.root=own"
+    assert told(capsys, "data=text", "data.root=own/notes.txt")["next"] is None
+    findings = told(capsys, "data=image_folder", "data.root=own", "data.size=128", "preview=false")["findings"]
+    assert "data.size=64 or less enlarges few" in [finding["hint"] for finding in findings]
+
+
 def test_show_is_what_happens_without_a_word(capsys: pytest.CaptureFixture[str]) -> None:
     assert told(capsys, "data=digits", "data.size=8", "preview=false")["items"]["train"] == 1258
     assert not Path("outputs").exists()

@@ -55,12 +55,12 @@ def test_no_words_at_all(tiny_run: Run, capsys: pytest.CaptureFixture[str]) -> N
 
 
 def test_what_to_type_next_does_not_go_in_a_circle(tiny_run: Run, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["eval", "n=40", "--metric", "prdc", "metric.prdc.k=3"]) == 0
+    assert main(["eval", "n=40", "truncation=0.7", "--metric", "prdc", "metric.prdc.k=3"]) == 0
     following = capsys.readouterr().out.splitlines()[-1]
-    assert following == f"next: aigc eval --metric memorization n=40 run={tiny_run.name}"
+    assert following == f"next: aigc eval --metric memorization n=40 truncation=0.7 run={tiny_run.name}"
     assert main(following.split()[2:]) == 0
     following = capsys.readouterr().out.splitlines()[-1]
-    assert following == f"next: aigc sample run={tiny_run.name}"
+    assert following == f"next: aigc sample truncation=0.7 run={tiny_run.name}"
     assert main([*following.split()[2:], "n=2"]) == 0
     capsys.readouterr()
     assert main(["eval", "n=40", "--metric", "prdc"]) == 0

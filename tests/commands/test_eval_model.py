@@ -130,7 +130,7 @@ def test_idle_words_are_warned_of_or_refused(auto_run: Run, capsys: pytest.Captu
     words = ["dtype=bfloat16", "extractor=inception", "weights=w.pth", "resize=clean", "model=resnet18"]
     assert main(["eval", "--metric", "likelihood", "n=20", *words, "--json"]) == 0
     shown = capsys.readouterr()
-    for key in ("dtype", "extractor", "weights", "resize", "backbone"):
+    for key in ("dtype", "extractor", "weights", "resize", "model= or backbone"):
         assert f"{key}= has no effect here" in shown.err
     (idle,) = json.loads(shown.out)["results"]
     assert (idle["figures"], idle["dtype"]) == (record["figures"], None)

@@ -122,7 +122,7 @@ def test_recipes_say_when_they_apply(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "configs/recipe").mkdir(parents=True)
-    head = "# @package _global_\n# when: model=gan items<5000\n# Few pictures\n"
+    head = "# @package _global_\n# when: model=gan items<5000\n# Few pictures: shifted, so\n# that\n"
     (tmp_path / "configs/recipe/mine.yaml").write_text(f"{head}seed: 0\n")
     assert main(["ls", "recipes", "--json"]) == 0
     row = next(row for row in json.loads(capsys.readouterr().out) if row["name"] == "mine")

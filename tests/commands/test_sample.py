@@ -106,6 +106,11 @@ def test_the_end_names_the_run_that_was_named(tiny_run: Run, capsys: pytest.Capt
     assert capsys.readouterr().out.splitlines()[-1] == f"next: aigc eval run={tiny_run.name} step=3"
 
 
+def test_the_end_scores_what_was_drawn(tiny_run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    run_sample("n=2", truncation=0.7, mode="sample")
+    assert capsys.readouterr().out.splitlines()[-1] == "next: aigc eval truncation=0.7"
+
+
 def test_json(tiny_run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     sample.main(compose("sample", ["n=2", "out=a"]), Options(json=True))
     shown = json.loads(capsys.readouterr().out)

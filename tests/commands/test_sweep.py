@@ -156,6 +156,23 @@ def test_the_best_held_out_score_wins_and_its_words_can_be_copied(
     assert main([*copied[1:], "--cfg", "job"]) == 0
 
 
+def test_the_latest_run_is_the_winner_unless_another_was_made_meanwhile(
+    training: FakeTraining, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words, latest = ["trainer.validate_every=1", "optimizer.lr=1e-3,4e-3,2e-3"], tmp_path / "outputs" / "latest"
+    latest.parent.mkdir()
+    latest.symlink_to(tmp_path / "another")
+    assert not any(line.startswith("latest:") for line in out_of(words, capsys))
+    assert latest.resolve() == tmp_path / "another"
+    latest.unlink()
+    latest.symlink_to(tmp_path / "2")  # the last job
+    assert out_of(words, capsys)[-2:] == [
+        "latest:      latest is the winner",
+        f"next:        aigc sample run={tmp_path / '1'}",
+    ]
+    assert latest.resolve() == tmp_path / "1"
+
+
 def test_jobs_that_differ_in_their_seed_are_one_row_with_a_spread(
     training: FakeTraining, capsys: pytest.CaptureFixture[str]
 ) -> None:

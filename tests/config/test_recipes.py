@@ -85,6 +85,17 @@ def test_another_optimizer_keeps_its_own_defaults(write: Any, pictures: list[str
     assert compose("train", [*pictures, "optimizer.lr=0.25"])["optimizer"]["lr"] == 0.25
 
 
+@pytest.mark.parametrize(
+    ("words", "kept"),
+    [(["model=seq2seq", "data=text"], "context"), (["model=transformer", "data=pairs"], "batch_tokens")],
+)
+def test_keys_of_other_data_in_a_recipe_have_no_effect(write: Any, words: list[str], kept: str) -> None:
+    write("mine", "items<1", "data: {batch_tokens: 32, context: 32, misspelt: 1}")
+    section = compose("train", [*words, "recipe=mine"])["data"]
+    assert {"batch_tokens", "context"} & set(section) == {kept}
+    assert (section[kept], section["misspelt"]) == (32, 1)
+
+
 def test_nothing_is_looked_at_that_no_condition_asks_for(write: Any) -> None:
     write("mine", "model=vae items>0", "trainer: {keep: 7}")
 
