@@ -12,7 +12,7 @@ WATCHED = ["trainer.sample_every=3", "trainer.samples=6", "trainer.examine_every
 BARE = ["recipe=null"]
 
 DIGITS = ["data=digits", "data.size=8"]
-FOLDER = ["data=image_folder", "data.root=pictures", "data.size=16"]
+FOLDER = ["recipe=null", "data=image_folder", "data.root=pictures", "data.size=16", "data.flip=true"]
 GAN = ["model=gan", *DIGITS, *BARE]
 MLP = [*GAN, "model.network=mlp", "model.hidden=16", "model.latent=4"]
 NARROW = ["model.width=8", "model.max_width=16", "model.discriminator_width=8", "model.latent=20"]
@@ -20,17 +20,19 @@ VAE = ["model=vae", *DIGITS, *BARE, "model.width=4", "model.hidden=16", "model.l
 HVAE = ["model=hvae", *DIGITS, *BARE, "model.width=8", "model.latent=2", "model.components=2"]
 VQVAE = ["model=vqvae", *DIGITS, *BARE, "model.width=8", "model.blocks=1", "model.codes=16", "model.downsampling=2"]
 
-FLAT_VAE = ["model=vae", "data=image_folder", "model.network=mlp", "model.hidden=8", "model.latent=2"]
+FLAT_VAE = ["model=vae", "recipe=null", "data=image_folder", "model.network=mlp", "model.hidden=8", "model.latent=2"]
 
 CHAR = "data.tokenizer.kind=char"
-WINDOWS = ["data=text", "data.root=lines.txt", "data.context=16"]
-LINES = ["data=text", "data.root=lines.txt", "data.lines=true", "data.items=documents", "data.context=48"]
+WINDOWS = ["recipe=null", "data=text", "data.root=lines.txt", "data.context=16"]
+LINES = [
+    "recipe=null", "data=text", "data.root=lines.txt", "data.lines=true", "data.items=documents", "data.context=48"
+]  # fmt: skip
 SMALL = ["model.width=16", "model.layers=1", "model.heads=2"]
 CLASSIC = [
     "model.style.norm=layer", "model.style.positions=learned", "model.style.mlp=gelu", "model.style.qk_norm=false",
     "model.style.bias=true",
 ]  # fmt: skip
-PAIRS = ["model=seq2seq", "data=pairs", "data.batch_tokens=128", *SMALL]
+PAIRS = ["model=seq2seq", "recipe=null", "data=pairs", "data.batch_tokens=128", *SMALL]
 TWO_FILES = ["data.root=pairs", "data.source=en", "data.target=de", "data.max_length=64"]
 #: Long enough for a model of text to write words and to end what it writes.
 LONGER = ["trainer.steps=80", "trainer.checkpoint_every=30", "trainer.log_every=20", "optimizer.lr=1e-2"]
@@ -65,9 +67,9 @@ RUNS: dict[str, list[str]] = {
     "vae-resnet": [*VAE, "model.network=resnet", "model.likelihood=logistic_mixture", "model.latent_side=4",
                    "model.norm=group", "trainer.ema=null", "trainer.clip_grad_norm=1"],
     "vae-iwae": [*VAE, "model.likelihood=gaussian", "model.importance_samples=3", "trainer.ema_start=2"],
-    "vae-parquet": ["model=vae", "data=parquet", "data.root=pictures.parquet", "data.size=16", "model.width=4",
-                    "model.hidden=0", "model.latent=4", "model.likelihood=gaussian_pixel", "model.norm=batch",
-                    "model.beta=2", "model.free_bits=0.1", "model.kl_warmup=3", "data.flip=true"],
+    "vae-parquet": ["model=vae", "recipe=null", "data=parquet", "data.root=pictures.parquet", "data.size=16",
+                    "model.width=4", "model.hidden=0", "model.latent=4", "model.likelihood=gaussian_pixel",
+                    "model.norm=batch", "model.beta=2", "model.free_bits=0.1", "model.kl_warmup=3", "data.flip=true"],
     "hvae": [*HVAE, *WATCHED],
     "hvae-conditional": [*HVAE, "model.conditional=true", "model.layout=[1x1,4x2]", "model.whole_map=false",
                          "model.coarse_first=3", "model.likelihood=gaussian_fixed"],
@@ -88,24 +90,27 @@ RUNS: dict[str, list[str]] = {
     "seq2seq-fields": [*PAIRS, "data.root=squares.tsv", "data.source=question", "data.target=answer",
                        "data.tokenizer.vocab_size=270", "model.label_smoothing=0", *CLASSIC],
     "vae_text": [*TEXT_VAE, *LINES, CHAR, *SEEN_LONGER, "trainer.examine_every=40"],
-    "vae_text-fields": [*TEXT_VAE, "data=text", "data.root=squares.tsv", "data.field=question",
-                        "data.items=documents", "data.context=20", CHAR],
+    "vae_text-fields": [*TEXT_VAE, "recipe=null", "data=text", "data.root=squares.tsv",
+                        "data.field=question", "data.items=documents", "data.context=20", CHAR],
     # data in other shapes, and training in two processes
     "vae-zip": [*FLAT_VAE, "data.root=pictures.zip", "data.size=16", "data.channels=1", "data.flip=false"],
-    "vae-splits": [*FLAT_VAE, "data.root=split-pictures", "data.size=8", "data.labels=false"],
-    "transformer-rows": ["model=transformer", "data=text", "data.root=rows.jsonl.gz", "data.field=text",
-                         "data.items=documents", "data.context=40", CHAR, *SMALL],
-    "transformer-splits": ["model=transformer", "data=text", "data.root=split-texts", "data.context=16", CHAR, *SMALL],
+    "vae-splits": [*FLAT_VAE, "data.root=split-pictures", "data.size=8", "data.labels=false", "data.flip=true"],
+    "transformer-rows": ["model=transformer", "recipe=null", "data=text", "data.root=rows.jsonl.gz",
+                         "data.field=text", "data.items=documents", "data.context=40", CHAR, *SMALL],
+    "transformer-splits": [
+        "model=transformer", "recipe=null", "data=text", "data.root=split-texts", "data.context=16", CHAR, *SMALL
+    ],
     "vae-two": [*VAE, "trainer.devices=2"],
     "transformer-two": [*DECODER, CHAR, "trainer.devices=2", "trainer.sharding=full"],
 }  # fmt: skip
 
 #: Runs on the real data that AIGC_TEST_DATA names, linked as ``shared``.
 REAL_RUNS: dict[str, list[str]] = {
-    "cifar10": ["model=vae", "data=cifar10", "data.root=shared/cifar10", "model.width=4", "model.hidden=8",
-                "model.latent=4"],
-    "shakespeare": ["model=transformer", "data=shakespeare", "data.root=shared/shakespeare", *SMALL],
-    "multi30k": ["model=seq2seq", "data=multi30k", "data.root=shared/multi30k", "data.tokenizer.kind=byte", *SMALL],
+    "cifar10": ["model=vae", "recipe=null", "data=cifar10", "data.root=shared/cifar10", "model.width=4",
+                "model.hidden=8", "model.latent=4"],
+    "shakespeare": ["model=transformer", "data=shakespeare", "data.root=shared/shakespeare", "recipe=null", *SMALL],
+    "multi30k": ["model=seq2seq", "data=multi30k", "data.root=shared/multi30k", "recipe=null",
+                 "data.tokenizer.kind=byte", *SMALL],
     "multi30k-de": ["model=vae_text", "data=multi30k", "data.root=shared/multi30k", "data.only=de", CHAR, *SMALL],
 }  # fmt: skip
 
