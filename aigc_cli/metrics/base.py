@@ -28,6 +28,8 @@ View = Literal["features", "logits", "moments", "labels", "glance", "content", "
 Better = Literal["lower", "higher", "near", ""]
 Takes = Mapping[Stream, tuple[View, ...]]
 Figures = Mapping[str, Better]
+#: With fewer items than these, scores that count neighbours say little: the five nearest are a tenth of all.
+FEW = 50
 
 
 class Metric(torchmetrics.Metric):

@@ -12,7 +12,7 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from aigc_cli.config.schema import STRICT
-from aigc_cli.metrics.base import FeatureMetric, Figures, Metric, Stream, Takes, joined, require
+from aigc_cli.metrics.base import FEW, FeatureMetric, Figures, Metric, Stream, Takes, joined, require
 from aigc_cli.metrics.extractors.base import FeatureConfig
 from aigc_cli.registry import register
 
@@ -121,6 +121,8 @@ class PRDC(FeatureMetric):
         }
 
 
+#: Samples of which pixels deviate by less than this share of what those of real items do may be blurry.
+_VARIED = 0.8
 _SPACES = {"features": "", "pixels": "_pixels"}
 
 
@@ -210,6 +212,22 @@ class Memorization(Metric):
     def facts(self) -> dict[str, Any]:
         """What its baseline is."""
         return {"floor": "every second held-out item against the others"}
+
+    def notes(self) -> list[str]:
+        """Says so where near in pixels need not mean copied: a blurry mean is near everything."""
+        real, held_out, fake = (self._rows(side, "pixels") for side in ("real", "held_out", "fake"))
+        some = [rows[:: max(1, len(rows) // 4096)].float() for rows in (fake, real)]
+        spread, usual = (float(rows.std(dim=0).mean()) for rows in some)
+        why = [f"{len(held_out)} held-out items are few"] if len(held_out) < FEW else []
+        why += ["samples vary less than real items"] if len(fake) >= FEW and spread < _VARIED * usual else []
+        if not why:
+            return []
+        what = f"copies_pixels and closer_pixels cannot tell copies from blur: {' and '.join(why)}"
+        gallery = self.gallery()
+        if gallery is None or gallery.ndim < 5:  # which is drawn of pictures alone
+            return [what]
+        columns = "a sample, its nearest training item in features, and that in pixels"
+        return [f"{what}; look at the .png beside the record, whose columns are {columns}"]
 
     def gallery(self) -> Tensor | None:
         """The samples nearest to a training item: (k, 3, ...), each with its nearest by features and by

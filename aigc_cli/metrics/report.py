@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from aigc_cli.errors import ConfigError
 from aigc_cli.files import replacing, resource_errors, write_json
-from aigc_cli.metrics.base import kind_of
+from aigc_cli.metrics.base import FEW, kind_of
 from aigc_cli.metrics.record import Record, Score, difference, file_name
 from aigc_cli.progress import table
 from aigc_cli.registry import names
@@ -84,6 +84,12 @@ def _described(records: Sequence[Record]) -> Iterator[str]:
     yield from table(_rows(records))
     yield ""
     notes = [note for record in records for note in record.notes]
+    for record in records:
+        sizes = (record.generated.n, record.n_real, record.baseline.n if record.baseline else None)
+        fewest = min((n for n in sizes if n), default=FEW)
+        if "precision" in record.better and fewest < FEW:
+            what = "precision and density can look as good as real where samples are not; fd and recall see more"
+            notes.append(f"of as few as {fewest} items, {what}")
     features = [record for record in records if record.extractor is not None]
     if features and all(not record.baseline_of for record in features):
         notes.append("there are no held-out real items to show a baseline for; name some with held_out=")

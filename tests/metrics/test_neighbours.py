@@ -104,6 +104,15 @@ def test_copies_are_seen_in_every_figure() -> None:
     assert got == {"closer": 1, "closer_pixels": 1, "copies": 1, "copies_pixels": 1, "authenticity": 0}
 
 
+def test_blur_and_few_items_are_told_apart_from_copies_by_no_pixels() -> None:
+    train, held, fresh = pictures(300, 0), pictures(200, 1), pictures(200, 2)
+    assert metric(train, held, fresh).notes() == []
+    (blurry,) = metric(train, held, fresh // 4 + 96).notes()
+    assert "samples vary less than real items" in blurry
+    (few,) = metric(train, held[:20], fresh).notes()
+    assert "20 held-out items are few" in few
+
+
 def test_the_share_of_copies_among_others_is_found() -> None:
     train = pictures(300, 0)
     got = figures(train, pictures(200, 1), torch.cat([train[:40], pictures(160, 2)]))

@@ -30,6 +30,13 @@ def test_without_held_out_items_the_baseline_is_asked_for() -> None:
     assert not any("no held-out real items" in line for line in lines(record_of(baseline_of={"data": "x"})))
 
 
+def test_few_items_on_any_side_are_told_of_where_neighbours_are_counted() -> None:
+    better = {"precision": "higher"}
+    assert not any("as few as" in line for line in lines(record_of(better=better)))
+    few = {"baseline": Score({"precision": 1.0}, 24), "generated": Score({"precision": 1.0}, 49)}
+    assert any("note: of as few as 24 items" in line for line in lines(record_of(better=better, **few)))
+
+
 def test_records_of_other_items_have_a_table_of_their_own() -> None:
     first, second = (record_of(called=(name, "")) for name in ("a", "b"))
     shown = lines(first, second, first)
