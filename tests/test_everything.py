@@ -56,6 +56,8 @@ def test_every_choice_composes_and_is_checked(group, name):
 def test_every_recipe_is_applied_where_it_is_named(path):
     conditions = {each.fact: each.value.split("|")[0] for each in conditions_of(path) if each.sign == "="}
     assert "model" in conditions, "what suits one model does not suit another"
+    if conditions.get("modality") == "text":  # each kind of data has keys of its own, and recipes may set them
+        conditions.setdefault("data", "pairs" if conditions["model"] == "seq2seq" else "text")
     words = [f"{group}={conditions[group]}" for group in ("model", "data") if group in conditions]
     applied = dict(walk(compose("train", [*words, f"recipe={path.stem}"])))
     for key, value in walk(OmegaConf.to_container(OmegaConf.load(path))):

@@ -38,7 +38,10 @@ composed = functools.cache(lambda *words: compose("train", words))
 
 
 def text_config(root: Path, name: str = "transformer", *words: str) -> dict[str, Any]:
-    return {**copy.deepcopy(composed(f"model={name}", "data=text", *SMALL, *words)), "outputs": str(root)}
+    return {
+        **copy.deepcopy(composed(f"model={name}", "data=text", "recipe=null", *SMALL, *words)),
+        "outputs": str(root),
+    }
 
 
 def text_spec(tokenizer: Tokenizer, length: int = 9) -> DataSpec:
