@@ -146,9 +146,14 @@ def walk_files(root: Path) -> Iterator[tuple[str, Path]]:
                 yield path.relative_to(root).as_posix(), path
 
 
+def suffix_of(name: str) -> str:
+    """The kind of a file by its name, for messages."""
+    return Path(name).suffix.lower() or "no suffix"
+
+
 def kinds_of(names: Iterable[str]) -> str:
     """What kinds of files there are, for a message that none is of the kind that is wanted."""
-    seen = _counts(Path(name).suffix.lower() or "no suffix" for name in names)
+    seen = _counts(map(suffix_of, names))
     return f"it has {seen}" if seen else "it is empty"
 
 
@@ -156,7 +161,7 @@ def passed_over(names: Iterable[str], needs: Mapping[str, str] = MappingProxyTyp
     """A line about files beside those that are read, by kind, and the package that some kind `needs`; none where there
     are none but what belongs to a folder, such as a README."""
     bases = (name.rsplit("/", 1)[-1].lower() for name in names)
-    suffixes = [Path(base).suffix or "no suffix" for base in bases if not base.startswith(_ABOUT)]
+    suffixes = [suffix_of(base) for base in bases if not base.startswith(_ABOUT)]
     seen = _counts(
         f"{suffix} (needs pip install {needs[suffix]})" if suffix in needs else suffix for suffix in suffixes
     )

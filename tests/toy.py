@@ -87,6 +87,8 @@ class Toy(LatentModel):
 
 #: What the registry knows of it, once a test says so: the tests over everything registered need not know it.
 TOY = Component("model", "toy", Toy, ToyConfig)
+#: The words that train it on digits, but for how long.
+TRAIN_TOY = ["train", "model=toy", "data=digits", "data.size=8", "trainer.batch_size=8", "trainer.device=cpu"]
 
 
 def toy_config(*, conditional: bool = False) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-from aigc_cli.config.folders import choices_of, command_keys, header, keys_of, options, stated
+from aigc_cli.config.folders import choices_of, command_keys, declared, header, keys_of, options
 from aigc_cli.config.recipes import title_of
 from aigc_cli.config.schema import differing
 from aigc_cli.config.words import LISTS
@@ -58,7 +58,7 @@ def _options(group: str) -> list[Row]:
 
 def _recipes() -> list[Row]:
     return [
-        {"name": name, "description": title_of(path), "file": str(path), "when": stated(path, "when")}
+        {"name": name, "description": title_of(path), "file": str(path), "when": declared(path, "when:")}
         for name, path in options("recipe").items()
     ]
 

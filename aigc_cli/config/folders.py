@@ -149,24 +149,20 @@ def header(path: Path) -> list[str]:
     return [line.lstrip("# ") for line in head if not line.startswith(("# @", "# when:", "# facts:"))]
 
 
-def declared(path: Path, name: str) -> str:
-    """What a YAML file declares of itself in a line ``# @NAME VALUE`` at its top, in the manner of Hydra; else ""."""
-    match = re.search(rf"^# @{name} (.+)", path.read_text(encoding="utf-8", errors="replace"), re.MULTILINE)
+def declared(path: Path, mark: str) -> str:
+    """What a YAML file declares of itself in a line ``# MARK ...`` at its top; else "".
+
+    A mark is ``@NAME``, in the manner of Hydra, or ``NAME:`` where several words may follow, which Hydra refuses there.
+    """
+    match = re.search(rf"^# {mark} (.+)", path.read_text(encoding="utf-8", errors="replace"), re.MULTILINE)
     return match[1].strip() if match else ""
-
-
-def stated(path: Path, name: str) -> str:
-    """The rest of a line ``# NAME: ...`` in a YAML file's head; else "". Hydra takes no more than one word of a line
-    that begins with ``# @``."""
-    match = re.search(rf"^# {name}: (.+)", path.read_text(encoding="utf-8", errors="replace"), re.MULTILINE)
-    return match[1] if match else ""
 
 
 def modality_of(data: str) -> str:
     """What a dataset declares itself to be, such as ``text``: in its own YAML file, or in that of its component."""
     files = options("data")
     for name in (data, keys_of(files[data])["name"].value if data in files and "name" in keys_of(files[data]) else ""):
-        if name in files and (found := declared(files[name], "modality")):
+        if name in files and (found := declared(files[name], "@modality")):
             return found
     return ""
 

@@ -69,7 +69,7 @@ def _metric_of(name: str) -> str:
     metrics = options("metric")
     if name in metrics:
         return name
-    return next((metric for metric, path in metrics.items() if name in declared(path, "gives").split(",")), name)
+    return next((metric for metric, path in metrics.items() if name in declared(path, "@gives").split(",")), name)
 
 
 def _value(command: str, key: str, value: str, *, control: bool, multirun: bool) -> str:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import copy
 import functools
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -185,14 +185,20 @@ class Loader(ConfigLoaderImpl):
             added = parse(f"recipe=[{','.join(matching(known))}]")
             self._recipe = added
             words = words if added is None else [*words, added]
-        # The rates of a recipe are those of its own optimizer; another one keeps its defaults.
+        self._data, self._other_optimizer = str(chosen["data"]), self._chooses_another_optimizer(words, chosen, repo)
+        return words
+
+    def _chooses_another_optimizer(
+        self, words: list[Override], chosen: Mapping[str, Any], repo: CachingConfigRepository
+    ) -> bool:
+        """Whether somebody does: the rates of a recipe are those of its own optimizer; another keeps its defaults."""
+        if not {"optimizer", "experiment"} & {word.key_or_group for word in words}:
+            return False  # without a look at the files, which takes a while
         rest = [word for word in words if word.key_or_group not in ("optimizer", "experiment", "model", "data")]
         same = [parsed for group in ("model", "data") if (parsed := parse(f"{group}={chosen[group]}")) is not None]
         meant = _defaults(self._command, [*rest, *same], repo).overrides.known_choices
         actual = _defaults(self._command, words, repo).overrides.known_choices
-        self._data = str(actual["data"])
-        self._other_optimizer = actual["optimizer"] != meant["optimizer"]
-        return words
+        return bool(actual["optimizer"] != meant["optimizer"])
 
     @override
     def _load_single_config(self, default: ResultDefault, repo: IConfigRepository) -> ConfigResult:

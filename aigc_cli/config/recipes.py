@@ -89,7 +89,7 @@ def facts_of(data: Mapping[str, Any], chosen: Mapping[str, Any], device: str) ->
     """What is known before training on a `data` section, where `chosen` are the files by their groups: a preset such
     as ``dcgan`` has recipes of its own, whatever component it configures. `device` is ``trainer.device``."""
     name, files = str(chosen["data"]), folders.options("data")
-    stated = folders.stated(files[name], "facts") if name in files else ""
+    stated = folders.declared(files[name], "facts:") if name in files else ""
     known: dict[str, Any] = {fact: int(value) for fact, _, value in (word.partition("=") for word in stated.split())}
     known |= {fact: data[key] for fact, key in (("side", "size"), ("channels", "channels")) if data.get(key)}
     known |= {"model": chosen["model"], "data": name, "modality": folders.modality_of(name)}
@@ -130,7 +130,7 @@ def conditions_of(path: Path) -> tuple[Condition, ...]:
     """What a recipe's file states after ``# when:``, in the order of :data:`FACTS`; raises ConfigError where it cannot
     be read."""
     found = []
-    for word in folders.stated(path, "when").split():
+    for word in folders.declared(path, "when:").split():
         match = _CONDITION.fullmatch(word)
         if match is None or match["fact"] not in FACTS:
             hint = "a condition is a fact, a sign and a value, such as side<=32"

@@ -20,7 +20,7 @@ from aigc_cli.data.base import SPLITS, Split
 from aigc_cli.data.open import open_dataset
 from aigc_cli.data.raw import Raw, raw_of
 from aigc_cli.errors import AigcError, ConfigError, DataError, ResourceError
-from aigc_cli.files import about_folder, walk_files
+from aigc_cli.files import about_folder, suffix_of, walk_files
 from aigc_cli.modalities.text_files import printable
 from aigc_cli.registry import find, is_imported
 
@@ -264,7 +264,7 @@ def add_left_out(report: Report, root: Any, used: Iterable[str], also: Mapping[s
     taken = set(used)
     names = [printable(name) for name, _ in walk_files(root) if not about_folder(name)]
     names = [name for name in names if name not in taken]
-    kinds = Counter(_suffix(name) for name in names)
+    kinds = Counter(map(suffix_of, names))
     report.facts["left_out"] = dict(kinds)
     if not kinds:
         return
@@ -272,11 +272,6 @@ def add_left_out(report: Report, root: Any, used: Iterable[str], also: Mapping[s
     hints = "; ".join(dict.fromkeys(also[kind] for kind in kinds if kind in also))
     report.add("left out", told)
     report.find("left_out", names, "not read, because of their suffix or place", hints, noun=FILE)
-
-
-def _suffix(name: str) -> str:
-    base = name.rpartition("/")[2]
-    return f".{base.rpartition('.')[2].lower()}" if "." in base else "no suffix"
 
 
 def counted(count: int, noun: tuple[str, str]) -> str:

@@ -7,22 +7,13 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from toy import TRAIN_TOY
 
 from aigc_cli.cli import main
 from aigc_cli.commands import dry_run
 from aigc_cli.runs import find_run
 
-TOY = [
-    "train",
-    "model=toy",
-    "data=digits",
-    "data.size=8",
-    "trainer.batch_size=8",
-    "trainer.device=cpu",
-    "trainer.steps=20",
-    "trainer.sample_every=10",
-    "trainer.validate_every=10",
-]
+TOY = [*TRAIN_TOY, "trainer.steps=20", "trainer.sample_every=10", "trainer.validate_every=10"]
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from toy import TRAIN_TOY
 from toy_text import text_words
 
 from aigc_cli import registry
@@ -24,15 +25,7 @@ from aigc_cli.training.checkpoint import CheckpointFolder, State
 from aigc_cli.training.distributed import Processes
 from aigc_cli.training.restore import changed_config, warn_of_jump
 
-TOY = [
-    "train",
-    "model=toy",
-    "data=digits",
-    "data.size=8",
-    "trainer.batch_size=8",
-    "trainer.device=cpu",
-    "trainer.steps=2",
-]
+TOY = [*TRAIN_TOY, "trainer.steps=2"]
 
 
 def test_the_end_of_training_names_what_to_look_at_and_to_type(

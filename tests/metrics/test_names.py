@@ -6,7 +6,7 @@ from aigc_cli.config.compose import compose
 from aigc_cli.config.folders import declared, options
 from aigc_cli.registry import find, names
 
-GIVEN = [(score, metric) for metric, path in options("metric").items() for score in declared(path, "gives").split(",")]
+GIVEN = [(score, metric) for metric, path in options("metric").items() for score in declared(path, "@gives").split(",")]
 
 
 @pytest.mark.parametrize(("score", "metric"), [(score, metric) for score, metric in GIVEN if score])
