@@ -71,8 +71,11 @@ def main(config: dict[str, Any], options: Options) -> int:
     provenance = _provenance(restored, settings, format, named_values(controls), drawn)
     usual = format == find_writer(run.spec.modality)[0]
     out = path_of(settings.out) if settings.out else default_out(run, provenance, usual)
-    check_replaceable(out, provenance, drawn.arrangement.n, settings.overwrite)
-    files, overview, text = _write(drawn, settings.batch_size, partial(writer, codec=restored.codec), provenance, out)
+    draw = partial(writer, provenance=provenance, codec=restored.codec)
+    may = partial(check_replaceable, out, provenance, drawn.arrangement.n, settings.overwrite)
+    with filling(out, may) as folder:
+        files, overview, text = _write(drawn, settings.batch_size, draw, folder)
+        write_record(folder, provenance.record(drawn.arrangement, files, overview))
     if options.json:
         named = {"out": str(out), "files": files, "overview": overview}
         print(json.dumps({**named, **provenance.of_set(drawn.arrangement)}))
@@ -102,19 +105,16 @@ def _prompts(restored: Restored, settings: SampleConfig, controls: Any) -> list[
 
 
 def _write(
-    drawn: Plan, batch_size: int | None, writer: Callable[..., Writer], provenance: Provenance, out: Path
+    drawn: Plan, batch_size: int | None, writer: Callable[..., Writer], folder: Path
 ) -> tuple[list[str], list[str], str]:
     """The names of the files with samples, of those that show some of them, and what a terminal shows of them."""
-    n = drawn.arrangement.n
-    with filling(out) as folder:
-        with writer(folder, drawn.arrangement, provenance) as files, Progress(n, "sampling", "samples") as bar:
-            for raw in drawn.batches(batch_size):
-                files.write(raw)
-                bar.advance(len(raw))
-            names, overview = files.finish()
-            text = files.shown()
-        write_record(folder, provenance.record(drawn.arrangement, names, overview))
-    return names, overview, text
+    arrangement = drawn.arrangement
+    with writer(folder, arrangement) as files, Progress(arrangement.n, "sampling", "samples") as bar:
+        for raw in drawn.batches(batch_size):
+            files.write(raw)
+            bar.advance(len(raw))
+        names, overview = files.finish()
+        return names, overview, files.shown()
 
 
 def default_out(run: Run, provenance: Provenance, usual_format: bool) -> Path:

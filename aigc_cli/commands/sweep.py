@@ -34,8 +34,9 @@ from aigc_cli.config.loader import config_loader
 from aigc_cli.config.schema import Options
 from aigc_cli.errors import ConfigError, Interrupted, Terminated
 from aigc_cli.files import path_of, resource_errors, write_json
+from aigc_cli.new_run import stamped_folder
 from aigc_cli.registry import import_plugin
-from aigc_cli.runs import find_by_identity, stamped_folder
+from aigc_cli.runs import find_by_identity
 
 _MAX_FAILURES = "hydra.sweeper.max_failure_rate"
 _BASIC = f"{BasicSweeper.__module__}.{BasicSweeper.__qualname__}"

@@ -23,7 +23,7 @@ from aigc_cli.data.images import EncodedImages, ImageFilesConfig
 from aigc_cli.data.pictures import Pictures, numbered, open_pictures
 from aigc_cli.data.splits import Cut, left_out, names_of, parts_by, split_word
 from aigc_cli.errors import DataError
-from aigc_cli.files import kinds_of, passed_over, walk_files
+from aigc_cli.files import kinds_of, passed_over, stamp, walk_files
 from aigc_cli.modalities.image_decode import NAMED, Unreadable, is_picture, missing_packages
 from aigc_cli.modalities.text_files import printable
 from aigc_cli.registry import register
@@ -145,7 +145,7 @@ def _folders(
 
 
 class _Folder:
-    """Pictures by their names, with what changes when one may have: its size, and its time, or in a zip its CRC-32."""
+    """Pictures by their names, with what changes when one may have: its size, and its times, or in a zip its CRC-32."""
 
     prefix = ""  # what the names leave out
 
@@ -153,7 +153,7 @@ class _Folder:
         self.path = path
         found = dict(walk_files(path))
         stats = {name: file.stat() for name, file in found.items() if is_picture(name)}
-        self.files = {name: (stat.st_size, stat.st_mtime_ns) for name, stat in stats.items()}
+        self.files = {name: stamp(stat) for name, stat in stats.items()}
         self.others = sorted(set(found) - set(stats))  # names of files that are no pictures
 
     def read(self, name: str) -> bytes | Path:

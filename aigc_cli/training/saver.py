@@ -67,6 +67,7 @@ class Saver:
             pending.result()
 
     def _save(self, state: State, tensors: Mapping[str, Tensors], files: Mapping[str, str]) -> None:
+        self.run.check_place()
         self.checkpoints.save(state.step, tensors, asdict(state), files)
         if state.best_step == state.step:
             write_json(self.run.path / "best.json", {"step": state.step, "value": state.best})

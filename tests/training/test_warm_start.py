@@ -22,7 +22,8 @@ from aigc_cli.modalities.image import ImageCodec
 from aigc_cli.modalities.text import TextCodec
 from aigc_cli.modalities.tokenizers import FIRST, SPECIALS, BPETokenizer, ByteTokenizer, CharTokenizer, Tokenizer
 from aigc_cli.models.base import Model, build_model
-from aigc_cli.runs import Run, create_run
+from aigc_cli.new_run import create_run
+from aigc_cli.runs import Run
 from aigc_cli.training.build import check_config
 from aigc_cli.training.checkpoint import CheckpointFolder
 from aigc_cli.training.restore import restore_model
