@@ -83,8 +83,10 @@ def _composed(words: Words) -> int:
 
     command = str(words.command)
     overrides = tuple(words.overrides)
-    if not os.path.exists(os.curdir):
-        raise ConfigError("the current folder has been deleted", "change to another one: cd")
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        raise ConfigError("the current folder has been deleted", "change to one that is there") from None
     if words.metric and command == "eval":
         overrides += (f"metric=[{','.join(words.metric)}]",)
     options = Options(

@@ -23,6 +23,8 @@ from aigc_cli.errors import HINTS, AigcError, ConfigError, ResourceError
 
 #: How the folder of runs is named.
 _OF_RUNS = "with run_dir= or outputs="
+#: Bytes of a name that we make up; systems have 255, and something may be put before and behind it.
+LONGEST_NAME = 200
 
 
 def path_of(word: str | Path) -> Path:
@@ -45,6 +47,14 @@ def shown(path: Path) -> Path:
         path, here = path.absolute(), Path.cwd()
         return path.relative_to(here) if path.is_relative_to(here) else path
     return path
+
+
+def slug(text: str, longest: int = 40) -> str:
+    """A name that a shell and Hydra take as it is, and that differs where the texts differ."""
+    plain = re.sub(r"[^A-Za-z0-9.+_-]+", "_", text)
+    if plain == text and len(plain) <= longest:
+        return plain
+    return f"{plain[:longest]}-{hashlib.blake2b(os.fsencode(text), digest_size=3).hexdigest()}"
 
 
 def checksum(path: Path, algorithm: str = "sha256") -> str:

@@ -6,7 +6,7 @@ import fcntl
 import os
 import platform
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from aigc_cli.errors import AigcError, ConfigError
@@ -26,9 +26,10 @@ def holding(lock: Path, taken: Callable[[str], AigcError], *, stays: bool = Fals
                 raise taken(file.read().strip() or "unknown") from None
             if not lock.exists() or not os.path.samestat(os.fstat(file.fileno()), lock.stat()):
                 continue  # who held it has just removed it
-            file.truncate(0)
-            print(f"process {os.getpid()} on {platform.node()}", end="", file=file, flush=True)
             try:
+                with suppress(OSError):  # on a full disk it stays unknown
+                    file.truncate(0)
+                    os.write(file.fileno(), f"process {os.getpid()} on {platform.node()}".encode())
                 yield
             finally:
                 if not stays:

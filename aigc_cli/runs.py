@@ -281,7 +281,8 @@ def find_run(word: str, root: Path = OUTPUTS, *, trained: bool = True) -> Run:
 
 def list_runs(root: Path = OUTPUTS) -> list[Run]:
     """All runs under `root`, the oldest first."""
-    found = [path.parent for path in root.glob("*/*/config.yaml") if path.parent.parent.name != "latest"]
+    places = (path.parent for path in root.glob("*/*/config.yaml"))  # one with a dot is being made
+    found = [path for path in places if path.parent.name != "latest" and not path.name.startswith(".")]
     ages = {}
     for path in found:
         with suppress(OSError):  # deleted meanwhile

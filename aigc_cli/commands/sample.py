@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import re
 import shlex
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -17,7 +15,7 @@ from pydantic.dataclasses import dataclass
 from aigc_cli.config.schema import STRICT, Options, check
 from aigc_cli.data.open import Splits
 from aigc_cli.errors import ConfigError, say_plainly, tell
-from aigc_cli.files import checksum, path_of, shown
+from aigc_cli.files import LONGEST_NAME, checksum, path_of, shown, slug
 from aigc_cli.modalities.arrays import find_writer
 from aigc_cli.modalities.base import Writer
 from aigc_cli.modalities.prompts import Prompt, read_prompts
@@ -122,20 +120,12 @@ def default_out(run: Run, provenance: Provenance, usual_format: bool) -> Path:
     usual = named_values(check_controls(run, {}))
     chosen = {word: value for word, value in provenance.controls.items() if value != usual[word]}
     parts = [f"step-{provenance.step}", f"seed-{provenance.seed}"]
-    parts += [_slug(f"{word}-{value}") for word, value in sorted(chosen.items())]
+    parts += [slug(f"{word}-{value}") for word, value in sorted(chosen.items())]
     if "prompt_file" in provenance.source:
-        parts.append(_slug(f"prompt_file-{provenance.source['prompt_file']}"))
+        parts.append(slug(f"prompt_file-{provenance.source['prompt_file']}"))
     if not usual_format:
         parts.append(provenance.format)
-    return run.path / GENERATED / "-".join(parts)
-
-
-def _slug(text: str, longest: int = 40) -> str:
-    """A name that a shell and Hydra take as it is, and that differs where the texts differ."""
-    plain = re.sub(r"[^A-Za-z0-9.+_-]+", "_", text)
-    if plain == text and len(plain) <= longest:
-        return plain
-    return f"{plain[:longest]}-{hashlib.blake2b(text.encode(), digest_size=3).hexdigest()}"
+    return run.path / GENERATED / slug("-".join(parts), LONGEST_NAME)
 
 
 def _provenance(

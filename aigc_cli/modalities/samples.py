@@ -73,7 +73,10 @@ class Arrangement:
 
 
 def _tag(name: str, value: Any) -> str:
-    return f"{name}{value:03d}" if isinstance(value, int) else re.sub(r"[^\w.+-]+", "_", value)[:40]
+    if isinstance(value, int):
+        return f"{name}{value:03d}"
+    word = re.sub(r"[^\w.+-]+", "_", value)[:40]
+    return word.encode()[:80].decode(errors="ignore")  # a name has 255 bytes, whatever the script
 
 
 def _versions() -> dict[str, str]:
