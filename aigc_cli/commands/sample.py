@@ -99,7 +99,8 @@ def _prompts(restored: Restored, settings: SampleConfig, controls: Any) -> list[
         raise ConfigError(f"prompt_file={settings.prompt_file}: this model takes no prompts", "leave prompt_file= out")
     if typed is not None:
         raise ConfigError("prompt= and prompt_file= cannot be combined", "leave one of them out")
-    return read_prompts(path_of(settings.prompt_file))
+    aligned = restored.spec.source is not None  # a translation for each line
+    return read_prompts(path_of(settings.prompt_file), blank=aligned)
 
 
 def _write(

@@ -275,7 +275,7 @@ def _job(plan: Plan, config: DictConfig) -> float | None:
     try:
         for module in plan.options.plugins:
             import_plugin(module)
-        values = train.settled(plain("train", config))
+        values = train.settled(plain("train", config), plan.options)
         result = train.run_training(values, replace(plan.options, job=number, recipe=recipes(words)))
         row |= {"status": result.status, "run": str(result.run.path.absolute()), "figures": result.figures,
                 "objective": result.objective}  # fmt: skip

@@ -77,13 +77,13 @@ def run_training(config: dict[str, Any], options: Options) -> TrainResult:
         if options.given & {"trainer.steps", "trainer.minutes"} == {"trainer.steps"}:
             config["trainer"]["minutes"] = None
         options = replace(options, resume=str(run.path))  # another run may be the latest by the time of a restart
-    config = settled(config)
+    config = settled(config, options)
     return train_until_done(train, config, options, check_config(config).trainer)
 
 
-def settled(config: dict[str, Any]) -> dict[str, Any]:
+def settled(config: dict[str, Any], options: Options) -> dict[str, Any]:
     """The configuration with the paths under ``data``, and the run that it starts from, as they are from any folder."""
-    return with_source({**config, "data": absolute_paths(config["data"])})
+    return with_source({**config, "data": absolute_paths(config["data"])}, options.given)
 
 
 def train(config: dict[str, Any], options: Options, note: Path | None) -> TrainResult:

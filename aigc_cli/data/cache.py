@@ -84,17 +84,18 @@ def remembered(kind: str, key: str, make: Callable[[], Any], read: Callable[[Any
     return read(made)
 
 
-def find_root(root: str | None, hint: str = "") -> Path:
-    """The absolute path of `data.root`, with ``~`` for the home folder; raises ConfigError where it is empty, or not
-    set, for which `hint` says what to name, and DataError where there is nothing."""
+def find_root(root: str | None, hint: str = "", key: str = "data.root") -> Path:
+    """The absolute path of `data.root`, or of another `key`, with ``~`` for the home folder; raises ConfigError where
+    it is empty, or not set, for which `hint` says what to name, and DataError where there is nothing."""
     if root is None:
-        raise ConfigError("this dataset needs data.root=", hint)
+        raise ConfigError(f"this dataset needs {key}=", hint)
     if not root.strip():  # it would be the current folder
-        raise ConfigError("data.root= has no value", "name a path after the =; a shell variable there may not be set")
+        raise ConfigError(f"{key}= has no value", "name a path after the =; a shell variable there may not be set")
     path = path_of(root).absolute()
     if not path.exists():
+        what = "the data" if key == "data.root" else "the file"
         raise DataError(
-            f"data.root={root}: there is nothing at {path}", "put the data there, or say with data.root= where it is"
+            f"{key}={root}: there is nothing at {path}", f"put {what} there, or say with {key}= where it is"
         )
     return path
 

@@ -63,3 +63,25 @@ def test_another_model_is_refused_with_the_keys_that_differ(tmp_path: Path) -> N
     assert "decoder." in said
     assert "[16" in said
     assert "[24" in said
+
+
+def test_a_configuration_that_was_edited_is_told(tmp_path: Path) -> None:
+    """What a run keeps is refused, and what may change is said; how far it goes is nobody's surprise."""
+    run = tmp_path / "run"
+    train(run, *words_of("vae", tmp_path), "trainer.steps=2")
+    config = run / "config.yaml"
+    as_it_was = config.read_text()
+    rate = next(line for line in as_it_was.splitlines() if line.strip().startswith("lr:"))
+
+    def edited(before: str, after: str) -> tuple[int, str]:
+        assert before in as_it_was
+        config.write_text(as_it_was.replace(before, after, 1))
+        return aigc("train", "--resume", "run", "trainer.steps=4", folder=tmp_path)
+
+    code, said = edited("seed: 0\n", "seed: 5\n")
+    assert code == 2, said
+    assert "config.yaml is not what" in said
+    assert "seed: 0 -> 5" in said
+    code, said = edited(rate, f"{rate}5")
+    assert code == 0, said
+    assert "the configuration has changed: optimizer.lr: " in said

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from aigc_cli.errors import DataError, NonFiniteError
-from aigc_cli.training.checkpoint import CheckpointFolder, State
+from aigc_cli.training.checkpoint import CheckpointFolder, NewerCheckpoint, State
 
 
 def tensors(value=1.0):
@@ -73,6 +73,22 @@ def test_a_broken_newest_is_named_and_skipped(folder, capsys, file, damage):
     said = capsys.readouterr().err
     assert "step-30 is broken" in said
     assert "trying an earlier one" in said
+
+
+@pytest.mark.parametrize(
+    ("state", "told"),
+    [
+        ({"format": 2, "step": 30}, "it has format 2, and this one reads 1"),
+        ({"step": 30, "mood": "good"}, "it has mood"),
+    ],
+)
+def test_a_newer_one_is_not_passed_over(folder, state, told):
+    """A run that went on from the one before would replace it."""
+    folder.save(30, tensors(), state)
+    with pytest.raises(NewerCheckpoint, match=f"step-30 was written by a newer version of aigc: {told}") as caught:
+        folder.load_newest()
+    assert "update aigc" in caught.value.hint
+    assert folder.load(20).state.step == 20
 
 
 def test_all_broken_is_an_error_that_lists_them(folder):
