@@ -193,7 +193,7 @@ def must_fit(checkpoint: Checkpoint) -> Iterator[None]:
 def refuse_changes(run: Run, checkpoint: Checkpoint, spec: DataSpec, model: Model) -> None:
     """Refuses, by a :class:`ConfigError`, to resume from a checkpoint with other data than `spec`, another model, or a
     ``config.yaml`` that was edited where a run keeps it."""
-    if run.writes:  # the main one of several processes, which will write a new one soon
+    if run.writes and checkpoint.state.config:  # others of several processes might read the new one already
         _refuse_edits(run, checkpoint)
     saved = checkpoint.state.fingerprint
     if saved != spec.fingerprint:

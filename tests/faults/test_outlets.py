@@ -178,6 +178,13 @@ def test_a_cache_that_is_read_only_serves_what_it_holds(tmp_path: Path, disk: Pa
     assert "AIGC_CACHE" in said
 
 
+def test_a_run_may_be_where_a_disk_is_mounted(tmp_path: Path, disk: Path) -> None:
+    """As in a container: nothing can be renamed to it, and its files come one by one."""
+    train(disk, *words_of("vae", tmp_path), *SHORT)
+    assert hashes(disk)
+    assert not [path.name for path in disk.iterdir() if path.name.startswith(".")]
+
+
 def test_a_run_that_is_read_only_is_resumed_in_a_copy(tmp_path: Path, disk: Path) -> None:
     run = disk / "run"
     train(run, *words_of("vae", tmp_path), *SHORT)
