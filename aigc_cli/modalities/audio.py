@@ -52,7 +52,7 @@ class AudioModality(Modality):
         return {"wav": WavWriter, "flac": FlacWriter, "npz": ClipArrayWriter}
 
     def read(self, path: Path, like: DataSpec | None = None) -> Items:
-        """A folder of sound files, or an ``.npz`` file; at the rate and of the length of those they are held against."""
+        """A folder of sound files, or an ``.npz`` file, at the rate and of the length of what they are held against."""
         from aigc_cli.modalities.audio_files import open_clips
 
         return open_clips(path, like)
