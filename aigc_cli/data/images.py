@@ -141,6 +141,8 @@ class ImageFilesConfig(ImagesConfig, CutConfig):
 
     root: str | None
     channels: Literal[1, 3]
+    labels: bool = True  # runs from before it was there used them
+    label_column: str | None = None  # runs from before it was there knew no metadata
     max_bad: Annotated[int, Field(ge=0)]
     memory_gb: Annotated[float, Field(gt=0)]
 
