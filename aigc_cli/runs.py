@@ -198,9 +198,10 @@ def _spec(saved: Mapping[str, Any]) -> DataSpec:
     name, source = str(saved["modality"]), saved.get("source")
     if name == "pairs":  # as older runs have it, of texts whose source is text of the same tokens
         name, source = "text", {**saved, "modality": "text", "fingerprint": ""}
-    shape = tuple(int(size) for size in saved["shape"])
+    shape, content = (tuple(int(size) for size in saved.get(key, ())) for key in ("shape", "content"))
     vocab_size = None if saved["vocab_size"] is None else int(saved["vocab_size"])
-    if min(shape, default=0) < 1 or len(shape) != (len(modality(name).axes) if vocab_size is None else 1):
+    axes = 1 if vocab_size is not None and not content else len(modality(name).axes)
+    if min(shape + content, default=0) < 1 or len(content or shape) != axes:
         raise ValueError(f"shape {list(shape)} is not that of {name} data")
     return DataSpec(
         modality=name,
@@ -211,6 +212,9 @@ def _spec(saved: Mapping[str, Any]) -> DataSpec:
         fingerprint=str(saved["fingerprint"]),
         source=None if source is None else _spec(source),
         untrained=tuple(str(label) for label in saved.get("untrained", ())),
+        content=content,
+        rate=None if saved.get("rate") is None else int(saved["rate"]),
+        padding=None if saved.get("padding") is None else float(saved["padding"]),
     )
 
 

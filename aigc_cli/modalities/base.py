@@ -34,7 +34,7 @@ Layout = Literal["tokens", "sequence", "map", "volume"]
 class DataSpec:
     """All that a model may know about the data."""
 
-    modality: str  # of the raw content: "image", "text", or that of a plugin
+    modality: str  # of the raw content: "image", "text", "audio", or that of a plugin
     shape: tuple[int, ...]  # of one encoded item; (channels, height, width) for images, (tokens,) for text
     classes: tuple[str, ...] = ()  # () if unlabelled
     vocab_size: int | None = None  # of tokens, the special ones included
@@ -42,6 +42,11 @@ class DataSpec:
     fingerprint: str = ""  # of the content, so that a resumed run can tell when the data changed
     source: DataSpec | None = None  # of what each item is made from, such as the sentence that it translates
     untrained: tuple[str, ...] = ()  # those of the classes that no training item has
+    content: tuple[int, ...] = ()  # the shape of one raw item, where encoding changes it
+    rate: int | None = None  # of what lies along time, such as sound: raw values a second
+    padding: float | None = (
+        None  # what encoded frames (the last axis) hold after the end of an item, if it may end early
+    )
 
     @property
     def layout(self) -> Layout:
@@ -49,6 +54,11 @@ class DataSpec:
         if self.vocab_size is not None:
             return "tokens"
         return {2: "sequence", 3: "map", 4: "volume"}[len(self.shape)]  # type: ignore[return-value]
+
+    @property
+    def raw(self) -> tuple[int, ...]:
+        """The shape of one raw item."""
+        return self.content or self.shape
 
     @property
     def kind(self) -> str:
@@ -242,7 +252,7 @@ class Modality(ABC):
     """
 
     name: ClassVar[str]  # what :attr:`DataSpec.modality` says
-    #: The axes of one encoded item, such as ("channels", "height", "width"), unless a codec makes tokens of it.
+    #: The axes of one raw item, such as ("channels", "height", "width"), unless a codec makes tokens of it.
     axes: ClassVar[tuple[str, ...]]
     noun: ClassVar[tuple[str, str]]  # one and several, as in every message and headline
 
@@ -272,7 +282,8 @@ class Modality(ABC):
 
     def network(self, spec: DataSpec) -> nn.Module:
         """An untrained network that learns the classes: encoded items to {"features": (n, d), "logits": (n, k)}; raises
-        ConfigError where the modality has none."""
+        ConfigError where the modality has none. Where it has an attribute `codec`, that encodes items for it in place
+        of the data's, so that it sees what a person would, whatever a model sees."""
         raise ConfigError(f"there is no classifier of {self.noun[1]}", "choose another extractor=")
 
     def glance(self, content: Tensor) -> Tensor:

@@ -64,7 +64,7 @@ class Classifier(Learned):
         kind = modality(self.train.spec.modality)
         self.descend(network, seen, f"labelled {kind.noun[1]}", objective)
         split, held_out = self._splits.held_out()
-        score = accuracy(network, held_out, self.train.codec, self.device)
+        score = accuracy(network, held_out, self.codec, self.device)
         tell(f"{self.name}: accuracy {score:.1%} on {len(held_out):,} {split} {kind.noun[1]}")
         return {"accuracy": score, "accuracy_on": f"{split} ({len(held_out)})"}
 
