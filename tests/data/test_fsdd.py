@@ -1,4 +1,4 @@
-"""Spoken digits: the official test part, labels of three kinds, a folder or the archive; a damaged recording is named."""
+"""Spoken digits: the official test part, labels of three kinds, a folder or the archive."""
 
 import io
 import os
