@@ -10,13 +10,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from aigc_cli.modalities.audio_config import CODEC_FILE
 from aigc_cli.modalities.base import Batch, Codec, DataSpec, Items, Modality, Writer
 from aigc_cli.registry import register
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
-
-CODEC_FILE = "codec.json"  # in a run's folder
 
 
 def lengths(content: Tensor) -> Tensor:

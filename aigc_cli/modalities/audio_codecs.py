@@ -12,32 +12,19 @@ from abc import abstractmethod
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
-from pydantic import Field
-from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from aigc_cli.config.schema import STRICT
 from aigc_cli.errors import ConfigError, DataError, no_such
-from aigc_cli.modalities.audio import CODEC_FILE
+from aigc_cli.modalities.audio_config import CODEC_FILE, AudioCodecConfig
 from aigc_cli.modalities.base import Codec
 
 FORMAT = 1  # of the file that a run keeps
 FULL = 32767.0  # int16 samples reach from -FULL to FULL
 _ROUNDS, _MOMENTUM = 32, 0.99  # of Griffin-Lim
 _QUIET = 1e-5  # the magnitude that the logarithm is floored at, of samples in [-1, 1]
-
-
-@dataclass(config=STRICT, frozen=True, kw_only=True)
-class AudioCodecConfig:
-    """The section ``data.codec``."""
-
-    kind: Literal["mel", "spectrogram", "waveform"]
-    bins: Annotated[int, Field(ge=8, le=512)] = 64  # of a mel spectrogram; multiples of 16 suit the networks
-    hop: Annotated[int, Field(ge=16, le=4096)] | None = None  # samples from frame to frame; None has 64 to 127 a clip
-    path: str | None = None  # of a run's folder, or of a codec.json, whose codec is used as it is
 
 
 class AudioCodec(Codec):
