@@ -33,11 +33,10 @@ class Ended(Likelihood):
         super().__init__(inner.channels, inner.width + 1)
         self.inner, self.padding = inner, padding
 
-    def forward(self, outputs: Tensor, x: Tensor) -> Tensor:
-        """See :meth:`Likelihood.forward`."""
+    def _nats(self, outputs: Tensor, x: Tensor) -> Tensor:
         going = before_end(x, self.padding)
-        nats = -binary_cross_entropy_with_logits(self._logits(outputs), going.float(), reduction="none")
-        return torch.add(nats.sum(1), frames_nats(self.inner, outputs[:, :-1], x, going))
+        of_end = binary_cross_entropy_with_logits(self._logits(outputs), going.float(), reduction="none")
+        return frames_nats(self.inner, outputs[:, :-1], x, going) - of_end
 
     def mean(self, outputs: Tensor) -> Tensor:
         """The expected item, up to the end that is most probable."""
@@ -51,7 +50,8 @@ class Ended(Likelihood):
 
     def target(self, x: Tensor) -> Tensor:
         """See :meth:`Likelihood.target`."""
-        return self.inner.target(x)
+        target: Tensor = self.inner.target(x)
+        return target
 
     def begin(self, bias: Tensor) -> None:
         """See :meth:`Likelihood.begin`."""
@@ -60,9 +60,9 @@ class Ended(Likelihood):
 
 
 def frames_nats(likelihood: Likelihood, outputs: Tensor, x: Tensor, going: Tensor) -> Tensor:
-    """Nats of each item (n,) in the frames that are `going` on, bool (n, t), the only ones that are looked at."""
+    """Nats of each frame (n, t), 0 but in those that are `going` on, bool (n, t), the only ones that are looked at."""
     each = likelihood(*(part.movedim(-1, 1)[going].unsqueeze(-1) for part in (outputs, x)))
-    return each.new_zeros(going.shape).masked_scatter(going, each).sum(1)
+    return torch.zeros_like(going, dtype=each.dtype).masked_scatter(going, each)
 
 
 def ending(likelihood: Likelihood, padding: float | None) -> Likelihood:

@@ -145,9 +145,10 @@ class Quantizer(Counted):
         return Quantized(vectors, embedding(tokens, codebook), tokens)
 
     def _remember(self, vectors: Tensor) -> None:
-        """Keeps a share of the vectors, evenly spaced, in place of the oldest that are kept."""
+        """Keeps a few of the vectors in place of the oldest that are kept."""
         places = len(self.reservoir)
-        few = vectors[:: max(1, len(vectors) * _BATCHES // places)][:places]
+        order = draw_common(torch.randperm, len(vectors), device=vectors.device)
+        few = vectors[order[: places // _BATCHES]]
         at = (self.seen + torch.arange(len(few), device=few.device)) % places
         self.reservoir[at] = few
         self.seen += len(few)
@@ -222,9 +223,20 @@ def _all_used(vectors: Tensor, used: Tensor | None) -> Tensor:
 
 def k_means(vectors: Tensor, codes: int) -> tuple[Tensor, Tensor]:
     """Centres (codes, d) of vectors (m, d), m at least as many, and how many vectors are next to each (codes,), by
-    Lloyd's algorithm from random vectors; a centre that nothing is next to moves to the vector farthest from its own.
+    Lloyd's algorithm; a centre that nothing is next to moves to the vector farthest from its own.
+
+    It begins as k-means++ does (Arthur and Vassilvitskii 2007): each centre is a vector drawn by its squared distance
+    from those before it.
     """
-    centres = vectors[draw_common(torch.randperm, len(vectors), device=vectors.device)[:codes]]
+    draws = draw_common(torch.rand, codes, device=vectors.device)
+    near = torch.ones_like(vectors[:, 0])
+    chosen = []
+    for share in draws:
+        total = near.cumsum(0)
+        chosen.append(vectors[torch.searchsorted(total, share * total[-1]).clamp_max(len(vectors) - 1)])
+        distance = (vectors - chosen[-1]).square().sum(1)
+        near = distance if len(chosen) == 1 else torch.minimum(near, distance)
+    centres = torch.stack(chosen)
     for _ in range(_ROUNDS):
         distance, nearest = torch.cdist(vectors, centres).min(dim=1)
         counts = torch.bincount(nearest, minlength=codes)

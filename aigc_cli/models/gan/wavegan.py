@@ -25,11 +25,11 @@ def base_of(shape: tuple[int, ...]) -> int:
     if len(shape) != 2:
         what = f"model.network=wavegan makes waveforms, and these items have the shape {'x'.join(map(str, shape))}"
         raise ConfigError(what, "set data.codec.kind=waveform, on data of sound, or choose another model.network=")
-    unit = STRIDE**LEVELS
+    unit = STRIDE**LEVELS  # of the layers together
     if shape[1] % unit or not SHORTEST <= shape[1] <= LONGEST:
         what = f"model.network=wavegan makes {SHORTEST} to {LONGEST} samples, a multiple of {unit}, not {shape[1]}"
         raise ConfigError(what, "set data.seconds= and data.sample_rate= so that their product is one, such as 8192")
-    return shape[1] // unit
+    return int(shape[1] // unit)
 
 
 class PhaseShuffle(nn.Module):

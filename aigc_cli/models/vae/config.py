@@ -84,7 +84,7 @@ class VQVAEConfig(ModelConfig):
     quantizer: Literal["ema", "fsq"] = "ema"
     codes: Annotated[int, Field(ge=2)]
     code_dimensions: Annotated[int, Field(ge=1)]
-    levels: Annotated[tuple[Annotated[int, Field(ge=2)], ...], Field(min_length=1)] = (8, 8, 8)
+    levels: Annotated[tuple[Annotated[int, Field(ge=3)], ...], Field(min_length=1)] = (8, 8, 8)
     cosine: bool
     commitment: Annotated[float, Field(ge=0)]
     decay: Annotated[float, Field(ge=0, lt=1)]

@@ -97,7 +97,7 @@ class VQVAE(Model):
         """Which columns of tokens lie before the end, bool (n, columns); None where no item ends early."""
         if self.spec.padding is None:
             return None
-        return before_end(x, self.spec.padding).unflatten(1, (self.token_grid[1], -1)).any(dim=2)
+        return torch.unflatten(before_end(x, self.spec.padding), 1, (self.token_grid[1], -1)).any(dim=2)
 
     def _frames(self, going: Tensor) -> Tensor:
         """The same for frames of items."""
@@ -113,7 +113,7 @@ class VQVAE(Model):
             error = (outputs.float() - x.float()).square()
             return (error if going is None else end_at(error, self._frames(going), 0.0)).flatten(1).mean(1)
         if going is not None:
-            return -frames_nats(self.likelihood, outputs, x, self._frames(going)) / self.values
+            return -frames_nats(self.likelihood, outputs, x, self._frames(going)).sum(1) / self.values
         log_prob: Tensor = self.likelihood(outputs, x)
         return -log_prob / self.values
 
@@ -150,7 +150,7 @@ class VQVAE(Model):
         """The tokens of encoded images (n, c, h, w), int64 (n, rows * columns) of :attr:`token_grid`."""
         quantized, going = self._quantized(self._target(batch.content))
         tokens = quantized.tokens
-        if going is not None:
+        if going is not None and self.end is not None:
             tokens = torch.where(self._places(going), tokens, self.end)
         return tokens.view(len(batch), -1)
 
