@@ -11,7 +11,8 @@ from toy_metrics import text_metric, text_scores
 
 from aigc_cli.errors import ConfigError, DataError
 from aigc_cli.metrics.extractors.base import PlainConfig
-from aigc_cli.metrics.references import LPIPS, LPIPS_FILE, ROUGE, Reconstruction
+from aigc_cli.metrics.reconstructions import LPIPS, LPIPS_FILE, Reconstruction
+from aigc_cli.metrics.references import ROUGE
 
 HYPOTHESES = ["the cat sat on the mat .", "a dog barks at the moon", "日本語 の 文 です", "naïve café, über alles!", ""]
 REFERENCES = [
