@@ -145,10 +145,8 @@ def _sides(config: VAEConfig, shape: tuple[int, ...]) -> list[int]:
     network = f"model.network={config.network}"
     if len(shape) != 3:
         what = f"{network} and model.latent_side= are for maps, and these items have the shape "
-        hint = (
-            "set model.network=mlp and model.latent_side=0, which suit items of any shape, or make maps of sound with "
-        )
-        hint += "data.codec.kind=mel"
+        hint = "set model.network=mlp and model.latent_side=0, which suit items of any shape"
+        hint += ", or data.codec.kind=mel, which makes maps of sound"
         raise ConfigError(what + "x".join(map(str, shape)), hint)
     _, height, width = shape
     sides = _halves(height, width)
