@@ -32,6 +32,7 @@ from aigc_cli.training.launch import train_until_done
 from aigc_cli.training.plan import plan_lines
 from aigc_cli.training.restore import changed_config, refuse_less, warn_of_jump
 from aigc_cli.training.settings import TrainerConfig
+from aigc_cli.training.tokenizer import with_tokenizer
 from aigc_cli.training.trainer import Trainer
 from aigc_cli.training.warm_start import with_source
 
@@ -76,13 +77,17 @@ def run_training(config: dict[str, Any], options: Options) -> TrainResult:
         if options.given & {"trainer.steps", "trainer.minutes"} == {"trainer.steps"}:
             config["trainer"]["minutes"] = None
         options = replace(options, resume=str(run.path))  # another run may be the latest by the time of a restart
-    config = settled(config)
+        # What it has a copy of may be gone where it came from.
+        config = {**config, "data": absolute_paths(config["data"])}
+    else:
+        config = settled(config)
     return train_until_done(train, config, options, check_config(config).trainer)
 
 
 def settled(config: dict[str, Any]) -> dict[str, Any]:
-    """The configuration with the paths under ``data``, and the run that it starts from, as they are from any folder."""
-    return with_source({**config, "data": absolute_paths(config["data"])})
+    """The configuration with the paths under ``data``, the run that it starts from, and that of its tokenizer, as they
+    are from any folder."""
+    return with_tokenizer(with_source({**config, "data": absolute_paths(config["data"])}))
 
 
 def train(config: dict[str, Any], options: Options, note: Path | None) -> TrainResult:
@@ -110,6 +115,8 @@ def train(config: dict[str, Any], options: Options, note: Path | None) -> TrainR
             settings = check_config(config)
             run = Run(processes.from_main(lambda: create_run(config).path), writes=processes.main)
             locks.enter_context(run.lock())
+            if run.writes:
+                parts.dataset.codec.keep(run.path)
             run.save_config(config, parts.dataset.spec, parts.dataset.codec.files(), asked)
             starting.enter_context(_stopped_early(run, processes))
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from aigc_cli.config.schema import check
+from aigc_cli.config.schema import check, own_keys
 from aigc_cli.config.words import split_key
 from aigc_cli.data.base import SPLITS, Split
 from aigc_cli.data.open import open_dataset
@@ -105,7 +105,7 @@ class Look:
     @property
     def config(self) -> Any:
         """The typed configuration of the dataset."""
-        return check("data", find("data", self.values["name"]).config, self.values)
+        return check("data", find("data", self.values["name"]).config, own_keys(self.values))
 
 
 def look_at(values: Mapping[str, Any]) -> Look:
