@@ -37,8 +37,6 @@ class ImageFolderConfig(ImageFilesConfig):
     """See ``configs/data/image_folder.yaml``."""
 
     name: Literal["image_folder"]
-    labels: bool
-    label_column: str | None = None  # runs from before it was there knew no metadata
 
 
 @register("data", "image_folder", ImageFolderConfig)

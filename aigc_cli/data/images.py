@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import numpy as np
 from pydantic import Field
@@ -52,13 +53,15 @@ class Images(Dataset):
         classes: Sequence[str],
         *,
         views: Collection[str] = (),
+        usual: Collection[str] = (),
         problems: Sequence[str] = (),
         notes: Sequence[str] = (),
         untrained: Sequence[str] = (),
     ) -> None:
         """The fingerprint is a SHA-256 over `data` (content, labels), the `shape` of an image, and the classes.
 
-        `views` are names of augmentations; `problems`, `notes` and `untrained` classes are for a person to know.
+        `views` are names of augmentations, and `usual` those that such images have anyway; `problems`, `notes` and
+        `untrained` classes are for a person to know.
         """
         digest = hashlib.sha256(json.dumps([list(shape), list(classes)]).encode())
         for array in data:
@@ -66,11 +69,18 @@ class Images(Dataset):
         self.spec = DataSpec(
             "image", tuple(shape), tuple(classes), fingerprint=digest.hexdigest(), untrained=tuple(untrained)
         )
-        self._views, self._problems, self._notes = frozenset(views), list(problems), list(notes)
+        self._views, self._usual = frozenset(views), frozenset(usual)
+        self._problems, self._notes = list(problems), list(notes)
 
     def augment(self, content: Tensor, uniform: Tensor) -> Tensor:
         """The images as ``data.augment`` and ``data.flip`` change them, by the draws of each."""
         return augmented(content, uniform, self._views)
+
+    def as_usual(self) -> Self:
+        """The same images without the changes that a run's words ask for."""
+        other = copy.copy(self)
+        other._views = self._usual
+        return other
 
     def problems(self) -> list[str]:
         """The files that were left out, with the reason."""
@@ -131,6 +141,8 @@ class ImageFilesConfig(ImagesConfig, CutConfig):
 
     root: str | None
     channels: Literal[1, 3]
+    labels: bool = True  # runs from before it was there used them
+    label_column: str | None = None  # runs from before it was there knew no metadata
     max_bad: Annotated[int, Field(ge=0)]
     memory_gb: Annotated[float, Field(gt=0)]
 

@@ -120,7 +120,7 @@ def open_pictures(pictures: Pictures, config: ImageFilesConfig, split: Split) ->
     unreadable, or all; the message names them."""
     files = pictures[split]
     untrained = pictures.untrained if files.classes else []
-    lines = [*pictures.lines, *_about_untrained(untrained)] if split == "train" else []
+    lines = [*pictures.lines, *_about_untrained(untrained), *_about_labels(config)] if split == "train" else []
     offer("image", replace(files, lines=lines))
     about: dict[str, Any] = {"views": config.views, "untrained": untrained, "notes": _notes(pictures, config)}
     if len(files) * int(np.prod(files.shape)) > config.memory_gb * 1e9:
@@ -146,6 +146,12 @@ def open_pictures(pictures: Pictures, config: ImageFilesConfig, split: Split) ->
 def _about_untrained(classes: Sequence[str]) -> list[str]:
     """A line about classes that no training item has."""
     return [f"no training item has the class{'es' * (len(classes) > 1)} {some_of(classes, NAMED)}"] if classes else []
+
+
+def _about_labels(config: ImageFilesConfig) -> list[str]:
+    """A line about a column that is named and not read."""
+    named = config.label_column is not None and not config.labels
+    return [f"data.label_column={config.label_column} has no effect with data.labels=false"] if named else []
 
 
 def _notes(pictures: Pictures, config: ImageFilesConfig) -> list[str]:

@@ -110,6 +110,8 @@ def prepare(asked: Asked, out: Path) -> Prepared:
             folder = temporary / "data"
             folder.mkdir()
             prepared: Prepared = find("preparation", look.kind).build(asked, folder)
+            for split, why in look.lost.items():
+                prepared.leave_out(why, f"the {split} split")
             _record(folder, asked, prepared)
             folder.rename(out)  # over an empty folder too
         finally:

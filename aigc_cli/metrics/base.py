@@ -6,7 +6,7 @@ it both. So a metric knows neither models nor files nor modalities, and serves e
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -61,6 +61,9 @@ class Metric(torchmetrics.Metric):
     needs: ClassVar[frozenset[str]] = frozenset()
     #: The extractor that its plain name stands for in the literature; on any other its name takes a bracket.
     native: ClassVar[str | None] = None
+    #: Held-out texts that those which it takes are to be like, if there are any: of text that a model makes, whose own
+    #: script may say little of what it has learnt.
+    like: Sequence[str] = ()
 
     def __init__(self, config: Any, width: int = 0) -> None:
         # Every process that evaluates sees all items: to join theirs at compute() would count each several times, or

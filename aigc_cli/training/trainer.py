@@ -194,7 +194,7 @@ class Trainer:
         self.saver.check()
         look, ended, progress = self.pace.look_due(), self.pace.ended(done), round(self.pace.progress(done) * _UNITS)
         # What a signal asks of one process, or its clock says, all do after the same step.
-        asked = self.processes.highest(signals.stop or 0, signals.save, look, ended, progress)
+        asked = self.processes.highest(signals.stop or 0, signals.save or self.pace.save_due(), look, ended, progress)
         stop, save, look, last = asked[0], bool(asked[1]), bool(asked[2]), bool(asked[3])
         # Only the last step ends a run: one that is measured may go beyond its length.
         self.progress, self.state.seconds = 1.0 if last else min(asked[4], _UNITS - 1) / _UNITS, self.pace.trained
