@@ -228,9 +228,18 @@ def _report_start(trainer: Trainer, parts: Parts, note: Path | None, recipe: Seq
         warn(f"{problem} with the data, listed in {run.path}/bad_files.txt")
     start = [] if parts.taken is None else [f"start:       {parts.taken.sentence()}"]
     where = f"run:         {shown(run.path)}"
-    tell("\n".join([*described(trainer, parts.dataset, recipe), where, *start]))
+    tell("\n".join([*described(trainer, parts.dataset, recipe), *_ceiling(trainer, parts), where, *start]))
     if note is not None:
         note.write_text(str(run.path))
+
+
+def _ceiling(trainer: Trainer, parts: Parts) -> list[str]:
+    """What the tokenizer allows of a new run on codes: else a night's training may show that it was too poor."""
+    if parts.dataset.plain is parts.dataset or trainer.state.step:
+        return []
+    from aigc_cli.metrics.ceiling import ceiling  # torchmetrics takes seconds to import
+
+    return [f"ceiling:     {line}" for line in ceiling(parts.splits, trainer.device)]
 
 
 def described(trainer: Trainer, dataset: Dataset, recipe: Sequence[str]) -> list[str]:
@@ -239,7 +248,7 @@ def described(trainer: Trainer, dataset: Dataset, recipe: Sequence[str]) -> list
     parts = [f"{name} {count(part)}" for name, part in model.named_children()]
     frozen = any(not parameter.requires_grad for parameter in model.parameters())
     trained = f", {count(model, trained=True)} of them trained" if frozen else ""
-    shape, classes = "x".join(map(str, spec.shape)), f", {len(spec.classes)} classes" if spec.classes else ""
+    shape, classes = "x".join(map(str, spec.raw)), f", {len(spec.classes)} classes" if spec.classes else ""
     processes = trainer.processes
     length = f"{config.steps} steps" if config.minutes is None else f"{config.minutes:g} minutes, in steps"
     where = trainer.device if processes.alone else f"{processes.world_size} processes, {trainer.device.type}"

@@ -25,7 +25,7 @@ from aigc_cli.data.cache import cache_dir
 from aigc_cli.data.loader import batches_in_order
 from aigc_cli.errors import ConfigError, DataError, tell
 from aigc_cli.files import write_atomically
-from aigc_cli.modalities.base import Batch, Layout
+from aigc_cli.modalities.base import Batch
 from aigc_cli.modalities.token_codec import FOLDER, TokenCodec, open_tokenizer
 from aigc_cli.randomness import generator
 
@@ -88,16 +88,16 @@ class TokenDataset(Dataset):
         ConfigError: the tokenizer is for other content.
     """
 
+    codec: TokenCodec
+
     def __init__(self, inner: Dataset, codec: TokenCodec, split: Split, values: Mapping[str, Any]) -> None:
-        self.inner, self.codec, self.split, self._values = inner, codec, split, values  # type: ignore[mutable-override]
+        self.inner, self.codec, self.split, self._values = inner, codec, split, values
         own, theirs = inner.spec, codec.spec
         if (own.modality, own.raw, own.rate) != (theirs.modality, theirs.raw, theirs.rate):
             found, wanted = (f"{spec.modality} of {'x'.join(map(str, spec.raw))}" for spec in (own, theirs))
             what = f"the data is {found}, and the tokenizer of {codec.named['run']} is for {wanted}"
             raise ConfigError(what, "bring the data to that size, or train a tokenizer on it: aigc train model=vqvae")
-        self.spec = replace(
-            own, shape=(math.prod(codec.grid),), vocab_size=codec.codes, content=own.raw, padding=None
-        )
+        self.spec = replace(own, shape=(math.prod(codec.grid),), vocab_size=codec.codes, content=own.raw, padding=None)
         self.original = inner.original
 
     def __len__(self) -> int:
@@ -135,8 +135,10 @@ class TokenDataset(Dataset):
     def describe(self) -> list[str]:
         """What is known of the data itself, and which tokens a model sees of it."""
         named = self.codec.named
-        seen = "views are drawn and encoded anew in each epoch" if self.views == 0 else (
-            f"{self.views} view{'s' if self.views > 1 else ''} of each item kept as codes"
+        seen = (
+            "views are drawn and encoded anew in each epoch"
+            if self.views == 0
+            else (f"{self.views} view{'s' if self.views > 1 else ''} of each item kept as codes")
         )
         return [*self.inner.describe(), f"{self.codec} by {named['run']}, step {named['step']}; {seen}"]
 
@@ -175,7 +177,10 @@ class TokenDataset(Dataset):
             found: Tensor = file.get_tensor("codes")
             if list(found.shape) == shape and (file.metadata() or {})["sum"] == _sum(found):
                 return found
-        tell(f"encoding {len(self):,} items as {self.codec}" + (f", {self.views} views of each" if self.views > 1 else ""))
+        tell(
+            f"encoding {len(self):,} items as {self.codec}"
+            + (f", {self.views} views of each" if self.views > 1 else "")
+        )
         made = torch.stack([self._view(view, device) for view in range(self.views)], dim=1)
         made = made.to(torch.int16 if self.codec.codes <= 2**15 else torch.int32)
         with suppress(OSError):  # a full disk costs time at the next start, nothing else

@@ -57,7 +57,13 @@ class TokenCodec(Codec):
     preprocessing = "as codes of a tokenizer"
 
     def __init__(self, inner: Codec, model: Any, spec: DataSpec, folder: Path, named: Mapping[str, Any]) -> None:
-        self.inner, self.model, self.spec, self.folder, self.named = inner, model.requires_grad_(False).eval(), spec, folder, named
+        self.inner, self.model, self.spec, self.folder, self.named = (
+            inner,
+            model.requires_grad_(False).eval(),
+            spec,
+            folder,
+            named,
+        )
 
     @property
     def sha256(self) -> str:
@@ -83,7 +89,7 @@ class TokenCodec(Codec):
 
         model: Tokenizer = self.model.to(content.device)
         with torch.no_grad():
-            parts = [model.encode(Batch(self.inner.encode(part))) for part in content.split(_AT_ONCE)]
+            parts = [model.encode(Batch(self.inner.encode(part))) for part in torch.split(content, _AT_ONCE)]
         return torch.cat(parts)
 
     def decode(self, encoded: Tensor) -> Tensor:
@@ -92,7 +98,7 @@ class TokenCodec(Codec):
 
         model: Tokenizer = self.model.to(encoded.device)
         with torch.no_grad():
-            parts = [self.inner.decode(model.decode(part)) for part in encoded.long().split(_AT_ONCE)]
+            parts = [self.inner.decode(model.decode(part)) for part in torch.split(encoded.long(), _AT_ONCE)]
         return torch.cat(parts)
 
     def files(self) -> Mapping[str, str]:

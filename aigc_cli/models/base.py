@@ -93,6 +93,8 @@ class Prompts(NamedTuple):
     rows: Sequence[Sequence[int]]
     #: For each, tokens of which the next is one, or none where it may be any: a prompt may end within a token.
     first: Sequence[Sequence[int]] = ()
+    #: The class of each, where that is known.
+    labels: Sequence[int] | None = None
 
 
 class Model(nn.Module):

@@ -36,7 +36,7 @@ def with_tokenizer(config: dict[str, Any]) -> dict[str, Any]:
     if wanted not in (None, found):
         what = f"the tokenizer of {run.path} does not match data.tokens_sha256"
         raise DataError(what, "leave that out to train on the codes of the tokenizer as it is now")
-    return {**config, "data": {**config["data"], "tokens": str(run.path), "tokens_sha256": found}}
+    return {**config, "data": {**config["data"], "tokens": str(run.path.absolute()), "tokens_sha256": found}}
 
 
 def _run_of(word: str, config: Mapping[str, Any]) -> Run:
@@ -91,5 +91,3 @@ def _write(run: Run, folder: Path) -> None:
         write_atomically(folder / name, content)
     write_tensors(folder / WEIGHTS, restored.model.state_dict())
     write_json(folder / MANIFEST, {path.name: checksum(path) for path in sorted(folder.iterdir())})
-
-

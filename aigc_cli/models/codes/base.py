@@ -8,7 +8,6 @@ Diffusion Guidance, 2022).
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
@@ -110,15 +109,19 @@ class CodesModel(Model):
             tokens = torch.where(draw(torch.rand, rows, device=device) < self.config.class_dropout, self.any, tokens)
         return tokens
 
-    def asked_for(self, noise: Noise, controls: CodesControls) -> tuple[Tensor, bool]:
-        """The token that stands before each sample (n,), of its class; and whether it is guided by the class."""
+    def asked_for(self, noise: Noise, controls: CodesControls, prompts: Prompts | None) -> tuple[Tensor, bool]:
+        """The token that stands before each sample (n,), of its class; and whether it is guided by the class. What is
+        begun by prompts has their classes where no class is asked for, or any."""
         labels = self.labels(noise.indices, controls, noise.device)
         if labels is None and controls.guidance != 1:
             hint = "leave guidance= out, or train on data with labels"
             raise ConfigError(f"guidance={controls.guidance:g}: this model is not told classes", hint)
+        if prompts is not None and controls.class_ is None:
+            known = prompts.labels
+            labels = None if known is None else torch.tensor([known[index % len(known)] for index in noise.indices])
         if labels is None:
             return torch.full((len(noise),), self.any, device=noise.device), False
-        return self.vocab_size + labels, controls.guidance != 1
+        return self.vocab_size + labels.to(noise.device), controls.guidance != 1
 
     def given(self, prompts: Prompts | None, noise: Noise) -> list[list[int]]:
         """The codes that each sample is given, none without prompts; sample i takes row i mod k of the k."""
@@ -138,9 +141,3 @@ def guided(scores: Tensor, guidance: float) -> Tensor:
     """Scores (n, ...) of rows whose second half (2n, ...) is told of no class, pushed away from that half."""
     told, untold = scores.chunk(2)
     return untold + guidance * (told - untold)
-
-
-def rows_of(tokens: Tensor) -> Sequence[Sequence[int]]:
-    """Token ids (n, t) as lists."""
-    rows: list[list[int]] = tokens.tolist()
-    return rows

@@ -4,6 +4,7 @@ Generation, 2024)."""
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, ClassVar, Literal
 
 import torch
@@ -34,12 +35,20 @@ class CodeTransformerConfig(CodesModelConfig):
     replaced: Annotated[float, Field(ge=0, lt=1)]
 
 
+@dataclass(config=STRICT, frozen=True, kw_only=True)
+class CodeWritingControls(CodesControls):
+    """What ``sample`` takes."""
+
+    #: The share of an item's rows of codes that are kept with mode=continue, from the top; the rest is written anew.
+    keep: Annotated[float, Field(gt=0, lt=1)] = 0.5
+
+
 @register("model", "transformer_codes", CodeTransformerConfig)
 class CodeTransformer(CodesModel):
     """p(codes | class) as a product over codes, each given the class and those before it."""
 
     can = frozenset({"sample", "score", "continue"})
-    controls: ClassVar[type] = CodesControls
+    controls: ClassVar[type] = CodeWritingControls
     tokens = "decoder"
     config: CodeTransformerConfig
 
@@ -70,13 +79,19 @@ class CodeTransformer(CodesModel):
         nats = cross_entropy(logits.float().flatten(0, 1), batch.content.flatten(), reduction="none")
         return self.per_code(nats.view_as(batch.content).double().sum(1), "nats_per_code")
 
-    def sample(self, noise: Noise, controls: CodesControls, prompts: Prompts | None = None) -> Tensor:
+    def left_out(self, grid: tuple[int, ...], controls: CodeWritingControls) -> list[bool]:
+        """Which codes of a `grid` are written anew where an item is continued: all of its last rows."""
+        each = math.prod(grid[1:])
+        kept = min(max(1, round(controls.keep * grid[0])), grid[0] - 1) * each
+        return [place >= kept for place in range(self.length)]
+
+    def sample(self, noise: Noise, controls: CodeWritingControls, prompts: Prompts | None = None) -> Tensor:
         """Codes (n, t), int64: prompts, the first codes of an item each, and what follows.
 
         Raises:
             ConfigError: prompts of which one is as long as an item; guidance of a model that is not told classes.
         """
-        told, guides = self.asked_for(noise, controls)
+        told, guides = self.asked_for(noise, controls, prompts)
         given = self.given(prompts, noise)
         count = self.length - len(given[0])
         if any(len(row) != len(given[0]) for row in given) or not count:
