@@ -68,7 +68,7 @@ def tokenizer_of(values: Mapping[str, Any], folder: Path | None) -> TokenCodec |
     waiting = None if wanted is None else tokenizers_folder() / str(wanted)
     if waiting is None or not waiting.is_dir():
         what = f"the tokenizer of {values['tokens']} is gone"
-        where = "" if folder is None else f": there is none in {folder / FOLDER}"
+        where = "" if folder is None else f": {folder / FOLDER} does not exist"
         raise DataError(f"{what}{where}", "restore that folder, or train again with data.tokens=RUN")
     return open_tokenizer(waiting, wanted)
 

@@ -139,7 +139,8 @@ class CodeBert(CodesModel):
             if guides:
                 shown = torch.cat([shown, torch.cat([torch.full_like(told, self.any)[:, None], codes], 1)])
             found = self.encoder.logits(self.encoder.hidden(shown)[:, 1:]).float()
-            return guided(found, 1 + (controls.guidance - 1) * done) if guides else found
+            scale = 1 + (controls.guidance - 1) * (done if controls.guidance > 1 else 1)
+            return guided(found, scale) if guides else found
 
         draws = noise.uniform(controls.passes, 2, self.length)
         return by_schedule(scores, canvas, self.mask, controls.choice(), draws, controls.spread)
