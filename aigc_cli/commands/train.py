@@ -271,9 +271,7 @@ def _report_end(run: Run, *, skipped: bool) -> None:
     """Says what a run has written, and what to type next."""
     if skipped:
         print(f"{run.name} is complete: it has done {run.step} steps")
-        minutes = run.config["trainer"].get("minutes")
-        longer = f"trainer.steps={2 * run.step}" if minutes is None else f"trainer.minutes={2 * minutes:g}"
-        print(f"to continue: aigc train --resume {run.word} {longer}")
+        print(f"to continue: {to_continue(run)}")
         return
     print(f"run:         {shown(run.path)}")
     found = sorted((run.path / "samples").glob(f"step-{run.step}[.-]*"), key=lambda path: (len(path.stem), path.name))
@@ -286,6 +284,13 @@ def _report_end(run: Run, *, skipped: bool) -> None:
     is_latest = latest.is_dir() and latest.resolve() == run.path.resolve()
     named = plugin_words() if is_latest else f" run={run.word}"
     print(f"next:        {'    or    '.join(f'{line}{named}' for line in _next(run))}")
+
+
+def to_continue(run: Run) -> str:
+    """What to type to train a run on: to its end, or where it has come to that, for as long again."""
+    minutes = run.config["trainer"].get("minutes")
+    longer = f" trainer.steps={2 * run.step}" if minutes is None else f" trainer.minutes={2 * minutes:g}"
+    return f"aigc train --resume {run.word}{longer if run.status() == 'complete' else ''}"
 
 
 def _next(run: Run) -> list[str]:

@@ -212,13 +212,15 @@ class RunSubject(Subject):
 
         def see(rows: Sequence[int]) -> dict[str, Any]:
             batch = self._encoded(items, rows)
-            found = self.model.score(batch, Noise(seed, rows, self.device))
+            # Bounds of several draws stand beside those of one; a likelihood that needs several takes as many as asked.
+            draws = 1 if self.model.probes == 1 else max(samples, self.model.probes)
+            found = self.model.score(batch, Noise(seed, rows, self.device), draws)
             if found is None or found.keys() == {"mse"}:  # an autoencoder's error alone is no likelihood
                 raise ConfigError(
                     f"model={name_of(type(self.model))} {_LACKS['score']}", "ask for metrics of its samples"
                 )
             scores = dict(found)
-            if samples > 1:
+            if samples > draws:
                 tighter = self.model.score(batch, Noise(seed, rows, self.device), samples)
                 assert tighter is not None, "the model has a score"
                 names = {"bits_per_dim": "iw_bits_per_dim"}

@@ -10,13 +10,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from aigc_cli.modalities.audio_config import CODEC_FILE
 from aigc_cli.modalities.base import Batch, Codec, DataSpec, Items, Modality, Writer
 from aigc_cli.registry import register
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor, nn
-
-CODEC_FILE = "codec.json"  # in a run's folder
 
 
 def lengths(content: Tensor) -> Tensor:
@@ -68,6 +68,13 @@ class AudioModality(Modality):
         from aigc_cli.modalities.audio_network import AudioNetwork
 
         return AudioNetwork(spec)
+
+    @property
+    def memory_format(self) -> torch.memory_format:
+        """Channels last, for which convolutions over spectrograms have their fastest kernels, on CPUs and GPUs."""
+        import torch
+
+        return torch.channels_last
 
     def glance(self, content: Tensor) -> Tensor:
         """Clips (n, channels, samples) as small log-mel spectrograms, in which copies are sought."""

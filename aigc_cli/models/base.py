@@ -120,6 +120,8 @@ class Model(nn.Module):
     #: token that stands for a gap in a prompt.
     moves_on: ClassVar[bool] = False
     mask: int | None = None
+    #: The draws that :meth:`score` takes in evaluation, where nobody asks for more: a likelihood may need some.
+    probes: ClassVar[int] = 1
     #: Of a model that can "fill": what it guesses from, for the record, and the controls that this is measured with
     #: where nobody sets others.
     fills_from: ClassVar[str] = ""
