@@ -170,11 +170,11 @@ def test_lpips_is_torchmetrics_own_on_the_same_weights(cache: Path, monkeypatch:
     from torchmetrics.functional.image.lpips import _LPIPS
     from torchvision.models import alexnet
 
-    from aigc_cli.metrics import references
+    from aigc_cli.metrics import reconstructions
 
     torch.manual_seed(0)
     state = alexnet(weights=None).state_dict()
-    monkeypatch.setattr(references, "load_weights", lambda path, hint, **_: ("0" * 64, state))
+    monkeypatch.setattr(reconstructions, "load_weights", lambda path, hint, **_: ("0" * 64, state))
     cache.touch()
     metric = LPIPS(PlainConfig(name="lpips"))
     x, y = images(3, 0, (3, 32, 32)), images(3, 1, (3, 32, 32))
