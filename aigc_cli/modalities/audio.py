@@ -15,6 +15,7 @@ from aigc_cli.modalities.base import Batch, Codec, DataSpec, Items, Modality, Wr
 from aigc_cli.registry import register
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor, nn
 
 
@@ -67,6 +68,13 @@ class AudioModality(Modality):
         from aigc_cli.modalities.audio_network import AudioNetwork
 
         return AudioNetwork(spec)
+
+    @property
+    def memory_format(self) -> torch.memory_format:
+        """Channels last, for which convolutions over spectrograms have their fastest kernels, on CPUs and GPUs."""
+        import torch
+
+        return torch.channels_last
 
     def glance(self, content: Tensor) -> Tensor:
         """Clips (n, channels, samples) as small log-mel spectrograms, in which copies are sought."""

@@ -17,6 +17,6 @@ class AudioCodecConfig:
     """The section ``data.codec``."""
 
     kind: Literal["mel", "spectrogram", "waveform"]
-    bins: Annotated[int, Field(ge=8, le=512)] = 64  # of a mel spectrogram; multiples of 16 suit the networks
-    hop: Annotated[int, Field(ge=16, le=4096)] | None = None  # samples from frame to frame; None has 64 to 127 a clip
+    bins: Annotated[int, Field(ge=8, le=512)] | None = None  # None: 64 of mel, 128 of a spectrogram
+    hop: Annotated[int, Field(ge=16, le=4096)] | None = None  # samples from frame to frame; None has as many frames
     path: str | None = None  # of a run's folder, or of a codec.json, whose codec is used as it is

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -42,6 +43,8 @@ PEAK, RMS = 0.95, 0.1  # that clips are brought to
 _BLOCK = 1 << 16  # frames that are read at a time
 _HELD = 1 << 26  # bytes of a file that are held in memory, before a temporary file takes them
 _UNKNOWN = 1 << 40  # frames that no header means
+_PIPED = 2**32 - 2**16  # bytes, from which on a header says that its writer did not know
+_SHOULD = re.compile(r"^ *(?:data|SSND|Data Size|RIFF|riff|Riff size|FORM) *: (\d+) \(should be (\d+)\)", re.MULTILINE)
 _CUT = 0.98  # the share of the frames in its header that a file must have: encoders pad, and estimate
 
 
@@ -82,8 +85,8 @@ def decode_sound(source: bytes | Path, rate: int, channels: int, normalize: Norm
     """
     try:
         with _opened(source) as file, tempfile.SpooledTemporaryFile(_HELD) as spool:
-            sums = _Sums(channels)
-            resampled = _resampled(sums.watched(file.blocks()), file.rate, rate, channels)
+            sums = _Sums(channels, file.loudest)
+            resampled = _resampled(sums.watched(file.blocks), file.rate, rate, channels)
             for block in resampled:
                 sums.add(block)
                 spool.write(np.ascontiguousarray(block).data)
@@ -101,7 +104,9 @@ def decode_sound(source: bytes | Path, rate: int, channels: int, normalize: Norm
 class _Sums:
     """What is learnt of a file on the way: of its own samples, and of those (n, channels) that it becomes."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, loudest: float = np.inf) -> None:
+        """Full scale reaches to `loudest`: floating-point files may be louder without being clipped."""
+        self.loudest = loudest
         self.frames = self.loud = self.n = 0
         self.total = np.zeros(channels)
         self.squares = np.zeros(channels)
@@ -113,7 +118,8 @@ class _Sums:
             if not np.isfinite(block).all():
                 raise Unreadable("it holds values that are not finite numbers")
             self.frames += len(block)
-            self.loud += int((np.abs(block) >= 0.9999).sum())
+            levels = np.abs(block)
+            self.loud += int(((levels >= 0.9999) & (levels <= self.loudest)).sum())
             yield block
 
     def add(self, block: np.ndarray) -> None:
@@ -129,7 +135,7 @@ class _Sums:
         if not self.frames:
             raise Unreadable("it holds no sound")
         if self.frames < _CUT * file.expected:
-            raise Unreadable(f"it is cut: {self.frames:,} of {file.expected:,} frames are there")
+            raise Unreadable(f"it is cut: {self.frames / file.expected:.0%} of what its header says is there")
         if self.frames < SHORTEST * file.rate:
             raise Unreadable(f"it has {1000 * self.frames / file.rate:.0f} ms, and 20 are the least")
         if self.peak < SILENCE:
@@ -175,8 +181,12 @@ def _resampled(blocks: Iterator[np.ndarray], given: int, wanted: int, channels: 
     import soxr
 
     stream = None if given == wanted else soxr.ResampleStream(given, wanted, channels, dtype="float32", quality="HQ")
+    offset: np.ndarray | None = None
     for block in blocks:
         mixed = mix(block, channels)
+        if offset is None:  # a filter makes a click of the step from nothing to a constant part
+            offset = mixed.mean(axis=0, dtype=np.float64).astype(np.float32)
+        mixed = mixed - offset
         yield mixed if stream is None else stream.resample_chunk(mixed)
     if stream is not None:
         yield stream.resample_chunk(np.zeros((0, channels), dtype=np.float32), last=True)
@@ -204,33 +214,85 @@ class _File:
     rate: int
     channels: int
     expected: int  # frames by its header; 0 where it does not say
-    read: Any  # of a number of frames, float32 (n, channels)
-
-    def blocks(self) -> Iterator[np.ndarray]:
-        """All of it, float32 (n, channels) at a time."""
-        while len(block := self.read(_BLOCK)):
-            yield block
+    loudest: float  # what full scale reaches to
+    blocks: Iterator[np.ndarray]  # all of it, float32 (n, channels) at a time
 
 
 @contextmanager
 def _opened(source: bytes | Path) -> Iterator[_File]:
     import soundfile
 
-    class Forward(soundfile.SoundFile):
-        """One that is never asked to seek, nor believed about its length."""
+    with io.BytesIO(source) if isinstance(source, bytes) else source.open("rb") as stream:
+        head = stream.read(16)
+        if not head:
+            raise Unreadable("it is empty")
+        stream.seek(0)
+        if head[4:8] == b"ftyp" or head.startswith((b"\x1aE\xdf\xa3", b"0&\xb2u")) or _is_adts(head):
+            if not find_spec("av"):
+                raise Unreadable(f"it needs pip install {EXTRA}")
+            with _opened_by_av(stream) as file:
+                yield file
+            return
 
-        def seekable(self) -> bool:
-            return False
+        class Forward(soundfile.SoundFile):
+            """One that is never asked to seek, nor believed about its length."""
 
-    if not (len(source) if isinstance(source, bytes) else source.stat().st_size):
-        raise Unreadable("it is empty")
-    try:
-        file = Forward(io.BytesIO(source) if isinstance(source, bytes) else str(source))
-    except soundfile.LibsndfileError as error:
-        raise Unreadable(f"it is not sound that can be read here: {error.error_string.strip('.')}") from error
-    with file:
-        expected = file.frames if 0 < file.frames < _UNKNOWN else 0
-        yield _File(file.samplerate, file.channels, expected, lambda n: file.read(n, dtype="float32", always_2d=True))
+            def seekable(self) -> bool:
+                return False
+
+        try:
+            with Forward(stream) as opened:
+                expected = _expected(opened.frames, opened.extra_info)
+                loudest = 1.0 if opened.subtype in ("FLOAT", "DOUBLE") else np.inf
+                yield _File(opened.samplerate, opened.channels, expected, loudest, _read(opened))
+        except soundfile.LibsndfileError as error:
+            raise Unreadable(f"it is broken, or not sound: {_reason(error)}") from error
+
+
+def _is_adts(head: bytes) -> bool:
+    """Whether a file begins as AAC without a container does; an MP3 has other bits of the layer."""
+    return len(head) > 1 and head[0] == 0xFF and head[1] & 0xF6 == 0xF0
+
+
+def _read(opened: Any) -> Iterator[np.ndarray]:
+    """All of a file, a block at a time."""
+    while len(block := opened.read(_BLOCK, dtype="float32", always_2d=True)):
+        yield block
+
+
+def _reason(error: Any) -> str:
+    """What libsndfile says, but that a file which is there does not exist."""
+    reason = str(error.error_string).removeprefix("Error : ").strip(". ")
+    return "its format is not known" if "does not exist" in reason or "not recognised" in reason else reason
+
+
+def _expected(frames: int, log: str) -> int:
+    """The frames that a file should have by its header, of which libsndfile may believe only those that are there: then
+    its log says so, such as ``data : 16000 (should be 9582)``. 0 where nothing says, as in what comes out of a pipe."""
+    found = _SHOULD.findall(log)
+    if not 0 < frames < _UNKNOWN:
+        return 0
+    ratios = [int(said) / int(there) for said, there in found if int(said) < _PIPED and int(there)]
+    return round(frames * max([1.0, *ratios]))
+
+
+@contextmanager
+def _opened_by_av(given: IO[bytes]) -> Iterator[_File]:
+    """What libsndfile has no reader for, by FFmpeg."""
+    import av
+
+    with av.open(given) as container:
+        if not container.streams.audio:
+            raise Unreadable("it holds no sound")
+        stream = container.streams.audio[0]
+        planes = av.AudioResampler(format="fltp")
+
+        def blocks() -> Iterator[np.ndarray]:
+            for frame in container.decode(stream):
+                for part in planes.resample(frame):
+                    yield np.ascontiguousarray(part.to_ndarray().T)
+
+        yield _File(stream.rate, stream.channels, 0, np.inf, blocks())
 
 
 @contextmanager

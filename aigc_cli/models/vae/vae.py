@@ -14,6 +14,7 @@ from aigc_cli.models.variational import FlatVAE, Posterior, importance_bound
 from aigc_cli.nn.collective import draw, normal_like
 from aigc_cli.nn.couplings import CouplingFlow
 from aigc_cli.nn.likelihoods import bits_per_dim, build_likelihood
+from aigc_cli.nn.padding import ending
 from aigc_cli.registry import register
 
 
@@ -33,7 +34,8 @@ class VAE(FlatVAE):
         super().__init__(spec)
         self.config = config
         self.conditional = check_conditional(config.conditional, spec)
-        self.likelihood = build_likelihood(config.likelihood, spec.shape[0], config.deviation, config.components)
+        likelihood = build_likelihood(config.likelihood, spec.shape[0], config.deviation, config.components)
+        self.likelihood = ending(likelihood, spec.padding)
         self.encoder, self.decoder = build_networks(config, spec.shape, self.likelihood, self.classes)
         self.dimensions = config.latent * max(1, config.latent_side) ** 2
         if config.prior == "flow":

@@ -69,6 +69,8 @@ def score(model: VAE, batch: Batch, samples: int = 1) -> dict[str, float]:
         ("conv", (3, 32, 32), 8),
         ("resnet", (1, 28, 28), 7),
         ("resnet", (3, 128, 128), 16),
+        ("conv", (1, 16, 24), 0),
+        ("resnet", (2, 32, 16), 8),
         ("mlp", (3, 5, 7), 0),
         ("auto", (1, 64), 0),
         ("mlp", (2, 4, 6, 6), 0),
@@ -92,7 +94,14 @@ def test_every_network_serves_every_likelihood(
 
 @pytest.mark.parametrize(
     ("shape", "network"),
-    [((1, 8, 8), "conv"), ((1, 28, 28), "conv"), ((3, 128, 128), "conv"), ((1, 30, 30), "mlp"), ((3, 6, 9), "mlp")],
+    [
+        ((1, 8, 8), "conv"),
+        ((1, 28, 28), "conv"),
+        ((3, 128, 128), "conv"),
+        ((1, 16, 24), "conv"),
+        ((1, 30, 30), "mlp"),
+        ((3, 6, 9), "mlp"),
+    ],
 )
 def test_auto_goes_by_the_shape(defaults: dict[str, Any], shape: tuple[int, int, int], network: str) -> None:
     automatic, named = build(defaults, shape, network="auto"), build(defaults, shape, network=network)
@@ -102,15 +111,15 @@ def test_auto_goes_by_the_shape(defaults: dict[str, Any], shape: tuple[int, int,
 @pytest.mark.parametrize(
     ("changes", "shape", "complaint", "hint"),
     [
-        ({"network": "conv"}, (1, 30, 30), "halve down to 4 to 7.*30x30", "model.network=mlp"),
-        ({"network": "resnet"}, (1, 16, 32), "16x32", "data.size="),
+        ({"network": "conv"}, (1, 30, 30), "halves down to 4 to 7.*30x30", "model.network=mlp"),
+        ({"network": "resnet"}, (1, 16, 30), "16x30", "data.size="),
         ({"network": "conv"}, (3, 256, 256), "8 to 128", "data.size="),
         ({"network": "conv"}, (3, 4, 4), "4x4", "model.network=mlp"),
         ({"network": "auto"}, (3, 100, 50), "no network.*100x50", "data.size="),
         ({"network": "conv", "latent_side": 5}, (1, 32, 32), "no map of that side", "16, 8, 4"),
-        ({"network": "auto", "latent_side": 4}, (1, 30, 30), "halve down", "data.size="),
-        ({"network": "conv"}, (1, 64), "for images.*the shape 1x64", "model.network=mlp"),
-        ({"network": "auto", "latent_side": 4}, (1, 64), "for images.*the shape 1x64", "model.latent_side=0"),
+        ({"network": "auto", "latent_side": 4}, (1, 30, 30), "halves down", "data.size="),
+        ({"network": "conv"}, (1, 64), "for maps.*the shape 1x64", "model.network=mlp"),
+        ({"network": "auto", "latent_side": 4}, (1, 64), "for maps.*the shape 1x64", "model.latent_side=0"),
         ({"network": "auto"}, (1, 6000), "no network of model=vae suits items of 6000", "model.network=mlp"),
         ({"conditional": True}, (1, 8, 8), "needs labels", "model.conditional=false"),
     ],
