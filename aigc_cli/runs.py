@@ -29,7 +29,8 @@ from aigc_cli.environment import environment
 from aigc_cli.errors import ConfigError, DataError, ResourceError, say, suggest, unreadable
 from aigc_cli.files import path_of, read_json, resource_errors, write_atomically, write_json
 from aigc_cli.locks import holding
-from aigc_cli.modalities.base import DataSpec, modality
+from aigc_cli.modalities.base import DataSpec
+from aigc_cli.modalities.specs import read_spec
 
 OUTPUTS = Path("outputs")
 #: How a run that is there goes on in another place.
@@ -84,7 +85,7 @@ class Run:
         """What its model knows of its data."""
         path = self.path / "data.json"
         try:
-            return _spec(read_json(path))
+            return read_spec(read_json(path))
         except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
             raise unreadable(path, error, "restore the file, or train the run again") from None
 
@@ -208,26 +209,6 @@ class Run:
 
 def _status(status: str, step: int, why: str = "") -> dict[str, Any]:
     return {"status": status, "step": step, "time": time.time(), **({"why": why} if why else {})}
-
-
-def _spec(saved: Mapping[str, Any]) -> DataSpec:
-    name, source = str(saved["modality"]), saved.get("source")
-    if name == "pairs":  # as older runs have it, of texts whose source is text of the same tokens
-        name, source = "text", {**saved, "modality": "text", "fingerprint": ""}
-    shape = tuple(int(size) for size in saved["shape"])
-    vocab_size = None if saved["vocab_size"] is None else int(saved["vocab_size"])
-    if min(shape, default=0) < 1 or len(shape) != (len(modality(name).axes) if vocab_size is None else 1):
-        raise ValueError(f"shape {list(shape)} is not that of {name} data")
-    return DataSpec(
-        modality=name,
-        shape=shape,
-        classes=tuple(str(label) for label in saved["classes"]),
-        vocab_size=vocab_size,
-        specials=tuple((str(special), int(token)) for special, token in saved.get("specials", ())),
-        fingerprint=str(saved["fingerprint"]),
-        source=None if source is None else _spec(source),
-        untrained=tuple(str(label) for label in saved.get("untrained", ())),
-    )
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:

@@ -13,6 +13,7 @@ from typing import Any
 from aigc_cli.commands.eval_config import LEARNED, EvalConfig, run_of, with_usual_metrics
 from aigc_cli.commands.eval_setting import open_setting
 from aigc_cli.commands.sample import GENERATED
+from aigc_cli.commands.train import to_continue
 from aigc_cli.config.compose import compose
 from aigc_cli.config.schema import Options, check
 from aigc_cli.environment import versions
@@ -28,6 +29,7 @@ from aigc_cli.metrics.views import Key
 from aigc_cli.registry import plugin_words
 from aigc_cli.runs import Run, find_run
 from aigc_cli.sampling.controls import typed_again
+from aigc_cli.training.restore import best_step
 
 SEEDS = 3  # of a comparison; fewer show no spread worth the name
 #: The words that features depend on, and that are given again where they are compared.
@@ -74,9 +76,7 @@ def _measure(asked: EvalConfig, options: Options) -> int:
     else:
         print(describe(records, files))
         if setting.run is not None and folder is not None and keeper.failed is None:
-            words = _next(setting.run, folder, records, options, asked)
-            if words is not None:
-                print(f"next: {words}")
+            print(f"next: {_next(setting.run, folder, records, options, asked)}")
     keeper.check()
     for error in failed:
         if "metric" in options.given:
@@ -85,14 +85,18 @@ def _measure(asked: EvalConfig, options: Options) -> int:
     return 0
 
 
-def _next(run: Run, folder: Path, records: list[Record], options: Options, asked: EvalConfig) -> str | None:
-    """What to type after a run's scores: whether it copies, which no distance shows, or a look at what it makes."""
+def _next(run: Run, folder: Path, records: list[Record], options: Options, asked: EvalConfig) -> str:
+    """What to type after a run's scores: whether it copies, which no distance shows, a look at what it makes, or where
+    that has been, its best checkpoint, or more training."""
     given = [word for word in options.overrides if not word.lstrip("+").startswith(("run=", "metric", "real="))]
     held_out = any(record.metric in ("fd", "prdc") and record.baseline is not None for record in records)
     if held_out and not any(folder.glob("memorization-*.json")):
         return " ".join(["aigc eval --metric memorization", *map(shlex.quote, given), f"run={run.word}"])
     if (run.path / GENERATED).is_dir():
-        return None
+        best = best_step(run)
+        if asked.step is None and best is not None and best < run.step:
+            return " ".join(["aigc eval step=best", *map(shlex.quote, given), f"run={run.word}"])
+        return to_continue(run)
     drawn = [*([] if asked.step is None else [f"step={asked.step}"]), *typed_again(asked.controls)]
     return " ".join(["aigc sample", *map(shlex.quote, drawn), f"run={run.word}"])
 

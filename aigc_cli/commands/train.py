@@ -33,6 +33,7 @@ from aigc_cli.training.launch import train_until_done
 from aigc_cli.training.plan import plan_lines
 from aigc_cli.training.restore import changed_config, refuse_less, warn_of_jump
 from aigc_cli.training.settings import TrainerConfig
+from aigc_cli.training.tokenizer import with_tokenizer
 from aigc_cli.training.trainer import Trainer
 from aigc_cli.training.warm_start import with_source
 
@@ -77,13 +78,17 @@ def run_training(config: dict[str, Any], options: Options) -> TrainResult:
         if options.given & {"trainer.steps", "trainer.minutes"} == {"trainer.steps"}:
             config["trainer"]["minutes"] = None
         options = replace(options, resume=str(run.path))  # another run may be the latest by the time of a restart
-    config = settled(config, options)
+        # What it has a copy of may be gone where it came from.
+        config = {**config, "data": absolute_paths(config["data"])}
+    else:
+        config = settled(config, options)
     return train_until_done(train, config, options, check_config(config).trainer)
 
 
 def settled(config: dict[str, Any], options: Options) -> dict[str, Any]:
-    """The configuration with the paths under ``data``, and the run that it starts from, as they are from any folder."""
-    return with_source({**config, "data": absolute_paths(config["data"])}, options.given)
+    """The configuration with the paths under ``data``, the run that it starts from, and that of its tokenizer, as they
+    are from any folder."""
+    return with_tokenizer(with_source({**config, "data": absolute_paths(config["data"])}, options.given))
 
 
 def train(config: dict[str, Any], options: Options, note: Path | None) -> TrainResult:
@@ -136,6 +141,7 @@ def train(config: dict[str, Any], options: Options, note: Path | None) -> TrainR
 def _begin(locks: ExitStack, config: dict[str, Any], dataset: Dataset, asked: dict[str, Any], run: Run) -> None:
     """Locks a new run, and writes what it is, while nobody sees it yet."""
     locks.enter_context(run.lock())
+    dataset.codec.keep(run.path)
     run.save_config(config, dataset.spec, dataset.codec.files(), asked)
     run.set_status("running", 0)
 
@@ -229,9 +235,18 @@ def _report_start(trainer: Trainer, parts: Parts, note: Path | None, recipe: Seq
         warn(f"{problem} with the data, listed in {run.path}/bad_files.txt")
     start = [] if parts.taken is None else [f"start:       {parts.taken.sentence()}"]
     where = f"run:         {shown(run.path)}"
-    tell("\n".join([*described(trainer, parts.dataset, recipe), where, *start]))
+    tell("\n".join([*described(trainer, parts.dataset, recipe), *_ceiling(trainer, parts), where, *start]))
     if note is not None:
         note.write_text(str(run.path))
+
+
+def _ceiling(trainer: Trainer, parts: Parts) -> list[str]:
+    """What the tokenizer allows of a new run on codes: else a night's training may show that it was too poor."""
+    if parts.dataset.plain is parts.dataset or trainer.state.step:
+        return []
+    from aigc_cli.metrics.ceiling import ceiling  # torchmetrics takes seconds to import
+
+    return [f"ceiling:     {line}" for line in ceiling(parts.splits, trainer.device)]
 
 
 def described(trainer: Trainer, dataset: Dataset, recipe: Sequence[str]) -> list[str]:
@@ -240,7 +255,7 @@ def described(trainer: Trainer, dataset: Dataset, recipe: Sequence[str]) -> list
     parts = [f"{name} {count(part)}" for name, part in model.named_children()]
     frozen = any(not parameter.requires_grad for parameter in model.parameters())
     trained = f", {count(model, trained=True)} of them trained" if frozen else ""
-    shape, classes = "x".join(map(str, spec.shape)), f", {len(spec.classes)} classes" if spec.classes else ""
+    shape, classes = "x".join(map(str, spec.raw)), f", {len(spec.classes)} classes" if spec.classes else ""
     processes = trainer.processes
     length = f"{config.steps} steps" if config.minutes is None else f"{config.minutes:g} minutes, in steps"
     where = trainer.device if processes.alone else f"{processes.world_size} processes, {trainer.device.type}"
@@ -263,9 +278,7 @@ def _report_end(run: Run, *, skipped: bool) -> None:
     """Says what a run has written, and what to type next."""
     if skipped:
         print(f"{run.name} is complete: it has done {run.step} steps")
-        minutes = run.config["trainer"].get("minutes")
-        longer = f"trainer.steps={2 * run.step}" if minutes is None else f"trainer.minutes={2 * minutes:g}"
-        print(f"to continue: aigc train --resume {run.word} {longer}")
+        print(f"to continue: {to_continue(run)}")
         return
     print(f"run:         {shown(run.path)}")
     found = sorted((run.path / "samples").glob(f"step-{run.step}[.-]*"), key=lambda path: (len(path.stem), path.name))
@@ -278,6 +291,13 @@ def _report_end(run: Run, *, skipped: bool) -> None:
     is_latest = latest.is_dir() and latest.resolve() == run.path.resolve()
     named = plugin_words() if is_latest else f" run={run.word}"
     print(f"next:        {'    or    '.join(f'{line}{named}' for line in _next(run))}")
+
+
+def to_continue(run: Run) -> str:
+    """What to type to train a run on: to its end, or where it has come to that, for as long again."""
+    minutes = run.config["trainer"].get("minutes")
+    longer = f" trainer.steps={2 * run.step}" if minutes is None else f" trainer.minutes={2 * minutes:g}"
+    return f"aigc train --resume {run.word}{longer if run.status() == 'complete' else ''}"
 
 
 def _next(run: Run) -> list[str]:

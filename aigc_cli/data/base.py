@@ -11,7 +11,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol, Self
 
 import numpy as np
 
@@ -95,9 +95,24 @@ class Dataset(ABC):
         """Its own order of items, with entries on `device`; None for one permutation an epoch."""
         return None
 
+    @property
+    def plain(self) -> Dataset:
+        """The same items as their own codec encodes them, where this one encodes them further, such as to tokens."""
+        return self
+
+    def kept(self, device: torch.device | str) -> Gatherer | None:
+        """Makes batches that are encoded already, and augmented where they are given draws; None where each batch is
+        still to be encoded."""
+        return None
+
     def augment(self, content: Tensor, uniform: Tensor) -> Tensor:
         """A training view of raw content (n, ...); `uniform` is (n, 8), float32 in [0, 1), each item's own draws."""
         return content
+
+    def as_usual(self) -> Self:
+        """The same items, changed in training as they always are, and not as a run's words ask for: what is learnt of
+        them to measure by is then the same for every run."""
+        return self
 
     def problems(self) -> list[str]:
         """What was left out while reading, a line each, such as files that cannot be read."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import numpy as np
 from pydantic import Field
@@ -16,6 +16,7 @@ from pydantic.dataclasses import dataclass as typed
 from aigc_cli.config.schema import STRICT
 from aigc_cli.data.augment import Augmentation, augmented
 from aigc_cli.data.base import Dataset, Split
+from aigc_cli.data.own import EncodedFiles
 from aigc_cli.data.splits import CutConfig
 from aigc_cli.errors import DataError
 from aigc_cli.modalities.base import Batch, Codec, DataSpec
@@ -52,13 +53,15 @@ class Images(Dataset):
         classes: Sequence[str],
         *,
         views: Collection[str] = (),
+        usual: Collection[str] = (),
         problems: Sequence[str] = (),
         notes: Sequence[str] = (),
         untrained: Sequence[str] = (),
     ) -> None:
         """The fingerprint is a SHA-256 over `data` (content, labels), the `shape` of an image, and the classes.
 
-        `views` are names of augmentations; `problems`, `notes` and `untrained` classes are for a person to know.
+        `views` are names of augmentations, and `usual` those that such images have anyway; `problems`, `notes` and
+        `untrained` classes are for a person to know.
         """
         digest = hashlib.sha256(json.dumps([list(shape), list(classes)]).encode())
         for array in data:
@@ -66,11 +69,18 @@ class Images(Dataset):
         self.spec = DataSpec(
             "image", tuple(shape), tuple(classes), fingerprint=digest.hexdigest(), untrained=tuple(untrained)
         )
-        self._views, self._problems, self._notes = frozenset(views), list(problems), list(notes)
+        self._views, self._usual = frozenset(views), frozenset(usual)
+        self._problems, self._notes = list(problems), list(notes)
 
     def augment(self, content: Tensor, uniform: Tensor) -> Tensor:
         """The images as ``data.augment`` and ``data.flip`` change them, by the draws of each."""
         return augmented(content, uniform, self._views)
+
+    def as_usual(self) -> Self:
+        """The same images without the changes that a run's words ask for."""
+        other = copy.copy(self)
+        other._views = self._usual
+        return other
 
     def problems(self) -> list[str]:
         """The files that were left out, with the reason."""
@@ -131,6 +141,8 @@ class ImageFilesConfig(ImagesConfig, CutConfig):
 
     root: str | None
     channels: Literal[1, 3]
+    labels: bool = True  # runs from before it was there used them
+    label_column: str | None = None  # runs from before it was there knew no metadata
     max_bad: Annotated[int, Field(ge=0)]
     memory_gb: Annotated[float, Field(gt=0)]
 
@@ -140,37 +152,15 @@ class ImageFilesConfig(ImagesConfig, CutConfig):
         return self.channels, self.size, self.size
 
 
-@dataclass(frozen=True)
-class EncodedImages:
+@dataclass(frozen=True, kw_only=True)
+class EncodedImages(EncodedFiles):
     """Image files that are not decoded yet."""
 
-    read: Callable[[Any], bytes | Path]  # what is in a file, by its key; picklable, raises Unreadable
-    keys: Sequence[Any]  # one for each file, such as its name
     shape: tuple[int, int, int]  # (channels, height, width) that they are brought to
-    names: Sequence[str]  # one for each file, for messages
-    identity: str  # changes when a file may have, or what is read of it
-    labels: np.ndarray | None = None  # int64 (n,)
-    classes: Sequence[str] = ()
-    sizes: Callable[[], Sequence[int]] | None = None  # bytes of each file, where copies may be looked for by them
-    lines: Sequence[str] = ()  # what a person should know of what was not taken
-
-    def __len__(self) -> int:
-        return len(self.names)
 
     def decode(self, index: int) -> np.ndarray:
         """The pixels of one, uint8 (c, h, w); raises Unreadable where it is not an image that can be used."""
         return decode_image(self.read(self.keys[index]), self.shape[1], self.shape[0])
-
-    def take(self, rows: np.ndarray) -> EncodedImages:
-        """Some of them."""
-        return replace(
-            self,
-            sizes=None,
-            keys=[self.keys[row] for row in rows.tolist()],
-            names=[self.names[row] for row in rows.tolist()],
-            identity=f"{self.identity} {hashlib.sha256(rows.tobytes()).hexdigest()}",
-            labels=None if self.labels is None else self.labels[rows],
-        )
 
 
 class StreamedImages(Images):

@@ -18,7 +18,7 @@ import numpy as np
 
 from aigc_cli.data.base import BatchPlan, Dataset, Gatherer, Order, PermutedOrder
 from aigc_cli.errors import AigcError, DataError, as_user_error, dead_worker
-from aigc_cli.modalities.base import Batch
+from aigc_cli.modalities.base import Batch, Codec
 
 if TYPE_CHECKING:
     import torch
@@ -45,13 +45,16 @@ class Loader:
         world_size: int = 1,
         workers: int = 0,
         augment: bool = True,
+        codec: Codec | None = None,
     ) -> None:
-        """Without `augment` items come as they are, whatever the data's configuration says of training."""
+        """Without `augment` items come as they are, whatever the data's configuration says of training; a `codec`
+        encodes them in place of the data's own."""
         if not len(dataset):
             raise DataError("the dataset is empty", "point data.root= at data with at least one item")
-        self.dataset, self.device, self.workers = dataset, device, workers
+        self.dataset, self.device, self.workers, self._codec = dataset, device, workers, codec or dataset.codec
         plan = BatchPlan(batch_size, seed, rank, world_size)
-        self._gatherer = gatherer_of(dataset, device)
+        self._kept = dataset.kept(device) if codec is None else None
+        self._gatherer = gatherer_of(dataset, device) if self._kept is None else self._kept
         where: Device = "cpu" if self._gatherer is None else self._gatherer.device
         kind = type(dataset)
         # Else none would be used.
@@ -70,7 +73,9 @@ class Loader:
             raw = self._streamed(k).to(self.device)
             if uniform is not None:
                 raw = raw.with_content(self.dataset.augment(raw.content, uniform.to(self.device)))
-        return raw.with_content(self.dataset.codec.encode(raw.content))
+        if self._kept is not None:
+            return raw
+        return raw.with_content(self._codec.encode(raw.content))
 
     def epoch(self, k: int) -> float:
         """See :meth:`Order.epoch`."""

@@ -38,8 +38,6 @@ class ParquetConfig(ImageFilesConfig):
 
     name: Literal["parquet", "arrow"]
     image_column: str | None
-    label_column: str | None
-    labels: bool = True  # runs from before it was there used them
 
 
 @register("data", "arrow", ParquetConfig)

@@ -104,6 +104,8 @@ def prepare(asked: Asked, out: Path) -> Prepared:
         raise ConfigError(f"{noun} cannot be prepared", "aigc data show reports on them")
     with resource_errors(out, "with out="), writing_alone(out, "with out="), new_folder(out) as folder:
         prepared: Prepared = find("preparation", look.kind).build(asked, folder)
+        for split, why in look.lost.items():
+            prepared.leave_out(why, f"the {split} split")
         _record(folder, asked, prepared)
     return prepared
 

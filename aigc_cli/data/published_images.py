@@ -7,7 +7,7 @@ import warnings
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from pydantic.dataclasses import dataclass
@@ -175,7 +175,9 @@ def _split_of(config: PublishedConfig, split: Split, found: Labelled, classes: S
         notes = [counted({"train": len(content) - vals, "val": vals, "test": TESTS})]
     index = torch.from_numpy(rows)
     chosen = rescale(content[index].contiguous(), config.size)
-    return ImageDataset(chosen, torch.from_numpy(labels)[index], classes, views=config.views, notes=notes)
+    usual = {"flip"} if config.name == "cifar10" else ()  # a mirrored digit is none
+    about: dict[str, Any] = {"views": config.views, "usual": usual, "notes": notes}
+    return ImageDataset(chosen, torch.from_numpy(labels)[index], classes, **about)
 
 
 @dataclass(config=STRICT, frozen=True, kw_only=True)

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from aigc_cli.config.schema import check
+from aigc_cli.config.schema import check, own_keys
 from aigc_cli.config.words import split_key
 from aigc_cli.data.base import SPLITS, Split
 from aigc_cli.data.open import open_dataset
@@ -26,7 +26,7 @@ from aigc_cli.registry import find, is_imported
 
 SPLIT, CLASS, FILE = ("split", "splits"), ("class", "classes"), ("file", "files")
 #: The model that each kind of content is usually trained with.
-_MODELS = {"image": "gan", "text": "transformer", "text from text": "seq2seq"}
+_MODELS = {"image": "gan", "audio": "gan", "text": "transformer", "text from text": "seq2seq"}
 NAMED = 3  # names that a line shows
 #: How lines of readers begin that are told as findings of their own: kinds of files, and classes.
 _TOLD = ("passed over:", "no training item has")
@@ -91,6 +91,7 @@ class Look:
     splits: dict[Split, Raw]
     refused: list[Finding]
     stops: bool = False  # whether training on these values would, for what was refused
+    lost: Mapping[Split, str] = field(default_factory=dict)  # splits that are there and cannot be read, and why
 
     @property
     def kind(self) -> str:
@@ -105,7 +106,7 @@ class Look:
     @property
     def config(self) -> Any:
         """The typed configuration of the dataset."""
-        return check("data", find("data", self.values["name"]).config, self.values)
+        return check("data", find("data", self.values["name"]).config, own_keys(self.values))
 
 
 def look_at(values: Mapping[str, Any]) -> Look:
@@ -117,6 +118,7 @@ def look_at(values: Mapping[str, Any]) -> Look:
     """
     splits: dict[Split, Raw] = {}
     refused: list[Finding] = []
+    lost: dict[Split, str] = {}
     first: AigcError | None = None
     labels = values.get("labels")
     for ignored in ({}, {"labels": False}):
@@ -128,14 +130,21 @@ def look_at(values: Mapping[str, Any]) -> Look:
                 splits[split] = raw_of(lambda split=split, seen=seen: open_dataset(seen, split))  # type: ignore[misc]
             except (ConfigError, DataError, ResourceError) as error:
                 first = first or error
-                wanted = values.get(f"{split}_fraction") != 0  # else nobody misses it
+                if not isinstance(error, ConfigError):
+                    lost[split] = error.message
+                wanted = split in lost or values.get(f"{split}_fraction") != 0  # else nobody misses it
                 if wanted and error.message not in [finding.message for finding in refused]:
-                    refused.append(Finding("refused", error.message, error.hint))
+                    rest = split in lost and "train" in splits  # which a copy then consists of
+                    hint = f"{error.hint}; `aigc data prepare` copies the other splits" if rest else error.hint
+                    refused.append(Finding("refused", error.message, hint, prepared=rest))
         values = seen if splits else values
     if not splits:
         assert first is not None, "each split was opened or refused"
         raise first
-    return Look(values, splits, refused, "train" not in splits or values.get("labels") != labels)
+    for split in splits:  # without labels it can be read
+        lost.pop(split, None)
+    stops = "train" not in splits or "val" in lost or values.get("labels") != labels
+    return Look(values, splits, refused, stops, lost)
 
 
 def report_on(look: Look) -> Report:

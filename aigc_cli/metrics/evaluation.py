@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -123,6 +123,7 @@ class Evaluation:
         if set(wanted) - set(kept):
             kept = self._views.reference(items, what, wanted)
         for name, metric in metrics.items():
+            metric.spec = items.spec
             found = [kept[key] for key in self._keys(name, place)]
             if metric.takes[place] == ("moments",):
                 metric.update(place, found[0] if isinstance(found[0], FeatureStatistics) else summed(found[0]))
@@ -155,10 +156,11 @@ class Evaluation:
         # What stands beside is often fewer, and several scores depend on the number: they are also given of as many.
         fewest = min([len(other) for other in items.beside.values()] or [len(self.held_out or ())])
         few = items.few(fewest) if 0 < fewest < len(items) else None
-        metrics, matched = self._updated(items, stream, "generated", few)
+        like = () if items.against is None else items.against.texts()
+        metrics, matched = self._updated(items, stream, "generated", few, like)
         beside: dict[str, dict[str, Score]] = {name: {} for name in metrics}
         for called, other in items.beside.items():
-            for name, metric in self._updated(other, stream, "other")[0].items():
+            for name, metric in self._updated(other, stream, "other", like=like)[0].items():
                 beside[name][called] = _scored(name, metric, len(other))
         records = []
         for record in self.announced(items, stream):
@@ -176,10 +178,12 @@ class Evaluation:
         return [self._record(name, items, len(items), len(items) if paired else 0) for name in self._primed]
 
     def _updated(
-        self, items: Items, stream: Stream, what: str, few: Tensor | None = None
+        self, items: Items, stream: Stream, what: str, few: Tensor | None = None, like: Sequence[str] = ()
     ) -> tuple[dict[str, Metric], dict[str, Metric]]:
         """Metrics that have seen some items, a batch at a time, and such as have seen the `few` of them alone."""
         metrics, matched = _fresh(self._primed), {} if few is None else _fresh(self._primed)
+        for metric in (*metrics.values(), *matched.values()):
+            metric.like, metric.spec = like, items.spec
         keys = {key for name in metrics for key in self._keys(name, stream)}
         if keys == {Key("", "text")}:
             sides = ["content", "source"] if stream == "pairs" else ["content"]

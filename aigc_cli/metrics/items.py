@@ -124,10 +124,10 @@ def same_shape(items: Items, reference: Items, what: str = "generated") -> None:
     own, other = items.spec, reference.spec
     if own.modality != other.modality:
         raise ConfigError(f"{what} items are {own.modality}, and real ones {other.modality}", "name others")
-    if own.shape != other.shape:
-        kind, sizes = items.modality, ["x".join(map(str, spec.shape)) for spec in (own, other)]
+    if own.raw != other.raw:
+        kind, sizes = items.modality, ["x".join(map(str, spec.raw)) for spec in (own, other)]
         hint = "bring both to one size: how they are resized changes the scores"
-        if own.shape[1:] == other.shape[1:]:
+        if own.raw[1:] == other.raw[1:]:
             hint = f"bring both to as many {kind.axes[0]}"
         sizes_differ = f"{what} {kind.noun[1]} are {sizes[0]} and real ones {sizes[1]} ({' x '.join(kind.axes)})"
         raise DataError(sizes_differ, hint)

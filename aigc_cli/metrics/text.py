@@ -198,7 +198,7 @@ class SelfBLEU(TextMetric):
         if len(lines) > self.config.items:
             rows = permutation(len(lines), "self_bleu", self.config.seed)[: self.config.items]
             lines = [lines[row] for row in sorted(rows.tolist())]
-        tokenizer = self.bleu(lines, self.config.tokenize)
+        tokenizer = self.bleu(self.like or lines, self.config.tokenize)
         settings = f"sentence BLEU against all others|eff:yes|tok:{tokenizer}|smooth:exp"
         self.signature = f"{settings}|version:{version('sacrebleu')}"
         return {"self_bleu": fmean(_against_the_others(lines, tokenizer))}

@@ -25,16 +25,17 @@ if TYPE_CHECKING:
 
     from aigc_cli.modalities.samples import Arrangement, Provenance
 
-#: How what a model sees is laid out: token ids in a row, (channels, time), (channels, height, width), or
-#: (channels, time, height, width). A model declares the layouts that it takes.
-Layout = Literal["tokens", "sequence", "map", "volume"]
+#: How what a model sees is laid out: token ids of text in a row, those of a tokenizer that learnt to write other
+#: content, (channels, time), (channels, height, width), or (channels, time, height, width). A model declares the
+#: layouts that it takes.
+Layout = Literal["tokens", "codes", "sequence", "map", "volume"]
 
 
 @dataclass(frozen=True)
 class DataSpec:
     """All that a model may know about the data."""
 
-    modality: str  # of the raw content: "image", "text", or that of a plugin
+    modality: str  # of the raw content: "image", "text", "audio", or that of a plugin
     shape: tuple[int, ...]  # of one encoded item; (channels, height, width) for images, (tokens,) for text
     classes: tuple[str, ...] = ()  # () if unlabelled
     vocab_size: int | None = None  # of tokens, the special ones included
@@ -42,13 +43,23 @@ class DataSpec:
     fingerprint: str = ""  # of the content, so that a resumed run can tell when the data changed
     source: DataSpec | None = None  # of what each item is made from, such as the sentence that it translates
     untrained: tuple[str, ...] = ()  # those of the classes that no training item has
+    content: tuple[int, ...] = ()  # the shape of one raw item, where encoding changes it
+    rate: int | None = None  # of what lies along time, such as sound: raw values a second
+    padding: float | None = (
+        None  # what encoded frames (the last axis) hold after the end of an item, if it may end early
+    )
 
     @property
     def layout(self) -> Layout:
         """How the items that a model sees are laid out."""
         if self.vocab_size is not None:
-            return "tokens"
+            return "codes" if self.content else "tokens"
         return {2: "sequence", 3: "map", 4: "volume"}[len(self.shape)]  # type: ignore[return-value]
+
+    @property
+    def raw(self) -> tuple[int, ...]:
+        """The shape of one raw item."""
+        return self.content or self.shape
 
     @property
     def kind(self) -> str:
@@ -121,6 +132,10 @@ class Codec(ABC):
     def files(self) -> Mapping[str, str]:
         """What a run must keep to make the same codec without the data: the text of each file by its name."""
         return {}
+
+    def keep(self, folder: Path) -> None:
+        """Writes into the folder of a run what it needs beside :meth:`files`, and no checkpoint a copy of: weights."""
+        return
 
     def transfer(self, other: Codec) -> list[tuple[int, int]] | None:
         """The tokens that stand for the same here and in `other`, as pairs of their ids here and there.
@@ -242,7 +257,7 @@ class Modality(ABC):
     """
 
     name: ClassVar[str]  # what :attr:`DataSpec.modality` says
-    #: The axes of one encoded item, such as ("channels", "height", "width"), unless a codec makes tokens of it.
+    #: The axes of one raw item, such as ("channels", "height", "width"), unless a codec makes tokens of it.
     axes: ClassVar[tuple[str, ...]]
     noun: ClassVar[tuple[str, str]]  # one and several, as in every message and headline
 
@@ -272,7 +287,8 @@ class Modality(ABC):
 
     def network(self, spec: DataSpec) -> nn.Module:
         """An untrained network that learns the classes: encoded items to {"features": (n, d), "logits": (n, k)}; raises
-        ConfigError where the modality has none."""
+        ConfigError where the modality has none. Where it has an attribute `codec`, that encodes items for it in place
+        of the data's, so that it sees what a person would, whatever a model sees."""
         raise ConfigError(f"there is no classifier of {self.noun[1]}", "choose another extractor=")
 
     def glance(self, content: Tensor) -> Tensor:

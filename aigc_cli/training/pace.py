@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,6 +18,8 @@ WARM_UP, LONG = 3, 10.0
 #: Seconds of steps, and how many of them, after which their rate is known; one will do where that takes so many times
 #: as long.
 MEASURED, FEWEST, SLOW = 5.0, 5, 3
+#: A run by minutes saves after each of so many parts of them, and no sooner than after so many seconds.
+PARTS, APART = 10, 60.0
 
 
 class Pace:
@@ -32,7 +35,7 @@ class Pace:
         self.counts: dict[str, int] = {}
         self.seconds: dict[str, float] = {}
         self.planned = False
-        self._began, self._before, self._looked = time.monotonic(), 0.0, 0.0
+        self._began, self._before, self._looked, self._saved = time.monotonic(), 0.0, 0.0, 0.0
 
     def start(self, state: State) -> None:
         """Begins to count, after what the run was trained before."""
@@ -71,6 +74,16 @@ class Pace:
         """Notes that the run has been looked at."""
         self._looked = time.monotonic() - self._began
 
+    @property
+    def saves_after(self) -> float:
+        """The seconds after which a run by minutes saves, whatever its steps are; for other runs infinity."""
+        minutes = self.config.minutes
+        return math.inf if minutes is None else max(APART, 60 * minutes / PARTS)
+
+    def save_due(self) -> bool:
+        """Whether it is time for a checkpoint where none comes by the number of steps."""
+        return time.monotonic() - self._began - self._saved >= self.saves_after
+
     # what things take
 
     @contextmanager
@@ -78,6 +91,8 @@ class Pace:
         """Adds the seconds of the context to those of a part of the work."""
         began = time.monotonic()
         yield
+        if part == "save":
+            self._saved = time.monotonic() - self._began
         if part == "step":
             if self.planned:
                 return

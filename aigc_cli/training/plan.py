@@ -52,7 +52,7 @@ def parts(pace: Pace, config: TrainerConfig, start: int, end: int) -> dict[str, 
         "examine": times(config.examine_every) + by_time(config.examine_every),
         "first validate": int(config.validate_every is not None),
         "validate": times(config.validate_every),
-        "save": max(times(config.checkpoint_every), times(config.validate_every)),
+        "save": max(times(config.checkpoint_every), times(config.validate_every), int(seconds / pace.saves_after)),
         "write": 1,  # others are written while it trains on
         "curves": 1,
     }

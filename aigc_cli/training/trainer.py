@@ -59,7 +59,7 @@ class Trainer:
         self.processes = processes or Processes()
         self.loader = loader
         self.model = model.to(device)
-        if (memory_format := modality(model.spec.modality).memory_format) is not None:
+        if model.spec.layout == "map" and (memory_format := modality(model.spec.modality).memory_format) is not None:
             self.model.to(memory_format=memory_format)
         phases = dict.fromkeys(phase.name for phase in model.phases(0))
         self.precision = Precision(config.precision, device, phases)
@@ -193,7 +193,7 @@ class Trainer:
         self.saver.check()
         look, ended, progress = self.pace.look_due(), self.pace.ended(done), round(self.pace.progress(done) * _UNITS)
         # What a signal asks of one process, or its clock says, all do after the same step.
-        asked = self.processes.highest(signals.stop or 0, signals.save, look, ended, progress)
+        asked = self.processes.highest(signals.stop or 0, signals.save or self.pace.save_due(), look, ended, progress)
         stop, save, look, last = asked[0], bool(asked[1]), bool(asked[2]), bool(asked[3])
         # Only the last step ends a run: one that is measured may go beyond its length.
         self.progress, self.state.seconds = 1.0 if last else min(asked[4], _UNITS - 1) / _UNITS, self.pace.trained

@@ -85,6 +85,22 @@ def test_where_training_would_stop_it_does_not_come_next(capsys: pytest.CaptureF
     assert "data.size=64 or less enlarges few" in [finding["hint"] for finding in findings]
 
 
+def test_a_held_out_part_that_cannot_be_read_is_named_and_left_out_of_a_copy(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    folder = pictures("pictures", 8)
+    rows = [{"bytes": path.read_bytes(), "path": None} for path in sorted(folder.iterdir())]
+    Path("own").mkdir()
+    pq.write_table(pa.table({"image": rows}), "own/train.parquet")
+    Path("own/val.parquet").write_bytes(b"PAR1 and no more")
+    words = ["data=parquet", "data.root=own", "data.size=16"]
+    assert told(capsys, *words)["next"].startswith("aigc data prepare")
+    assert main(["data", "prepare", *words, "out=copy"]) == 0
+    assert "own/val.parquet cannot be read as parquet" in capsys.readouterr().out
+    left_out = json.loads(Path("copy/.prepared.json").read_text())["left_out"]
+    assert list(left_out.values()) == [["the val split"]]
+
+
 def test_show_is_what_happens_without_a_word(capsys: pytest.CaptureFixture[str]) -> None:
     assert told(capsys, "data=digits", "data.size=8", "preview=false")["items"]["train"] == 1258
     assert not Path("outputs").exists()

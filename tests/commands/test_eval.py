@@ -64,7 +64,11 @@ def test_what_to_type_next_does_not_go_in_a_circle(tiny_run: Run, capsys: pytest
     assert main([*following.split()[2:], "n=2"]) == 0
     capsys.readouterr()
     assert main(["eval", "n=40", "--metric", "prdc"]) == 0
-    assert "next:" not in capsys.readouterr().out
+    longer = f"next: aigc train --resume {tiny_run.name} trainer.steps={2 * tiny_run.step}"
+    assert capsys.readouterr().out.splitlines()[-1] == longer
+    (tiny_run.path / "best.json").write_text('{"step": 2, "value": 1.0}')
+    assert main(["eval", "n=40", "--metric", "prdc"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == f"next: aigc eval step=best n=40 run={tiny_run.name}"
 
 
 def test_json_is_all_there_is_on_stdout(tiny_run: Run, capsys: pytest.CaptureFixture[str]) -> None:

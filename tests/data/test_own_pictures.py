@@ -276,7 +276,9 @@ def test_labels_in_a_metadata_file(tmp_path: Path) -> None:
     lines = "".join(json.dumps(row) + "\n" for row in rows)
     root = metadata(tmp_path / "jsonl", lines, "metadata.jsonl")
     assert labels(opened("image_folder", root, label_column="kind", **WHOLE)) == ["y", "x", "y"]
-    assert opened("image_folder", root, labels=False, **WHOLE).spec.classes == ()
+    without = opened("image_folder", root, labels=False, label_column="kind", **WHOLE)
+    assert without.spec.classes == ()
+    assert without.problems() == ["data.label_column=kind has no effect with data.labels=false"]
     with pytest.raises(ConfigError, match=r"data\.label_column=kimd"):
         opened("image_folder", root, label_column="kimd")
 

@@ -5,7 +5,9 @@ import pytest
 import torch
 from toy_metrics import text_metric, text_scores
 
+from aigc_cli.metrics.evaluation import Evaluation
 from aigc_cli.metrics.text import RunHashes
+from aigc_cli.modalities.text import Texts
 
 
 def test_lines_go_through_their_bytes_unchanged() -> None:
@@ -34,6 +36,15 @@ def test_self_bleu_is_the_mean_of_sentence_scores() -> None:
 def test_self_bleu_at_the_ends_of_the_scale() -> None:
     assert text_scores("self_bleu", ["one and the same line"] * 4)["self_bleu"] == pytest.approx(100)
     assert text_scores("self_bleu", ["a b c d e", "f g h i j", "k l m n o"])["self_bleu"] < 15
+
+
+def test_self_bleu_is_cut_as_the_text_that_a_model_has_learnt_and_not_as_what_it_writes() -> None:
+    chinese = Texts(["床前明月光", "疑是地上霜", "举头望明月"])
+    settings = {"self_bleu": {"name": "self_bleu", "tokenize": "auto", "items": 10, "seed": 0}}
+    for against, tokenizer in ((chinese, "zh"), (None, "13a")):
+        made = Texts(["a b c d", "e f g h", "月"], against=against)
+        (record,) = Evaluation(settings).of(made)
+        assert record.facts["tokenizer"] == tokenizer
 
 
 def test_distinct_and_repetition_by_hand() -> None:

@@ -72,6 +72,16 @@ def test_a_run_by_minutes_resumes_with_the_time_that_is_left(tmp_path, slow):
     assert third.finished
 
 
+def test_a_run_by_minutes_saves_by_the_clock_too(tmp_path, slow, monkeypatch):
+    trainer = make(tmp_path / "run", "trainer.minutes=20", "trainer.steps=1000", build=slow(50))
+    saved = []
+    monkeypatch.setattr(trainer, "save", lambda: saved.append(trainer.state.step))
+    trainer.fit(Hooks())
+    assert saved == [3, 6, 9, 12, 15, 18, 21, 24]  # every two minutes, after steps of 50 seconds, and at the end
+    by_steps = make(tmp_path / "steps", "trainer.minutes=null", "trainer.steps=20", build=slow(50))
+    assert by_steps.pace.save_due() is False
+
+
 def test_slow_steps_are_looked_at_by_the_clock_and_leave_the_rows_as_they_are(tmp_path, slow):
     seen, lines = [], []
     words = ["trainer.steps=20", "trainer.log_every=5", "trainer.sample_every=1000"]

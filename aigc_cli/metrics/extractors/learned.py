@@ -21,9 +21,10 @@ from torch import Tensor, nn
 from aigc_cli.data.base import Dataset
 from aigc_cli.data.cache import cache_dir
 from aigc_cli.data.loader import Loader
+from aigc_cli.data.open import items_at
 from aigc_cli.errors import ConfigError, DataError, ResourceError, tell, warn
 from aigc_cli.files import resource_errors, write_atomically
-from aigc_cli.modalities.base import Batch, modality
+from aigc_cli.modalities.base import Batch, Codec, modality
 from aigc_cli.progress import Progress
 
 _SEED = 0
@@ -52,7 +53,9 @@ class Learned(ABC):
     known: ClassVar[Mapping[str, type]]
 
     def __init__(self, name: str, train: Dataset, device: torch.device) -> None:
+        train = train.plain  # a network looks at items, whatever a model sees of them
         self.name, self.train, self.device = name, train, device
+        self.codec: Codec = getattr(self.network(), "codec", None) or train.codec
         path = cache_dir() / self.folder / f"{name}-v{self.version}-{train.spec.fingerprint[:16]}.safetensors"
         kept = self._network_in(path.read_bytes(), path) if path.is_file() else None
         if kept is None:
@@ -68,9 +71,9 @@ class Learned(ABC):
         network, self.checksum, facts = kept
         self._network = network.eval()
         with torch.inference_mode():
-            found = self._network(torch.zeros(1, *train.spec.shape, device=device))
+            found = self._network(self.codec.encode(items_at(train, [0]).content.to(device)))
         self.widths: Mapping[str, int] = {layer: found[layer].shape[1] for layer in self.layers}
-        self.facts: Mapping[str, Any] = {"preprocessing": train.codec.preprocessing, **facts}
+        self.facts: Mapping[str, Any] = {"preprocessing": self.codec.preprocessing, **facts}
 
     @abstractmethod
     def network(self) -> nn.Module:
@@ -87,13 +90,13 @@ class Learned(ABC):
             DataError: they are not of the data's own size, so that features would mean nothing.
         """
         spec = self.train.spec
-        if tuple(content.shape[1:]) != spec.shape:
-            found, wanted = ("x".join(map(str, shape)) for shape in (content.shape[1:], spec.shape))
+        if tuple(content.shape[1:]) != spec.raw:
+            found, wanted = ("x".join(map(str, shape)) for shape in (content.shape[1:], spec.raw))
             kind = modality(spec.modality)
             what = f"{self.name} knows {kind.noun[1]} of {wanted} ({' x '.join(kind.axes)}), and these are {found}"
             raise DataError(what, "bring them to that size, or use another extractor=, such as inception for images")
         with torch.inference_mode():
-            layers = self._network(self.train.codec.encode(content.to(self.device)))
+            layers = self._network(self.codec.encode(content.to(self.device)))
         return {layer: layers[layer].cpu() for layer in self.layers}
 
     def _fresh(self) -> nn.Module:
@@ -134,7 +137,7 @@ class Learned(ABC):
         train = self.train
         size = min(_BATCH, len(train))
         steps = -(-seen // size)
-        loader = Loader(train, batch_size=size, seed=_SEED, device=self.device, augment=self.augments)
+        loader = Loader(train, batch_size=size, seed=_SEED, device=self.device, augment=self.augments, codec=self.codec)
         optimizer = torch.optim.AdamW(parts.parameters(), lr=_LEARNING_RATE, weight_decay=_WEIGHT_DECAY)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, _LEARNING_RATE, total_steps=steps, pct_start=0.2)
         parts.train()

@@ -69,7 +69,8 @@ class OwnSSL(Learned):
             what = f"own-ssl cannot learn from {kind.noun[1]}: their network has no augment()"
             raise ConfigError(what, "name another with extractor=, or give the network that method")
         with torch.inference_mode():
-            width = network.eval()(torch.zeros(1, *self.train.spec.shape))["features"].shape[1]
+            codec = getattr(network, "codec", None) or self.train.codec
+            width = network.eval()(codec.encode(items_at(self.train, [0]).content))["features"].shape[1]
         return _Centred(network, width)
 
     def fit(self, network: nn.Module) -> dict[str, Any]:
@@ -91,12 +92,12 @@ class OwnSSL(Learned):
         def objective(batch: Batch) -> Tensor:
             return cross_entropy(likeness(batch.content) / _TEMPERATURE, _others(len(batch), self.device))
 
-        most = max(_FEWEST, _MOST * _VALUES // max(_VALUES, math.prod(self.train.spec.shape)))
+        most = max(_FEWEST, _MOST * _VALUES // max(_VALUES, math.prod(self.train.spec.raw)))
         seen = min(max(_PASSES * len(self.train), _FEWEST), most)
         self.descend(nn.ModuleList([network, head]), seen, modality(self.train.spec.modality).noun[1], objective)
         some = items_at(self.train, sorted(chosen_rows(self.train, "own-ssl")[:_SCALED])).content
         with torch.inference_mode():
-            parts = [self.train.codec.encode(part.to(self.device)) for part in torch.split(some, _TESTED)]
+            parts = [self.codec.encode(part.to(self.device)) for part in torch.split(some, _TESTED)]
             found = likeness(parts[0]).argmax(1) == _others(len(parts[0]), self.device)
             network.settle(torch.cat([network(part)["features"] for part in parts]))
         told_apart = float(found.float().mean())
@@ -115,7 +116,7 @@ class _Centred(nn.Module):
 
     def __init__(self, body: nn.Module, width: int) -> None:
         super().__init__()
-        self.body = body
+        self.body, self.codec = body, getattr(body, "codec", None)
         self.register_buffer("centre", torch.zeros(width))
         self.register_buffer("scale", torch.ones(()))
 

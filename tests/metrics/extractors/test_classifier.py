@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from aigc_cli.data.cache import cache_dir
 from aigc_cli.data.images import ImageDataset
 from aigc_cli.data.open import Splits
 from aigc_cli.errors import ConfigError, DataError
@@ -97,13 +98,31 @@ def test_data_without_labels_is_told_what_works(blobs: Blobs) -> None:
     assert "data=NAME" in caught.value.hint
 
 
-def test_labels_that_mean_nothing_give_no_features(blobs: Blobs) -> None:
+def test_labels_that_mean_nothing_give_no_features_and_are_tried_once(
+    blobs: Blobs, capsys: pytest.CaptureFixture[str]
+) -> None:
     noise = ImageDataset(blobs(240).resident().content, torch.arange(240) // 2 % 2, ("a", "b"))  # type: ignore[union-attr]
     test = ImageDataset(blobs(60, 1).resident().content, torch.arange(60) // 2 % 2, ("a", "b"))  # type: ignore[union-attr]
-    with pytest.raises(DataError, match="cannot tell the classes apart"):
-        Classifier(
-            PlainConfig(name="classifier"), Sources(splits=Splits("x", {"train": noise, "test": test}.__getitem__))
-        )  # type: ignore[arg-type]
+    refused = Sources(splits=Splits("x", {"train": noise, "test": test}.__getitem__))  # type: ignore[arg-type]
+    for trained in (True, False):
+        with pytest.raises(DataError, match="cannot tell the classes apart"):
+            Classifier(PlainConfig(name="classifier"), refused)
+        assert ("training x-cnn" in capsys.readouterr().err) is trained
+
+
+def test_words_of_a_run_do_not_change_what_is_learnt(blobs: Blobs) -> None:
+    def checksum(**about: object) -> str:
+        held = blobs(240).resident()
+        assert held is not None
+        train = ImageDataset(held.content, held.labels, ("top", "bottom"), **about)
+        parts = {"train": train, "test": blobs(60, 1)}
+        found = Classifier(PlainConfig(name="classifier"), Sources(splits=Splits("blobs", parts.__getitem__)))  # type: ignore[arg-type]
+        next((cache_dir() / "classifiers").iterdir()).unlink()
+        return found.checksum
+
+    plain, always = checksum(), checksum(views=["flip"], usual=["flip"])
+    assert checksum(views=["flip", "crop"]) == plain != always
+    assert checksum(usual=["flip"]) == always
 
 
 @pytest.mark.slow
