@@ -119,6 +119,7 @@ def reconstructions(request: Request) -> Plan:
     """
     if request.prompts:
         return prompts.reconstructions(request)
+    warn_of_idle(request.model, request.controls, _only_of_prompts(request.controls), "with mode=reconstruct")
     each = 1 if request.codec.readable else 2
     held = request.items(max(1, request.usual // each))
     n, classes = len(held.rows), held.dataset.spec.classes
@@ -145,6 +146,11 @@ def reconstructions(request: Request) -> Plan:
     return Plan(arrangement, batches, held.source)
 
 
+def _only_of_prompts(controls: Any) -> list[str]:
+    """The controls that say what prompts are."""
+    return [field.name for field in fields(controls) if field.name == "class_"]
+
+
 def walks(request: Request) -> Plan:
     """Each row goes from the latent of one sample to that of the next of its class; or from prompt to prompt, each to
     the next."""
@@ -154,7 +160,8 @@ def walks(request: Request) -> Plan:
     if path:
         warn_of_idle(model, request.controls, model.of_latents or (), "between prompts")
         request.warn_of_n()
-        ends, labels, n = prompts.encoded(request, path), None, len(path) - 1
+        ends, n, label = prompts.encoded(request, path), len(path) - 1, prompts.class_of_prompts(request)
+        labels = None if label is None else [label] * n
     else:
         n = request.n or max(_ROWS, request.usual // _WALK)
         labels = _labels(request, range(n))
@@ -274,7 +281,7 @@ MODES = {
         make=samples, needs=frozenset({"sample"}), ignores=frozenset({"frames", "gap", "to"}), preview=""
     ),
     "reconstruct": Mode(
-        make=reconstructions, needs=frozenset({"encode", "decode"}), hears=frozenset({"mode", "prompt"}),
+        make=reconstructions, needs=frozenset({"encode", "decode"}), hears=frozenset({"mode", "prompt", "class_"}),
         preview="-reconstructions",
     ),
     "interpolate": Mode(
