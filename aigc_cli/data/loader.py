@@ -50,7 +50,8 @@ class Loader:
             raise DataError("the dataset is empty", "point data.root= at data with at least one item")
         self.dataset, self.device, self.workers, self._codec = dataset, device, workers, codec or dataset.codec
         plan = BatchPlan(batch_size, seed, rank, world_size)
-        self._gatherer = gatherer_of(dataset, device)
+        self._kept = dataset.kept(device) if codec is None else None
+        self._gatherer = gatherer_of(dataset, device) if self._kept is None else self._kept
         where: Device = "cpu" if self._gatherer is None else self._gatherer.device
         kind = type(dataset)
         # Else none would be used.
@@ -69,6 +70,8 @@ class Loader:
             raw = self._streamed(k).to(self.device)
             if uniform is not None:
                 raw = raw.with_content(self.dataset.augment(raw.content, uniform.to(self.device)))
+        if self._kept is not None:
+            return raw
         return raw.with_content(self._codec.encode(raw.content))
 
     def epoch(self, k: int) -> float:

@@ -279,7 +279,7 @@ def _expected(frames: int, log: str) -> int:
 @contextmanager
 def _opened_by_av(given: IO[bytes]) -> Iterator[_File]:
     """What libsndfile has no reader for, by FFmpeg."""
-    import av  # type: ignore[import-not-found,unused-ignore]
+    import av
 
     with av.open(given) as container:
         if not container.streams.audio:

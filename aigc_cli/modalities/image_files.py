@@ -77,7 +77,7 @@ class FileImages(Items):
 
     def like(self, spec: DataSpec) -> FileImages:
         """As RGB, each grey value repeated, beside others that have colour."""
-        if spec.modality != self.spec.modality or (self.spec.shape[0], spec.shape[0]) != (1, 3):
+        if spec.modality != self.spec.modality or (self.spec.raw[0], spec.raw[0]) != (1, 3):
             return self
         return self._changed("rgb", spec=replace(self.spec, shape=(3, *self.spec.shape[1:])), _grey_as_rgb=True)
 

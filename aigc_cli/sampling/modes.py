@@ -20,6 +20,7 @@ from aigc_cli.models.base import Ability, Model
 from aigc_cli.models.latent import slerp
 from aigc_cli.randomness import Noise
 from aigc_cli.sampling import prompts
+from aigc_cli.sampling.completions import completions
 from aigc_cli.sampling.generate import Plan, Request, in_batches, prepare, reconstruct
 
 _WALK, _MOVE = 8, 9  # frames in a row, unless the control says
@@ -90,6 +91,9 @@ def samples(request: Request) -> Plan:
     model = request.model
     if model.spec.source is not None:
         return prompts.translations(request)
+    if request.prompts and "prompt" not in model.can:
+        hint = " or ".join(f"mode={word}" for word in modes_of(model) if word in ("continue", "infill"))
+        raise ConfigError("samples by themselves have no prompt", f"add {hint}" if hint else "leave prompt= out")
     classes, turns = model.spec.classes, model.turns(request.controls)
     n = balanced(request.usual, len(turns)) if request.n is None else request.n
     n *= max(1, len(request.prompts))
@@ -215,6 +219,11 @@ def moves(request: Request) -> Plan:
     )  # fmt: skip
 
 
+def infills(request: Request) -> Plan:
+    """Gaps filled: of texts, or of what a model sees as the codes of other content."""
+    return prompts.infills(request) if request.codec.readable else completions(request)
+
+
 def _in_rows(
     request: Request,
     latents: Callable[[Sequence[int]], Tensor],
@@ -278,7 +287,8 @@ def _repeated(values: Sequence[Any], times: int) -> list[Any]:
 #: By the word that users type; the first that a model has the abilities for is its usual one.
 MODES = {
     "sample": Mode(
-        make=samples, needs=frozenset({"sample"}), ignores=frozenset({"frames", "gap", "to"}), preview=""
+        make=samples, needs=frozenset({"sample"}),
+        ignores=frozenset({"frames", "gap", "to", "keep", "region"}), preview="",
     ),
     "reconstruct": Mode(
         make=reconstructions, needs=frozenset({"encode", "decode"}), hears=frozenset({"mode", "prompt", "class_"}),
@@ -292,6 +302,7 @@ MODES = {
         make=moves, needs=frozenset({"latents", "decode"}), hears=frozenset({"mode", "frames", "class_"})
     ),
     "infill": Mode(
-        make=prompts.infills, needs=frozenset({"infill"}), ignores=frozenset({"max_tokens"}), preview="-infilled"
+        make=infills, needs=frozenset({"infill"}), ignores=frozenset({"max_tokens"}), preview="-infilled"
     ),
+    "continue": Mode(make=completions, needs=frozenset({"continue"}), preview="-continued"),
 }  # fmt: skip

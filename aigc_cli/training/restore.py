@@ -13,7 +13,8 @@ import torch
 from aigc_cli.config.schema import check, walk
 from aigc_cli.errors import ConfigError, DataError, say, suggest, warn
 from aigc_cli.files import read_json
-from aigc_cli.modalities.base import Codec, DataSpec, modality
+from aigc_cli.modalities.base import Codec, DataSpec
+from aigc_cli.modalities.token_codec import codec_of
 from aigc_cli.models.base import Model, build_model
 from aigc_cli.nn.lora import merge_adapters
 from aigc_cli.progress import clock
@@ -79,7 +80,7 @@ def restore_model(run: Run, *, step: int | str | None = None, device: str = "aut
     weights = "ema" if "ema" in checkpoint.tensors else "model"
     used = checkpoint.sums[f"{weights}.safetensors"]
     own = any(not name.endswith(".safetensors") and name != "state.json" for name in checkpoint.sums)
-    codec = modality(run.spec.modality).codec(run.spec, checkpoint.path if own else run.path)
+    codec = codec_of(run.spec, run.path, checkpoint.path if own else run.path)
     return Restored(run, model, checkpoint.step, used, run.spec, codec, where)
 
 

@@ -59,7 +59,7 @@ class Trainer:
         self.processes = processes or Processes()
         self.loader = loader
         self.model = model.to(device)
-        if (memory_format := modality(model.spec.modality).memory_format) is not None:
+        if model.spec.layout == "map" and (memory_format := modality(model.spec.modality).memory_format) is not None:
             self.model.to(memory_format=memory_format)
         phases = dict.fromkeys(phase.name for phase in model.phases(0))
         self.precision = Precision(config.precision, device, phases)

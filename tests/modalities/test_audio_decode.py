@@ -102,3 +102,28 @@ def test_what_needs_a_package_says_which(monkeypatch):
     monkeypatch.setattr("aigc_cli.modalities.audio_decode.find_spec", lambda name: None)
     with pytest.raises(Unreadable, match="video"):
         decode_sound(b"\0\0\0\x18ftypM4A " + bytes(100), 16000, 1, "peak")
+
+
+@pytest.mark.parametrize(("name", "codec"), [("clip.m4a", "aac"), ("clip.webm", "libopus"), ("clip.aac", "aac")])
+def test_what_ffmpeg_reads_is_read_where_it_is_there(tmp_path, name, codec):
+    av = pytest.importorskip("av")
+    with av.open(str(tmp_path / name), "w") as container:
+        stream = container.add_stream(codec, rate=48000, layout="stereo")
+        wave = np.stack([sine(440, 48000, 1.0)] * 2).astype(np.float32)
+        frame = av.AudioFrame.from_ndarray(wave, format="fltp", layout="stereo")
+        frame.sample_rate = 48000
+        for packet in [*av_frames(av, stream, frame), *stream.encode(None)]:
+            container.mux(packet)
+    found = decode_sound(tmp_path / name, 16000, 1, "peak")
+    assert found.seconds == pytest.approx(1, abs=0.06)
+    spectrum = np.abs(np.fft.rfft(found.samples[:15000, 0] * np.hanning(15000)))
+    assert spectrum.argmax() / 15000 * 16000 == pytest.approx(440, abs=2)
+
+
+def av_frames(av, stream, frame):
+    resampler = av.AudioResampler(
+        format=stream.format, layout="stereo", rate=48000, frame_size=stream.frame_size or 960
+    )
+    return [
+        packet for part in [*resampler.resample(frame), *resampler.resample(None)] for packet in stream.encode(part)
+    ]

@@ -52,6 +52,7 @@ class Learned(ABC):
     known: ClassVar[Mapping[str, type]]
 
     def __init__(self, name: str, train: Dataset, device: torch.device) -> None:
+        train = train.plain  # a network looks at items, whatever a model sees of them
         self.name, self.train, self.device = name, train, device
         self.codec: Codec = getattr(self.network(), "codec", None) or train.codec
         path = cache_dir() / self.folder / f"{name}-v{self.version}-{train.spec.fingerprint[:16]}.safetensors"

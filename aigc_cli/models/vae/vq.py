@@ -42,7 +42,7 @@ class VQVAE(Model):
     for tokens that are all alike likely.
     """
 
-    can = frozenset({"encode", "decode", "score"})
+    can = frozenset({"encode", "decode", "score", "tokens"})
     layouts = frozenset({"map"})
     controls = EncodingControls
 
