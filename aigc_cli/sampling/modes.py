@@ -61,7 +61,10 @@ def plan(request: Request) -> Plan:
     if word not in modes:
         hint = f"choose from: {', '.join(modes)}" if modes else "choose another run="
         raise ConfigError(f"mode={word}: this model has no such mode", hint)
-    warn_of_idle(request.model, request.controls, ignored(request.model, request.controls, word), f"with mode={word}")
+    idle = ignored(request.model, request.controls, word)
+    if word == "reconstruct" and not request.prompts:  # the class says what a prompt is of
+        idle = [name for name in _names(request.controls) if name in {*idle, "class_"}]
+    warn_of_idle(request.model, request.controls, idle, f"with mode={word}")
     if MODES[word].needs & {"sample", "latents"}:  # which are drawn from a prior, and that may have to be fitted
         prepare(request.model, request.train, request.controls, device=request.device)
     return MODES[word].make(request)
@@ -69,12 +72,16 @@ def plan(request: Request) -> Plan:
 
 def ignored(model: Model, controls: Any, word: str) -> list[str]:
     """The controls, fields of ``model.controls``, that have no effect in a mode."""
-    mode, names = MODES[word], [field.name for field in fields(controls)]
+    mode, names = MODES[word], _names(controls)
     heard = frozenset(names)
     if mode.hears is not None:
         of_latents = heard if model.of_latents is None else model.of_latents
         heard = mode.hears | of_latents if "latents" in mode.needs else mode.hears
     return [name for name in names if name not in heard - mode.ignores]
+
+
+def _names(controls: Any) -> list[str]:
+    return [field.name for field in fields(controls)]
 
 
 def warn_of_idle(model: Model, controls: Any, names: Collection[str], where: str) -> None:
@@ -123,7 +130,6 @@ def reconstructions(request: Request) -> Plan:
     """
     if request.prompts:
         return prompts.reconstructions(request)
-    warn_of_idle(request.model, request.controls, _only_of_prompts(request.controls), "with mode=reconstruct")
     each = 1 if request.codec.readable else 2
     held = request.items(max(1, request.usual // each))
     n, classes = len(held.rows), held.dataset.spec.classes
@@ -148,11 +154,6 @@ def reconstructions(request: Request) -> Plan:
             yield made if request.codec.readable else torch.stack([original, made], dim=1).flatten(0, 1)
 
     return Plan(arrangement, batches, held.source)
-
-
-def _only_of_prompts(controls: Any) -> list[str]:
-    """The controls that say what prompts are."""
-    return [field.name for field in fields(controls) if field.name == "class_"]
 
 
 def walks(request: Request) -> Plan:

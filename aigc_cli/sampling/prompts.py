@@ -115,9 +115,9 @@ def path(request: Request) -> list[Prompt]:
     last = getattr(request.controls, "to", None)
     found = [*request.prompts, *([] if last is None else [Prompt(last, "to=")])]
     if len(found) == 1:
-        other = "to=" if last is None else "prompt="
+        other, noun = "to=" if last is None else "prompt=", modality(request.model.spec.modality).noun[1]
         raise ConfigError(
-            f"mode=interpolate walks between {modality(request.model.spec.modality).noun[1]}, and {found[0].where} is one",
+            f"mode=interpolate walks between {noun}, and {found[0].where} is one",
             f"give {other} too, or prompt_file= with a text a line; without any it walks between draws",
         )
     return found
