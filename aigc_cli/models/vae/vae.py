@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -37,7 +39,9 @@ class VAE(FlatVAE):
         likelihood = build_likelihood(config.likelihood, spec.shape[0], config.deviation, config.components)
         self.likelihood = ending(likelihood, spec.padding)
         self.encoder, self.decoder = build_networks(config, spec.shape, self.likelihood, self.classes)
-        self.dimensions = config.latent * max(1, config.latent_side) ** 2
+        self.dimensions = config.latent
+        if config.latent_side:
+            self.dimensions *= math.prod(side * config.latent_side // min(spec.shape[1:]) for side in spec.shape[1:])
         if config.prior == "flow":
             self.prior = CouplingFlow(
                 self.dimensions, layers=config.prior_layers, hidden=config.prior_hidden, classes=self.classes

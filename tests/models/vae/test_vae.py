@@ -83,7 +83,7 @@ def test_every_network_serves_every_likelihood(
     batch = images(2, shape)
     (figures,) = fit(model, batch, 1, adam(model))
     assert all(math.isfinite(value) for value in figures.values())
-    dimensions = 4 * max(1, latent_side) ** 2
+    dimensions = 4 * math.prod(side * latent_side // min(shape[1:]) or 1 for side in shape[1:])
     with torch.no_grad():
         assert model.decode(latents_of(model, Noise(0, range(2)))).shape == (2, *shape)
         latents = model.encode(batch)
