@@ -106,7 +106,7 @@ def _next(run: Run, folder: Path, records: list[Record], options: Options, asked
 
 def _compare(asked: EvalConfig, options: Options) -> int:
     """Evaluates the runs, or reads the records, that ``run=A,B`` names, and prints what differs and by how much."""
-    words = list(dict.fromkeys(word.strip() for word in asked.run.split(",") if word.strip()))
+    words = list(dict.fromkeys(word.strip() for word in (asked.run or "").split(",") if word.strip()))
     if len(words) < 2:
         found = f"run={asked.run} names one run" if words else "no run is named"
         raise ConfigError(f"aigc eval compare needs several runs: {found}", "name others, such as run=A,B")

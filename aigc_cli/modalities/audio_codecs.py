@@ -18,8 +18,7 @@ import torch
 from torch import Tensor
 
 from aigc_cli.errors import ConfigError, DataError
-from aigc_cli.modalities.audio import lengths
-from aigc_cli.modalities.audio_config import CODEC_FILE, AudioCodecConfig
+from aigc_cli.modalities.audio_config import CODEC_FILE, AudioCodecConfig, lengths
 from aigc_cli.modalities.base import Codec
 
 FORMAT = 1  # of the file that a run keeps

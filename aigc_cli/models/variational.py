@@ -15,7 +15,7 @@ from torch import Tensor
 from aigc_cli.config.schema import STRICT
 from aigc_cli.modalities.base import Batch, DataSpec
 from aigc_cli.models.base import Losses, ModelConfig
-from aigc_cli.models.latent import LatentControls, LatentModel
+from aigc_cli.models.latent import EncodingControls, LatentModel
 from aigc_cli.nn.collective import averaged
 from aigc_cli.nn.couplings import CouplingFlow
 from aigc_cli.nn.likelihoods import bits_per_dim
@@ -68,7 +68,7 @@ class Draw(NamedTuple):
 
 
 @dataclass(config=STRICT, frozen=True, kw_only=True)
-class PriorControls(LatentControls):
+class PriorControls(EncodingControls):
     """What ``sample`` takes of a model that draws its latents from a prior."""
 
     #: Scales the deviation of what is drawn from the prior: below 1, less variety and more typical samples.
