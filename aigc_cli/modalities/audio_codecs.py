@@ -26,7 +26,7 @@ FULL = 32767.0  # int16 samples reach from -FULL to FULL
 _ROUNDS, _MOMENTUM = 32, 0.99  # of Griffin-Lim
 _QUIET = 1e-5  # the magnitude that the logarithm is floored at, of samples in [-1, 1]
 _FLOOR = -0.99  # of what is encoded: what a network cannot tell from -1 is silence
-_LONGEST_FRAME_S = 0.016  # all of FSDD is recognised after frames of 16 ms, 97 % after 64; those of 8 cost twice as much
+_LONGEST_FRAME_S = 0.016  # all of FSDD is recognised after frames of 16 ms, 97 % after 64; those of 8 cost twice
 _STRIDE = 16  # frames come in multiples of it, so that networks can halve them
 _DEVIATIONS = 3.0  # of a log magnitude from its mean that are kept, as in SpecGAN
 
