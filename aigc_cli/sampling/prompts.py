@@ -6,6 +6,7 @@ Prompts are for models of tokens, and files whose content is encoded.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ from aigc_cli.modalities.samples import ORIGINAL, RECONSTRUCTION, ROLE, Arrangem
 from aigc_cli.models.base import Prompts
 from aigc_cli.nn.decoding import padded
 from aigc_cli.randomness import permutation
-from aigc_cli.sampling.generate import HeldOut, Plan, Request
+from aigc_cli.sampling.generate import Batches, HeldOut, Plan, Request
 
 _LEFT_OUT = 0.15  # of the tokens of a held-out item
 
@@ -57,10 +58,13 @@ def beginnings(request: Request) -> Prompts | None:
 
 
 def translations(request: Request) -> Plan:
-    """What is made of prompts; without any, of the sources of held-out items, beside what these are."""
+    """What is made of prompts, of a blank one nothing; without any, of the sources of held-out items, beside what these
+    are."""
     prompts, spec = request.prompts, request.model.spec
     if prompts:
-        return _of_prompts(request, _whole(request, prompts), 1, "source", "translation")
+        rows = _whole(request, prompts, blank=len(prompts) > 1)  # lines of a file
+        plan = _of_prompts(request, rows, 1, "source", "translation")
+        return replace(plan, batches=_with_blanks(plan.batches, prompts, spec.special("pad") or 0))
     held = request.items(request.usual)
     source, content, end = held.batch.source, held.batch.content, spec.special("eos")
     assert source is not None, "the items have sources"
@@ -179,6 +183,22 @@ def _of_prompts(request: Request, rows: Rows, each: int, name: str, text: str) -
     return Plan(arrangement, request.drawn(n, Prompts(rows)))
 
 
+def _with_blanks(batches: Batches, prompts: Sequence[Prompt], pad: int) -> Batches:
+    """The same batches with nothing for prompts that are blank: what is made of line n of a file stays in line n."""
+    blank = [not prompt.text.strip() for prompt in prompts]
+    if not any(blank):
+        return batches
+
+    def draw(batch_size: int | None) -> Iterator[Tensor]:
+        begun = 0
+        for raw in batches(batch_size):
+            places = [place for place in range(len(raw)) if blank[(begun + place) % len(blank)]]
+            begun += len(raw)
+            yield raw.index_fill(0, torch.tensor(places, dtype=torch.int64), pad)
+
+    return draw
+
+
 def _of_items(
     request: Request, held: HeldOut, rows: Rows, facts: Mapping[str, list[str] | None], text: str, what: str
 ) -> Plan:
@@ -203,11 +223,11 @@ def _tokens(request: Request, prompt: Prompt) -> list[int]:
     return row
 
 
-def _whole(request: Request, prompts: Sequence[Prompt]) -> list[list[int]]:
-    """The token ids of prompts between the tokens of their ends."""
+def _whole(request: Request, prompts: Sequence[Prompt], *, blank: bool = False) -> list[list[int]]:
+    """The token ids of prompts, which may be `blank`, between the tokens of their ends."""
     start, end = (request.model.spec.special(name) for name in ("bos", "eos"))
-    rows = [_tokens(request, prompt) for prompt in prompts]
-    whole = [[token for token in (start, *row[row[0] == start :], end) if token is not None] for row in rows]
+    rows = [[] if blank and not prompt.text.strip() else _tokens(request, prompt) for prompt in prompts]
+    whole = [[token for token in (start, *row[row[:1] == [start] :], end) if token is not None] for row in rows]
     _check_lengths(request, prompts, whole)
     return whole
 
