@@ -76,7 +76,7 @@ def tiny_run(tmp_path: Path, tiny_config: dict[str, Any], monkeypatch: pytest.Mo
 
     from aigc_cli.modalities.base import DataSpec
     from aigc_cli.models.base import build_model
-    from aigc_cli.runs import create_run
+    from aigc_cli.new_run import create_run
     from aigc_cli.training.checkpoint import CheckpointFolder
 
     monkeypatch.chdir(tmp_path)
@@ -89,6 +89,33 @@ def tiny_run(tmp_path: Path, tiny_config: dict[str, Any], monkeypatch: pytest.Mo
         model = build_model(config["model"], spec)
         CheckpointFolder(run.checkpoints).save(step, {"model": model.state_dict()}, {"step": step})
     run.set_status("complete", 5)
+    return run
+
+
+@pytest.fixture
+def tokenizer_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """A VQ-VAE on 8x8 digits with fresh weights, 2x2 codes of 16, in the current folder's outputs."""
+    import torch
+
+    from aigc_cli.config.compose import compose
+    from aigc_cli.data.open import open_dataset
+    from aigc_cli.models.base import build_model
+    from aigc_cli.new_run import create_run
+    from aigc_cli.training.checkpoint import CheckpointFolder
+
+    monkeypatch.chdir(tmp_path)
+    words = ["data.size=8", "model.width=8", "model.codes=16", "model.code_dimensions=4", "model.blocks=1"]
+    config = compose("train", ["model=vqvae", "data=digits", *words])
+    spec = open_dataset(config["data"], "train").spec
+    torch.manual_seed(0)
+    model = build_model(config["model"], spec)
+    quantizer: Any = model.quantizer
+    quantizer.sums.normal_().mul_(0.1)  # which training would have started from what it sees
+    quantizer.sizes.fill_(1)
+    run = create_run(config)
+    run.save_config(config, spec)
+    CheckpointFolder(run.checkpoints).save(1, {"model": model.state_dict()}, {"step": 1})
+    run.set_status("complete", 1)
     return run
 
 

@@ -21,8 +21,9 @@ from aigc_cli.errors import ConfigError, Interrupted, Terminated, say, tell, war
 from aigc_cli.files import shown
 from aigc_cli.modalities.base import modality
 from aigc_cli.monitor import Monitor
+from aigc_cli.new_run import create_run
 from aigc_cli.registry import plugin_words
-from aigc_cli.runs import OUTPUTS, Run, create_run, find_by_identity, find_run
+from aigc_cli.runs import OUTPUTS, Run, find_by_identity, find_run
 from aigc_cli.sampling.controls import model_class
 from aigc_cli.sampling.modes import modes_of
 from aigc_cli.training.batch_size import fitting_data, naming_the_batch
@@ -32,6 +33,7 @@ from aigc_cli.training.launch import train_until_done
 from aigc_cli.training.plan import plan_lines
 from aigc_cli.training.restore import changed_config, refuse_less, warn_of_jump
 from aigc_cli.training.settings import TrainerConfig
+from aigc_cli.training.tokenizer import with_tokenizer
 from aigc_cli.training.trainer import Trainer
 from aigc_cli.training.warm_start import with_source
 
@@ -76,13 +78,17 @@ def run_training(config: dict[str, Any], options: Options) -> TrainResult:
         if options.given & {"trainer.steps", "trainer.minutes"} == {"trainer.steps"}:
             config["trainer"]["minutes"] = None
         options = replace(options, resume=str(run.path))  # another run may be the latest by the time of a restart
-    config = settled(config)
+        # What it has a copy of may be gone where it came from.
+        config = {**config, "data": absolute_paths(config["data"])}
+    else:
+        config = settled(config, options)
     return train_until_done(train, config, options, check_config(config).trainer)
 
 
-def settled(config: dict[str, Any]) -> dict[str, Any]:
-    """The configuration with the paths under ``data``, and the run that it starts from, as they are from any folder."""
-    return with_source({**config, "data": absolute_paths(config["data"])})
+def settled(config: dict[str, Any], options: Options) -> dict[str, Any]:
+    """The configuration with the paths under ``data``, the run that it starts from, and that of its tokenizer, as they
+    are from any folder."""
+    return with_tokenizer(with_source({**config, "data": absolute_paths(config["data"])}, options.given))
 
 
 def train(config: dict[str, Any], options: Options, note: Path | None) -> TrainResult:
@@ -108,9 +114,9 @@ def train(config: dict[str, Any], options: Options, note: Path | None) -> TrainR
         if run is None:  # one that is resumed keeps its batch, which may be from before there was such a bound
             asked, config = config, fitting_data(config, len(parts.dataset), processes)
             settings = check_config(config)
-            run = Run(processes.from_main(lambda: create_run(config).path), writes=processes.main)
-            locks.enter_context(run.lock())
-            run.save_config(config, parts.dataset.spec, parts.dataset.codec.files(), asked)
+            begin = partial(_begin, locks, config, parts.dataset, asked)
+            run = processes.from_main(lambda: create_run(config, begin))
+            run.writes = processes.main
             starting.enter_context(_stopped_early(run, processes))
 
         trainer = trainer_of(run, parts, settings, device, processes)
@@ -130,6 +136,14 @@ def train(config: dict[str, Any], options: Options, note: Path | None) -> TrainR
             found = partial(plan_lines, config=config, on_cpu=device.type == "cpu", new=not resumed)
             figures = trainer.fit(replace(monitor.hooks(run.path / "samples"), plan=found))
     return _result(run, config, figures)
+
+
+def _begin(locks: ExitStack, config: dict[str, Any], dataset: Dataset, asked: dict[str, Any], run: Run) -> None:
+    """Locks a new run, and writes what it is, while nobody sees it yet."""
+    locks.enter_context(run.lock())
+    dataset.codec.keep(run.path)
+    run.save_config(config, dataset.spec, dataset.codec.files(), asked)
+    run.set_status("running", 0)
 
 
 @contextmanager
@@ -221,9 +235,18 @@ def _report_start(trainer: Trainer, parts: Parts, note: Path | None, recipe: Seq
         warn(f"{problem} with the data, listed in {run.path}/bad_files.txt")
     start = [] if parts.taken is None else [f"start:       {parts.taken.sentence()}"]
     where = f"run:         {shown(run.path)}"
-    tell("\n".join([*described(trainer, parts.dataset, recipe), where, *start]))
+    tell("\n".join([*described(trainer, parts.dataset, recipe), *_ceiling(trainer, parts), where, *start]))
     if note is not None:
         note.write_text(str(run.path))
+
+
+def _ceiling(trainer: Trainer, parts: Parts) -> list[str]:
+    """What the tokenizer allows of a new run on codes: else a night's training may show that it was too poor."""
+    if parts.dataset.plain is parts.dataset or trainer.state.step:
+        return []
+    from aigc_cli.metrics.ceiling import ceiling  # torchmetrics takes seconds to import
+
+    return [f"ceiling:     {line}" for line in ceiling(parts.splits, trainer.device)]
 
 
 def described(trainer: Trainer, dataset: Dataset, recipe: Sequence[str]) -> list[str]:
@@ -232,7 +255,7 @@ def described(trainer: Trainer, dataset: Dataset, recipe: Sequence[str]) -> list
     parts = [f"{name} {count(part)}" for name, part in model.named_children()]
     frozen = any(not parameter.requires_grad for parameter in model.parameters())
     trained = f", {count(model, trained=True)} of them trained" if frozen else ""
-    shape, classes = "x".join(map(str, spec.shape)), f", {len(spec.classes)} classes" if spec.classes else ""
+    shape, classes = "x".join(map(str, spec.raw)), f", {len(spec.classes)} classes" if spec.classes else ""
     processes = trainer.processes
     length = f"{config.steps} steps" if config.minutes is None else f"{config.minutes:g} minutes, in steps"
     where = trainer.device if processes.alone else f"{processes.world_size} processes, {trainer.device.type}"

@@ -1,10 +1,10 @@
 """Hydra's loader over our folders: what it reads, checks and adds on the way from words to a configuration.
 
 A model's name stands for the variant of it that serves the data: ``model=vae`` is ``vae_text`` on text. Where a model
-needs other keys for another modality, its variant is a model of its own, ``<model>_<modality>``, with a YAML file, a
-class and recipes under that name. What a user types stays the same, and becomes the variant's name while a
-configuration is composed: so the variant's own keys are the only ones that there are, ``--cfg job`` shows them, and a
-run, whose configuration names the variant, needs nothing of this to be read back.
+needs other keys for another modality, its variant is a model of its own, ``<model>_<modality>``, or ``<model>_codes``
+on the codes of a tokenizer, with a YAML file, a class and recipes under that name. What a user types stays the same,
+and becomes the variant's name while a configuration is composed: so the variant's own keys are the only ones that there
+are, ``--cfg job`` shows them, and a run, whose configuration names the variant, needs nothing of this to be read back.
 
 In the same manner the words that choose recipes are added, where nobody typed any.
 """
@@ -162,7 +162,8 @@ class Loader(ConfigLoaderImpl):
         if "model" not in folders.groups(self._command) or not (chosen.get("model") in bases or "experiment" in chosen):
             return words  # without a look at the files, which takes a while
         found = _defaults(self._command, choices, repo).overrides.known_choices
-        variant = f"{found['model']}_{folders.modality_of(str(found['data']))}"
+        coded = any(word.key_or_group == "data.tokens" and word.value() is not None for word in self._keys)
+        variant = f"{found['model']}_{'codes' if coded else folders.modality_of(str(found['data']))}"
         added = parse(f"model={variant}")
         if variant not in names or added is None:
             return words

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from aigc_cli.config import folders
-from aigc_cli.config.schema import check
+from aigc_cli.config.schema import check, own_keys
 from aigc_cli.errors import ConfigError, DataError, suggest
 from aigc_cli.registry import find, is_imported, load
 
@@ -106,7 +106,7 @@ def _surveyed(data: str) -> dict[str, Any]:
         return {}
     component = find("survey", values["name"])
     try:
-        return dict(component.build(check("data", component.config, values)))
+        return dict(component.build(check("data", component.config, own_keys(values))))
     except (ConfigError, DataError, OSError, ValueError):
         return {}
 

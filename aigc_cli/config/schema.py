@@ -107,6 +107,15 @@ def differing(configs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return [{key: each[key] for key in apart if key in each} for each in flat]
 
 
+#: The keys of a section `data` that every dataset has: they say what is made of its items, not what these are.
+OF_ALL_DATA = ("tokens", "tokens_sha256", "views")
+
+
+def own_keys(values: Mapping[str, Any]) -> dict[str, Any]:
+    """A section `data` without the keys of :data:`OF_ALL_DATA`, as the dataset's own schema knows it."""
+    return {key: value for key, value in values.items() if key not in OF_ALL_DATA}
+
+
 def check(section: str, schema: type, values: Mapping[str, Any]) -> Any:
     """Builds the dataclass `schema` from plain `values`, with every problem named at once.
 

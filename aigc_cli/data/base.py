@@ -95,6 +95,16 @@ class Dataset(ABC):
         """Its own order of items, with entries on `device`; None for one permutation an epoch."""
         return None
 
+    @property
+    def plain(self) -> Dataset:
+        """The same items as their own codec encodes them, where this one encodes them further, such as to tokens."""
+        return self
+
+    def kept(self, device: torch.device | str) -> Gatherer | None:
+        """Makes batches that are encoded already, and augmented where they are given draws; None where each batch is
+        still to be encoded."""
+        return None
+
     def augment(self, content: Tensor, uniform: Tensor) -> Tensor:
         """A training view of raw content (n, ...); `uniform` is (n, 8), float32 in [0, 1), each item's own draws."""
         return content

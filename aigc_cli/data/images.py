@@ -5,9 +5,8 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import numpy as np
@@ -17,6 +16,7 @@ from pydantic.dataclasses import dataclass as typed
 from aigc_cli.config.schema import STRICT
 from aigc_cli.data.augment import Augmentation, augmented
 from aigc_cli.data.base import Dataset, Split
+from aigc_cli.data.own import EncodedFiles
 from aigc_cli.data.splits import CutConfig
 from aigc_cli.errors import DataError
 from aigc_cli.modalities.base import Batch, Codec, DataSpec
@@ -152,37 +152,15 @@ class ImageFilesConfig(ImagesConfig, CutConfig):
         return self.channels, self.size, self.size
 
 
-@dataclass(frozen=True)
-class EncodedImages:
+@dataclass(frozen=True, kw_only=True)
+class EncodedImages(EncodedFiles):
     """Image files that are not decoded yet."""
 
-    read: Callable[[Any], bytes | Path]  # what is in a file, by its key; picklable, raises Unreadable
-    keys: Sequence[Any]  # one for each file, such as its name
     shape: tuple[int, int, int]  # (channels, height, width) that they are brought to
-    names: Sequence[str]  # one for each file, for messages
-    identity: str  # changes when a file may have, or what is read of it
-    labels: np.ndarray | None = None  # int64 (n,)
-    classes: Sequence[str] = ()
-    sizes: Callable[[], Sequence[int]] | None = None  # bytes of each file, where copies may be looked for by them
-    lines: Sequence[str] = ()  # what a person should know of what was not taken
-
-    def __len__(self) -> int:
-        return len(self.names)
 
     def decode(self, index: int) -> np.ndarray:
         """The pixels of one, uint8 (c, h, w); raises Unreadable where it is not an image that can be used."""
         return decode_image(self.read(self.keys[index]), self.shape[1], self.shape[0])
-
-    def take(self, rows: np.ndarray) -> EncodedImages:
-        """Some of them."""
-        return replace(
-            self,
-            sizes=None,
-            keys=[self.keys[row] for row in rows.tolist()],
-            names=[self.names[row] for row in rows.tolist()],
-            identity=f"{self.identity} {hashlib.sha256(rows.tobytes()).hexdigest()}",
-            labels=None if self.labels is None else self.labels[rows],
-        )
 
 
 class StreamedImages(Images):

@@ -8,9 +8,10 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aigc_cli.config.schema import check
+from aigc_cli.config.schema import check, own_keys
 from aigc_cli.data.base import SPLITS, Dataset, Split
 from aigc_cli.data.loader import gatherer_of, read_batch
+from aigc_cli.data.tokens import TokenDataset, tokenizer_of
 from aigc_cli.errors import ConfigError, DataError, no_such, warn
 from aigc_cli.files import path_of
 from aigc_cli.modalities.base import Batch
@@ -33,11 +34,14 @@ def open_dataset(values: Mapping[str, Any], split: Split, folder: Path | None = 
         raise no_such("split", split, SPLITS)
     if not isinstance(values.get("name"), str):
         raise ConfigError("the configuration names no dataset", "give one, for example data=digits")
+    tokenizer = tokenizer_of(values, folder)
+    folder = folder if tokenizer is None else tokenizer.folder  # where the codec is that its model was trained with
+    own = own_keys(values)
     if folder is not None:
-        values = {**values, **kept_sections(values, folder)}
+        own |= kept_sections(own, folder)
     component = find("data", values["name"])
-    dataset: Dataset = component.build(check("data", component.config, values), split)
-    return dataset
+    dataset: Dataset = component.build(check("data", component.config, own), split)
+    return dataset if tokenizer is None else TokenDataset(dataset, tokenizer, split, values)
 
 
 def kept_sections(values: Mapping[str, Any], folder: Path) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from aigc_cli.config.schema import check
+from aigc_cli.config.schema import check, own_keys
 from aigc_cli.config.words import split_key
 from aigc_cli.data.base import SPLITS, Split
 from aigc_cli.data.open import open_dataset
@@ -26,7 +26,7 @@ from aigc_cli.registry import find, is_imported
 
 SPLIT, CLASS, FILE = ("split", "splits"), ("class", "classes"), ("file", "files")
 #: The model that each kind of content is usually trained with.
-_MODELS = {"image": "gan", "text": "transformer", "text from text": "seq2seq"}
+_MODELS = {"image": "gan", "audio": "gan", "text": "transformer", "text from text": "seq2seq"}
 NAMED = 3  # names that a line shows
 #: How lines of readers begin that are told as findings of their own: kinds of files, and classes.
 _TOLD = ("passed over:", "no training item has")
@@ -106,7 +106,7 @@ class Look:
     @property
     def config(self) -> Any:
         """The typed configuration of the dataset."""
-        return check("data", find("data", self.values["name"]).config, self.values)
+        return check("data", find("data", self.values["name"]).config, own_keys(self.values))
 
 
 def look_at(values: Mapping[str, Any]) -> Look:

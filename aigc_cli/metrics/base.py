@@ -15,6 +15,7 @@ from torch import Tensor
 
 from aigc_cli.errors import DataError
 from aigc_cli.metrics.extractors.base import FeatureStatistics, merge_packed
+from aigc_cli.modalities.base import DataSpec
 from aigc_cli.registry import find, names
 
 #: Whose items: of the reference; those in question; real ones that neither model nor reference has seen; what a model
@@ -64,6 +65,8 @@ class Metric(torchmetrics.Metric):
     #: Held-out texts that those which it takes are to be like, if there are any: of text that a model makes, whose own
     #: script may say little of what it has learnt.
     like: Sequence[str] = ()
+    #: What the items are that it is updated with.
+    spec: DataSpec | None = None
 
     def __init__(self, config: Any, width: int = 0) -> None:
         # Every process that evaluates sees all items: to join theirs at compute() would count each several times, or

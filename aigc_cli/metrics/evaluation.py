@@ -123,6 +123,7 @@ class Evaluation:
         if set(wanted) - set(kept):
             kept = self._views.reference(items, what, wanted)
         for name, metric in metrics.items():
+            metric.spec = items.spec
             found = [kept[key] for key in self._keys(name, place)]
             if metric.takes[place] == ("moments",):
                 metric.update(place, found[0] if isinstance(found[0], FeatureStatistics) else summed(found[0]))
@@ -182,7 +183,7 @@ class Evaluation:
         """Metrics that have seen some items, a batch at a time, and such as have seen the `few` of them alone."""
         metrics, matched = _fresh(self._primed), {} if few is None else _fresh(self._primed)
         for metric in (*metrics.values(), *matched.values()):
-            metric.like = like
+            metric.like, metric.spec = like, items.spec
         keys = {key for name in metrics for key in self._keys(name, stream)}
         if keys == {Key("", "text")}:
             sides = ["content", "source"] if stream == "pairs" else ["content"]

@@ -10,22 +10,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from aigc_cli.modalities.audio_config import CODEC_FILE
+from aigc_cli.modalities.audio_config import lengths as lengths
 from aigc_cli.modalities.base import Batch, Codec, DataSpec, Items, Modality, Writer
 from aigc_cli.registry import register
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
-
-CODEC_FILE = "codec.json"  # in a run's folder
-
-
-def lengths(content: Tensor) -> Tensor:
-    """Of clips (n, channels, samples), the number of samples up to the last that is not zero, int64 (n,)."""
     import torch
-
-    heard = (content != 0).any(dim=1)
-    after = heard.flip(-1).to(torch.uint8).argmax(dim=-1)  # how many zeros are at the end
-    return torch.where(heard.any(dim=-1), content.shape[-1] - after, 0)
+    from torch import Tensor, nn
 
 
 @register("modality", "audio")
@@ -68,6 +60,13 @@ class AudioModality(Modality):
         from aigc_cli.modalities.audio_network import AudioNetwork
 
         return AudioNetwork(spec)
+
+    @property
+    def memory_format(self) -> torch.memory_format:
+        """Channels last, for which convolutions over spectrograms have their fastest kernels, on CPUs and GPUs."""
+        import torch
+
+        return torch.channels_last
 
     def glance(self, content: Tensor) -> Tensor:
         """Clips (n, channels, samples) as small log-mel spectrograms, in which copies are sought."""

@@ -12,32 +12,23 @@ from abc import abstractmethod
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
-from pydantic import Field
-from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from aigc_cli.config.schema import STRICT
-from aigc_cli.errors import ConfigError, DataError, no_such
-from aigc_cli.modalities.audio import CODEC_FILE
+from aigc_cli.errors import ConfigError, DataError
+from aigc_cli.modalities.audio_config import CODEC_FILE, AudioCodecConfig, lengths
 from aigc_cli.modalities.base import Codec
 
 FORMAT = 1  # of the file that a run keeps
 FULL = 32767.0  # int16 samples reach from -FULL to FULL
 _ROUNDS, _MOMENTUM = 32, 0.99  # of Griffin-Lim
 _QUIET = 1e-5  # the magnitude that the logarithm is floored at, of samples in [-1, 1]
-
-
-@dataclass(config=STRICT, frozen=True, kw_only=True)
-class AudioCodecConfig:
-    """The section ``data.codec``."""
-
-    kind: Literal["mel", "spectrogram", "waveform"]
-    bins: Annotated[int, Field(ge=8, le=512)] = 64  # of a mel spectrogram; multiples of 16 suit the networks
-    hop: Annotated[int, Field(ge=16, le=4096)] | None = None  # samples from frame to frame; None has 64 to 127 a clip
-    path: str | None = None  # of a run's folder, or of a codec.json, whose codec is used as it is
+_FLOOR = -0.99  # of what is encoded: what a network cannot tell from -1 is silence
+_LONGEST_FRAME_S = 0.016  # all of FSDD is recognised after frames of 16 ms, 97 % after 64; those of 8 cost twice
+_STRIDE = 16  # frames come in multiples of it, so that networks can halve them
+_DEVIATIONS = 3.0  # of a log magnitude from its mean that are kept, as in SpecGAN
 
 
 class AudioCodec(Codec):
@@ -89,17 +80,20 @@ class WaveformCodec(AudioCodec):
 class _Spectrogram(AudioCodec):
     """Base of what goes by magnitudes of a short-time Fourier transform, (n, channels, bins, frames)."""
 
-    def __init__(self, rate: int, channels: int, samples: int, hop: int) -> None:
+    def __init__(self, rate: int, channels: int, samples: int, hop: int, window: int) -> None:
         super().__init__(rate, channels, samples)
-        self.hop = hop
-        self.window_length = 4 * hop
-        self.frames = samples // hop
-        if self.frames < 4:
-            raise ConfigError(f"clips of {samples} samples have {self.frames} frames of {hop}", "make them longer")
+        self.hop, self.window_length = hop, window
+        if samples // hop < 4:
+            what = f"clips of {samples} samples have {samples // hop} frames of data.codec.hop={hop} samples"
+            raise ConfigError(what, "lower data.codec.hop=, or raise data.seconds=")
+        if window < 2 * hop:
+            what = f"data.codec.hop={hop} skips samples between windows of {window}"
+            raise ConfigError(what, f"lower data.codec.hop= to {window // 2}, or raise data.codec.bins=")
+        self.frames = -(-samples // (_STRIDE * hop)) * _STRIDE
 
     @abstractmethod
     def of_magnitudes(self, magnitudes: Tensor) -> Tensor:
-        """Magnitudes (n, channels, 2 * hop + 1, frames) to what a model sees."""
+        """Magnitudes (n, channels, window / 2 + 1, frames) to what a model sees."""
 
     @abstractmethod
     def to_magnitudes(self, encoded: Tensor) -> Tensor:
@@ -111,7 +105,11 @@ class _Spectrogram(AudioCodec):
 
     def encode(self, content: Tensor) -> Tensor:
         """int16 (n, channels, samples) to float32 (n, *shape)."""
-        return self.of_magnitudes(self.stft(content.float() / FULL).abs())
+        return self.of_magnitudes(self.magnitudes(content))
+
+    def magnitudes(self, content: Tensor) -> Tensor:
+        """int16 (n, channels, samples) to (n, channels, window / 2 + 1, frames)."""
+        return self.stft(content.float() / FULL).abs()
 
     def decode(self, encoded: Tensor) -> Tensor:
         """Floating (n, *shape) to int16 (n, channels, samples), by Griffin-Lim."""
@@ -126,16 +124,16 @@ class _Spectrogram(AudioCodec):
         return to_int16(self.istft(found))
 
     def stft(self, waves: Tensor) -> Tensor:
-        """Floating (n, channels, samples) to complex (n, channels, 2 * hop + 1, frames)."""
+        """Floating (n, channels, samples) to complex (n, channels, window / 2 + 1, frames)."""
         n, channels, samples = waves.shape
-        pad = self.window_length - self.hop
-        padded = torch.nn.functional.pad(waves.reshape(n * channels, samples), (pad // 2, pad - pad // 2))
+        pad, missing = self.window_length - self.hop, self.frames * self.hop - samples
+        padded = torch.nn.functional.pad(waves.reshape(n * channels, samples), (pad // 2, pad - pad // 2 + missing))
         window = self._window.to(waves.device)
         found = torch.stft(padded, self.window_length, self.hop, window=window, center=False, return_complex=True)
         return found.view(n, channels, *found.shape[1:])
 
     def istft(self, found: Tensor) -> Tensor:
-        """Complex (n, channels, 2 * hop + 1, frames) to floating (n, channels, samples)."""
+        """Complex (n, channels, window / 2 + 1, frames) to floating (n, channels, samples)."""
         n, channels, _, frames = found.shape
         pieces = torch.fft.irfft(found.flatten(0, 1), n=self.window_length, dim=1)
         pieces = pieces * self._window.to(pieces.device)[:, None]
@@ -149,7 +147,7 @@ class _Spectrogram(AudioCodec):
         squares = self._window.square().to(pieces.device)[:, None].expand(-1, frames)[None]
         weight = torch.nn.functional.fold(squares, **fold)[:, 0, 0]
         pad = (self.window_length - self.hop) // 2
-        return (added / weight.clamp_min(1e-8))[:, pad : pad + self.hop * frames].view(n, channels, -1)
+        return (added / weight.clamp_min(1e-8))[:, pad : pad + self.samples].view(n, channels, -1)
 
     @cached_property
     def _window(self) -> Tensor:
@@ -158,7 +156,8 @@ class _Spectrogram(AudioCodec):
     @cached_property
     def _phase(self) -> Tensor:
         random = torch.Generator().manual_seed(0)
-        angle = 2 * math.pi * torch.rand(1, self.channels, 2 * self.hop + 1, self.frames, generator=random)
+        size = (1, self.channels, self.window_length // 2 + 1, self.frames)
+        angle = 2 * math.pi * torch.rand(size, generator=random)
         return torch.polar(torch.ones_like(angle), angle)
 
 
@@ -170,7 +169,7 @@ class MelCodec(_Spectrogram):
     padding = -1.0
 
     def __init__(self, rate: int, channels: int, samples: int, hop: int, bins: int) -> None:
-        super().__init__(rate, channels, samples, hop)
+        super().__init__(rate, channels, samples, hop, 4 * hop)
         self.bins = bins
         self.shape = (channels, bins, self.frames)
 
@@ -182,13 +181,13 @@ class MelCodec(_Spectrogram):
         """See the class."""
         mel = self._matrix.to(magnitudes.device) @ magnitudes
         low, high = self._range
-        return (mel.clamp_min(_QUIET).log() - low) / (high - low) * 2 - 1
+        return torch.sub((mel.clamp_min(_QUIET).log() - low) / (high - low) * 2, 1)
 
     def to_magnitudes(self, encoded: Tensor) -> Tensor:
         """By the pseudo-inverse of the mel matrix; what is at the floor is silence."""
         low, high = self._range
         level = (encoded.clamp(-1, 1) + 1) / 2 * (high - low) + low
-        mel = torch.where(encoded <= -0.99, 0.0, level.exp())
+        mel = torch.where(encoded <= _FLOOR, 0.0, level.exp())
         return (self._inverse.to(encoded.device) @ mel).clamp_min(0)
 
     @property
@@ -198,11 +197,67 @@ class MelCodec(_Spectrogram):
 
     @cached_property
     def _matrix(self) -> Tensor:
-        return mel_matrix(self.rate, 2 * self.hop + 1, self.bins)
+        return mel_matrix(self.rate, self.window_length // 2 + 1, self.bins)
 
     @cached_property
     def _inverse(self) -> Tensor:
-        return torch.linalg.pinv(self._matrix.double()).float()
+        inverse: Tensor = torch.linalg.pinv(self._matrix.double())
+        return inverse.float()
+
+
+class SpectrogramCodec(_Spectrogram):
+    """The logarithm of magnitudes at evenly spaced frequencies, each normalised by its mean and deviation over training
+    clips and cut to three deviations, in [-1, 1], -1 for silence, (n, channels, bins, frames) (Donahue et al.,
+    Adversarial Audio Synthesis, 2019, section 3.2, with windows of 2 * bins samples; the highest frequency of all is
+    left out).
+    """
+
+    kind = "spectrogram"
+    preprocessing = "log-magnitude spectrogram, each frequency normalised, in [-1, 1]"
+    padding = -1.0
+
+    def __init__(self, rate: int, channels: int, samples: int, hop: int, bins: int) -> None:
+        super().__init__(rate, channels, samples, hop, 2 * bins)
+        self.bins = bins
+        self.shape = (channels, bins, self.frames)
+        self.statistics: Tensor | None = None  # the means and deviations (2, bins, 1) of log magnitudes, float32
+
+    def fit(self, clips: Iterable[Tensor]) -> None:
+        """The statistics, of the frames that begin before the end of a clip: silence after it says nothing of sound."""
+        sums = torch.zeros(3, self.bins, dtype=torch.float64)
+        for content in clips:
+            heard = torch.arange(self.frames) * self.hop < lengths(content)[:, None]
+            found = self._log(self.magnitudes(content)).permute(0, 3, 1, 2)[heard].reshape(-1, self.bins).double()
+            sums += torch.stack([torch.ones_like(found).sum(0), found.sum(0), found.square().sum(0)])
+        mean, square = sums[1:] / sums[0].clamp_min(1)
+        deviation = (square - mean.square()).clamp_min(1e-6).sqrt()
+        self.statistics = torch.stack([mean, deviation]).float()[..., None]
+
+    def state(self) -> dict[str, Any]:
+        """See :meth:`AudioCodec.state`."""
+        mean, deviation = self._statistics[..., 0].tolist()
+        return {**super().state(), "bins": self.bins, "mean": mean, "deviation": deviation}
+
+    def of_magnitudes(self, magnitudes: Tensor) -> Tensor:
+        """See the class."""
+        mean, deviation = self._statistics.to(magnitudes.device)
+        found = torch.clamp((self._log(magnitudes) - mean) / (_DEVIATIONS * deviation), -1, 1)
+        return torch.where(magnitudes[:, :, : self.bins] > _QUIET, found, -1.0)
+
+    def to_magnitudes(self, encoded: Tensor) -> Tensor:
+        """See the class; what is at the floor is silence, and so is the frequency that is left out."""
+        mean, deviation = self._statistics.to(encoded.device)
+        found = (encoded.clamp(-1, 1) * (_DEVIATIONS * deviation) + mean).exp()
+        return torch.nn.functional.pad(torch.where(encoded <= _FLOOR, 0.0, found), (0, 0, 0, 1))
+
+    def _log(self, magnitudes: Tensor) -> Tensor:
+        return magnitudes[:, :, : self.bins].clamp_min(_QUIET).log()
+
+    @property
+    def _statistics(self) -> Tensor:
+        if self.statistics is None:
+            raise RuntimeError("a codec of spectrograms is fitted on training clips first")
+        return self.statistics
 
 
 def mel_matrix(rate: int, bins: int, mels: int) -> Tensor:
@@ -231,10 +286,24 @@ def make_codec(config: AudioCodecConfig, rate: int, channels: int, samples: int)
         return read_codec(path / CODEC_FILE if path.is_dir() else path)
     if config.kind == "waveform":
         return WaveformCodec(rate, channels, samples)
-    hop = config.hop or 2 ** max(4, int(math.log2(samples / 64)))
     if config.kind == "mel":
-        return MelCodec(rate, channels, samples, hop, config.bins)
-    raise no_such("data.codec.kind", config.kind, ["mel", "waveform"])
+        return MelCodec(rate, channels, samples, config.hop or _usual_hop(rate, samples, 64), config.bins or 64)
+    return SpectrogramCodec(rate, channels, samples, config.hop or _usual_hop(rate, samples, 128), config.bins or 128)
+
+
+def _usual_hop(rate: int, samples: int, frames: int) -> int:
+    """The power of two by which clips have so many frames at least, and a frame is about 16 ms long at most."""
+    longest = 2 ** round(math.log2(rate * _LONGEST_FRAME_S))
+    return int(min(longest, 2 ** max(4, int(math.log2(samples / frames)))))
+
+
+def _fitted(codec: SpectrogramCodec, saved: Mapping[str, Any]) -> SpectrogramCodec:
+    """With the statistics that a file says; raises ValueError where these cannot be."""
+    found = torch.tensor([saved["mean"], saved["deviation"]], dtype=torch.float32)[..., None]
+    if found.shape != (2, codec.bins, 1) or not found.isfinite().all() or (found[1] <= 0).any():
+        raise ValueError(f"its statistics are not those of {codec.bins} frequencies")
+    codec.statistics = found
+    return codec
 
 
 def read_codec(path: Path) -> AudioCodec:
@@ -250,6 +319,8 @@ def read_codec(path: Path) -> AudioCodec:
             return WaveformCodec(*size)
         if saved["kind"] == "mel":
             return MelCodec(*size, int(saved["hop"]), int(saved["bins"]))
+        if saved["kind"] == "spectrogram":
+            return _fitted(SpectrogramCodec(*size, int(saved["hop"]), int(saved["bins"])), saved)
         raise ValueError(f"there is no codec {saved['kind']!r}")
     except (OSError, ValueError, KeyError, TypeError, ConfigError) as error:
         raise DataError(f"{path} is not a codec of sound: {error}", "restore the run's own file") from None

@@ -1,1 +1,219 @@
-"""Clips that a person names: a sound file, a folder of them, or an ``.npz`` file."""
+"""Clips that a user names: a folder of sound files, an ``.npz`` file, or a single file as a prompt."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from copy import copy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+import soxr
+import torch
+from torch import Tensor
+
+from aigc_cli.errors import ConfigError, DataError
+from aigc_cli.files import checksum, kinds_of, passed_over, walk_files
+from aigc_cli.modalities.arrays import array_names, read_arrays
+from aigc_cli.modalities.audio_codecs import FULL, AudioCodec
+from aigc_cli.modalities.audio_decode import DECODED, NAMED, decode_sound, is_sound, missing_packages, mix, quiet
+from aigc_cli.modalities.base import Batch, Codec, DataSpec, Items
+from aigc_cli.modalities.image_decode import Unreadable
+from aigc_cli.modalities.samples import not_samples, read_record
+from aigc_cli.modalities.text_files import printable
+from aigc_cli.randomness import permutation
+
+_MULTIPLE = 1024  # samples, as datasets of sound have it
+_LONGEST = 30.0  # seconds of a clip, where nothing else says how long clips are
+
+
+class FileClips(Items):
+    """Clips that can be had in any order, each brought to the rate, the channels and the length of `spec`."""
+
+    held: Sequence[Any] | np.ndarray  # what each is read from, in order
+
+    @property
+    def called(self) -> str:  # type: ignore[override]
+        """How many, and where they are."""
+        return f"{len(self):,} clips of {self.facts.get('folder', self.facts.get('file'))}"
+
+    def __len__(self) -> int:
+        return len(self.held)
+
+    def batches(self, size: int) -> Iterator[Batch]:
+        """Read as they are asked for, int16 (n, channels, samples); raises DataError where one cannot be read."""
+        for start in range(0, len(self), size):
+            waves = (self.read(one) for one in self.held[start : start + size])
+            yield Batch(torch.stack([_fitted(wave, self.spec.raw[1]) for wave in waves]))
+
+    def few(self, n: int) -> Tensor:
+        """Drawn by a permutation that depends on the numbers alone: files of one class stand together as a rule."""
+        return torch.from_numpy(permutation(len(self), "files", n)[:n]).sort().values
+
+    def take(self, n: int) -> FileClips:
+        """`n` that stand for all, in their order; raises DataError where there are fewer."""
+        if n > len(self):
+            raise DataError(f"n={n}: there are {len(self)} clips", f"use n={len(self)}, or no n=")
+        return self._changed(f"drawn {n}", held=[self.held[place] for place in self.few(n).tolist()])
+
+    def like(self, spec: DataSpec) -> FileClips:
+        """At the rate, with the channels and of the length of others: cut, or followed by silence."""
+        if spec.modality != "audio" or (spec.raw, spec.rate) == (self.spec.raw, self.spec.rate):
+            return self
+        form = clips_spec(spec.raw, spec.rate)
+        return self._changed(f"as {form.raw} at {form.rate}", spec=form)
+
+    def _changed(self, how: str, **attributes: Any) -> FileClips:
+        other = copy(self)
+        vars(other).update(key=None if self.key is None else f"{self.key}/{how}", **attributes)
+        return other
+
+    @abstractmethod
+    def read(self, one: Any) -> np.ndarray:
+        """One of those that are `held` at the rate and with the channels of `spec`, int16 (n, channels)."""
+
+
+class ArrayClips(FileClips):
+    """Clips of one ``.npz`` file: an array (n, samples) or (n, channels, samples), int16 or floating in [-1, 1], and
+    ``rate``, how many samples a second has."""
+
+    def __init__(self, path: Path, like: DataSpec | None = None) -> None:
+        names, hint = array_names(path), "give an .npz with `clips`, int16 (n, channels, samples), and `rate`"
+        name = next((name for name in ("clips", "samples", "arr_0") if name in names), "clips")
+        found = read_arrays(path, [name, "rate"], "clips", hint)
+        if name not in found:
+            raise DataError(f"{path} holds no clips", hint)
+        array = found[name][:, None] if found[name].ndim == 2 else found[name]
+        if array.ndim != 3 or array.shape[1] not in (1, 2) or 0 in array.shape:
+            raise DataError(f"{path} holds an array of shape {array.shape}", hint)
+        if array.dtype.kind == "f" and np.isfinite(array).all():
+            array = np.rint(array.clip(-1, 1) * FULL).astype(np.int16)
+        if array.dtype != np.int16:
+            raise DataError(f"{path} holds {array.dtype} values, or such as are not numbers", hint)
+        rate = found.get("rate")
+        known = like.rate if rate is None and like is not None else None if rate is None else int(rate)
+        if known is None or not 1000 <= known <= 384_000:
+            raise DataError(f"{path} does not say how many samples a second has", hint)
+        self.held, self._rate = array, known
+        self.spec = clips_spec(array.shape[1:], known)
+        self.key = f"npz/{checksum(path)}"
+        self.facts = {"file": str(path), "sha256": self.key.removeprefix("npz/")}
+
+    def read(self, one: np.ndarray) -> np.ndarray:
+        """A row of the array, resampled where it has another rate."""
+        return _resampled(one.T, self._rate, self.spec)
+
+
+class FolderClips(FileClips):
+    """The sound files below a folder, by name; of a sample folder the samples alone, without the originals.
+
+    They have the rate and the channels of the first and the length of the longest, unless `like` says otherwise. What
+    ``aigc sample`` wrote is taken as it is; other files are brought to one peak, as datasets of sound do it.
+    """
+
+    def __init__(self, folder: Path, like: DataSpec | None = None) -> None:
+        found = sorted(path for _, path in walk_files(folder))
+        parents = {path.parent for path in found}
+        left_out = {parent: not_samples(parent) for parent in parents}
+        own = [path for path in found if path.name not in left_out[path.parent]]
+        paths = [path for path in own if is_sound(path.name)]
+        if not paths:
+            raise DataError(f"there is no sound in {folder}; {kinds_of(map(str, found))}", f"give {NAMED} files")
+        self._ours = {parent for parent in parents if read_record(parent) is not None}
+        self.notes = tuple(passed_over((path.name for path in own if not is_sound(path.name)), missing_packages()))
+        self.held = paths
+        self.spec = _form(paths) if like is None else clips_spec(like.raw, like.rate)
+        listing = hashlib.sha256()
+        for path in paths:
+            stat = path.stat()
+            listing.update(os.fsencode(path.relative_to(folder)) + f"\0{stat.st_size}\0{stat.st_mtime_ns}\0".encode())
+        form = f"{self.spec.raw} at {self.spec.rate}"
+        self.key = f"sounds-{DECODED}/{printable(folder.resolve())}/{listing.hexdigest()}/{form}"
+        self.facts = {"folder": printable(folder), "listing": listing.hexdigest()}
+
+    def read(self, one: Path) -> np.ndarray:
+        """A file, decoded."""
+        return _decoded(one, self.spec, as_it_is=one.parent in self._ours)
+
+
+def clips_spec(raw: Sequence[int], rate: int | None) -> DataSpec:
+    """Of clips (channels, samples) as waveforms."""
+    return DataSpec("audio", tuple(raw), content=tuple(raw), rate=rate)
+
+
+def _form(paths: Sequence[Path]) -> DataSpec:
+    """The rate and channels of the first file, and the length of the longest."""
+    rate, channels, seconds = 0, 1, 0.0
+    for path in paths:
+        with suppress(soundfile.LibsndfileError), quiet():  # what cannot be read is named when it is
+            info = soundfile.info(path)
+            rate, channels = (rate, channels) if rate else (info.samplerate, min(2, info.channels))
+            seconds = max(seconds, info.frames / info.samplerate)
+    samples = math.ceil(min(max(seconds, 0.05), _LONGEST) * (rate or 16_000) / _MULTIPLE) * _MULTIPLE
+    return clips_spec((channels, samples), rate or 16_000)
+
+
+def _decoded(path: Path, spec: DataSpec, *, as_it_is: bool = False) -> np.ndarray:
+    """A file as int16 (n, channels) at the rate of `spec`, brought to one peak unless it is taken `as_it_is`."""
+    try:
+        if as_it_is:
+            wave, own = soundfile.read(path, dtype="int16", always_2d=True)
+            return _resampled(wave, own, spec)
+        with quiet():
+            return decode_sound(path, spec.rate or 8000, spec.raw[0], "peak").samples
+    except (OSError, RuntimeError, Unreadable) as reason:
+        what = f"{printable(path)} cannot be read as sound: {reason}"
+        raise DataError(what, "remove or replace it") from None
+
+
+def _resampled(wave: np.ndarray, rate: int, spec: DataSpec) -> np.ndarray:
+    """A waveform, int16 (n, any channels), at the rate and with the channels of `spec`; itself where it has both."""
+    if (rate, wave.shape[1]) == (spec.rate, spec.raw[0]):
+        return wave
+    mixed = mix(wave.astype(np.float32), spec.raw[0])
+    found: np.ndarray = soxr.resample(mixed, rate, spec.rate, quality="HQ") if rate != spec.rate else mixed
+    rounded: np.ndarray = np.rint(found).clip(-FULL, FULL).astype(np.int16)
+    return rounded
+
+
+def _fitted(wave: np.ndarray, samples: int) -> Tensor:
+    """A waveform (n, channels) as a clip (channels, samples): cut, or followed by zeros."""
+    clip = torch.zeros(wave.shape[1], samples, dtype=torch.int16)
+    kept = torch.from_numpy(np.ascontiguousarray(wave[:samples].T))
+    clip[:, : kept.shape[1]] = kept
+    return clip
+
+
+def open_clips(path: Path, like: DataSpec | None = None) -> FileClips:
+    """The clips that a user named: a folder of sound files, or an ``.npz`` file; raises DataError where there is
+    nothing at `path`, or it cannot be read as sound."""
+    if path.is_dir():
+        archives = [file for file in sorted(path.glob("*.npz")) if not file.name.startswith(".")]
+        if len(archives) != 1 or any(is_sound(entry.name) for entry in path.iterdir()):
+            return FolderClips(path, like)
+        path = archives[0]
+    if not path.is_file():
+        raise DataError(f"there is nothing at {path}", "give a folder of sound files, or an .npz file of clips")
+    clips = ArrayClips(path, like)
+    return clips if like is None else clips.like(like)
+
+
+def read_clip(path: Path, codec: Codec) -> Batch:
+    """The clip in a file, int16 (1, channels, samples), as the data of a codec of sound has them: at its rate, cut or
+    followed by silence, and brought to one peak; raises ConfigError where it cannot be read."""
+    while not isinstance(codec, AudioCodec):
+        codec = codec.inner  # type: ignore[attr-defined]  # of a tokenizer
+    if not path.is_file():
+        raise ConfigError(f"there is no file {printable(path)}", f"give a {NAMED} file")
+    spec = clips_spec((codec.channels, codec.samples), codec.rate)
+    try:
+        wave = _decoded(path, spec)
+    except DataError as error:
+        raise ConfigError(error.message, error.hint) from None
+    return Batch(_fitted(wave, codec.samples)[None])

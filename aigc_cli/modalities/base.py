@@ -25,9 +25,10 @@ if TYPE_CHECKING:
 
     from aigc_cli.modalities.samples import Arrangement, Provenance
 
-#: How what a model sees is laid out: token ids in a row, (channels, time), (channels, height, width), or
-#: (channels, time, height, width). A model declares the layouts that it takes.
-Layout = Literal["tokens", "sequence", "map", "volume"]
+#: How what a model sees is laid out: token ids of text in a row, those of a tokenizer that learnt to write other
+#: content, (channels, time), (channels, height, width), or (channels, time, height, width). A model declares the
+#: layouts that it takes.
+Layout = Literal["tokens", "codes", "sequence", "map", "volume"]
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class DataSpec:
     def layout(self) -> Layout:
         """How the items that a model sees are laid out."""
         if self.vocab_size is not None:
-            return "tokens"
+            return "codes" if self.content else "tokens"
         return {2: "sequence", 3: "map", 4: "volume"}[len(self.shape)]  # type: ignore[return-value]
 
     @property
@@ -131,6 +132,10 @@ class Codec(ABC):
     def files(self) -> Mapping[str, str]:
         """What a run must keep to make the same codec without the data: the text of each file by its name."""
         return {}
+
+    def keep(self, folder: Path) -> None:
+        """Writes into the folder of a run what it needs beside :meth:`files`, and no checkpoint a copy of: weights."""
+        return
 
     def transfer(self, other: Codec) -> list[tuple[int, int]] | None:
         """The tokens that stand for the same here and in `other`, as pairs of their ids here and there.

@@ -6,7 +6,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from aigc_cli.modalities.base import Codec, DataSpec, Items, Modality, Writer
+from aigc_cli.errors import ConfigError
+from aigc_cli.files import path_of
+from aigc_cli.modalities.base import Batch, Codec, DataSpec, Items, Modality, Writer
 from aigc_cli.registry import register
 
 if TYPE_CHECKING:
@@ -58,13 +60,31 @@ class ImageModality(Modality):
         """A folder of pictures, or an ``.npz`` file; with as many channels as those that they are held against."""
         from aigc_cli.modalities.image_files import open_images
 
-        return open_images(path, None if like is None else like.shape[0])
+        return open_images(path, None if like is None else like.raw[0])
+
+    def parse(self, word: str, codec: Codec) -> Batch:
+        """A file with a picture, brought to the size that the codec takes, which only one of codes says."""
+        import torch
+
+        from aigc_cli.modalities.image_decode import Unreadable, decode_image, pillow_errors
+
+        shape: tuple[int, ...] = getattr(getattr(codec, "spec", None), "raw", ())
+        if len(shape) != 3 or shape[1] != shape[2]:
+            return super().parse(word, codec)
+        path = path_of(word)
+        if not path.is_file():
+            raise ConfigError("there is no such file", "name a picture")
+        try:
+            with pillow_errors():
+                return Batch(torch.from_numpy(decode_image(path, shape[1], shape[0]))[None])
+        except Unreadable as reason:
+            raise ConfigError(f"it cannot be read: {reason}", "name a picture") from None
 
     def network(self, spec: DataSpec) -> nn.Module:
         """A plain convolutional network."""
         from aigc_cli.modalities.image_network import ImageNetwork
 
-        channels, height, width = spec.shape
+        channels, height, width = spec.raw
         return ImageNetwork(channels, min(height, width), len(spec.classes))
 
     def glance(self, content: Tensor) -> Tensor:

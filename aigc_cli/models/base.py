@@ -23,11 +23,15 @@ from aigc_cli.nn.lora import train_adapters_only
 from aigc_cli.randomness import Noise
 from aigc_cli.registry import find, name_of, names
 
-#: What a model can do: each is the name of the method that does it, but for the last two, which say that
-#: :meth:`Model.sample` reads prompts, and that they may have gaps for it to fill.
-Ability = Literal["sample", "latents", "decode", "encode", "posterior", "score", "fill", "examine", "prompt", "infill"]
+#: What a model can do: each is the name of the method that does it, but for the last four, which say that
+#: :meth:`Model.sample` reads prompts that are typed, that these may have gaps for it to fill, that it goes on from the
+#: beginning of an item, and that :meth:`Model.encode` gives codes which another model can train on.
+Ability = Literal[
+    "sample", "latents", "decode", "encode", "posterior", "score", "fill", "examine",
+    "prompt", "infill", "continue", "tokens",
+]  # fmt: skip
 #: Those that are methods.
-METHODS: tuple[Ability, ...] = get_args(Ability)[:-2]
+METHODS: tuple[Ability, ...] = get_args(Ability)[:-4]
 #: Features that a deep network has for each value of an item, as a first guess.
 FEATURES = 128
 #: ``"loss"`` is what the phase minimises; every other entry is a scalar worth a curve.
@@ -89,6 +93,8 @@ class Prompts(NamedTuple):
     rows: Sequence[Sequence[int]]
     #: For each, tokens of which the next is one, or none where it may be any: a prompt may end within a token.
     first: Sequence[Sequence[int]] = ()
+    #: The class of each, where that is known.
+    labels: Sequence[int] | None = None
 
 
 class Model(nn.Module):
@@ -114,6 +120,8 @@ class Model(nn.Module):
     #: token that stands for a gap in a prompt.
     moves_on: ClassVar[bool] = False
     mask: int | None = None
+    #: The draws that :meth:`score` takes in evaluation, where nobody asks for more: a likelihood may need some.
+    probes: ClassVar[int] = 1
     #: Of a model that can "fill": what it guesses from, for the record, and the controls that this is measured with
     #: where nobody sets others.
     fills_from: ClassVar[str] = ""

@@ -28,6 +28,15 @@ class LatentControls:
     frames: Annotated[int, Field(ge=2, le=1000)] | None = None
 
 
+@dataclass(config=STRICT, frozen=True, kw_only=True)
+class EncodingControls(LatentControls):
+    """What ``sample`` takes of models that encode, too."""
+
+    #: A file whose content is reconstructed, or where a walk begins, and one where it ends.
+    prompt: str | None = None
+    to: str | None = None
+
+
 class LatentModel(Model):
     """Base of the models whose samples are a function of a latent vector: ``decode(latents(noise, controls))``.
 
@@ -48,21 +57,26 @@ class LatentModel(Model):
 
     def turns(self, controls: Any) -> list[int]:
         """See :meth:`Model.turns`; the classes that a word such as ``cat,dog`` names, all for None."""
-        word, classes = controls.class_, self.spec.classes
-        if word is not None and not self.conditional:
-            what = f"class={word}: this model was trained without classes"
-            raise ConfigError(what, "train one with model.conditional=true, on data with labels")
-        untrained = self.spec.untrained
-        if word is None:
-            return [label for label in range(self.classes) if classes[label] not in untrained]
-        names = [word] if word in classes else [name.strip() for name in word.split(",")]
-        for name in names:
-            if name not in classes:
-                raise ConfigError(f"class={name}: the data has no such class", suggest(name, classes, limit=20))
-            if name in untrained:
-                known = [other for other in classes if other not in untrained]
-                raise ConfigError(f"class={name}: no training item had this class", suggest(name, known, limit=20))
-        return [classes.index(name) for name in names]
+        return classes_asked_for(self, controls.class_)
+
+
+def classes_asked_for(model: Model, word: str | None) -> list[int]:
+    """The classes that a word such as ``cat,dog`` names, all that a model has learnt for None; none where it is not
+    told classes; a ConfigError where there is no such class to draw."""
+    classes, untrained = model.spec.classes, model.spec.untrained
+    if word is None:
+        return [label for label in range(len(classes)) if classes[label] not in untrained] if model.conditional else []
+    if not model.conditional:
+        what = f"class={word}: this model was trained without classes"
+        raise ConfigError(what, "train one with model.conditional=true, on data with labels")
+    names = [word] if word in classes else [name.strip() for name in word.split(",")]
+    for name in names:
+        if name not in classes:
+            raise ConfigError(f"class={name}: the data has no such class", suggest(name, classes, limit=20))
+        if name in untrained:
+            known = [other for other in classes if other not in untrained]
+            raise ConfigError(f"class={name}: no training item had this class", suggest(name, known, limit=20))
+    return [classes.index(name) for name in names]
 
 
 def check_conditional(conditional: bool, spec: DataSpec) -> bool:

@@ -12,7 +12,7 @@ from torch.nn.functional import avg_pool2d, conv2d, conv_transpose2d, max_pool2d
 from torch.nn.utils import parametrize
 
 LEAK = 0.2  # slope of every leaky ReLU, as in DCGAN (Radford et al. 2016)
-WEIGHTED = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
+WEIGHTED = (nn.Conv1d, nn.Conv2d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.Linear)
 
 
 class PixelNorm(nn.Module):
@@ -143,15 +143,15 @@ def _sum_of_shifts(kernel: Tensor) -> Tensor:
 
 
 class ToMap(nn.Module):
-    """Features (n, side * side * channels) as a map (n, channels, side, side) in channels_last, without a copy."""
+    """Features (n, h * w * channels) as a map (n, channels, h, w) in channels_last, without a copy."""
 
-    def __init__(self, side: int) -> None:
+    def __init__(self, height: int, width: int) -> None:
         super().__init__()
-        self.side = side
+        self.height, self.width = height, width
 
     def forward(self, x: Tensor) -> Tensor:
-        """(n, side * side * c) to (n, c, side, side)."""
-        return x.view(len(x), self.side, self.side, -1).permute(0, 3, 1, 2)
+        """(n, h * w * c) to (n, c, h, w)."""
+        return x.view(len(x), self.height, self.width, -1).permute(0, 3, 1, 2)
 
 
 class FromMap(nn.Module):
@@ -191,12 +191,12 @@ def init_variance(module: nn.Module) -> None:
             nn.init.zeros_(bias)
 
 
-def _fan_in(layer: nn.Conv2d | nn.ConvTranspose2d | nn.Linear) -> float:
+def _fan_in(layer: nn.Conv1d | nn.Conv2d | nn.ConvTranspose1d | nn.ConvTranspose2d | nn.Linear) -> float:
     """How many inputs one output adds up."""
     if isinstance(layer, nn.Linear):
         return layer.in_features
     area = math.prod(layer.kernel_size)
-    if isinstance(layer, nn.ConvTranspose2d):
+    if isinstance(layer, nn.ConvTranspose1d | nn.ConvTranspose2d):
         return layer.in_channels * area / math.prod(layer.stride)  # each output sees one kernel tap in stride^2
     return layer.in_channels // layer.groups * area
 
@@ -258,5 +258,5 @@ def add_spectral_norm(module: nn.Module) -> None:
     """Gives every convolution and linear layer a :class:`SpectralNorm`."""
     for layer in list(module.modules()):
         if isinstance(layer, WEIGHTED):
-            dim = 1 if isinstance(layer, nn.ConvTranspose2d) else 0
+            dim = 1 if isinstance(layer, nn.ConvTranspose1d | nn.ConvTranspose2d) else 0
             parametrize.register_parametrization(layer, "weight", SpectralNorm(layer.weight, dim))

@@ -150,3 +150,32 @@ def _put(tokens: Tensor, places: Tensor, values: Tensor, where: Tensor) -> Tenso
     spare = tokens.shape[1]  # a column beyond the row, for what is to go nowhere
     wide = torch.cat([tokens, tokens[:, :1]], 1)
     return wide.scatter(1, torch.where(where, places, spare), values)[:, :spare]
+
+
+@torch.no_grad()
+def by_schedule(
+    score: Callable[[Tensor, float], Tensor], canvas: Tensor, mask: int, choice: Choice, uniform: Tensor, spread: float
+) -> Tensor:
+    """Fills gaps in a few passes, each of which settles the guesses that are likeliest, more of them each time: after
+    a share s of the passes cos(pi s / 2) of the gaps are left (Chang et al., MaskGIT, 2022, section 3.2).
+
+    Args:
+        score: Scores (n, t, vocab), float32, of all of a canvas; it is also told the share of the passes that are done.
+        canvas: Tokens (n, t), with `mask` where there is a gap.
+        uniform: Draws in [0, 1), (n, passes, 2, t): for guesses, and for the order in which these settle.
+        spread: How much that order is left to chance, less with each pass; 0 goes by the guesses alone.
+    """
+    tokens, passes = canvas, uniform.shape[1]
+    each = (canvas == mask).sum(1)
+    for step in range(passes):
+        gaps, done = tokens == mask, (step + 1) / passes
+        logits = score(tokens, done).flatten(0, 1)
+        guesses = choose(logits, choice, uniform[:, step, 0].flatten())
+        sure = logits.log_softmax(-1).gather(1, guesses[:, None])[:, 0].view_as(tokens)
+        chance = -(-uniform[:, step, 1].double().clamp_min(1e-12).log()).log()  # Gumbel
+        sure = torch.where(gaps, sure.double() + spread * (1 - done) * chance, torch.inf)
+        tokens = torch.where(gaps, guesses.view_as(tokens), tokens)
+        left = (each * math.cos(math.pi / 2 * done) + 1e-9).floor().long()
+        left = torch.minimum(left, (gaps.sum(1) - 1).clamp_min(0))  # each pass settles one at least
+        tokens = torch.where(sure.argsort(1).argsort(1) < left[:, None], mask, tokens)
+    return tokens

@@ -15,7 +15,7 @@ from aigc_cli.runs import Run
 from aigc_cli.sampling.modes import modes_of
 
 #: What to look at and how much of it, where the others say how to draw: scores are of all that a run makes.
-_FOR_A_LOOK = {"mode", "class", "frames", "prompt", "to", "gap", "max_tokens"}
+_FOR_A_LOOK = {"mode", "class", "frames", "prompt", "to", "gap", "max_tokens", "region", "keep"}
 
 
 def check_controls(run: Run, values: Mapping[str, Any], command: str = "sample") -> Any:

@@ -20,6 +20,7 @@ from aigc_cli.models.base import Ability, Model
 from aigc_cli.models.latent import slerp
 from aigc_cli.randomness import Noise
 from aigc_cli.sampling import prompts
+from aigc_cli.sampling.completions import completions
 from aigc_cli.sampling.generate import Plan, Request, in_batches, prepare, reconstruct
 
 _WALK, _MOVE = 8, 9  # frames in a row, unless the control says
@@ -60,7 +61,10 @@ def plan(request: Request) -> Plan:
     if word not in modes:
         hint = f"choose from: {', '.join(modes)}" if modes else "choose another run="
         raise ConfigError(f"mode={word}: this model has no such mode", hint)
-    warn_of_idle(request.model, request.controls, ignored(request.model, request.controls, word), f"with mode={word}")
+    idle = ignored(request.model, request.controls, word)
+    if word == "reconstruct" and not request.prompts:  # the class says what a prompt is of
+        idle = [name for name in _names(request.controls) if name in {*idle, "class_"}]
+    warn_of_idle(request.model, request.controls, idle, f"with mode={word}")
     if MODES[word].needs & {"sample", "latents"}:  # which are drawn from a prior, and that may have to be fitted
         prepare(request.model, request.train, request.controls, device=request.device)
     return MODES[word].make(request)
@@ -68,12 +72,16 @@ def plan(request: Request) -> Plan:
 
 def ignored(model: Model, controls: Any, word: str) -> list[str]:
     """The controls, fields of ``model.controls``, that have no effect in a mode."""
-    mode, names = MODES[word], [field.name for field in fields(controls)]
+    mode, names = MODES[word], _names(controls)
     heard = frozenset(names)
     if mode.hears is not None:
         of_latents = heard if model.of_latents is None else model.of_latents
         heard = mode.hears | of_latents if "latents" in mode.needs else mode.hears
     return [name for name in names if name not in heard - mode.ignores]
+
+
+def _names(controls: Any) -> list[str]:
+    return [field.name for field in fields(controls)]
 
 
 def warn_of_idle(model: Model, controls: Any, names: Collection[str], where: str) -> None:
@@ -90,6 +98,9 @@ def samples(request: Request) -> Plan:
     model = request.model
     if model.spec.source is not None:
         return prompts.translations(request)
+    if request.prompts and "prompt" not in model.can:
+        hint = " or ".join(f"mode={word}" for word in modes_of(model) if word in ("continue", "infill"))
+        raise ConfigError("samples by themselves have no prompt", f"add {hint}" if hint else "leave prompt= out")
     classes, turns = model.spec.classes, model.turns(request.controls)
     n = balanced(request.usual, len(turns)) if request.n is None else request.n
     n *= max(1, len(request.prompts))
@@ -154,7 +165,8 @@ def walks(request: Request) -> Plan:
     if path:
         warn_of_idle(model, request.controls, model.of_latents or (), "between prompts")
         request.warn_of_n()
-        ends, labels, n = prompts.encoded(request, path), None, len(path) - 1
+        ends, n, label = prompts.encoded(request, path), len(path) - 1, prompts.class_of_prompts(request)
+        labels = None if label is None else [label] * n
     else:
         n = request.n or max(_ROWS, request.usual // _WALK)
         labels = _labels(request, range(n))
@@ -206,6 +218,11 @@ def moves(request: Request) -> Plan:
         row_titles=tuple(f"z{dimension}" for dimension in order[:n]),
         source=source,
     )  # fmt: skip
+
+
+def infills(request: Request) -> Plan:
+    """Gaps filled: of texts, or of what a model sees as the codes of other content."""
+    return prompts.infills(request) if request.codec.readable else completions(request)
 
 
 def _in_rows(
@@ -271,10 +288,11 @@ def _repeated(values: Sequence[Any], times: int) -> list[Any]:
 #: By the word that users type; the first that a model has the abilities for is its usual one.
 MODES = {
     "sample": Mode(
-        make=samples, needs=frozenset({"sample"}), ignores=frozenset({"frames", "gap", "to"}), preview=""
+        make=samples, needs=frozenset({"sample"}),
+        ignores=frozenset({"frames", "gap", "to", "keep", "region"}), preview="",
     ),
     "reconstruct": Mode(
-        make=reconstructions, needs=frozenset({"encode", "decode"}), hears=frozenset({"mode", "prompt"}),
+        make=reconstructions, needs=frozenset({"encode", "decode"}), hears=frozenset({"mode", "prompt", "class_"}),
         preview="-reconstructions",
     ),
     "interpolate": Mode(
@@ -285,6 +303,7 @@ MODES = {
         make=moves, needs=frozenset({"latents", "decode"}), hears=frozenset({"mode", "frames", "class_"})
     ),
     "infill": Mode(
-        make=prompts.infills, needs=frozenset({"infill"}), ignores=frozenset({"max_tokens"}), preview="-infilled"
+        make=infills, needs=frozenset({"infill"}), ignores=frozenset({"max_tokens"}), preview="-infilled"
     ),
+    "continue": Mode(make=completions, needs=frozenset({"continue"}), preview="-continued"),
 }  # fmt: skip

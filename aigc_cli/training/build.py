@@ -13,9 +13,10 @@ import torch
 from pydantic import Field
 from pydantic.dataclasses import dataclass as typed
 
-from aigc_cli.config.schema import STRICT, check
+from aigc_cli.config.schema import OF_ALL_DATA, STRICT, check, own_keys
 from aigc_cli.data.base import Dataset
 from aigc_cli.data.open import Splits
+from aigc_cli.data.tokens import CodesConfig
 from aigc_cli.errors import ConfigError, warn
 from aigc_cli.models.base import Model, build_model, keys_of
 from aigc_cli.registry import find
@@ -70,6 +71,9 @@ def check_config(config: Mapping[str, Any]) -> Settings:
     for section, schema in {**schemas, "trainer": TrainerConfig}.items():
         try:
             values = keys_of(schema, config[section]) if section == "model" else config[section]
+            if section == "data":
+                check(section, CodesConfig, {key: values[key] for key in OF_ALL_DATA if key in values})
+                values = own_keys(values)
             checked[section] = check(section, schema, values)
         except ConfigError as error:
             problems.append(error)

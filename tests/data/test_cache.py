@@ -8,7 +8,7 @@ import time
 import pytest
 
 from aigc_cli.data.cache import cache_dir, download, find_root, unpack
-from aigc_cli.data.image_folder import safe_name
+from aigc_cli.data.own_folder import safe_name
 from aigc_cli.errors import ConfigError, DataError, ResourceError
 
 

@@ -36,7 +36,10 @@ class Files(EncodedImages):
 def streamed(decode=None, flip: bool = True) -> StreamedImages:
     data = pixels()
     names = [str(i) for i in range(N)]
-    files = Files(decode or (lambda i: data[i]), range(N), (3, 4, 4), names, "", np.arange(N), names)
+    read = decode or (lambda i: data[i])
+    files = Files(
+        read=read, keys=range(N), shape=(3, 4, 4), names=names, identity="", labels=np.arange(N), classes=names
+    )
     return StreamedImages(files, "", views=["flip"] if flip else [])
 
 

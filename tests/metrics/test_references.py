@@ -11,7 +11,8 @@ from toy_metrics import text_metric, text_scores
 
 from aigc_cli.errors import ConfigError, DataError
 from aigc_cli.metrics.extractors.base import PlainConfig
-from aigc_cli.metrics.references import LPIPS, LPIPS_FILE, ROUGE, Reconstruction
+from aigc_cli.metrics.reconstructions import LPIPS, LPIPS_FILE, Reconstruction
+from aigc_cli.metrics.references import ROUGE
 
 HYPOTHESES = ["the cat sat on the mat .", "a dog barks at the moon", "日本語 の 文 です", "naïve café, über alles!", ""]
 REFERENCES = [
@@ -169,11 +170,11 @@ def test_lpips_is_torchmetrics_own_on_the_same_weights(cache: Path, monkeypatch:
     from torchmetrics.functional.image.lpips import _LPIPS
     from torchvision.models import alexnet
 
-    from aigc_cli.metrics import references
+    from aigc_cli.metrics import reconstructions
 
     torch.manual_seed(0)
     state = alexnet(weights=None).state_dict()
-    monkeypatch.setattr(references, "load_weights", lambda path, hint, **_: ("0" * 64, state))
+    monkeypatch.setattr(reconstructions, "load_weights", lambda path, hint, **_: ("0" * 64, state))
     cache.touch()
     metric = LPIPS(PlainConfig(name="lpips"))
     x, y = images(3, 0, (3, 32, 32)), images(3, 1, (3, 32, 32))

@@ -33,9 +33,9 @@ def test_pixel_norm_gives_unit_mean_square() -> None:
 
 
 def test_maps_are_channels_last_and_come_back() -> None:
-    flat = torch.randn(2, 4 * 4 * 6)
-    image = ToMap(4)(flat)
-    assert image.shape == (2, 6, 4, 4)
+    flat = torch.randn(2, 4 * 3 * 6)
+    image = ToMap(4, 3)(flat)
+    assert image.shape == (2, 6, 4, 3)
     assert image.is_contiguous(memory_format=torch.channels_last)
     assert image.data_ptr() == flat.data_ptr()
     assert torch.equal(FromMap()(image), flat)

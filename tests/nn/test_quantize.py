@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from aigc_cli.nn.quantize import Quantizer
+from aigc_cli.nn.quantize import Quantizer, ScalarQuantizer, k_means
 from aigc_cli.training.optimizers import EMA
 
 
@@ -161,3 +161,71 @@ def test_half_precision_outside_is_float32_within() -> None:
     with torch.autocast("cpu", dtype=torch.bfloat16):
         found = build()(vectors(16).bfloat16())
     assert found.nearest.dtype == found.vectors.dtype == torch.float32
+
+
+def test_a_late_codebook_begins_by_k_means_of_what_it_saw() -> None:
+    """Vectors near eight corners: each of as many codes finds one, of which a random start would miss some."""
+    corners = 10 * torch.tensor([[float(c) for c in f"{i:03b}"] for i in range(8)])
+    quantizer = build(late=True, restart_below=0.0)
+    torch.manual_seed(0)
+    for seed in range(20):
+        seen = corners.repeat(4, 1) + 0.1 * vectors(32, seed=seed)
+        found = quantizer(seen, plain=True)
+        assert torch.equal(found.straight_through(), seen)
+        assert not quantizer.sizes.any()
+    assert int(quantizer.seen) > 32
+    after = copy.deepcopy(quantizer)  # as a resumed run has it
+    found = quantizer(seen)
+    assert (found.nearest - seen).abs().max() < 1
+    assert found.tokens.unique().numel() == 8
+    assert int(quantizer.seen) == -1
+    torch.manual_seed(5)
+    once = copy.deepcopy(after)(seen)
+    torch.manual_seed(5)
+    assert torch.equal(after(seen).nearest, once.nearest)
+
+
+def test_what_is_not_used_moves_no_code_and_is_not_counted() -> None:
+    codes, seen = vectors(8, seed=1), vectors(20)
+    used = torch.arange(20) % 2 == 0
+    some, few = filled(build(), codes), filled(build(), codes)
+    torch.manual_seed(0)
+    found = some(seen, used)
+    torch.manual_seed(0)
+    expected = few(seen[used])
+    assert torch.equal(found.tokens[used], expected.tokens)
+    for name, buffer in few.state_dict().items():
+        assert torch.equal(some.state_dict()[name], buffer)
+    before = copy.deepcopy(some.state_dict())
+    some(seen, torch.zeros(20, dtype=torch.bool))  # a batch of silence
+    assert torch.isfinite(some.codebook).all()
+    torch.testing.assert_close(some.sums, before["sums"] * 0.9)
+
+
+def test_k_means_puts_no_centre_where_nothing_is() -> None:
+    torch.manual_seed(0)
+    near = torch.cat([vectors(100) * 0.01, vectors(3, seed=1) * 0.01 + 50])
+    centres, counts = k_means(near, 6)
+    assert counts.sum() == 103
+    assert (counts > 0).all()
+    assert (centres.norm(dim=1) > 40).any()
+
+
+@pytest.mark.parametrize("levels", [(8, 5, 5, 5), (4, 3), (7,)])
+def test_levels_are_evenly_spaced_and_each_combination_is_a_token(levels: tuple[int, ...]) -> None:
+    quantizer = ScalarQuantizer(levels, window=3)
+    tokens = torch.arange(quantizer.codes)
+    codes = quantizer.lookup(tokens)
+    assert codes.unique(dim=0).shape == (math.prod(levels), len(levels))
+    assert codes.abs().max() <= 1
+    seen = (vectors(20000, len(levels)) * 0.9).requires_grad_()
+    found = quantizer(seen)
+    torch.testing.assert_close(found.nearest, quantizer.lookup(found.tokens))
+    assert len(set(found.tokens.tolist())) > 0.9 * quantizer.codes
+    assert ((found.vectors - found.nearest).abs() <= 0.51 / torch.tensor([max(1, n // 2) for n in levels])).all()
+    found.straight_through().sum().backward()
+    assert seen.grad is not None
+    assert seen.grad.isfinite().all()
+    assert quantizer.usage > 0.9
+    plain = quantizer(seen.detach(), plain=True)
+    assert torch.equal(plain.straight_through(), found.vectors.detach())

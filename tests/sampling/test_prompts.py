@@ -128,10 +128,10 @@ def test_the_last_token_of_a_prompt_is_left_open_where_others_begin_as_it_does(m
         )  # fmt: skip
         return beginnings(request)
 
-    assert begun("a ") == ([[a]], [[space, FIRST + 256, FIRST + 257]])
-    assert begun("a a") == ([[a]], [[FIRST + 256, FIRST + 257]])
-    assert begun("a ab") == ([[a, FIRST + 257]], [[]])
-    assert begun(" ") == ([[space]], [[]])  # a text begins with a token
+    assert begun("a ")[:2] == ([[a]], [[space, FIRST + 256, FIRST + 257]])
+    assert begun("a a")[:2] == ([[a]], [[FIRST + 256, FIRST + 257]])
+    assert begun("a ab")[:2] == ([[a, FIRST + 257]], [[]])
+    assert begun(" ")[:2] == ([[space]], [[]])  # a text begins with a token
 
 
 @pytest.mark.parametrize(

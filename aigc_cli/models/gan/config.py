@@ -25,7 +25,7 @@ class GANConfig(ModelConfig):
     """What makes a GAN."""
 
     name: Literal["gan"]
-    network: Literal["dcgan", "mlp", "resnet", "biggan", "r3gan"]
+    network: Literal["dcgan", "mlp", "resnet", "biggan", "r3gan", "wavegan"]
     loss: Literal["minimax", "non_saturating", "hinge", "lsgan", "wgan", "relativistic"]
     conditional: bool
     latent: Count
@@ -55,6 +55,7 @@ class GANConfig(ModelConfig):
     consistency: Weight
     consistency_augment: tuple[Change, ...]
     lecam: Weight
+    phase_shuffle: Annotated[int, Field(ge=0, le=8)] = 0
 
     @model_validator(mode="after")
     def _consistent(self) -> GANConfig:
@@ -64,12 +65,17 @@ class GANConfig(ModelConfig):
             # Gulrajani et al. 2017, section 4: the penalty is on each item's gradient, batch norm mixes items.
             why = "batch normalisation mixes the items"
             raise ValueError(f"a gradient penalty needs discriminator_norm=group or none: {why}")
-        own = (self.generator_norm, self.discriminator_norm, self.init) == ("none", "none", "variance")
-        if self.network == "r3gan" and not own:
+        own = self.generator_norm, self.discriminator_norm, self.init
+        if self.network == "r3gan" and own != ("none", "none", "variance"):
             needs = "generator_norm=none, discriminator_norm=none and init=variance, as in model=r3gan_small"
             raise ValueError(f"r3gan has no normalisation and its own initial weights: it needs {needs}")
+        if self.network == "wavegan" and own[:2] != ("none", "none"):
+            raise ValueError("wavegan has no normalisation: it needs generator_norm=none and discriminator_norm=none")
         # Nothing is ignored in silence.
-        served = {"minibatch_stddev": ("dcgan",), "dropout": ("dcgan", "mlp"), "attention": ("resnet", "biggan")}
+        served = {
+            "minibatch_stddev": ("dcgan",), "dropout": ("dcgan", "mlp"), "attention": ("resnet", "biggan"),
+            "phase_shuffle": ("wavegan",),
+        }  # fmt: skip
         for key, networks in served.items():
             if getattr(self, key) and self.network not in networks:
                 raise ValueError(f"{key} belongs to network={' and '.join(networks)}, not {self.network}")

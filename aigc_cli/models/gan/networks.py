@@ -16,20 +16,30 @@ from aigc_cli.errors import ConfigError
 from aigc_cli.models.gan.config import GANConfig
 from aigc_cli.nn.blocks import FLAT_NORMS, LEAK, NORMS, FromMap, MinibatchStddev, ToMap, down, init_weights, up
 
-BASE = 4  # height and width of the smallest feature map
+BASE = 4  # the shorter side of the smallest feature map
 SIZES = (8, 16, 32, 64, 128, 256)
 
 
 def halvings(shape: tuple[int, ...], network: str) -> int:
-    """How often an image (c, h, w) is halved until it is 4x4; a ConfigError if it is not a square of :data:`SIZES`."""
+    """How often a map (c, h, w), such as an image, is halved until its shorter side is 4; a ConfigError if that side is
+    not one of :data:`SIZES`, or the longer one does not halve as often."""
     if len(shape) != 3:
-        what = f"model.network={network} makes images, and these items have the shape {'x'.join(map(str, shape))}"
-        raise ConfigError(what, "set model.network=mlp, which makes items of any shape")
+        what = f"model.network={network} makes maps, and these items have the shape {'x'.join(map(str, shape))}"
+        hint = "set model.network=mlp, which makes items of any shape; for sound, data.codec.kind=mel makes maps of it"
+        raise ConfigError(what, hint)
     _, height, width = shape
-    if height != width or height not in SIZES:
-        what = f"model.network={network} makes squares of {', '.join(map(str, SIZES))}, not {height}x{width} images"
-        raise ConfigError(what, "set data.size= to one of them, or model.network=mlp")
-    return int(math.log2(height // BASE))
+    shorter = min(height, width)
+    if shorter not in SIZES or max(height, width) % (shorter // BASE):
+        sizes = ", ".join(map(str, SIZES))
+        what = f"model.network={network} makes maps whose shorter side is {sizes}, not {height}x{width}"
+        hint = "set data.size= to one of them, or data.codec.bins= of sound to 64, or model.network=mlp"
+        raise ConfigError(what, hint)
+    return int(math.log2(shorter // BASE))
+
+
+def smallest(shape: tuple[int, ...], levels: int) -> tuple[int, int]:
+    """Height and width of a map (c, h, w) once it is halved so often."""
+    return shape[1] >> levels, shape[2] >> levels
 
 
 def pyramid(widths: tuple[int, int], levels: int) -> list[int]:
@@ -123,11 +133,12 @@ def dcgan_generator(config: GANConfig, shape: tuple[int, ...], classes: int) -> 
     """Transposed convolutions from 4x4 up to the image (Radford et al. 2016). With `hidden`, a fully connected layer
     before them: cheap, and it decides the image as a whole."""
     widths = pyramid(config.generator_widths, halvings(shape, "dcgan"))[::-1]  # the widest is the smallest
+    base = smallest(shape, len(widths))
     norm, latent = config.generator_norm, LatentAndClass(config.latent, classes, config.embedding)
     body = nn.Sequential(
         *(_hidden(latent.width, config.hidden, norm) if config.hidden else ()),
-        nn.Linear(config.hidden or latent.width, BASE * BASE * widths[0]),
-        ToMap(BASE),
+        nn.Linear(config.hidden or latent.width, math.prod(base) * widths[0]),
+        ToMap(*base),
         NORMS[norm](widths[0]),
         nn.LeakyReLU(LEAK),
         *(up(inputs, outputs, norm) for inputs, outputs in pairwise(widths)),
@@ -142,7 +153,7 @@ def dcgan_discriminator(config: GANConfig, shape: tuple[int, ...], classes: int)
     after them, so that the score is more than a sum over places."""
     widths = pyramid(config.discriminator_widths, halvings(shape, "dcgan"))
     norm, dropout = config.discriminator_norm, config.dropout
-    features = BASE * BASE * (widths[-1] + config.minibatch_stddev)
+    features = math.prod(smallest(shape, len(widths))) * (widths[-1] + config.minibatch_stddev)
     body = nn.Sequential(
         down(shape[0], widths[0], "none", dropout),  # the paper has no normalisation next to the image
         *(down(inputs, outputs, norm, dropout) for inputs, outputs in pairwise(widths)),

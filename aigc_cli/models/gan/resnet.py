@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, interpolate, leaky_relu, one_hot, relu
 
 from aigc_cli.models.gan.config import GANConfig
-from aigc_cli.models.gan.networks import BASE, LatentAndClass, ProjectionHead, halvings, pyramid
+from aigc_cli.models.gan.networks import LatentAndClass, ProjectionHead, halvings, pyramid, smallest
 from aigc_cli.nn.blocks import (
     LEAK,
     NORMS,
@@ -83,12 +83,13 @@ class ResNetGenerator(nn.Module):
         super().__init__()
         widths = pyramid(config.generator_widths, halvings(shape, config.network) + 1)[::-1]
         stem, conditions = self._prepare(config, classes, len(widths) - 1)
-        self.stem = nn.Sequential(nn.Linear(stem, BASE * BASE * widths[0]), ToMap(BASE))
+        base = smallest(shape, len(widths) - 1)
+        self.stem = nn.Sequential(nn.Linear(stem, math.prod(base) * widths[0]), ToMap(*base))
         self.blocks = nn.ModuleList(
             GeneratorBlock(inputs, outputs, condition, config.generator_norm)
             for (inputs, outputs), condition in zip(pairwise(widths), conditions, strict=True)
         )
-        self.attention = _attention(config, [(BASE << i + 1, width) for i, width in enumerate(widths[1:])])
+        self.attention = _attention(config, [(base[0] << i + 1, width) for i, width in enumerate(widths[1:])])
         self.head = nn.Sequential(
             NORMS[config.generator_norm](widths[-1]),
             nn.ReLU(),
@@ -228,7 +229,7 @@ class R3GANGenerator(nn.Module):
         widths = pyramid(config.generator_widths, halvings(shape, "r3gan") + 1)[::-1]
         self.latent = LatentAndClass(config.latent, classes, config.embedding)
         self.weights = nn.Linear(self.latent.width, widths[0], bias=False)
-        self.basis = nn.Parameter(torch.randn(widths[0], BASE, BASE))
+        self.basis = nn.Parameter(torch.randn(widths[0], *smallest(shape, len(widths) - 1)))
         self.stages, self.changes = _stages(widths, config.blocks), _changes(widths)
         self.image = nn.Conv2d(widths[-1], shape[0], 1, bias=False)
         _init_r3gan(self)
@@ -251,7 +252,8 @@ class R3GANDiscriminator(nn.Module):
         widths = pyramid(config.discriminator_widths, halvings(shape, "r3gan") + 1)
         self.image = nn.Conv2d(shape[0], widths[0], 1, bias=False)
         self.stages, self.changes = _stages(widths, config.blocks), _changes(widths)
-        self.basis = nn.Conv2d(widths[-1], widths[-1], BASE, groups=widths[-1], bias=False)
+        base = smallest(shape, len(widths) - 1)
+        self.basis = nn.Conv2d(widths[-1], widths[-1], base, groups=widths[-1], bias=False)
         self.head = ProjectionHead(widths[-1], classes)
         _init_r3gan(self)
 

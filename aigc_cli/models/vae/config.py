@@ -32,6 +32,9 @@ class VAEConfig(VariationalConfig):
     norm: Literal["batch", "group", "none"]
     conditional: bool
     importance_samples: Annotated[int, Field(ge=1)]
+    prior: Literal["normal", "flow"] = "normal"  # runs from before it was there have that
+    prior_layers: Annotated[int, Field(ge=1)] = 8
+    prior_hidden: Annotated[int, Field(ge=1)] = 64
 
     @model_validator(mode="after")
     def _consistent(self) -> VAEConfig:
@@ -39,6 +42,8 @@ class VAEConfig(VariationalConfig):
             raise ValueError("the mlp has a flat latent: latent_side must be 0")
         if self.importance_samples > 1 and self.free_bits:
             raise ValueError("free_bits works with the ELBO alone: it must be 0 where importance_samples is above 1")
+        if self.prior != "normal" and self.free_bits:
+            raise ValueError("free_bits belong to prior=normal: a learned prior has no dimensions of its own")
         return self
 
 
@@ -70,3 +75,37 @@ class HVAEConfig(ModelConfig):
     def hidden(self) -> int:
         """Channels within a bottleneck."""
         return max(1, round(self.width * self.bottleneck))
+
+
+@dataclass(config=STRICT, frozen=True, kw_only=True)
+class VQVAEConfig(ModelConfig):
+    """The keys of ``model=vqvae``; configs/model/vqvae.yaml explains them."""
+
+    name: Literal["vqvae"]
+    tokens: Literal["map", "time"] = "map"
+    downsampling: Literal[2, 4, 8, 16]
+    width: Annotated[int, Field(ge=2)]
+    blocks: Annotated[int, Field(ge=0)]
+    quantizer: Literal["ema", "fsq"] = "ema"
+    codes: Annotated[int, Field(ge=2)]
+    code_dimensions: Annotated[int, Field(ge=1)]
+    levels: Annotated[tuple[Annotated[int, Field(ge=3)], ...], Field(min_length=1)] = (8, 8, 8)
+    cosine: bool
+    commitment: Annotated[float, Field(ge=0)]
+    decay: Annotated[float, Field(ge=0, lt=1)]
+    restart_below: Annotated[float, Field(ge=0, lt=1)]
+    warmup: Annotated[int, Field(ge=0)] = 0
+    usage_window: Annotated[int, Field(ge=1)]
+    reconstruction: Literal["mse", "bernoulli", "gaussian", "gaussian_pixel", "logistic", "logistic_mixture"]
+    components: Annotated[int, Field(ge=1)]
+
+    @model_validator(mode="after")
+    def _consistent(self) -> VQVAEConfig:
+        if self.quantizer == "fsq" and self.cosine:
+            raise ValueError("cosine belongs to quantizer=ema: the levels of fsq have no unit length")
+        return self
+
+    @property
+    def dimensions(self) -> int:
+        """Of what is quantised."""
+        return len(self.levels) if self.quantizer == "fsq" else self.code_dimensions

@@ -20,12 +20,13 @@ from aigc_cli.models.vae.hierarchical_networks import BottomUp, Latent, TopDown
 from aigc_cli.models.variational import ACTIVE, SETTLED, Draw, VariationalModel
 from aigc_cli.nn.collective import draw
 from aigc_cli.nn.likelihoods import LogisticMixture, bits_per_dim, build_likelihood
+from aigc_cli.nn.padding import ending
 from aigc_cli.registry import register
 
 #: How many times the KL of the coarsest latents counts at first, and that of the others, where coarse is to come first.
 COARSEST, OTHERS = 10.0, 20.0
 
-SMALLEST, LARGEST = 8, 128  # height and width of an image
+SMALLEST, LARGEST = 8, 128  # the shorter side of an image
 
 
 @register("model", "hvae", HVAEConfig)
@@ -48,15 +49,16 @@ class HVAE(VariationalModel):
         self.config = config
         self.conditional = check_conditional(config.conditional, spec)
         layout = levels(config.layout, spec.shape)
-        self.patch = spec.shape[-1] // layout[-1].side
-        self.likelihood = build_likelihood(config.likelihood, spec.shape[0], config.deviation, config.components)
+        self.patch = min(spec.shape[1:]) // layout[-1].side
+        likelihood = build_likelihood(config.likelihood, spec.shape[0], config.deviation, config.components)
+        self.likelihood = ending(likelihood, spec.padding)
         self.bottom_up = BottomUp(config, spec.shape, layout)
         self.top_down = TopDown(config, spec.shape, layout, self.likelihood.width, self.classes)
-        if isinstance(self.likelihood, LogisticMixture):
+        if isinstance(likelihood, LogisticMixture):
             bias = self.top_down.head.bias
             assert bias is not None
             with torch.no_grad():
-                self.likelihood.begin(bias.view(-1, self.likelihood.width), log_scale=-1.5)
+                likelihood.begin(bias.view(-1, self.likelihood.width)[:, : likelihood.width], log_scale=-1.5)
         self.dimensions = self.top_down.dimensions
 
     @property
@@ -161,7 +163,8 @@ class HVAE(VariationalModel):
 
 
 def levels(layout: Sequence[str] | None, shape: tuple[int, ...]) -> list[Level]:
-    """The levels from coarse to fine, of a layout such as ``["1x1", "4x2", "8x3"]``: side x blocks.
+    """The levels from coarse to fine, of a layout such as ``["1x1", "4x2", "8x3"]``: side x blocks. Where height and
+    width differ, a side is the shorter one of a map in the same proportion.
 
     None gives two blocks at half the image's size, a quarter, ... down to 4 to 7, and above them one at 1.
 
@@ -169,19 +172,20 @@ def levels(layout: Sequence[str] | None, shape: tuple[int, ...]) -> list[Level]:
         ConfigError: images that it does not serve, or a layout that does not fit them.
     """
     _, height, width = shape
-    if height != width or height % 2 or not SMALLEST <= height <= LARGEST:
-        what = f"model=hvae models squares of {SMALLEST} to {LARGEST} with an even side, not {height}x{width} images"
+    shorter, longer = min(height, width), max(height, width)
+    if shorter % 2 or not SMALLEST <= shorter <= LARGEST or longer % (shorter // 2):
+        what = f"model=hvae models maps whose shorter side is even and {SMALLEST} to {LARGEST}, not {height}x{width}"
         raise ConfigError(what, "set data.size= to a number such as 16, 32 or 64")
     if layout is None:
-        sides = [height // 2]
-        while sides[-1] % 2 == 0 and sides[-1] >= 8:
+        sides = [shorter // 2]
+        while sides[-1] % 2 == 0 and sides[-1] >= 8 and longer * sides[-1] // 2 % shorter == 0:
             sides.append(sides[-1] // 2)
         return [Level(1, 1), *(Level(side, 2) for side in reversed(sides))]
     chosen = [Level(*map(int, word.split("x"))) for word in layout]
-    for coarse, fine in pairwise([*(level.side for level in chosen), height]):
-        if fine % coarse or (fine == coarse and fine != height):
+    for coarse, fine in pairwise([*(level.side for level in chosen), shorter]):
+        if fine % coarse or (fine == coarse and fine != shorter) or (coarse > 1 and longer * coarse % shorter):
             raise ConfigError(
-                f"model.layout={','.join(layout)} does not fit images of {height}x{height}: "
+                f"model.layout={','.join(layout)} does not fit images of {height}x{width}: "
                 f"from {coarse}x{coarse} there is no whole step to {fine}x{fine}",
                 "name sides from coarse to fine, each a divisor of the next and of the image's, or null for all halves",
             )

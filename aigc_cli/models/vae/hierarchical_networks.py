@@ -75,17 +75,25 @@ def _residual(width: int, hidden: int, side: int, depth: int) -> Residual:
     return Residual(nn.SiLU(), nn.Conv2d(width, hidden, 1), narrow)
 
 
-def _shrink(config: HVAEConfig, fine: int, coarse: int) -> nn.Module:
-    """From features of one side to those of a smaller one, (n, width, side, side) each; :func:`_grow` goes back."""
-    if coarse == 1 < fine and config.whole_map:
+def size_at(side: int, shape: tuple[int, ...]) -> tuple[int, int]:
+    """Height and width of the map whose shorter side is `side`, of items (c, h, w); of side 1 it is a point."""
+    _, height, width = shape
+    shorter = min(height, width)
+    return (1, 1) if side == 1 else (height * side // shorter, width * side // shorter)
+
+
+def _shrink(config: HVAEConfig, fine: tuple[int, int], coarse: tuple[int, int]) -> nn.Module:
+    """From features of one size to those of a smaller one, (n, width, h, w) each; :func:`_grow` goes back."""
+    if coarse == (1, 1) != fine and config.whole_map:
         return nn.Conv2d(config.width, config.width, fine)
-    return nn.AdaptiveAvgPool2d(coarse) if coarse < fine else nn.Identity()
+    return nn.AdaptiveAvgPool2d(coarse) if coarse != fine else nn.Identity()
 
 
-def _grow(config: HVAEConfig, coarse: int, fine: int) -> nn.Module:
-    if coarse == 1 < fine and config.whole_map:
-        return nn.Sequential(nn.Flatten(), nn.Linear(config.width, config.width * fine**2, bias=False), ToMap(fine))
-    return nn.Upsample(scale_factor=fine // coarse)
+def _grow(config: HVAEConfig, coarse: tuple[int, int], fine: tuple[int, int]) -> nn.Module:
+    if coarse == (1, 1) != fine and config.whole_map:
+        values = config.width * math.prod(fine)
+        return nn.Sequential(nn.Flatten(), nn.Linear(config.width, values, bias=False), ToMap(*fine))
+    return nn.Upsample(scale_factor=(fine[0] // coarse[0], fine[1] // coarse[1]))
 
 
 class BottomUp(nn.Module):
@@ -95,12 +103,12 @@ class BottomUp(nn.Module):
         super().__init__()
         width, hidden = config.width, config.hidden
         sides = [level.side for level in reversed(layout)]
-        patch = shape[-1] // sides[0]
+        patch = min(shape[1:]) // sides[0]
         self.stem = nn.Sequential(nn.PixelUnshuffle(patch), nn.Conv2d(shape[0] * patch**2, width, 3, padding=1))
         depth = config.encoder_blocks * len(layout)
         self.levels = nn.ModuleList(
             nn.Sequential(
-                _shrink(config, fine, side),
+                _shrink(config, size_at(fine, shape), size_at(side, shape)),
                 *(_residual(width, hidden, side, depth) for _ in range(config.encoder_blocks)),
             )
             for fine, side in pairwise([sides[0], *sides])
@@ -153,11 +161,14 @@ class TopDownBlock(nn.Module):
 class TopDownLevel(nn.Module):
     """The blocks of one side: what they begin with, and what they see of the image's features."""
 
-    def __init__(self, config: HVAEConfig, above: Level | None, level: Level, depth: int, classes: int) -> None:
+    def __init__(
+        self, config: HVAEConfig, above: tuple[int, int] | None, size: tuple[int, int], level: Level, depth: int,
+        classes: int,
+    ) -> None:  # fmt: skip
         super().__init__()
         width, side = config.width, level.side
-        self.grow = None if above is None else _grow(config, above.side, side)
-        self.beginning = nn.Parameter(torch.zeros(1, width, side, side))
+        self.grow = None if above is None else _grow(config, above, size)
+        self.beginning = nn.Parameter(torch.zeros(1, width, *size))
         self.embedding = nn.Embedding(classes, width) if classes else None
         self.look = nn.Conv2d(width, level.blocks * config.hidden, 1)
         self.blocks = nn.ModuleList(TopDownBlock(config, side, depth) for _ in range(level.blocks))
@@ -189,18 +200,20 @@ class TopDown(nn.Module):
     ) -> None:
         super().__init__()
         depth = sum(level.blocks for level in layout)
+        places = [size_at(level.side, shape) for level in layout]
         self.levels = nn.ModuleList(
-            TopDownLevel(config, above, level, depth, classes)
-            for above, level in zip([None, *layout[:-1]], layout, strict=True)
+            TopDownLevel(config, above, size, level, depth, classes)
+            for above, size, level in zip([None, *places[:-1]], places, layout, strict=True)
         )
         self.latent = config.latent
-        #: The side of each block.
+        #: The shorter side of each block, and its height and width.
         self.sides = [level.side for level in layout for _ in range(level.blocks)]
-        self.sizes = [config.latent * side**2 for side in self.sides]
+        self.places = [size_at(side, shape) for side in self.sides]
+        self.sizes = [config.latent * math.prod(size) for size in self.places]
         self.dimensions = sum(self.sizes)
         #: How many of them are of the coarsest level.
         self.coarsest = sum(self.sizes[: layout[0].blocks])
-        patch = shape[-1] // layout[-1].side
+        patch = min(shape[1:]) // layout[-1].side
         self.outputs = outputs
         self.head = nn.Conv2d(config.width, patch**2 * outputs, 1)
         _start(self)
@@ -242,8 +255,8 @@ class TopDown(nn.Module):
 
     def _parts(self, noise: Tensor) -> list[Tensor]:
         """The inverse of :meth:`flat`."""
-        parts = zip(torch.split(noise, self.sizes, dim=1), self.sides, strict=True)
-        return [part.reshape(len(noise), side, side, self.latent).permute(0, 3, 1, 2) for part, side in parts]
+        parts = zip(torch.split(noise, self.sizes, dim=1), self.places, strict=True)
+        return [part.reshape(len(noise), *size, self.latent).permute(0, 3, 1, 2) for part, size in parts]
 
 
 def _scale(layer: nn.Module, factor: float) -> None:

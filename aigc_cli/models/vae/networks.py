@@ -20,7 +20,7 @@ from aigc_cli.models.vae.config import VAEConfig
 from aigc_cli.nn.blocks import FLAT_NORMS, LEAK, NORMS, FromMap, Residual, ToMap, init_variance
 from aigc_cli.nn.likelihoods import Likelihood
 
-SMALLEST = 4  # height and width of the smallest feature map, at least; twice that is the first that is halved
+SMALLEST = 4  # the shorter side of the smallest feature map, at least; twice that is the first that is halved
 LARGEST = 128
 _LIMIT = 10.0  # of a log variance: deviations from 0.0067 to 148, so that no step of training makes one infinite
 MLP_VALUES = 64 * 64  # of an item, at most, for which `auto` takes the mlp
@@ -96,6 +96,7 @@ def convolutional(
     """Convolutions that halve the image down to the latent, and back, with or without residual blocks at each size."""
     blocks = config.blocks if residual else 0
     sides = _sides(config, shape)
+    smallest = shape[1] >> len(sides), shape[2] >> len(sides)
     widths = [min(config.width << i, config.max_width) for i in range(len(sides))]
     norm, deep = config.norm, widths[-1]
 
@@ -114,45 +115,46 @@ def convolutional(
         up += [*between(inputs), nn.ConvTranspose2d(inputs, outputs, 4, stride=2, padding=1), *at(outputs)]
     up += [*_active(widths[0], norm), nn.ConvTranspose2d(widths[0], likelihood.width, 4, stride=2, padding=1)]
     ends = _map_ends if config.latent_side else _flat_ends
-    head, stem, bridge = ends(config, sides[-1], deep)
+    head, stem, bridge = ends(config, smallest, deep)
     first = config.hidden if bridge else deep
     encoder = Encoder(nn.Sequential(*down), ClassEmbedding(classes, deep), nn.Sequential(*_active(deep, norm), *head))
     decoder = Decoder(nn.Sequential(*stem), ClassEmbedding(classes, first), nn.Sequential(*bridge, *up))
     return _started(encoder, decoder, likelihood)
 
 
-def _map_ends(config: VAEConfig, side: int, features: int) -> tuple[list[nn.Module], ...]:
+def _map_ends(config: VAEConfig, size: tuple[int, int], features: int) -> tuple[list[nn.Module], ...]:
     """The encoder's head, and the decoder's stem, of a latent at each place of a map."""
     latent = config.latent
-    return [nn.Conv2d(features, 2 * latent, 1)], [ToMap(side), nn.Conv2d(latent, features, 3, padding=1)], []
+    return [nn.Conv2d(features, 2 * latent, 1)], [ToMap(*size), nn.Conv2d(latent, features, 3, padding=1)], []
 
 
-def _flat_ends(config: VAEConfig, side: int, features: int) -> tuple[list[nn.Module], ...]:
+def _flat_ends(config: VAEConfig, size: tuple[int, int], features: int) -> tuple[list[nn.Module], ...]:
     """The same of one latent vector, and what the decoder has between its hidden layer and the map."""
-    values, units, latent = side * side * features, config.hidden, config.latent
+    values, units, latent = math.prod(size) * features, config.hidden, config.latent
     if not units:
-        return [FromMap(), nn.Linear(values, 2 * latent)], [nn.Linear(latent, values), ToMap(side)], []
+        return [FromMap(), nn.Linear(values, 2 * latent)], [nn.Linear(latent, values), ToMap(*size)], []
     active = _flat_active(units, config.norm)
     head = [FromMap(), nn.Linear(values, units), *active, nn.Linear(units, 2 * latent)]
-    bridge = [*_flat_active(units, config.norm), nn.Linear(units, values), ToMap(side)]
+    bridge = [*_flat_active(units, config.norm), nn.Linear(units, values), ToMap(*size)]
     return head, [nn.Linear(latent, units)], bridge
 
 
 def _sides(config: VAEConfig, shape: tuple[int, ...]) -> list[int]:
-    """Height and width of the maps, from half the image's size down to the latent's, or to 4 to 7 for a vector; a
+    """The shorter sides of the maps, from half the image's down to the latent's, or to 4 to 7 for a vector; a
     ConfigError where it is not an image that halves so, or no map has the side that the latent should have."""
     network = f"model.network={config.network}"
     if len(shape) != 3:
-        what = f"{network} and model.latent_side= are for images, and these items have the shape "
+        what = f"{network} and model.latent_side= are for maps, and these items have the shape "
         hint = "set model.network=mlp and model.latent_side=0, which suit items of any shape"
+        hint += ", or data.codec.kind=mel, which makes maps of sound"
         raise ConfigError(what + "x".join(map(str, shape)), hint)
     _, height, width = shape
-    sides = _halves(height)
-    if height != width or not sides:
+    sides = _halves(height, width)
+    if not sides:
         raise ConfigError(
-            f"{network} needs squares of 8 to {LARGEST} that halve down to 4 to 7, such as 8, 16, 28, 32, 48, 64, 96 "
-            f"or {LARGEST}; the images are {height}x{width}",
-            "set data.size= to one of them, or model.network=mlp",
+            f"{network} needs maps whose shorter side is 8 to {LARGEST} and halves down to 4 to 7, such as 8, 16, 28, "
+            f"32, 48, 64, 96 or {LARGEST}, and the longer one as often; these are {height}x{width}",
+            "set data.size= to one of them, or data.codec.bins= of sound to 64, or model.network=mlp",
         )
     if config.latent_side == 0:
         return sides
@@ -162,13 +164,15 @@ def _sides(config: VAEConfig, shape: tuple[int, ...]) -> list[int]:
     return sides[: sides.index(config.latent_side) + 1]
 
 
-def _halves(size: int) -> list[int]:
-    """Half of `size`, a quarter, ... down to 4 to 7; nothing where that is not to be had."""
-    sides, side = [], size
+def _halves(height: int, width: int) -> list[int]:
+    """Half of the shorter side, a quarter, ... down to 4 to 7; nothing where that is not to be had."""
+    shorter = side = min(height, width)
+    sides = []
     while side % 2 == 0 and side // 2 >= SMALLEST:
         side //= 2
         sides.append(side)
-    return sides if side < 2 * SMALLEST and size <= LARGEST else []
+    fits = side < 2 * SMALLEST and shorter <= LARGEST and max(height, width) % 2 ** len(sides) == 0
+    return sides if fits else []
 
 
 def _residual(channels: int, norm: str) -> Residual:
@@ -220,12 +224,13 @@ def build_networks(config: VAEConfig, shape: tuple[int, ...], likelihood: Likeli
     """
     name, image, sides = config.network, len(shape) == 3, shape[1:]
     if name == "auto":
-        if config.latent_side or (image and sides[0] == sides[1] and _halves(sides[0])):
+        if config.latent_side or (image and _halves(*sides)):
             name = "conv"
         elif math.prod(shape) <= MLP_VALUES:
             name = "mlp"
         else:
-            smaller = f"set data.size= to a square such as 32, 64 or {LARGEST}" if image else "make them smaller"
+            smaller = f"set data.size= to a square such as 32, 64 or {LARGEST}"
+            smaller = smaller if image else "make them smaller, or maps of sound with data.codec.kind=mel"
             what = f"no network of model=vae suits {'images' if image else 'items'} of {'x'.join(map(str, sides))}"
             raise ConfigError(what, f"{smaller}, or insist on model.network=mlp")
     return NETWORKS[name](config, shape, likelihood, classes)

@@ -71,12 +71,12 @@ def trained(defaults: dict[str, Any]) -> HVAE:
     return model.eval()
 
 
-@pytest.mark.parametrize("size", [8, 12, 16, 28, 32, 64, 128])
+@pytest.mark.parametrize("size", [*((side, side) for side in (8, 12, 16, 28, 32, 64, 128)), (16, 24), (64, 32)])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_it_serves_every_size_and_channel_and_uses_all_its_weights(
-    defaults: dict[str, Any], size: int, channels: int
+    defaults: dict[str, Any], size: tuple[int, int], channels: int
 ) -> None:
-    shape = (channels, size, size)
+    shape = (channels, *size)
     model = build(defaults, shape, width=4)
     losses = model("main", images(2, shape))
     losses["loss"].backward()
@@ -88,9 +88,9 @@ def test_it_serves_every_size_and_channel_and_uses_all_its_weights(
     assert drawn.abs().max() <= 1
 
 
-@pytest.mark.parametrize("shape", [(1, 6, 6), (1, 16, 32), (3, 256, 256), (1, 15, 15)])
+@pytest.mark.parametrize("shape", [(1, 6, 6), (1, 16, 30), (3, 256, 256), (1, 15, 15)])
 def test_other_images_are_refused(defaults: dict[str, Any], shape: tuple[int, int, int]) -> None:
-    with pytest.raises(ConfigError, match=r"squares of 8 to 128.*not") as error:
+    with pytest.raises(ConfigError, match=r"shorter side is even and 8 to 128, not") as error:
         build(defaults, shape)
     assert "data.size=" in error.value.hint
 
@@ -100,6 +100,8 @@ def test_a_layout_is_as_written_or_all_halves() -> None:
     assert levels(None, (1, 32, 32)) == [Level(1, 1), Level(4, 2), Level(8, 2), Level(16, 2)]
     assert levels(None, (1, 28, 28)) == [Level(1, 1), Level(7, 2), Level(14, 2)]
     assert levels(["16x1"], (1, 16, 16)) == [Level(16, 1)]
+    assert levels(None, (1, 24, 16)) == [Level(1, 1), Level(4, 2), Level(8, 2)]
+    assert levels(None, (1, 64, 72)) == [Level(1, 1), Level(8, 2), Level(16, 2), Level(32, 2)]  # 4 has no whole width
 
 
 @pytest.mark.parametrize("layout", [["8x1", "4x1"], ["4x1", "4x2"], ["3x1", "8x1"], ["32x1"], ["1x1", "6x2"]])

@@ -69,6 +69,8 @@ def score(model: VAE, batch: Batch, samples: int = 1) -> dict[str, float]:
         ("conv", (3, 32, 32), 8),
         ("resnet", (1, 28, 28), 7),
         ("resnet", (3, 128, 128), 16),
+        ("conv", (1, 16, 24), 0),
+        ("resnet", (2, 32, 16), 8),
         ("mlp", (3, 5, 7), 0),
         ("auto", (1, 64), 0),
         ("mlp", (2, 4, 6, 6), 0),
@@ -81,7 +83,7 @@ def test_every_network_serves_every_likelihood(
     batch = images(2, shape)
     (figures,) = fit(model, batch, 1, adam(model))
     assert all(math.isfinite(value) for value in figures.values())
-    dimensions = 4 * max(1, latent_side) ** 2
+    dimensions = 4 * math.prod(side * latent_side // min(shape[1:]) or 1 for side in shape[1:])
     with torch.no_grad():
         assert model.decode(latents_of(model, Noise(0, range(2)))).shape == (2, *shape)
         latents = model.encode(batch)
@@ -92,7 +94,14 @@ def test_every_network_serves_every_likelihood(
 
 @pytest.mark.parametrize(
     ("shape", "network"),
-    [((1, 8, 8), "conv"), ((1, 28, 28), "conv"), ((3, 128, 128), "conv"), ((1, 30, 30), "mlp"), ((3, 6, 9), "mlp")],
+    [
+        ((1, 8, 8), "conv"),
+        ((1, 28, 28), "conv"),
+        ((3, 128, 128), "conv"),
+        ((1, 16, 24), "conv"),
+        ((1, 30, 30), "mlp"),
+        ((3, 6, 9), "mlp"),
+    ],
 )
 def test_auto_goes_by_the_shape(defaults: dict[str, Any], shape: tuple[int, int, int], network: str) -> None:
     automatic, named = build(defaults, shape, network="auto"), build(defaults, shape, network=network)
@@ -102,15 +111,15 @@ def test_auto_goes_by_the_shape(defaults: dict[str, Any], shape: tuple[int, int,
 @pytest.mark.parametrize(
     ("changes", "shape", "complaint", "hint"),
     [
-        ({"network": "conv"}, (1, 30, 30), "halve down to 4 to 7.*30x30", "model.network=mlp"),
-        ({"network": "resnet"}, (1, 16, 32), "16x32", "data.size="),
+        ({"network": "conv"}, (1, 30, 30), "halves down to 4 to 7.*30x30", "model.network=mlp"),
+        ({"network": "resnet"}, (1, 16, 30), "16x30", "data.size="),
         ({"network": "conv"}, (3, 256, 256), "8 to 128", "data.size="),
         ({"network": "conv"}, (3, 4, 4), "4x4", "model.network=mlp"),
         ({"network": "auto"}, (3, 100, 50), "no network.*100x50", "data.size="),
         ({"network": "conv", "latent_side": 5}, (1, 32, 32), "no map of that side", "16, 8, 4"),
-        ({"network": "auto", "latent_side": 4}, (1, 30, 30), "halve down", "data.size="),
-        ({"network": "conv"}, (1, 64), "for images.*the shape 1x64", "model.network=mlp"),
-        ({"network": "auto", "latent_side": 4}, (1, 64), "for images.*the shape 1x64", "model.latent_side=0"),
+        ({"network": "auto", "latent_side": 4}, (1, 30, 30), "halves down", "data.size="),
+        ({"network": "conv"}, (1, 64), "for maps.*the shape 1x64", "model.network=mlp"),
+        ({"network": "auto", "latent_side": 4}, (1, 64), "for maps.*the shape 1x64", "model.latent_side=0"),
         ({"network": "auto"}, (1, 6000), "no network of model=vae suits items of 6000", "model.network=mlp"),
         ({"conditional": True}, (1, 8, 8), "needs labels", "model.conditional=false"),
     ],
@@ -336,3 +345,40 @@ def test_a_collapsed_posterior_is_named(defaults: dict[str, Any]) -> None:
 def test_an_mlp_that_was_not_named_needs_hidden_units_too(defaults: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=r"model\.hidden=0"):
         build(defaults, (1, 30, 30), network="auto", hidden=0, latent_side=0)
+
+
+@pytest.mark.parametrize("conditional", [False, True])
+def test_a_learned_prior_is_where_samples_come_from_and_its_bound_holds(
+    defaults: dict[str, Any], conditional: bool
+) -> None:
+    model = build(defaults, classes=CLASSES, conditional=conditional, prior="flow", prior_layers=2, prior_hidden=8)
+    data = images(64)
+    first = score(model, data)
+    curves = fit(model, data, 60, adam(model))
+    last, tighter = score(model, data), score(model, data, 16)
+    assert last["nelbo"] < first["nelbo"]
+    assert tighter["iw_bound"] < last["nelbo"]
+    assert curves[-1]["kl"] > 0
+
+    assert model.prior is not None
+    posterior = model.posterior(data)
+    noise = model.encode(data)
+    labels = data.labels if conditional else None
+    assert torch.allclose(model.prior.from_noise(noise, labels), posterior.mean, atol=1e-4)
+    likely = model.prior.log_prob(posterior.mean, labels).mean()
+    assert likely > Posterior(torch.zeros(1), torch.zeros(1)).log_prob(posterior.mean).mean()
+
+
+def test_a_learned_prior_that_says_nothing_has_the_bound_of_a_standard_normal(defaults: dict[str, Any]) -> None:
+    """It begins as N(0, 1): then its KL, of one draw, is on average that of the closed form."""
+    plain = build(defaults)
+    learned = build(defaults, prior="flow")
+    learned.load_state_dict({**learned.state_dict(), **plain.state_dict()})
+    data = images(8)
+    ratio = learned.log_ratio(data, learned.posterior(data), torch.randn(20_000, 8, 4))
+    assert torch.allclose(-ratio.mean(0), plain.posterior(data).kl().sum(1), atol=0.1)
+
+
+def test_free_bits_of_a_learned_prior_are_refused(defaults: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="free_bits belong to prior=normal"):
+        build(defaults, prior="flow", free_bits=0.1)

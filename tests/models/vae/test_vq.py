@@ -13,7 +13,8 @@ from aigc_cli.config.compose import compose
 from aigc_cli.config.schema import check
 from aigc_cli.errors import ConfigError
 from aigc_cli.modalities.base import Batch, DataSpec
-from aigc_cli.models.vae.vq import VQVAE, VQVAEConfig
+from aigc_cli.models.vae.config import VQVAEConfig
+from aigc_cli.models.vae.vq import VQVAE
 from aigc_cli.randomness import Noise
 from aigc_cli.sampling.modes import modes_of
 

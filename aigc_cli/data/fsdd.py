@@ -1,0 +1,155 @@
+"""The Free Spoken Digit Dataset (Jackson et al., 2016-2020): 3,000 recordings of ten digits by six speakers."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import tarfile
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from pydantic.dataclasses import dataclass
+
+from aigc_cli.config.schema import STRICT
+from aigc_cli.data.base import SPLITS, Split
+from aigc_cli.data.cache import Published, cache_dir, find_root
+from aigc_cli.data.sounds import SoundDataset, SoundsConfig
+from aigc_cli.data.splits import Cut, Fraction, rows_of
+from aigc_cli.errors import DataError
+from aigc_cli.files import walk_files
+from aigc_cli.modalities.audio_decode import decode_sound, quiet
+from aigc_cli.modalities.image_decode import Unreadable
+from aigc_cli.registry import register
+
+DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+SPEAKERS = ("george", "jackson", "lucas", "nicolas", "theo", "yweweler")
+TESTS = 5  # recordings of each digit by each speaker, the first, make the official test part
+RATE = 8000
+LARGEST = 1 << 20  # bytes of a recording
+#: SHA-256 of all recordings, one after the other, by digit, speaker and number.
+SUM = "785339f71d0b6135255dedb18ad7d4ffd064c47f58940c1489407a0e278b5322"
+ARCHIVE = Published(
+    "free-spoken-digit-dataset-1.0.10.tar.gz",
+    ["https://github.com/Jakobovski/free-spoken-digit-dataset/archive/refs/tags/v1.0.10.tar.gz"],
+    {},  # an archive that is made when it is asked for has no sum of its own: its recordings have
+)
+_NAME = re.compile(rf"(\d)_({'|'.join(SPEAKERS)})_(\d+)\.wav")
+
+
+@dataclass(config=STRICT, frozen=True, kw_only=True)
+class FsddConfig(SoundsConfig):
+    """See ``configs/data/fsdd.yaml``."""
+
+    name: Literal["fsdd"]
+    root: str | None
+    label: Literal["digit", "speaker", "digit_speaker"]
+    val_fraction: Fraction
+
+
+class Recordings(NamedTuple):
+    """All of them, by digit, speaker and number."""
+
+    of: list[tuple[int, str, int]]
+    content: np.ndarray  # int16 (n, channels, samples)
+    long: int  # how many are longer than that
+    original: bool  # whether they are the published ones, to the last bit
+
+
+@register("data", "fsdd", FsddConfig)
+def fsdd(config: FsddConfig, split: Split) -> SoundDataset:
+    """Labelled by digit, by speaker, or by both; the official test part, and validation cut from the rest.
+
+    Raises DataError where there are no recordings, one of them is damaged, or the archive that was downloaded does not
+    hold what was published.
+    """
+    path = ARCHIVE.find(None, cache_dir() / "data" / "fsdd") if config.root is None else find_root(config.root)
+    found = _recordings(path, config.sample_rate, config.channels, config.samples, config.normalize)
+    if config.root is None and not found.original:
+        raise DataError(f"{path} does not hold the recordings that were published", "remove it to get it again")
+    words = [(DIGITS[digit], speaker) for digit, speaker, _ in found.of]
+    names = ["-".join(word[_PARTS[config.label]]) for word in words]
+    classes = list(dict.fromkeys(names)) if config.label != "speaker" else sorted(set(names))
+    rows = {part: _rows(found.of, part, config.val_fraction) for part in SPLITS}
+    dataset = SoundDataset(
+        config,
+        found.content[rows[split]],
+        np.array([classes.index(names[row]) for row in rows[split]]),
+        classes=classes,
+        train=lambda: found.content[rows["train"]],
+        notes=_notes(found, {part: len(some) for part, some in rows.items()}, config),
+    )
+    dataset.original = found.original and config.sample_rate == RATE
+    return dataset
+
+
+#: What of (digit, speaker) each label says.
+_PARTS = {"digit": slice(0, 1), "speaker": slice(1, 2), "digit_speaker": slice(0, 2)}
+
+
+def _rows(of: Sequence[tuple[int, str, int]], split: Split, val: float) -> np.ndarray:
+    """The places of a split among the recordings."""
+    tests = np.array([number < TESTS for _, _, number in of])
+    rest = np.flatnonzero(~tests)
+    return np.flatnonzero(tests) if split == "test" else rest[rows_of(split, len(rest), Cut(val=val), "fsdd")]
+
+
+def _notes(found: Recordings, counts: Mapping[Split, int], config: FsddConfig) -> list[str]:
+    notes = [", ".join(f"{part} {count:,}" for part, count in counts.items())]
+    if found.long:
+        notes.append(f"{found.long} of {len(found.of):,} recordings are longer than {config.seconds:g} s, and cut")
+    if not found.original:
+        notes.append("these are not the 3,000 recordings of version 1.0.10, so scores do not compare with others")
+    return notes
+
+
+@lru_cache(maxsize=2)
+def _recordings(path: Path, rate: int, channels: int, samples: int, normalize: Any) -> Recordings:
+    """What is in the folder or the archive, decoded."""
+    files = sorted((_said(name), content) for name, content in _files(path) if _NAME.fullmatch(name))
+    if not files:
+        raise DataError(f"there are no recordings of the Free Spoken Digit Dataset in {path}", f"put {ARCHIVE} there")
+    digest = hashlib.sha256()
+    content = np.zeros((len(files), channels, samples), dtype=np.int16)
+    long = 0
+    with quiet():
+        for place, (of, encoded) in enumerate(files):
+            try:
+                wave = decode_sound(encoded, rate, channels, normalize).samples
+            except Unreadable as error:
+                raise DataError(
+                    f"{path}: {'_'.join(map(str, of))}.wav cannot be read: {error}", f"get {ARCHIVE} again"
+                ) from error
+            digest.update(encoded)
+            content[place, :, : len(wave)] = wave[:samples].T
+            long += len(wave) > samples
+    return Recordings([of for of, _ in files], content, long, digest.hexdigest() == SUM)
+
+
+def _said(name: str) -> tuple[int, str, int]:
+    """The digit, the speaker and the number that the name of a recording says."""
+    found = _NAME.fullmatch(name)
+    assert found is not None, name
+    return int(found[1]), found[2], int(found[3])
+
+
+def _files(path: Path) -> Iterator[tuple[str, bytes]]:
+    """The names, without folders, and contents of the files in a folder or a tar."""
+    if path.is_dir():
+        for _, found in walk_files(path):
+            if _NAME.fullmatch(found.name):
+                yield found.name, found.read_bytes()
+        return
+    try:
+        with tarfile.open(path, "r|*") as tar:
+            for member in tar:
+                name = member.name.rsplit("/", 1)[-1]
+                if _NAME.fullmatch(name) and member.isfile() and member.size <= LARGEST:
+                    file = tar.extractfile(member)
+                    assert file is not None, "it is a file"
+                    yield name, file.read()
+    except (tarfile.TarError, zlib.error, EOFError, OSError) as error:
+        raise DataError(f"{path} is broken, or not a tar: {error}", f"get {ARCHIVE} again") from error

@@ -1,0 +1,176 @@
+"""Content as the codes of a trained tokenizer, such as a VQ-VAE, and back.
+
+A tokenizer lies in a folder of a run, ``tokenizer/``, which a run that trains on its codes has a copy of: so that such
+a run is whole, whatever becomes of the one that trained the tokenizer. The folder is that of a run of its own without
+a training: ``config.yaml``, ``data.json``, ``model.safetensors``, the files of its own codec, and ``manifest.json``
+with the SHA-256 of each. Its model and all keys are registered names: nothing in it is executed.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from aigc_cli.config.schema import check
+from aigc_cli.errors import ConfigError, DataError
+from aigc_cli.files import checksum, new_folder, read_json, resource_errors
+from aigc_cli.modalities.base import Batch, Codec, DataSpec, modality
+from aigc_cli.registry import find
+from aigc_cli.runs import Run
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+#: Of a run: the folder of its tokenizer, and the file, of each checkpoint too, that names it by its sum.
+FOLDER, NAMED = "tokenizer", "tokens.json"
+WEIGHTS, MANIFEST = "model.safetensors", "manifest.json"
+_AT_ONCE = 256  # items that are encoded, or decoded, at a time
+_HINT = "restore the folder from a copy, or train again on a tokenizer that is whole"
+
+
+class Tokenizer(Protocol):
+    """What a model has to have, so that another can train on its codes."""
+
+    #: How many codes there are, and how they lie in an item: (rows, columns) of a picture.
+    vocab_size: int
+    token_grid: tuple[int, ...]
+
+    def encode(self, batch: Batch) -> Tensor:
+        """Codes, int64 (n, rows * columns), of items as its own codec encodes them."""
+
+    def decode(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
+        """What they stand for, (n, *shape)."""
+
+
+def is_tokenizer(model: object) -> bool:
+    """Whether a model, or the class of one, has codes that another can train on."""
+    return {"encode", "decode", "tokens"} <= getattr(model, "can", set())
+
+
+class TokenCodec(Codec):
+    """Raw content (n, ...) to codes, int64 (n, t), row by row of a :attr:`grid`, through a tokenizer's own codec, and
+    back. The tokenizer does not learn; it follows the content to its device."""
+
+    preprocessing = "as codes of a tokenizer"
+
+    def __init__(self, inner: Codec, model: Any, spec: DataSpec, folder: Path, named: Mapping[str, Any]) -> None:
+        self.inner, self.model, self.spec, self.folder, self.named = (
+            inner,
+            model.requires_grad_(False).eval(),
+            spec,
+            folder,
+            named,
+        )
+
+    @property
+    def sha256(self) -> str:
+        """Of the manifest of the tokenizer, and so of all of it."""
+        return str(self.named["sha256"])
+
+    @property
+    def grid(self) -> tuple[int, ...]:
+        """How the codes of an item lie."""
+        return tuple(self.model.token_grid)
+
+    @property
+    def codes(self) -> int:
+        """How many different ones there are."""
+        return int(self.model.vocab_size)
+
+    def __str__(self) -> str:
+        return f"tokens {'x'.join(map(str, self.grid))} of {self.codes:,}"
+
+    def encode(self, content: Tensor) -> Tensor:
+        """The codes of raw content, int64 (n, t)."""
+        import torch
+
+        model: Tokenizer = self.model.to(content.device)
+        with torch.no_grad():
+            parts = [model.encode(Batch(self.inner.encode(part))) for part in torch.split(content, _AT_ONCE)]
+        return torch.cat(parts)
+
+    def decode(self, encoded: Tensor) -> Tensor:
+        """Raw content of codes (n, t)."""
+        import torch
+
+        model: Tokenizer = self.model.to(encoded.device)
+        with torch.no_grad():
+            parts = [self.inner.decode(model.decode(part)) for part in torch.split(encoded.long(), _AT_ONCE)]
+        return torch.cat(parts)
+
+    def files(self) -> Mapping[str, str]:
+        """Which tokenizer it is."""
+        return {NAMED: json.dumps(self.named, indent=2) + "\n"}
+
+    def keep(self, folder: Path) -> None:
+        """Copies the tokenizer into the folder of a run; it appears there whole or not at all."""
+        with resource_errors(folder), new_folder(folder / FOLDER) as part:
+            shutil.copytree(self.folder, part, dirs_exist_ok=True)
+
+    def transfer(self, other: Codec) -> list[tuple[int, int]] | None:
+        """All codes, if the other has those of the same tokenizer; else none: another's stand for other things."""
+        same = isinstance(other, TokenCodec) and other.sha256 == self.sha256
+        return [(code, code) for code in range(self.codes)] if same else []
+
+
+def open_tokenizer(folder: Path, wanted: str | None = None) -> TokenCodec:
+    """The tokenizer in a folder; `wanted` is the SHA-256 of its manifest.
+
+    Raises:
+        ConfigError: its model is not registered here, or has no codes.
+        DataError: a file is missing, or is not what it was.
+    """
+    import torch
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    _verify(folder, wanted)
+    run = Run(folder, writes=False)
+    section, spec = run.config["model"], run.spec
+    component = find("model", section["name"])
+    if not is_tokenizer(component.build):
+        raise ConfigError(f"model={section['name']} in {folder} is not a tokenizer", "choose a run of model=vqvae")
+    with torch.random.fork_rng(devices=()):
+        model = component.build(check("model", component.config, section), spec)
+    try:
+        model.load_state_dict(load_file(folder / WEIGHTS))
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise DataError(f"the weights in {folder} are not those of its model: {_brief(error)}", _HINT) from None
+    known = {"run": run.config.get("run"), "step": run.config.get("step")}
+    named = {"sha256": checksum(folder / MANIFEST), "model": section["name"], **known}
+    return TokenCodec(modality(spec.modality).codec(spec, folder), model, spec, folder, named)
+
+
+def _verify(folder: Path, wanted: str | None) -> None:
+    try:
+        if wanted is not None and checksum(folder / MANIFEST) != wanted:
+            raise ValueError(f"{MANIFEST} does not match its sum")
+        manifest = read_json(folder / MANIFEST)
+        if not isinstance(manifest, dict) or not {WEIGHTS, "config.yaml", "data.json"} <= manifest.keys():
+            raise ValueError(f"{MANIFEST} is not a manifest")
+        for name, sum_ in manifest.items():
+            if Path(name).name != name or checksum(folder / name) != sum_:
+                raise ValueError(f"{name} does not match its sum")
+    except (OSError, ValueError) as error:
+        raise DataError(f"the tokenizer in {folder} cannot be trusted: {_brief(error)}", _HINT) from None
+
+
+def _brief(error: Exception) -> str:
+    if isinstance(error, FileNotFoundError):
+        return f"{Path(error.filename).name} is missing"
+    return " ".join(str(error).split())[:200]
+
+
+def codec_of(spec: DataSpec, folder: Path, named: Path) -> Codec:
+    """The codec of a run, in a `folder`, from its spec and the files of :meth:`Codec.files` in the folder `named`, its
+    own or that of a checkpoint; raises DataError where one is missing or cannot be trusted."""
+    if spec.layout != "codes":
+        return modality(spec.modality).codec(spec, named)
+    try:
+        wanted = str(read_json(named / NAMED)["sha256"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{named / NAMED} does not name a tokenizer: {_brief(error)}", _HINT) from None
+    return open_tokenizer(folder / FOLDER, wanted)

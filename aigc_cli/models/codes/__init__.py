@@ -1,0 +1,1 @@
+"""Models of the codes of a tokenizer: what was a picture, or sound, is a row of codes to them."""

@@ -1,0 +1,75 @@
+"""What is left of an item completed: held-out ones, or a file of one's own, whose codes are kept but for a part."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from aigc_cli.errors import ConfigError
+from aigc_cli.modalities.base import modality
+from aigc_cli.modalities.samples import ORIGINAL, ROLE, Arrangement
+from aigc_cli.modalities.token_codec import TokenCodec
+from aigc_cli.models.base import Prompts
+from aigc_cli.sampling.generate import Plan, Request
+
+COMPLETED = "completed"
+
+
+def completions(request: Request) -> Plan:
+    """Prompts, or held-out items, with the codes anew that the controls leave out, each item below what it was.
+
+    Raises:
+        ConfigError: a prompt cannot be read, or the model is not one of codes.
+    """
+    codec, model = request.codec, request.model
+    if not isinstance(codec, TokenCodec):
+        raise ConfigError("only what a model sees as codes can be completed", "train with data.tokens=RUN")
+    if request.prompts:
+        return _of_prompts(request, codec)
+    held = request.items(max(1, request.usual // 2))
+    n, classes, labels = len(held.rows), held.dataset.spec.classes, None
+    if held.batch.labels is not None and model.conditional:
+        labels = held.batch.labels.tolist()
+    facts: dict[str, Any] = {ROLE: [ORIGINAL, COMPLETED] * n, "item": [row for row in held.rows for _ in range(2)]}
+    if labels is not None:
+        facts["class"] = [classes[label] for label in labels for _ in range(2)]
+    arrangement = Arrangement(
+        n=2 * n, facts=facts, named=tuple(name for name in ("class", ROLE) if name in facts), group=2,
+        row_titles=(ORIGINAL, COMPLETED), summary=f"{held}, completed",
+    )  # fmt: skip
+    drawn = request.drawn(n, Prompts(_kept(request, codec, held.batch.content), labels=labels))
+
+    def batches(batch_size: int | None) -> Iterator[Tensor]:
+        start = 0
+        for made in drawn(batch_size):
+            originals = held.batch.content[start : start + len(made)]
+            yield torch.stack([originals, made], dim=1).flatten(0, 1)
+            start += len(made)
+
+    return Plan(arrangement, batches, held.source)
+
+
+def _of_prompts(request: Request, codec: TokenCodec) -> Plan:
+    kind = modality(request.model.spec.modality)
+    rows = []
+    for prompt in request.prompts:
+        try:
+            rows += _kept(request, codec, kind.parse(prompt.text, codec).content)
+        except ConfigError as error:
+            raise ConfigError(f"{prompt.where}{prompt.text}: {error.message}", error.hint) from None
+    n = (request.n or max(1, request.usual // 4)) * len(rows)
+    facts = {"prompt": [request.prompts[index % len(rows)].text for index in range(n)]}
+    return Plan(Arrangement(n=n, facts=facts), request.drawn(n, Prompts(rows)))
+
+
+def _kept(request: Request, codec: TokenCodec, content: Tensor) -> list[list[int]]:
+    """The codes of raw items (n, ...) without those that are to be made anew, as the model reads them."""
+    model: Any = request.model
+    left_out, mask = model.left_out(codec.grid, request.controls), model.mask
+    rows: list[list[int]] = codec.encode(content.to(request.device)).tolist()
+    if mask is None:  # what it writes follows what it is given
+        return [row[: left_out.index(True)] for row in rows]
+    return [[mask if out else code for code, out in zip(row, left_out, strict=True)] for row in rows]

@@ -1,0 +1,93 @@
+"""Takes the tokenizer out of a trained run, for other runs to train on its codes: ``data.tokens=RUN``."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import Any
+
+from aigc_cli.config.schema import save_yaml
+from aigc_cli.data.tokens import tokenizers_folder
+from aigc_cli.errors import ConfigError, DataError
+from aigc_cli.files import checksum, path_of, resource_errors, write_atomically, write_json
+from aigc_cli.modalities.token_codec import MANIFEST, WEIGHTS, is_tokenizer
+from aigc_cli.registry import find
+from aigc_cli.runs import Run, find_run, list_runs, open_run
+from aigc_cli.training.checkpoint import write_tensors
+from aigc_cli.training.restore import restore_model
+
+
+def with_tokenizer(config: dict[str, Any]) -> dict[str, Any]:
+    """A configuration that names the run of its tokenizer as any folder will find it, and the sum of what it takes
+    from there, which is put where :func:`aigc_cli.data.tokens.tokenizer_of` finds it.
+
+    Raises:
+        ConfigError: there is no such run, or its model has no codes.
+        DataError: its checkpoint is broken, or gives another tokenizer than the configuration has the sum of.
+    """
+    word, wanted = config["data"].get("tokens"), config["data"].get("tokens_sha256")
+    if word is None or (wanted is not None and (tokenizers_folder() / str(wanted)).is_dir()):
+        return config
+    run = _run_of(str(word), config)
+    found = taken_out(run)
+    if wanted not in (None, found):
+        what = f"the tokenizer of {run.path} does not match data.tokens_sha256"
+        raise DataError(what, "leave that out to train on the codes of the tokenizer as it is now")
+    return {**config, "data": {**config["data"], "tokens": str(run.path.absolute()), "tokens_sha256": found}}
+
+
+def _run_of(word: str, config: Mapping[str, Any]) -> Run:
+    root = Path(config["outputs"])
+    if word == "latest":  # of the runs that have codes: a run on the codes of another may be newer
+        able = [run for run in reversed(list_runs(root)) if run.has_checkpoint and _has_codes(run)]
+        own = [run for run in able if run.config["data"]["name"] == config["data"]["name"]]
+        if not able:
+            raise ConfigError(f"there is no tokenizer in {root}/ yet", "train one first: aigc train model=vqvae")
+        return (own or able)[0]
+    path = path_of(word)
+    run = open_run(path) if (path / MANIFEST).is_file() and (path / WEIGHTS).is_file() else find_run(word, root)
+    if not _has_codes(run):
+        what = f"model={run.config['model']['name']} of {run.name} has no codes to train on"
+        raise ConfigError(what, "name a run of model=vqvae with data.tokens=, or latest")
+    return run
+
+
+def _has_codes(run: Run) -> bool:
+    try:
+        return is_tokenizer(find("model", run.config["model"]["name"]).build)
+    except (ConfigError, DataError):  # of a plugin that is not named here, or broken
+        return False
+
+
+def taken_out(run: Run) -> str:
+    """Puts the tokenizer of a run where new runs find it; the SHA-256 of its manifest."""
+    root = tokenizers_folder()
+    with resource_errors(root, "with AIGC_CACHE"):
+        root.mkdir(parents=True, exist_ok=True)
+        folder = Path(mkdtemp(prefix=".part-", dir=root))
+        try:
+            if (run.path / MANIFEST).is_file():  # the folder of a tokenizer, such as another run's copy
+                shutil.copytree(run.path, folder, dirs_exist_ok=True)
+            else:
+                _write(run, folder)
+            found = checksum(folder / MANIFEST)
+            if not (root / found).is_dir():
+                folder.rename(root / found)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+    return found
+
+
+def _write(run: Run, folder: Path) -> None:
+    restored = restore_model(run, device="cpu")
+    model = {key: value for key, value in run.config["model"].items() if not key.startswith("init_")}
+    data = {"name": run.config["data"]["name"]}
+    save_yaml(folder / "config.yaml", {"model": model, "data": data, "run": run.name, "step": restored.step})
+    write_json(folder / "data.json", asdict(run.spec))
+    for name, content in restored.codec.files().items():
+        write_atomically(folder / name, content)
+    write_tensors(folder / WEIGHTS, restored.model.state_dict())
+    write_json(folder / MANIFEST, {path.name: checksum(path) for path in sorted(folder.iterdir())})

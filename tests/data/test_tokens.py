@@ -1,0 +1,118 @@
+"""Data as the codes of a tokenizer: all but what a model sees stays that of the data, and codes are worked out once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from aigc_cli.config.compose import compose
+from aigc_cli.data import tokens
+from aigc_cli.data.loader import Loader
+from aigc_cli.data.open import Splits, encoded, items_at
+from aigc_cli.data.tokens import TokenDataset
+from aigc_cli.errors import ConfigError, DataError
+from aigc_cli.modalities.token_codec import TokenCodec
+from aigc_cli.runs import Run
+from aigc_cli.training.tokenizer import with_tokenizer
+
+WORDS = ["model=transformer", "data=digits", "data.size=8", "data.tokens=latest"]
+
+
+def seen(*words: str) -> tuple[dict[str, Any], Splits]:
+    """The `data` section of a run on codes, and its splits."""
+    data = with_tokenizer(compose("train", [*WORDS, *words]))["data"]
+    return data, Splits.of_config(data)
+
+
+def batches(dataset: Any, count: int = 3, **options: Any) -> list[torch.Tensor]:
+    loader = Loader(dataset, batch_size=50, seed=0, device="cpu", **options)
+    return [loader.batch(k).content for k in range(count)]
+
+
+def test_all_but_what_a_model_sees_stays_that_of_the_data(tokenizer_run: Run) -> None:
+    data, splits = seen()
+    plain = Splits.of_config(
+        {key: value for key, value in data.items() if key not in ("tokens", "tokens_sha256", "views")}
+    )
+    for split in ("train", "val", "test"):
+        ours, theirs = splits[split], plain[split]
+        assert ours.plain.spec == theirs.spec
+        assert torch.equal(items_at(ours, range(20)).content, items_at(theirs, range(20)).content)
+        assert (ours.spec.fingerprint, ours.spec.classes) == (theirs.spec.fingerprint, theirs.spec.classes)
+    spec = splits["train"].spec
+    assert (spec.modality, spec.layout, spec.shape, spec.vocab_size) == ("image", "codes", (4,), 16)
+    assert spec.raw == spec.content == (1, 8, 8)
+    assert "tokens 2x2 of 16 by vqvae-digits/" in splits["train"].describe()[-1]
+
+
+def test_what_is_trained_on_is_what_the_codec_gives(tokenizer_run: Run) -> None:
+    _, splits = seen()
+    dataset = splits["train"]
+    kept, anew = batches(dataset), batches(seen("data.views=0")[1]["train"])
+    assert all(map(torch.equal, kept, anew))
+    assert kept[0].dtype == torch.int64
+    assert len(torch.cat(kept).unique()) > 4
+    whole = items_at(dataset, range(30))
+    codes = encoded(whole, dataset.codec).content
+    assert codes.shape == (30, 4)
+    assert dataset.codec.decode(codes).shape == whole.content.shape
+
+
+def test_codes_are_worked_out_once_and_again_where_anything_differs(
+    tokenizer_run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setenv("AIGC_CACHE", str(tmp_path / "cache"))
+    first = batches(seen()[1]["train"])
+    assert "encoding 1,258 items as tokens 2x2 of 16" in capsys.readouterr().err
+    assert all(map(torch.equal, first, batches(seen()[1]["train"])))
+    assert "encoding" not in capsys.readouterr().err
+    batches(seen("data.views=3")[1]["train"])
+    assert "3 views of each" in capsys.readouterr().err
+    for path in (tmp_path / "cache" / "codes").iterdir():
+        path.write_bytes(path.read_bytes()[:-1] + b"\7")
+    assert all(map(torch.equal, first, batches(seen()[1]["train"])))
+    assert "encoding" in capsys.readouterr().err
+
+
+def test_views_are_drawn_by_each_items_own_draw(tokenizer_run: Run) -> None:
+    _, splits = seen("data.augment=[shift]", "data.views=4")
+    dataset = splits["train"]
+    assert isinstance(dataset, TokenDataset)
+    assert seen("data.augment=[shift]")[1]["train"].views == tokens._VIEWS  # type: ignore[attr-defined]
+    assert seen()[1]["train"].views == 1  # type: ignore[attr-defined]
+    whole = Loader(dataset, batch_size=100, seed=0, device="cpu").batch(0).content
+    halves = Loader(dataset, batch_size=50, seed=0, device="cpu")
+    assert torch.equal(whole, torch.cat([halves.batch(k).content for k in range(2)]))
+    plain = batches(dataset, augment=False)
+    assert all(map(torch.equal, plain, batches(seen()[1]["train"], augment=False)))
+    shares = [float((a == b).all(1).float().mean()) for a, b in zip(batches(dataset), plain, strict=True)]
+    assert max(shares) < 0.9
+
+
+def test_a_tokenizer_of_other_content_is_refused(tokenizer_run: Run) -> None:
+    with pytest.raises(
+        ConfigError, match=r"the data is image of 1x16x16, and the tokenizer of .* is for image of 1x8x8"
+    ):
+        seen("data.size=16")[1]["train"]
+
+
+def test_a_tokenizer_that_is_gone_is_named(tokenizer_run: Run) -> None:
+    data, _ = seen()
+    with pytest.raises(DataError, match=r"the tokenizer of .* is gone"):
+        Splits.of_config({**data, "tokens_sha256": "0" * 64})["train"]
+
+
+def test_views_need_a_tokenizer() -> None:
+    with pytest.raises(ValueError, match=r"add data\.tokens=RUN"):
+        tokens.CodesConfig(views=2)
+
+
+def test_a_codec_of_the_same_tokenizer_has_the_same_codes(tokenizer_run: Run) -> None:
+    first, second = seen()[1]["train"].codec, seen()[1]["val"].codec
+    assert isinstance(first, TokenCodec)
+    assert first.transfer(second) == [(code, code) for code in range(16)]
+    second.named = {**second.named, "sha256": "another"}  # type: ignore[attr-defined]
+    assert first.transfer(second) == []

@@ -1,0 +1,124 @@
+"""Flow matching: the path that it follows, there and back, its likelihood, and what a class and guidance do."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from fitting import fit
+from torch import Tensor, nn
+
+from aigc_cli.config.compose import compose
+from aigc_cli.config.schema import check
+from aigc_cli.errors import ConfigError
+from aigc_cli.modalities.base import Batch, DataSpec
+from aigc_cli.models.flow import Flow, FlowConfig, FlowControls
+from aigc_cli.randomness import Noise
+
+SMALL = {"width": 8, "max_width": 16}
+MEAN, DEVIATION = 0.3, 0.5
+
+
+class _OfGaussian(nn.Module):
+    """The velocity of the straight paths from N(0, 1) to N(MEAN, DEVIATION^2), in closed form."""
+
+    def forward(self, x: Tensor, time: Tensor, labels: Tensor | None = None) -> Tensor:
+        time = time.view(-1, *[1] * (x.ndim - 1))
+        variance = (1 - time) ** 2 + time**2 * DEVIATION**2
+        return MEAN + (time * DEVIATION**2 - (1 - time)) / variance * (x - time * MEAN)
+
+
+@pytest.fixture(scope="module")
+def defaults() -> dict[str, Any]:
+    """The keys of model=flow without a recipe."""
+    model: dict[str, Any] = compose("train", ["model=flow", "data=mnist", "recipe=null"])["model"]
+    return model
+
+
+def build(defaults: dict[str, Any], shape: tuple[int, ...] = (1, 8, 8), classes: tuple[str, ...] = ()) -> Flow:
+    torch.manual_seed(0)
+    return Flow(check("model", FlowConfig, {**defaults, **SMALL}), DataSpec("image", shape, classes))
+
+
+def known(defaults: dict[str, Any]) -> Flow:
+    model = build(defaults, (1, 4, 4))
+    model.net = _OfGaussian()  # type: ignore[assignment]
+    return model
+
+
+def stirred(model: Flow) -> Flow:
+    """The same model with weights that are not those of the identity."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    return model.eval()
+
+
+@pytest.mark.parametrize("solver", ["euler", "midpoint", "heun"])
+def test_samples_follow_the_distribution_whose_velocity_it_knows(defaults: dict[str, Any], solver: Any) -> None:
+    controls = FlowControls(steps=64, solver=solver)
+    samples = known(defaults).sample(Noise(0, range(400)), controls)
+    assert samples.mean().item() == pytest.approx(MEAN, abs=0.02)
+    assert samples.std().item() == pytest.approx(DEVIATION, abs=0.02)
+
+
+def test_the_likelihood_of_a_gaussian_is_that_of_its_closed_form(defaults: dict[str, Any]) -> None:
+    data = MEAN + DEVIATION * torch.randn(20, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        scores = known(defaults).score(Batch(data), Noise(0, range(20)), samples=2)
+    density = -0.5 * ((data - MEAN) / DEVIATION).square() - math.log(DEVIATION * math.sqrt(2 * math.pi))
+    density = density.flatten(1).sum(1)
+    nats = -density - 16 * math.log(2 / 255)  # of 256 levels; the noise below a level moves it by less than a level
+    assert torch.allclose(scores["nll"], nats, atol=0.3)
+    assert scores["nll"].mean().item() == pytest.approx(nats.mean().item(), abs=0.05)
+    assert scores["bits_per_dim"].mean().item() == pytest.approx(scores["nll"].mean().item() / 16 / math.log(2))
+    assert scores["probe_deviation"].max() < 1e-3  # its field has the same slope everywhere
+
+
+def test_the_way_back_leads_to_the_noise_that_a_sample_began_with(defaults: dict[str, Any]) -> None:
+    model = stirred(build(defaults))
+    model.prepare([], FlowControls(steps=32))
+    noise = torch.randn(3, 64)
+    with torch.inference_mode():
+        again = model.encode(Batch(model.decode(noise)))
+    assert torch.allclose(again, noise, atol=1e-3)
+
+
+def test_guidance_of_1_is_none_and_more_moves_away_from_any_class(defaults: dict[str, Any]) -> None:
+    model = stirred(build(defaults, classes=("dark", "light")))
+    plain = model.sample(Noise(0, [0, 1]), FlowControls(steps=1, solver="euler"))
+    told, guided, untold = (
+        model.sample(Noise(0, [0, 1]), FlowControls(steps=1, solver="euler", guidance=guidance))
+        for guidance in (1.0, 3.0, 0.0)
+    )
+    assert torch.equal(plain, told)
+    assert torch.allclose(guided - untold, 3 * (plain - untold), atol=1e-5)
+    assert not torch.allclose(plain, untold)
+
+
+def test_guidance_of_a_model_without_classes_is_refused(defaults: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="guidance=2: this model was trained without classes"):
+        build(defaults).prepare([], FlowControls(guidance=2))
+
+
+def test_a_sample_is_the_same_in_every_batch(defaults: dict[str, Any]) -> None:
+    model = stirred(build(defaults, classes=("dark", "light")))
+    with torch.inference_mode():
+        together = model.sample(Noise(0, range(4)), FlowControls(steps=2, guidance=2))
+        alone = model.sample(Noise(0, [3]), FlowControls(steps=2, guidance=2, class_="light"))
+    assert torch.allclose(together[3], alone[0], atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(1, 16, 16), (3, 9, 7), (2, 50), (1, 4, 9, 6)])
+def test_it_learns_items_of_every_layout(defaults: dict[str, Any], shape: tuple[int, ...]) -> None:
+    model = build(defaults, shape)
+    data = Batch(torch.full((8, *shape), 0.5))
+    curves = fit(model, data, 20)
+    assert curves[-1]["loss"] < 0.7 * curves[0]["loss"]
+
+
+def test_a_patch_that_does_not_divide_an_item_is_refused(defaults: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="patch=3 does not divide items of 8x8"):
+        Flow(check("model", FlowConfig, {**defaults, **SMALL, "patch": 3}), DataSpec("image", (1, 8, 8)))
