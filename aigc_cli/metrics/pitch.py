@@ -14,7 +14,7 @@ from aigc_cli.metrics.extractors.base import PlainConfig
 from aigc_cli.metrics.reconstructions import PairMetric
 from aigc_cli.registry import register
 
-_LOWEST, _HIGHEST = 60.0, 2000.0  # Hz, between which a pitch is looked for
+_LOWEST, _HIGHEST = 60.0, 1000.0  # Hz, between which a pitch is looked for
 _CLEAR = 0.85  # how alike one period and the next have to be
 _FIRST = 0.9  # of the best likeness, from which on the shortest period counts
 _LOUD = 10**-1.5  # of the loudest frame, below which a frame does not count: -30 dB
