@@ -18,6 +18,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command line, without the program's name, and returns its exit code."""
     line = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in line
+    open_streams()
     try:
         code = _run(parse(line))
         sys.stdout.flush()
@@ -31,6 +32,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_BROKEN_PIPE
     except Exception as error:
         return report(error, debug=debug)
+
+
+def open_streams() -> None:
+    """Leads the standard streams that are closed nowhere: else the next file that is opened would receive what is
+    printed, and Python has None for them."""
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_RDWR), number)
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(number, mode, closefd=False))
 
 
 def _run(words: Words) -> int:
@@ -70,6 +83,10 @@ def _composed(words: Words) -> int:
 
     command = str(words.command)
     overrides = tuple(words.overrides)
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        raise ConfigError("the current folder has been deleted", "change to one that is there") from None
     if words.metric and command == "eval":
         overrides += (f"metric=[{','.join(words.metric)}]",)
     options = Options(

@@ -18,10 +18,30 @@ EXIT_BUG = 1
 EXIT_INTERRUPTED = 130  # Ctrl-C
 EXIT_TERMINATED = 143  # SIGTERM
 
-_SPENT = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EFBIG, errno.EMFILE, errno.ENOMEM}
-#: How libraries word a resource that ran out, where they raise no type of their own for it.
-_SPENT_WORDS = ("no space left on device", "can't allocate memory", "not enough memory", "out of memory",
-                "too many open files", "can't start new thread")  # fmt: skip
+#: What can be done about, or is the matter with, a file that cannot be used, by the system's number for it.
+HINTS = {
+    errno.ENOSPC: "free some space on that disk",
+    errno.EDQUOT: "free some of your quota",
+    errno.EFBIG: "raise the limit on file sizes (ulimit -f)",
+    errno.EROFS: "it is read-only: use a disk that is not",
+    errno.EACCES: "you have no permission there: get it",
+    errno.EPERM: "you have no permission there: get it",
+    errno.ENOENT: "its folder is not there: put it back",
+    errno.ENAMETOOLONG: "shorten the name",
+    errno.EMFILE: "raise the limit on open files (ulimit -n)",
+    errno.ENFILE: "close what else has files open",
+    errno.EIO: "look after the disk, which fails",
+}
+_MEMORY = "close what else uses the memory, raise its limit (ulimit -v), or use a smaller batch"
+#: How libraries word a resource that ran out, where they raise no type of their own for it, and what to do then.
+_SPENT_WORDS = {
+    "no space left on device": HINTS[errno.ENOSPC],
+    "too many open files": HINTS[errno.EMFILE],
+    "can't start new thread": "raise the limit on processes (ulimit -u), or end some",
+    "resource temporarily unavailable": "raise the limit on processes (ulimit -u), or end some",
+    "failed to map segment from shared object": _MEMORY,
+    **dict.fromkeys(("can't allocate memory", "cannot allocate memory", "not enough memory", "out of memory"), _MEMORY),
+}
 #: What torch raises when a process that reads data dies: from a signal's handler, wherever the program happens to be.
 _DEAD_WORKER = "DataLoader worker (pid"
 #: What torch says of a batch norm whose batch has one item.
@@ -200,10 +220,12 @@ def as_user_error(error: BaseException) -> AigcError | None:
             f"out of memory: {first or 'an allocation failed'}",
             "use a smaller batch_size (trainer.batch_size= in training), or close what else uses the memory",
         )
-    if isinstance(error, OSError) and error.errno in _SPENT:
+    if isinstance(error, OSError) and error.errno in HINTS.keys() - {errno.ENOENT}:
+        kind = ConfigError if error.errno == errno.ENAMETOOLONG else ResourceError
         where = f"{error.filename}: " if error.filename else ""
-        return ResourceError(f"{where}{error.strerror}", "free some space, or choose a folder that you can write to")
+        return kind(f"{where}{error.strerror}", HINTS[error.errno])
     # Libraries written in other languages have types of their own for a full disk, all with the system's words.
-    if any(words in text.lower() for words in _SPENT_WORDS):
-        return ResourceError(first, "free some space or memory, and run the command again")
+    for words, hint in _SPENT_WORDS.items():
+        if words in text.lower():
+            return ResourceError(first, f"{hint}, and run the command again")
     return None

@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import errno
+import functools
 import hashlib
+import itertools
 import json
 import os
+import platform
+import re
+import shutil
+import time
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from aigc_cli.errors import ConfigError, ResourceError
+from aigc_cli.errors import HINTS, AigcError, ConfigError, ResourceError
 
 #: How the folder of runs is named.
 _OF_RUNS = "with run_dir= or outputs="
+#: Bytes of a name that we make up; systems have 255, and something may be put before and behind it.
+LONGEST_NAME = 200
 
 
 def path_of(word: str | Path) -> Path:
@@ -35,8 +43,18 @@ def path_of(word: str | Path) -> Path:
 
 def shown(path: Path) -> Path:
     """The path as it is shortest: relative where it lies under the current folder."""
-    path, here = path.absolute(), Path.cwd()
-    return path.relative_to(here) if path.is_relative_to(here) else path
+    with suppress(FileNotFoundError):  # the current folder may have been deleted meanwhile
+        path, here = path.absolute(), Path.cwd()
+        return path.relative_to(here) if path.is_relative_to(here) else path
+    return path
+
+
+def slug(text: str, longest: int = 40) -> str:
+    """A name that a shell and Hydra take as it is, and that differs where the texts differ."""
+    plain = re.sub(r"[^A-Za-z0-9.+_-]+", "_", text)
+    if plain == text and len(plain) <= longest:
+        return plain
+    return f"{plain[:longest]}-{hashlib.blake2b(os.fsencode(text), digest_size=3).hexdigest()}"
 
 
 def checksum(path: Path, algorithm: str = "sha256") -> str:
@@ -57,15 +75,102 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
+# what is there whole or not at all
+
+#: What is being written, by the sum of its name, the machine, the process and a number.
+_PART = re.compile(r"\.[0-9a-f]{8}-([0-9a-f]{8})-(\d+)-\d+\.part")
+_numbers = itertools.count()
+#: Seconds after which what another machine began to write has been given up.
+_GIVEN_UP = 7 * 86_400
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary path beside `path` that takes its place at the end; after an error it is removed."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part = _part(path)
     try:
         yield part
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
+
+
+class Overtaken(FileExistsError):
+    """Another process has filled the place meanwhile."""
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """A temporary folder beside `path` that becomes it at the end, by one rename, also where that is an empty folder;
+    after an error it is removed, and so are folders that were made to hold it. Raises Overtaken where something is in
+    `path` by then."""
+    with parents(path), temporary_folder(path) as part:
+        yield part
+        try:
+            part.rename(path)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+            raise Overtaken(errno.EEXIST, os.strerror(errno.EEXIST), str(path)) from None
+
+
+@contextmanager
+def temporary_folder(path: Path) -> Iterator[Path]:
+    """A folder beside `path` that is gone at the end, or soon after a kill."""
+    part = _part(path)
+    try:
+        part.mkdir()
+        yield part
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+@contextmanager
+def parents(path: Path) -> Iterator[None]:
+    """The folders that hold `path` are there; after an error those that had to be made are not."""
+    made = [parent for parent in path.parents if not parent.exists()]
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield
+    except BaseException:
+        for parent in made:
+            with suppress(OSError):
+                parent.rmdir()
+        raise
+
+
+def _part(path: Path) -> Path:
+    """A name beside `path` for what is to take its place, as short whatever the name there; what writes that were
+    killed left beside it is removed."""
+    with suppress(OSError):
+        for entry in path.parent.iterdir():
+            if (match := _PART.fullmatch(entry.name)) and _is_left(entry, *match.groups()):
+                shutil.rmtree(entry) if entry.is_dir() else entry.unlink(missing_ok=True)
+    return path.with_name(f".{brief(path.name)}-{_machine()}-{os.getpid()}-{next(_numbers)}.part")
+
+
+def _is_left(part: Path, machine: str, pid: str) -> bool:
+    if machine != _machine():
+        return time.time() - part.stat().st_mtime > _GIVEN_UP
+    try:
+        os.kill(int(pid), 0)
+    except OSError as error:
+        return isinstance(error, ProcessLookupError)
+    return False
+
+
+@functools.cache
+def _machine() -> str:
+    """Tells apart where numbers of processes mean others: machines, since they were started, and containers."""
+    found = [platform.node()]
+    with suppress(OSError):  # where there is no /proc, a name has to do
+        found += [Path("/proc/sys/kernel/random/boot_id").read_text(), os.readlink("/proc/self/ns/pid")]
+    return brief(" ".join(found))
+
+
+def brief(name: str) -> str:
+    """A short name in the place of another, of any length."""
+    return hashlib.blake2b(os.fsencode(name), digest_size=4).hexdigest()
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
@@ -90,18 +195,8 @@ def write_json(path: Path, value: Any) -> None:
 
 def hint_for(error: OSError, elsewhere: str) -> str:
     """How to get past a failure to write; `elsewhere` says how the user names another place, such as ``with out=``."""
-    return _FIRST.get(error.errno or 0, "") + f"choose another folder {elsewhere}"
-
-
-#: What else can be done, or is the matter, by the system's number for it.
-_FIRST = {
-    errno.ENOSPC: "free some space on that disk, or ",
-    errno.EDQUOT: "free some of your quota, or ",
-    errno.EFBIG: "raise the limit on file sizes (ulimit -f), or ",
-    errno.EROFS: "it is read-only: ",
-    errno.EACCES: "you have no permission to write there: ",
-    errno.EPERM: "you have no permission to write there: ",
-}
+    first = HINTS.get(error.errno or 0, "")
+    return f"{first}, or choose another folder {elsewhere}" if first else f"choose another folder {elsewhere}"
 
 
 def check_writable(folder: Path, elsewhere: str = _OF_RUNS) -> None:
@@ -115,19 +210,30 @@ def check_writable(folder: Path, elsewhere: str = _OF_RUNS) -> None:
             raise NotADirectoryError(errno.ENOTDIR, f"{there} is not a folder")
         TemporaryFile(dir=there).close()  # what permissions say is not all: they allow root to write to /proc
     except OSError as error:
-        raise ResourceError(f"cannot write to {folder}: {error.strerror}", hint_for(error, elsewhere)) from error
+        raise _unwritable(f"to {folder}", error, elsewhere) from error
+
+
+def _unwritable(place: str, error: OSError, elsewhere: str) -> AigcError:
+    kind = ConfigError if error.errno == errno.ENAMETOOLONG else ResourceError
+    return kind(f"cannot write {place}: {error.strerror}", hint_for(error, elsewhere))
 
 
 @contextmanager
 def resource_errors(path: Path, elsewhere: str = _OF_RUNS) -> Iterator[None]:
-    """Turns a full disk, a read-only folder or a file too large into a :class:`ResourceError` that names `path`;
-    `elsewhere` is as in :func:`hint_for`."""
+    """Turns a full disk, a read-only folder, one that is gone or a file too large into a :class:`ResourceError` that
+    names `path`, and a name too long into a :class:`ConfigError`; `elsewhere` is as in :func:`hint_for`."""
     try:
         yield
     except OSError as error:
-        if error.errno not in _FIRST:
+        if error.errno not in HINTS:
             raise
-        raise ResourceError(f"cannot write {path}: {error.strerror}", hint_for(error, elsewhere)) from error
+        raise _unwritable(str(path), error, elsewhere) from error
+
+
+def stamp(stat: os.stat_result) -> tuple[int, int, int]:
+    """What changes when a file's content may have, without reading it: its size, and its times of change in ns, of
+    which a tool that keeps the first, as ``cp -p`` and ``rsync -t`` do, cannot set the second."""
+    return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
 
 
 def walk_files(root: Path) -> Iterator[tuple[str, Path]]:

@@ -11,12 +11,11 @@ import glob
 import json
 import math
 import os
-import platform
 import shlex
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
@@ -27,12 +26,15 @@ from aigc_cli import registry
 from aigc_cli.config.schema import identity, load_yaml, save_yaml
 from aigc_cli.config.words import parse
 from aigc_cli.environment import environment
-from aigc_cli.errors import ConfigError, DataError, say, suggest, unreadable
-from aigc_cli.files import check_writable, path_of, read_json, resource_errors, write_atomically, write_json
+from aigc_cli.errors import ConfigError, DataError, ResourceError, say, suggest, unreadable
+from aigc_cli.files import path_of, read_json, resource_errors, write_atomically, write_json
+from aigc_cli.locks import holding
 from aigc_cli.modalities.base import DataSpec
 from aigc_cli.modalities.specs import read_spec
 
 OUTPUTS = Path("outputs")
+#: How a run that is there goes on in another place.
+IN_A_COPY = "by copying the run there: `aigc train --resume COPY`"
 
 
 class Run:
@@ -40,6 +42,7 @@ class Run:
 
     def __init__(self, path: Path, *, writes: bool = True) -> None:
         self.path, self.writes = path, writes
+        self._place: os.stat_result | None = None  # since it was locked
 
     @property
     def name(self) -> str:
@@ -102,9 +105,12 @@ class Run:
             return
         for name, content in files.items():
             write_atomically(self.path / name, content)
+        write_json(self.path / "data.json", asdict(spec))
+        (self.path / "identity").unlink(missing_ok=True)  # a kill leaves it without one, not with another's
         save_yaml(self.path / "config.yaml", config)
         write_atomically(self.path / "identity", identity(config if asked is None else asked) + "\n")
-        write_json(self.path / "data.json", asdict(spec))
+        if not (self.path / "status.json").exists():
+            write_json(self.path / "status.json", _status("running", 0))
         self.__dict__.pop("config", None)
         self.__dict__.pop("spec", None)
 
@@ -126,9 +132,9 @@ class Run:
     def set_status(self, status: str, step: int, why: str = "") -> None:
         """Records how far the run is: "running", "complete", "stopped" or "failed", and `why` that is."""
         if self.writes:
-            with resource_errors(self.path):
-                known = {"status": status, "step": step, "time": time.time(), **({"why": why} if why else {})}
-                write_json(self.path / "status.json", known)
+            self.check_place()
+            with resource_errors(self.path, IN_A_COPY):
+                write_json(self.path / "status.json", _status(status, step, why))
 
     def _status(self) -> dict[str, Any]:
         with suppress(OSError, ValueError):
@@ -172,19 +178,25 @@ class Run:
         if not self.writes:
             yield
             return
-        with resource_errors(self.path):
-            file = (self.path / "lock").open("a+")
-        with file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                file.seek(0)
-                what = f"{self.path} is being trained by another process ({file.read().strip() or 'unknown'})"
-                hint = "wait for it, stop it, or start a run of your own without --resume and run_dir="
-                raise ConfigError(what, hint) from None
-            file.truncate(0)
-            print(f"process {os.getpid()} on {platform.node()}", end="", file=file, flush=True)
+
+        def taken(who: str) -> ConfigError:
+            hint = "wait for it, stop it, or start a run of your own without --resume and run_dir="
+            return ConfigError(f"{self.path} is being trained by another process ({who})", hint)
+
+        with ExitStack() as stack:
+            with resource_errors(self.path, IN_A_COPY):
+                stack.enter_context(holding(self.path / "lock", taken, stays=True))
+            self._place = self.path.stat()
             yield
+
+    def check_place(self) -> None:
+        """Refuses to write where the run no longer is, by a :class:`ResourceError`: its folder was moved or deleted
+        since it was locked, and one of its name would not be the run."""
+        place = self._place
+        if place is not None and not (self.path.is_dir() and os.path.samestat(place, self.path.stat())):
+            what = f"the folder of the run, {self.path}, is no longer there: it was moved or deleted while it trained"
+            hint = "`aigc train --resume` with its new path resumes from its last checkpoint"
+            raise ResourceError(what, hint)
 
     def _locked(self) -> bool:
         try:
@@ -193,6 +205,10 @@ class Run:
             return False
         except OSError as error:
             return isinstance(error, BlockingIOError)
+
+
+def _status(status: str, step: int, why: str = "") -> dict[str, Any]:
+    return {"status": status, "step": step, "time": time.time(), **({"why": why} if why else {})}
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
@@ -212,53 +228,6 @@ def _is_number(value: Any) -> bool:
         return type(value) in (int, float) and math.isfinite(value)
     except OverflowError:  # an integer that no float holds
         return False
-
-
-def create_run(config: dict[str, Any]) -> Run:
-    """A new run directory, at ``run_dir`` or under ``outputs``; two runs never share one.
-
-    Raises:
-        ConfigError: ``run_dir`` exists and is not empty.
-        ResourceError: it cannot be written.
-    """
-    root = Path(config["outputs"])
-    check_writable(root)
-    if config["run_dir"] is not None:
-        path = path_of(config["run_dir"]).absolute()
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            resumable = (path / "config.yaml").exists()
-            hint = f"resume it with `aigc train --resume {Run(path).word}`, or name " if resumable else "name "
-            raise ConfigError(f"run_dir={config['run_dir']} exists and is not empty", hint + "another folder")
-        check_writable(path)
-        with resource_errors(path):
-            path.mkdir(parents=True, exist_ok=True)
-    else:
-        path = stamped_folder(root.absolute() / f"{config['model']['name']}-{config['data']['name']}")
-    with resource_errors(root):
-        root.mkdir(parents=True, exist_ok=True)
-        point_latest(root / "latest", path)
-    return Run(path)
-
-
-def stamped_folder(parent: Path) -> Path:
-    """A new folder under `parent`, named by the time; two that are made in the same second never share one."""
-    with resource_errors(parent):
-        parent.mkdir(parents=True, exist_ok=True)
-        stamp = time.strftime("%Y-%m-%d_%H-%M-%S")
-        for attempt in range(10_000):
-            path = parent / (stamp if attempt == 0 else f"{stamp}-{attempt}")
-            with suppress(FileExistsError):
-                path.mkdir()  # fails where another process was first
-                return path
-    raise AssertionError("ten thousand folders in one second")
-
-
-def point_latest(link: Path, target: Path) -> None:
-    """Makes `link` lead to the run at `target`, at once for whoever reads it meanwhile."""
-    temporary = link.with_name(f".latest-{os.getpid()}")
-    temporary.unlink(missing_ok=True)
-    temporary.symlink_to(os.path.relpath(target.resolve(), link.parent.resolve()), target_is_directory=True)
-    temporary.replace(link)
 
 
 def open_run(path: Path) -> Run:
@@ -293,7 +262,8 @@ def find_run(word: str, root: Path = OUTPUTS, *, trained: bool = True) -> Run:
 
 def list_runs(root: Path = OUTPUTS) -> list[Run]:
     """All runs under `root`, the oldest first."""
-    found = [path.parent for path in root.glob("*/*/config.yaml") if path.parent.parent.name != "latest"]
+    places = (path.parent for path in root.glob("*/*/config.yaml"))  # one with a dot is being made
+    found = [path for path in places if path.parent.name != "latest" and not path.name.startswith(".")]
     ages = {}
     for path in found:
         with suppress(OSError):  # deleted meanwhile

@@ -1,8 +1,10 @@
-"""What each metric sees: held-out real images, spoilt step by step, in the place of samples.
+"""What each metric sees: held-out real images, spoilt step by step, in the place of samples; or clips of sound.
 
     python benchmarks/metric_controls.py [--data cifar10 --root FOLDER] [--extractor own-ssl] [--figure FILE.png]
+    python benchmarks/metric_controls.py --data fsdd --root FILE.tar.gz [--extractor own-ssl]
 
-prints a table (metric by kind of damage: which way the figure moves, and from what to what) and draws the curves.
+prints a table (metric by kind of damage: which way the figure moves, and from what to what) and draws the curves; of
+sound a row for each damage, with all figures.
 Nothing here is trained but the network that serves as extractor: a classifier, or what learns without labels.
 """
 
@@ -16,12 +18,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from aigc_cli.config.compose import compose
 from aigc_cli.data.open import Splits
 from aigc_cli.metrics.evaluation import Evaluation
 from aigc_cli.metrics.extractors.base import Sources
 from aigc_cli.metrics.items import DatasetItems, SampledItems
 from aigc_cli.metrics.views import Views
-from aigc_cli.modalities.base import Batch, DataSpec
+from aigc_cli.modalities.audio import lengths
+from aigc_cli.modalities.base import Batch, Codec, DataSpec
 from aigc_cli.randomness import generator
 
 LEVELS = 4
@@ -107,6 +111,99 @@ def stream(images: Tensor) -> SampledItems:
     return SampledItems(batches, len(images), DataSpec("image", tuple(images.shape[1:])))
 
 
+# sound
+
+
+def as_it_is(clips: Tensor, codec: Codec) -> Tensor:
+    return clips
+
+
+def decoded(clips: Tensor, codec: Codec) -> Tensor:
+    """What a model that reconstructs without fault would give."""
+    return torch.cat([codec.decode(codec.encode(part)) for part in clips.split(64)])
+
+
+def noisy(decibels: float) -> Callable[[Tensor, Codec], Tensor]:
+    """White noise, as long as each clip sounds, so many decibels below it."""
+
+    def spoil(clips: Tensor, codec: Codec) -> Tensor:
+        heard = torch.arange(clips.shape[2]) < lengths(clips)[:, None, None]
+        waves = clips.double()
+        power = waves.square().sum(dim=(1, 2), keepdim=True) / heard.sum(dim=2, keepdim=True).clamp_min(1)
+        drawn = torch.from_numpy(generator("noise", decibels).standard_normal(clips.shape))
+        loud = waves + heard * drawn * (power / 10 ** (decibels / 10)).sqrt()
+        return loud.round().clamp(-32767, 32767).to(torch.int16)
+
+    return spoil
+
+
+def backwards(clips: Tensor, codec: Codec) -> Tensor:
+    """What sounds, from its end to its beginning."""
+    found = torch.zeros_like(clips)
+    for clip, other, length in zip(clips, found, lengths(clips).tolist(), strict=True):
+        other[:, :length] = clip[:, :length].flip(-1)
+    return found
+
+
+#: Of sound each damage is of one strength.
+SOUND: dict[str, Callable[[Tensor, Codec], Tensor]] = {
+    "real": as_it_is,
+    "through the codec": decoded,
+    "noise at 20 dB": noisy(20),
+    "noise at 0 dB": noisy(0),
+    "reversed": backwards,
+    "one clip repeated": lambda clips, codec: clips[:1].expand_as(clips).clone(),
+    "silence": lambda clips, codec: torch.zeros_like(clips),
+}
+#: The figures of the table, as it has room.
+OF_SOUND = (
+    "fd", "kd", "precision", "density", "recall", "coverage", "class_accuracy", "cs", "vendi", "closer", "copies",
+    "authenticity", "mel_l1", "lsd", "mcd",
+)  # fmt: skip
+
+
+def sound_rows(data: Data, extractor: str = "classifier") -> dict[str, dict[str, float]]:
+    """The figures of each damage to the test clips, all of them; memorisation is judged against other clips."""
+    splits, device = data.splits, data.device
+    clips, labels, spec = data.held_out, data.labels, splits["test"].spec
+    known = {**METRICS, "class_accuracy": {}}
+    known["kd"] = {**known["kd"], "subset_size": min(1000, len(clips))}
+    if extractor != "classifier":
+        known = {name: own for name, own in known.items() if name not in ("cs", "class_accuracy")}
+    known.pop("fd_infinity")
+    metrics = {name: {"name": name, "extractor": extractor, **own} for name, own in known.items()}
+    real = DatasetItems(splits["train"], "train", splits.name)
+    evaluation = Evaluation(metrics, Views(Sources(device=device, splits=splits)), real,
+                            DatasetItems(splits["val"], "val", splits.name))  # fmt: skip
+    pairs = Evaluation({"reconstruction": {"name": "reconstruction"}})
+    found: dict[str, dict[str, float]] = {}
+    for damage, spoil in SOUND.items():
+        spoilt = spoil(clips, splits["test"].codec)
+        parts = [part.split(128) for part in (spoilt, labels, clips)]
+        items = SampledItems(
+            lambda parts=parts: (Batch(*some[:2]) for some in zip(*parts, strict=True)), len(clips), spec
+        )
+        both = SampledItems(lambda parts=parts: (Batch(*some) for some in zip(*parts, strict=True)), len(clips), spec)
+        records = [*evaluation.of(items), *pairs.of(both, "pairs")]
+        figures = {key: value for record in records for key, value in record.generated.figures.items()}
+        found[damage] = {key: figures[key] for key in OF_SOUND if key in figures}
+    return found
+
+
+def sound_table(found: Mapping[str, dict[str, float]]) -> str:
+    """A row for each damage."""
+    names = list(next(iter(found.values())))
+    lines = ["| | " + " | ".join(f"`{name}`" for name in names) + " |", "|---" * (len(names) + 1) + "|"]
+    lines += [
+        f"| {damage} | " + " | ".join(f"{figures[name]:.3g}" for name in names) + " |"
+        for damage, figures in found.items()
+    ]
+    return "\n".join(lines)
+
+
+# images
+
+
 def curves(
     data: Data, n: int, reference: int | None = None, extractor: str = "classifier"
 ) -> dict[str, list[dict[str, float]]]:
@@ -173,13 +270,17 @@ def draw(found: Mapping[str, list[dict[str, float]]], path: Path, title: str) ->
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", default="digits", choices=("digits", "cifar10"))
+    parser.add_argument("--data", default="digits", choices=("digits", "cifar10", "fsdd", "tones"))
     parser.add_argument("--root")
     parser.add_argument("--extractor", default="classifier", choices=("classifier", "own-ssl"))
     parser.add_argument("--figure", type=Path)
     parser.add_argument("--n", type=int)
     words = parser.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if words.data in ("fsdd", "tones"):
+        values = {**compose("data", [f"data={words.data}"])["data"], **({"root": words.root} if words.root else {})}
+        print(sound_table(sound_rows(Data(values, device), words.extractor)))
+        return
     if words.data == "digits":
         values = {"name": "digits", "size": 16, "flip": False, "val_fraction": 0.0, "test_fraction": 0.5}
         n, reference = words.n or 250, None

@@ -76,7 +76,7 @@ def tiny_run(tmp_path: Path, tiny_config: dict[str, Any], monkeypatch: pytest.Mo
 
     from aigc_cli.modalities.base import DataSpec
     from aigc_cli.models.base import build_model
-    from aigc_cli.runs import create_run
+    from aigc_cli.new_run import create_run
     from aigc_cli.training.checkpoint import CheckpointFolder
 
     monkeypatch.chdir(tmp_path)
@@ -100,7 +100,7 @@ def tokenizer_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     from aigc_cli.config.compose import compose
     from aigc_cli.data.open import open_dataset
     from aigc_cli.models.base import build_model
-    from aigc_cli.runs import create_run
+    from aigc_cli.new_run import create_run
     from aigc_cli.training.checkpoint import CheckpointFolder
 
     monkeypatch.chdir(tmp_path)

@@ -12,10 +12,10 @@ import aigc_cli
 PACKAGE = Path(aigc_cli.__file__).parent
 #: Each layer may import itself and those before it; what shares a line is one layer. A folder stands for all in it.
 LAYERS = (
-    ("errors", "registry", "randomness", "progress", "files", "environment"),
+    ("errors", "registry", "randomness", "progress", "files", "locks", "environment"),
     ("config",),
     ("nn",),
-    ("modalities", "runs", "data"),
+    ("modalities", "runs", "new_run", "data"),
     ("models",),
     ("training",),
     ("sampling", "metrics"),

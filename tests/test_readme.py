@@ -8,7 +8,9 @@ import warnings
 from pathlib import Path
 
 import pytest
+import soundfile
 from PIL import Image
+from trouble_sound import sine
 
 from aigc_cli.cli import main
 
@@ -43,6 +45,9 @@ def home(tmp_path_factory):
         (folder / place).mkdir()
         for i in range(12):
             Image.effect_noise((80, 70), 60 + i).save(folder / place / f"{i}.png")
+    (folder / "sounds").mkdir()
+    for i in range(12):
+        soundfile.write(folder / "sounds" / f"{i}.wav", sine(300 + 50 * i, 16000), 16000)
     (folder / "letters").mkdir()
     (folder / "letters" / "all.txt").write_text(PAGES["train"] + PAGES["data"])
     shutil.copytree(SIGNALS, folder, dirs_exist_ok=True)

@@ -10,7 +10,8 @@ from aigc_cli import registry
 from aigc_cli.cli import main
 from aigc_cli.errors import ConfigError, DataError
 from aigc_cli.modalities.base import DataSpec
-from aigc_cli.runs import Run, create_run, find_run
+from aigc_cli.new_run import create_run
+from aigc_cli.runs import Run, find_run
 
 CONFIG = {"model": {"name": "gan"}, "data": {"name": "digits"}, "outputs": "outputs", "run_dir": None}
 

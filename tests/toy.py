@@ -16,9 +16,10 @@ from aigc_cli.config.schema import STRICT
 from aigc_cli.modalities.base import Batch, DataSpec
 from aigc_cli.models.base import Losses, build_model
 from aigc_cli.models.latent import LatentControls, LatentModel, check_conditional
+from aigc_cli.new_run import create_run
 from aigc_cli.randomness import Noise
 from aigc_cli.registry import Component
-from aigc_cli.runs import Run, create_run
+from aigc_cli.runs import Run
 from aigc_cli.training.checkpoint import CheckpointFolder
 
 SIZE = 8

@@ -44,7 +44,7 @@ def main(config: dict[str, Any], options: Options) -> int:
     Raises:
         ConfigError, DataError, ResourceError: what the run would end with too, before or within its first steps.
     """
-    config = settled(config)
+    config = settled(config, options)
     found = train_until_done(_measured, config, options, check_config(config).trainer)
     if not (launched() or Processes()).main:
         return 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -16,7 +17,8 @@ from torch import Tensor
 
 from aigc_cli.config.schema import STRICT, Options, check
 from aigc_cli.errors import ConfigError, say_plainly, tell, warn
-from aigc_cli.files import check_writable, path_of, replacing, resource_errors, shown
+from aigc_cli.files import LONGEST_NAME, check_writable, path_of, replacing, resource_errors, shown, slug
+from aigc_cli.locks import writing_alone
 from aigc_cli.modalities.base import Batch
 from aigc_cli.modalities.prompts import Lines
 from aigc_cli.nn.decoding import padded
@@ -56,12 +58,12 @@ def main(config: dict[str, Any], options: Options) -> int:
     out = None if settings.out is None else path_of(settings.out)
     if out is not None and out.suffix != ".npz":
         raise ConfigError(f"out={out} does not end in .npz", f"write out={out}.npz")
-    if out is not None and (out.is_dir() or (out.exists() and not settings.overwrite)):
-        raise ConfigError(f"out={out} exists", "choose another, or replace a file with overwrite=true")
+    _check_free(out, settings.overwrite)
     restored = restore_model(find_run(settings.run), step=settings.step, device=settings.device)
     tell(f"embedding by {restored.run.name}, step {restored.step}, on {restored.device}")
     if out is None:
         name = "text" if settings.input is None else Path(settings.input).stem
+        name = name if len(os.fsencode(name)) < LONGEST_NAME else slug(name, LONGEST_NAME)
         out = restored.run.path / EMBEDDINGS / f"step-{restored.step}-{name}.npz"
     check_writable(out.parent, "with out=")
     vectors = embed(restored, lines, settings.batch_size)
@@ -71,18 +73,27 @@ def main(config: dict[str, Any], options: Options) -> int:
         "run": restored.run.name, "step": restored.step, "model_checksum": restored.checksum,
         "n": len(vectors), "width": vectors.shape[1],
     }  # fmt: skip
-    with resource_errors(out, "with out="):
-        out.parent.mkdir(parents=True, exist_ok=True)
-        write_vectors(out, vectors, lines.texts, json.dumps(record))
     near = None if settings.neighbours is None else nearest(vectors, list(lines.texts), settings.neighbours)
     if not options.json:
-        _report(out, restored, vectors.shape, lines.texts, near or {})
+        _show(near or {}, lines.texts)  # before it is kept, which may fail
+    with resource_errors(out, "with out="), writing_alone(out, "with out="):
+        _check_free(None if settings.out is None else out, settings.overwrite)
+        write_vectors(out, vectors, lines.texts, json.dumps(record))
+    if not options.json:
+        count = "1 vector" if len(vectors) == 1 else f"{len(vectors)} vectors"
+        print(f"{count} of {vectors.shape[1]} numbers, by {restored.run.name}, step {restored.step}\n  {shown(out)}")
         return 0
     told: dict[str, Any] = {"out": str(out), **record}
     for number, row in (near or {}).items():
         told.setdefault("neighbours", {})[number] = [{"line": other, "cosine": cosine} for other, cosine in row]
     print(json.dumps(told))
     return 0
+
+
+def _check_free(out: Path | None, overwrite: bool) -> None:
+    """Refuses to replace what a user's ``out=`` holds, which ``overwrite=true`` allows of a file."""
+    if out is not None and (out.is_dir() or (out.exists() and not overwrite)):
+        raise ConfigError(f"out={out} exists", "choose another, or replace a file with overwrite=true")
 
 
 def _lines(settings: EmbedConfig) -> Lines:
@@ -142,12 +153,9 @@ def write_vectors(path: Path, vectors: Tensor, texts: Mapping[int, str], provena
         np.savez(file, vectors=vectors.numpy(), lines=numbers, sha256=sums, provenance=np.array(provenance))
 
 
-def _report(out: Path, restored: Restored, size: Sequence[int], texts: Mapping[int, str], near: Neighbours) -> None:
+def _show(near: Neighbours, texts: Mapping[int, str]) -> None:
     short = {line: text if len(text) <= _WIDTH else text[: _WIDTH - 3] + "..." for line, text in texts.items()}
     for number, row in near.items():
         say_plainly(f"{number:>6}         {short[number]}")
         for other, cosine in row:
             say_plainly(f"        {cosine:6.3f}  {other:>6}  {short[other]}")
-    vectors = "1 vector" if size[0] == 1 else f"{size[0]} vectors"
-    print(f"{vectors} of {size[1]} numbers, by {restored.run.name}, step {restored.step}")
-    print(f"  {shown(out)}")

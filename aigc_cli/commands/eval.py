@@ -23,7 +23,7 @@ from aigc_cli.metrics.base import kind_of, require
 from aigc_cli.metrics.extractors.base import FeatureStatistics, summed
 from aigc_cli.metrics.items import has_text
 from aigc_cli.metrics.record import Record, read_record, saved
-from aigc_cli.metrics.report import Records, check_comparable, describe, describe_comparison, differences, write
+from aigc_cli.metrics.report import Keeper, Records, check_comparable, describe, describe_comparison, differences
 from aigc_cli.metrics.statistics import Statistics, write_statistics
 from aigc_cli.metrics.views import Key
 from aigc_cli.registry import plugin_words
@@ -68,15 +68,16 @@ def _measure(asked: EvalConfig, options: Options) -> int:
     setting = open_setting(with_usual_metrics(asked, options, [] if run is None else [run]), options, run)
     folder = setting.records_folder()
     failed: list[DataError] = []
-    records = setting.records(failed=failed)
-    files = [] if folder is None else [file for record in records for file in write(record, folder)]
+    records, keeper = setting.records(failed=failed), Keeper()
+    files = [] if folder is None else [file for record in records for file in keeper.keep(record, folder)]
     if options.json:
         plain = [record.plain_json() for record in records]
         print(json.dumps({"results": plain, "files": [str(file) for file in files]}, ensure_ascii=False))
     else:
         print(describe(records, files))
-        if setting.run is not None and folder is not None:
+        if setting.run is not None and folder is not None and keeper.failed is None:
             print(f"next: {_next(setting.run, folder, records, options, asked)}")
+    keeper.check()
     for error in failed:
         if "metric" in options.given:
             raise error
@@ -105,13 +106,13 @@ def _next(run: Run, folder: Path, records: list[Record], options: Options, asked
 
 def _compare(asked: EvalConfig, options: Options) -> int:
     """Evaluates the runs, or reads the records, that ``run=A,B`` names, and prints what differs and by how much."""
-    words = list(dict.fromkeys(word.strip() for word in asked.run.split(",") if word.strip()))
+    words = list(dict.fromkeys(word.strip() for word in (asked.run or "").split(",") if word.strip()))
     if len(words) < 2:
         found = f"run={asked.run} names one run" if words else "no run is named"
         raise ConfigError(f"aigc eval compare needs several runs: {found}", "name others, such as run=A,B")
     if asked.fake is not None:
         raise ConfigError("aigc eval compare is for runs", "leave fake= out")
-    files = [word for word in words if word.endswith(".json")]
+    files, keeper = [word for word in words if word.endswith(".json")], Keeper()
     named: list[tuple[str, Records]] = []
     if files:
         if len(files) < len(words):
@@ -122,7 +123,8 @@ def _compare(asked: EvalConfig, options: Options) -> int:
             record = read_record(path_of(file))
             named.append((Path(file).name, {record["metric"]: record}))
     else:
-        named = evaluated(replace(asked, seeds=asked.seeds or SEEDS), options, [find_run(word) for word in words])
+        asked = replace(asked, seeds=asked.seeds or SEEDS)
+        named = evaluated(asked, options, [find_run(word) for word in words], keeper)
     check_comparable(named)
     rows = differences(named)
     if options.json:
@@ -130,11 +132,12 @@ def _compare(asked: EvalConfig, options: Options) -> int:
         print(json.dumps({"compared": runs, "differences": rows}, ensure_ascii=False))
     else:
         print(describe_comparison(named, rows))
+    keeper.check()
     return 0
 
 
-def evaluated(asked: EvalConfig, options: Options, runs: list[Run]) -> list[tuple[str, Records]]:
-    """The records of each run: those saved under the very same conditions, and fresh ones for the rest."""
+def evaluated(asked: EvalConfig, options: Options, runs: list[Run], keeper: Keeper) -> list[tuple[str, Records]]:
+    """The records of each run: those saved under the very same conditions, and fresh ones, which `keeper` saves."""
     asked = with_usual_metrics(asked, options, runs)
     first, needs_data = runs[0], not has_text(runs[0].spec) and not isinstance(asked.data.get("name"), str)
     for run in runs[1:] if needs_data and asked.compares_with_data() else []:
@@ -159,7 +162,7 @@ def evaluated(asked: EvalConfig, options: Options, runs: list[Run]) -> list[tupl
 
         for record in setting.records(known):
             found[record.metric] = record.plain_json()
-            write(record, folder)
+            keeper.keep(record, folder)
         named.append((run.name, {name: found[name] for name in asked.metric}))
     return named
 

@@ -36,7 +36,7 @@ class EvalConfig:
     """See ``configs/eval.yaml``."""
 
     task: Literal["measure", "compare", "stats"]
-    run: Named
+    run: Named | None
     metric: dict[str, dict[str, Any]]
     n: Annotated[int, Field(ge=1)] | None
     seed: Annotated[int, Field(ge=0)]
@@ -125,6 +125,8 @@ class EvalConfig:
 
 def run_of(asked: EvalConfig) -> Run | None:
     """The run that is evaluated, if there is one; where one is needed, it is said later what is wrong with it."""
+    if asked.run is None:
+        return None
     with suppress(ConfigError):
         run = find_run(asked.run)
         assert run.config  # one that cannot be read is told of before anything that follows from it

@@ -14,6 +14,7 @@ from aigc_cli.data.open import Splits
 from aigc_cli.errors import ConfigError, DataError, too_many, warn
 from aigc_cli.files import check_writable, path_of
 from aigc_cli.metrics.base import kind_of
+from aigc_cli.metrics.codec_subject import CodecSubject
 from aigc_cli.metrics.evaluate import Sides, evaluate, sources_of
 from aigc_cli.metrics.extractors.base import Sources
 from aigc_cli.metrics.items import DatasetItems, has_text
@@ -44,12 +45,14 @@ def open_setting(asked: EvalConfig, options: Options, run: Run | None = None) ->
         return Setting(replace(asked, device="cpu"), None, None, named_split=False)
     named_data = isinstance(asked.data.get("name"), str)
     reference = None if asked.reference is None else find_run(asked.reference)
+    if named_data and _of_codec(asked, options, run):
+        return Setting(asked, None, Splits.named(asked.data, None), "split" in options.given)
     if run is None:
         referred = asked.real is not None or reference is not None or named_data
         alone = referred and (asked.fake is not None or asked.task == "stats")
         alone = alone or (asked.fake is not None and not asked.compares_with_data())
         if "run" in options.given or (asked.fake is None and asked.task != "stats"):
-            run = find_run(asked.run)
+            run = find_run(asked.run or "latest")
         elif not alone:  # files may do without a run: what needs one says so
             run = run_of(asked)
     if run is None:
@@ -60,6 +63,15 @@ def open_setting(asked: EvalConfig, options: Options, run: Run | None = None) ->
     elif owner is not None:
         splits = Splits.of_run(owner, asked.data)
     return Setting(asked, run, splits, "split" in options.given)
+
+
+def _of_codec(asked: EvalConfig, options: Options, run: Run | None) -> bool:
+    """Whether what is measured is the codec of the data that is named, because no run is, or none of such data."""
+    if asked.fake is not None or asked.task != "measure" or asked.of_text():
+        return False
+    if asked.run is None or "run" in options.given:
+        return asked.run is None
+    return run is None or run.spec.modality != Splits.named(asked.data, None)["train"].spec.modality
 
 
 @dataclass(frozen=True)
@@ -143,7 +155,7 @@ class Setting:
                 fake = fake.take(asked.n)
             return self._compared(FilesSubject(fake), real, held_out)
         if run is None:
-            raise ConfigError("there is nothing to evaluate", "name a run with run=, or files with fake=")
+            return self._codec_alone(real, held_out)
         subject = self._model(run, asked.controls)
         items = self._measured_on() if any("fake" not in kind_of(name).takes for name in asked.metric) else None
         if not asked.takes("fake"):
@@ -195,7 +207,20 @@ class Setting:
         kind = TextSubject if has_text(run.spec) else RunSubject
         return kind(restored, controls, splits, filling, asked.batch_size)
 
-    def _compared(self, subject: RunSubject | FilesSubject, real: Items | None, held_out: Items | None) -> Sides:
+    def _codec_alone(self, real: Items | None, held_out: Items | None) -> Sides:
+        """What a codec loses of the data, where there is no model."""
+        if self.splits is None:
+            raise ConfigError("there is nothing to evaluate", "name a run with run=, files with fake=, or data=")
+        items = self._measured_on()
+        if has_text(items.spec):
+            raise ConfigError(f"{self.data.name} is text, of which nothing is lost", "name a run with run=")
+        if not self.asked.takes("fake"):
+            return Sides(CodecSubject(items), items=items)
+        return self._compared(CodecSubject(items), real, held_out)._replace(items=items)
+
+    def _compared(
+        self, subject: RunSubject | FilesSubject | CodecSubject, real: Items | None, held_out: Items | None
+    ) -> Sides:
         """A subject with what its samples are compared with, and the baseline beside them."""
         asked, fake = self.asked, subject.items if isinstance(subject, FilesSubject) else None
         n = self._number(real, subject.items) if fake is None else len(fake)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import re
 import shlex
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -17,7 +15,7 @@ from pydantic.dataclasses import dataclass
 from aigc_cli.config.schema import STRICT, Options, check
 from aigc_cli.data.open import Splits
 from aigc_cli.errors import ConfigError, say_plainly, tell
-from aigc_cli.files import checksum, path_of, shown
+from aigc_cli.files import LONGEST_NAME, checksum, path_of, shown, slug
 from aigc_cli.modalities.arrays import find_writer
 from aigc_cli.modalities.base import Writer
 from aigc_cli.modalities.prompts import Prompt, read_prompts
@@ -71,8 +69,11 @@ def main(config: dict[str, Any], options: Options) -> int:
     provenance = _provenance(restored, settings, format, named_values(controls), drawn)
     usual = format == find_writer(run.spec.modality)[0]
     out = path_of(settings.out) if settings.out else default_out(run, provenance, usual)
-    check_replaceable(out, provenance, drawn.arrangement.n, settings.overwrite)
-    files, overview, text = _write(drawn, settings.batch_size, partial(writer, codec=restored.codec), provenance, out)
+    draw = partial(writer, provenance=provenance, codec=restored.codec)
+    may = partial(check_replaceable, out, provenance, drawn.arrangement.n, settings.overwrite)
+    with filling(out, may) as folder:
+        files, overview, text = _write(drawn, settings.batch_size, draw, folder)
+        write_record(folder, provenance.record(drawn.arrangement, files, overview))
     if options.json:
         named = {"out": str(out), "files": files, "overview": overview}
         print(json.dumps({**named, **provenance.of_set(drawn.arrangement)}))
@@ -98,23 +99,21 @@ def _prompts(restored: Restored, settings: SampleConfig, controls: Any) -> list[
         raise ConfigError(f"prompt_file={settings.prompt_file}: this model takes no prompts", "leave prompt_file= out")
     if typed is not None:
         raise ConfigError("prompt= and prompt_file= cannot be combined", "leave one of them out")
-    return read_prompts(path_of(settings.prompt_file))
+    aligned = restored.spec.source is not None  # a translation for each line
+    return read_prompts(path_of(settings.prompt_file), blank=aligned)
 
 
 def _write(
-    drawn: Plan, batch_size: int | None, writer: Callable[..., Writer], provenance: Provenance, out: Path
+    drawn: Plan, batch_size: int | None, writer: Callable[..., Writer], folder: Path
 ) -> tuple[list[str], list[str], str]:
     """The names of the files with samples, of those that show some of them, and what a terminal shows of them."""
-    n = drawn.arrangement.n
-    with filling(out) as folder:
-        with writer(folder, drawn.arrangement, provenance) as files, Progress(n, "sampling", "samples") as bar:
-            for raw in drawn.batches(batch_size):
-                files.write(raw)
-                bar.advance(len(raw))
-            names, overview = files.finish()
-            text = files.shown()
-        write_record(folder, provenance.record(drawn.arrangement, names, overview))
-    return names, overview, text
+    arrangement = drawn.arrangement
+    with writer(folder, arrangement) as files, Progress(arrangement.n, "sampling", "samples") as bar:
+        for raw in drawn.batches(batch_size):
+            files.write(raw)
+            bar.advance(len(raw))
+        names, overview = files.finish()
+        return names, overview, files.shown()
 
 
 def default_out(run: Run, provenance: Provenance, usual_format: bool) -> Path:
@@ -122,20 +121,12 @@ def default_out(run: Run, provenance: Provenance, usual_format: bool) -> Path:
     usual = named_values(check_controls(run, {}))
     chosen = {word: value for word, value in provenance.controls.items() if value != usual[word]}
     parts = [f"step-{provenance.step}", f"seed-{provenance.seed}"]
-    parts += [_slug(f"{word}-{value}") for word, value in sorted(chosen.items())]
+    parts += [slug(f"{word}-{value}") for word, value in sorted(chosen.items())]
     if "prompt_file" in provenance.source:
-        parts.append(_slug(f"prompt_file-{provenance.source['prompt_file']}"))
+        parts.append(slug(f"prompt_file-{provenance.source['prompt_file']}"))
     if not usual_format:
         parts.append(provenance.format)
-    return run.path / GENERATED / "-".join(parts)
-
-
-def _slug(text: str, longest: int = 40) -> str:
-    """A name that a shell and Hydra take as it is, and that differs where the texts differ."""
-    plain = re.sub(r"[^A-Za-z0-9.+_-]+", "_", text)
-    if plain == text and len(plain) <= longest:
-        return plain
-    return f"{plain[:longest]}-{hashlib.blake2b(text.encode(), digest_size=3).hexdigest()}"
+    return run.path / GENERATED / slug("-".join(parts), LONGEST_NAME)
 
 
 def _provenance(

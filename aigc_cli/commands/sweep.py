@@ -9,8 +9,10 @@ from __future__ import annotations
 import functools
 import json
 import logging
+import os
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -34,8 +36,10 @@ from aigc_cli.config.loader import config_loader
 from aigc_cli.config.schema import Options
 from aigc_cli.errors import ConfigError, Interrupted, Terminated
 from aigc_cli.files import path_of, resource_errors, write_json
+from aigc_cli.locks import writing_alone
+from aigc_cli.new_run import stamped_folder
 from aigc_cli.registry import import_plugin
-from aigc_cli.runs import find_by_identity, stamped_folder
+from aigc_cli.runs import find_by_identity
 
 _MAX_FAILURES = "hydra.sweeper.max_failure_rate"
 _BASIC = f"{BasicSweeper.__module__}.{BasicSweeper.__qualname__}"
@@ -57,6 +61,7 @@ class Plan:
     folder: Path  # where it leaves its row
     total: int | None  # jobs; None where an optimizer decides
     raises: bool = False  # a job that fails: where a word says how many may
+    process: int = field(default_factory=os.getpid)  # the sweep's own
     rows: dict[int, Row] = field(default_factory=dict)  # those of jobs in this process
 
 
@@ -79,7 +84,8 @@ def main(overrides: Sequence[str], options: Options) -> int:
     code, before = errors.EXIT_OK, signal.signal(signal.SIGTERM, _stop)
     plan = Plan(options, folder, None if grid is None else len(grid), _gives(words, _MAX_FAILURES))
     try:
-        _launch(words, first, plan)
+        with _alone(folder):
+            _launch(words, first, plan)
     except KeyboardInterrupt:
         code = errors.EXIT_INTERRUPTED
     except Stopped as stopped:
@@ -209,11 +215,19 @@ def _make_folder(master: DictConfig, config: Mapping[str, Any]) -> Path:
         folder = path_of(str(master.hydra.sweep.dir)).absolute()
     else:
         folder = stamped_folder(path_of(Path(config["outputs"], "sweeps")).absolute())
-    with resource_errors(folder):
-        (folder / "jobs").mkdir(parents=True, exist_ok=True)
-        for row in (folder / "jobs").glob("*.json"):
-            row.unlink()  # of an earlier sweep in the same folder
     return folder
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """A sweep's folder is there, without rows of an earlier one, and no other sweep writes to it meanwhile."""
+    with ExitStack() as stack:
+        with resource_errors(folder, "with hydra.sweep.dir= or outputs="):
+            stack.enter_context(writing_alone(folder / "jobs", "with hydra.sweep.dir="))
+            (folder / "jobs").mkdir(exist_ok=True)
+            for row in (folder / "jobs").glob("*.json"):
+                row.unlink()
+        yield
 
 
 def _gives(words: Sequence[str], key: str) -> bool:
@@ -249,16 +263,19 @@ def _launch(words: Sequence[str], first: Sequence[str], plan: Plan) -> None:
 def _job(plan: Plan, config: DictConfig) -> float | None:
     """One job; its row says how it went. Hydra calls it in this process or in another."""
     from aigc_cli.commands import train
+    from aigc_cli.training.signals import end_with_parent
 
     hydra = HydraConfig.get()
     number, words = int(hydra.job.num), list(map(str, hydra.overrides.task))
     row = _new_row(number, words, "failed")
     values: dict[str, Any] = {}
     errors.say(f"job {number + 1}{f' of {plan.total}' if plan.total else ''}{': ' if words else ''}{plainly(words)}")
+    if os.getppid() == plan.process:
+        end_with_parent()
     try:
         for module in plan.options.plugins:
             import_plugin(module)
-        values = train.settled(plain("train", config))
+        values = train.settled(plain("train", config), plan.options)
         result = train.run_training(values, replace(plan.options, job=number, recipe=recipes(words)))
         row |= {"status": result.status, "run": str(result.run.path.absolute()), "figures": result.figures,
                 "objective": result.objective}  # fmt: skip

@@ -8,6 +8,7 @@ import json
 import math
 import os
 import shlex
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,9 +24,10 @@ from aigc_cli.config.grammar import parse, prepare
 from aigc_cli.config.schema import Options, check
 from aigc_cli.errors import AigcError, ConfigError
 from aigc_cli.files import resource_errors, write_atomically
+from aigc_cli.new_run import point_latest
 from aigc_cli.progress import table
 from aigc_cli.registry import plugin_words
-from aigc_cli.runs import Run, point_latest
+from aigc_cli.runs import Run
 
 #: What is known of a job: its number, words, status, exit code, run, metrics and message.
 Row = dict[str, Any]
@@ -121,15 +123,15 @@ def _measured(rows: Sequence[Row], metrics: Sequence[str]) -> tuple[int, Ranking
     from aigc_cli.commands.eval import evaluated
     from aigc_cli.commands.eval_config import EvalConfig
     from aigc_cli.metrics.record import difference
+    from aigc_cli.metrics.report import Keeper
 
-    done, records = [row for row in rows if row["status"] in _DONE], []
+    done, records, keeper = [row for row in rows if row["status"] in _DONE], [], Keeper()
     for number, row in enumerate(done, start=1):
         errors.say(f"measuring {', '.join(metrics)}: run {number} of {len(done)}")
         try:
             run = Run(Path(row["run"]))
             config, options = asked_metrics(metrics, f"device={run.config['trainer']['device']}")
-            asked: EvalConfig = check("", EvalConfig, {**config, "data": {}})
-            ((_, found),) = evaluated(asked, options, [run])
+            ((_, found),) = evaluated(check("", EvalConfig, {**config, "data": {}}), options, [run], keeper)
         except KeyboardInterrupt:
             errors.say("stopped measuring; the same command again measures the rest")
             code = errors.EXIT_INTERRUPTED
@@ -141,6 +143,7 @@ def _measured(rows: Sequence[Row], metrics: Sequence[str]) -> tuple[int, Ranking
         for record in found.values():
             row["figures"] = {**row["figures"], **record["figures"]}
         records.append(next(iter(found.values())))
+    code = code if keeper.failed is None else errors.report(keeper.failed)
     if not records:
         return code, Ranking(None, why=f"{', '.join(metrics)} could not be measured")
     for other in records[1:]:
@@ -306,9 +309,7 @@ def _table_rows(groups: Sequence[Group], score: str | None) -> list[list[str]]:
     for group in groups:
         words = plainly(word for word in group.words if word not in shared) or "-"
         jobs = ",".join(str(job) for job in sorted(row["job"] + 1 for row in group.rows))
-        counts = {row["status"]: 0 for row in group.rows}
-        for row in group.rows:
-            counts[row["status"]] += 1
+        counts = Counter(row["status"] for row in group.rows)
         status = ", ".join(f"{count} {name}" if len(counts) > 1 else name for name, count in counts.items())
         n = [str(sum(row["status"] in _DONE for row in group.rows))] if seeds else []
         runs = [os.path.relpath(row["run"]) for row in group.rows if row["run"]]
@@ -320,8 +321,7 @@ def _table_rows(groups: Sequence[Group], score: str | None) -> list[list[str]]:
 def _write(path: Path, rows: Sequence[Row]) -> None:
     """A row for each job, whole or not at all."""
     figures = list(dict.fromkeys(key for row in rows for key in row["figures"]))
-    text = io.StringIO()
-    writer = csv.writer(text)
+    writer = csv.writer(text := io.StringIO())
     writer.writerow(["job", "overrides", "status", "run", *figures, "message"])
     for row in rows:
         values = [row["figures"].get(key, "") for key in figures]

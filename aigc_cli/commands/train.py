@@ -21,8 +21,9 @@ from aigc_cli.errors import ConfigError, Interrupted, Terminated, say, tell, war
 from aigc_cli.files import shown
 from aigc_cli.modalities.base import modality
 from aigc_cli.monitor import Monitor
+from aigc_cli.new_run import create_run
 from aigc_cli.registry import plugin_words
-from aigc_cli.runs import OUTPUTS, Run, create_run, find_by_identity, find_run
+from aigc_cli.runs import OUTPUTS, Run, find_by_identity, find_run
 from aigc_cli.sampling.controls import model_class
 from aigc_cli.sampling.modes import modes_of
 from aigc_cli.training.batch_size import fitting_data, naming_the_batch
@@ -80,14 +81,14 @@ def run_training(config: dict[str, Any], options: Options) -> TrainResult:
         # What it has a copy of may be gone where it came from.
         config = {**config, "data": absolute_paths(config["data"])}
     else:
-        config = settled(config)
+        config = settled(config, options)
     return train_until_done(train, config, options, check_config(config).trainer)
 
 
-def settled(config: dict[str, Any]) -> dict[str, Any]:
+def settled(config: dict[str, Any], options: Options) -> dict[str, Any]:
     """The configuration with the paths under ``data``, the run that it starts from, and that of its tokenizer, as they
     are from any folder."""
-    return with_tokenizer(with_source({**config, "data": absolute_paths(config["data"])}))
+    return with_tokenizer(with_source({**config, "data": absolute_paths(config["data"])}, options.given))
 
 
 def train(config: dict[str, Any], options: Options, note: Path | None) -> TrainResult:
@@ -113,11 +114,9 @@ def train(config: dict[str, Any], options: Options, note: Path | None) -> TrainR
         if run is None:  # one that is resumed keeps its batch, which may be from before there was such a bound
             asked, config = config, fitting_data(config, len(parts.dataset), processes)
             settings = check_config(config)
-            run = Run(processes.from_main(lambda: create_run(config).path), writes=processes.main)
-            locks.enter_context(run.lock())
-            if run.writes:
-                parts.dataset.codec.keep(run.path)
-            run.save_config(config, parts.dataset.spec, parts.dataset.codec.files(), asked)
+            begin = partial(_begin, locks, config, parts.dataset, asked)
+            run = processes.from_main(lambda: create_run(config, begin))
+            run.writes = processes.main
             starting.enter_context(_stopped_early(run, processes))
 
         trainer = trainer_of(run, parts, settings, device, processes)
@@ -137,6 +136,14 @@ def train(config: dict[str, Any], options: Options, note: Path | None) -> TrainR
             found = partial(plan_lines, config=config, on_cpu=device.type == "cpu", new=not resumed)
             figures = trainer.fit(replace(monitor.hooks(run.path / "samples"), plan=found))
     return _result(run, config, figures)
+
+
+def _begin(locks: ExitStack, config: dict[str, Any], dataset: Dataset, asked: dict[str, Any], run: Run) -> None:
+    """Locks a new run, and writes what it is, while nobody sees it yet."""
+    locks.enter_context(run.lock())
+    dataset.codec.keep(run.path)
+    run.save_config(config, dataset.spec, dataset.codec.files(), asked)
+    run.set_status("running", 0)
 
 
 @contextmanager

@@ -134,8 +134,8 @@ def _add_forms(report: Report, look: Look, facts: Facts) -> None:
     report.add("channels", f"{told}; the model gets {look.config.channels} (data.channels=)", channels=dict(channels))
     slow = np.array([0 < entry.rate < wanted for entry in facts.entries])
     most = int(np.quantile([entry.rate for entry in used], 0.5, method="nearest"))
-    hint = f"data.sample_rate={most} needs less of everything, and loses nothing of most" if most < wanted else ""
-    what = f"a lower rate than data.sample_rate={wanted}, so nothing above half of their own"
+    hint = f"data.sample_rate={most} needs less of everything, and loses nothing of most files" if most < wanted else ""
+    what = f"a lower rate than data.sample_rate={wanted}, so nothing above half of that"
     report.find("low_rate", facts.named(slow), what, hint)
     clipped = np.array([entry.clipped for entry in facts.entries])
     report.facts["clipped"] = int(clipped.sum())

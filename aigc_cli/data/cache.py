@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from aigc_cli import __version__
 from aigc_cli.errors import ConfigError, DataError, ResourceError, tell
-from aigc_cli.files import checksum, hint_for, path_of, replacing, write_atomically
+from aigc_cli.files import Overtaken, checksum, hint_for, new_folder, path_of, replacing, write_atomically
 from aigc_cli.modalities.text_files import printable
 
 T = TypeVar("T")
@@ -30,15 +30,16 @@ MARKUP = (b"<!doctype html", b"<html", b"<?xml", b"<head")
 
 
 def cache_dir() -> Path:
-    """``$AIGC_CACHE``, else ``$XDG_CACHE_HOME/aigc``, else ``~/.cache/aigc``; it exists and can be written to.
+    """``$AIGC_CACHE``, else ``$XDG_CACHE_HOME/aigc``, else ``~/.cache/aigc``; it exists.
 
-    Where the home folder cannot be written to, as in some containers, a folder of the user's own under the system's
-    temporary one takes its place. Raises ResourceError where ``$AIGC_CACHE`` cannot be written to, or nothing can.
+    One that is read-only, as an image may bring it, serves what it holds. Where the home folder has none and cannot be
+    written to, as in some containers, a folder of the user's own under the system's temporary one takes its place.
+    Raises ResourceError where ``$AIGC_CACHE`` is not there and cannot be made, or nothing can.
     """
     chosen = os.environ.get("AIGC_CACHE")
     if chosen:
         folder = path_of(chosen).absolute()
-        if not _writable(folder):
+        if not folder.is_dir() and not _writable(folder):
             raise ResourceError(f"the cache folder {folder} cannot be written to", "set AIGC_CACHE to one that can")
         return folder
     base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
@@ -83,17 +84,18 @@ def remembered(kind: str, key: str, make: Callable[[], Any], read: Callable[[Any
     return read(made)
 
 
-def find_root(root: str | None, hint: str = "") -> Path:
-    """The absolute path of `data.root`, with ``~`` for the home folder; raises ConfigError where it is empty, or not
-    set, for which `hint` says what to name, and DataError where there is nothing."""
+def find_root(root: str | None, hint: str = "", key: str = "data.root") -> Path:
+    """The absolute path of `data.root`, or of another `key`, with ``~`` for the home folder; raises ConfigError where
+    it is empty, or not set, for which `hint` says what to name, and DataError where there is nothing."""
     if root is None:
-        raise ConfigError("this dataset needs data.root=", hint)
+        raise ConfigError(f"this dataset needs {key}=", hint)
     if not root.strip():  # it would be the current folder
-        raise ConfigError("data.root= has no value", "name a path after the =; a shell variable there may not be set")
+        raise ConfigError(f"{key}= has no value", "name a path after the =; a shell variable there may not be set")
     path = path_of(root).absolute()
     if not path.exists():
+        what = "the data" if key == "data.root" else "the file"
         raise DataError(
-            f"data.root={root}: there is nothing at {path}", "put the data there, or say with data.root= where it is"
+            f"{key}={root}: there is nothing at {path}", f"put {what} there, or say with {key}= where it is"
         )
     return path
 
@@ -259,13 +261,9 @@ def unpack(archive: Path, folder: Path, *, max_bytes: int) -> Path:
         return tarfile.data_filter(member, path)
 
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as temporary:
-            whole = Path(temporary, folder.name)
-            with tarfile.open(archive, "r|*") as tar:  # a stream, so that it is decompressed but once
-                tar.extractall(whole, filter=bounded)
-            with suppress(OSError):  # another process was faster
-                whole.rename(folder)
+        # Another process may be faster. It is read as a stream, so that it is decompressed but once.
+        with suppress(Overtaken), new_folder(folder) as whole, tarfile.open(archive, "r|*") as tar:
+            tar.extractall(whole, filter=bounded)
     except (tarfile.TarError, zlib.error, EOFError, ValueError, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:  # gzip and bz2 have none for broken content
             hint = hint_for(error, "with AIGC_CACHE or data.root=")

@@ -289,7 +289,7 @@ def tokenizer_for(config: TokenizerConfig, train: Corpus) -> Tokenizer:
     """The tokenizer that `config` names, or one made for the training text, which is remembered; raises DataError where
     the one that `config` names is missing or broken."""
     if config.path is not None:
-        return read_codec(find_root(config.path)).tokenizer
+        return read_codec(find_root(config.path, key="data.tokenizer.path")).tokenizer
     made_by = version("tokenizers") if config.kind == "bpe" else ""
     key = digest_of([train.identity(), config.kind, config.vocab_size if config.kind == "bpe" else 0, made_by])
     return remembered("tokenizers", key, lambda: _trained(config, train), restore_tokenizer)

@@ -10,8 +10,11 @@ from __future__ import annotations
 import signal
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import count
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from aigc_cli.data.base import BatchPlan, Dataset, Gatherer, Order, PermutedOrder
 from aigc_cli.errors import AigcError, DataError, as_user_error, dead_worker
@@ -139,17 +142,49 @@ def read_batch(dataset: Dataset, rows: Sequence[int]) -> Batch:
     return Batch(torch.stack(contents), torch.tensor(known) if known else None)
 
 
+@dataclass(frozen=True)
+class _Copied:
+    """A batch that goes through a pipe, byte by byte."""
+
+    arrays: tuple[np.ndarray | None, ...]
+
+    @classmethod
+    def of(cls, batch: Batch) -> _Copied:
+        parts = (batch.content, batch.labels, batch.source)
+        return cls(tuple(None if part is None else part.numpy() for part in parts))
+
+    def batch(self) -> Batch:
+        import torch
+
+        content, labels, source = (None if array is None else torch.from_numpy(array) for array in self.arrays)
+        assert content is not None
+        return Batch(content, labels, source)
+
+
 class _Reader:
-    """Reads whole batches, in a worker process or in this one; an error of ours is handed back, not wrapped."""
+    """Reads whole batches, in a worker process or in this one; an error of ours is handed back, not wrapped.
+
+    A worker hands tensors over in shared memory, which containers have little of. Where that is full the arrays
+    themselves go through the pipe: left to torch, such a batch would be lost, and waited for without end.
+    """
 
     def __init__(self, dataset: Dataset) -> None:
         self.dataset = dataset
 
-    def __getitem__(self, indices: Sequence[int]) -> Batch | AigcError:
+    def __getitem__(self, indices: Sequence[int]) -> Batch | AigcError | _Copied:
+        import torch
+        from torch.utils.data import get_worker_info
+
         try:
-            return read_batch(self.dataset, indices)
+            batch = read_batch(self.dataset, indices)
         except AigcError as error:
             return error
+        if get_worker_info() is None:
+            return batch
+        try:
+            return batch.each(torch.Tensor.share_memory_)
+        except (RuntimeError, OSError):
+            return _Copied.of(batch)
 
 
 def _stream(dataset: Dataset, indices: Iterator[list[int]], workers: int, device: Device) -> Iterator[Batch]:
@@ -172,6 +207,8 @@ def _stream(dataset: Dataset, indices: Iterator[list[int]], workers: int, device
         for batch in batches:
             if isinstance(batch, AigcError):
                 raise batch
+            if isinstance(batch, _Copied):
+                batch = batch.batch()
             yield batch.each(torch.Tensor.pin_memory) if pin else batch
     except RuntimeError as error:
         known = as_user_error(error)

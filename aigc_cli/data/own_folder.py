@@ -22,7 +22,7 @@ from aigc_cli.data.own import EncodedFiles, Files, Parts
 from aigc_cli.data.pictures import numbered
 from aigc_cli.data.splits import Cut, left_out, names_of, parts_by, split_word
 from aigc_cli.errors import DataError
-from aigc_cli.files import kinds_of, passed_over, walk_files
+from aigc_cli.files import kinds_of, passed_over, stamp, walk_files
 from aigc_cli.modalities.image_decode import Unreadable
 from aigc_cli.modalities.text_files import printable
 
@@ -148,7 +148,7 @@ class _Folder:
         self.path = path
         found = dict(walk_files(path))
         stats = {name: file.stat() for name, file in found.items() if wanted(name)}
-        self.files = {name: (stat.st_size, stat.st_mtime_ns) for name, stat in stats.items()}
+        self.files = {name: stamp(stat) for name, stat in stats.items()}
         self.others = sorted(set(found) - set(stats))  # names of files that are not wanted
 
     def read(self, name: str) -> bytes | Path:

@@ -19,7 +19,7 @@ from aigc_cli.data.images import EncodedImages, ImageFilesConfig
 from aigc_cli.data.pictures import LABEL_NAMES, Pictures, numbered, open_pictures
 from aigc_cli.data.splits import Cut, left_out, parts_named, rows_of, split_named
 from aigc_cli.errors import ConfigError, DataError, ResourceError, suggest
-from aigc_cli.files import kinds_of, passed_over, walk_files
+from aigc_cli.files import kinds_of, passed_over, stamp, walk_files
 from aigc_cli.modalities.columns import bytes_in, column_of, rows_in, schema_of, unlisted
 from aigc_cli.modalities.image_decode import Unreadable
 from aigc_cli.registry import register
@@ -134,9 +134,7 @@ def read_columns(
             keys=range(counts[split]),
             shape=shape,
             names=[f"{where} row {row}" for row in range(counts[split])],
-            identity=json.dumps(
-                [image, *([str(path), path.stat().st_size, path.stat().st_mtime_ns] for path in paths)]
-            ),
+            identity=json.dumps([image, *([str(path), *stamp(path.stat())] for path in paths)]),
             labels=labelled,
             classes=() if labelled is None else classes,
             sizes=cells.sizes,

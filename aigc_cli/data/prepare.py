@@ -6,8 +6,6 @@ Each kind of content is prepared in its own way, registered as a ``preparation``
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +17,8 @@ from aigc_cli.data.base import Split
 from aigc_cli.data.report import Look, look_at
 from aigc_cli.data.splits import Cut
 from aigc_cli.errors import ConfigError
-from aigc_cli.files import path_of, resource_errors, write_json
+from aigc_cli.files import new_folder, path_of, resource_errors, write_json
+from aigc_cli.locks import writing_alone
 from aigc_cli.modalities.base import modality
 from aigc_cli.registry import find, is_imported
 
@@ -103,19 +102,11 @@ def prepare(asked: Asked, out: Path) -> Prepared:
     if not is_imported("preparation", look.kind):
         noun = modality(look.kind.split()[0]).noun[1]
         raise ConfigError(f"{noun} cannot be prepared", "aigc data show reports on them")
-    with resource_errors(out, "with out="):
-        out.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".part", dir=out.parent))
-        try:
-            folder = temporary / "data"
-            folder.mkdir()
-            prepared: Prepared = find("preparation", look.kind).build(asked, folder)
-            for split, why in look.lost.items():
-                prepared.leave_out(why, f"the {split} split")
-            _record(folder, asked, prepared)
-            folder.rename(out)  # over an empty folder too
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+    with resource_errors(out, "with out="), writing_alone(out, "with out="), new_folder(out) as folder:
+        prepared: Prepared = find("preparation", look.kind).build(asked, folder)
+        for split, why in look.lost.items():
+            prepared.leave_out(why, f"the {split} split")
+        _record(folder, asked, prepared)
     return prepared
 
 

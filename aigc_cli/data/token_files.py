@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import tempfile
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -17,7 +16,7 @@ import numpy as np
 
 from aigc_cli.data.cache import cache_dir, digest_of
 from aigc_cli.data.corpus import Corpus, Piece
-from aigc_cli.files import resource_errors, sync, write_json
+from aigc_cli.files import Overtaken, new_folder, resource_errors, sync, write_json
 from aigc_cli.modalities.tokenizers import BOS, EOS, UNK, Tokenizer
 from aigc_cli.progress import Progress
 
@@ -221,17 +220,10 @@ def _kept(key: list[Any], tokenizer: Tokenizer, sides: int, write: Callable[[Pat
     folder = cache_dir() / "tokens" / name
     if (found := _open(folder, name, dtype, sides)) is not None:
         return found
-    with resource_errors(folder, "with AIGC_CACHE"):
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{name[:16]}.", dir=folder.parent))
-        try:
-            write_json(temporary / ABOUT, write(temporary, dtype))
-            if _open(folder, name, dtype, sides) is None:  # else another process was faster
-                shutil.rmtree(folder, ignore_errors=True)  # a broken one
-                with suppress(OSError):  # another was faster even now
-                    temporary.rename(folder)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+    with resource_errors(folder, "with AIGC_CACHE"), suppress(Overtaken), new_folder(folder) as temporary:
+        write_json(temporary / ABOUT, write(temporary, dtype))
+        if _open(folder, name, dtype, sides) is None:
+            shutil.rmtree(folder, ignore_errors=True)  # a broken one
     made = _open(folder, name, dtype, sides)
     assert made is not None, "it has just been written"
     return made

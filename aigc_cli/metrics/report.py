@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aigc_cli.errors import ConfigError
+from aigc_cli.errors import AigcError, ConfigError, ResourceError
 from aigc_cli.files import replacing, resource_errors, write_json
 from aigc_cli.metrics.base import FEW, kind_of
 from aigc_cli.metrics.record import Record, Score, difference, file_name
@@ -36,13 +36,34 @@ def write(record: Record, folder: Path) -> list[Path]:
     plain, gallery = record.plain_json(), record.gallery
     path = folder / file_name(plain)
     files = [path]
-    with resource_errors(path, "with out="):
+    with resource_errors(folder, "with out="):
         folder.mkdir(parents=True, exist_ok=True)
         write_json(path, plain)
         if gallery is not None and gallery.ndim == _PICTURES and len(gallery):
             files.append(path.with_suffix(".png"))
             _draw(gallery, files[-1])
     return files
+
+
+class Keeper:
+    """Writes records, and remembers why one could not be: what was measured is shown all the same, and then
+    :meth:`check` raises it."""
+
+    def __init__(self) -> None:
+        self.failed: AigcError | None = None
+
+    def keep(self, record: Record, folder: Path) -> list[Path]:
+        """As :func:`write`; no files where that failed."""
+        try:
+            return write(record, folder)
+        except (ConfigError, ResourceError) as error:
+            self.failed = self.failed or error
+            return []
+
+    def check(self) -> None:
+        """Raises why a record could not be written; the first time of several."""
+        if self.failed is not None:
+            raise self.failed
 
 
 def _draw(gallery: Tensor, path: Path, scale_to: int = 96) -> None:

@@ -11,21 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aigc_cli.modalities.audio_config import CODEC_FILE
+from aigc_cli.modalities.audio_config import lengths as lengths
 from aigc_cli.modalities.base import Batch, Codec, DataSpec, Items, Modality, Writer
 from aigc_cli.registry import register
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
-
-
-def lengths(content: Tensor) -> Tensor:
-    """Of clips (n, channels, samples), the number of samples up to the last that is not zero, int64 (n,)."""
-    import torch
-
-    heard = (content != 0).any(dim=1)
-    after = heard.flip(-1).to(torch.uint8).argmax(dim=-1)  # how many zeros are at the end
-    return torch.where(heard.any(dim=-1), content.shape[-1] - after, 0)
 
 
 @register("modality", "audio")

@@ -18,8 +18,7 @@ import torch
 from torch import Tensor
 
 from aigc_cli.errors import ConfigError, DataError
-from aigc_cli.modalities.audio import lengths
-from aigc_cli.modalities.audio_config import CODEC_FILE, AudioCodecConfig
+from aigc_cli.modalities.audio_config import CODEC_FILE, AudioCodecConfig, lengths
 from aigc_cli.modalities.base import Codec
 
 FORMAT = 1  # of the file that a run keeps
@@ -27,6 +26,7 @@ FULL = 32767.0  # int16 samples reach from -FULL to FULL
 _ROUNDS, _MOMENTUM = 32, 0.99  # of Griffin-Lim
 _QUIET = 1e-5  # the magnitude that the logarithm is floored at, of samples in [-1, 1]
 _FLOOR = -0.99  # of what is encoded: what a network cannot tell from -1 is silence
+_LONGEST_FRAME_S = 0.016  # all of FSDD is recognised after frames of 16 ms, 97 % after 64; those of 8 cost twice
 _STRIDE = 16  # frames come in multiples of it, so that networks can halve them
 _DEVIATIONS = 3.0  # of a log magnitude from its mean that are kept, as in SpecGAN
 
@@ -287,13 +287,14 @@ def make_codec(config: AudioCodecConfig, rate: int, channels: int, samples: int)
     if config.kind == "waveform":
         return WaveformCodec(rate, channels, samples)
     if config.kind == "mel":
-        return MelCodec(rate, channels, samples, config.hop or _usual_hop(samples, 64), config.bins or 64)
-    return SpectrogramCodec(rate, channels, samples, config.hop or _usual_hop(samples, 128), config.bins or 128)
+        return MelCodec(rate, channels, samples, config.hop or _usual_hop(rate, samples, 64), config.bins or 64)
+    return SpectrogramCodec(rate, channels, samples, config.hop or _usual_hop(rate, samples, 128), config.bins or 128)
 
 
-def _usual_hop(samples: int, frames: int) -> int:
-    """The power of two by which clips have so many frames at least, and less than twice as many."""
-    return int(2 ** max(4, int(math.log2(samples / frames))))
+def _usual_hop(rate: int, samples: int, frames: int) -> int:
+    """The power of two by which clips have so many frames at least, and a frame is about 16 ms long at most."""
+    longest = 2 ** round(math.log2(rate * _LONGEST_FRAME_S))
+    return int(min(longest, 2 ** max(4, int(math.log2(samples / frames)))))
 
 
 def _fitted(codec: SpectrogramCodec, saved: Mapping[str, Any]) -> SpectrogramCodec:

@@ -1,13 +1,17 @@
-"""How the codec of sound is chosen, and where a run keeps it; without torch, as a configuration is checked without."""
+"""How the codec of sound is chosen, where a run keeps it, and how long a clip is; torch is imported where that is
+asked, as a configuration is checked without."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from aigc_cli.config.schema import STRICT
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 CODEC_FILE = "codec.json"  # in a run's folder
 
@@ -20,3 +24,12 @@ class AudioCodecConfig:
     bins: Annotated[int, Field(ge=8, le=512)] | None = None  # None: 64 of mel, 128 of a spectrogram
     hop: Annotated[int, Field(ge=16, le=4096)] | None = None  # samples from frame to frame; None has as many frames
     path: str | None = None  # of a run's folder, or of a codec.json, whose codec is used as it is
+
+
+def lengths(content: Tensor) -> Tensor:
+    """Of clips (n, channels, samples), the number of samples up to the last that is not zero, int64 (n,)."""
+    import torch
+
+    heard = (content != 0).any(dim=1)
+    after = heard.flip(-1).to(torch.uint8).argmax(dim=-1)  # how many zeros are at the end
+    return torch.where(heard.any(dim=-1), content.shape[-1] - after, 0)

@@ -207,7 +207,8 @@ def open_clips(path: Path, like: DataSpec | None = None) -> FileClips:
 def read_clip(path: Path, codec: Codec) -> Batch:
     """The clip in a file, int16 (1, channels, samples), as the data of a codec of sound has them: at its rate, cut or
     followed by silence, and brought to one peak; raises ConfigError where it cannot be read."""
-    assert isinstance(codec, AudioCodec)
+    while not isinstance(codec, AudioCodec):
+        codec = codec.inner  # type: ignore[attr-defined]  # of a tokenizer
     if not path.is_file():
         raise ConfigError(f"there is no file {printable(path)}", f"give a {NAMED} file")
     spec = clips_spec((codec.channels, codec.samples), codec.rate)

@@ -18,8 +18,8 @@ from torch import Tensor
 from aigc_cli import __version__
 from aigc_cli.files import replacing
 from aigc_cli.modalities.arrays import ARCHIVE, ArrayWriter
-from aigc_cli.modalities.audio import lengths
-from aigc_cli.modalities.audio_codecs import MelCodec
+from aigc_cli.modalities.audio_codecs import AudioCodec, MelCodec
+from aigc_cli.modalities.audio_config import lengths
 from aigc_cli.modalities.base import Codec, Writer
 from aigc_cli.modalities.image_writers import grid, layout_of, png_info
 from aigc_cli.modalities.samples import LABEL, Arrangement
@@ -36,9 +36,10 @@ _TICK = 3  # pixels
 
 
 def rate_of(codec: Codec) -> int:
-    """Samples a second of what a codec of sound decodes to."""
-    rate: int = getattr(codec, "rate", 8000)
-    return rate
+    """Samples a second of what a codec of sound decodes to, be it in the end, after the codes of a tokenizer."""
+    while not isinstance(codec, AudioCodec):
+        codec = codec.inner  # type: ignore[attr-defined]
+    return codec.rate
 
 
 def trimmed(clip: Tensor, rate: int) -> Tensor:

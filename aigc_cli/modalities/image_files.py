@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from aigc_cli.errors import DataError
-from aigc_cli.files import checksum, kinds_of, passed_over, walk_files
+from aigc_cli.files import checksum, kinds_of, passed_over, stamp, walk_files
 from aigc_cli.modalities.arrays import array_names, read_arrays
 from aigc_cli.modalities.base import Batch, DataSpec, Items
 from aigc_cli.modalities.image_decode import (
@@ -154,8 +154,8 @@ class FolderImages(FileImages):
         self.spec = DataSpec("image", tuple(self._first))
         listing = hashlib.sha256()
         for path in paths:
-            stat = path.stat()
-            listing.update(os.fsencode(path.relative_to(folder)) + f"\0{stat.st_size}\0{stat.st_mtime_ns}\0".encode())
+            facts = "\0".join(["", *map(str, stamp(path.stat())), ""])
+            listing.update(os.fsencode(path.relative_to(folder)) + facts.encode())
         self.key = f"folder-{DECODED}/{printable(folder.resolve())}/{listing.hexdigest()}/{self._channels}"
         self.facts = {"folder": printable(folder), "listing": listing.hexdigest()}
 

@@ -26,18 +26,19 @@ class Prompt(NamedTuple):
     where: str
 
 
-def read_prompts(path: Path) -> list[Prompt]:
+def read_prompts(path: Path, *, blank: bool = False) -> list[Prompt]:
     """The prompts in a file, one a line, as :func:`read_lines` reads them; raises ConfigError where it is empty, or one
-    of its lines is, and DataError where there is no such file, it cannot be read, or is not UTF-8."""
+    of its lines is unless these may be `blank`, and DataError where there is no such file, it cannot be read, or is not
+    UTF-8."""
     name = printable(path)
     if not path.is_file():
         raise DataError(f"prompt_file={name}: there is no such file", "name a file of text with a prompt a line")
     lines = read_lines(path, "save it as UTF-8, a prompt a line")
-    if lines in ([], [""]):
+    if not any(map(str.strip, lines)):
         raise ConfigError(f"prompt_file={name} is empty", "write a prompt a line")
     prompts = [Prompt(line, f"line {place} of {name}") for place, line in enumerate(lines, start=1)]
     for prompt in prompts:
-        if not prompt.text.strip():
+        if not blank and not prompt.text.strip():
             raise ConfigError(f"{prompt.where} is empty", "write a prompt there, or remove the line")
     return prompts
 

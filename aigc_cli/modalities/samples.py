@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from aigc_cli import __version__
+from aigc_cli.errors import DataError
 from aigc_cli.files import read_json
 
 #: The fact that tells an item of the data, which no model made, from what a model made of it.
@@ -23,6 +24,8 @@ DIGITAL_SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlg
 COMPOSITE_SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/compositeWithTrainedAlgorithmicMedia"
 #: The file beside the samples that says all this; written last, so that samples without one are incomplete.
 RECORD = "samples.json"
+#: Under this key a record says that only some of its files are there yet.
+INCOMPLETE = "incomplete"
 _DIGITS = 6  # at least, so that the names of the first million do not depend on how many there are
 
 
@@ -70,7 +73,10 @@ class Arrangement:
 
 
 def _tag(name: str, value: Any) -> str:
-    return f"{name}{value:03d}" if isinstance(value, int) else re.sub(r"[^\w.+-]+", "_", value)[:40]
+    if isinstance(value, int):
+        return f"{name}{value:03d}"
+    word = re.sub(r"[^\w.+-]+", "_", value)[:40]
+    return word.encode()[:80].decode(errors="ignore")  # a name has 255 bytes, whatever the script
 
 
 def _versions() -> dict[str, str]:
@@ -162,8 +168,15 @@ def recorded_files(record: Mapping[str, Any]) -> set[str]:
 
 
 def not_samples(folder: Path) -> set[str]:
-    """The names of files in a sample folder that no model made or that show others again: originals, overviews."""
+    """The names of files in a sample folder that no model made or that show others again: originals, overviews.
+
+    Raises:
+        DataError: the set is incomplete.
+    """
     record = read_record(folder) or {}
+    if record.get(INCOMPLETE):
+        what = f"{folder} holds part of a set of samples: who wrote it was killed, or is still at it"
+        raise DataError(what, "wait for it, or write the set again with `aigc sample`")
     facts, overview = record.get("samples"), record.get("overview")
     roles = facts.get(ROLE) if isinstance(facts, dict) else None
     lists = [part if isinstance(part, list) else [] for part in (record.get("files"), roles, overview)]

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from aigc_cli.errors import DataError, unreadable
-from aigc_cli.files import about_folder, kinds_of, passed_over, some_of, walk_files
+from aigc_cli.files import about_folder, kinds_of, passed_over, some_of, stamp, walk_files
 from aigc_cli.modalities import columns
 from aigc_cli.modalities.image_decode import SUFFIXES as PICTURES
 
@@ -97,8 +97,7 @@ def kind_of(path: Path) -> str:
 
 def identity_of(files: Sequence[tuple[str, Path]]) -> list[list[Any]]:
     """What changes when one of some files does, as far as one can see without reading them."""
-    stats = ((name, path.stat()) for name, path in files)
-    return [[printable(name), stat.st_size, stat.st_mtime_ns] for name, stat in stats]
+    return [[printable(name), *stamp(path.stat())] for name, path in files]
 
 
 def blocks(path: Path) -> Iterator[bytes]:

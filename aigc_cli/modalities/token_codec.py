@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from aigc_cli.config.schema import check
 from aigc_cli.errors import ConfigError, DataError
-from aigc_cli.files import checksum, read_json, resource_errors
+from aigc_cli.files import checksum, new_folder, read_json, resource_errors
 from aigc_cli.modalities.base import Batch, Codec, DataSpec, modality
 from aigc_cli.registry import find
 from aigc_cli.runs import Run
@@ -114,11 +114,8 @@ class TokenCodec(Codec):
 
     def keep(self, folder: Path) -> None:
         """Copies the tokenizer into the folder of a run; it appears there whole or not at all."""
-        final, part = folder / FOLDER, folder / f".{FOLDER}.part"
-        with resource_errors(folder):
-            shutil.rmtree(part, ignore_errors=True)
-            shutil.copytree(self.folder, part)
-            part.replace(final)
+        with resource_errors(folder), new_folder(folder / FOLDER) as part:
+            shutil.copytree(self.folder, part, dirs_exist_ok=True)
 
     def transfer(self, other: Codec) -> list[tuple[int, int]] | None:
         """All codes, if the other has those of the same tokenizer; else none: another's stand for other things."""

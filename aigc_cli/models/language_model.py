@@ -36,6 +36,9 @@ class LanguageModelConfig(ModelConfig, TransformerConfig):
         if self.lora.rank is not None and self.init_from is None:
             what = f"lora.rank={self.lora.rank} trains adapters beside weights that were trained before"
             raise ValueError(f"{what}, and init_from names none: add model.init_from=RUN")
+        if self.lora.rank is not None and self.lora.rank > self.width:
+            what = f"lora.rank={self.lora.rank} is above width={self.width}, and no matrix there has a higher rank"
+            raise ValueError(f"{what}: choose at most that, such as lora.rank={max(1, self.width // 8)}")
         return self
 
 

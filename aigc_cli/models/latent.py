@@ -28,6 +28,15 @@ class LatentControls:
     frames: Annotated[int, Field(ge=2, le=1000)] | None = None
 
 
+@dataclass(config=STRICT, frozen=True, kw_only=True)
+class EncodingControls(LatentControls):
+    """What ``sample`` takes of models that encode, too."""
+
+    #: A file whose content is reconstructed, or where a walk begins, and one where it ends.
+    prompt: str | None = None
+    to: str | None = None
+
+
 class LatentModel(Model):
     """Base of the models whose samples are a function of a latent vector: ``decode(latents(noise, controls))``.
 

@@ -13,10 +13,11 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from aigc_cli.config.schema import STRICT
-from aigc_cli.modalities.base import Batch
+from aigc_cli.modalities.base import Batch, DataSpec
 from aigc_cli.models.base import Losses, ModelConfig
-from aigc_cli.models.latent import LatentControls, LatentModel
+from aigc_cli.models.latent import EncodingControls, LatentModel
 from aigc_cli.nn.collective import averaged
+from aigc_cli.nn.couplings import CouplingFlow
 from aigc_cli.nn.likelihoods import bits_per_dim
 from aigc_cli.nn.mixture import LatentMixture
 from aigc_cli.randomness import Noise
@@ -49,8 +50,12 @@ class Posterior(NamedTuple):
         """KL(q(z|x) || N(0, 1)) of each dimension, nats, (n, d) (Kingma and Welling 2014, equation 10)."""
         return 0.5 * (self.mean.square() + self.log_variance.exp() - 1 - self.log_variance)
 
+    def log_prob(self, normal: Tensor) -> Tensor:
+        """log q(z|x), nats, (..., n), at the latents that `normal` stands for."""
+        return -0.5 * (normal.square() + self.log_variance + math.log(2 * math.pi)).sum(-1)
+
     def log_ratio(self, normal: Tensor) -> Tensor:
-        """log p(z) - log q(z|x), nats, (..., n), at the latents that `normal` stands for."""
+        """log p(z) - log q(z|x) with p(z) = N(0, 1), nats, (..., n), at the latents that `normal` stands for."""
         return 0.5 * (normal.square() - self.at(normal).square() + self.log_variance).sum(-1)
 
 
@@ -63,7 +68,7 @@ class Draw(NamedTuple):
 
 
 @dataclass(config=STRICT, frozen=True, kw_only=True)
-class PriorControls(LatentControls):
+class PriorControls(EncodingControls):
     """What ``sample`` takes of a model that draws its latents from a prior."""
 
     #: Scales the deviation of what is drawn from the prior: below 1, less variety and more typical samples.
@@ -137,6 +142,12 @@ class FlatVAE(VariationalModel):
         "lower model.beta, set model.kl_warmup= to a tenth of the steps, or set model.free_bits=0.05"
     )
 
+    def __init__(self, spec: DataSpec) -> None:
+        super().__init__(spec)
+        #: A density of latents that is learnt with the rest, in the place of N(0, 1). What :meth:`encode` gives and
+        #: :meth:`decode` takes is then its noise, which is N(0, 1) again.
+        self.prior: CouplingFlow | None = None
+
     @abstractmethod
     def posterior(self, batch: Batch) -> Posterior:
         """q(z|x) of encoded items, (n, d)."""
@@ -146,16 +157,29 @@ class FlatVAE(VariationalModel):
         """-log p(x|z), nats, (n,), of encoded items given latents (n, d)."""
 
     def encode(self, batch: Batch) -> Tensor:
-        """The posterior's means (n, d)."""
-        return self.posterior(batch).mean
+        """The posterior's means (n, d), as noise of the prior where it is learnt."""
+        mean = self.posterior(batch).mean
+        return mean if self.prior is None else self.prior.to_noise(mean.float(), self.labels_of(batch))[0]
+
+    def log_ratio(self, batch: Batch, posterior: Posterior, normal: Tensor) -> Tensor:
+        """log p(z) - log q(z|x), nats, (..., n), at the latents that `normal` (..., n, d) stands for."""
+        if self.prior is None:
+            return posterior.log_ratio(normal)
+        latents, labels = posterior.at(normal).float(), self.labels_of(batch)
+        if labels is not None:
+            labels = labels.expand(latents.shape[:-1]).flatten()
+        prior = self.prior.log_prob(latents.flatten(0, -2), labels).view(latents.shape[:-1])
+        return prior - posterior.log_prob(normal).float()
 
     def inference(self, batch: Batch) -> Callable[[Tensor], Draw]:
-        """See :meth:`VariationalModel.inference`; the KL is exact, whatever is drawn."""
+        """See :meth:`VariationalModel.inference`; the KL is exact whatever is drawn, or on average where the prior is
+        learnt."""
         posterior = self.posterior(batch)
 
         def drawn(normal: Tensor) -> Draw:
             nats = self.reconstruction(batch, posterior.at(normal))
-            return Draw(nats, posterior.kl().to(nats).sum(1), posterior.log_ratio(normal).to(nats))
+            ratio = self.log_ratio(batch, posterior, normal).to(nats)
+            return Draw(nats, -ratio if self.prior is not None else posterior.kl().to(nats).sum(1), ratio)
 
         return drawn
 
@@ -184,6 +208,9 @@ class FlatVAE(VariationalModel):
     def examine(self, train: Batch, held_out: Batch | None) -> Losses:
         """How many latent dimensions are in use, and how the KL, nats per item, is spread over them."""
         posterior = self.posterior(train)
+        if self.prior is not None:  # whose latents have any scale
+            whole = posterior.mean.var(0) + posterior.log_variance.exp().mean(0)
+            return {"active_units": (posterior.mean.var(0) > ACTIVE * whole).sum().double()}
         kl = posterior.kl().mean(0).double()
         quantiles = kl.quantile(torch.tensor([0.0, 0.25, 0.5, 0.75, 1.0], device=kl.device, dtype=kl.dtype))
         names = [f"kl_dim_{name}" for name in ("min", "lower_quartile", "median", "upper_quartile", "max")]

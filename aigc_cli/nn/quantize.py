@@ -218,7 +218,7 @@ class ScalarQuantizer(Counted):
 
 def _all_used(vectors: Tensor, used: Tensor | None) -> Tensor:
     """The vectors (m, d) of all processes, or those of them that are `used`."""
-    return gathered(vectors) if used is None else gathered(vectors)[gathered(used)]
+    return gathered(vectors) if used is None else gathered(vectors)[gathered(used.to(torch.uint8)) > 0]
 
 
 def k_means(vectors: Tensor, codes: int) -> tuple[Tensor, Tensor]:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import errno
 import os
-import platform
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from aigc_cli.errors import AigcError, ConfigError, ResourceError
-from aigc_cli.files import hint_for
-from aigc_cli.modalities.samples import RECORD, Provenance, read_record, recorded_files
+from aigc_cli.files import hint_for, new_folder, temporary_folder, write_json
+from aigc_cli.locks import writing_alone
+from aigc_cli.modalities.samples import INCOMPLETE, RECORD, Provenance, read_record, recorded_files
 
-_ELSEWHERE = "choose another folder with out="
+_PLACE = "with out="
+_ELSEWHERE = f"choose another folder {_PLACE}"
 _TAKEN = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR, errno.EISDIR)
 
 
@@ -47,76 +47,45 @@ def check_replaceable(out: Path, provenance: Provenance, n: int, overwrite: bool
     if differs:
         raise ConfigError(f"out={out} holds samples of another {' and '.join(differs)}", hint)
     held = record.get("n")
-    if not isinstance(held, int) or held > n:
+    if not record.get(INCOMPLETE) and (not isinstance(held, int) or held > n):
         raise ConfigError(f"out={out} holds {held} samples, of which these {n} are the first", hint)
 
 
 @contextmanager
-def filling(out: Path) -> Iterator[Path]:
+def filling(out: Path, check: Callable[[], object] = lambda: None) -> Iterator[Path]:
     """A temporary folder whose files, :data:`RECORD` among them, become those of `out` when the block ends well.
 
-    A new `out` appears whole, by one rename. An existing one receives its files one by one, the record last.
-    Whatever ends the block otherwise leaves `out` as it was.
+    A new `out` appears whole, by one rename. An existing one receives its files one by one, the record last; until then
+    its record says that it is incomplete. Whatever ends the block otherwise leaves `out` as it was. Only one command
+    writes to it at a time; `check` is called when that is sure.
 
     Raises:
-        ConfigError: `out` is not a folder.
+        ConfigError: `out` is not a folder, or another command is writing to it.
         ResourceError: the disk is full, or `out` cannot be written.
     """
-    fresh = not out.exists()
-    made = [parent for parent in out.parents if not parent.exists()] if fresh else []
-    prefix = f".{out.name}.partial-" if fresh else ".partial-"
-    home = out.parent if fresh else out
-    staging = home / f"{prefix}{platform.node()}-{os.getpid()}"
+    there = out.is_dir()
     try:
-        home.mkdir(parents=True, exist_ok=True)
-        _sweep(home, prefix)
-        staging.mkdir()
-        yield staging
-        if fresh:
-            staging.rename(out)
-        else:
-            _move_into(out, staging)
-    except BaseException as error:
-        shutil.rmtree(staging, ignore_errors=True)
-        for parent in made:
-            with suppress(OSError):
-                parent.rmdir()
-        if isinstance(error, OSError):
-            raise _translated(error, out) from error
-        raise
+        with writing_alone(out, _PLACE, inside=there):
+            check()
+            with temporary_folder(out / RECORD) if there else new_folder(out) as staging:
+                yield staging
+                if there:
+                    _move_into(out, staging)
+    except OSError as error:
+        raise _translated(error, out) from error
 
 
 def _move_into(out: Path, staging: Path) -> None:
-    old, new = read_record(out), read_record(staging)
+    new, names = read_record(staging), recorded_files(read_record(out) or {})
     assert new is not None, "the block writes the record"
-    names = recorded_files(new)
-    if old is not None and old.get("model_checksum") != new.get("model_checksum"):
-        (out / RECORD).unlink()  # it would lie about the files that have been replaced, were we killed here
-    for name in sorted(names):
+    kept = recorded_files(new)
+    # Were we killed from here on, it tells whose files are there, and that they are not a set.
+    write_json(out / RECORD, {**new, "files": sorted(kept | names), "overview": [], INCOMPLETE: True})
+    for name in sorted(kept):
         os.replace(staging / name, out / name)
-    for stale in recorded_files(old or {}) - names:
+    for stale in names - kept:
         (out / stale).unlink(missing_ok=True)
     os.replace(staging / RECORD, out / RECORD)
-    staging.rmdir()
-
-
-def _sweep(home: Path, prefix: str) -> None:
-    """Removes what processes of this machine that no longer live left under `prefix`."""
-    prefix += f"{platform.node()}-"
-    for entry in home.iterdir():
-        pid = entry.name.removeprefix(prefix)
-        if entry.name.startswith(prefix) and pid.isdigit() and not _alive(int(pid)):
-            shutil.rmtree(entry, ignore_errors=True)
-
-
-def _alive(pid: int) -> bool:
-    if os.name != "posix" or pid == os.getpid():  # signal 0 asks only on POSIX; our own leftover is from a namesake
-        return os.name != "posix"
-    try:
-        os.kill(pid, 0)
-    except OSError as error:
-        return not isinstance(error, ProcessLookupError)
-    return True
 
 
 def _translated(error: OSError, out: Path) -> AigcError:

@@ -61,7 +61,10 @@ def plan(request: Request) -> Plan:
     if word not in modes:
         hint = f"choose from: {', '.join(modes)}" if modes else "choose another run="
         raise ConfigError(f"mode={word}: this model has no such mode", hint)
-    warn_of_idle(request.model, request.controls, ignored(request.model, request.controls, word), f"with mode={word}")
+    idle = ignored(request.model, request.controls, word)
+    if word == "reconstruct" and not request.prompts:  # the class says what a prompt is of
+        idle = [name for name in _names(request.controls) if name in {*idle, "class_"}]
+    warn_of_idle(request.model, request.controls, idle, f"with mode={word}")
     if MODES[word].needs & {"sample", "latents"}:  # which are drawn from a prior, and that may have to be fitted
         prepare(request.model, request.train, request.controls, device=request.device)
     return MODES[word].make(request)
@@ -69,12 +72,16 @@ def plan(request: Request) -> Plan:
 
 def ignored(model: Model, controls: Any, word: str) -> list[str]:
     """The controls, fields of ``model.controls``, that have no effect in a mode."""
-    mode, names = MODES[word], [field.name for field in fields(controls)]
+    mode, names = MODES[word], _names(controls)
     heard = frozenset(names)
     if mode.hears is not None:
         of_latents = heard if model.of_latents is None else model.of_latents
         heard = mode.hears | of_latents if "latents" in mode.needs else mode.hears
     return [name for name in names if name not in heard - mode.ignores]
+
+
+def _names(controls: Any) -> list[str]:
+    return [field.name for field in fields(controls)]
 
 
 def warn_of_idle(model: Model, controls: Any, names: Collection[str], where: str) -> None:
@@ -158,7 +165,8 @@ def walks(request: Request) -> Plan:
     if path:
         warn_of_idle(model, request.controls, model.of_latents or (), "between prompts")
         request.warn_of_n()
-        ends, labels, n = prompts.encoded(request, path), None, len(path) - 1
+        ends, n, label = prompts.encoded(request, path), len(path) - 1, prompts.class_of_prompts(request)
+        labels = None if label is None else [label] * n
     else:
         n = request.n or max(_ROWS, request.usual // _WALK)
         labels = _labels(request, range(n))
@@ -284,7 +292,7 @@ MODES = {
         ignores=frozenset({"frames", "gap", "to", "keep", "region"}), preview="",
     ),
     "reconstruct": Mode(
-        make=reconstructions, needs=frozenset({"encode", "decode"}), hears=frozenset({"mode", "prompt"}),
+        make=reconstructions, needs=frozenset({"encode", "decode"}), hears=frozenset({"mode", "prompt", "class_"}),
         preview="-reconstructions",
     ),
     "interpolate": Mode(

@@ -1,11 +1,12 @@
 """What is made from prompts, or from held-out items in their place: what follows, translations, walks, gaps filled.
 
-Prompts are for models of tokens.
+Prompts are for models of tokens, and files whose content is encoded.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -14,11 +15,11 @@ from torch import Tensor
 from aigc_cli.errors import ConfigError, warn
 from aigc_cli.modalities.base import Batch, DataSpec, modality
 from aigc_cli.modalities.prompts import Prompt, text_with_gaps, tokens_with_gaps
-from aigc_cli.modalities.samples import ORIGINAL, RECONSTRUCTION, Arrangement
+from aigc_cli.modalities.samples import ORIGINAL, RECONSTRUCTION, ROLE, Arrangement
 from aigc_cli.models.base import Prompts
 from aigc_cli.nn.decoding import padded
 from aigc_cli.randomness import permutation
-from aigc_cli.sampling.generate import HeldOut, Plan, Request
+from aigc_cli.sampling.generate import Batches, HeldOut, Plan, Request
 
 _LEFT_OUT = 0.15  # of the tokens of a held-out item
 
@@ -36,6 +37,10 @@ def beginnings(request: Request) -> Prompts | None:
     """
     if not request.prompts:
         return None
+    if "prompt" not in request.model.can:
+        reads = {"encode", "decode"} <= request.model.can
+        hint = "use mode=reconstruct, or mode=interpolate" if reads else "leave prompt= out"
+        raise ConfigError("prompt=: this model draws samples that begin with nothing", hint)
     rows, first = [], []
     for prompt in request.prompts:
         row = _tokens(request, prompt)
@@ -57,10 +62,13 @@ def beginnings(request: Request) -> Prompts | None:
 
 
 def translations(request: Request) -> Plan:
-    """What is made of prompts; without any, of the sources of held-out items, beside what these are."""
+    """What is made of prompts, of a blank one nothing; without any, of the sources of held-out items, beside what these
+    are."""
     prompts, spec = request.prompts, request.model.spec
     if prompts:
-        return _of_prompts(request, _whole(request, prompts), 1, "source", "translation")
+        rows = _whole(request, prompts, blank=len(prompts) > 1)  # lines of a file
+        plan = _of_prompts(request, rows, 1, "source", "translation")
+        return replace(plan, batches=_with_blanks(plan.batches, prompts, spec.special("pad") or 0))
     held = request.items(request.usual)
     source, content, end = held.batch.source, held.batch.content, spec.special("eos")
     assert source is not None, "the items have sources"
@@ -97,6 +105,8 @@ def reconstructions(request: Request) -> Plan:
     """Prompts with what the model makes of their latents."""
     request.warn_of_n()
     latents, n = encoded(request, request.prompts), len(request.prompts)
+    if request.model.spec.vocab_size is None:
+        return _of_files(request, latents)
     arrangement = Arrangement(
         n=n, facts={ORIGINAL: [prompt.text for prompt in request.prompts]}, beside=(ORIGINAL,), text=RECONSTRUCTION,
         summary=f"{n} {'reconstruction' if n == 1 else 'reconstructions'} of prompts",
@@ -109,9 +119,9 @@ def path(request: Request) -> list[Prompt]:
     last = getattr(request.controls, "to", None)
     found = [*request.prompts, *([] if last is None else [Prompt(last, "to=")])]
     if len(found) == 1:
-        other = "to=" if last is None else "prompt="
+        other, noun = "to=" if last is None else "prompt=", modality(request.model.spec.modality).noun[1]
         raise ConfigError(
-            f"mode=interpolate walks between texts, and {found[0].where} is one",
+            f"mode=interpolate walks between {noun}, and {found[0].where} is one",
             f"give {other} too, or prompt_file= with a text a line; without any it walks between draws",
         )
     return found
@@ -119,9 +129,54 @@ def path(request: Request) -> list[Prompt]:
 
 def encoded(request: Request, prompts: Sequence[Prompt]) -> Tensor:
     """The latents (k, d) of prompts; a :class:`ConfigError` of one that is too long, or cannot be read."""
+    if request.model.spec.vocab_size is None:
+        content = torch.cat([_content(request, prompt) for prompt in prompts]).to(request.device)
+        label = class_of_prompts(request)
+        labels = None if label is None else torch.full((len(content),), label, device=request.device)
+        with torch.inference_mode():
+            return request.model.encode(Batch(request.codec.encode(content), labels))
     content = padded(_whole(request, prompts), request.model.spec.special("pad") or 0, request.device)
     with torch.inference_mode():
         return request.model.encode(Batch(content))
+
+
+def class_of_prompts(request: Request) -> int | None:
+    """The class that a model which is told classes is told of prompts; a :class:`ConfigError` where none is named."""
+    if not request.model.conditional:
+        return None
+    turns = request.model.turns(request.controls)
+    if len(turns) != 1:
+        raise ConfigError("this model is told the class of what it encodes", "name that of the prompt with class=")
+    return turns[0]
+
+
+def _of_files(request: Request, latents: Tensor) -> Plan:
+    """A plan of the content of files, each above what is made of its latent."""
+    originals = torch.cat([_content(request, prompt) for prompt in request.prompts])
+    n, label = len(originals), class_of_prompts(request)
+    files = [prompt.text for prompt in request.prompts for _ in range(2)]
+    arrangement = Arrangement(
+        n=2 * n, facts={ROLE: [ORIGINAL, RECONSTRUCTION] * n, "prompt": files}, named=(ROLE,), group=2,
+        row_titles=(ORIGINAL, RECONSTRUCTION),
+        summary=f"{n} {'prompt and its reconstruction' if n == 1 else 'prompts and their reconstructions'}",
+    )  # fmt: skip
+    made = request.decoded(n, lambda some: latents[list(some)], None if label is None else [label] * n)
+
+    def batches(batch_size: int | None) -> Iterator[Tensor]:
+        start = 0
+        for part in made(batch_size):
+            yield torch.stack([originals[start : start + len(part)], part], dim=1).flatten(0, 1)
+            start += len(part)
+
+    return Plan(arrangement, batches)
+
+
+def _content(request: Request, prompt: Prompt) -> Tensor:
+    """What is in the file that a prompt names, raw, (1, ...)."""
+    try:
+        return modality(request.model.spec.modality).parse(prompt.text, request.codec).content
+    except ConfigError as error:
+        raise ConfigError(f"{prompt.where}: {error.message}", error.hint) from None
 
 
 def _of_prompts(request: Request, rows: Rows, each: int, name: str, text: str) -> Plan:
@@ -130,6 +185,22 @@ def _of_prompts(request: Request, rows: Rows, each: int, name: str, text: str) -
     facts = {name: [request.prompts[index % len(rows)].text for index in range(n)]}
     arrangement = Arrangement(n=n, facts=facts, beside=(name,), text=text)
     return Plan(arrangement, request.drawn(n, Prompts(rows)))
+
+
+def _with_blanks(batches: Batches, prompts: Sequence[Prompt], pad: int) -> Batches:
+    """The same batches with nothing for prompts that are blank: what is made of line n of a file stays in line n."""
+    blank = [not prompt.text.strip() for prompt in prompts]
+    if not any(blank):
+        return batches
+
+    def draw(batch_size: int | None) -> Iterator[Tensor]:
+        begun = 0
+        for raw in batches(batch_size):
+            places = [place for place in range(len(raw)) if blank[(begun + place) % len(blank)]]
+            begun += len(raw)
+            yield raw.index_fill(0, torch.tensor(places, dtype=torch.int64), pad)
+
+    return draw
 
 
 def _of_items(
@@ -156,11 +227,11 @@ def _tokens(request: Request, prompt: Prompt) -> list[int]:
     return row
 
 
-def _whole(request: Request, prompts: Sequence[Prompt]) -> list[list[int]]:
-    """The token ids of prompts between the tokens of their ends."""
+def _whole(request: Request, prompts: Sequence[Prompt], *, blank: bool = False) -> list[list[int]]:
+    """The token ids of prompts, which may be `blank`, between the tokens of their ends."""
     start, end = (request.model.spec.special(name) for name in ("bos", "eos"))
-    rows = [_tokens(request, prompt) for prompt in prompts]
-    whole = [[token for token in (start, *row[row[0] == start :], end) if token is not None] for row in rows]
+    rows = [[] if blank and not prompt.text.strip() else _tokens(request, prompt) for prompt in prompts]
+    whole = [[token for token in (start, *row[row[:1] == [start] :], end) if token is not None] for row in rows]
     _check_lengths(request, prompts, whole)
     return whole
 

@@ -10,7 +10,7 @@ import os
 import re
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -30,6 +30,8 @@ Tensors = dict[str, Tensor]
 _NAME = re.compile(r"step-(\d+)")
 
 Position = Annotated[int, Field(ge=0, lt=1 << 53)]
+#: The version of the format, which is raised where an older version could not go on from a checkpoint.
+FORMAT = 1
 
 
 @typed(config=STRICT)
@@ -47,6 +49,12 @@ class State:
     processes: Annotated[int, Field(ge=1)] = 1  # that trained it last
     scalers: dict[str, dict[str, int | float]] = field(default_factory=dict)  # for fp16, by phase
     tally: list[Sums] = field(default_factory=list)  # what the next row is made of
+    config: dict[str, Any] = field(default_factory=dict)  # that of the run
+    format: Annotated[int, Field(ge=1)] = FORMAT
+
+
+class NewerCheckpoint(DataError):
+    """A checkpoint that is whole, and that this version does not know how to read."""
 
 
 @dataclass(frozen=True)
@@ -129,11 +137,13 @@ class CheckpointFolder:
 
         Raises:
             DataError: it is broken; the message says how.
+            NewerCheckpoint: a newer version wrote it.
         """
         folder = self.folder(step)
         try:
             manifest = read_json(folder / "manifest.json")
             _verify(folder, manifest)
+            _refuse_newer(folder)
             state = TypeAdapter(State).validate_json((folder / "state.json").read_bytes())
             files = [name.removesuffix(".safetensors") for name in manifest if name.endswith(".safetensors")]
             tensors = {file: load_file(folder / f"{file}.safetensors") for file in files}
@@ -154,11 +164,14 @@ class CheckpointFolder:
 
         Raises:
             DataError: there are some, and all are broken.
+            NewerCheckpoint: a newer version wrote it; to go on from an older one would replace it.
         """
         broken = []
         for step in reversed(self.steps()):
             try:
                 return self.load(step)
+            except NewerCheckpoint:
+                raise
             except DataError as error:
                 broken.append(error.message)
                 warn(f"{error.message}; trying an earlier one")
@@ -183,6 +196,18 @@ def _write(folder: Path, tensors: Mapping[str, Tensors], state: Mapping[str, Any
     # Last, since it has the sums of all others.
     write_json(folder / "manifest.json", {path.name: checksum(path) for path in sorted(folder.iterdir())})
     sync(folder)
+
+
+def _refuse_newer(folder: Path) -> None:
+    saved = read_json(folder / "state.json")
+    if not isinstance(saved, dict):
+        return  # broken, which is said where it is read
+    version, unknown = saved.get("format", 1), sorted(saved.keys() - {known.name for known in fields(State)})
+    newer = isinstance(version, int) and version > FORMAT
+    if newer or unknown:
+        how = f"it has format {version}, and this one reads {FORMAT}" if newer else f"it has {', '.join(unknown)}"
+        what = f"checkpoint {folder} was written by a newer version of aigc: {how}"
+        raise NewerCheckpoint(what, "update aigc; or move that folder away, and the checkpoint before it is used")
 
 
 def _verify(folder: Path, manifest: Any) -> None:

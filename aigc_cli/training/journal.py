@@ -193,7 +193,7 @@ class Journal:
 
     def close(self) -> None:
         """Closes the files."""
-        for file in filter(None, (self._file, self._board)):
+        for file in filter(None, (self._board, self._file)):
             file.close()
 
     def draw(self) -> None:

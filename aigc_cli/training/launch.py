@@ -42,7 +42,7 @@ from aigc_cli.runs import Run
 from aigc_cli.training.batch_size import BatchTooLarge, shrink_batch, smaller_batch
 from aigc_cli.training.distributed import launched
 from aigc_cli.training.settings import TrainerConfig
-from aigc_cli.training.signals import signals_to
+from aigc_cli.training.signals import end_with_parent, signals_to
 
 if TYPE_CHECKING:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -168,6 +168,7 @@ def _work(function: Callable[..., T], args: tuple[Any, ...], folder: str) -> T |
     """What each process does; an error ends it at once, so that the agent ends the others."""
     with suppress(PermissionError):
         os.setpgid(0, 0)  # Ctrl-C reaches the whole group of the terminal; the launcher passes it on, once
+    end_with_parent()
     rank = int(os.environ["RANK"])
     try:
         return function(*args)

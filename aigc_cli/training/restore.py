@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -191,7 +192,10 @@ def must_fit(checkpoint: Checkpoint) -> Iterator[None]:
 
 
 def refuse_changes(run: Run, checkpoint: Checkpoint, spec: DataSpec, model: Model) -> None:
-    """Refuses, by a :class:`ConfigError`, to resume from a checkpoint with other data than `spec`, or another model."""
+    """Refuses, by a :class:`ConfigError`, to resume from a checkpoint with other data than `spec`, another model, or a
+    ``config.yaml`` that was edited where a run keeps it."""
+    if run.writes and checkpoint.state.config:  # others of several processes might read the new one already
+        _refuse_edits(run, checkpoint)
     saved = checkpoint.state.fingerprint
     if saved != spec.fingerprint:
         # A run without data.json can still be told by its fingerprint, so this compares what is known of both.
@@ -205,6 +209,24 @@ def refuse_changes(run: Run, checkpoint: Checkpoint, spec: DataSpec, model: Mode
     if shapes != here:
         what = f"the model of {run.name} has changed since its checkpoint: {differences(shapes, here)}"
         raise ConfigError(what, "restore the run's own config.yaml, or start a new run without --resume")
+
+
+def _refuse_edits(run: Run, checkpoint: Checkpoint) -> None:
+    before, now = ({key: value for key, value in walk(json.loads(json.dumps(config))) if not isinstance(value, dict)}
+                   for config in (checkpoint.state.config, run.config))  # fmt: skip
+    edited = {key for key in before.keys() & now.keys() if before[key] != now[key]}
+    if now.get("trainer.auto_batch"):  # it was divided anew, so that a step sees the same items
+        edited -= {"trainer.batch_size", "trainer.accumulate"}
+    kept, rate = edited - MAY_CHANGE, {key for key in edited & MAY_CHANGE if key.startswith("optimizer.")}
+
+    def told(keys: set[str]) -> str:
+        return differences({key: before[key] for key in keys}, {key: now[key] for key in keys})
+
+    if kept:
+        what = f"{run.path / 'config.yaml'} is not what {run.name} has been trained by: {told(kept)}"
+        raise ConfigError(what, "put it back as it was, or start a new run without --resume")
+    if rate:
+        say(f"since the checkpoint of step {checkpoint.step} the configuration has changed: {told(rate)}")
 
 
 def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:

@@ -6,12 +6,13 @@ import math
 import shutil
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, replace
 
 import torch
 from torch.optim import Optimizer
 
-from aigc_cli.errors import ResourceError
+from aigc_cli.errors import DataError, ResourceError
 from aigc_cli.files import write_json
 from aigc_cli.models.base import Model
 from aigc_cli.progress import size
@@ -48,6 +49,8 @@ class Saver:
             }
             for file, group in tensors.items()
         }
+        with suppress(DataError):  # of a run that is trained without one
+            state = replace(state, config=self.run.config)
         self._pending = self._thread.submit(self._save, replace(state), copies, files)
 
     def check(self) -> None:
@@ -67,6 +70,7 @@ class Saver:
             pending.result()
 
     def _save(self, state: State, tensors: Mapping[str, Tensors], files: Mapping[str, str]) -> None:
+        self.run.check_place()
         self.checkpoints.save(state.step, tensors, asdict(state), files)
         if state.best_step == state.step:
             write_json(self.run.path / "best.json", {"step": state.step, "value": state.best})
@@ -87,10 +91,11 @@ class Saver:
         used = sum(path.stat().st_size for path in self.checkpoints.path.rglob("*") if path.is_file())
         free = shutil.disk_usage(self.run.path).free + used
         if count * one > free:
+            elsewhere = "copy the run to another disk" if step else "choose another folder with run_dir= or outputs="
             raise ResourceError(
                 f"a checkpoint takes about {size(one)}, and this run has up to {count} at a time, "
                 f"but {self.run.path} has room for {size(free)}",
-                "free some space, choose another folder with run_dir= or outputs=, or lower trainer.keep",
+                f"free some space, {elsewhere}, or lower trainer.keep",
             )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -12,6 +13,7 @@ from types import FrameType
 from aigc_cli.errors import EXIT_INTERRUPTED, AigcError, Interrupted, Terminated, tell
 from aigc_cli.runs import Run
 
+_WATCH, _LOOKS_EVERY = "parent", 0.5  # seconds
 _ANSWERED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
@@ -42,6 +44,21 @@ class Signals:
         if self.stop is None and number == signal.SIGINT:
             tell("\naigc: stopping after this step; Ctrl-C again stops at once")
         self.stop = number
+
+
+def end_with_parent() -> None:
+    """Has this process stop as at SIGTERM once the one that started it is gone, however that ended: it would else train
+    on, while the same command starts the same again."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while True:
+            time.sleep(_LOOKS_EVERY)
+            if os.getppid() != parent:  # again and again: the first has a run saved, a later one ends the process
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    if not any(thread.name == _WATCH for thread in threading.enumerate()):
+        threading.Thread(target=watch, name=_WATCH, daemon=True).start()
 
 
 @contextmanager

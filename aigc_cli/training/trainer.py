@@ -114,13 +114,12 @@ class Trainer:
             with suppress(Exception):  # the first error is the one to report
                 self.saver.wait()
             status = "stopped" if isinstance(error, Interrupted | Terminated) else "failed"
-            known = as_user_error(error)
             with suppress(ResourceError):
-                self.run.set_status(status, self.state.step, known.message if known else repr(error))
+                self.run.set_status(status, self.state.step, getattr(as_user_error(error), "message", repr(error)))
             raise
         finally:
-            self.journal.close()
-            with suppress(ResourceError), self.pace.timed("curves"):  # a full disk has been reported already
+            with suppress(OSError, ResourceError), self.pace.timed("curves"):  # a full disk has been reported already
+                self.journal.close()
                 self.journal.draw()
         return self.journal.figures
 
@@ -242,6 +241,7 @@ class Trainer:
         """Draws samples of the step that is done, unless that is off."""
         if self.hooks.preview is None or self.config.sample_every is None:
             return
+        self.run.check_place()
         with self.pace.timed("preview"):
             self._of_average(lambda: self.hooks.preview(self.state.step))  # type: ignore[misc]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -37,12 +37,13 @@ def start_of(config: Mapping[str, Any]) -> ModelConfig:
     return cast(ModelConfig, check("model", ModelConfig, {key: config["model"][key] for key in keys}))
 
 
-def with_source(config: dict[str, Any]) -> dict[str, Any]:
+def with_source(config: dict[str, Any], given: Collection[str] = ()) -> dict[str, Any]:
     """A configuration that names the run it starts from as any folder and any later day will find it: by its directory,
     the step of a checkpoint, and the sum of that. Text keeps the tokenizer of that run, if it does.
 
     Raises:
-        ConfigError: there is no such run, or it has no such checkpoint.
+        ConfigError: there is no such run, or it has no such checkpoint; or a key that was `given` asks for another
+            tokenizer.
         DataError: the checkpoint is broken.
     """
     start = start_of(config)
@@ -58,8 +59,13 @@ def with_source(config: dict[str, Any]) -> dict[str, Any]:
     data = config["data"]
     theirs = {} if start.init_tokenizer == "new" else kept_sections(run.config["data"], run.path)
     own = {key for key, section in data.items() if isinstance(section, dict) and section.get("path", "") is None}
-    data = {**data, **{key: section for key, section in theirs.items() if key in own}}
-    return {**config, "model": {**config["model"], **found}, "data": data}
+    kept = {key: section for key, section in theirs.items() if key in own}
+    for name, section in kept.items():
+        for key, value in data[name].items():
+            if f"data.{name}.{key}" in given and value != section.get(key):
+                what = f"data.{name}.{key}={value} beside model.init_from={start.init_from}, whose {name} is kept"
+                raise ConfigError(what, f"leave it out, or have a new one made with model.init_{name}=new")
+    return {**config, "model": {**config["model"], **found}, "data": {**data, **kept}}
 
 
 def warm_start(model: Model, codec: Codec, config: Mapping[str, Any]) -> Taken | None:

@@ -22,7 +22,7 @@ def auto_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> "Run":
     from aigc_cli.config.schema import STRICT
     from aigc_cli.data import open_dataset
     from aigc_cli.models.latent import LatentControls, LatentModel
-    from aigc_cli.runs import create_run
+    from aigc_cli.new_run import create_run
     from aigc_cli.training.checkpoint import CheckpointFolder
 
     @dataclass(config=STRICT, frozen=True, kw_only=True)

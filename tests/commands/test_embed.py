@@ -14,7 +14,8 @@ from aigc_cli.modalities.base import Batch, DataSpec
 from aigc_cli.modalities.text import TextCodec
 from aigc_cli.modalities.tokenizers import BOS, SPECIALS, CharTokenizer
 from aigc_cli.models.base import build_model
-from aigc_cli.runs import Run, create_run
+from aigc_cli.new_run import create_run
+from aigc_cli.runs import Run
 from aigc_cli.training.checkpoint import CheckpointFolder
 from aigc_cli.training.restore import restore_model
 

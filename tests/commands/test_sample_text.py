@@ -121,6 +121,17 @@ def test_a_sample_depends_on_its_seed_and_number_alone(
     assert sample(*words)[1]["source" if model == "seq2seq" else "prompt"] == "a"
 
 
+def test_blank_lines_of_a_translator_keep_their_place(make: Make) -> None:
+    """A translation for each line."""
+    make("seq2seq")
+    lines = ["the cat", "", "a", " \t", "the dog ran to"]
+    Path("lines.txt").write_text("\n".join(lines) + "\n")
+    words = ["prompt_file=lines.txt", "n=2", "temperature=1.0"]
+    found = texts(*words)
+    assert [bool(text) for text in found] == [True, False, True, False, True] * 2
+    assert found == texts(*words, "batch_size=3")
+
+
 @pytest.mark.parametrize(
     "word", ["temperature=0.3", "top_k=2", "top_p=0.2", "min_p=0.6", "repetition_penalty=9.0", "beam=3", "max_tokens=5"]
 )

@@ -211,7 +211,7 @@ def measured(training: FakeTraining, tmp_path: Path, monkeypatch: pytest.MonkeyP
 
     found: dict[str, Any] = {}
 
-    def evaluated(asked: Any, options: Options, runs: list[Run]) -> Any:
+    def evaluated(asked: Any, options: Options, runs: list[Run], keeper: object) -> Any:
         assert list(asked.metric) == ["fd"]
         if isinstance(found[runs[0].path.name], BaseException):
             raise found[runs[0].path.name]

@@ -11,7 +11,8 @@ from aigc_cli.config.compose import compose
 from aigc_cli.data import open_dataset
 from aigc_cli.modalities.text import TextCodec
 from aigc_cli.models.base import build_model
-from aigc_cli.runs import Run, create_run
+from aigc_cli.new_run import create_run
+from aigc_cli.runs import Run
 from aigc_cli.training.checkpoint import CheckpointFolder
 
 SMALL = ["model.layers=1", "model.heads=2", "model.width=16"]

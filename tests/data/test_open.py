@@ -9,7 +9,7 @@ from aigc_cli.data.open import Splits, chosen_rows, encoded, items_at, open_data
 from aigc_cli.errors import ConfigError, DataError
 from aigc_cli.modalities.base import Batch, DataSpec
 from aigc_cli.modalities.image import ImageCodec
-from aigc_cli.runs import create_run
+from aigc_cli.new_run import create_run
 
 DIGITS = {"name": "digits", "size": 8, "flip": False, "val_fraction": 0.1, "test_fraction": 0.2}
 

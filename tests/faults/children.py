@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -61,8 +62,12 @@ class Child:
 
     def wait_for(self, there: Callable[[], object]) -> None:
         """Waits until something is true, or it has ended."""
+        self.wait_until(lambda: not self.process.is_alive() or there())
+
+    def wait_until(self, there: Callable[[], object]) -> None:
+        """Waits until something is true, whether it has ended or not."""
         end = time.monotonic() + PATIENCE
-        while self.process.is_alive() and not there():
+        while not there():
             assert time.monotonic() < end, f"it did not come to that: {self.said}"
             time.sleep(0.002)
 
@@ -87,6 +92,20 @@ def aigc(*words: str, folder: Path, before: Callable[[], object] | None = None) 
     """Runs one command line to its end: its exit code, and what it said."""
     child = Child(words, folder, before)
     return child.wait(), child.said
+
+
+def die_at(event: str, name: str, number: int) -> None:
+    """Kills this process at the `number`-th of the interpreter's audited events, such as ``os.rename``, or as ``open``
+    for writing, that has `name` in a path."""
+    left = [number]
+
+    def audit(what: str, arguments: tuple[Any, ...]) -> None:
+        if what == event and any(name in str(argument) for argument in arguments[:2]):
+            left[0] -= event != "open" or bool(arguments[2] & (os.O_WRONLY | os.O_RDWR))
+            if left[0] == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(audit)
 
 
 needs_proc = pytest.mark.skipif(

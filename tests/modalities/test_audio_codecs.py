@@ -140,7 +140,8 @@ def test_a_codec_that_is_not_fitted_encodes_nothing() -> None:
     ("kind", "samples", "shape"),
     [
         ("mel", 8192, (1, 64, 64)), ("mel", 4096, (1, 64, 64)), ("mel", 12288, (1, 64, 96)),
-        ("mel", 9216, (1, 64, 80)), ("mel", 16384, (1, 64, 64)), ("spectrogram", 16384, (1, 128, 128)),
+        ("mel", 9216, (1, 64, 80)), ("mel", 16384, (1, 64, 128)), ("mel", 81920, (1, 64, 640)),
+        ("spectrogram", 16384, (1, 128, 128)),
         ("spectrogram", 8192, (1, 128, 128)), ("spectrogram", 11264, (1, 128, 176)), ("waveform", 5120, (1, 5120)),
     ],
 )  # fmt: skip

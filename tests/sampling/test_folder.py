@@ -1,8 +1,5 @@
 import errno
 import os
-import platform
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +7,6 @@ import pytest
 
 from aigc_cli.errors import ConfigError, ResourceError
 from aigc_cli.modalities.samples import RECORD, Arrangement, Provenance, read_record, recorded_files, write_record
-from aigc_cli.sampling import folder
 from aigc_cli.sampling.folder import check_replaceable, filling
 
 MakeProvenance = Callable[..., Provenance]
@@ -121,21 +117,6 @@ def test_a_record_from_a_stranger_deletes_nothing_elsewhere(tmp_path: Path, fill
     assert (tmp_path / "precious").read_text() == "mine"
     (out / RECORD).write_text('["AI-generated"]')
     assert read_record(out) is None
-
-
-def test_what_a_killed_process_left_is_swept(tmp_path: Path, fill: Fill) -> None:
-    dead = subprocess.Popen([sys.executable, "-c", ""])
-    dead.wait()
-    leftover = tmp_path / f".out.partial-{platform.node()}-{dead.pid}"
-    living = tmp_path / f".out.partial-{platform.node()}-{os.getppid()}"
-    elsewhere = tmp_path / f".out.partial-another-machine-{dead.pid}"
-    for path in (leftover, living, elsewhere):
-        path.mkdir()
-    fill(tmp_path / "out", ["a"])
-    assert not leftover.exists()
-    assert living.exists()
-    assert elsewhere.exists()
-    assert not folder._alive(dead.pid)
 
 
 def test_what_may_be_replaced(tmp_path: Path, fill: Fill, provenance: MakeProvenance) -> None:

@@ -4,8 +4,11 @@ import math
 import pytest
 import torch
 
-from aigc_cli.errors import DataError, NonFiniteError
-from aigc_cli.training.checkpoint import CheckpointFolder, State
+from aigc_cli.errors import ConfigError, DataError, NonFiniteError
+from aigc_cli.modalities.base import DataSpec
+from aigc_cli.runs import Run
+from aigc_cli.training.checkpoint import CheckpointFolder, NewerCheckpoint, State
+from aigc_cli.training.restore import refuse_changes
 
 
 def tensors(value=1.0):
@@ -75,6 +78,22 @@ def test_a_broken_newest_is_named_and_skipped(folder, capsys, file, damage):
     assert "trying an earlier one" in said
 
 
+@pytest.mark.parametrize(
+    ("state", "told"),
+    [
+        ({"format": 2, "step": 30}, "it has format 2, and this one reads 1"),
+        ({"step": 30, "mood": "good"}, "it has mood"),
+    ],
+)
+def test_a_newer_one_is_not_passed_over(folder, state, told):
+    """A run that went on from the one before would replace it."""
+    folder.save(30, tensors(), state)
+    with pytest.raises(NewerCheckpoint, match=f"step-30 was written by a newer version of aigc: {told}") as caught:
+        folder.load_newest()
+    assert "update aigc" in caught.value.hint
+    assert folder.load(20).state.step == 20
+
+
 def test_all_broken_is_an_error_that_lists_them(folder):
     for step in folder.steps():
         flip(folder.folder(step) / "model.safetensors")
@@ -117,3 +136,14 @@ def test_further_files_are_kept_and_verified(folder, capsys):
     (loaded.path / "tokenizer.json").write_text("other")
     assert folder.load_newest().step == 30
     assert "tokenizer.json does not match its sum" in capsys.readouterr().err
+
+
+def test_another_model_is_refused_with_the_tensors_that_differ(folder, tmp_path):
+    class Other(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("w", torch.zeros(2))
+            self.register_buffer("n", torch.tensor(4))
+
+    with pytest.raises(ConfigError, match=r"the model of .* has changed since its checkpoint: w: \[3\] -> \[2\]"):
+        refuse_changes(Run(tmp_path), folder.load(10), DataSpec("image", (1, 8, 8)), Other())

@@ -16,6 +16,7 @@ from toy_text import ToyText, documents
 from aigc_cli.config.compose import compose
 from aigc_cli.data.images import ImageDataset
 from aigc_cli.data.loader import Loader
+from aigc_cli.data.open import open_dataset
 from aigc_cli.errors import ConfigError
 from aigc_cli.models.base import build_model
 from aigc_cli.runs import Run, read_rows
@@ -43,6 +44,10 @@ CASES = {
                   "model.free_bits=0.005"],
     "vqvae": ["model=vqvae", "data=digits", "model.downsampling=4", "model.width=4", "model.codes=8",
               "model.code_dimensions=2"],
+    # Clips end early, each its own number of tokens; the codebook begins late, by k-means.
+    "vqvae_sound": ["model=vqvae", "data=tones", "data.items=44", "data.seconds=0.256", "data.codec.bins=16",
+                    "data.codec.hop=128", "model.tokens=time", "model.downsampling=2", "model.width=8", "model.codes=4",
+                    "model.code_dimensions=2", "model.warmup=4"],
     "gan": [*GAN, "model.penalty=r1", "model.r1_every=3", "model.augment=[ada,cutout,color]",
             "model.ada_length=200", "model.ada_target=0.1", "model.lecam=0.3", "model.consistency=1.0"],
     "wgan": [*GAN, "model.loss=wgan", "model.discriminator_steps=2", "trainer.accumulate=2"],
@@ -60,7 +65,9 @@ RESUMED = ("vae", "sharded")
 SHARED_NORM = {"batch_norm": [*GAN[:-1], "model.generator_norm=batch", "model.discriminator_norm=batch"]}
 
 
-def dataset_of(words):
+def dataset_of(words, config):
+    if "data=tones" in words:
+        return open_dataset(config["data"], "train")
     if "data=digits" in words:
         random = torch.Generator().manual_seed(1)
         pixels = torch.randint(0, 256, (44, 1, 8, 8), dtype=torch.uint8, generator=random)
@@ -74,7 +81,7 @@ def trained(path, name, processes, steps=STEPS):
     usual = ["trainer.batch_size=8", f"trainer.steps={steps}", "trainer.log_every=3", "trainer.device=cpu"]
     config = compose("train", [*words, *usual, "trainer.checkpoint_every=6", "recipe=null"])
     checked = check_config(config)
-    dataset = dataset_of(words)
+    dataset = dataset_of(words, config)
     torch.manual_seed(0)
     model = build_model(config["model"], dataset.spec)
     loader = Loader(
@@ -179,7 +186,7 @@ def test_a_run_goes_on_with_more_processes_or_fewer(folder, capsys, name):
 def test_what_cannot_be_spread_is_refused():
     def check(case, *words):
         config = compose("train", [*CASES[case], "trainer.sharding=full", *words])
-        model = build_model(config["model"], dataset_of(CASES[case]).spec)
+        model = build_model(config["model"], dataset_of(CASES[case], config).spec)
         check_sharding(model, check_config(config).trainer)
 
     check("bert")
@@ -190,7 +197,8 @@ def test_what_cannot_be_spread_is_refused():
 
 
 def test_batch_norms_are_synchronised_on_gpus_alone():
-    model = build_model(compose("train", SHARED_NORM["batch_norm"])["model"], dataset_of(["data=digits"]).spec)
+    config = compose("train", SHARED_NORM["batch_norm"])
+    model = build_model(config["model"], dataset_of(["data=digits"], config).spec)
     with pytest.raises(ConfigError, match="this is a cpu"):
         synchronize_batchnorm(model, torch.device("cpu"))
     synchronize_batchnorm(model, torch.device("cuda"))

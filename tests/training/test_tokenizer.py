@@ -34,7 +34,7 @@ def test_a_run_is_found_by_latest_its_name_and_its_folder(tokenizer_run: Run, tm
 
 def test_latest_is_the_latest_with_codes(tokenizer_run: Run, tiny_config: dict[str, Any]) -> None:
     found = named("latest")
-    from aigc_cli.runs import create_run
+    from aigc_cli.new_run import create_run
 
     create_run(tiny_config).save_config(tiny_config, tokenizer_run.spec)
     assert named("latest") == found

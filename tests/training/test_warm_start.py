@@ -22,7 +22,8 @@ from aigc_cli.modalities.image import ImageCodec
 from aigc_cli.modalities.text import TextCodec
 from aigc_cli.modalities.tokenizers import FIRST, SPECIALS, BPETokenizer, ByteTokenizer, CharTokenizer, Tokenizer
 from aigc_cli.models.base import Model, build_model
-from aigc_cli.runs import Run, create_run
+from aigc_cli.new_run import create_run
+from aigc_cli.runs import Run
 from aigc_cli.training.build import check_config
 from aigc_cli.training.checkpoint import CheckpointFolder
 from aigc_cli.training.restore import restore_model
@@ -221,7 +222,7 @@ def test_a_configuration_says_where_it_started(source: Model, tmp_path: Path) ->
     assert model["init_step"] == 3
     assert len(model["init_sha256"]) == 64
     saved(text_config(tmp_path), text_spec(ABC), TextCodec(ABC))
-    assert settled(config) == config, "whatever latest is by now"
+    assert settled(config, Options()) == config, "whatever latest is by now"
 
 
 def test_text_keeps_its_tokenizer_unless_told(source: Model, tmp_path: Path) -> None:
@@ -231,6 +232,11 @@ def test_text_keeps_its_tokenizer_unless_told(source: Model, tmp_path: Path) -> 
     assert tokenizer()["path"] == str((tmp_path / "latest").resolve())
     assert tokenizer("model.init_tokenizer=new")["path"] is None
     assert tokenizer("data.tokenizer.path=/mine.json")["path"] == "/mine.json"
+    typed = text_config(tmp_path, "transformer", "model.init_from=latest", "data.tokenizer.kind=byte")
+    assert with_source(typed)["data"]["tokenizer"]["kind"] == "bpe", "nobody typed it"
+    with pytest.raises(ConfigError, match=r"kind=byte beside .*latest, whose tokenizer is kept") as caught:
+        with_source(typed, {"data.tokenizer.kind"})
+    assert "model.init_tokenizer=new" in caught.value.hint
 
 
 def test_another_checkpoint_than_the_one_written_down_is_refused(source: Model, tmp_path: Path) -> None:
@@ -249,6 +255,7 @@ def test_another_checkpoint_than_the_one_written_down_is_refused(source: Model, 
         (["model.init_from=latest", "model.init_step=4"], "no checkpoint of step 4"),
         (["model.init_step=4"], "init_step and init_sha256 describe the run"),
         (["model.lora.rank=2"], r"lora\.rank=2 trains adapters beside weights"),
+        (["model.init_from=latest", "model.lora.rank=9"], r"rank=9 is above width=8, .*: choose at most that"),
     ],
 )
 def test_wrong_words_are_answered(source: Model, tmp_path: Path, words: list[str], named: str) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -32,7 +31,6 @@ _SUMMED = 4096  # rows at a time, because each is copied to float64
 #: No entry of the cache is larger, and all together are not much.
 MOST_BYTES_EACH, MOST_BYTES = 2**30, 4 * 2**30
 _VERSION = 3  # of the layout of an entry, and of how it is computed
-_STALE_S = 3600  # what an interrupted write left behind is removed after so long
 
 
 @typed(config=STRICT, frozen=True, kw_only=True)
@@ -217,10 +215,7 @@ def _sum(tensor: Tensor) -> str:
 
 
 def _make_room(folder: Path, wanted: int) -> None:
-    """Removes what was used longest ago until `wanted` bytes fit, and what interrupted writes left behind."""
-    for part in folder.glob(".*.part"):
-        if time.time() - part.stat().st_mtime > _STALE_S:
-            part.unlink(missing_ok=True)
+    """Removes what was used longest ago until `wanted` bytes fit."""
     entries = [(path.stat(), path) for path in folder.glob("*.safetensors")]
     total = sum(stat.st_size for stat, _ in entries) + wanted
     for stat, path in sorted(entries, key=lambda known: known[0].st_mtime):

@@ -6,6 +6,7 @@ scores on the same weights, which is why its name and its weights' sum go with e
 
 from __future__ import annotations
 
+import hashlib
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -13,16 +14,16 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from aigc_cli.data.base import Dataset
 from aigc_cli.data.cache import cache_dir
 from aigc_cli.data.loader import Loader
 from aigc_cli.data.open import items_at
-from aigc_cli.errors import DataError, tell, warn
-from aigc_cli.files import checksum, resource_errors, write_atomically
+from aigc_cli.errors import ConfigError, DataError, ResourceError, tell, warn
+from aigc_cli.files import resource_errors, write_atomically
 from aigc_cli.modalities.base import Batch, Codec, modality
 from aigc_cli.progress import Progress
 
@@ -56,12 +57,16 @@ class Learned(ABC):
         self.name, self.train, self.device = name, train, device
         self.codec: Codec = getattr(self.network(), "codec", None) or train.codec
         path = cache_dir() / self.folder / f"{name}-v{self.version}-{train.spec.fingerprint[:16]}.safetensors"
-        kept = self._read(path)
+        kept = self._network_in(path.read_bytes(), path) if path.is_file() else None
         if kept is None:
-            with resource_errors(path, "with AIGC_CACHE"):
-                path.parent.mkdir(parents=True, exist_ok=True)
-                write_atomically(path, self._trained())
-            kept = self._read(path)
+            content = self._trained()
+            try:
+                with resource_errors(path, "with AIGC_CACHE"):
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    write_atomically(path, content)
+            except (ResourceError, ConfigError) as error:  # what it took to train it is not thrown away
+                warn(f"{self.name} could not be kept, and will be trained again next time: {error}")
+            kept = self._network_in(content, path)
             assert kept is not None
         network, self.checksum, facts = kept
         self._network = network.eval()
@@ -99,20 +104,19 @@ class Learned(ABC):
         network, form = self.network().to(self.device), modality(self.train.spec.modality).memory_format
         return network if form is None else network.to(memory_format=form)
 
-    def _read(self, path: Path) -> tuple[nn.Module, str, dict[str, Any]] | None:
-        """The network kept at `path`, its sum, and what is known of it; None where there is none, or it is broken."""
-        if not path.is_file():
-            return None
+    def _network_in(self, content: bytes, path: Path) -> tuple[nn.Module, str, dict[str, Any]] | None:
+        """The network in the content of the file `path`, its sum, and what is known of it; None where it is broken."""
         network = self._fresh()
         try:
-            with safe_open(path, framework="pt") as file:
-                notes = json.loads((file.metadata() or {})["facts"])
-                network.load_state_dict({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
+            network.load_state_dict(load(content))
+            header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+            notes = json.loads(header["__metadata__"]["facts"])
             known = {name: kind(notes[name]) for name, kind in self.known.items()}
-        except (SafetensorError, RuntimeError, OSError, KeyError, TypeError, ValueError) as error:
+        except (SafetensorError, RuntimeError, KeyError, TypeError, ValueError) as error:
             warn(f"{path} is broken ({str(error).splitlines()[0]}); training it again")
             return None
-        return network, checksum(path), {"architecture": f"{self.architecture}-v{self.version}", **known}
+        facts = {"architecture": f"{self.architecture}-v{self.version}", **known}
+        return network, hashlib.sha256(content).hexdigest(), facts
 
     def _trained(self) -> bytes:
         """A trained network, serialised with what is known of it."""

@@ -32,7 +32,8 @@ def halvings(shape: tuple[int, ...], network: str) -> int:
     if shorter not in SIZES or max(height, width) % (shorter // BASE):
         sizes = ", ".join(map(str, SIZES))
         what = f"model.network={network} makes maps whose shorter side is {sizes}, not {height}x{width}"
-        raise ConfigError(what, "set data.size= to one of them, or model.network=mlp")
+        hint = "set data.size= to one of them, or data.codec.bins= of sound to 64, or model.network=mlp"
+        raise ConfigError(what, hint)
     return int(math.log2(shorter // BASE))
 
 

@@ -32,6 +32,9 @@ class VAEConfig(VariationalConfig):
     norm: Literal["batch", "group", "none"]
     conditional: bool
     importance_samples: Annotated[int, Field(ge=1)]
+    prior: Literal["normal", "flow"] = "normal"  # runs from before it was there have that
+    prior_layers: Annotated[int, Field(ge=1)] = 8
+    prior_hidden: Annotated[int, Field(ge=1)] = 64
 
     @model_validator(mode="after")
     def _consistent(self) -> VAEConfig:
@@ -39,6 +42,8 @@ class VAEConfig(VariationalConfig):
             raise ValueError("the mlp has a flat latent: latent_side must be 0")
         if self.importance_samples > 1 and self.free_bits:
             raise ValueError("free_bits works with the ELBO alone: it must be 0 where importance_samples is above 1")
+        if self.prior != "normal" and self.free_bits:
+            raise ValueError("free_bits belong to prior=normal: a learned prior has no dimensions of its own")
         return self
 
 

@@ -146,6 +146,7 @@ def _sides(config: VAEConfig, shape: tuple[int, ...]) -> list[int]:
     if len(shape) != 3:
         what = f"{network} and model.latent_side= are for maps, and these items have the shape "
         hint = "set model.network=mlp and model.latent_side=0, which suit items of any shape"
+        hint += ", or data.codec.kind=mel, which makes maps of sound"
         raise ConfigError(what + "x".join(map(str, shape)), hint)
     _, height, width = shape
     sides = _halves(height, width)
@@ -153,7 +154,7 @@ def _sides(config: VAEConfig, shape: tuple[int, ...]) -> list[int]:
         raise ConfigError(
             f"{network} needs maps whose shorter side is 8 to {LARGEST} and halves down to 4 to 7, such as 8, 16, 28, "
             f"32, 48, 64, 96 or {LARGEST}, and the longer one as often; these are {height}x{width}",
-            "set data.size= to one of them, or model.network=mlp",
+            "set data.size= to one of them, or data.codec.bins= of sound to 64, or model.network=mlp",
         )
     if config.latent_side == 0:
         return sides

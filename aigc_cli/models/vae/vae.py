@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -12,6 +14,7 @@ from aigc_cli.models.vae.config import VAEConfig
 from aigc_cli.models.vae.networks import build_networks
 from aigc_cli.models.variational import FlatVAE, Posterior, importance_bound
 from aigc_cli.nn.collective import draw, normal_like
+from aigc_cli.nn.couplings import CouplingFlow
 from aigc_cli.nn.likelihoods import bits_per_dim, build_likelihood
 from aigc_cli.nn.padding import ending
 from aigc_cli.registry import register
@@ -36,7 +39,13 @@ class VAE(FlatVAE):
         likelihood = build_likelihood(config.likelihood, spec.shape[0], config.deviation, config.components)
         self.likelihood = ending(likelihood, spec.padding)
         self.encoder, self.decoder = build_networks(config, spec.shape, self.likelihood, self.classes)
-        self.dimensions = config.latent * max(1, config.latent_side) ** 2
+        self.dimensions = config.latent
+        if config.latent_side:
+            self.dimensions *= math.prod(side * config.latent_side // min(spec.shape[1:]) for side in spec.shape[1:])
+        if config.prior == "flow":
+            self.prior = CouplingFlow(
+                self.dimensions, layers=config.prior_layers, hidden=config.prior_hidden, classes=self.classes
+            )
 
     # training
 
@@ -47,10 +56,15 @@ class VAE(FlatVAE):
             loss, bound, reconstruction = self._importance_weighted(batch, posterior)
             kl = posterior.kl().sum(1).mean()
         else:
-            reconstruction = self.reconstruction(batch, posterior.at(normal_like(posterior.mean))).mean()
-            each = posterior.kl().mean(0)  # of each dimension, which has free bits of its own
-            kl = each.sum()
-            loss, bound = reconstruction + self.paid(each), (reconstruction + kl).detach()
+            normal = normal_like(posterior.mean)
+            reconstruction = self.reconstruction(batch, posterior.at(normal)).mean()
+            if self.prior is None:
+                each = posterior.kl().mean(0)  # of each dimension, which has free bits of its own
+                kl, paid = each.sum(), self.paid(each)
+            else:
+                kl = -self.log_ratio(batch, posterior, normal).mean()
+                paid = self.kl_weight * kl
+            loss, bound = reconstruction + paid, (reconstruction + kl).detach()
         return {
             "loss": loss / self.values,
             "reconstruction": reconstruction.detach(),
@@ -66,7 +80,7 @@ class VAE(FlatVAE):
         normal = draw(torch.randn, k, *posterior.mean.shape, dim=1, device=x.device)
         many = Batch(x.repeat(k, *[1] * (x.ndim - 1)), None if labels is None else labels.repeat(k))
         reconstruction = self.reconstruction(many, posterior.at(normal).flatten(0, 1)).view(k, len(x))
-        ratio = posterior.log_ratio(normal)
+        ratio = self.log_ratio(batch, posterior, normal)
         loss = importance_bound(self.kl_weight * ratio - reconstruction).mean()
         return loss, importance_bound((ratio - reconstruction).detach()).mean(), reconstruction.mean()
 
@@ -84,4 +98,7 @@ class VAE(FlatVAE):
 
     def decode(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
         """The expected images in [-1, 1], (n, c, h, w)."""
-        return self.likelihood.mean(self.decoder(latents, labels if self.conditional else None))
+        labels = labels if self.conditional else None
+        if self.prior is not None:
+            latents = self.prior.from_noise(latents, labels)
+        return self.likelihood.mean(self.decoder(latents, labels))

@@ -13,7 +13,7 @@ from torch.nn.functional import mse_loss
 from aigc_cli.errors import ConfigError
 from aigc_cli.modalities.base import Batch, DataSpec
 from aigc_cli.models.base import Losses, Model
-from aigc_cli.models.latent import LatentControls
+from aigc_cli.models.latent import EncodingControls
 from aigc_cli.models.vae.config import VQVAEConfig
 from aigc_cli.models.vae.vq_networks import build_networks
 from aigc_cli.nn.likelihoods import bits_per_dim, build_likelihood
@@ -44,7 +44,7 @@ class VQVAE(Model):
 
     can = frozenset({"encode", "decode", "score", "tokens"})
     layouts = frozenset({"map"})
-    controls = LatentControls
+    controls = EncodingControls
 
     def __init__(self, config: VQVAEConfig, spec: DataSpec) -> None:
         super().__init__(spec)

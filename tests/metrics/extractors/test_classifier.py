@@ -1,5 +1,7 @@
 """The dataset's own classifier: trained once, the same each time, kept, and honest about what it cannot serve."""
 
+import errno
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +12,7 @@ from aigc_cli.data.cache import cache_dir
 from aigc_cli.data.images import ImageDataset
 from aigc_cli.data.open import Splits
 from aigc_cli.errors import ConfigError, DataError
-from aigc_cli.metrics.extractors import classifier
+from aigc_cli.metrics.extractors import classifier, learned
 from aigc_cli.metrics.extractors.base import PlainConfig, Sources
 from aigc_cli.metrics.extractors.classifier import Classifier
 from aigc_cli.metrics.views import build_extractor
@@ -51,6 +53,22 @@ def test_it_is_kept_and_the_same_when_trained_again(blobs: Blobs, quick: Path) -
     assert file.stat().st_mtime_ns == written
     file.unlink()
     assert Classifier(PlainConfig(name="classifier"), sources(blobs)).checksum == first.checksum
+
+
+def test_one_that_cannot_be_kept_is_used_all_the_same(
+    blobs: Blobs, quick: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = Classifier(PlainConfig(name="classifier"), sources(blobs))
+    (file,) = (quick / "classifiers").iterdir()
+    file.unlink()
+
+    def full(path: Path, content: bytes) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+    monkeypatch.setattr(learned, "write_atomically", full)
+    assert Classifier(PlainConfig(name="classifier"), sources(blobs)).checksum == first.checksum
+    said = capsys.readouterr().err
+    assert f"could not be kept, and will be trained again next time: cannot write {file}: No space left" in said
 
 
 def test_other_data_gets_a_classifier_of_its_own(blobs: Blobs, quick: Path) -> None:

@@ -83,7 +83,7 @@ def test_every_network_serves_every_likelihood(
     batch = images(2, shape)
     (figures,) = fit(model, batch, 1, adam(model))
     assert all(math.isfinite(value) for value in figures.values())
-    dimensions = 4 * max(1, latent_side) ** 2
+    dimensions = 4 * math.prod(side * latent_side // min(shape[1:]) or 1 for side in shape[1:])
     with torch.no_grad():
         assert model.decode(latents_of(model, Noise(0, range(2)))).shape == (2, *shape)
         latents = model.encode(batch)
@@ -345,3 +345,40 @@ def test_a_collapsed_posterior_is_named(defaults: dict[str, Any]) -> None:
 def test_an_mlp_that_was_not_named_needs_hidden_units_too(defaults: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=r"model\.hidden=0"):
         build(defaults, (1, 30, 30), network="auto", hidden=0, latent_side=0)
+
+
+@pytest.mark.parametrize("conditional", [False, True])
+def test_a_learned_prior_is_where_samples_come_from_and_its_bound_holds(
+    defaults: dict[str, Any], conditional: bool
+) -> None:
+    model = build(defaults, classes=CLASSES, conditional=conditional, prior="flow", prior_layers=2, prior_hidden=8)
+    data = images(64)
+    first = score(model, data)
+    curves = fit(model, data, 60, adam(model))
+    last, tighter = score(model, data), score(model, data, 16)
+    assert last["nelbo"] < first["nelbo"]
+    assert tighter["iw_bound"] < last["nelbo"]
+    assert curves[-1]["kl"] > 0
+
+    assert model.prior is not None
+    posterior = model.posterior(data)
+    noise = model.encode(data)
+    labels = data.labels if conditional else None
+    assert torch.allclose(model.prior.from_noise(noise, labels), posterior.mean, atol=1e-4)
+    likely = model.prior.log_prob(posterior.mean, labels).mean()
+    assert likely > Posterior(torch.zeros(1), torch.zeros(1)).log_prob(posterior.mean).mean()
+
+
+def test_a_learned_prior_that_says_nothing_has_the_bound_of_a_standard_normal(defaults: dict[str, Any]) -> None:
+    """It begins as N(0, 1): then its KL, of one draw, is on average that of the closed form."""
+    plain = build(defaults)
+    learned = build(defaults, prior="flow")
+    learned.load_state_dict({**learned.state_dict(), **plain.state_dict()})
+    data = images(8)
+    ratio = learned.log_ratio(data, learned.posterior(data), torch.randn(20_000, 8, 4))
+    assert torch.allclose(-ratio.mean(0), plain.posterior(data).kl().sum(1), atol=0.1)
+
+
+def test_free_bits_of_a_learned_prior_are_refused(defaults: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="free_bits belong to prior=normal"):
+        build(defaults, prior="flow", free_bits=0.1)
