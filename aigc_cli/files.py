@@ -236,6 +236,15 @@ def stamp(stat: os.stat_result) -> tuple[int, int, int]:
     return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
 
 
+def listing_of(folder: Path, paths: Iterable[Path]) -> str:
+    """A SHA-256 over the names of files in a folder and their :func:`stamp`."""
+    listing = hashlib.sha256()
+    for path in paths:
+        listing.update("\0".join(["", *map(str, stamp(path.stat())), ""]).encode())
+        listing.update(os.fsencode(path.relative_to(folder)))
+    return listing.hexdigest()
+
+
 def walk_files(root: Path) -> Iterator[tuple[str, Path]]:
     """The files below a folder, each with its name within; what begins with a dot is passed over, and so is a link that
     leads back up."""

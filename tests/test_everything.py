@@ -4,6 +4,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import get_args
 
+import numpy as np
 import pytest
 import torch
 from draws import sampled
@@ -15,6 +16,9 @@ from aigc_cli.config.recipes import conditions_of
 from aigc_cli.config.schema import check, walk
 from aigc_cli.data.images import ImageDataset
 from aigc_cli.data.loader import Loader
+from aigc_cli.data.sounds import SoundDataset, SoundsConfig
+from aigc_cli.errors import ConfigError
+from aigc_cli.modalities.audio_config import AudioCodecConfig
 from aigc_cli.models.base import METHODS, Ability, Model, build_model
 from aigc_cli.randomness import Noise
 from aigc_cli.registry import find, names
@@ -37,8 +41,22 @@ def images(channels, size, classes):
     return ImageDataset(pixels, labels, [str(i) for i in range(classes)], views=["flip"] if channels == 3 else [])
 
 
+def sounds(kind, channels, classes):
+    """Clips of a few lengths, as spectrograms of 16x16 or 64x64, or as waveforms."""
+    bins, hop = {"mel": (16, 256), "spectrogram": (64, 64), "waveform": (None, None)}[kind]
+    codec = AudioCodecConfig(kind=kind, bins=bins, hop=hop)
+    config = SoundsConfig(sample_rate=8000, seconds=0.512, channels=channels, normalize="none", codec=codec)
+    random = np.random.default_rng(0)
+    content = random.integers(-9000, 9000, (24, channels, config.samples)).astype(np.int16)
+    for place in range(0, 24, 3):
+        content[place, :, 900 + place :] = 0
+    labels = np.arange(24) % classes if classes else None
+    return SoundDataset(config, content, labels, classes=[str(i) for i in range(classes)])
+
+
 #: Datasets of each kind, by modality.
 KINDS = {
+    "audio": [sounds("mel", 1, 10), sounds("waveform", 1, 0), sounds("mel", 2, 10), sounds("spectrogram", 1, 0)],
     "image": [images(1, 8, 10), images(1, 16, 0), images(3, 32, 10), images(3, 64, 0)],
     "text": [ToyText(rows) for rows in (windows(24, 2), windows(24, 17), documents(24, 9), documents(24, 33))],
     "text from text": [
@@ -131,6 +149,11 @@ def test_every_model_trains_three_steps_on_all_that_it_serves(name, place, tmp_p
         config = compose("train", [*small(name, dataset, everything=place == 2), *words, "recipe=null"])
         checked = check_config(config)
         torch.manual_seed(0)
+        waves = config["model"].get("network") == "wavegan"
+        if config["model"]["name"] == "gan" and waves != (dataset.spec.layout == "sequence"):
+            with pytest.raises(ConfigError, match=r"model\.network="):
+                build_model(config["model"], dataset.spec)
+            continue
         model = build_model(config["model"], dataset.spec)
         before = [p.detach().clone() for p in model.parameters()]
         loader = Loader(dataset, batch_size=6, seed=0, device="cpu")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from aigc_cli.commands.eval_config import EvalConfig, run_of
 from aigc_cli.config.schema import Options
 from aigc_cli.data.open import Splits
-from aigc_cli.errors import ConfigError, DataError, too_many, warn
+from aigc_cli.errors import AigcError, ConfigError, DataError, too_many, warn
 from aigc_cli.files import check_writable, path_of
 from aigc_cli.metrics.base import kind_of
 from aigc_cli.metrics.codec_subject import CodecSubject
@@ -26,6 +26,7 @@ from aigc_cli.metrics.subject import FilesSubject, Source, Subject, check_files_
 from aigc_cli.metrics.text_subject import TextSubject
 from aigc_cli.metrics.views import Views
 from aigc_cli.modalities.base import Items, modality
+from aigc_cli.registry import names
 from aigc_cli.runs import Run, find_run
 from aigc_cli.sampling.controls import check_controls
 from aigc_cli.training.restore import restore_model
@@ -309,5 +310,15 @@ class Setting:
             raise DataError(f"{key}={word}: there is nothing at {path}", "name a file or a folder of items")
         if is_statistics(path):
             return Statistics(path)
-        # Without data that says so, only pictures are known by their files.
-        return modality("image" if like is None else like.modality).read(path, like)
+        return _by_its_files(path) if like is None else modality(like.modality).read(path, like)
+
+
+def _by_its_files(path: Path) -> Items:
+    """The items of a file or a folder where no data says what they are: pictures, or whatever else reads them."""
+    refused: list[AigcError] = []
+    for name in ("image", *sorted({*names("modality")} - {"image", "text"})):
+        try:
+            return modality(name).read(path)
+        except (ConfigError, DataError) as error:
+            refused.append(error)
+    raise refused[0]

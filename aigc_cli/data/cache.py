@@ -114,7 +114,7 @@ class Published:
 
     def __str__(self) -> str:
         sums = ", ".join(f"{algorithm} {value}" for algorithm, value in self.sums.items())
-        return f"{' or '.join(self.urls)} ({sums})"
+        return " or ".join(self.urls) + (f" ({sums})" if sums else "")
 
     @property
     def _may_be_plain(self) -> bool:

@@ -23,6 +23,7 @@ from typing import IO, Any, Literal
 import numpy as np
 
 from aigc_cli.modalities.image_decode import Unreadable
+from aigc_cli.modalities.mp3 import is_mp3, with_length
 
 Normalize = Literal["peak", "rms", "none"]
 
@@ -240,8 +241,9 @@ def _opened(source: bytes | Path) -> Iterator[_File]:
             def seekable(self) -> bool:
                 return False
 
+        given: IO[bytes] = io.BytesIO(with_length(stream.read())) if is_mp3(head) else stream
         try:
-            with Forward(stream) as opened:
+            with Forward(given) as opened:
                 expected = _expected(opened.frames, opened.extra_info)
                 loudest = 1.0 if opened.subtype in ("FLOAT", "DOUBLE") else np.inf
                 yield _File(opened.samplerate, opened.channels, expected, loudest, _read(opened))

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
-import os
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -19,7 +17,7 @@ import torch
 from torch import Tensor
 
 from aigc_cli.errors import ConfigError, DataError
-from aigc_cli.files import checksum, kinds_of, passed_over, walk_files
+from aigc_cli.files import checksum, kinds_of, listing_of, passed_over, walk_files
 from aigc_cli.modalities.arrays import array_names, read_arrays
 from aigc_cli.modalities.audio_codecs import FULL, AudioCodec
 from aigc_cli.modalities.audio_decode import DECODED, NAMED, decode_sound, is_sound, missing_packages, mix, quiet
@@ -129,13 +127,9 @@ class FolderClips(FileClips):
         self.notes = tuple(passed_over((path.name for path in own if not is_sound(path.name)), missing_packages()))
         self.held = paths
         self.spec = _form(paths) if like is None else clips_spec(like.raw, like.rate)
-        listing = hashlib.sha256()
-        for path in paths:
-            stat = path.stat()
-            listing.update(os.fsencode(path.relative_to(folder)) + f"\0{stat.st_size}\0{stat.st_mtime_ns}\0".encode())
-        form = f"{self.spec.raw} at {self.spec.rate}"
-        self.key = f"sounds-{DECODED}/{printable(folder.resolve())}/{listing.hexdigest()}/{form}"
-        self.facts = {"folder": printable(folder), "listing": listing.hexdigest()}
+        listing, form = listing_of(folder, paths), f"{self.spec.raw} at {self.spec.rate}"
+        self.key = f"sounds-{DECODED}/{printable(folder.resolve())}/{listing}/{form}"
+        self.facts = {"folder": printable(folder), "listing": listing}
 
     def read(self, one: Path) -> np.ndarray:
         """A file, decoded."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,7 +15,7 @@ import torch
 from torch import Tensor
 
 from aigc_cli.errors import DataError
-from aigc_cli.files import checksum, kinds_of, passed_over, stamp, walk_files
+from aigc_cli.files import checksum, kinds_of, listing_of, passed_over, walk_files
 from aigc_cli.modalities.arrays import array_names, read_arrays
 from aigc_cli.modalities.base import Batch, DataSpec, Items
 from aigc_cli.modalities.image_decode import (
@@ -152,12 +150,9 @@ class FolderImages(FileImages):
         self._channels = channels or (3 if any(map(_has_colour, paths)) else 1)
         self._first = self._decoded(paths[0]).shape
         self.spec = DataSpec("image", tuple(self._first))
-        listing = hashlib.sha256()
-        for path in paths:
-            facts = "\0".join(["", *map(str, stamp(path.stat())), ""])
-            listing.update(os.fsencode(path.relative_to(folder)) + facts.encode())
-        self.key = f"folder-{DECODED}/{printable(folder.resolve())}/{listing.hexdigest()}/{self._channels}"
-        self.facts = {"folder": printable(folder), "listing": listing.hexdigest()}
+        listing = listing_of(folder, paths)
+        self.key = f"folder-{DECODED}/{printable(folder.resolve())}/{listing}/{self._channels}"
+        self.facts = {"folder": printable(folder), "listing": listing}
 
     def read(self, some: Iterable[Path]) -> Tensor:
         """Decoded one by one; raises DataError where a picture cannot be read, or is not of the size of the first."""

@@ -161,7 +161,7 @@ class Flow(LatentModel):
             if guidance == 1 or labels is None or nobody is None:
                 found: Tensor = self.net(x, at, nobody if labels is None else labels)
                 return found
-            both = self.net(torch.cat([x, x]), torch.cat([at, at]), torch.cat([labels, nobody]))
+            both: Tensor = self.net(torch.cat([x, x]), torch.cat([at, at]), torch.cat([labels, nobody]))
             told, untold = both.chunk(2)
             return untold + guidance * (told - untold)
 
@@ -198,7 +198,7 @@ class Flow(LatentModel):
             for time, after in _steps(_LIKELIHOOD_STEPS, back=True):
                 middle, half = (time + after) / 2, (after - time) / 2
                 between = x + half * velocity(x, time)
-                moves, divergence = _divergence(partial(velocity, time=middle), between, signs)
+                moves, divergence = _divergence(partial(_at, velocity, middle), between, signs)
                 x, change = x + (after - time) * moves, change + (time - after) * divergence
         normal = -0.5 * (x.square() + math.log(2 * math.pi)).flatten(1).sum(1)
         each = change - normal  # log p(data) = log p(noise) - the integral
@@ -216,6 +216,10 @@ def _divergence(field: Callable[[Tensor], Tensor], x: Tensor, signs: Sequence[Te
         ]
     products = [(slope * sign).flatten(1).sum(1) for slope, sign in zip(slopes, signs, strict=True)]
     return found.detach(), torch.stack(products)
+
+
+def _at(velocity: Velocity, time: float, x: Tensor) -> Tensor:
+    return velocity(x, time)
 
 
 def _steps(count: int, back: bool) -> list[tuple[float, float]]:

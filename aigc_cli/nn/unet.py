@@ -101,8 +101,8 @@ class UNet(nn.Module):
             elif isinstance(module, Attention):
                 nn.init.zeros_(module.out.weight)
                 nn.init.zeros_(module.out.bias)
-        nn.init.zeros_(self.out[-1].weight)
-        nn.init.zeros_(self.out[-1].bias)
+        for parameter in self.out[-1].parameters():
+            nn.init.zeros_(parameter)
 
 
 class Times(nn.Module):

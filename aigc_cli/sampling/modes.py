@@ -99,7 +99,8 @@ def samples(request: Request) -> Plan:
     if model.spec.source is not None:
         return prompts.translations(request)
     if request.prompts and "prompt" not in model.can:
-        hint = " or ".join(f"mode={word}" for word in modes_of(model) if word in ("continue", "infill"))
+        takers = ("continue", "infill", "reconstruct", "interpolate")
+        hint = " or ".join(f"mode={word}" for word in modes_of(model) if word in takers)
         raise ConfigError("samples by themselves have no prompt", f"add {hint}" if hint else "leave prompt= out")
     classes, turns = model.spec.classes, model.turns(request.controls)
     n = balanced(request.usual, len(turns)) if request.n is None else request.n

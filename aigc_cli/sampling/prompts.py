@@ -37,10 +37,6 @@ def beginnings(request: Request) -> Prompts | None:
     """
     if not request.prompts:
         return None
-    if "prompt" not in request.model.can:
-        reads = {"encode", "decode"} <= request.model.can
-        hint = "use mode=reconstruct, or mode=interpolate" if reads else "leave prompt= out"
-        raise ConfigError("prompt=: this model draws samples that begin with nothing", hint)
     rows, first = [], []
     for prompt in request.prompts:
         row = _tokens(request, prompt)
@@ -130,8 +126,8 @@ def path(request: Request) -> list[Prompt]:
 def encoded(request: Request, prompts: Sequence[Prompt]) -> Tensor:
     """The latents (k, d) of prompts; a :class:`ConfigError` of one that is too long, or cannot be read."""
     if request.model.spec.vocab_size is None:
-        content = torch.cat([_content(request, prompt) for prompt in prompts]).to(request.device)
         label = class_of_prompts(request)
+        content = torch.cat([_content(request, prompt) for prompt in prompts]).to(request.device)
         labels = None if label is None else torch.full((len(content),), label, device=request.device)
         with torch.inference_mode():
             return request.model.encode(Batch(request.codec.encode(content), labels))

@@ -168,7 +168,8 @@ def _work(function: Callable[..., T], args: tuple[Any, ...], folder: str) -> T |
     """What each process does; an error ends it at once, so that the agent ends the others."""
     with suppress(PermissionError):
         os.setpgid(0, 0)  # Ctrl-C reaches the whole group of the terminal; the launcher passes it on, once
-    end_with_parent()
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # not the launcher's, which a fork inherits
+    end_with_parent(first=5.0)  # torch sends SIGINT at once, but waits for the launcher then
     rank = int(os.environ["RANK"])
     try:
         return function(*args)

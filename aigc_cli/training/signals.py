@@ -13,7 +13,7 @@ from types import FrameType
 from aigc_cli.errors import EXIT_INTERRUPTED, AigcError, Interrupted, Terminated, tell
 from aigc_cli.runs import Run
 
-_WATCH, _LOOKS_EVERY = "parent", 0.5  # seconds
+_WATCH, _AGAIN = "parent", 5.0  # seconds
 _ANSWERED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
@@ -46,16 +46,18 @@ class Signals:
         self.stop = number
 
 
-def end_with_parent() -> None:
-    """Has this process stop as at SIGTERM once the one that started it is gone, however that ended: it would else train
-    on, while the same command starts the same again."""
+def end_with_parent(first: float = 0.0) -> None:
+    """Has this process stop as at SIGTERM so many seconds after the one that started it is gone, however that ended: it
+    would else train on, while the same command starts the same again."""
     parent = os.getppid()
 
     def watch() -> None:
-        while True:
-            time.sleep(_LOOKS_EVERY)
-            if os.getppid() != parent:  # again and again: the first has a run saved, a later one ends the process
-                os.kill(os.getpid(), signal.SIGTERM)
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        time.sleep(first)
+        while True:  # the first has a run saved, and the next one ends what waits for work then
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(_AGAIN)
 
     if not any(thread.name == _WATCH for thread in threading.enumerate()):
         threading.Thread(target=watch, name=_WATCH, daemon=True).start()

@@ -6,13 +6,12 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from tempfile import mkdtemp
 from typing import Any
 
 from aigc_cli.config.schema import save_yaml
 from aigc_cli.data.tokens import tokenizers_folder
 from aigc_cli.errors import ConfigError, DataError
-from aigc_cli.files import checksum, path_of, resource_errors, write_atomically, write_json
+from aigc_cli.files import checksum, path_of, resource_errors, temporary_folder, write_atomically, write_json
 from aigc_cli.modalities.token_codec import MANIFEST, WEIGHTS, is_tokenizer
 from aigc_cli.registry import find
 from aigc_cli.runs import Run, find_run, list_runs, open_run
@@ -67,8 +66,7 @@ def taken_out(run: Run) -> str:
     root = tokenizers_folder()
     with resource_errors(root, "with AIGC_CACHE"):
         root.mkdir(parents=True, exist_ok=True)
-        folder = Path(mkdtemp(prefix=".part-", dir=root))
-        try:
+        with temporary_folder(root / run.path.name) as folder:
             if (run.path / MANIFEST).is_file():  # the folder of a tokenizer, such as another run's copy
                 shutil.copytree(run.path, folder, dirs_exist_ok=True)
             else:
@@ -76,8 +74,6 @@ def taken_out(run: Run) -> str:
             found = checksum(folder / MANIFEST)
             if not (root / found).is_dir():
                 folder.rename(root / found)
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
     return found
 
 

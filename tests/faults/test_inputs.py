@@ -5,15 +5,18 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import soundfile
 from PIL import Image
 
 from aigc_cli.config.compose import compose
 from aigc_cli.data.open import open_dataset
+from aigc_cli.modalities.audio_files import open_clips
 from aigc_cli.modalities.image_files import open_images
 
 STREAMED = ["data=image_folder", "data.size=8", "data.memory_gb=1e-6", "data.val_fraction=0", "data.test_fraction=0"]
@@ -51,12 +54,20 @@ def test_pictures_that_are_streamed(tmp_path: Path) -> None:
     assert fingerprint(*words) == before, "it is the content that counts"
 
 
-def test_pictures_that_a_metric_looks_at(tmp_path: Path) -> None:
+def sound(path: Path, value: int) -> None:
+    soundfile.write(path, np.full(800, value / 256), 8000, format="WAV")
+
+
+@pytest.mark.parametrize(("write", "opened"), [(paint, open_images), (sound, open_clips)])
+def test_what_a_metric_looks_at(
+    tmp_path: Path, write: Callable[[Path, int], None], opened: Callable[[Path], Any]
+) -> None:
+    suffix = ".bmp" if write is paint else ".wav"
     for number in range(4):
-        paint(tmp_path / f"{number}.bmp", number)
-    before = open_images(tmp_path)
-    rewritten(tmp_path / "2.bmp", lambda path: paint(path, 99))
-    after = open_images(tmp_path)
+        write(tmp_path / f"{number}{suffix}", number)
+    before = opened(tmp_path)
+    rewritten(tmp_path / f"2{suffix}", lambda path: write(path, 99))
+    after = opened(tmp_path)
     assert after.key != before.key
     assert after.facts["listing"] != before.facts["listing"]
 

@@ -79,3 +79,16 @@ def test_processes_that_are_killed_or_stopped_end_where_others_end(tmp_path: Pat
     rows = [row["step"] for row in read_rows(run / "metrics.jsonl") if "main/loss" in row]
     assert set(range(20, STEPS + 1, 20)) <= set(rows)
     assert len(rows) == len(set(rows))
+
+
+def test_processes_end_with_the_one_that_started_them(tmp_path: Path) -> None:
+    """They stop after the same step, and save."""
+    run = tmp_path / "run"
+    child = together(*WORDS, "trainer.steps=1000000", "trainer.keep=1", "run_dir=run", folder=tmp_path)
+    wait_for_checkpoint(child, run)
+    workers = workers_of(child)
+    child.send(signal.SIGKILL)
+    child.wait()
+    child.wait_until(lambda: not any(Path(f"/proc/{pid}/stat").exists() for pid in workers))
+    assert Run(run).status() == "stopped"
+    assert steps(run)[-1] == Run(run).step

@@ -1,5 +1,7 @@
 """Sound files become waveforms of one rate, without images of what a rate cannot hold; what is odd is read or named."""
 
+import io
+
 import numpy as np
 import pytest
 import soundfile
@@ -7,6 +9,7 @@ from trouble_sound import sine
 
 from aigc_cli.modalities.audio_decode import FULL, PEAK, RMS, _resampled, decode_sound, leveled, mix, quiet
 from aigc_cli.modalities.image_decode import Unreadable
+from aigc_cli.modalities.mp3 import _size, with_length
 
 
 def written(tmp_path, samples, rate, **how):
@@ -96,6 +99,23 @@ def test_what_a_library_says_on_stderr_is_dropped(tmp_path, capfd):
             decode_sound(path, 16000, 1, "peak")
         print("seen", file=stderr)
     assert capfd.readouterr().err == "seen\n"
+
+
+@pytest.mark.parametrize("rate", [8000, 22050, 48000])
+@pytest.mark.parametrize("channels", [1, 2])
+def test_an_mp3_that_does_not_say_how_long_it_is_is_read_to_its_end(rate, channels):
+    """Of variable bitrate, and without the frame that counts the others."""
+    at = np.arange(rate * 6) / rate
+    noise = np.random.default_rng(0).standard_normal(len(at))
+    wave = np.where(at % 2 < 1, 0.3 * noise, 0.01 * np.sin(at * 3000))[:, None].repeat(channels, 1)
+    buffer = io.BytesIO()
+    soundfile.write(buffer, wave, rate, format="MP3", bitrate_mode="VARIABLE", compression_level=0.3)
+    whole = buffer.getvalue()
+    assert with_length(whole) == whole, "it says so itself"
+    bare = b"ID3\x03\0\0\0\0\0\x0a" + bytes(10) + whole[_size(whole, 0) :]
+    lengths = [len(decode_sound(content, 8000, 1, "peak").samples) for content in (whole, bare)]
+    assert lengths[0] == pytest.approx(48000, abs=10)
+    assert lengths[1] == pytest.approx(48000, abs=3000), "but for what the encoder padded"
 
 
 def test_what_needs_a_package_says_which(monkeypatch):

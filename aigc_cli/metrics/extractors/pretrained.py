@@ -19,6 +19,7 @@ from aigc_cli import files
 from aigc_cli.data.cache import cache_dir, download
 from aigc_cli.errors import ConfigError, DataError, suggest
 from aigc_cli.metrics.extractors.base import PlainConfig, Sources
+from aigc_cli.modalities.base import modality
 from aigc_cli.registry import register
 
 FILE = "pt_inception-2015-12-05-6726825d.pth"
@@ -55,6 +56,15 @@ class _Pretrained(ABC):
     def _layers(self, rgb: Tensor) -> tuple[Tensor, Tensor]: ...
 
 
+def _check_pictures(name: str, sources: Sources) -> None:
+    """Refuses to look at anything else, before weights are looked for."""
+    items = sources.items if sources.splits is None else None
+    spec = sources.splits["train"].spec if sources.splits is not None else None if items is None else items.spec
+    if spec is not None and modality(spec.modality).axes != ("channels", "height", "width"):
+        what = f"extractor={name} looks at pictures, and these are {modality(spec.modality).noun[1]}"
+        raise ConfigError(what, "`aigc eval --metric fd,kd,prdc` learns from the data itself")
+
+
 @register("extractor", "inception", PlainConfig)
 class Inception(_Pretrained):
     """The 2048 pooled features and the 1008 logits without bias."""
@@ -62,6 +72,7 @@ class Inception(_Pretrained):
     widths: Mapping[str, int] = {"features": 2048, "logits": 1008}
 
     def __init__(self, config: PlainConfig, sources: Sources) -> None:
+        _check_pictures("inception", sources)
         resize = sources.resize or "tf_bilinear"
         if resize not in RESIZES:
             raise ConfigError(f"resize={resize}: there is no such way to resize", suggest(resize, RESIZES))
@@ -150,6 +161,7 @@ class TorchvisionBackbone(_Pretrained):
     def __init__(self, config: PlainConfig, sources: Sources) -> None:
         import torchvision
 
+        _check_pictures("torchvision", sources)
         known = torchvision.models.list_models(module=torchvision.models)
         if sources.backbone is None or sources.weights is None:
             missing = "model=" if sources.backbone is None else "weights="

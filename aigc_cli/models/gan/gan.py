@@ -97,6 +97,7 @@ class GAN(LatentModel):
             self.register_buffer("lecam_anchors", torch.zeros(2))
         self.adversarial = LOSSES[config.loss]
         self._made: list[Tensor] = []  # images of this step, a batch each, whose graph the generator's phase will use
+        self._looked: int | None = None  # the step of the last look
 
     def phases(self, step: int) -> Sequence[Phase]:
         """``discriminator_steps`` of the discriminator, then one of the generator on as many images.
@@ -236,7 +237,7 @@ class GAN(LatentModel):
         where conditional. Overfitting is r_v of Karras et al. 2020, equation 1: 0 where held-out items score as
         training items do, 1 where they score as samples.
         """
-        labels = self.labels_of(train)
+        labels, self._looked = self.labels_of(train), self._step
         # The same latents at every look, so that the curves move with the weights alone.
         fake = self.decode(self.latents(Noise(0, range(len(train)), train.content.device), self.controls()), labels)
         figures = {
@@ -261,7 +262,7 @@ class GAN(LatentModel):
         if sure and config.loss != "wgan":  # a critic should be as sure as it can be
             says = f"the discriminator is right about {accuracy:.1%} of images, so the generator learns little from it"
             yield "discriminator winning", f"{says}: {_weaken(config)}, or lower optimizer.discriminator.lr"
-        if diversity < COLLAPSED and self._step >= YOUNG:
+        if diversity < COLLAPSED and (self._step if self._looked is None else self._looked) >= YOUNG:
             says = f"samples differ from each other only {diversity:.0%} as much as real images do (mode collapse)"
             yield "mode collapse", f"{says}: {_weaken(config)}, or lower optimizer.lr and start again"
         if overfitting > OVERFITTED:

@@ -43,7 +43,7 @@ class VAEConfig(VariationalConfig):
         if self.importance_samples > 1 and self.free_bits:
             raise ValueError("free_bits works with the ELBO alone: it must be 0 where importance_samples is above 1")
         if self.prior != "normal" and self.free_bits:
-            raise ValueError("free_bits belong to prior=normal: a learned prior has no dimensions of its own")
+            raise ValueError("free_bits belong to prior=normal: a learned prior has no dimensions to count")
         return self
 
 

@@ -112,6 +112,9 @@ def test_a_young_generator_has_not_collapsed(defaults: dict[str, Any]) -> None:
     model = build(defaults)
     model.phases(YOUNG - 1)
     assert said(model, examine__diversity=0.05) == []
+    examined(model, Batch(images(8)), None)
+    model.phases(YOUNG + 50)  # what is judged is of before
+    assert said(model, examine__diversity=0.05) == []
 
 
 @pytest.mark.parametrize(
