@@ -13,10 +13,10 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
 
 from aigc_cli.config.schema import STRICT, own_keys
@@ -47,9 +47,11 @@ class CodesConfig:
     tokens_sha256: str | None = None
     views: Annotated[int, Field(ge=0, le=1024)] | None = None
 
-    def __post_init__(self) -> None:
+    @model_validator(mode="after")
+    def _of_a_tokenizer(self) -> Self:
         if self.tokens is None and (self.views is not None or self.tokens_sha256 is not None):
             raise ValueError("views and tokens_sha256 are about the codes of a tokenizer: add data.tokens=RUN")
+        return self
 
 
 def tokenizers_folder() -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -116,3 +117,13 @@ def test_a_codec_of_the_same_tokenizer_has_the_same_codes(tokenizer_run: Run) ->
     assert first.transfer(second) == [(code, code) for code in range(16)]
     second.named = {**second.named, "sha256": "another"}  # type: ignore[attr-defined]
     assert first.transfer(second) == []
+
+
+def test_codes_of_what_lies_along_time_are_in_the_order_of_time(tokenizer_run: Run) -> None:
+    codec = seen()[1]["train"].codec
+    assert isinstance(codec, TokenCodec)
+    content = items_at(seen()[1]["train"], range(9)).content
+    codes, made = codec.encode(content), codec.decode(codec.encode(content))
+    codec.spec = replace(codec.spec, rate=8000)
+    assert codec.encode(content).tolist() == codes[:, [0, 2, 1, 3]].tolist()
+    assert torch.equal(codec.decode(codec.encode(content)), made)

@@ -89,3 +89,13 @@ def test_a_normalisation_that_it_does_not_have_is_refused() -> None:
         build((1, 4096), generator_norm="batch")
     with pytest.raises(ConfigError, match="phase_shuffle belongs to network=wavegan"):
         build((1, 4096), network="mlp")
+
+
+@pytest.mark.parametrize(("preset", "kind"), [("wavegan", "waveform"), ("specgan", "spectrogram"), ("gan", "mel")])
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_a_recipe_chooses_what_the_preset_sees_of_sound(preset: str, kind: str, device: str) -> None:
+    config = compose("train", [f"model={preset}", "data=tones", f"trainer.device={device}"])
+    assert config["data"]["codec"]["kind"] == kind
+    assert compose("train", ["model=wavegan"])["data"]["name"] == "tones"
+    typed = compose("train", [f"model={preset}", "data=tones", "data.codec.kind=mel"])
+    assert typed["data"]["codec"]["kind"] == "mel"
