@@ -89,7 +89,10 @@ class Quantizer(Counted):
 
     sums: Tensor  # (codes, dimensions), running sum of the vectors of each code
     sizes: Tensor  # (codes,), running count of them
-    reservoir: Tensor  # (places, dimensions), of vectors that were seen while there was no codebook
+    reservoir: (
+        Tensor  # (places, dimensions), of vectors that were seen while there was no codebook; the bits of float32
+    )
+    # as int32, which no average over steps mixes
     seen: Tensor  # of its places, how many were filled; -1 once the codebook has begun
 
     def __init__(
@@ -101,15 +104,19 @@ class Quantizer(Counted):
         self.register_buffer("sums", torch.zeros(codes, dimensions))
         self.register_buffer("sizes", torch.zeros(codes))
         if late:
-            self.register_buffer("reservoir", torch.zeros(_RESERVOIR * codes, dimensions))
+            self.register_buffer("reservoir", torch.zeros(_RESERVOIR * codes, dimensions, dtype=torch.int32))
             self.register_buffer("seen", torch.zeros((), dtype=torch.int64))
         self.late = late
+        self._known: tuple[tuple[int, int], tuple[Tensor, Tensor]] | None = None
 
     @property
     def codebook(self) -> Tensor:
-        """The codes (codes, dimensions)."""
+        """The codes (codes, dimensions); before a late codebook has begun, those that it would begin with."""
+        start = self._start()
         if self.cosine:
-            return normalize(self.sums, dim=1, eps=_SMALLEST)
+            return normalize(self.sums if start is None else start[0], dim=1, eps=_SMALLEST)
+        if start is not None:
+            return start[0]
         return self.sums / self.sizes.clamp_min(_SMALLEST).unsqueeze(1)
 
     def lookup(self, tokens: Tensor) -> Tensor:
@@ -150,21 +157,30 @@ class Quantizer(Counted):
         order = draw_common(torch.randperm, len(vectors), device=vectors.device)
         few = vectors[order[: places // _BATCHES]]
         at = (self.seen + torch.arange(len(few), device=few.device)) % places
-        self.reservoir[at] = few
+        self.reservoir[at] = few.view(torch.int32)
         self.seen += len(few)
 
     def _begin(self, m: int) -> None:
         """Sets the codebook, where it begins late and has not, by k-means of what was kept; `m` are the vectors of a
         batch, by which its running counts are measured."""
-        if not self.late or self.seen < 0:
-            return
-        kept = self.reservoir[: int(self.seen)]
-        if len(kept) >= self.codes:
-            centres, counts = k_means(kept, self.codes)
-            sizes = counts * (m / len(kept))
+        start = self._start()
+        if start is not None:
+            centres, counts = start
+            sizes = counts * (m / counts.sum())
             self.sums.copy_(centres * sizes[:, None])
             self.sizes.copy_(sizes)
-        self.seen.fill_(-1)
+        if self.late:
+            self.seen.fill_(-1)
+
+    def _start(self) -> tuple[Tensor, Tensor] | None:
+        """Codes (codes, dimensions) to begin with, and how many of the vectors that were kept each stands for; None
+        where the codebook has begun, or too few were kept."""
+        if not self.late or self.seen < self.codes:
+            return None
+        state = int(self.seen), self.reservoir._version  # evaluation asks for each batch
+        if self._known is None or self._known[0] != state:
+            self._known = state, k_means(self.reservoir.view(torch.float32)[: int(self.seen)], self.codes)
+        return self._known[1]
 
     def _restart(self, vectors: Tensor) -> None:
         """Puts every dead code on a vector of the batch, with the count of a code that is used as all others."""
@@ -226,9 +242,9 @@ def k_means(vectors: Tensor, codes: int) -> tuple[Tensor, Tensor]:
     Lloyd's algorithm; a centre that nothing is next to moves to the vector farthest from its own.
 
     It begins as k-means++ does (Arthur and Vassilvitskii 2007): each centre is a vector drawn by its squared distance
-    from those before it.
+    from those before it. The draws are always the same.
     """
-    draws = draw_common(torch.rand, codes, device=vectors.device)
+    draws = torch.rand(codes, generator=torch.Generator().manual_seed(0)).to(vectors.device)
     near = torch.ones_like(vectors[:, 0])
     chosen = []
     for share in draws:

@@ -174,6 +174,8 @@ def test_a_late_codebook_begins_by_k_means_of_what_it_saw() -> None:
         assert torch.equal(found.straight_through(), seen)
         assert not quantizer.sizes.any()
     assert int(quantizer.seen) > 32
+    early = copy.deepcopy(quantizer).eval()(seen)  # of a run that ends before its codebook begins
+    assert (early.nearest - seen).abs().max() < 1
     after = copy.deepcopy(quantizer)  # as a resumed run has it
     found = quantizer(seen)
     assert (found.nearest - seen).abs().max() < 1
@@ -183,6 +185,10 @@ def test_a_late_codebook_begins_by_k_means_of_what_it_saw() -> None:
     once = copy.deepcopy(after)(seen)
     torch.manual_seed(5)
     assert torch.equal(after(seen).nearest, once.nearest)
+    average = EMA(quantizer, 0.9)
+    quantizer.reservoir.fill_(7)
+    average.update(5)
+    assert set(average.shadow["reservoir"].flatten().tolist()) == {7}  # copied, not mixed
 
 
 def test_what_is_not_used_moves_no_code_and_is_not_counted() -> None:
