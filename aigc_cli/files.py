@@ -145,13 +145,14 @@ def _part(path: Path) -> Path:
     with suppress(OSError):
         for entry in path.parent.iterdir():
             if (match := _PART.fullmatch(entry.name)) and _is_left(entry, *match.groups()):
-                shutil.rmtree(entry) if entry.is_dir() else entry.unlink(missing_ok=True)
+                is_folder = entry.is_dir() and not entry.is_symlink()
+                shutil.rmtree(entry) if is_folder else entry.unlink(missing_ok=True)
     return path.with_name(f".{brief(path.name)}-{_machine()}-{os.getpid()}-{next(_numbers)}.part")
 
 
 def _is_left(part: Path, machine: str, pid: str) -> bool:
     if machine != _machine():
-        return time.time() - part.stat().st_mtime > _GIVEN_UP
+        return time.time() - part.lstat().st_mtime > _GIVEN_UP
     try:
         os.kill(int(pid), 0)
     except OSError as error:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from aigc_cli.errors import ConfigError
-from aigc_cli.files import check_writable, new_folder, path_of, resource_errors
+from aigc_cli.files import check_writable, new_folder, path_of, replacing, resource_errors
 from aigc_cli.runs import Run
 
 #: The system's numbers for a folder that nothing can be renamed to: a disk is mounted there, or it lies in others'.
@@ -72,7 +72,5 @@ def stamped_folder(parent: Path) -> Path:
 
 def point_latest(link: Path, target: Path) -> None:
     """Makes `link` lead to the run at `target`, at once for whoever reads it meanwhile."""
-    temporary = link.with_name(f".latest-{os.getpid()}")
-    temporary.unlink(missing_ok=True)
-    temporary.symlink_to(os.path.relpath(target.resolve(), link.parent.resolve()), target_is_directory=True)
-    temporary.replace(link)
+    with replacing(link) as part:
+        part.symlink_to(os.path.relpath(target.resolve(), link.parent.resolve()), target_is_directory=True)

@@ -101,8 +101,7 @@ class Dataset(ABC):
         return self
 
     def kept(self, device: torch.device | str) -> Gatherer | None:
-        """Makes batches that are encoded already, and augmented where they are given draws; None where each batch is
-        still to be encoded."""
+        """Makes batches of training views that are encoded already; None where each batch is still to be encoded."""
         return None
 
     def augment(self, content: Tensor, uniform: Tensor) -> Tensor:

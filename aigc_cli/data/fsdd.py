@@ -100,7 +100,8 @@ def _rows(of: Sequence[tuple[int, str, int]], split: Split, val: float) -> np.nd
 def _notes(found: Recordings, counts: Mapping[Split, int], config: FsddConfig) -> list[str]:
     notes = [", ".join(f"{part} {count:,}" for part, count in counts.items())]
     if found.long:
-        notes.append(f"{found.long} of {len(found.of):,} recordings are longer than {config.seconds:g} s, and cut")
+        seconds = config.samples / config.sample_rate
+        notes.append(f"{found.long} of {len(found.of):,} recordings are longer than {seconds:g} s, and cut")
     if not found.original:
         notes.append("these are not the 3,000 recordings of version 1.0.10, so scores do not compare with others")
     return notes

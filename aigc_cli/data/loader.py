@@ -53,7 +53,7 @@ class Loader:
             raise DataError("the dataset is empty", "point data.root= at data with at least one item")
         self.dataset, self.device, self.workers, self._codec = dataset, device, workers, codec or dataset.codec
         plan = BatchPlan(batch_size, seed, rank, world_size)
-        self._kept = dataset.kept(device) if codec is None else None
+        self._kept = dataset.kept(device) if augment and codec is None else None
         self._gatherer = gatherer_of(dataset, device) if self._kept is None else self._kept
         where: Device = "cpu" if self._gatherer is None else self._gatherer.device
         kind = type(dataset)

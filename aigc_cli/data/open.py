@@ -63,7 +63,7 @@ def absolute_paths(values: Mapping[str, Any]) -> dict[str, Any]:
         if path is not None and (key == "root" or path.is_file()):  # a source may be a language, or a field
             changed[key] = str(path)
     for key, section in values.items():
-        if isinstance(section, Mapping) and section.get("path") is not None:
+        if isinstance(section, Mapping) and section.get("path"):  # one of nothing is refused where it is opened
             changed[key] = {**section, "path": str(path_of(section["path"]).absolute())}
     return changed
 

@@ -116,6 +116,7 @@ def look_at(values: Mapping[str, Any]) -> Look:
         ConfigError: it is wrong.
         DataError: nothing can be read.
     """
+    values = own_keys(values)  # it is the items that are looked at, whatever a model sees of them
     splits: dict[Split, Raw] = {}
     refused: list[Finding] = []
     lost: dict[Split, str] = {}

@@ -169,9 +169,9 @@ class Windows:
     in training each starts at random within its share of the file, so that all of it is heard.
     """
 
-    def __init__(self, samples: np.ndarray, starts: np.ndarray, counts: np.ndarray, length: int) -> None:
-        """`samples` is int16 (total, channels), in which files start at `starts` (m,) and have `counts` (m,); clips
-        have `length` samples."""
+    def __init__(self, samples: np.ndarray, starts: np.ndarray, counts: np.ndarray, length: int, *, held: bool) -> None:
+        """`samples` is int16 (total, channels), `held` in memory or mapped to it, in which files start at `starts` (m,)
+        and have `counts` (m,); clips have `length` samples."""
         import torch
 
         clips = np.maximum(1, counts // length)
@@ -179,7 +179,7 @@ class Windows:
         number = np.arange(len(self.file)) - np.repeat(np.cumsum(clips) - clips, clips)
         room = (np.maximum(0, counts - length) + 1)[self.file]  # places in its file at which a clip may start
         low = room * number // clips[self.file]
-        self._length = length
+        self._length, self.held = length, held
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "The given NumPy array is not writable")  # nothing writes to it
             self._samples = torch.from_numpy(samples)
@@ -234,10 +234,11 @@ def windows_of(files: SoundFiles, config: SoundFilesConfig) -> Windows:
     entries = files.entries
     starts, counts = (np.array([getattr(entry, name) for entry in entries], dtype=np.int64) for name in ("start", "n"))
     samples = files.pack.samples
-    if 2 * config.channels * counts.sum() <= config.memory_gb * 1e9:
+    held = 2 * config.channels * counts.sum() <= config.memory_gb * 1e9
+    if held:
         samples = np.concatenate([samples[start : start + n] for start, n in zip(starts, counts, strict=True)])
         starts = np.cumsum(counts) - counts
-    windows = Windows(samples, starts, counts, config.samples)
+    windows = Windows(samples, starts, counts, config.samples, held=held)
     windows.labels = None if files.labels is None else torch.from_numpy(files.labels[windows.file])
     return windows
 
@@ -248,7 +249,6 @@ class FolderSounds(Sounds):
     def __init__(self, files: SoundFiles, config: SoundFilesConfig, train: Callable[[], SoundFiles], **about: Any):
         """`train` gives the files of the training split; `about` are the other arguments of :class:`Sounds`."""
         self._windows = windows_of(files, config)
-        self._moves = not isinstance(self._windows._samples.numpy().base, np.memmap)
         super().__init__(
             config,
             digest_of([(entry.n, entry.digest) for entry in files.entries]),
@@ -274,7 +274,7 @@ class FolderSounds(Sounds):
 
     def gatherer(self, device: torch.device | str) -> Gatherer:
         """On the device, where the sound is held in memory."""
-        return self._windows.to(device) if self._moves else self._windows
+        return self._windows.to(device) if self._windows.held else self._windows
 
 
 def open_sounds(parts: Parts[SoundFiles], config: SoundFilesConfig, split: Split) -> FolderSounds:
@@ -313,7 +313,10 @@ def _notes(parts: Parts[SoundFiles], files: SoundFiles, config: SoundFilesConfig
         f"longer: {len(long):,}, of which come {sum(long):,} clips" if long else "",
         f"clipped: {clipped:,}" if clipped else "",
     ]
-    return [counted({split: len(some) for split, some in parts.splits.items()}), "; ".join(filter(None, told))]
+    return [
+        "files: " + counted({split: len(some) for split, some in parts.splits.items()}),
+        "; ".join(filter(None, told)),
+    ]
 
 
 def duration(seconds: float) -> str:

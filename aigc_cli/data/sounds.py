@@ -153,9 +153,3 @@ def _codec(config: SoundsConfig, clips: Callable[[], Iterator[Tensor]]) -> Audio
 def _when_asked(clips: Callable[[], Iterator[Tensor]]) -> Iterator[Tensor]:
     """The same clips, which nobody makes where nothing is learnt of them."""
     yield from clips()
-
-
-def padded(wave: np.ndarray, samples: int) -> np.ndarray:
-    """A clip (channels, n) at `samples`: followed by zeros, or cut."""
-    kept = wave[:, :samples]
-    return np.pad(kept, ((0, 0), (0, samples - kept.shape[1])))

@@ -127,7 +127,7 @@ def rows_of(split: Split, n: int, cut: Cut, name: str, same: Mapping[int, int] =
         part[row] = part[first]
     rows = np.flatnonzero(part == SPLITS.index(split))
     if not len(rows):
-        raise empty(split, name, cut, n, "images")
+        raise empty(split, name, cut, n, "items")
     return rows
 
 
@@ -156,7 +156,7 @@ def names_of(
     vals = end(tests, cut.test, cut.val)
     parts = {"test": order[:tests], "val": order[tests:vals], "train": order[vals:]}
     if not parts[split]:
-        raise empty(split, where, cut, len(names), "pictures")
+        raise empty(split, where, cut, len(names), "files")
     return sorted(parts[split])
 
 

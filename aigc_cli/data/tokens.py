@@ -13,10 +13,10 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
 
 from aigc_cli.config.schema import STRICT, own_keys
@@ -33,8 +33,11 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-_VERSION = 1  # of what is kept, and of how it is worked out
-_VIEWS = 8  # of an item that is augmented, where nobody says how many
+_VERSION = 2  # of what is kept, and of how it is worked out
+#: Views of an item that is augmented, where nobody says how many: at least, at most, and of all items together, since
+#: to encode them takes a while.
+_FEWEST, _MOST, _OF_ALL = 2, 8, 100_000
+_BELOW_ONE = np.float32(1 - 2**-24)  # the largest draw there is
 _TOGETHER = 512  # items that are encoded at a time
 _TRIED = 16  # items that show whether the data is augmented
 
@@ -47,9 +50,11 @@ class CodesConfig:
     tokens_sha256: str | None = None
     views: Annotated[int, Field(ge=0, le=1024)] | None = None
 
-    def __post_init__(self) -> None:
+    @model_validator(mode="after")
+    def _of_a_tokenizer(self) -> Self:
         if self.tokens is None and (self.views is not None or self.tokens_sha256 is not None):
             raise ValueError("views and tokens_sha256 are about the codes of a tokenizer: add data.tokens=RUN")
+        return self
 
 
 def tokenizers_folder() -> Path:
@@ -80,9 +85,9 @@ class TokenDataset(Dataset):
         inner: The data itself.
         codec: With the tokenizer.
         split: For the name of what is kept of it.
-        values: The `data` section, whose ``views`` says how many training views of an item are encoded and kept: the
-            item as it is and others by draws of its own. 0 keeps none: views are drawn anew and encoded in each epoch.
-            None is 1, or 8 of data that is augmented.
+        values: The `data` section, whose ``views`` says how many training views of an item are encoded and kept, by
+            draws of its own. 0 keeps none: views are drawn anew and encoded in each epoch. None is 1, or 2 to 8 of data
+            that is augmented.
 
     Raises:
         ConfigError: the tokenizer is for other content.
@@ -146,7 +151,9 @@ class TokenDataset(Dataset):
     def views(self) -> int:
         """How many of each item are kept."""
         asked = self._values.get("views")
-        return (_VIEWS if self._is_augmented() else 1) if asked is None else int(asked)
+        if asked is not None:
+            return int(asked)
+        return min(_MOST, max(_FEWEST, _OF_ALL // len(self))) if self._is_augmented() else 1
 
     def _is_augmented(self) -> bool:
         import torch
@@ -189,17 +196,20 @@ class TokenDataset(Dataset):
         return made
 
     def _view(self, view: int, device: torch.device | str) -> Tensor:
-        """Codes (n, t) of every item: as it is in view 0, and in others by its own draws for that view."""
+        """Codes (n, t) of every item, by its own draws for that view, of which each lies in another share of the range:
+        so of two views of a picture that may be mirrored, one is."""
         import torch
 
+        shape = len(self), DRAWS
+        place = generator("views", "places").integers(self.views, size=shape)
+        place[:, 0] = 0
+        uniform = generator("views", view).random(shape, dtype=np.float32)
+        shares = ((place + view) % self.views + uniform) / self.views
+        draws = torch.from_numpy(np.minimum(shares.astype(np.float32), _BELOW_ONE))
         parts, start = [], 0
-        draws = generator("views", view).random((len(self), DRAWS), dtype=np.float32)
         for batch in batches_in_order(self.inner, _TOGETHER, device):
-            content = batch.content
-            if view:
-                own = torch.from_numpy(draws[start : start + len(batch)]).to(content.device)
-                content = self.inner.augment(content, own)
-            parts.append(self.codec.encode(content).cpu())
+            own = draws[start : start + len(batch)].to(batch.content.device)
+            parts.append(self.codec.encode(self.inner.augment(batch.content, own)).cpu())
             start += len(batch)
         return torch.cat(parts)
 

@@ -88,4 +88,5 @@ def _measured(splits: Splits, made: Items, device: torch.device) -> str:
     own = record.baseline
     beside = "" if own is None else f", these themselves {own.figures['fd']:.3g}"
     noun = modality(made.spec.modality).noun[1]
-    return f"reconstructions of {len(made):,} {split} {noun} have {name} {value:.3g}{beside}: samples will lie above"
+    found = f"reconstructions of {len(made):,} {split} {noun} have {name} {value:.3g}{beside}"
+    return f"{found}: samples will hardly do better"

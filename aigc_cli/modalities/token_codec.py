@@ -36,7 +36,7 @@ class Tokenizer(Protocol):
 
     #: How many codes there are, and how they lie in an item: (rows, columns) of a picture.
     vocab_size: int
-    token_grid: tuple[int, ...]
+    token_grid: tuple[int, int]
 
     def encode(self, batch: Batch) -> Tensor:
         """Codes, int64 (n, rows * columns), of items as its own codec encodes them."""
@@ -71,9 +71,15 @@ class TokenCodec(Codec):
         return str(self.named["sha256"])
 
     @property
-    def grid(self) -> tuple[int, ...]:
-        """How the codes of an item lie."""
-        return tuple(self.model.token_grid)
+    def grid(self) -> tuple[int, int]:
+        """How the codes of an item lie, row by row. Of what lies along time each row is a time, so that what is written
+        code by code is written as it is heard."""
+        rows, columns = self.model.token_grid
+        return (rows, columns) if self.spec.rate is None else (columns, rows)
+
+    def _turned(self, codes: Tensor, rows: int) -> Tensor:
+        """Codes (n, t) of so many rows, column by column where time lies along these in the tokenizer."""
+        return codes if self.spec.rate is None else codes.view(len(codes), rows, -1).transpose(1, 2).flatten(1)
 
     @property
     def codes(self) -> int:
@@ -90,15 +96,16 @@ class TokenCodec(Codec):
         model: Tokenizer = self.model.to(content.device)
         with torch.no_grad():
             parts = [model.encode(Batch(self.inner.encode(part))) for part in torch.split(content, _AT_ONCE)]
-        return torch.cat(parts)
+        return self._turned(torch.cat(parts), self.model.token_grid[0])
 
     def decode(self, encoded: Tensor) -> Tensor:
         """Raw content of codes (n, t)."""
         import torch
 
         model: Tokenizer = self.model.to(encoded.device)
+        codes = self._turned(encoded.long(), self.grid[0])
         with torch.no_grad():
-            parts = [self.inner.decode(model.decode(part)) for part in torch.split(encoded.long(), _AT_ONCE)]
+            parts = [self.inner.decode(model.decode(part)) for part in torch.split(codes, _AT_ONCE)]
         return torch.cat(parts)
 
     def files(self) -> Mapping[str, str]:

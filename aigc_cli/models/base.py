@@ -140,10 +140,13 @@ class Model(nn.Module):
         super().__init__()
         if not self.takes(spec):
             source = " with a source" if self.from_source else " without a source" if spec.source else ""
+            name = name_of(type(self))
+            able = spec.vocab_size is None and f"{name}_codes" in names("model")
+            tokens = "add data.tokens=RUN, of a run of model=vqvae, or " if able else ""
             raise ConfigError(
-                f"model={name_of(type(self))} cannot model {spec.kind} data; it takes items laid out as "
+                f"model={name} cannot model {spec.kind} data; it takes items laid out as "
                 f"{' or '.join(sorted(self.layouts))}{source}",
-                f"choose {' or '.join([*_models_of(spec), 'other data='])}; `aigc ls` lists them",
+                f"{tokens}choose {' or '.join([*_models_of(spec), 'other data='])}; `aigc ls` lists them",
             )
         self.spec = spec
         self._step = 0

@@ -192,12 +192,12 @@ class FlatVAE(VariationalModel):
         return self.config.beta * (min(1.0, self._step * self.pace / warmup) if warmup else 1.0)
 
     def paid(self, kl: Tensor) -> Tensor:
-        """The objective's term, nats, of the KL of each dimension (d,), a mean over the batch.
+        """The objective's term, nats, of the KL of each dimension (d,), a mean over the batch, or of the whole (1,).
 
-        Each counts as `free_bits` at least, so that less gains nothing (Kingma et al., Improved Variational Inference
-        with Inverse Autoregressive Flow, 2016, appendix C.8).
+        Each counts as `free_bits` a dimension at least, so that less gains nothing (Kingma et al., Improved Variational
+        Inference with Inverse Autoregressive Flow, 2016, appendix C.8).
         """
-        free = self.config.free_bits
+        free = self.config.free_bits * self.dimensions / len(kl)
         if free:
             # Which dimensions are below is decided on the mean over all processes, so that all leave out the same ones.
             kl = torch.where(averaged(kl.detach().clone()) >= free, kl, free)

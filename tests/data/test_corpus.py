@@ -6,7 +6,8 @@ import time
 import pytest
 from text_data import dataset_text, opened, prose
 
-from aigc_cli.errors import DataError
+from aigc_cli.data.open import absolute_paths
+from aigc_cli.errors import ConfigError, DataError
 
 
 def test_a_changed_file_is_read_again(text):
@@ -37,8 +38,12 @@ def test_a_tokenizer_of_another_run(tmp_path, text):
     assert opened(other, folder=run).codec.tokenizer.state() == first.codec.tokenizer.state()
     assert opened(other, kind="bpe", vocab_size=280).codec.tokenizer.state() != first.codec.tokenizer.state()
     assert opened(text, kind="bpe", vocab_size=280, folder=run).spec == first.spec
-    with pytest.raises(DataError, match="there is nothing at"):
+    with pytest.raises(DataError, match=r"data\.tokenizer\.path=.*gone: there is nothing at") as caught:
         opened(text, path=str(tmp_path / "gone"))
+    assert "data.root" not in str(caught.value)
+    typed = absolute_paths({"name": "text", "tokenizer": {"path": ""}})
+    with pytest.raises(ConfigError, match=r"data\.tokenizer\.path= has no value"):
+        opened(text, path=typed["tokenizer"]["path"])
 
 
 def test_a_bpe_knows_the_training_split_only(tmp_path):

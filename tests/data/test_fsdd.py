@@ -41,7 +41,7 @@ def test_the_first_five_of_each_are_the_test_part_and_the_rest_is_cut(folder):
     assert {split: len(data) for split, data in sets.items()} == {"train": 30, "val": 10, "test": 100}
     clips = [clip.numpy().tobytes() for data in sets.values() for clip in data.resident().content]
     assert len(set(clips)) == 140
-    assert "1 s, and cut" in " ".join(sets["test"].describe())
+    assert "1.024 s, and cut" in " ".join(sets["test"].describe())
     assert not sets["test"].original
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +82,7 @@ def test_views_are_drawn_by_each_items_own_draw(tokenizer_run: Run) -> None:
     _, splits = seen("data.augment=[shift]", "data.views=4")
     dataset = splits["train"]
     assert isinstance(dataset, TokenDataset)
-    assert seen("data.augment=[shift]")[1]["train"].views == tokens._VIEWS  # type: ignore[attr-defined]
+    assert seen("data.augment=[shift]")[1]["train"].views == tokens._MOST  # type: ignore[attr-defined]
     assert seen()[1]["train"].views == 1  # type: ignore[attr-defined]
     whole = Loader(dataset, batch_size=100, seed=0, device="cpu").batch(0).content
     halves = Loader(dataset, batch_size=50, seed=0, device="cpu")
@@ -116,3 +117,22 @@ def test_a_codec_of_the_same_tokenizer_has_the_same_codes(tokenizer_run: Run) ->
     assert first.transfer(second) == [(code, code) for code in range(16)]
     second.named = {**second.named, "sha256": "another"}  # type: ignore[attr-defined]
     assert first.transfer(second) == []
+
+
+def test_codes_of_what_lies_along_time_are_in_the_order_of_time(tokenizer_run: Run) -> None:
+    codec = seen()[1]["train"].codec
+    assert isinstance(codec, TokenCodec)
+    content = items_at(seen()[1]["train"], range(9)).content
+    codes, made = codec.encode(content), codec.decode(codec.encode(content))
+    codec.spec = replace(codec.spec, rate=8000)
+    assert codec.encode(content).tolist() == codes[:, [0, 2, 1, 3]].tolist()
+    assert torch.equal(codec.decode(codec.encode(content)), made)
+
+
+def test_of_two_views_of_what_may_be_mirrored_one_is(tokenizer_run: Run) -> None:
+    dataset = seen("data.flip=true", "data.views=2")[1]["train"]
+    assert isinstance(dataset, TokenDataset)
+    views = dataset._codes("cpu")[:50].long()
+    content = items_at(dataset, range(50)).content
+    assert torch.equal(views[:, 0], dataset.codec.encode(content.flip(-1)))
+    assert torch.equal(views[:, 1], dataset.codec.encode(content))

@@ -43,7 +43,7 @@ def test_a_run_killed_as_it_begins_is_not_there(tmp_path: Path) -> None:
     code, said = aigc(*named, folder=tmp_path)
     assert code == 0, said
     assert len(list_runs(outputs)) == 3
-    assert not list(outputs.glob("*/.*")), "what was begun is gone"
+    assert not [path for path in outputs.rglob("*") if path.name.startswith(".")], "what was begun is gone"
 
 
 def test_a_sweep_killed_as_a_job_begins_is_finished_by_the_same_command(tmp_path: Path) -> None:

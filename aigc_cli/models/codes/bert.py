@@ -111,9 +111,9 @@ class CodeBert(CodesModel):
         rows = 2 if getattr(controls, "guidance", 1.0) != 1.0 else 1
         return super().held(controls) + rows * self.length * self.vocab_size
 
-    def left_out(self, grid: tuple[int, ...], controls: CodeFillingControls) -> list[bool]:
+    def left_out(self, grid: tuple[int, int], controls: CodeFillingControls) -> list[bool]:
         """Which codes of a `grid` (rows, columns) are filled anew: those of the region that is asked for."""
-        rows, columns = grid[0], math.prod(grid[1:])
+        rows, columns = grid
         row, column = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
         inner = (4 * row >= rows) & (4 * row < 3 * rows) & (4 * column >= columns) & (4 * column < 3 * columns)
         found = {"lower": 2 * row >= rows, "upper": 2 * row < rows, "left": 2 * column < columns,

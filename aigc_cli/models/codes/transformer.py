@@ -4,7 +4,6 @@ Generation, 2024)."""
 
 from __future__ import annotations
 
-import math
 from typing import Annotated, ClassVar, Literal
 
 import torch
@@ -79,10 +78,10 @@ class CodeTransformer(CodesModel):
         nats = cross_entropy(logits.float().flatten(0, 1), batch.content.flatten(), reduction="none")
         return self.per_code(nats.view_as(batch.content).double().sum(1), "nats_per_code")
 
-    def left_out(self, grid: tuple[int, ...], controls: CodeWritingControls) -> list[bool]:
+    def left_out(self, grid: tuple[int, int], controls: CodeWritingControls) -> list[bool]:
         """Which codes of a `grid` are written anew where an item is continued: all of its last rows."""
-        each = math.prod(grid[1:])
-        kept = min(max(1, round(controls.keep * grid[0])), grid[0] - 1) * each
+        rows, columns = grid
+        kept = min(max(1, round(controls.keep * rows)), rows - 1) * columns
         return [place >= kept for place in range(self.length)]
 
     def sample(self, noise: Noise, controls: CodeWritingControls, prompts: Prompts | None = None) -> Tensor:

@@ -42,8 +42,6 @@ class VAEConfig(VariationalConfig):
             raise ValueError("the mlp has a flat latent: latent_side must be 0")
         if self.importance_samples > 1 and self.free_bits:
             raise ValueError("free_bits works with the ELBO alone: it must be 0 where importance_samples is above 1")
-        if self.prior != "normal" and self.free_bits:
-            raise ValueError("free_bits belong to prior=normal: a learned prior has no dimensions to count")
         return self
 
 

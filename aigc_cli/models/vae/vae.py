@@ -60,11 +60,10 @@ class VAE(FlatVAE):
             reconstruction = self.reconstruction(batch, posterior.at(normal)).mean()
             if self.prior is None:
                 each = posterior.kl().mean(0)  # of each dimension, which has free bits of its own
-                kl, paid = each.sum(), self.paid(each)
             else:
-                kl = -self.log_ratio(batch, posterior, normal).mean()
-                paid = self.kl_weight * kl
-            loss, bound = reconstruction + paid, (reconstruction + kl).detach()
+                each = -self.log_ratio(batch, posterior, normal).mean(0, keepdim=True)
+            kl = each.sum()
+            loss, bound = reconstruction + self.paid(each), (reconstruction + kl).detach()
         return {
             "loss": loss / self.values,
             "reconstruction": reconstruction.detach(),

@@ -379,6 +379,8 @@ def test_a_learned_prior_that_says_nothing_has_the_bound_of_a_standard_normal(de
     assert torch.allclose(-ratio.mean(0), plain.posterior(data).kl().sum(1), atol=0.1)
 
 
-def test_free_bits_of_a_learned_prior_are_refused(defaults: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError, match="free_bits belong to prior=normal"):
-        build(defaults, prior="flow", free_bits=0.1)
+def test_free_bits_of_a_learned_prior_are_of_the_whole_latent(defaults: dict[str, Any]) -> None:
+    paid, free = (build(defaults, prior="flow", free_bits=bits) for bits in (0.0, 100.0))
+    kl = torch.full((1,), 5.0, requires_grad=True)
+    assert paid.paid(kl).item() == pytest.approx(5.0)
+    assert free.paid(kl).item() == pytest.approx(100.0 * 4)
