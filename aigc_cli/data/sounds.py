@@ -72,6 +72,7 @@ class Sounds(Dataset):
         self.spec = DataSpec(
             "audio", self.codec.shape, tuple(classes), fingerprint=digest.hexdigest(), untrained=tuple(untrained),
             content=content, rate=config.sample_rate, padding=self.codec.padding,
+            level=config.normalize,
         )  # fmt: skip
         self._problems, self._notes = list(problems), list(notes)
 

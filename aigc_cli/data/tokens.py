@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-_VERSION = 2  # of what is kept, and of how it is worked out
+_VERSION = 3  # of what is kept, and of how it is worked out
 #: Views of an item that is augmented, where nobody says how many: at least, at most, and of all items together, since
 #: to encode them takes a while.
 _FEWEST, _MOST, _OF_ALL = 2, 8, 100_000
@@ -158,10 +158,11 @@ class TokenDataset(Dataset):
     def _is_augmented(self) -> bool:
         import torch
 
-        few = batches_in_order(self.inner, _TRIED, "cpu")
-        content = next(iter(few)).content
-        draws = torch.from_numpy(generator("views", 0).random((len(content), DRAWS), dtype=np.float32))
-        return not torch.equal(self.inner.augment(content, draws), content)
+        draws = torch.from_numpy(generator("views", 0).random((len(self), DRAWS), dtype=np.float32))
+        as_it_is, drawn = (
+            next(iter(batches_in_order(self.inner, _TRIED, "cpu", draws=some))).content for some in (None, draws)
+        )
+        return not torch.equal(as_it_is, drawn)
 
     def kept(self, device: torch.device | str) -> Gatherer | None:
         """Batches of codes, int64 (n, t), gathered from those that are kept."""
@@ -206,12 +207,8 @@ class TokenDataset(Dataset):
         uniform = generator("views", view).random(shape, dtype=np.float32)
         shares = ((place + view) % self.views + uniform) / self.views
         draws = torch.from_numpy(np.minimum(shares.astype(np.float32), _BELOW_ONE))
-        parts, start = [], 0
-        for batch in batches_in_order(self.inner, _TOGETHER, device):
-            own = draws[start : start + len(batch)].to(batch.content.device)
-            parts.append(self.codec.encode(self.inner.augment(batch.content, own)).cpu())
-            start += len(batch)
-        return torch.cat(parts)
+        batches = batches_in_order(self.inner, _TOGETHER, device, draws=draws)
+        return torch.cat([self.codec.encode(batch.content).cpu() for batch in batches])
 
     def _labels(self) -> Tensor | None:
         import torch

@@ -34,7 +34,9 @@ class AudioModality(Modality):
 
         channels, samples = spec.raw
         rate = spec.rate or 8000
-        return WaveformCodec(rate, channels, samples) if folder is None else read_codec(folder / CODEC_FILE)
+        codec = WaveformCodec(rate, channels, samples) if folder is None else read_codec(folder / CODEC_FILE)
+        codec.level = "none" if spec.level == "none" else "rms" if spec.level == "rms" else "peak"
+        return codec
 
     @cached_property
     def writers(self) -> dict[str, type[Writer]]:

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from aigc_cli.errors import ConfigError, DataError
 from aigc_cli.modalities.audio_config import CODEC_FILE, AudioCodecConfig, lengths
+from aigc_cli.modalities.audio_decode import Normalize
 from aigc_cli.modalities.base import Codec
 
 FORMAT = 1  # of the file that a run keeps
@@ -40,6 +41,7 @@ class AudioCodec(Codec):
     kind: ClassVar[str]
     shape: tuple[int, ...]
     padding: float | None = None
+    level: Normalize = "peak"  # how loud the data makes its files, and so those that a person names
 
     def __init__(self, rate: int, channels: int, samples: int) -> None:
         self.rate, self.channels, self.samples = rate, channels, samples

@@ -20,7 +20,16 @@ from aigc_cli.errors import ConfigError, DataError
 from aigc_cli.files import checksum, kinds_of, listing_of, passed_over, walk_files
 from aigc_cli.modalities.arrays import array_names, read_arrays
 from aigc_cli.modalities.audio_codecs import FULL, AudioCodec
-from aigc_cli.modalities.audio_decode import DECODED, NAMED, decode_sound, is_sound, missing_packages, mix, quiet
+from aigc_cli.modalities.audio_decode import (
+    DECODED,
+    NAMED,
+    Normalize,
+    decode_sound,
+    is_sound,
+    missing_packages,
+    mix,
+    quiet,
+)
 from aigc_cli.modalities.base import Batch, Codec, DataSpec, Items
 from aigc_cli.modalities.image_decode import Unreadable
 from aigc_cli.modalities.samples import not_samples, read_record
@@ -62,10 +71,11 @@ class FileClips(Items):
 
     def like(self, spec: DataSpec) -> FileClips:
         """At the rate, with the channels and of the length of others: cut, or followed by silence."""
-        if spec.modality != "audio" or (spec.raw, spec.rate) == (self.spec.raw, self.spec.rate):
+        form = clips_spec(spec.raw, spec.rate, spec.level)
+        own = clips_spec(self.spec.raw, self.spec.rate, self.spec.level)
+        if spec.modality != "audio" or form == own:
             return self
-        form = clips_spec(spec.raw, spec.rate)
-        return self._changed(f"as {form.raw} at {form.rate}", spec=form)
+        return self._changed(f"as {form.raw} at {form.rate}, {form.level}", spec=form)
 
     def _changed(self, how: str, **attributes: Any) -> FileClips:
         other = copy(self)
@@ -112,7 +122,8 @@ class FolderClips(FileClips):
     """The sound files below a folder, by name; of a sample folder the samples alone, without the originals.
 
     They have the rate and the channels of the first and the length of the longest, unless `like` says otherwise. What
-    ``aigc sample`` wrote is taken as it is; other files are brought to one peak, as datasets of sound do it.
+    ``aigc sample`` wrote is taken as it is; other files are made as loud as the data makes its own, or brought to one
+    peak.
     """
 
     def __init__(self, folder: Path, like: DataSpec | None = None) -> None:
@@ -126,8 +137,8 @@ class FolderClips(FileClips):
         self._ours = {parent for parent in parents if read_record(parent) is not None}
         self.notes = tuple(passed_over((path.name for path in own if not is_sound(path.name)), missing_packages()))
         self.held = paths
-        self.spec = _form(paths) if like is None else clips_spec(like.raw, like.rate)
-        listing, form = listing_of(folder, paths), f"{self.spec.raw} at {self.spec.rate}"
+        self.spec = _form(paths) if like is None else clips_spec(like.raw, like.rate, like.level)
+        listing, form = listing_of(folder, paths), f"{self.spec.raw} at {self.spec.rate}, {self.spec.level}"
         self.key = f"sounds-{DECODED}/{printable(folder.resolve())}/{listing}/{form}"
         self.facts = {"folder": printable(folder), "listing": listing}
 
@@ -136,9 +147,9 @@ class FolderClips(FileClips):
         return _decoded(one, self.spec, as_it_is=one.parent in self._ours)
 
 
-def clips_spec(raw: Sequence[int], rate: int | None) -> DataSpec:
+def clips_spec(raw: Sequence[int], rate: int | None, level: str | None = None) -> DataSpec:
     """Of clips (channels, samples) as waveforms."""
-    return DataSpec("audio", tuple(raw), content=tuple(raw), rate=rate)
+    return DataSpec("audio", tuple(raw), content=tuple(raw), rate=rate, level=level)
 
 
 def _form(paths: Sequence[Path]) -> DataSpec:
@@ -154,13 +165,14 @@ def _form(paths: Sequence[Path]) -> DataSpec:
 
 
 def _decoded(path: Path, spec: DataSpec, *, as_it_is: bool = False) -> np.ndarray:
-    """A file as int16 (n, channels) at the rate of `spec`, brought to one peak unless it is taken `as_it_is`."""
+    """A file as int16 (n, channels) at the rate of `spec`, as loud as that says unless it is taken `as_it_is`."""
     try:
         if as_it_is:
             wave, own = soundfile.read(path, dtype="int16", always_2d=True)
             return _resampled(wave, own, spec)
         with quiet():
-            return decode_sound(path, spec.rate or 8000, spec.raw[0], "peak").samples
+            level: Normalize = spec.level if spec.level in ("rms", "none") else "peak"  # type: ignore[assignment]
+            return decode_sound(path, spec.rate or 8000, spec.raw[0], level).samples
     except (OSError, RuntimeError, Unreadable) as reason:
         what = f"{printable(path)} cannot be read as sound: {reason}"
         raise DataError(what, "remove or replace it") from None
@@ -200,12 +212,12 @@ def open_clips(path: Path, like: DataSpec | None = None) -> FileClips:
 
 def read_clip(path: Path, codec: Codec) -> Batch:
     """The clip in a file, int16 (1, channels, samples), as the data of a codec of sound has them: at its rate, cut or
-    followed by silence, and brought to one peak; raises ConfigError where it cannot be read."""
+    followed by silence, and as loud as these; raises ConfigError where it cannot be read."""
     while not isinstance(codec, AudioCodec):
         codec = codec.inner  # type: ignore[attr-defined]  # of a tokenizer
     if not path.is_file():
         raise ConfigError(f"there is no file {printable(path)}", f"give a {NAMED} file")
-    spec = clips_spec((codec.channels, codec.samples), codec.rate)
+    spec = clips_spec((codec.channels, codec.samples), codec.rate, codec.level)
     try:
         wave = _decoded(path, spec)
     except DataError as error:
