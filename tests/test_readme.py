@@ -21,7 +21,7 @@ PAGES = {path.stem: path.read_text() for path in [ROOT / "README.md", *sorted((R
 COMMANDS = list(
     dict.fromkeys(
         line
-        for page in ("README", "own-data", "train", "data", "sample", "evaluate", "configure", "extend")
+        for page in ("README", "own-data", "train", "data", "sample", "evaluate", "configure", "extend", "tokens")
         for block in re.findall(r"```console\n(.*?)```", PAGES.get(page, ""), flags=re.DOTALL)
         for line in block.splitlines()
         if line.startswith("aigc")
