@@ -1,6 +1,5 @@
 """Every command that the README and the pages of docs/ show is run, on small settings."""
 
-import os
 import re
 import shlex
 import shutil
@@ -17,16 +16,16 @@ from aigc_cli.cli import main
 ROOT = Path(__file__).resolve().parents[1]
 SIGNALS = ROOT / "tests" / "plugins" / "signals"
 PAGES = {path.stem: path.read_text() for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]}
-#: Each once, in the order of the pages: what a page resumes, samples or evaluates was trained by those before it.
-COMMANDS = list(
-    dict.fromkeys(
+#: Of each page in their order: what one resumes, samples or evaluates was trained by those before it, or is at home.
+COMMANDS = {
+    page: [
         line
-        for page in ("README", "own-data", "train", "data", "sample", "evaluate", "configure", "extend", "tokens")
         for block in re.findall(r"```console\n(.*?)```", PAGES.get(page, ""), flags=re.DOTALL)
         for line in block.splitlines()
         if line.startswith("aigc")
-    )
-)
+    ]
+    for page in ("README", "own-data", "train", "data", "sample", "evaluate", "configure", "extend", "tokens")
+}
 FEW = ["trainer.steps=4", "trainer.batch_size=8", "trainer.sample_every=4", "trainer.samples=4", "model.width=8"]
 STOPS = {"trainer.validate_every": "4", "trainer.steps": "4", "n": "8", "hydra.sweeper.n_trials": "2"}
 LARGER = {"n": "400"}  # enough for the statistics of a metric
@@ -38,9 +37,9 @@ def fence(language, holding):
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory):
-    """A folder with pictures, a plugin, and a run to go on with."""
-    folder = tmp_path_factory.mktemp("home")
+def furnished(tmp_path_factory):
+    """A folder with pictures, a plugin, and runs to go on with, of which the latest has a best checkpoint."""
+    folder = tmp_path_factory.mktemp("furnished")
     for place in ("pictures", "samples"):
         (folder / place).mkdir()
         for i in range(12):
@@ -56,13 +55,25 @@ def home(tmp_path_factory):
     for kind, name in (("data", "discs"), ("model", "my_flow")):
         (folder / "configs" / kind).mkdir(exist_ok=True)
         (folder / "configs" / kind / f"{name}.yaml").write_text(fence("yaml", f"name: {name}"))
-    before = Path.cwd()
-    os.chdir(folder)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("HOME", str(folder))
-        assert main(["train", *FEW, "trainer.steps=2"]) == 0
-        yield folder
-    os.chdir(before)
+        at_home(folder, patch)
+        for words in (["model=transformer"], ["trainer.validate_every=4"]):
+            assert main(["train", *words, *FEW]) == 0
+    return folder
+
+
+def at_home(folder, patch):
+    patch.setenv("HOME", str(folder))
+    patch.chdir(folder)
+
+
+@pytest.fixture
+def home(furnished, tmp_path, monkeypatch):
+    """The same for one page, so that pages may come in any order."""
+    folder = tmp_path / "home"
+    shutil.copytree(furnished, folder, symlinks=True)
+    at_home(folder, monkeypatch)
+    return folder
 
 
 def small(line, shared_data, folder):
@@ -84,20 +95,22 @@ def small(line, shared_data, folder):
     return [stamp.sub(made, word) for word in words]
 
 
-@pytest.mark.parametrize("line", COMMANDS)
-def test_it_runs(line, home, request, capsys):
-    if "joblib" in line:
-        pytest.importorskip("hydra_plugins.hydra_joblib_launcher", reason="the extra aigc-cli[sweep] is not installed")
-    if "optuna" in line:
-        pytest.importorskip("hydra_plugins.hydra_optuna_sweeper", reason="the extra aigc-cli[sweep] is not installed")
-    shared = request.getfixturevalue("shared_data") if "cifar10" in line else None
-    # The published weights are a download.
-    weights = [f"weights={request.getfixturevalue('random_inception')}"] if re.search(r"\b(fid|kid)\b", line) else []
-    with warnings.catch_warnings():
-        if "optuna" in line:
-            warnings.simplefilter("ignore")  # optuna 2 uses names that sqlalchemy 2 has moved
-        code = main([*small(line, shared, home), *weights])
-    assert code == 0, capsys.readouterr().err
+@pytest.mark.parametrize("page", COMMANDS)
+def test_its_commands_run(page, home, request, capsys):
+    for line in COMMANDS[page]:
+        for extra in ("joblib", "optuna"):
+            if extra in line:
+                plugin = f"hydra_plugins.hydra_{extra}_{'launcher' if extra == 'joblib' else 'sweeper'}"
+                pytest.importorskip(plugin, reason="the extra aigc-cli[sweep] is not installed")
+        shared = request.getfixturevalue("shared_data") if "cifar10" in line else None
+        words = small(line, shared, home)
+        if re.search(r"\b(fid|kid)\b", line):  # the published weights are a download
+            words.append(f"weights={request.getfixturevalue('random_inception')}")
+        with warnings.catch_warnings():
+            if "optuna" in line:
+                warnings.simplefilter("ignore")  # optuna 2 uses names that sqlalchemy 2 has moved
+            code = main(words)
+        assert code == 0, f"{line}: {capsys.readouterr().err}"
 
 
 def test_the_pieces_of_the_plugin_are_its_own():

@@ -99,7 +99,7 @@ def test_age() -> None:
     ("name", "line"),
     [
         ("optimizers", "sgd      Stochastic gradient descent, with momentum (Sutskever et al., 2013)"),
-        ("networks", "model.network=resnet  gan, vae  residual, Miyato et al. 2018"),
+        ("networks", "model.network=resnet   gan, vae  residual, Miyato et al. 2018"),
         ("losses", "model.likelihood=bernoulli             hvae, vae  black and white"),
         ("schedules", "optimizer.schedule=cosine    to final_lr_fraction"),
     ],

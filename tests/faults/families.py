@@ -28,6 +28,7 @@ FAMILIES = {
         "model.augment=[translation]",
     ],
     "vae": ["model=vae", *IMAGES, "model.network=conv", "model.width=4", "model.hidden=16"],
+    "sound": ["model=vae", "data=tones", "data.seconds=0.25", "data.items=64", "model.width=4", "model.hidden=16"],
     "transformer": ["model=transformer", *TEXT, *SMALL, "model.dropout=0.1"],
     "bert": ["model=bert", *TEXT, *SMALL],
     "seq2seq": [*PAIRS, *SMALL],
