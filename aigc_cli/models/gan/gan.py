@@ -46,6 +46,7 @@ NETWORKS: dict[str, tuple[Callable[..., nn.Module], Callable[..., nn.Module]]] =
 }
 #: Beyond these a run is in trouble; those that went well stayed below 0.95, above 0.8 and below 0.6.
 WINNING, COLLAPSED, OVERFITTED = 0.98, 0.4, 0.8
+LEAD = 0.2  # of training images' scores over samples': of less, a share is chance
 SETTLED = 99  # steps before which a discriminator may well be ahead: it learns faster at first
 YOUNG = 200  # steps before which it is fresh weights that draw much the same for any latent, and no collapse
 
@@ -265,7 +266,8 @@ class GAN(LatentModel):
         if diversity < COLLAPSED and (self._step if self._looked is None else self._looked) >= YOUNG:
             says = f"samples differ from each other only {diversity:.0%} as much as real images do (mode collapse)"
             yield "mode collapse", f"{says}: {_weaken(config)}, or lower optimizer.lr and start again"
-        if overfitting > OVERFITTED:
+        lead = figures.get("examine/real_score", math.inf) - figures.get("examine/fake_score", 0.0)
+        if overfitting > OVERFITTED and lead > LEAD:
             says = f"held-out images score {overfitting:.0%} of the way from training images down to samples"
             knows = "so the discriminator knows its training images by heart"
             yield "overfitting", f"{says}, {knows}: {_ease(config)}, or use more data"

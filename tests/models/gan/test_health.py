@@ -117,6 +117,11 @@ def test_a_young_generator_has_not_collapsed(defaults: dict[str, Any]) -> None:
     assert said(model, examine__diversity=0.05) == []
 
 
+def test_a_discriminator_that_tells_nothing_apart_knows_nothing_by_heart(defaults: dict[str, Any]) -> None:
+    scores = {"examine__real_score": 0.27, "examine__fake_score": 0.25, "examine__held_out_score": 0.18}
+    assert said(build(defaults), examine__overfitting=4.5, **scores) == []
+
+
 @pytest.mark.parametrize(
     ("figures", "name"),
     [
