@@ -24,7 +24,7 @@ COMMANDS = {
         for line in block.splitlines()
         if line.startswith("aigc")
     ]
-    for page in ("README", "own-data", "train", "data", "sample", "evaluate", "configure", "extend")
+    for page in ("README", "own-data", "train", "data", "sample", "evaluate", "configure", "extend", "tokens")
 }
 FEW = ["trainer.steps=4", "trainer.batch_size=8", "trainer.sample_every=4", "trainer.samples=4", "model.width=8"]
 STOPS = {"trainer.validate_every": "4", "trainer.steps": "4", "n": "8", "hydra.sweeper.n_trials": "2"}

@@ -173,8 +173,8 @@ def levels(layout: Sequence[str] | None, shape: tuple[int, ...]) -> list[Level]:
     """
     _, height, width = shape
     shorter, longer = min(height, width), max(height, width)
-    if shorter % 2 or not SMALLEST <= shorter <= LARGEST or longer % (shorter // 2):
-        what = f"model=hvae models maps whose shorter side is even and {SMALLEST} to {LARGEST}, not {height}x{width}"
+    if shorter % 2 or not SMALLEST <= shorter <= LARGEST or longer % 2:
+        what = f"model=hvae models maps of even sides, the shorter {SMALLEST} to {LARGEST}, not {height}x{width}"
         raise ConfigError(what, "set data.size= to a number such as 16, 32 or 64")
     if layout is None:
         sides = [shorter // 2]
