@@ -77,6 +77,9 @@ def test_what_was_sampled_here_is_read_as_it_is_without_originals(tmp_path: Path
         ({"clips": np.full((2, 100), np.nan, np.float32), "rate": 8000}, "not numbers"),
         ({"clips": np.zeros((2, 3, 100, 4), np.int16), "rate": 8000}, "shape"),
         ({"clips": np.zeros((2, 100), np.int16)}, "how many samples a second"),
+        ({"clips": np.zeros((2, 100), np.int16), "rate": np.array([8000, 8000])}, "how many samples a second"),
+        ({"clips": np.zeros((2, 100), np.int16), "rate": np.nan}, "how many samples a second"),
+        ({"clips": np.zeros((2, 100), np.int16), "rate": "8 kHz"}, "how many samples a second"),
         ({"other": np.zeros(3)}, "no clips"),
     ],
 )
