@@ -24,6 +24,7 @@ import numpy as np
 
 from aigc_cli.modalities.image_decode import Unreadable
 from aigc_cli.modalities.mp3 import is_mp3, with_length
+from aigc_cli.modalities.ogg import fault_of, is_ogg
 
 Normalize = Literal["peak", "rms", "none"]
 
@@ -35,7 +36,7 @@ SUFFIXES = (
 OTHERS = (".m4a", ".aac", ".mp4", ".webm", ".mka", ".mkv", ".wma")
 EXTRA = "'aigc-cli[video]'"
 NAMED = "wav, flac, ogg, opus, mp3, aiff or caf"  # for messages
-DECODED = 2  # the version of what becomes of a file here, for what is remembered of it
+DECODED = 3  # the version of what becomes of a file here, for what is remembered of it
 FULL = 32767  # int16 samples reach from -FULL to FULL
 SHORTEST = 0.02  # seconds
 SILENCE = 1e-3  # the largest sample of a file that holds nothing to hear: -60 dBFS
@@ -246,6 +247,8 @@ def _opened(source: bytes | Path) -> Iterator[_File]:
             def seekable(self) -> bool:
                 return False
 
+        if is_ogg(head) and (fault := fault_of(stream)):
+            raise Unreadable(fault)
         given: IO[bytes] = io.BytesIO(with_length(stream.read())) if is_mp3(head) else stream
         try:
             with Forward(given) as opened:

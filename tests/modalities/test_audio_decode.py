@@ -92,6 +92,18 @@ def test_what_came_out_of_a_pipe_is_read_to_its_end(tmp_path, said):
     assert np.array_equal(one, other)
 
 
+@pytest.mark.parametrize("subtype", ["VORBIS", "OPUS"])
+def test_an_ogg_that_is_cut_or_chained_is_named(tmp_path, subtype):
+    content = written(tmp_path, 0.5 * sine(440, 48000, 2.0), 48000, format="OGG", subtype=subtype).read_bytes()
+    whole = decode_sound(content, 16000, 1, "peak").samples
+    assert np.array_equal(decode_sound(content + b"TAG" + bytes(125), 16000, 1, "peak").samples, whole)
+    for n in (len(content) - 1, len(content) // 2):
+        with pytest.raises(Unreadable, match="it is cut"):
+            decode_sound(content[:n], 16000, 1, "peak")
+    with pytest.raises(Unreadable, match="several streams"):
+        decode_sound(content + content, 16000, 1, "peak")
+
+
 def test_channels_that_cancel_each_other_are_not_called_silent(tmp_path):
     wave = sine(440, 16000)
     path = written(tmp_path, np.stack([wave, -wave], axis=1), 16000)
