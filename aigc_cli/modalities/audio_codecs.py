@@ -315,14 +315,15 @@ def read_codec(path: Path) -> AudioCodec:
         if saved["format"] != FORMAT:
             raise ValueError(f"it has format {saved['format']}, and this version knows {FORMAT}")
         size = (int(saved["rate"]), int(saved["channels"]), int(saved["samples"]))
-        if min(size) < 1:
+        frames: tuple[int, ...] = () if saved["kind"] == "waveform" else (int(saved["hop"]), int(saved["bins"]))
+        if min(*size, *frames) < 1:
             raise ValueError("its sizes are not positive")
         if saved["kind"] == "waveform":
             return WaveformCodec(*size)
         if saved["kind"] == "mel":
-            return MelCodec(*size, int(saved["hop"]), int(saved["bins"]))
+            return MelCodec(*size, *frames)
         if saved["kind"] == "spectrogram":
-            return _fitted(SpectrogramCodec(*size, int(saved["hop"]), int(saved["bins"])), saved)
+            return _fitted(SpectrogramCodec(*size, *frames), saved)
         raise ValueError(f"there is no codec {saved['kind']!r}")
-    except (OSError, ValueError, KeyError, TypeError, ConfigError) as error:
+    except (OSError, ValueError, ArithmeticError, KeyError, TypeError, ConfigError) as error:
         raise DataError(f"{path} is not a codec of sound: {error}", "restore the run's own file") from None

@@ -9,7 +9,7 @@ import soundfile
 import torch
 
 from aigc_cli.errors import DataError
-from aigc_cli.modalities.audio_files import clips_spec, open_clips, read_clip
+from aigc_cli.modalities.audio_files import clips_spec, open_clips
 from aigc_cli.modalities.audio_writers import spectrograms, trimmed, write_clip
 from aigc_cli.modalities.base import modality
 from aigc_cli.modalities.samples import Arrangement, Provenance, write_record
@@ -37,13 +37,14 @@ def test_a_folder_is_brought_to_the_rate_the_channels_and_the_length_of_the_data
 
 @pytest.mark.parametrize(("level", "loudest"), [("none", 0.1), ("rms", 0.1 * 2**0.5), ("peak", 0.95), (None, 0.95)])
 def test_what_a_person_names_is_as_loud_as_the_data_makes_its_own(
-    tmp_path: Path, level: str | None, loudest: float
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, level: str | None, loudest: float
 ) -> None:
     soundfile.write(tmp_path / "a.wav", sine(440, 8000, 1.0, 0.1), 8000)
     (batch,) = open_clips(tmp_path, clips_spec((1, 8192), 8000, level)).batches(1)
     assert float(batch.content.abs().max()) / 32767 == pytest.approx(loudest, rel=0.02)
     codec = modality("audio").codec(replace(LIKE, level=level))
-    assert torch.equal(read_clip(tmp_path / "a.wav", codec).content, batch.content)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert torch.equal(modality("audio").parse("~/a.wav", codec).content, batch.content)
 
 
 def test_without_data_the_longest_says_how_long_clips_are(tmp_path: Path) -> None:
@@ -77,6 +78,9 @@ def test_what_was_sampled_here_is_read_as_it_is_without_originals(tmp_path: Path
         ({"clips": np.full((2, 100), np.nan, np.float32), "rate": 8000}, "not numbers"),
         ({"clips": np.zeros((2, 3, 100, 4), np.int16), "rate": 8000}, "shape"),
         ({"clips": np.zeros((2, 100), np.int16)}, "how many samples a second"),
+        ({"clips": np.zeros((2, 100), np.int16), "rate": np.array([8000, 8000])}, "how many samples a second"),
+        ({"clips": np.zeros((2, 100), np.int16), "rate": np.nan}, "how many samples a second"),
+        ({"clips": np.zeros((2, 100), np.int16), "rate": "8 kHz"}, "how many samples a second"),
         ({"other": np.zeros(3)}, "no clips"),
     ],
 )
