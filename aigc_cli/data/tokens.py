@@ -103,7 +103,7 @@ class TokenDataset(Dataset):
             what = f"the data is {found}, and the tokenizer of {codec.named['run']} is for {wanted}"
             raise ConfigError(what, "bring the data to that size, or train a tokenizer on it: aigc train model=vqvae")
         if theirs.level not in (None, own.level):
-            what = f"data.normalize={own.level}, and the tokenizer of {codec.named['run']} knows sound after {theirs.level}"
+            what = f"data.normalize={own.level}, and the tokenizer of {codec.named['run']} knows {theirs.level}"
             raise ConfigError(what, f"set data.normalize={theirs.level}, or train a tokenizer: aigc train model=vqvae")
         self.spec = replace(own, shape=(math.prod(codec.grid),), vocab_size=codec.codes, content=own.raw, padding=None)
         self.original = inner.original

@@ -144,7 +144,7 @@ def test_a_tokenizer_of_sound_of_another_loudness_is_refused(tmp_path: Path) -> 
     inner = open_dataset(data, "train")
     for level in (None, "rms"):
         TokenDataset(inner, _Loudest(replace(inner.spec, level=level)), "train", data)  # type: ignore[arg-type]
-    with pytest.raises(ConfigError, match="normalize=rms, and the tokenizer of r knows sound after peak") as caught:
+    with pytest.raises(ConfigError, match="normalize=rms, and the tokenizer of r knows peak") as caught:
         TokenDataset(inner, _Loudest(replace(inner.spec, level="peak")), "train", data)  # type: ignore[arg-type]
     assert "data.normalize=peak" in caught.value.hint
 
