@@ -145,7 +145,8 @@ def _codec(config: SoundsConfig, clips: Callable[[], Iterator[Tensor]]) -> Audio
             f"the codec in {config.codec.path} is of clips at {found[0]} Hz with {found[1]} channel(s) and "
             f"{found[2]:,} samples, and the data's are at {config.sample_rate} Hz with {config.channels} and "
             f"{config.samples:,}",
-            "use the same data.sample_rate=, data.channels= and data.seconds=, or leave data.codec.path= out",
+            "use the same data.sample_rate=, data.channels= and data.seconds=, or leave data.codec.path= out; "
+            "model.init_from= keeps the codec of its run unless model.init_tokenizer=new",
         )
     return codec
 
