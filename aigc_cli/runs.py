@@ -263,7 +263,8 @@ def find_run(word: str, root: Path = OUTPUTS, *, trained: bool = True) -> Run:
 def list_runs(root: Path = OUTPUTS) -> list[Run]:
     """All runs under `root`, the oldest first."""
     places = (path.parent for path in root.glob("*/*/config.yaml"))  # one with a dot is being made
-    found = [path for path in places if path.parent.name != "latest" and not path.name.startswith(".")]
+    # What lies in a run, such as its tokenizer's folder, is not another one; `latest` is a run too.
+    found = [path for path in places if not path.name.startswith(".") and not (path.parent / "config.yaml").exists()]
     ages = {}
     for path in found:
         with suppress(OSError):  # deleted meanwhile

@@ -11,7 +11,7 @@ from aigc_cli.cli import main
 from aigc_cli.errors import ConfigError, DataError
 from aigc_cli.modalities.base import DataSpec
 from aigc_cli.new_run import create_run
-from aigc_cli.runs import Run, find_run
+from aigc_cli.runs import Run, find_run, list_runs
 
 CONFIG = {"model": {"name": "gan"}, "data": {"name": "digits"}, "outputs": "outputs", "run_dir": None}
 
@@ -144,3 +144,11 @@ def test_a_lock_keeps_others_out_and_says_nothing_of_what_fails_within():
         pass
     with pytest.raises(PermissionError), run.lock():
         raise PermissionError(13, "Permission denied", "some/picture.png")
+
+
+def test_what_lies_in_a_run_is_not_another_run():
+    run = made(run_dir="outputs/mine")
+    usual = made()
+    (run.path / "tokenizer").mkdir()
+    (run.path / "tokenizer" / "config.yaml").write_text("model: {name: vqvae}\ndata: {name: digits}\n")
+    assert [found.path.resolve() for found in list_runs()] == [usual.path.resolve()]

@@ -26,7 +26,7 @@ BROKEN = {
     "cut.wav": "it is cut: 6",
     "cut.mp3": "it is cut: ",
     "cut.flac": "it is broken",
-    "cut.ogg": "it ",
+    "cut.ogg": "it is cut",
     "cut.aiff": "it is cut: 6",
     "head.wav": "it is cut: 0%",
     "no_frames.wav": "it holds no sound",
@@ -34,7 +34,7 @@ BROKEN = {
     "infinite.wav": "not finite",
     "silent.flac": "it is silent",
     "constant.wav": "it is silent",
-    "cancelled.wav": "it is silent",
+    "cancelled.wav": "cancel each other",
     "short.wav": "it has 10 ms",
     "page.wav": "not sound",
 }

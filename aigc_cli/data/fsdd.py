@@ -138,12 +138,16 @@ def _said(name: str) -> tuple[int, str, int]:
 
 
 def _files(path: Path) -> Iterator[tuple[str, bytes]]:
-    """The names, without folders, and contents of the files in a folder or a tar."""
+    """The names, without folders, and contents of the files in a folder or a tar, or in the one tar in a folder."""
     if path.is_dir():
-        for _, found in walk_files(path):
-            if _NAME.fullmatch(found.name):
+        files = dict(walk_files(path))
+        recordings = [found for found in files.values() if _NAME.fullmatch(found.name)]
+        tars = [found for name, found in files.items() if name.lower().endswith((".tar", ".tar.gz", ".tgz"))]
+        if recordings or len(tars) != 1:
+            for found in recordings:
                 yield found.name, found.read_bytes()
-        return
+            return
+        path = tars[0]
     try:
         with tarfile.open(path, "r|*") as tar:
             for member in tar:

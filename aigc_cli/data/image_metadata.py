@@ -1,4 +1,4 @@
-"""Labels in a ``metadata.csv`` or ``metadata.jsonl`` beside pictures, as Hugging Face's image folders have them.
+"""Labels in a ``metadata.csv`` or ``metadata.jsonl`` beside pictures or sound, as Hugging Face's folders have them.
 
 The file lies in any folder; its column ``file_name`` has paths from there, and others have what is known of each.
 """
@@ -9,7 +9,7 @@ import csv
 import io
 import json
 import posixpath
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ _ADVICE = "fix it, or set data.labels=false"
 
 @dataclass(frozen=True)
 class Metadata:
-    """The word of a label by the name of each picture that has one."""
+    """The word of a label by the name of each file that has one."""
 
     words: Mapping[str, str]
     problems: list[str]
@@ -38,8 +38,10 @@ def is_metadata(name: str) -> bool:
     return posixpath.basename(name).lower() in ("metadata.csv", "metadata.jsonl")
 
 
-def read_metadata(names: Sequence[str], read: Callable[[str], bytes | Path], column: str | None) -> Metadata:
-    """The labels in the files of those names, in a `column` or else in one of a usual name, if there are any.
+def read_metadata(
+    names: Sequence[str], read: Callable[[str], bytes | Path], column: str | None, files: Container[str]
+) -> Metadata:
+    """The labels of `files` in those of some names, in a `column` or else in one of a usual name, if there are any.
 
     Raises ConfigError where no file has the `column`, and DataError where a file is malformed.
     """
@@ -70,6 +72,8 @@ def read_metadata(names: Sequence[str], read: Callable[[str], bytes | Path], col
                         f"row {number} of {name} ({file}) has no label in {chosen}",
                         "fill it in, or set data.labels=false",
                     )
+                if posixpath.join(folder, file) not in files:
+                    file = file.replace("\\", "/")  # as Windows writes a path
                 words[posixpath.normpath(posixpath.join(folder, file))] = str(word)
     if column is not None and column not in seen:
         where = " and ".join(names) or "metadata.csv or metadata.jsonl beside the pictures"
@@ -78,20 +82,20 @@ def read_metadata(names: Sequence[str], read: Callable[[str], bytes | Path], col
 
 
 def labels_of(
-    metadata: Metadata, chosen: Mapping[Split, Sequence[str]]
+    metadata: Metadata, chosen: Mapping[Split, Sequence[str]], noun: tuple[str, str]
 ) -> tuple[dict[Split, np.ndarray | None], tuple[str, ...]]:
-    """The labels (n,) of the pictures of each part, and the classes; those of the training part have rows, and another
-    part of which no picture has one is unlabelled; raises DataError where only some have one."""
+    """The labels (n,) of the files of each part, and the classes; those of the training part have rows, and another
+    part of which no file has one is unlabelled; raises DataError where only some have one."""
     words: dict[Split, list[str] | None] = {}
     for split, names in chosen.items():
         lacking = [name for name in names if name not in metadata.words]
         if lacking and len(lacking) < len(names):
-            what = f"{len(lacking)} of {len(names)} pictures have no row in the metadata, such as {lacking[0]}"
+            what = f"{len(lacking)} of {len(names)} {noun[1]} have no row in the metadata, such as {lacking[0]}"
             raise DataError(what, f"add them with their {FILE_NAME}, or set data.labels=false")
         words[split] = None if lacking else [metadata.words[name] for name in names]
     known = {name for names in chosen.values() for name in names}
     if gone := [name for name in metadata.words if name not in known]:
-        metadata.problems.append(f"{len(gone)} rows of the metadata have no picture, such as {gone[0]}")
+        metadata.problems.append(f"{len(gone)} rows of the metadata have no {noun[0]}, such as {gone[0]}")
     numbers = all(word.isdecimal() for part in words.values() for word in part or ())
     return numbered(words, key=int if numbers else None)
 

@@ -109,20 +109,27 @@ def gatherer_of(dataset: Dataset, device: Device) -> Gatherer | None:
     return own if resident is None else _Held(resident.to(device), dataset.augment)
 
 
-def batches_in_order(dataset: Dataset, batch_size: int, device: Device, *, workers: int = 0) -> Iterator[Batch]:
-    """All items once, in order, raw and without augmentation; the last batch may be smaller; raises DataError where an
-    item cannot be read, or a worker process died."""
+def batches_in_order(
+    dataset: Dataset, batch_size: int, device: Device, *, workers: int = 0, draws: Tensor | None = None
+) -> Iterator[Batch]:
+    """All items once, in order, raw; without augmentation, unless `draws` (n, DRAWS) say what training would make of
+    each. The last batch may be smaller. Raises DataError where an item cannot be read, or a worker process died."""
     spans = [(start, min(start + batch_size, len(dataset))) for start in range(0, len(dataset), batch_size)]
     # What is held moves a batch at a time: the device may have no room for all of a split that is looked at once.
     gatherer = dataset.gatherer(device) or gatherer_of(dataset, "cpu")
     if gatherer is None:
-        for batch in _stream(dataset, (list(range(*span)) for span in spans), workers, device):
-            yield batch.to(device)
+        batches = _stream(dataset, (list(range(*span)) for span in spans), workers, device)
+        for span, batch in zip(spans, batches, strict=True):
+            raw = batch.to(device)
+            own = None if draws is None else draws[slice(*span)].to(raw.content.device)
+            yield raw if own is None else raw.with_content(dataset.augment(raw.content, own))
         return
     import torch
 
+    where = gatherer.device
     for span in spans:
-        yield _moved(gatherer(torch.arange(*span, device=gatherer.device)), device)
+        own = None if draws is None else draws[slice(*span)].to(where)
+        yield _moved(gatherer(torch.arange(*span, device=where), own), device)
 
 
 def _moved(batch: Batch, device: Device) -> Batch:

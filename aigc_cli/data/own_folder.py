@@ -70,10 +70,12 @@ def folder_parts(
     classes: tuple[str, ...] = ()
     problems: list[str] = []
     if labels:
-        metadata = read_metadata([name for name in source.others if is_metadata(name)], source.read, label_column)
+        metadata = read_metadata(
+            [name for name in source.others if is_metadata(name)], source.read, label_column, source.files
+        )
         problems = metadata.problems
         if metadata.words.keys() & set(chosen["train"]):
-            known, classes = labels_of(metadata, chosen)
+            known, classes = labels_of(metadata, chosen, wanted.noun)
         else:  # what names no training item is of other data, as a rule
             known, classes = _folders(source.path, chosen, 1 if own else 0, wanted.noun[1])
             unused = f"no training {wanted.noun[0]} has a row in the metadata, which is not used"

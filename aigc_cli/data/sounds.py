@@ -15,7 +15,7 @@ from pydantic.dataclasses import dataclass
 from aigc_cli.config.schema import STRICT
 from aigc_cli.data.base import Dataset
 from aigc_cli.errors import ConfigError
-from aigc_cli.modalities.audio_config import AudioCodecConfig
+from aigc_cli.modalities.audio_config import MULTIPLE, AudioCodecConfig
 from aigc_cli.modalities.base import Batch, DataSpec
 
 if TYPE_CHECKING:
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
     from aigc_cli.modalities.audio_codecs import AudioCodec
 
-MULTIPLE = 1024  # clips have a multiple of so many samples, which suits all networks
 _FITTED = 256  # clips that a codec is shown at a time
 
 
@@ -72,6 +71,7 @@ class Sounds(Dataset):
         self.spec = DataSpec(
             "audio", self.codec.shape, tuple(classes), fingerprint=digest.hexdigest(), untrained=tuple(untrained),
             content=content, rate=config.sample_rate, padding=self.codec.padding,
+            level=config.normalize,
         )  # fmt: skip
         self._problems, self._notes = list(problems), list(notes)
 

@@ -6,6 +6,7 @@ before a training, and beside every score.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -23,6 +24,8 @@ from aigc_cli.modalities.token_codec import TokenCodec
 
 #: Training items whose codes say how many of all codes are in use, and the share below which that is worth a warning.
 COUNTED, FEW = 2048, 0.2
+#: How often each code could have been seen, at least: of a handful of items most codes are absent however good it is.
+_OFTEN = 4
 _TOGETHER = 256
 
 
@@ -61,8 +64,8 @@ def ceiling(splits: Splits, device: torch.device) -> list[str]:
     codec = splits["train"].codec
     if not isinstance(codec, TokenCodec):
         return []
-    share = usage(splits)
-    if share < FEW:
+    share, seen = usage(splits), min(COUNTED, len(splits["train"])) * math.prod(codec.grid)
+    if share < FEW and seen >= _OFTEN * codec.codes:
         warn(
             f"the tokenizer uses {share:.0%} of its {codec.codes:,} codes: it was trained too short, or has too many; "
             "train it with fewer (model.codes=), or longer"

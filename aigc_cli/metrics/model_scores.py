@@ -30,6 +30,7 @@ PER_TOKEN = "_per_token"
 _BOUNDS = {
     "nelbo": {"nelbo": "<=", "elbo": ">=", "bits_per_dim": "<="},
     "iw_bound": {"iw_bound": "<=", "iw_bits_per_dim": "<="},
+    "nelbo_per_code": {"nelbo_per_code": "<=", "code_bits_per_dim": "<="},
 }
 #: The scores that are the likelihood of all targets of a text, or bound it, with what begins the names of theirs.
 _OF_ALL_TARGETS = {"nll": "", "nelbo": "", "iw_bound": "iw_"}
@@ -62,7 +63,8 @@ class Likelihood(Metric):
     usual_for: ClassVar[Mapping[str, int]] = {"text": 0, "pairs": 0}
     needs = frozenset({"score"})
     figures: ClassVar[Figures] = {
-        **dict.fromkeys(("nelbo", "bits_per_dim", "iw_bound", "iw_bits_per_dim"), "lower"),
+        **dict.fromkeys(("nll", "nelbo", "bits_per_dim", "iw_bound", "iw_bits_per_dim"), "lower"),
+        **dict.fromkeys(("nats_per_code", "nelbo_per_code", "code_bits_per_dim"), "lower"),
         **{"elbo": "higher", "kl": "", "reconstruction": ""},
         **dict.fromkeys((f"{prefix}{name}" for prefix in ("", "iw_") for name in _PER), "lower"),
         **{"masked_nll": "lower", "masked_accuracy": "higher"},

@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from aigc_cli.files import path_of
 from aigc_cli.modalities.audio_config import CODEC_FILE
 from aigc_cli.modalities.audio_config import lengths as lengths
 from aigc_cli.modalities.base import Batch, Codec, DataSpec, Items, Modality, Writer
@@ -34,7 +35,9 @@ class AudioModality(Modality):
 
         channels, samples = spec.raw
         rate = spec.rate or 8000
-        return WaveformCodec(rate, channels, samples) if folder is None else read_codec(folder / CODEC_FILE)
+        codec = WaveformCodec(rate, channels, samples) if folder is None else read_codec(folder / CODEC_FILE)
+        codec.level = "none" if spec.level == "none" else "rms" if spec.level == "rms" else "peak"
+        return codec
 
     @cached_property
     def writers(self) -> dict[str, type[Writer]]:
@@ -53,7 +56,7 @@ class AudioModality(Modality):
         """The clip in a file that a person names, as the data of the codec has them."""
         from aigc_cli.modalities.audio_files import read_clip
 
-        return read_clip(Path(word), codec)
+        return read_clip(path_of(word), codec)
 
     def network(self, spec: DataSpec) -> nn.Module:
         """A convolutional network that looks at a log-mel spectrogram, whatever a model sees."""

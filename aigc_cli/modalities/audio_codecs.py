@@ -19,6 +19,7 @@ from torch import Tensor
 
 from aigc_cli.errors import ConfigError, DataError
 from aigc_cli.modalities.audio_config import CODEC_FILE, AudioCodecConfig, lengths
+from aigc_cli.modalities.audio_decode import Normalize
 from aigc_cli.modalities.base import Codec
 
 FORMAT = 1  # of the file that a run keeps
@@ -40,6 +41,7 @@ class AudioCodec(Codec):
     kind: ClassVar[str]
     shape: tuple[int, ...]
     padding: float | None = None
+    level: Normalize = "peak"  # how loud the data makes its files, and so those that a person names
 
     def __init__(self, rate: int, channels: int, samples: int) -> None:
         self.rate, self.channels, self.samples = rate, channels, samples
@@ -313,14 +315,15 @@ def read_codec(path: Path) -> AudioCodec:
         if saved["format"] != FORMAT:
             raise ValueError(f"it has format {saved['format']}, and this version knows {FORMAT}")
         size = (int(saved["rate"]), int(saved["channels"]), int(saved["samples"]))
-        if min(size) < 1:
+        frames: tuple[int, ...] = () if saved["kind"] == "waveform" else (int(saved["hop"]), int(saved["bins"]))
+        if min(*size, *frames) < 1:
             raise ValueError("its sizes are not positive")
         if saved["kind"] == "waveform":
             return WaveformCodec(*size)
         if saved["kind"] == "mel":
-            return MelCodec(*size, int(saved["hop"]), int(saved["bins"]))
+            return MelCodec(*size, *frames)
         if saved["kind"] == "spectrogram":
-            return _fitted(SpectrogramCodec(*size, int(saved["hop"]), int(saved["bins"])), saved)
+            return _fitted(SpectrogramCodec(*size, *frames), saved)
         raise ValueError(f"there is no codec {saved['kind']!r}")
-    except (OSError, ValueError, KeyError, TypeError, ConfigError) as error:
+    except (OSError, ValueError, ArithmeticError, KeyError, TypeError, ConfigError) as error:
         raise DataError(f"{path} is not a codec of sound: {error}", "restore the run's own file") from None

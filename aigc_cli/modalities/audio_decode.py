@@ -7,6 +7,7 @@ wanted, with images below -100 dB. What a model must not see is refused with the
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import re
@@ -22,8 +23,11 @@ from typing import IO, Any, Literal
 
 import numpy as np
 
+from aigc_cli.errors import ResourceError
+from aigc_cli.files import hint_for
 from aigc_cli.modalities.image_decode import Unreadable
 from aigc_cli.modalities.mp3 import is_mp3, with_length
+from aigc_cli.modalities.ogg import fault_of, is_ogg
 
 Normalize = Literal["peak", "rms", "none"]
 
@@ -35,7 +39,7 @@ SUFFIXES = (
 OTHERS = (".m4a", ".aac", ".mp4", ".webm", ".mka", ".mkv", ".wma")
 EXTRA = "'aigc-cli[video]'"
 NAMED = "wav, flac, ogg, opus, mp3, aiff or caf"  # for messages
-DECODED = 1  # the version of what becomes of a file here, for what is remembered of it
+DECODED = 3  # the version of what becomes of a file here, for what is remembered of it
 FULL = 32767  # int16 samples reach from -FULL to FULL
 SHORTEST = 0.02  # seconds
 SILENCE = 1e-3  # the largest sample of a file that holds nothing to hear: -60 dBFS
@@ -44,8 +48,12 @@ PEAK, RMS = 0.95, 0.1  # that clips are brought to
 _BLOCK = 1 << 16  # frames that are read at a time
 _HELD = 1 << 26  # bytes of a file that are held in memory, before a temporary file takes them
 _UNKNOWN = 1 << 40  # frames that no header means
-_PIPED = 2**32 - 2**16  # bytes, from which on a header says that its writer did not know
+#: Bytes in a header whose writer, a pipe behind it, did not know how many: FFmpeg's, and from half of that those of SoX
+#: and arecord.
+_PIPED = (range(2**32 - 2**16, 2**32), range(2**31 - 2**12, 2**31 + 2**8))
 _SHOULD = re.compile(r"^ *(?:data|SSND|Data Size|RIFF|riff|Riff size|FORM) *: (\d+) \(should be (\d+)\)", re.MULTILINE)
+#: Errors of the machine: no file is to be called broken, and left out for good, because the disk was full.
+_SPENT = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EMFILE, errno.ENFILE)
 _CUT = 0.98  # the share of the frames in its header that a file must have: encoders pad, and estimate
 
 
@@ -82,11 +90,11 @@ def decode_sound(source: bytes | Path, rate: int, channels: int, normalize: Norm
     """The whole of a file at `rate` with `channels`, without a constant part, and as loud as `normalize` says.
 
     Raises Unreadable where it is not sound of a known format, is broken or cut, shorter than 20 ms, silent, or holds
-    values that are not numbers.
+    values that are not numbers; and ResourceError where a disk is full.
     """
     try:
         with _opened(source) as file, tempfile.SpooledTemporaryFile(_HELD) as spool:
-            sums = _Sums(channels, file.loudest)
+            sums = _Sums(channels, np.inf if normalize == "none" else file.loudest)
             resampled = _resampled(sums.watched(file.blocks), file.rate, rate, channels)
             for block in resampled:
                 sums.add(block)
@@ -97,6 +105,9 @@ def decode_sound(source: bytes | Path, rate: int, channels: int, normalize: Norm
     except (MemoryError, Unreadable):
         raise
     except Exception as error:  # a broken file may make a decoder raise anything
+        if isinstance(error, OSError) and error.errno in _SPENT:
+            where = f"cannot write to {tempfile.gettempdir()}: {error.strerror}"
+            raise ResourceError(where, hint_for(error, "with TMPDIR=")) from error
         raise Unreadable(str(error) or type(error).__name__) from error
     seconds = sums.frames / file.rate
     return Decoded(samples, file.rate, file.channels, seconds, sums.loud > CLIPPED * sums.frames * file.channels)
@@ -106,8 +117,9 @@ class _Sums:
     """What is learnt of a file on the way: of its own samples, and of those (n, channels) that it becomes."""
 
     def __init__(self, channels: int, loudest: float = np.inf) -> None:
-        """Full scale reaches to `loudest`: floating-point files may be louder without being clipped."""
-        self.loudest = loudest
+        """Full scale reaches to `loudest`: floating-point files may be louder without being clipped, unless nothing
+        brings them below it."""
+        self.loudest, self.heard = loudest, 0.0
         self.frames = self.loud = self.n = 0
         self.total = np.zeros(channels)
         self.squares = np.zeros(channels)
@@ -120,6 +132,7 @@ class _Sums:
                 raise Unreadable("it holds values that are not finite numbers")
             self.frames += len(block)
             levels = np.abs(block)
+            self.heard = max(self.heard, float(np.ptp(block, axis=0).max(initial=0)))
             self.loud += int(((levels >= 0.9999) & (levels <= self.loudest)).sum())
             yield block
 
@@ -140,7 +153,8 @@ class _Sums:
         if self.frames < SHORTEST * file.rate:
             raise Unreadable(f"it has {1000 * self.frames / file.rate:.0f} ms, and 20 are the least")
         if self.peak < SILENCE:
-            raise Unreadable("it is silent")
+            cancel = self.heard >= 4 * SILENCE and file.channels > len(self.total)
+            raise Unreadable("its channels cancel each other (data.channels=2 keeps two)" if cancel else "it is silent")
 
     @property
     def mean(self) -> np.ndarray:
@@ -241,6 +255,8 @@ def _opened(source: bytes | Path) -> Iterator[_File]:
             def seekable(self) -> bool:
                 return False
 
+        if is_ogg(head) and (fault := fault_of(stream)):
+            raise Unreadable(fault)
         given: IO[bytes] = io.BytesIO(with_length(stream.read())) if is_mp3(head) else stream
         try:
             with Forward(given) as opened:
@@ -274,7 +290,8 @@ def _expected(frames: int, log: str) -> int:
     found = _SHOULD.findall(log)
     if not 0 < frames < _UNKNOWN:
         return 0
-    ratios = [int(said) / int(there) for said, there in found if int(said) < _PIPED and int(there)]
+    told = [(int(said), int(there)) for said, there in found if not any(int(said) in piped for piped in _PIPED)]
+    ratios = [said / there for said, there in told if there]
     return round(frames * max([1.0, *ratios]))
 
 

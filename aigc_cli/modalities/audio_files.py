@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
@@ -20,14 +21,24 @@ from aigc_cli.errors import ConfigError, DataError
 from aigc_cli.files import checksum, kinds_of, listing_of, passed_over, walk_files
 from aigc_cli.modalities.arrays import array_names, read_arrays
 from aigc_cli.modalities.audio_codecs import FULL, AudioCodec
-from aigc_cli.modalities.audio_decode import DECODED, NAMED, decode_sound, is_sound, missing_packages, mix, quiet
+from aigc_cli.modalities.audio_config import MULTIPLE
+from aigc_cli.modalities.audio_decode import (
+    DECODED,
+    NAMED,
+    Normalize,
+    decode_sound,
+    is_sound,
+    missing_packages,
+    mix,
+    quiet,
+)
 from aigc_cli.modalities.base import Batch, Codec, DataSpec, Items
 from aigc_cli.modalities.image_decode import Unreadable
+from aigc_cli.modalities.mp3 import is_mp3, with_length
 from aigc_cli.modalities.samples import not_samples, read_record
 from aigc_cli.modalities.text_files import printable
 from aigc_cli.randomness import permutation
 
-_MULTIPLE = 1024  # samples, as datasets of sound have it
 _LONGEST = 30.0  # seconds of a clip, where nothing else says how long clips are
 
 
@@ -62,10 +73,11 @@ class FileClips(Items):
 
     def like(self, spec: DataSpec) -> FileClips:
         """At the rate, with the channels and of the length of others: cut, or followed by silence."""
-        if spec.modality != "audio" or (spec.raw, spec.rate) == (self.spec.raw, self.spec.rate):
+        form = clips_spec(spec.raw, spec.rate, spec.level)
+        own = clips_spec(self.spec.raw, self.spec.rate, self.spec.level)
+        if spec.modality != "audio" or form == own:
             return self
-        form = clips_spec(spec.raw, spec.rate)
-        return self._changed(f"as {form.raw} at {form.rate}", spec=form)
+        return self._changed(f"as {form.raw} at {form.rate}, {form.level}", spec=form)
 
     def _changed(self, how: str, **attributes: Any) -> FileClips:
         other = copy(self)
@@ -94,8 +106,10 @@ class ArrayClips(FileClips):
             array = np.rint(array.clip(-1, 1) * FULL).astype(np.int16)
         if array.dtype != np.int16:
             raise DataError(f"{path} holds {array.dtype} values, or such as are not numbers", hint)
-        rate = found.get("rate")
-        known = like.rate if rate is None and like is not None else None if rate is None else int(rate)
+        known = None if like is None else like.rate
+        if (rate := found.get("rate")) is not None:
+            number = rate.size == 1 and rate.dtype.kind in "iuf" and bool(np.isfinite(rate).all())
+            known = int(rate.item()) if number else None
         if known is None or not 1000 <= known <= 384_000:
             raise DataError(f"{path} does not say how many samples a second has", hint)
         self.held, self._rate = array, known
@@ -112,7 +126,8 @@ class FolderClips(FileClips):
     """The sound files below a folder, by name; of a sample folder the samples alone, without the originals.
 
     They have the rate and the channels of the first and the length of the longest, unless `like` says otherwise. What
-    ``aigc sample`` wrote is taken as it is; other files are brought to one peak, as datasets of sound do it.
+    ``aigc sample`` wrote is taken as it is; other files are made as loud as the data makes its own, or brought to one
+    peak.
     """
 
     def __init__(self, folder: Path, like: DataSpec | None = None) -> None:
@@ -126,8 +141,8 @@ class FolderClips(FileClips):
         self._ours = {parent for parent in parents if read_record(parent) is not None}
         self.notes = tuple(passed_over((path.name for path in own if not is_sound(path.name)), missing_packages()))
         self.held = paths
-        self.spec = _form(paths) if like is None else clips_spec(like.raw, like.rate)
-        listing, form = listing_of(folder, paths), f"{self.spec.raw} at {self.spec.rate}"
+        self.spec = _form(paths) if like is None else clips_spec(like.raw, like.rate, like.level)
+        listing, form = listing_of(folder, paths), f"{self.spec.raw} at {self.spec.rate}, {self.spec.level}"
         self.key = f"sounds-{DECODED}/{printable(folder.resolve())}/{listing}/{form}"
         self.facts = {"folder": printable(folder), "listing": listing}
 
@@ -136,31 +151,34 @@ class FolderClips(FileClips):
         return _decoded(one, self.spec, as_it_is=one.parent in self._ours)
 
 
-def clips_spec(raw: Sequence[int], rate: int | None) -> DataSpec:
+def clips_spec(raw: Sequence[int], rate: int | None, level: str | None = None) -> DataSpec:
     """Of clips (channels, samples) as waveforms."""
-    return DataSpec("audio", tuple(raw), content=tuple(raw), rate=rate)
+    return DataSpec("audio", tuple(raw), content=tuple(raw), rate=rate, level=level)
 
 
 def _form(paths: Sequence[Path]) -> DataSpec:
     """The rate and channels of the first file, and the length of the longest."""
     rate, channels, seconds = 0, 1, 0.0
     for path in paths:
-        with suppress(soundfile.LibsndfileError), quiet():  # what cannot be read is named when it is
-            info = soundfile.info(path)
+        with suppress(soundfile.LibsndfileError, OSError), quiet():  # what cannot be read is named when it is
+            with path.open("rb") as file:
+                mp3 = is_mp3(file.read(16))
+            info = soundfile.info(io.BytesIO(with_length(path.read_bytes())) if mp3 else path)
             rate, channels = (rate, channels) if rate else (info.samplerate, min(2, info.channels))
             seconds = max(seconds, info.frames / info.samplerate)
-    samples = math.ceil(min(max(seconds, 0.05), _LONGEST) * (rate or 16_000) / _MULTIPLE) * _MULTIPLE
+    samples = math.ceil(min(max(seconds, 0.05), _LONGEST) * (rate or 16_000) / MULTIPLE) * MULTIPLE
     return clips_spec((channels, samples), rate or 16_000)
 
 
 def _decoded(path: Path, spec: DataSpec, *, as_it_is: bool = False) -> np.ndarray:
-    """A file as int16 (n, channels) at the rate of `spec`, brought to one peak unless it is taken `as_it_is`."""
+    """A file as int16 (n, channels) at the rate of `spec`, as loud as that says unless it is taken `as_it_is`."""
     try:
         if as_it_is:
             wave, own = soundfile.read(path, dtype="int16", always_2d=True)
             return _resampled(wave, own, spec)
         with quiet():
-            return decode_sound(path, spec.rate or 8000, spec.raw[0], "peak").samples
+            level: Normalize = spec.level if spec.level in ("rms", "none") else "peak"  # type: ignore[assignment]
+            return decode_sound(path, spec.rate or 8000, spec.raw[0], level).samples
     except (OSError, RuntimeError, Unreadable) as reason:
         what = f"{printable(path)} cannot be read as sound: {reason}"
         raise DataError(what, "remove or replace it") from None
@@ -200,12 +218,12 @@ def open_clips(path: Path, like: DataSpec | None = None) -> FileClips:
 
 def read_clip(path: Path, codec: Codec) -> Batch:
     """The clip in a file, int16 (1, channels, samples), as the data of a codec of sound has them: at its rate, cut or
-    followed by silence, and brought to one peak; raises ConfigError where it cannot be read."""
+    followed by silence, and as loud as these; raises ConfigError where it cannot be read."""
     while not isinstance(codec, AudioCodec):
         codec = codec.inner  # type: ignore[attr-defined]  # of a tokenizer
     if not path.is_file():
         raise ConfigError(f"there is no file {printable(path)}", f"give a {NAMED} file")
-    spec = clips_spec((codec.channels, codec.samples), codec.rate)
+    spec = clips_spec((codec.channels, codec.samples), codec.rate, codec.level)
     try:
         wave = _decoded(path, spec)
     except DataError as error:

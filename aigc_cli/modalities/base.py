@@ -48,6 +48,7 @@ class DataSpec:
     padding: float | None = (
         None  # what encoded frames (the last axis) hold after the end of an item, if it may end early
     )
+    level: str | None = None  # of sound: how loud its files are made, in the words of data.normalize=
 
     @property
     def layout(self) -> Layout:

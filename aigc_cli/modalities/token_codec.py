@@ -151,6 +151,15 @@ def open_tokenizer(folder: Path, wanted: str | None = None) -> TokenCodec:
     return TokenCodec(modality(spec.modality).codec(spec, folder), model, spec, folder, named)
 
 
+def is_whole(folder: Path, wanted: str) -> bool:
+    """Whether a folder holds the tokenizer of that sum, as it was."""
+    try:
+        _verify(folder, wanted)
+    except DataError:
+        return False
+    return True
+
+
 def _verify(folder: Path, wanted: str | None) -> None:
     try:
         if wanted is not None and checksum(folder / MANIFEST) != wanted:

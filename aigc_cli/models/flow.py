@@ -97,9 +97,7 @@ class Flow(LatentModel):
         """The loss on encoded items."""
         data, labels = batch.content, self.labels_of(batch)
         time = draw(torch.rand, len(data), device=data.device)
-        if (
-            self.config.times == "logit_normal"
-        ):  # the middle of the path is the hardest (Esser et al. 2024, section 3.1)
+        if self.config.times == "logit_normal":  # the middle is the hardest (Esser et al. 2024, section 3.1)
             time = torch.sigmoid(draw(torch.randn, len(data), device=data.device))
         if labels is not None:
             forget = draw(torch.rand, len(data), device=data.device) < self.config.class_dropout

@@ -31,11 +31,12 @@ def completions(request: Request) -> Plan:
         return _of_prompts(request, codec)
     held = request.items(max(1, request.usual // 2))
     n, classes, labels = len(held.rows), held.dataset.spec.classes, None
+    facts: dict[str, Any] = {ROLE: [ORIGINAL, COMPLETED] * n, "item": [row for row in held.rows for _ in range(2)]}
     if held.batch.labels is not None and model.conditional:
         labels = held.batch.labels.tolist()
-    facts: dict[str, Any] = {ROLE: [ORIGINAL, COMPLETED] * n, "item": [row for row in held.rows for _ in range(2)]}
-    if labels is not None:
-        facts["class"] = [classes[label] for label in labels for _ in range(2)]
+        turns = [] if request.controls.class_ is None else model.turns(request.controls)
+        told = [turns[index % len(turns)] for index in range(n)] if turns else labels
+        facts["class"] = [classes[label] for pair in zip(labels, told, strict=True) for label in pair]
     arrangement = Arrangement(
         n=2 * n, facts=facts, named=tuple(name for name in ("class", ROLE) if name in facts), group=2,
         row_titles=(ORIGINAL, COMPLETED), summary=f"{held}, completed",

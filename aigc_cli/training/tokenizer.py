@@ -12,7 +12,7 @@ from aigc_cli.config.schema import save_yaml
 from aigc_cli.data.tokens import tokenizers_folder
 from aigc_cli.errors import ConfigError, DataError
 from aigc_cli.files import checksum, path_of, resource_errors, temporary_folder, write_atomically, write_json
-from aigc_cli.modalities.token_codec import MANIFEST, WEIGHTS, is_tokenizer
+from aigc_cli.modalities.token_codec import MANIFEST, WEIGHTS, is_tokenizer, is_whole
 from aigc_cli.registry import find
 from aigc_cli.runs import Run, find_run, list_runs, open_run
 from aigc_cli.training.checkpoint import write_tensors
@@ -28,7 +28,7 @@ def with_tokenizer(config: dict[str, Any]) -> dict[str, Any]:
         DataError: its checkpoint is broken, or gives another tokenizer than the configuration has the sum of.
     """
     word, wanted = config["data"].get("tokens"), config["data"].get("tokens_sha256")
-    if word is None or (wanted is not None and (tokenizers_folder() / str(wanted)).is_dir()):
+    if word is None or (wanted is not None and is_whole(tokenizers_folder() / str(wanted), str(wanted))):
         return config
     run = _run_of(str(word), config)
     found = taken_out(run)
@@ -72,8 +72,13 @@ def taken_out(run: Run) -> str:
             else:
                 _write(run, folder)
             found = checksum(folder / MANIFEST)
-            if not (root / found).is_dir():
-                folder.rename(root / found)
+            if not is_whole(root / found, found):  # a cache may have been cleaned in part
+                shutil.rmtree(root / found, ignore_errors=True)
+                try:
+                    folder.rename(root / found)
+                except OSError:
+                    if not (root / found).is_dir():  # else another job of a sweep was first
+                        raise
     return found
 
 

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from aigc_cli.config.schema import check, walk
 from aigc_cli.data.open import kept_sections
-from aigc_cli.errors import ConfigError, DataError
+from aigc_cli.errors import ConfigError, DataError, warn
 from aigc_cli.files import checksum
 from aigc_cli.modalities.base import Codec
 from aigc_cli.models.base import Model, ModelConfig, Transfer
@@ -46,6 +46,11 @@ def with_source(config: dict[str, Any], given: Collection[str] = ()) -> dict[str
             tokenizer.
         DataError: the checkpoint is broken.
     """
+    for name, section in config["data"].items():
+        if isinstance(section, dict) and section.get("path"):  # what is there says what these keys would
+            idle = [f"data.{name}.{key}=" for key in section if key != "path" and f"data.{name}.{key}" in given]
+            if idle:
+                warn(f"{', '.join(idle)} {'has' if len(idle) == 1 else 'have'} no effect beside data.{name}.path=")
     start = start_of(config)
     if start.init_from is None or (start.init_step is not None and start.init_sha256 is not None):
         return config

@@ -84,6 +84,10 @@ def test_masks_are_filled_and_own_pictures_completed(
     assert (find_run("latest").path / "samples" / "step-4-infilled.png").is_file()
     assert main(["sample", "mode=infill", "region=left", "n=3", f"out={tmp_path / 'a'}"]) == 0
     picture = next((tmp_path / "a").glob("000001*original.png"))
+    assert main(["sample", "mode=infill", "class=3", "n=3", f"out={tmp_path / 'c'}"]) == 0
+    record = json.loads((tmp_path / "c" / "samples.json").read_text())
+    assert record["samples"]["class"][1::2] == ["3"] * 3, "they are told another class than the originals have"
+    assert record["samples"]["class"][::2] != ["3"] * 3
     assert main(["sample", "mode=infill", f"prompt={picture}", "n=2", f"out={tmp_path / 'b'}"]) == 0
     assert len(list((tmp_path / "b").glob("0*.png"))) == 2
     capsys.readouterr()

@@ -59,6 +59,7 @@ def test_an_archive_holds_the_same(folder, tmp_path):
     with tarfile.open(archive, "w:gz") as tar:
         tar.add(folder, "free-spoken-digit-dataset")
     assert opened(archive).spec.fingerprint == opened(folder).spec.fingerprint
+    assert opened(tmp_path).spec.fingerprint == opened(folder).spec.fingerprint, "where the hint has it put"
 
 
 def test_a_recording_that_is_damaged_is_named(folder, tmp_path):

@@ -283,6 +283,11 @@ def test_labels_in_a_metadata_file(tmp_path: Path) -> None:
         opened("image_folder", root, label_column="kimd")
 
 
+def test_metadata_whose_paths_are_those_of_windows(tmp_path: Path) -> None:
+    data = opened("image_folder", metadata(tmp_path, "file_name,label\na\\0.png,x\na\\1.png,y\n2.png,y\n"), **WHOLE)
+    assert (labels(data), data.problems()) == (["y", "x", "y"], [])
+
+
 def test_metadata_in_a_zip(tmp_path: Path) -> None:
     root = metadata(tmp_path / "pets", "file_name,label\na/0.png,x\na/1.png,y\n2.png,y\n")
     archive = shutil.make_archive(str(tmp_path / "packed"), "zip", tmp_path, "pets")

@@ -6,15 +6,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import soundfile
 import torch
 
 from aigc_cli.config.compose import compose
 from aigc_cli.data import tokens
 from aigc_cli.data.loader import Loader
-from aigc_cli.data.open import Splits, encoded, items_at
+from aigc_cli.data.open import Splits, encoded, items_at, open_dataset
 from aigc_cli.data.tokens import TokenDataset
 from aigc_cli.errors import ConfigError, DataError
+from aigc_cli.modalities.base import DataSpec
 from aigc_cli.modalities.token_codec import TokenCodec
 from aigc_cli.runs import Run
 from aigc_cli.training.tokenizer import with_tokenizer
@@ -104,6 +107,46 @@ def test_a_tokenizer_that_is_gone_is_named(tokenizer_run: Run) -> None:
     data, _ = seen()
     with pytest.raises(DataError, match=r"the tokenizer of .* is gone"):
         Splits.of_config({**data, "tokens_sha256": "0" * 64})["train"]
+
+
+class _Loudest:
+    """Codes of a clip: where each quarter of it begins, by a ramp."""
+
+    grid, codes, sha256, named = (1, 4), 2**15, "ramp", {"run": "r", "step": 1}
+
+    def __init__(self, spec: DataSpec) -> None:
+        self.spec = spec
+
+    def encode(self, content: torch.Tensor) -> torch.Tensor:
+        return content[:, 0, :: content.shape[2] // 4].long()
+
+
+def test_views_of_a_long_file_start_at_random_and_all_of_it_is_seen(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "ramp.wav", np.arange(9000, dtype=np.int16), 8000)
+    for number in range(20):  # before it, by name, and shorter than a clip
+        soundfile.write(tmp_path / f"{number}.wav", np.arange(2000 + number, dtype=np.int16), 8000)
+    words = ("data=audio_folder", f"data.root={tmp_path}", "data.sample_rate=8000", "data.seconds=0.5")
+    data = compose("train", [*words, "data.normalize=none", "data.val_fraction=0", "data.test_fraction=0"])["data"]
+    inner = open_dataset(data, "train")
+    seen = TokenDataset(inner, _Loudest(inner.spec), "train", data)  # type: ignore[arg-type]
+    assert (len(seen), seen.views) == (22, tokens._MOST)
+    starts = seen._codes("cpu")[20:, :, 0].long() + 4500  # the constant part is out
+    assert (starts[0] < 2500).all()
+    assert (starts[1] >= 2400).all()
+    assert starts.max() > 4400, "the end of the file, which no clip in order has, is seen too"
+    assert len(set(starts.flatten().tolist())) == 16
+
+
+def test_a_tokenizer_of_sound_of_another_loudness_is_refused(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "ramp.wav", np.arange(9000, dtype=np.int16), 8000)
+    words = ("data=audio_folder", f"data.root={tmp_path}", "data.sample_rate=8000", "data.normalize=rms")
+    data = compose("train", [*words, "data.val_fraction=0", "data.test_fraction=0"])["data"]
+    inner = open_dataset(data, "train")
+    for level in (None, "rms"):
+        TokenDataset(inner, _Loudest(replace(inner.spec, level=level)), "train", data)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="normalize=rms, and the tokenizer of r knows peak") as caught:
+        TokenDataset(inner, _Loudest(replace(inner.spec, level="peak")), "train", data)  # type: ignore[arg-type]
+    assert "data.normalize=peak" in caught.value.hint
 
 
 def test_views_need_a_tokenizer() -> None:

@@ -61,3 +61,13 @@ def test_what_cannot_be_measured_stops_no_training(
     monkeypatch.setattr(module, "_measured", broken)
     assert ceiling(splits, torch.device("cpu"))[0].endswith("reconstructions were not measured")
     assert "not known: the labels say nothing" in capsys.readouterr().err
+
+
+def test_of_a_handful_of_items_nothing_is_said_of_codes(
+    splits: Splits, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(module, "_measured", lambda *_: "reconstructions have fd 1")
+    monkeypatch.setattr(module, "COUNTED", 15)  # of 4 codes each, for 16 that there are
+    splits["train"].codec.model.quantizer.sums[1:] = 100  # type: ignore[attr-defined]
+    ceiling(splits, torch.device("cpu"))
+    assert "of its 16 codes" not in capsys.readouterr().err

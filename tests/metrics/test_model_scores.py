@@ -54,6 +54,22 @@ class ErrorAlone(Model):
         return {"mse": batch.content.flatten(1).mean(1)}
 
 
+class OfCodes(Model):
+    """Gives what a model of codes does, which is a bound where it fills masks."""
+
+    can = frozenset({"score"})
+    layouts = frozenset({"map"})
+    bounds = False
+
+    def score(self, batch: Batch, noise: Noise, samples: int = 1) -> dict[str, torch.Tensor]:
+        nats = batch.content.flatten(1).mean(1)
+        return {"nelbo_per_code" if self.bounds else "nats_per_code": nats, "code_bits_per_dim": nats / 16}
+
+
+class OfMaskedCodes(OfCodes):
+    bounds = True
+
+
 def dataset(n: int = 20) -> ImageDataset:
     content = np.random.default_rng(0).integers(0, 256, (n, 1, 4, 4), dtype=np.uint8)
     return ImageDataset(torch.from_numpy(content), None)
@@ -83,11 +99,15 @@ def test_more_samples_add_the_tighter_bound() -> None:
 def test_a_bound_says_that_it_is_one() -> None:
     assert predicted().bounds == {"nelbo": "<=", "bits_per_dim": "<=", "elbo": ">="}
     assert predicted(samples=2).bounds["iw_bound"] == "<="
+    assert predicted(model=OfCodes(SPEC)).bounds == {}
+    assert predicted(model=OfMaskedCodes(SPEC)).bounds == {"nelbo_per_code": "<=", "code_bits_per_dim": "<="}
 
 
 def test_each_score_says_which_way_is_better() -> None:
     lower = dict.fromkeys(("nelbo", "bits_per_dim", "iw_bound", "iw_bits_per_dim"), "lower")
     assert predicted(samples=4).better == {**lower, "elbo": "higher", "kl": "", "reconstruction": ""}
+    for model in (OfCodes(SPEC), OfMaskedCodes(SPEC)):
+        assert set(predicted(model=model).better.values()) == {"lower"}
 
 
 def test_every_score_is_the_mean_over_all_items() -> None:

@@ -171,7 +171,8 @@ def test_mel_triangles_have_a_sum_of_1_and_leave_nothing_out() -> None:
     "changes",
     [
         {"format": 9}, {"kind": "opus"}, {"samples": 0}, {"rate": "x"}, {"bins": 9}, {"mean": None},
-        {"deviation": [0.0] * 128}, {"mean": [float("nan")] * 128}, {"hop": 4096},
+        {"deviation": [0.0] * 128}, {"mean": [float("nan")] * 128}, {"hop": 4096}, {"hop": 0}, {"rate": float("inf")},
+        {"kind": "mel", "bins": -1},
     ],
 )  # fmt: skip
 def test_a_broken_file_is_named(tmp_path: Path, changes: dict[str, object]) -> None:

@@ -79,6 +79,37 @@ def test_channels_are_mixed_or_kept():
 def test_what_is_clipped_is_known(tmp_path, gain, subtype, clipped):
     path = written(tmp_path, gain * sine(440, 16000), 16000, subtype=subtype)
     assert decode_sound(path, 16000, 1, "peak").clipped == clipped
+    assert decode_sound(path, 16000, 1, "none").clipped == (gain == 3), "nothing brings it below full scale"
+
+
+@pytest.mark.parametrize("said", [0x7FFFF000, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF])
+def test_what_came_out_of_a_pipe_is_read_to_its_end(tmp_path, said):
+    content = written(tmp_path, 0.5 * sine(440, 16000), 16000).read_bytes()
+    at = content.index(b"data") + 4
+    riff, data = (min(size, 2**32 - 1).to_bytes(4, "little") for size in (said + 36, said))
+    piped = content[:4] + riff + content[8:at] + data + content[at + 4 :]
+    one, other = (decode_sound(source, 16000, 1, "none").samples for source in (piped, content))
+    assert np.array_equal(one, other)
+
+
+@pytest.mark.parametrize("subtype", ["VORBIS", "OPUS"])
+def test_an_ogg_that_is_cut_or_chained_is_named(tmp_path, subtype):
+    content = written(tmp_path, 0.5 * sine(440, 48000, 2.0), 48000, format="OGG", subtype=subtype).read_bytes()
+    whole = decode_sound(content, 16000, 1, "peak").samples
+    assert np.array_equal(decode_sound(content + b"TAG" + bytes(125), 16000, 1, "peak").samples, whole)
+    for n in (len(content) - 1, len(content) // 2):
+        with pytest.raises(Unreadable, match="it is cut"):
+            decode_sound(content[:n], 16000, 1, "peak")
+    with pytest.raises(Unreadable, match="several streams"):
+        decode_sound(content + content, 16000, 1, "peak")
+
+
+def test_channels_that_cancel_each_other_are_not_called_silent(tmp_path):
+    wave = sine(440, 16000)
+    path = written(tmp_path, np.stack([wave, -wave], axis=1), 16000)
+    with pytest.raises(Unreadable, match=r"cancel each other \(data.channels=2"):
+        decode_sound(path, 16000, 1, "peak")
+    assert np.abs(decode_sound(path, 16000, 2, "peak").samples).max() > 20000
 
 
 def test_a_long_file_lies_on_the_disk_and_is_the_same(tmp_path, monkeypatch):

@@ -1,5 +1,6 @@
 """Files of sound that a person names: brought to the form of what they are held against, or refused by name."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,8 @@ import torch
 from aigc_cli.errors import DataError
 from aigc_cli.modalities.audio_files import clips_spec, open_clips
 from aigc_cli.modalities.audio_writers import spectrograms, trimmed, write_clip
+from aigc_cli.modalities.base import modality
+from aigc_cli.modalities.mp3 import _size
 from aigc_cli.modalities.samples import Arrangement, Provenance, write_record
 
 LIKE = clips_spec((1, 8192), 8000)
@@ -33,6 +36,18 @@ def test_a_folder_is_brought_to_the_rate_the_channels_and_the_length_of_the_data
     assert content[1, 0, -100:].abs().max() > 20_000  # two seconds, cut
 
 
+@pytest.mark.parametrize(("level", "loudest"), [("none", 0.1), ("rms", 0.1 * 2**0.5), ("peak", 0.95), (None, 0.95)])
+def test_what_a_person_names_is_as_loud_as_the_data_makes_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, level: str | None, loudest: float
+) -> None:
+    soundfile.write(tmp_path / "a.wav", sine(440, 8000, 1.0, 0.1), 8000)
+    (batch,) = open_clips(tmp_path, clips_spec((1, 8192), 8000, level)).batches(1)
+    assert float(batch.content.abs().max()) / 32767 == pytest.approx(loudest, rel=0.02)
+    codec = modality("audio").codec(replace(LIKE, level=level))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert torch.equal(modality("audio").parse("~/a.wav", codec).content, batch.content)
+
+
 def test_without_data_the_longest_says_how_long_clips_are(tmp_path: Path) -> None:
     for place, seconds in enumerate((0.2, 0.5)):
         soundfile.write(tmp_path / f"{place}.wav", sine(440, 16_000, seconds), 16_000)
@@ -40,6 +55,15 @@ def test_without_data_the_longest_says_how_long_clips_are(tmp_path: Path) -> Non
     assert (clips.spec.raw, clips.spec.rate) == ((1, 8192), 16_000)
     assert clips.like(LIKE).spec == LIKE
     assert clips.like(LIKE).key != clips.key
+
+
+def test_the_longest_is_not_what_an_mp3_is_guessed_to_be(tmp_path: Path) -> None:
+    wave = np.random.default_rng(0).standard_normal(22_050 * 4) * np.where(np.arange(22_050 * 4) < 22_050, 0.2, 1e-3)
+    soundfile.write(tmp_path / "a.mp3", wave, 22_050, bitrate_mode="VARIABLE", compression_level=0.3)
+    whole = (tmp_path / "a.mp3").read_bytes()
+    (tmp_path / "a.mp3").write_bytes(whole[_size(whole, 0) :])  # the frame that counts the others is gone
+    assert abs(soundfile.info(tmp_path / "a.mp3").duration - 4) > 0.5, "what libsndfile guesses"
+    assert open_clips(tmp_path).spec.raw[1] / 22_050 == pytest.approx(4, abs=0.2)
 
 
 def test_what_was_sampled_here_is_read_as_it_is_without_originals(tmp_path: Path) -> None:
@@ -64,6 +88,9 @@ def test_what_was_sampled_here_is_read_as_it_is_without_originals(tmp_path: Path
         ({"clips": np.full((2, 100), np.nan, np.float32), "rate": 8000}, "not numbers"),
         ({"clips": np.zeros((2, 3, 100, 4), np.int16), "rate": 8000}, "shape"),
         ({"clips": np.zeros((2, 100), np.int16)}, "how many samples a second"),
+        ({"clips": np.zeros((2, 100), np.int16), "rate": np.array([8000, 8000])}, "how many samples a second"),
+        ({"clips": np.zeros((2, 100), np.int16), "rate": np.nan}, "how many samples a second"),
+        ({"clips": np.zeros((2, 100), np.int16), "rate": "8 kHz"}, "how many samples a second"),
         ({"other": np.zeros(3)}, "no clips"),
     ],
 )

@@ -77,3 +77,15 @@ def test_another_sum_than_the_configurations_is_refused(tokenizer_run: Run) -> N
     )
     with pytest.raises(DataError, match=r"does not match data\.tokens_sha256"):
         with_tokenizer(config)
+
+
+def test_a_cache_that_was_cleaned_in_part_is_filled_anew(tokenizer_run: Run) -> None:
+    found = named("latest")
+    kept = tokenizers_folder() / found["tokens_sha256"]
+    for file in ("model.safetensors", "manifest.json"):
+        (kept / file).unlink()
+        assert named("latest") == found
+        assert open_tokenizer(kept, found["tokens_sha256"]).codes == 16
+    (kept / "data.json").unlink()
+    assert with_tokenizer({"data": found, "outputs": "outputs"})["data"] == found
+    assert (kept / "data.json").is_file()

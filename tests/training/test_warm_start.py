@@ -239,6 +239,16 @@ def test_text_keeps_its_tokenizer_unless_told(source: Model, tmp_path: Path) -> 
     assert "model.init_tokenizer=new" in caught.value.hint
 
 
+def test_what_a_path_says_and_somebody_types_too_is_told_to_have_no_effect(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = text_config(tmp_path, "transformer", "data.tokenizer.path=/mine.json", "data.tokenizer.kind=byte")
+    with_source(config, {"data.tokenizer.path"})
+    assert capsys.readouterr().err == ""
+    with_source(config, {"data.tokenizer.path", "data.tokenizer.kind"})
+    assert "data.tokenizer.kind= has no effect beside data.tokenizer.path=" in capsys.readouterr().err
+
+
 def test_another_checkpoint_than_the_one_written_down_is_refused(source: Model, tmp_path: Path) -> None:
     config = with_source(text_config(tmp_path, "transformer", "model.init_from=latest"))
     CheckpointFolder(Path(config["model"]["init_from"]) / "checkpoints").save(

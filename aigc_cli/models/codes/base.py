@@ -113,12 +113,13 @@ class CodesModel(Model):
         """The token that stands before each sample (n,), of its class; and whether it is guided by the class. What is
         begun by prompts has their classes where no class is asked for, or any."""
         labels = self.labels(noise.indices, controls, noise.device)
-        if labels is None and controls.guidance != 1:
-            hint = "leave guidance= out, or train on data with labels"
-            raise ConfigError(f"guidance={controls.guidance:g}: this model is not told classes", hint)
-        if prompts is not None and controls.class_ is None:
+        why, hint = "this model is not told classes", "leave guidance= out, or train on data with labels"
+        if labels is not None and prompts is not None and controls.class_ is None:
             known = prompts.labels
             labels = None if known is None else torch.tensor([known[index % len(known)] for index in noise.indices])
+            why, hint = "nothing says of which class the prompt is", "add class=, or leave guidance= out"
+        if labels is None and controls.guidance != 1:
+            raise ConfigError(f"guidance={controls.guidance:g}: {why}", hint)
         if labels is None:
             return torch.full((len(noise),), self.any, device=noise.device), False
         return self.vocab_size + labels.to(noise.device), controls.guidance != 1

@@ -53,8 +53,7 @@ class VAE(FlatVAE):
         """The losses on encoded images (n, c, h, w)."""
         posterior = self.posterior(batch)
         if self.config.importance_samples > 1:
-            loss, bound, reconstruction = self._importance_weighted(batch, posterior)
-            kl = posterior.kl().sum(1).mean()
+            loss, bound, reconstruction, kl = self._importance_weighted(batch, posterior)
         else:
             normal = normal_like(posterior.mean)
             reconstruction = self.reconstruction(batch, posterior.at(normal)).mean()
@@ -71,9 +70,9 @@ class VAE(FlatVAE):
             "bits_per_dim": bits_per_dim(bound, self.values),
         }
 
-    def _importance_weighted(self, batch: Batch, posterior: Posterior) -> tuple[Tensor, Tensor, Tensor]:
+    def _importance_weighted(self, batch: Batch, posterior: Posterior) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """The loss, in which the KL's weight scales log p/q, the negative importance-weighted bound (Burda et al. 2016,
-        equation 8) and the reconstruction, each a mean."""
+        equation 8), the reconstruction and the KL, each a mean."""
         # One pass of the decoder for the k draws of all items; the encoder's pass they share.
         k, x, labels = self.config.importance_samples, batch.content, batch.labels
         normal = draw(torch.randn, k, *posterior.mean.shape, dim=1, device=x.device)
@@ -81,7 +80,8 @@ class VAE(FlatVAE):
         reconstruction = self.reconstruction(many, posterior.at(normal).flatten(0, 1)).view(k, len(x))
         ratio = self.log_ratio(batch, posterior, normal)
         loss = importance_bound(self.kl_weight * ratio - reconstruction).mean()
-        return loss, importance_bound((ratio - reconstruction).detach()).mean(), reconstruction.mean()
+        kl = posterior.kl().sum(1) if self.prior is None else -ratio
+        return loss, importance_bound((ratio - reconstruction).detach()).mean(), reconstruction.mean(), kl.mean()
 
     # encoding and decoding
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from aigc_cli.config.compose import compose
 from aigc_cli.data.cache import cache_dir
 from aigc_cli.data.images import ImageDataset
 from aigc_cli.data.open import Splits
@@ -16,6 +17,8 @@ from aigc_cli.metrics.extractors import classifier, learned
 from aigc_cli.metrics.extractors.base import PlainConfig, Sources
 from aigc_cli.metrics.extractors.classifier import Classifier
 from aigc_cli.metrics.views import build_extractor
+from aigc_cli.runs import Run
+from aigc_cli.training.tokenizer import with_tokenizer
 
 Blobs = Callable[..., ImageDataset]
 
@@ -133,3 +136,14 @@ def test_digits(quick: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     extractor = Classifier(PlainConfig(name="classifier"), Sources(splits=Splits.of_config(digits)))
     assert extractor.name == "digits-cnn"
     assert extractor.facts["accuracy"] > 0.97
+
+
+def test_for_a_run_on_codes_it_learns_from_the_same_items_as_for_any_other(tokenizer_run: Run) -> None:
+    """It is kept by the data alone, so that it must not depend on how the first run that asks for it augments."""
+    words = ["model=transformer", "data=digits", "data.size=8", "data.tokens=latest", "data.flip=true"]
+    extractor = Classifier(
+        PlainConfig(name="classifier"),
+        Sources(splits=Splits.of_config(with_tokenizer(compose("train", words))["data"])),
+    )
+    content = extractor.train.resident().content[:20]  # type: ignore[union-attr]
+    assert torch.equal(extractor.train.augment(content, torch.zeros(20, 8)), content)

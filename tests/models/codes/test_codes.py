@@ -118,6 +118,16 @@ def test_every_weight_learns(family: str) -> None:
     assert [name for name, parameter in model.named_parameters() if parameter.grad is None] == []
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_guidance_needs_the_class_of_a_prompt(family: str) -> None:
+    model = build(family)
+    rows = [[1, 2, 3]] if model.mask is None else [[1, 2, 3, *[model.mask] * 3]]
+    with pytest.raises(ConfigError, match="guidance=3: nothing says of which class"):
+        drawn(model, range(2), Prompts(rows), guidance=3.0)
+    of_b = drawn(model, range(2), Prompts(rows), guidance=3.0, **{"class": "b"})
+    assert torch.equal(of_b, drawn(model, range(2), Prompts(rows, labels=[1]), guidance=3.0))
+
+
 def test_the_likelihood_of_all_rows_of_codes_adds_up_to_one() -> None:
     model = build("transformer", DataSpec("image", (3,), ("a", "b"), 4, content=(1, 6, 4)))
     rows = torch.cartesian_prod(*[torch.arange(4)] * 3)

@@ -384,3 +384,11 @@ def test_free_bits_of_a_learned_prior_are_of_the_whole_latent(defaults: dict[str
     kl = torch.full((1,), 5.0, requires_grad=True)
     assert paid.paid(kl).item() == pytest.approx(5.0)
     assert free.paid(kl).item() == pytest.approx(100.0 * 4)
+
+
+def test_the_kl_of_importance_weighted_training_is_that_of_the_learned_prior(defaults: dict[str, Any]) -> None:
+    model, data = build(defaults, prior="flow", importance_samples=4), images(64)
+    assert model.prior is not None
+    near = model("main", data)["kl"].item()
+    torch.nn.init.constant_(model.prior.shift, 5.0)  # each of 4 dimensions lies 5 deviations off
+    assert model("main", data)["kl"].item() == pytest.approx(near + 4 * 25 / 2, rel=0.2)
