@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
@@ -33,6 +34,7 @@ from aigc_cli.modalities.audio_decode import (
 )
 from aigc_cli.modalities.base import Batch, Codec, DataSpec, Items
 from aigc_cli.modalities.image_decode import Unreadable
+from aigc_cli.modalities.mp3 import is_mp3, with_length
 from aigc_cli.modalities.samples import not_samples, read_record
 from aigc_cli.modalities.text_files import printable
 from aigc_cli.randomness import permutation
@@ -158,8 +160,10 @@ def _form(paths: Sequence[Path]) -> DataSpec:
     """The rate and channels of the first file, and the length of the longest."""
     rate, channels, seconds = 0, 1, 0.0
     for path in paths:
-        with suppress(soundfile.LibsndfileError), quiet():  # what cannot be read is named when it is
-            info = soundfile.info(path)
+        with suppress(soundfile.LibsndfileError, OSError), quiet():  # what cannot be read is named when it is
+            with path.open("rb") as file:
+                mp3 = is_mp3(file.read(16))
+            info = soundfile.info(io.BytesIO(with_length(path.read_bytes())) if mp3 else path)
             rate, channels = (rate, channels) if rate else (info.samplerate, min(2, info.channels))
             seconds = max(seconds, info.frames / info.samplerate)
     samples = math.ceil(min(max(seconds, 0.05), _LONGEST) * (rate or 16_000) / MULTIPLE) * MULTIPLE

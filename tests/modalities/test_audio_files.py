@@ -12,6 +12,7 @@ from aigc_cli.errors import DataError
 from aigc_cli.modalities.audio_files import clips_spec, open_clips
 from aigc_cli.modalities.audio_writers import spectrograms, trimmed, write_clip
 from aigc_cli.modalities.base import modality
+from aigc_cli.modalities.mp3 import _size
 from aigc_cli.modalities.samples import Arrangement, Provenance, write_record
 
 LIKE = clips_spec((1, 8192), 8000)
@@ -54,6 +55,15 @@ def test_without_data_the_longest_says_how_long_clips_are(tmp_path: Path) -> Non
     assert (clips.spec.raw, clips.spec.rate) == ((1, 8192), 16_000)
     assert clips.like(LIKE).spec == LIKE
     assert clips.like(LIKE).key != clips.key
+
+
+def test_the_longest_is_not_what_an_mp3_is_guessed_to_be(tmp_path: Path) -> None:
+    wave = np.random.default_rng(0).standard_normal(22_050 * 4) * np.where(np.arange(22_050 * 4) < 22_050, 0.2, 1e-3)
+    soundfile.write(tmp_path / "a.mp3", wave, 22_050, bitrate_mode="VARIABLE", compression_level=0.3)
+    whole = (tmp_path / "a.mp3").read_bytes()
+    (tmp_path / "a.mp3").write_bytes(whole[_size(whole, 0) :])  # the frame that counts the others is gone
+    assert abs(soundfile.info(tmp_path / "a.mp3").duration - 4) > 0.5, "what libsndfile guesses"
+    assert open_clips(tmp_path).spec.raw[1] / 22_050 == pytest.approx(4, abs=0.2)
 
 
 def test_what_was_sampled_here_is_read_as_it_is_without_originals(tmp_path: Path) -> None:
