@@ -149,6 +149,13 @@ def test_shapes_halve_four_times(kind: str, samples: int, shape: tuple[int, ...]
     assert codec_of(kind, samples=samples).shape == shape
 
 
+@pytest.mark.parametrize(
+    ("rate", "samples", "frames"), [(16_000, 32_768, 256), (44_100, 45_056, 352), (96_000, 96_256, 752)]
+)
+def test_spectrograms_of_every_rate_and_length_have_no_gaps(rate: int, samples: int, frames: int) -> None:
+    assert make_codec(AudioCodecConfig(kind="spectrogram"), rate, 1, samples).shape == (1, 128, frames)
+
+
 def test_a_hop_that_leaves_few_frames_or_gaps_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"3 frames of data\.codec\.hop=1024") as error:
         codec_of("mel", hop=1024, samples=3072)
