@@ -180,8 +180,9 @@ def place_of(*parts: str) -> float:
 
 def empty(split: Split, where: str, cut: Cut, total: int, unit: str) -> ConfigError:
     """The error of a split that a cut leaves nothing; `unit` is what `total` counts."""
+    fractions = "data.val_fraction=0 data.test_fraction=0" if split == "train" else f"data.{split}_fraction="
     return ConfigError(
         f"the {split} split of {where} is empty: data.val_fraction={cut.val:g} and data.test_fraction={cut.test:g} of "
         f"{total} {unit} leave it nothing",
-        f"change the fractions, or use more {unit}",
+        f"{'set' if split == 'train' else 'raise'} {fractions}, or use more {unit}",
     )

@@ -17,7 +17,7 @@ from PIL import Image
 from aigc_cli.config.schema import load_yaml
 from aigc_cli.data import SPLITS, Dataset, Split, open_dataset
 from aigc_cli.data.open import items_at
-from aigc_cli.data.splits import Cut, names_of, part_for, parts_named, places_of, positions_of, rows_of
+from aigc_cli.data.splits import Cut, empty, names_of, part_for, parts_named, places_of, positions_of, rows_of
 
 CONFIGS = Path(__file__).parents[2] / "configs/data"
 TOKENIZER = {"kind": "byte", "vocab_size": 300, "path": None}
@@ -248,3 +248,9 @@ def test_what_has_no_part_is_cut_off_the_training_part() -> None:
         ("train", Cut(0.0, 0.2)), ("val", Cut()), ("train", Cut(0.0, 0.2)),
     ]  # fmt: skip
     assert [part_for(split, (), cut) for split in SPLITS] == [("train", cut)] * 3
+
+
+def test_a_split_that_is_empty_says_which_fractions_would_fill_it() -> None:
+    cut = Cut(val=0.1, test=0.1)
+    assert "data.val_fraction=0 data.test_fraction=0" in empty("train", "folder", cut, 1, "files").hint
+    assert "raise data.test_fraction=" in empty("test", "folder", cut, 9, "files").hint
