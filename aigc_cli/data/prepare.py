@@ -6,6 +6,8 @@ Each kind of content is prepared in its own way, registered as a ``preparation``
 from __future__ import annotations
 
 import json
+import re
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -79,6 +81,25 @@ class Prepared:
     def missing(self) -> int:
         """How many items were left out."""
         return sum(map(len, self.left_out.values()))
+
+
+def folder_names(classes: Sequence[str]) -> list[str]:
+    """The name of each class as that of a folder: a label may come from a stranger's table, and leads nowhere else."""
+    found: list[str] = []
+    for name in classes:
+        plain_name = re.sub(r"[/\\\0:]+", "_", name).strip().lstrip(".") or "class"
+        found.append(plain_name if plain_name not in found else f"{plain_name}-{len(found)}")
+    return found
+
+
+def free_name(name: str, taken: Counter[str]) -> str:
+    """The name, or with a number behind it where it is taken, in whatever case: some disks do not tell cases apart."""
+    found, first = name, name.lower()
+    while taken[found.lower()]:
+        taken[first] += 1
+        found = f"{name}-{taken[first]}"
+    taken[found.lower()] += 1
+    return found
 
 
 def check_out(out: Path, root: str | None) -> None:

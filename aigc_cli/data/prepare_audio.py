@@ -10,7 +10,7 @@ import numpy as np
 
 from aigc_cli.data.audio_report import Facts, facts_of
 from aigc_cli.data.base import SPLITS
-from aigc_cli.data.prepare import Asked, Prepared
+from aigc_cli.data.prepare import Asked, Prepared, folder_names, free_name
 from aigc_cli.data.report import groups_of, look_at, members
 from aigc_cli.data.sound_files import NOUN
 from aigc_cli.errors import ConfigError, DataError
@@ -38,11 +38,12 @@ def prepare_audio(asked: Asked, folder: Path) -> Prepared:
     if not len(kept):
         raise DataError("there is nothing left of these files", "aigc data show says what is wrong with them")
     taken: Counter[str] = Counter()
+    classes = folder_names(facts.classes)
     with Progress(len(kept), "copying", "file") as bar:
         for place in kept.tolist():
             split = SPLITS[facts.of[place]]
             label = -1 if facts.labels is None else int(facts.labels[place])
-            _copy(facts, place, folder.joinpath(split, *([] if label < 0 else [facts.classes[label]])), taken)
+            _copy(facts, place, folder.joinpath(split, *([] if label < 0 else [classes[label]])), taken)
             prepared.items[split] = prepared.items.get(split, 0) + 1
             bar.advance()
     return prepared
@@ -72,22 +73,15 @@ def _kept(facts: Facts, asked: Asked, prepared: Prepared) -> np.ndarray:
 
 
 def _copy(facts: Facts, place: int, below: Path, taken: Counter[str]) -> None:
-    """Writes a file as it is under its own name, or a number more where that is taken."""
+    """Writes a file as it is under its own name, or with a number more where that is taken."""
     part = facts.parts[SPLITS[facts.of[place]]]
     first = int(np.flatnonzero(facts.of == facts.of[place])[0])
     key = part.keys[place - first]
     path = below / printable(str(key).rsplit("/", 1)[-1])
-    taken[str(path).lower()] += 1
-    if (again := taken[str(path).lower()]) > 1:
-        path = path.with_stem(f"{path.stem}-{again}")
+    path = Path(free_name(str(path.with_suffix("")), taken) + path.suffix)
     below.mkdir(parents=True, exist_ok=True)
     found = part.read(key)
     if isinstance(found, bytes):
         path.write_bytes(found)
     else:
         shutil.copyfile(found, path)
-
-
-def _folder_of(name: str) -> str:
-    """A class as the name of a folder that is not hidden."""
-    return name.replace("/", "_").lstrip(".") or "class"

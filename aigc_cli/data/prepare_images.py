@@ -16,7 +16,7 @@ from aigc_cli.data.alike import alike_pictures
 from aigc_cli.data.base import SPLITS, Split
 from aigc_cli.data.image_report import NOUN
 from aigc_cli.data.picture_facts import Facts, facts_of, misnamed
-from aigc_cli.data.prepare import Asked, Prepared
+from aigc_cli.data.prepare import Asked, Prepared, folder_names, free_name
 from aigc_cli.data.report import groups_of, members
 from aigc_cli.data.splits import names_of, part_for
 from aigc_cli.errors import ConfigError, DataError
@@ -140,7 +140,7 @@ def _parts(facts: Facts, kept: np.ndarray, asked: Asked, own: Sequence[Split], p
 
 
 def _write_folder(facts: Facts, parts: Parts, folder: Path, resized: bool) -> None:
-    classes = _folders(facts.classes)
+    classes = folder_names(facts.classes)
     taken: Counter[str] = Counter()
     with Progress(sum(map(len, parts.values())), "writing", "picture") as bar:
         for split, places in parts.items():
@@ -148,25 +148,13 @@ def _write_folder(facts: Facts, parts: Parts, folder: Path, resized: bool) -> No
                 below = Path(split, *([] if facts.labels is None else [classes[int(facts.labels[place])]]))
                 content, suffix = _encoded(facts, place, resized)
                 stem = _plain(facts.names[place].rpartition("/")[2].rsplit(".", 1)[0])
-                key = f"{below}/{stem}".lower()
-                taken[key] += 1
-                number = f"-{taken[key]}" if taken[key] > 1 else ""
                 (folder / below).mkdir(parents=True, exist_ok=True)
-                (folder / below / f"{stem}{number}{suffix}").write_bytes(content)
+                (folder / f"{free_name(f'{below}/{stem}', taken)}{suffix}").write_bytes(content)
                 bar.advance()
 
 
 def _plain(text: str) -> str:
     return re.sub(r"[^\w+=-]+", "_", text)[:80].strip("_") or "picture"
-
-
-def _folders(classes: Sequence[str]) -> list[str]:
-    """The name of each class as that of a folder."""
-    found: list[str] = []
-    for name in classes:
-        plain_name = re.sub(r"[/\\\0:]+", "_", name).strip().lstrip(".") or "class"
-        found.append(plain_name if plain_name not in found else f"{plain_name}-{len(found)}")
-    return found
 
 
 def _encoded(facts: Facts, place: int, resized: bool) -> tuple[bytes, str]:

@@ -15,7 +15,7 @@ from pydantic.dataclasses import dataclass
 from aigc_cli.config.schema import STRICT
 from aigc_cli.data.base import Dataset
 from aigc_cli.errors import ConfigError
-from aigc_cli.modalities.audio_config import AudioCodecConfig
+from aigc_cli.modalities.audio_config import MULTIPLE, AudioCodecConfig
 from aigc_cli.modalities.base import Batch, DataSpec
 
 if TYPE_CHECKING:
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
     from aigc_cli.modalities.audio_codecs import AudioCodec
 
-MULTIPLE = 1024  # clips have a multiple of so many samples, which suits all networks
 _FITTED = 256  # clips that a codec is shown at a time
 
 
@@ -146,7 +145,8 @@ def _codec(config: SoundsConfig, clips: Callable[[], Iterator[Tensor]]) -> Audio
             f"the codec in {config.codec.path} is of clips at {found[0]} Hz with {found[1]} channel(s) and "
             f"{found[2]:,} samples, and the data's are at {config.sample_rate} Hz with {config.channels} and "
             f"{config.samples:,}",
-            "use the same data.sample_rate=, data.channels= and data.seconds=, or leave data.codec.path= out",
+            "use the same data.sample_rate=, data.channels= and data.seconds=, or leave data.codec.path= out; "
+            "model.init_from= keeps the codec of its run unless model.init_tokenizer=new",
         )
     return codec
 

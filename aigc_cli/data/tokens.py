@@ -22,7 +22,7 @@ from pydantic.dataclasses import dataclass
 from aigc_cli.config.schema import STRICT, own_keys
 from aigc_cli.data.base import DRAWS, BatchPlan, Dataset, Gatherer, Order, Split
 from aigc_cli.data.cache import cache_dir
-from aigc_cli.data.loader import batches_in_order
+from aigc_cli.data.loader import batches_in_order, gatherer_of, read_batch
 from aigc_cli.errors import ConfigError, DataError, tell
 from aigc_cli.files import write_atomically
 from aigc_cli.modalities.base import Batch
@@ -102,6 +102,9 @@ class TokenDataset(Dataset):
             found, wanted = (f"{spec.modality} of {'x'.join(map(str, spec.raw))}" for spec in (own, theirs))
             what = f"the data is {found}, and the tokenizer of {codec.named['run']} is for {wanted}"
             raise ConfigError(what, "bring the data to that size, or train a tokenizer on it: aigc train model=vqvae")
+        if theirs.level not in (None, own.level):
+            what = f"data.normalize={own.level}, and the tokenizer of {codec.named['run']} knows {theirs.level}"
+            raise ConfigError(what, f"set data.normalize={theirs.level}, or train a tokenizer: aigc train model=vqvae")
         self.spec = replace(own, shape=(math.prod(codec.grid),), vocab_size=codec.codes, content=own.raw, padding=None)
         self.original = inner.original
 
@@ -158,11 +161,14 @@ class TokenDataset(Dataset):
     def _is_augmented(self) -> bool:
         import torch
 
-        draws = torch.from_numpy(generator("views", 0).random((len(self), DRAWS), dtype=np.float32))
-        as_it_is, drawn = (
-            next(iter(batches_in_order(self.inner, _TRIED, "cpu", draws=some))).content for some in (None, draws)
-        )
-        return not torch.equal(as_it_is, drawn)
+        gatherer = gatherer_of(self.inner, "cpu")
+        tried = min(len(self), _TRIED if gatherer is None else _TOGETHER)
+        index = torch.arange(tried) * len(self) // tried  # some files of sound may be longer than a clip, others not
+        draws = torch.from_numpy(generator("views", 0).random((tried, DRAWS), dtype=np.float32))
+        if gatherer is not None:
+            return not torch.equal(gatherer(index).content, gatherer(index, draws).content)
+        content = read_batch(self.inner, index.tolist()).content
+        return not torch.equal(content, self.inner.augment(content, draws))
 
     def kept(self, device: torch.device | str) -> Gatherer | None:
         """Batches of codes, int64 (n, t), gathered from those that are kept."""

@@ -16,10 +16,12 @@ from aigc_cli.config.schema import STRICT
 from aigc_cli.errors import ConfigError, DataError
 from aigc_cli.metrics.base import Figures, Metric, Stream, Takes, require
 from aigc_cli.metrics.extractors.base import PlainConfig
+from aigc_cli.modalities.audio_codecs import FULL
 from aigc_cli.modalities.audio_config import lengths
 from aigc_cli.registry import register
 
-_RATE, _SECONDS = 16_000, 9.01  # that the network takes; what is shorter is repeated, as its authors do
+#: That the network takes: what is shorter is repeated, as its authors do, and of what is longer the rest is not judged.
+_RATE, _SECONDS = 16_000, 9.01
 _FILE = Path("dnsmos_models", "sig_bak_ovr.onnx")
 #: The network's outputs on the scale of the judgements (its authors' polynomials): signal, background, overall.
 _SCALES = (
@@ -63,7 +65,7 @@ class DNSMOS(Metric):
         if self.spec is None or self.spec.rate is None:
             raise DataError("dnsmos judges sound", "leave it out")
         for clip in clips[: max(0, self.config.most - int(self.count))]:
-            heard = clip[:, : int(lengths(clip[None]).clamp_min(1))].double().mean(dim=0).div(32767).cpu().numpy()
+            heard = clip[:, : int(lengths(clip[None]).clamp_min(1))].double().mean(dim=0).div(FULL).cpu().numpy()
             wave = soxr.resample(heard, self.spec.rate, _RATE, quality="HQ").astype(np.float32)
             whole = np.resize(wave if len(wave) else np.zeros(1, np.float32), int(_SECONDS * _RATE))
             raw = _session().run(None, {"input_1": whole[None]})[0][0]

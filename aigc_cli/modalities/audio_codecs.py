@@ -139,12 +139,8 @@ class _Spectrogram(AudioCodec):
         n, channels, _, frames = found.shape
         pieces = torch.fft.irfft(found.flatten(0, 1), n=self.window_length, dim=1)
         pieces = pieces * self._window.to(pieces.device)[:, None]
-        total = self.window_length + self.hop * (frames - 1)
-        fold: dict[str, Any] = {
-            "output_size": (1, total),
-            "kernel_size": (1, self.window_length),
-            "stride": (1, self.hop),
-        }
+        sizes: dict[str, Any] = {"kernel_size": (1, self.window_length), "stride": (1, self.hop)}
+        fold: dict[str, Any] = {"output_size": (1, self.window_length + self.hop * (frames - 1)), **sizes}
         added = torch.nn.functional.fold(pieces, **fold)[:, 0, 0]
         squares = self._window.square().to(pieces.device)[:, None].expand(-1, frames)[None]
         weight = torch.nn.functional.fold(squares, **fold)[:, 0, 0]
@@ -290,7 +286,9 @@ def make_codec(config: AudioCodecConfig, rate: int, channels: int, samples: int)
         return WaveformCodec(rate, channels, samples)
     if config.kind == "mel":
         return MelCodec(rate, channels, samples, config.hop or _usual_hop(rate, samples, 64), config.bins or 64)
-    return SpectrogramCodec(rate, channels, samples, config.hop or _usual_hop(rate, samples, 128), config.bins or 128)
+    bins = config.bins or 128
+    hop = config.hop or min(_usual_hop(rate, samples, 128), bins)  # windows of 2 * bins samples leave no gaps
+    return SpectrogramCodec(rate, channels, samples, hop, bins)
 
 
 def _usual_hop(rate: int, samples: int, frames: int) -> int:
@@ -315,14 +313,15 @@ def read_codec(path: Path) -> AudioCodec:
         if saved["format"] != FORMAT:
             raise ValueError(f"it has format {saved['format']}, and this version knows {FORMAT}")
         size = (int(saved["rate"]), int(saved["channels"]), int(saved["samples"]))
-        if min(size) < 1:
+        frames: tuple[int, ...] = () if saved["kind"] == "waveform" else (int(saved["hop"]), int(saved["bins"]))
+        if min(*size, *frames) < 1:
             raise ValueError("its sizes are not positive")
         if saved["kind"] == "waveform":
             return WaveformCodec(*size)
         if saved["kind"] == "mel":
-            return MelCodec(*size, int(saved["hop"]), int(saved["bins"]))
+            return MelCodec(*size, *frames)
         if saved["kind"] == "spectrogram":
-            return _fitted(SpectrogramCodec(*size, int(saved["hop"]), int(saved["bins"])), saved)
+            return _fitted(SpectrogramCodec(*size, *frames), saved)
         raise ValueError(f"there is no codec {saved['kind']!r}")
-    except (OSError, ValueError, KeyError, TypeError, ConfigError) as error:
+    except (OSError, ValueError, ArithmeticError, KeyError, TypeError, ConfigError) as error:
         raise DataError(f"{path} is not a codec of sound: {error}", "restore the run's own file") from None

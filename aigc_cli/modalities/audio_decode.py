@@ -7,6 +7,7 @@ wanted, with images below -100 dB. What a model must not see is refused with the
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import re
@@ -22,6 +23,8 @@ from typing import IO, Any, Literal
 
 import numpy as np
 
+from aigc_cli.errors import ResourceError
+from aigc_cli.files import hint_for
 from aigc_cli.modalities.image_decode import Unreadable
 from aigc_cli.modalities.mp3 import is_mp3, with_length
 from aigc_cli.modalities.ogg import fault_of, is_ogg
@@ -49,6 +52,8 @@ _UNKNOWN = 1 << 40  # frames that no header means
 #: and arecord.
 _PIPED = (range(2**32 - 2**16, 2**32), range(2**31 - 2**12, 2**31 + 2**8))
 _SHOULD = re.compile(r"^ *(?:data|SSND|Data Size|RIFF|riff|Riff size|FORM) *: (\d+) \(should be (\d+)\)", re.MULTILINE)
+#: Errors of the machine: no file is to be called broken, and left out for good, because the disk was full.
+_SPENT = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EMFILE, errno.ENFILE)
 _CUT = 0.98  # the share of the frames in its header that a file must have: encoders pad, and estimate
 
 
@@ -85,7 +90,7 @@ def decode_sound(source: bytes | Path, rate: int, channels: int, normalize: Norm
     """The whole of a file at `rate` with `channels`, without a constant part, and as loud as `normalize` says.
 
     Raises Unreadable where it is not sound of a known format, is broken or cut, shorter than 20 ms, silent, or holds
-    values that are not numbers.
+    values that are not numbers; and ResourceError where a disk is full.
     """
     try:
         with _opened(source) as file, tempfile.SpooledTemporaryFile(_HELD) as spool:
@@ -100,6 +105,9 @@ def decode_sound(source: bytes | Path, rate: int, channels: int, normalize: Norm
     except (MemoryError, Unreadable):
         raise
     except Exception as error:  # a broken file may make a decoder raise anything
+        if isinstance(error, OSError) and error.errno in _SPENT:
+            where = f"cannot write to {tempfile.gettempdir()}: {error.strerror}"
+            raise ResourceError(where, hint_for(error, "with TMPDIR=")) from error
         raise Unreadable(str(error) or type(error).__name__) from error
     seconds = sums.frames / file.rate
     return Decoded(samples, file.rate, file.channels, seconds, sums.loud > CLIPPED * sums.frames * file.channels)

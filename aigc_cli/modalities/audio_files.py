@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
@@ -20,6 +21,7 @@ from aigc_cli.errors import ConfigError, DataError
 from aigc_cli.files import checksum, kinds_of, listing_of, passed_over, walk_files
 from aigc_cli.modalities.arrays import array_names, read_arrays
 from aigc_cli.modalities.audio_codecs import FULL, AudioCodec
+from aigc_cli.modalities.audio_config import MULTIPLE
 from aigc_cli.modalities.audio_decode import (
     DECODED,
     NAMED,
@@ -32,11 +34,11 @@ from aigc_cli.modalities.audio_decode import (
 )
 from aigc_cli.modalities.base import Batch, Codec, DataSpec, Items
 from aigc_cli.modalities.image_decode import Unreadable
+from aigc_cli.modalities.mp3 import is_mp3, with_length
 from aigc_cli.modalities.samples import not_samples, read_record
 from aigc_cli.modalities.text_files import printable
 from aigc_cli.randomness import permutation
 
-_MULTIPLE = 1024  # samples, as datasets of sound have it
 _LONGEST = 30.0  # seconds of a clip, where nothing else says how long clips are
 
 
@@ -104,8 +106,10 @@ class ArrayClips(FileClips):
             array = np.rint(array.clip(-1, 1) * FULL).astype(np.int16)
         if array.dtype != np.int16:
             raise DataError(f"{path} holds {array.dtype} values, or such as are not numbers", hint)
-        rate = found.get("rate")
-        known = like.rate if rate is None and like is not None else None if rate is None else int(rate)
+        known = None if like is None else like.rate
+        if (rate := found.get("rate")) is not None:
+            number = rate.size == 1 and rate.dtype.kind in "iuf" and bool(np.isfinite(rate).all())
+            known = int(rate.item()) if number else None
         if known is None or not 1000 <= known <= 384_000:
             raise DataError(f"{path} does not say how many samples a second has", hint)
         self.held, self._rate = array, known
@@ -156,11 +160,13 @@ def _form(paths: Sequence[Path]) -> DataSpec:
     """The rate and channels of the first file, and the length of the longest."""
     rate, channels, seconds = 0, 1, 0.0
     for path in paths:
-        with suppress(soundfile.LibsndfileError), quiet():  # what cannot be read is named when it is
-            info = soundfile.info(path)
+        with suppress(soundfile.LibsndfileError, OSError), quiet():  # what cannot be read is named when it is
+            with path.open("rb") as file:
+                mp3 = is_mp3(file.read(16))
+            info = soundfile.info(io.BytesIO(with_length(path.read_bytes())) if mp3 else path)
             rate, channels = (rate, channels) if rate else (info.samplerate, min(2, info.channels))
             seconds = max(seconds, info.frames / info.samplerate)
-    samples = math.ceil(min(max(seconds, 0.05), _LONGEST) * (rate or 16_000) / _MULTIPLE) * _MULTIPLE
+    samples = math.ceil(min(max(seconds, 0.05), _LONGEST) * (rate or 16_000) / MULTIPLE) * MULTIPLE
     return clips_spec((channels, samples), rate or 16_000)
 
 

@@ -58,7 +58,7 @@ class Counted(nn.Module):
         self.batches += 1
         full = self.batches >= self.window
         shown = full | (self.windows == 0)
-        shares = self.counts / self.counts.sum()
+        shares = self.counts / self.counts.sum().clamp_min(1)
         perplexity = torch.special.entr(shares).sum().exp()
         self.usage.copy_(torch.where(shown, (self.counts > 0).float().mean(), self.usage))
         self.perplexity.copy_(torch.where(shown, perplexity, self.perplexity))
@@ -141,8 +141,9 @@ class Quantizer(Counted):
             with torch.no_grad():
                 if self.training:
                     seen = _all_used(vectors, used)
-                    self._begin(len(seen))
-                    self._restart(seen)
+                    if len(seen):  # there are none where all that a batch holds is silence
+                        self._begin(len(seen))
+                        self._restart(seen)
                 codebook = self.codebook
                 # The squared distance but for the vector's own square, which decides nothing.
                 distance = torch.addmm(codebook.square().sum(1), vectors, codebook.T, alpha=-2)
@@ -185,8 +186,6 @@ class Quantizer(Counted):
     def _restart(self, vectors: Tensor) -> None:
         """Puts every dead code on a vector of the batch, with the count of a code that is used as all others."""
         m, fair = len(vectors), len(vectors) / self.codes
-        if not m:
-            return
         dead = self.sizes <= self.restart_below * fair
         order = draw_common(torch.randperm, m, device=vectors.device).repeat(-(-self.codes // m))[: self.codes]
         self.sums.copy_(torch.where(dead.unsqueeze(1), vectors[order] * fair, self.sums))

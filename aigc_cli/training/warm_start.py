@@ -69,7 +69,7 @@ def with_source(config: dict[str, Any], given: Collection[str] = ()) -> dict[str
         for key, value in data[name].items():
             if f"data.{name}.{key}" in given and value != section.get(key):
                 what = f"data.{name}.{key}={value} beside model.init_from={start.init_from}, whose {name} is kept"
-                raise ConfigError(what, f"leave it out, or have a new one made with model.init_{name}=new")
+                raise ConfigError(what, "leave it out, or have a new one made with model.init_tokenizer=new")
     return {**config, "model": {**config["model"], **found}, "data": {**data, **kept}}
 
 

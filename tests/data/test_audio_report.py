@@ -73,6 +73,34 @@ def test_a_copy_holds_each_usable_file_once_and_trains_without_a_word(folder, tm
     assert found == [(folder / "good" / "05.flac").read_bytes()], "files are as they were"
 
 
+def test_no_label_or_name_leads_out_of_a_copy_or_takes_the_place_of_another(tmp_path, capsys):
+    names = ["a/x.wav", "b/x.wav", "c/x-2.wav", "d/X.wav"]
+    rows = ["file_name,label"]
+    for number, name in enumerate(names):
+        (tmp_path / "in" / name).parent.mkdir(parents=True)
+        soundfile.write(tmp_path / "in" / name, sine(300 + 50 * number, 8000), 8000)
+        rows.append(f"{name},../../../out")
+    (tmp_path / "in" / "metadata.csv").write_text("\n".join(rows))
+    out = tmp_path / "one" / "two" / "copy"
+    words = [f"data.root={tmp_path / 'in'}", "data.val_fraction=0", "data.test_fraction=0"]
+    told = shown(capsys, "prepare", "data=audio_folder", *words, f"out={out}")
+    assert told["items"] == {"train": 4}
+    copied = list(tmp_path.joinpath("one").rglob("*.wav"))
+    assert {path.parent.parent for path in copied} == {out / "train"}
+    assert len({path.name.lower() for path in copied}) == 4
+
+
+def test_a_report_shows_another_split_where_all_of_one_is_broken(tmp_path, capsys):
+    for split in ("train", "test"):
+        (tmp_path / "in" / split).mkdir(parents=True)
+    (tmp_path / "in" / "train" / "a.wav").write_bytes(b"words")
+    soundfile.write(tmp_path / "in" / "test" / "b.wav", sine(300, 8000), 8000)
+    sheet = tmp_path / "sheet.png"
+    told = shown(capsys, "show", "data=audio_folder", f"data.root={tmp_path / 'in'}", f"out={sheet}")
+    assert (told["readable"], told["unreadable"]) == (1, 1)
+    assert sheet.is_file()
+
+
 def test_what_does_not_suit_sound_is_refused(folder, capsys):
     for words, named in ((["size=32"], "size=32"), (["dedup=near"], "dedup=near"), (["format=parquet"], "format=")):
         assert main(["data", "prepare", "data=audio_folder", f"data.root={folder}", "out=x", *words]) == 2

@@ -123,16 +123,30 @@ class _Loudest:
 
 def test_views_of_a_long_file_start_at_random_and_all_of_it_is_seen(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "ramp.wav", np.arange(9000, dtype=np.int16), 8000)
+    for number in range(20):  # before it, by name, and shorter than a clip
+        soundfile.write(tmp_path / f"{number}.wav", np.arange(2000 + number, dtype=np.int16), 8000)
     words = ("data=audio_folder", f"data.root={tmp_path}", "data.sample_rate=8000", "data.seconds=0.5")
     data = compose("train", [*words, "data.normalize=none", "data.val_fraction=0", "data.test_fraction=0"])["data"]
     inner = open_dataset(data, "train")
     seen = TokenDataset(inner, _Loudest(inner.spec), "train", data)  # type: ignore[arg-type]
-    assert (len(seen), seen.views) == (2, tokens._MOST)
-    starts = seen._codes("cpu")[:, :, 0].long() + 4500  # the constant part is out
+    assert (len(seen), seen.views) == (22, tokens._MOST)
+    starts = seen._codes("cpu")[20:, :, 0].long() + 4500  # the constant part is out
     assert (starts[0] < 2500).all()
     assert (starts[1] >= 2400).all()
     assert starts.max() > 4400, "the end of the file, which no clip in order has, is seen too"
     assert len(set(starts.flatten().tolist())) == 16
+
+
+def test_a_tokenizer_of_sound_of_another_loudness_is_refused(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "ramp.wav", np.arange(9000, dtype=np.int16), 8000)
+    words = ("data=audio_folder", f"data.root={tmp_path}", "data.sample_rate=8000", "data.normalize=rms")
+    data = compose("train", [*words, "data.val_fraction=0", "data.test_fraction=0"])["data"]
+    inner = open_dataset(data, "train")
+    for level in (None, "rms"):
+        TokenDataset(inner, _Loudest(replace(inner.spec, level=level)), "train", data)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="normalize=rms, and the tokenizer of r knows peak") as caught:
+        TokenDataset(inner, _Loudest(replace(inner.spec, level="peak")), "train", data)  # type: ignore[arg-type]
+    assert "data.normalize=peak" in caught.value.hint
 
 
 def test_views_need_a_tokenizer() -> None:

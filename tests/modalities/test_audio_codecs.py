@@ -149,6 +149,13 @@ def test_shapes_halve_four_times(kind: str, samples: int, shape: tuple[int, ...]
     assert codec_of(kind, samples=samples).shape == shape
 
 
+@pytest.mark.parametrize(
+    ("rate", "samples", "frames"), [(16_000, 32_768, 256), (44_100, 45_056, 352), (96_000, 96_256, 752)]
+)
+def test_spectrograms_of_every_rate_and_length_have_no_gaps(rate: int, samples: int, frames: int) -> None:
+    assert make_codec(AudioCodecConfig(kind="spectrogram"), rate, 1, samples).shape == (1, 128, frames)
+
+
 def test_a_hop_that_leaves_few_frames_or_gaps_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"3 frames of data\.codec\.hop=1024") as error:
         codec_of("mel", hop=1024, samples=3072)
@@ -171,7 +178,8 @@ def test_mel_triangles_have_a_sum_of_1_and_leave_nothing_out() -> None:
     "changes",
     [
         {"format": 9}, {"kind": "opus"}, {"samples": 0}, {"rate": "x"}, {"bins": 9}, {"mean": None},
-        {"deviation": [0.0] * 128}, {"mean": [float("nan")] * 128}, {"hop": 4096},
+        {"deviation": [0.0] * 128}, {"mean": [float("nan")] * 128}, {"hop": 4096}, {"hop": 0}, {"rate": float("inf")},
+        {"kind": "mel", "bins": -1},
     ],
 )  # fmt: skip
 def test_a_broken_file_is_named(tmp_path: Path, changes: dict[str, object]) -> None:

@@ -12,6 +12,7 @@ from aigc_cli.errors import DataError
 from aigc_cli.modalities.audio_files import clips_spec, open_clips
 from aigc_cli.modalities.audio_writers import spectrograms, trimmed, write_clip
 from aigc_cli.modalities.base import modality
+from aigc_cli.modalities.mp3 import _size
 from aigc_cli.modalities.samples import Arrangement, Provenance, write_record
 
 LIKE = clips_spec((1, 8192), 8000)
@@ -56,6 +57,15 @@ def test_without_data_the_longest_says_how_long_clips_are(tmp_path: Path) -> Non
     assert clips.like(LIKE).key != clips.key
 
 
+def test_the_longest_is_not_what_an_mp3_is_guessed_to_be(tmp_path: Path) -> None:
+    wave = np.random.default_rng(0).standard_normal(22_050 * 4) * np.where(np.arange(22_050 * 4) < 22_050, 0.2, 1e-3)
+    soundfile.write(tmp_path / "a.mp3", wave, 22_050, bitrate_mode="VARIABLE", compression_level=0.3)
+    whole = (tmp_path / "a.mp3").read_bytes()
+    (tmp_path / "a.mp3").write_bytes(whole[_size(whole, 0) :])  # the frame that counts the others is gone
+    assert abs(soundfile.info(tmp_path / "a.mp3").duration - 4) > 0.5, "what libsndfile guesses"
+    assert open_clips(tmp_path).spec.raw[1] / 22_050 == pytest.approx(4, abs=0.2)
+
+
 def test_what_was_sampled_here_is_read_as_it_is_without_originals(tmp_path: Path) -> None:
     clip = torch.from_numpy((sine(440, 8000, 0.5, 0.1) * 32767).astype(np.int16))[None]
     for name in ("000000-original.wav", "000000-reconstruction.wav"):
@@ -78,6 +88,9 @@ def test_what_was_sampled_here_is_read_as_it_is_without_originals(tmp_path: Path
         ({"clips": np.full((2, 100), np.nan, np.float32), "rate": 8000}, "not numbers"),
         ({"clips": np.zeros((2, 3, 100, 4), np.int16), "rate": 8000}, "shape"),
         ({"clips": np.zeros((2, 100), np.int16)}, "how many samples a second"),
+        ({"clips": np.zeros((2, 100), np.int16), "rate": np.array([8000, 8000])}, "how many samples a second"),
+        ({"clips": np.zeros((2, 100), np.int16), "rate": np.nan}, "how many samples a second"),
+        ({"clips": np.zeros((2, 100), np.int16), "rate": "8 kHz"}, "how many samples a second"),
         ({"other": np.zeros(3)}, "no clips"),
     ],
 )

@@ -144,6 +144,17 @@ def test_usage_and_perplexity_are_of_the_last_whole_window() -> None:
     assert quantizer.perplexity == pytest.approx(1.0)
 
 
+@pytest.mark.parametrize("late", [False, True])
+def test_a_batch_in_which_nothing_is_used_leaves_the_codebook_as_it_is(late: bool) -> None:
+    quantizer = build(late=late)
+    if late:
+        quantizer(vectors(2000), plain=True)
+    before = quantizer.codebook
+    quantizer(vectors(20), torch.zeros(20, dtype=torch.bool))
+    assert quantizer.perplexity == 1
+    torch.testing.assert_close(quantizer.codebook, before)
+
+
 def test_an_average_over_steps_forgets_where_a_dead_code_lay() -> None:
     """Averaging weights gives codes that are means of codes, but one that restarted counts from then on."""
     lies, lay = torch.tensor([[1.0, 1.0]]), torch.tensor([[9.0, 9.0]])

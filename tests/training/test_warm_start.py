@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from aigc_cli.modalities.text import TextCodec
 from aigc_cli.modalities.tokenizers import FIRST, SPECIALS, BPETokenizer, ByteTokenizer, CharTokenizer, Tokenizer
 from aigc_cli.models.base import Model, build_model
 from aigc_cli.new_run import create_run
-from aigc_cli.runs import Run
+from aigc_cli.runs import Run, find_run
 from aigc_cli.training.build import check_config
 from aigc_cli.training.checkpoint import CheckpointFolder
 from aigc_cli.training.restore import restore_model
@@ -236,6 +237,18 @@ def test_text_keeps_its_tokenizer_unless_told(source: Model, tmp_path: Path) -> 
     assert with_source(typed)["data"]["tokenizer"]["kind"] == "bpe", "nobody typed it"
     with pytest.raises(ConfigError, match=r"kind=byte beside .*latest, whose tokenizer is kept") as caught:
         with_source(typed, {"data.tokenizer.kind"})
+    assert "model.init_tokenizer=new" in caught.value.hint
+
+
+def test_the_hint_about_a_codec_names_a_key_that_there_is(source: Model, tmp_path: Path) -> None:
+    config = text_config(tmp_path, "transformer", "model.init_from=latest")
+    config["data"]["codec"] = {"kind": "mel", "path": None}
+    latest = find_run("latest", tmp_path)
+    kept = {**latest.config, "data": {**latest.config["data"], "codec": {"kind": "waveform", "path": None}}}
+    (latest.path / "config.yaml").write_text(json.dumps(kept))
+    (latest.path / "codec.json").write_text("{}")
+    with pytest.raises(ConfigError, match="whose codec is kept") as caught:
+        with_source(config, {"data.codec.kind"})
     assert "model.init_tokenizer=new" in caught.value.hint
 
 

@@ -44,7 +44,9 @@ class VGGish:
         except RuntimeError as error:
             raise misfit("VGGish", error, _HINT) from None
         self._network = network.eval().to(sources.device)
-        self.facts: Mapping[str, Any] = {"preprocessing": "16 kHz, log-mel of 96 frames, mean over windows of 0.96 s"}
+        self.facts: Mapping[str, Any] = {
+            "preprocessing": "16 kHz, log-mel, mean over windows of 0.96 s, before the last ReLU"
+        }
 
     def __call__(self, clips: Tensor) -> dict[str, Tensor]:
         """Features of int16 clips (n, channels, samples)."""
@@ -92,4 +94,5 @@ def _network() -> nn.ModuleDict:
             width = size
     sizes = [(512 * 4 * 6, 4096), (4096, 4096), (4096, 128)]
     linear = [layer for size in sizes for layer in (nn.Linear(*size), nn.ReLU(inplace=True))]
-    return nn.ModuleDict({"features": nn.Sequential(*layers), "embeddings": nn.Sequential(*linear)})
+    # The embedding is what comes before the last ReLU, as its authors' code and the usual ones for FAD have it.
+    return nn.ModuleDict({"features": nn.Sequential(*layers), "embeddings": nn.Sequential(*linear[:-1])})

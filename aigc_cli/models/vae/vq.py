@@ -205,6 +205,7 @@ def _grid(config: VQVAEConfig, shape: tuple[int, ...]) -> tuple[int, int]:
     (_, height, width), factor = shape, config.downsampling
     rows = 1 if config.tokens == "time" else height // factor
     if width % factor or (config.tokens == "map" and height % factor):
-        what = f"model.downsampling={factor} does not divide images of {height}x{width}"
-        raise ConfigError(what, "choose another of 2, 4, 8, 16, or set data.size= to a multiple")
+        what = f"model.downsampling={factor} does not divide items of {height}x{width}"
+        sizes = "data.size= of images, or data.codec.bins= of sound,"
+        raise ConfigError(what, f"choose another of 2, 4, 8, 16, or set {sizes} to a multiple")
     return rows, width // factor

@@ -79,7 +79,7 @@ def test_it_serves_images_that_divide(defaults: dict[str, Any], shape: tuple[int
 
 
 def test_other_images_are_refused(defaults: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError, match=r"model\.downsampling=8 does not divide images of 28x28") as error:
+    with pytest.raises(ConfigError, match=r"model\.downsampling=8 does not divide items of 28x28") as error:
         build(defaults, (1, 28, 28), downsampling=8)
     assert "data.size=" in error.value.hint
 
