@@ -15,7 +15,7 @@ from aigc_cli.commands.eval_setting import open_setting
 from aigc_cli.commands.sample import GENERATED
 from aigc_cli.commands.train import to_continue
 from aigc_cli.config.compose import compose
-from aigc_cli.config.schema import Options, check
+from aigc_cli.config.schema import OF_ALL_DATA, Options, check
 from aigc_cli.environment import versions
 from aigc_cli.errors import ConfigError, DataError, warn
 from aigc_cli.files import check_writable, path_of, resource_errors
@@ -48,6 +48,9 @@ def main(config: dict[str, Any], options: Options) -> int:
     if not config.get("metric"):
         raise ConfigError("metric= names no metric", "for example --metric fd,prdc")
     asked: EvalConfig = check("", EvalConfig, {**config, "data": config["data"] or {}})
+    if idle := [f"data.{key}=" for key in sorted(OF_ALL_DATA) if asked.data.get(key) is not None]:
+        hint = "name a run with run=: one that was trained on codes has its tokenizer"
+        raise ConfigError(f"{', '.join(idle)} {'is' if len(idle) == 1 else 'are'} for aigc train", hint)
     if asked.out is not None:
         _check_place(path_of(asked.out), is_file=asked.task == "stats")
     return {"measure": _measure, "compare": _compare, "stats": _write_stats}[asked.task](asked, options)

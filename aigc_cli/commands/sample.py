@@ -134,6 +134,11 @@ def _provenance(
 ) -> Provenance:
     run, file = restored.run, settings.prompt_file
     prompts = {} if file is None else {"prompt_file": file, "sha256": checksum(path_of(file))}
+    for word in (
+        () if restored.codec.readable else ("prompt", "to")
+    ):  # the names of files, which may come to hold others
+        if controls.get(word) is not None and (path := path_of(controls[word])).is_file():
+            prompts[f"{word}_sha256"] = checksum(path)
     return Provenance(
         modality=run.spec.modality, format=format, run=run.name, model=run.config["model"]["name"],
         data=run.config["data"]["name"], step=restored.step, model_checksum=restored.checksum, seed=settings.seed,

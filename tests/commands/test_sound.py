@@ -114,7 +114,7 @@ def test_a_clip_of_a_persons_own_is_reconstructed_and_walked_from(run: Path) -> 
     record = sampled("mode=reconstruct", "prompt=a.flac", "class=organ")
     assert record["files"] == ["000000-original.wav", "000000-reconstruction.wav"]
     original = wave("000000-original.wav")
-    assert 0.94 < np.abs(original).max() / 32767 < 0.96  # as the data is brought to one peak
+    assert 0.09 < np.abs(original).max() / 32767 < 0.11  # as loud as it is: this data is not brought to one peak
     assert abs(len(original) - 2000) < 20
     record = sampled("mode=interpolate", "prompt=a.flac", "to=b.wav", "class=organ", "frames=3")
     assert len(record["files"]) == 3

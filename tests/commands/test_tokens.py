@@ -64,6 +64,15 @@ def test_the_tokenizer_is_named_by_checkpoints_and_is_no_part_of_the_model(train
         assert {name.partition(".")[0] for name in file.keys()} == {"decoder"}  # noqa: SIM118
 
 
+def test_a_tokenizer_is_chosen_in_training_alone(tokenizer_run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    for words, said in (
+        (["data.tokens=latest"], "data.tokens= is for"),
+        (["data=digits", "data.views=2"], "data.views= is"),
+    ):
+        assert main(["eval", *words]) == 2
+        assert said in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("file", ["model.safetensors", "manifest.json"])
 def test_a_copy_that_was_changed_is_not_used(trained: Run, file: str, capsys: pytest.CaptureFixture[str]) -> None:
     path = trained.path / "tokenizer" / file
@@ -90,6 +99,10 @@ def test_masks_are_filled_and_own_pictures_completed(
     assert record["samples"]["class"][::2] != ["3"] * 3
     assert main(["sample", "mode=infill", f"prompt={picture}", "n=2", f"out={tmp_path / 'b'}"]) == 0
     assert len(list((tmp_path / "b").glob("0*.png"))) == 2
+    other = tmp_path / "other.png"
+    for content, code in ((picture, 0), (next((tmp_path / "a").glob("000002*original.png")), 2)):
+        shutil.copy(content, other)
+        assert main(["sample", "mode=infill", f"prompt={other}", "n=2", f"out={tmp_path / 'd'}"]) == code
     capsys.readouterr()
     assert main(["sample", f"prompt={picture}"]) == 2
     assert "add mode=infill" in capsys.readouterr().err
