@@ -161,8 +161,9 @@ HINTS = [
     ("train batch=8", "write trainer.batch_size=8"),
     ("train gpu=0", "write trainer.device=cuda"),
     ("train optimizer.name=sgd", "write optimizer=sgd"),
-    ("train model.name=vea", "did you mean vae?"),
-    ("train channels=1", "did you mean data.channels? It is a key of data=arrow, data=image_folder, data=parquet"),
+    ("train model.name=vea", "did you mean vae or wavegan?"),
+    ("train channels=1", "did you mean data.channels? It is a key of data=arrow, data=audio_folder, data=fsdd, "
+     "data=image_folder, data=parquet, data=tones"),
     ("train momentum=0.5", "did you mean optimizer.momentum? It is a key of optimizer=rmsprop, optimizer=sgd"),
     ("train class=cat", "class is a key of aigc sample"),
     ("train n=10", "n is a key of aigc sample and aigc eval"),
@@ -175,7 +176,8 @@ HINTS = [
     ("train -m data=text seed=0,1", "add model=bert, model=transformer or model=vae"),
     ("train data=pairs data.source=en", "add model=seq2seq"),
     ("train model=transformer data=digits",
-     "choose model=gan or model=hvae or model=vae or model=vqvae or other data=; `aigc ls` lists them"),
+     "add data.tokens=RUN, of a run of model=vqvae, or choose model=flow or model=gan or model=hvae or model=vae or "
+     "model=vqvae or other data=; `aigc ls` lists them"),
 ]  # fmt: skip
 
 

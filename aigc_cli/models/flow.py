@@ -18,7 +18,7 @@ from aigc_cli.config.schema import STRICT
 from aigc_cli.errors import ConfigError
 from aigc_cli.modalities.base import Batch, DataSpec
 from aigc_cli.models.base import Losses, ModelConfig, Prompts
-from aigc_cli.models.latent import LatentControls, LatentModel, check_conditional
+from aigc_cli.models.latent import EncodingControls, LatentModel, check_conditional
 from aigc_cli.nn.collective import draw, normal_like
 from aigc_cli.nn.likelihoods import bits_per_dim
 from aigc_cli.nn.unet import UNet
@@ -55,7 +55,7 @@ class FlowConfig(ModelConfig):
 
 
 @dataclass(config=STRICT, frozen=True, kw_only=True)
-class FlowControls(LatentControls):
+class FlowControls(EncodingControls):
     """What ``sample`` takes of it."""
 
     #: Steps of the solver from noise to data; more follow the path more closely, and take as much longer.

@@ -81,7 +81,7 @@ def test_mlp_makes_any_shape(defaults: dict[str, Any], shape: tuple[int, ...], c
 
 @pytest.mark.parametrize("network", sorted(NETWORKS.keys() - {"mlp", "wavegan"}))
 def test_networks_of_images_say_so(defaults: dict[str, Any], network: str) -> None:
-    with pytest.raises(ConfigError, match=f"model.network={network} makes images.*the shape 1x64") as error:
+    with pytest.raises(ConfigError, match=f"model.network={network} makes maps.*the shape 1x64") as error:
         build(defaults, (1, 64), network=network)
     assert "model.network=mlp" in error.value.hint
 
