@@ -22,7 +22,7 @@ class CouplingFlow(nn.Module):
         super().__init__()
         self.classes = classes
         self.shift, self.log_scale = (nn.Parameter(torch.zeros(dimensions)) for _ in range(2))
-        random = torch.Generator().manual_seed(0)  # the same orders in every run, so that none has to be kept
+        random = torch.Generator().manual_seed(0)
         turns = [torch.randperm(dimensions, generator=random) for _ in range(layers)] if dimensions > 1 else []
         self.layers = nn.ModuleList(_Coupling(order, hidden, classes) for order in turns)
 
@@ -56,12 +56,10 @@ class _Coupling(nn.Module):
     """Scales and moves one half of a vector as the other half says."""
 
     order: Tensor
-    inverse: Tensor
 
     def __init__(self, order: Tensor, hidden: int, classes: int) -> None:
         super().__init__()
-        self.register_buffer("order", order, persistent=False)
-        self.register_buffer("inverse", order.argsort(), persistent=False)
+        self.register_buffer("order", order)  # kept with the weights: another torch may draw others
         self.kept = len(order) // 2
         self.net = nn.Sequential(
             nn.Linear(self.kept + classes, hidden), nn.SiLU(), nn.Linear(hidden, hidden), nn.SiLU(),
@@ -81,7 +79,7 @@ class _Coupling(nn.Module):
         kept, moved = x[:, : self.kept], x[:, self.kept :]
         log_scale, shift = self._says(kept, condition)
         whole = torch.cat([kept, (moved - shift) * torch.exp(-log_scale)], dim=1)
-        return whole.index_select(1, self.inverse)
+        return whole.index_select(1, self.order.argsort())
 
     def _halves(self, x: Tensor) -> tuple[Tensor, Tensor]:
         turned = x.index_select(1, self.order)
