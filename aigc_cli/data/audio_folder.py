@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic.dataclasses import dataclass
 
@@ -29,20 +29,10 @@ def audio_folder(config: AudioFolderConfig, split: Split) -> FolderSounds:
 
     Raises what :func:`folder_parts` and :func:`open_sounds` do.
     """
-    return open_sounds(_parts(config), config, split)
+    return open_sounds(folder_sounds(config), config, split)
 
 
-@register("survey", "audio_folder", AudioFolderConfig)
-def survey(config: AudioFolderConfig) -> dict[str, Any]:
-    """How many files there are to train on, about, of how many classes, and how long clips are made, at which rate."""
-    parts = _parts(config).parts
-    held_out = 0 if len(parts) > 1 else sum(config.cut)
-    items = round(len(parts["train"]) * (1 - held_out))
-    seconds = config.samples / config.sample_rate
-    return {"items": items, "classes": len(parts["train"].classes), "seconds": seconds, "rate": config.sample_rate}
-
-
-def _parts(config: AudioFolderConfig) -> Parts[SoundFiles]:
+def folder_sounds(config: AudioFolderConfig) -> Parts[SoundFiles]:
     """What is in the folder or zip, by its splits; nothing is decoded."""
     return folder_parts(
         config.root,

@@ -122,6 +122,24 @@ class Dataset(ABC):
         return []
 
 
+class Resident(Dataset):
+    """Items that are all held in memory, on the CPU; a base that comes before the one that says what they are."""
+
+    _data: Batch
+
+    def __len__(self) -> int:
+        return len(self._data)
+
+    def resident(self) -> Batch | None:
+        """All of them, with their labels."""
+        return self._data
+
+    def read(self, index: int) -> tuple[Tensor, int | None]:
+        """One item, with its label where there is one."""
+        labels = self._data.labels
+        return self._data.content[index], None if labels is None else int(labels[index])
+
+
 class _Permutations:
     """One permutation of `n` items after the other, with entries on `device`."""
 

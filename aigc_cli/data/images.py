@@ -15,7 +15,7 @@ from pydantic.dataclasses import dataclass as typed
 
 from aigc_cli.config.schema import STRICT
 from aigc_cli.data.augment import Augmentation, augmented
-from aigc_cli.data.base import Dataset, Split
+from aigc_cli.data.base import Dataset, Resident, Split
 from aigc_cli.data.own import EncodedFiles
 from aigc_cli.data.splits import CutConfig
 from aigc_cli.errors import DataError
@@ -91,7 +91,7 @@ class Images(Dataset):
         return self._notes
 
 
-class ImageDataset(Images):
+class ImageDataset(Resident, Images):
     """Images that are held in memory: `content` is uint8 (n, c, h, w), `labels` int64 (n,) or None."""
 
     def __init__(self, content: Tensor, labels: Tensor | None, classes: Sequence[str] = (), **about: Any) -> None:
@@ -99,18 +99,6 @@ class ImageDataset(Images):
         self._data = Batch(content, labels)
         arrays = [tensor.numpy() for tensor in (content, labels) if tensor is not None]
         super().__init__(arrays, content.shape[1:], classes, **about)
-
-    def __len__(self) -> int:
-        return len(self._data)
-
-    def resident(self) -> Batch | None:
-        """All pixels and labels, on the CPU."""
-        return self._data
-
-    def read(self, index: int) -> tuple[Tensor, int | None]:
-        """One image, uint8 (c, h, w), and its label."""
-        labels = self._data.labels
-        return self._data.content[index], None if labels is None else int(labels[index])
 
 
 def counted(counts: Mapping[Split, int]) -> str:

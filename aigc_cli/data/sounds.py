@@ -13,7 +13,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from aigc_cli.config.schema import STRICT
-from aigc_cli.data.base import Dataset
+from aigc_cli.data.base import Dataset, Resident
 from aigc_cli.errors import ConfigError
 from aigc_cli.modalities.audio_config import MULTIPLE, AudioCodecConfig
 from aigc_cli.modalities.base import Batch, DataSpec
@@ -84,7 +84,7 @@ class Sounds(Dataset):
         return self._notes
 
 
-class SoundDataset(Sounds):
+class SoundDataset(Resident, Sounds):
     """Clips that are held in memory: `content` is int16 (n, channels, samples), `labels` int64 (n,) or None."""
 
     def __init__(
@@ -110,18 +110,6 @@ class SoundDataset(Sounds):
             notes=notes,
         )  # fmt: skip
         self._data = Batch(torch.from_numpy(content), None if labels is None else torch.from_numpy(labels))
-
-    def __len__(self) -> int:
-        return len(self._data)
-
-    def resident(self) -> Batch | None:
-        """All clips and labels, on the CPU."""
-        return self._data
-
-    def read(self, index: int) -> tuple[Tensor, int | None]:
-        """One clip, int16 (channels, samples), and its label."""
-        labels = self._data.labels
-        return self._data.content[index], None if labels is None else int(labels[index])
 
 
 def _some_at_a_time(content: np.ndarray) -> Iterator[Tensor]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from aigc_cli.data.audio_folder import AudioFolderConfig, folder_sounds
 from aigc_cli.data.image_folder import ImageFolderConfig, folder_pictures
 from aigc_cli.data.pairs import PairsConfig, pair_parts
 from aigc_cli.data.parquet import ParquetConfig, parquet_pictures
@@ -34,6 +35,14 @@ def image_folder(config: ImageFolderConfig) -> dict[str, Any]:
     """How many pictures there are to train on, about, and of how many classes."""
     parts = folder_pictures(config).parts
     return {"items": _trained(len(parts["train"]), config, parts), "classes": len(parts["train"].classes)}
+
+
+@register("survey", "audio_folder", AudioFolderConfig)
+def audio_folder(config: AudioFolderConfig) -> dict[str, Any]:
+    """How many files there are to train on, about, of how many classes, and how long clips are made, at which rate."""
+    parts = folder_sounds(config).parts
+    items, seconds = _trained(len(parts["train"]), config, parts), config.samples / config.sample_rate
+    return {"items": items, "classes": len(parts["train"].classes), "seconds": seconds, "rate": config.sample_rate}
 
 
 @register("survey", "arrow", ParquetConfig)

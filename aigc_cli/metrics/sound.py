@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from aigc_cli.modalities.audio_codecs import FULL, MelCodec, mel_matrix
-from aigc_cli.modalities.audio_config import lengths
+from aigc_cli.modalities.audio_codecs import MelCodec, mel_matrix
+from aigc_cli.modalities.audio_config import FULL, lengths
 
 _FRAME_S = 0.008  # from frame to frame, about
 _MELS, _CEPSTRA = 64, 13

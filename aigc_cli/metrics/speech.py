@@ -16,8 +16,7 @@ from aigc_cli.config.schema import STRICT
 from aigc_cli.errors import ConfigError, DataError
 from aigc_cli.metrics.base import Figures, Metric, Stream, Takes, require
 from aigc_cli.metrics.extractors.base import PlainConfig
-from aigc_cli.modalities.audio_codecs import FULL
-from aigc_cli.modalities.audio_config import lengths
+from aigc_cli.modalities.audio_config import FULL, lengths
 from aigc_cli.registry import register
 
 #: That the network takes: what is shorter is repeated, as its authors do, and of what is longer the rest is not judged.

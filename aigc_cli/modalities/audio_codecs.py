@@ -18,12 +18,11 @@ import torch
 from torch import Tensor
 
 from aigc_cli.errors import ConfigError, DataError
-from aigc_cli.modalities.audio_config import CODEC_FILE, AudioCodecConfig, lengths
+from aigc_cli.modalities.audio_config import CODEC_FILE, FULL, AudioCodecConfig, lengths
 from aigc_cli.modalities.audio_decode import Normalize
 from aigc_cli.modalities.base import Codec
 
 FORMAT = 1  # of the file that a run keeps
-FULL = 32767.0  # int16 samples reach from -FULL to FULL
 _ROUNDS, _MOMENTUM = 32, 0.99  # of Griffin-Lim
 _QUIET = 1e-5  # the magnitude that the logarithm is floored at, of samples in [-1, 1]
 _FLOOR = -0.99  # of what is encoded: what a network cannot tell from -1 is silence
@@ -82,9 +81,9 @@ class WaveformCodec(AudioCodec):
 class _Spectrogram(AudioCodec):
     """Base of what goes by magnitudes of a short-time Fourier transform, (n, channels, bins, frames)."""
 
-    def __init__(self, rate: int, channels: int, samples: int, hop: int, window: int) -> None:
+    def __init__(self, rate: int, channels: int, samples: int, hop: int, bins: int, window: int) -> None:
         super().__init__(rate, channels, samples)
-        self.hop, self.window_length = hop, window
+        self.hop, self.bins, self.window_length = hop, bins, window
         if samples // hop < 4:
             what = f"clips of {samples} samples have {samples // hop} frames of data.codec.hop={hop} samples"
             raise ConfigError(what, "lower data.codec.hop=, or raise data.seconds=")
@@ -92,6 +91,7 @@ class _Spectrogram(AudioCodec):
             what = f"data.codec.hop={hop} skips samples between windows of {window}"
             raise ConfigError(what, f"lower data.codec.hop= to {window // 2}, or raise data.codec.bins=")
         self.frames = -(-samples // (_STRIDE * hop)) * _STRIDE
+        self.shape = (channels, bins, self.frames)
 
     @abstractmethod
     def of_magnitudes(self, magnitudes: Tensor) -> Tensor:
@@ -103,7 +103,7 @@ class _Spectrogram(AudioCodec):
 
     def state(self) -> dict[str, Any]:
         """See :meth:`AudioCodec.state`."""
-        return {"hop": self.hop}
+        return {"hop": self.hop, "bins": self.bins}
 
     def encode(self, content: Tensor) -> Tensor:
         """int16 (n, channels, samples) to float32 (n, *shape)."""
@@ -136,16 +136,25 @@ class _Spectrogram(AudioCodec):
 
     def istft(self, found: Tensor) -> Tensor:
         """Complex (n, channels, window / 2 + 1, frames) to floating (n, channels, samples)."""
-        n, channels, _, frames = found.shape
+        n, channels = found.shape[:2]
         pieces = torch.fft.irfft(found.flatten(0, 1), n=self.window_length, dim=1)
-        pieces = pieces * self._window.to(pieces.device)[:, None]
-        sizes: dict[str, Any] = {"kernel_size": (1, self.window_length), "stride": (1, self.hop)}
-        fold: dict[str, Any] = {"output_size": (1, self.window_length + self.hop * (frames - 1)), **sizes}
-        added = torch.nn.functional.fold(pieces, **fold)[:, 0, 0]
-        squares = self._window.square().to(pieces.device)[:, None].expand(-1, frames)[None]
-        weight = torch.nn.functional.fold(squares, **fold)[:, 0, 0]
+        added = self._added(pieces * self._window.to(pieces.device)[:, None]) / self._weight.to(pieces.device)
         pad = (self.window_length - self.hop) // 2
-        return (added / weight.clamp_min(1e-8))[:, pad : pad + self.samples].view(n, channels, -1)
+        return added[:, pad : pad + self.samples].view(n, channels, -1)
+
+    def _added(self, pieces: Tensor) -> Tensor:
+        """Windows (n, window, frames) added up where they overlap, (n, time)."""
+        total = self.window_length + self.hop * (self.frames - 1)
+        found: Tensor = torch.nn.functional.fold(
+            pieces, output_size=(1, total), kernel_size=(1, self.window_length), stride=(1, self.hop)
+        )
+        return found[:, 0, 0]
+
+    @cached_property
+    def _weight(self) -> Tensor:
+        """The squares of all windows added up at each sample, (1, time): each round of Griffin-Lim divides by it."""
+        squares = self._window.square()[:, None].expand(-1, self.frames)[None]
+        return self._added(squares).clamp_min(1e-8)
 
     @cached_property
     def _window(self) -> Tensor:
@@ -167,13 +176,7 @@ class MelCodec(_Spectrogram):
     padding = -1.0
 
     def __init__(self, rate: int, channels: int, samples: int, hop: int, bins: int) -> None:
-        super().__init__(rate, channels, samples, hop, 4 * hop)
-        self.bins = bins
-        self.shape = (channels, bins, self.frames)
-
-    def state(self) -> dict[str, Any]:
-        """See :meth:`AudioCodec.state`."""
-        return {**super().state(), "bins": self.bins}
+        super().__init__(rate, channels, samples, hop, bins, 4 * hop)
 
     def of_magnitudes(self, magnitudes: Tensor) -> Tensor:
         """See the class."""
@@ -215,9 +218,7 @@ class SpectrogramCodec(_Spectrogram):
     padding = -1.0
 
     def __init__(self, rate: int, channels: int, samples: int, hop: int, bins: int) -> None:
-        super().__init__(rate, channels, samples, hop, 2 * bins)
-        self.bins = bins
-        self.shape = (channels, bins, self.frames)
+        super().__init__(rate, channels, samples, hop, bins, 2 * bins)
         self.statistics: Tensor | None = None  # the means and deviations (2, bins, 1) of log magnitudes, float32
 
     def fit(self, clips: Iterable[Tensor]) -> None:
@@ -234,7 +235,7 @@ class SpectrogramCodec(_Spectrogram):
     def state(self) -> dict[str, Any]:
         """See :meth:`AudioCodec.state`."""
         mean, deviation = self._statistics[..., 0].tolist()
-        return {**super().state(), "bins": self.bins, "mean": mean, "deviation": deviation}
+        return {**super().state(), "mean": mean, "deviation": deviation}
 
     def of_magnitudes(self, magnitudes: Tensor) -> Tensor:
         """See the class."""

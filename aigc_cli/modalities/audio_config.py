@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 CODEC_FILE = "codec.json"  # in a run's folder
+FULL = 32767  # int16 samples reach from -FULL to FULL
 MULTIPLE = 1024  # clips have a multiple of so many samples, which suits all networks
 
 

@@ -25,6 +25,7 @@ import numpy as np
 
 from aigc_cli.errors import ResourceError
 from aigc_cli.files import hint_for
+from aigc_cli.modalities.audio_config import FULL
 from aigc_cli.modalities.image_decode import Unreadable
 from aigc_cli.modalities.mp3 import is_mp3, with_length
 from aigc_cli.modalities.ogg import fault_of, is_ogg
@@ -40,7 +41,6 @@ OTHERS = (".m4a", ".aac", ".mp4", ".webm", ".mka", ".mkv", ".wma")
 EXTRA = "'aigc-cli[video]'"
 NAMED = "wav, flac, ogg, opus, mp3, aiff or caf"  # for messages
 DECODED = 3  # the version of what becomes of a file here, for what is remembered of it
-FULL = 32767  # int16 samples reach from -FULL to FULL
 SHORTEST = 0.02  # seconds
 SILENCE = 1e-3  # the largest sample of a file that holds nothing to hear: -60 dBFS
 CLIPPED = 0.01  # the share of samples at full scale from which on a file counts as clipped

@@ -20,8 +20,8 @@ from torch import Tensor
 from aigc_cli.errors import ConfigError, DataError
 from aigc_cli.files import checksum, kinds_of, listing_of, passed_over, walk_files
 from aigc_cli.modalities.arrays import array_names, read_arrays
-from aigc_cli.modalities.audio_codecs import FULL, AudioCodec
-from aigc_cli.modalities.audio_config import MULTIPLE
+from aigc_cli.modalities.audio_codecs import AudioCodec
+from aigc_cli.modalities.audio_config import FULL, MULTIPLE
 from aigc_cli.modalities.audio_decode import (
     DECODED,
     NAMED,

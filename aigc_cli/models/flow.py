@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
 from itertools import pairwise
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -196,28 +195,24 @@ class Flow(LatentModel):
             for time, after in _steps(_LIKELIHOOD_STEPS, back=True):
                 middle, half = (time + after) / 2, (after - time) / 2
                 between = x + half * velocity(x, time)
-                moves, divergence = _divergence(partial(_at, velocity, middle), between, signs)
+                moves, divergence = _divergence(velocity, between, middle, signs)
                 x, change = x + (after - time) * moves, change + (time - after) * divergence
         normal = -0.5 * (x.square() + math.log(2 * math.pi)).flatten(1).sum(1)
         each = change - normal  # log p(data) = log p(noise) - the integral
         return each.mean(0), each.std(0)
 
 
-def _divergence(field: Callable[[Tensor], Tensor], x: Tensor, signs: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """A field at x (n, ...), and its divergence by each probe, (len(signs), n)."""
+def _divergence(velocity: Velocity, x: Tensor, time: float, signs: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """The velocity at x (n, ...), and its divergence by each probe, (len(signs), n)."""
     with torch.enable_grad():
         at = x.detach().requires_grad_()
-        found = field(at)
+        found = velocity(at, time)
         slopes = [
             torch.autograd.grad(found, at, sign.to(found), retain_graph=place + 1 < len(signs))[0]
             for place, sign in enumerate(signs)
         ]
     products = [(slope * sign).flatten(1).sum(1) for slope, sign in zip(slopes, signs, strict=True)]
     return found.detach(), torch.stack(products)
-
-
-def _at(velocity: Velocity, time: float, x: Tensor) -> Tensor:
-    return velocity(x, time)
 
 
 def _steps(count: int, back: bool) -> list[tuple[float, float]]:
