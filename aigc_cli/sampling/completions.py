@@ -70,6 +70,7 @@ def _kept(request: Request, codec: TokenCodec, content: Tensor) -> list[list[int
     """The codes of raw items (n, ...) without those that are to be made anew, as the model reads them."""
     model: Any = request.model
     left_out, mask = model.left_out(codec.grid, request.controls), model.mask
+    left_out = [out for out in left_out for _ in range(codec.codebooks)]
     rows: list[list[int]] = codec.encode(content.to(request.device)).tolist()
     if mask is None:  # what it writes follows what it is given
         return [row[: left_out.index(True)] for row in rows]
