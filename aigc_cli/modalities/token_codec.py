@@ -42,8 +42,8 @@ class Tokenizer(Protocol):
     codebooks: int
 
     def encode(self, batch: Batch) -> Tensor:
-        """Codes, int64 (n, t), of items as its own codec encodes them: row by row of the grid, with those of all codebooks
-        for each place."""
+        """Codes, int64 (n, t), of items as its own codec encodes them: row by row of the grid, with those of all
+        codebooks for each place."""
 
     def decode(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
         """What they stand for, (n, *shape)."""
