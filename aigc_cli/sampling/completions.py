@@ -72,6 +72,7 @@ def _kept(request: Request, content: Tensor, labels: Sequence[int] | None = None
     if not isinstance(codec, TokenCodec):
         return Prompts((), labels=labels, items=encoded)
     left_out, mask = cast(Any, model).left_out(codec.grid, request.controls), model.mask
+    left_out = [out for out in left_out for _ in range(codec.codebooks)]
     rows: list[list[int]] = encoded.tolist()
     if mask is None:  # what it writes follows what it is given
         return Prompts([row[: left_out.index(True)] for row in rows], labels=labels)

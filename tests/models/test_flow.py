@@ -144,7 +144,8 @@ def test_what_it_fills_fits_what_is_kept(defaults: dict[str, Any], region: Any) 
 
 def test_what_is_filled_is_the_same_in_every_batch_and_of_the_class_of_its_item(defaults: dict[str, Any]) -> None:
     model = stirred(build(defaults, classes=("dark", "light")))
-    items, controls = torch.randn(2, 1, 8, 8), {"steps": 2, "resample": 2}
+    items = torch.randn(2, 1, 8, 8)
+    controls: Any = {"steps": 2, "resample": 2}
     with torch.inference_mode():
         together = model.sample(Noise(0, range(4)), FlowControls(**controls), Prompts((), (), [0, 1], items))
         alone = model.sample(Noise(0, [3]), FlowControls(**controls, class_="light"), Prompts((), items=items))

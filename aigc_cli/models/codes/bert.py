@@ -60,7 +60,7 @@ class CodeBert(CodesModel):
         #: The token that stands for what is to be guessed.
         self.mask: int = self.any + 1
         self.encoder = TokenTransformer(
-            config, self.vocab_size, self.length + 1, causal=False, tied=config.tie_embeddings,
+            config, self.vocab_size, self.length + 1, causal=False, tied=config.tie_embeddings, grid=self.places,
             extra=self.mask + 1 - self.vocab_size,
         )  # fmt: skip
 
@@ -111,8 +111,9 @@ class CodeBert(CodesModel):
         rows = 2 if getattr(controls, "guidance", 1.0) != 1.0 else 1
         return super().held(controls) + rows * self.length * self.vocab_size
 
-    def left_out(self, grid: tuple[int, int], controls: CodeFillingControls) -> list[bool]:
-        """Which codes of a `grid` (rows, columns) are filled anew: those of the region that is asked for."""
+    def left_out(self, grid: tuple[int, ...], controls: CodeFillingControls) -> list[bool]:
+        """Which places of a `grid` (..., rows, columns) are filled anew: those of the region that is asked for, at all
+        times of a clip."""
         out: list[bool] = in_region(grid, controls.region).flatten().tolist()
         return out
 
