@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+#: The word for a tokenizer of sound that is made of the training data itself.
+KMEANS = "kmeans"
 _VERSION = 3  # of what is kept, and of how it is worked out
 #: Views of an item that is augmented, where nobody says how many: at least, at most, and of all items together, since
 #: to encode them takes a while.
@@ -49,9 +51,13 @@ class CodesConfig:
     tokens: str | None = None
     tokens_sha256: str | None = None
     views: Annotated[int, Field(ge=0, le=1024)] | None = None
+    codes: Annotated[int, Field(ge=2, le=2**15)] | None = None
+    residual: Annotated[int, Field(ge=1, le=16)] | None = None
 
     @model_validator(mode="after")
     def _of_a_tokenizer(self) -> Self:
+        if self.tokens != KMEANS and (self.codes is not None or self.residual is not None):
+            raise ValueError(f"codes and residual are about the tokenizer that needs no run: add data.tokens={KMEANS}")
         if self.tokens is None and (self.views is not None or self.tokens_sha256 is not None):
             raise ValueError("views and tokens_sha256 are about the codes of a tokenizer: add data.tokens=RUN")
         return self
@@ -107,8 +113,9 @@ class TokenDataset(Dataset):
             raise ConfigError(what, f"set data.normalize={theirs.level}, or train a tokenizer: aigc train model=vqvae")
         length = math.prod(codec.grid) * codec.codebooks
         self.spec = replace(
-            own, shape=(length,), vocab_size=codec.codes, content=own.raw, padding=None, grid=codec.grid
-        )
+            own, shape=(length,), vocab_size=codec.codes, specials=codec.specials, content=own.raw, padding=None,
+            grid=codec.grid,
+        )  # fmt: skip
         self.original = inner.original
 
     def __len__(self) -> int:

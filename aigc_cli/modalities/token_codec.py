@@ -18,7 +18,7 @@ from aigc_cli.config.schema import check
 from aigc_cli.errors import ConfigError, DataError
 from aigc_cli.files import checksum, new_folder, read_json, resource_errors
 from aigc_cli.modalities.base import Batch, Codec, DataSpec, modality
-from aigc_cli.registry import find
+from aigc_cli.registry import find, names
 from aigc_cli.runs import Run
 
 if TYPE_CHECKING:
@@ -103,6 +103,12 @@ class TokenCodec(Codec):
         """How many different ones there are."""
         return int(self.model.vocab_size)
 
+    @property
+    def specials(self) -> tuple[tuple[str, int], ...]:
+        """Those of them that stand for no content: "eos" where items end early."""
+        end = getattr(self.model, "eos", None)
+        return () if end is None else (("eos", int(end)),)
+
     def __str__(self) -> str:
         sides = [*self.grid, self.codebooks] if self.codebooks > 1 else self.grid
         return f"tokens {'x'.join(map(str, sides))} of {self.codes // self.codebooks:,}"
@@ -155,7 +161,7 @@ def open_tokenizer(folder: Path, wanted: str | None = None) -> TokenCodec:
     _verify(folder, wanted)
     run = Run(folder, writes=False)
     section, spec = run.config["model"], run.spec
-    component = find("model", section["name"])
+    component = find("tokenizer" if section["name"] in names("tokenizer") else "model", section["name"])
     if not is_tokenizer(component.build):
         raise ConfigError(f"model={section['name']} in {folder} is not a tokenizer", "choose a run of model=vqvae")
     with torch.random.fork_rng(devices=()):

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from aigc_cli.config.schema import save_yaml
-from aigc_cli.data.tokens import tokenizers_folder
+from aigc_cli.data.tokens import KMEANS, tokenizers_folder
 from aigc_cli.errors import ConfigError, DataError
-from aigc_cli.files import checksum, path_of, resource_errors, temporary_folder, write_atomically, write_json
+from aigc_cli.files import checksum, path_of, resource_errors, temporary_folder
 from aigc_cli.modalities.token_codec import MANIFEST, WEIGHTS, is_tokenizer, is_whole
 from aigc_cli.registry import find
 from aigc_cli.runs import Run, find_run, list_runs, open_run
-from aigc_cli.training.checkpoint import write_tensors
+from aigc_cli.training.kmeans import fitted
 from aigc_cli.training.restore import restore_model
+from aigc_cli.training.tokenizer_folder import placed, write_tokenizer
 
 
 def with_tokenizer(config: dict[str, Any]) -> dict[str, Any]:
@@ -30,12 +29,15 @@ def with_tokenizer(config: dict[str, Any]) -> dict[str, Any]:
     word, wanted = config["data"].get("tokens"), config["data"].get("tokens_sha256")
     if word is None or (wanted is not None and is_whole(tokenizers_folder() / str(wanted), str(wanted))):
         return config
-    run = _run_of(str(word), config)
-    found = taken_out(run)
+    if word == KMEANS:
+        found = fitted(config["data"])
+    else:
+        run = _run_of(str(word), config)
+        found, word = taken_out(run), str(run.path.absolute())
     if wanted not in (None, found):
-        what = f"the tokenizer of {run.path} does not match data.tokens_sha256"
+        what = f"the tokenizer of {word} does not match data.tokens_sha256"
         raise DataError(what, "leave that out to train on the codes of the tokenizer as it is now")
-    return {**config, "data": {**config["data"], "tokens": str(run.path.absolute()), "tokens_sha256": found}}
+    return {**config, "data": {**config["data"], "tokens": word, "tokens_sha256": found}}
 
 
 def _run_of(word: str, config: Mapping[str, Any]) -> Run:
@@ -63,32 +65,14 @@ def _has_codes(run: Run) -> bool:
 
 def taken_out(run: Run) -> str:
     """Puts the tokenizer of a run where new runs find it; the SHA-256 of its manifest."""
-    root = tokenizers_folder()
-    with resource_errors(root, "with AIGC_CACHE"):
-        root.mkdir(parents=True, exist_ok=True)
-        with temporary_folder(root / run.path.name) as folder:
-            if (run.path / MANIFEST).is_file():  # the folder of a tokenizer, such as another run's copy
-                shutil.copytree(run.path, folder, dirs_exist_ok=True)
-            else:
-                _write(run, folder)
-            found = checksum(folder / MANIFEST)
-            if not is_whole(root / found, found):  # a cache may have been cleaned in part
-                shutil.rmtree(root / found, ignore_errors=True)
-                try:
-                    folder.rename(root / found)
-                except OSError:
-                    if not (root / found).is_dir():  # else another job of a sweep was first
-                        raise
-    return found
+    if (run.path / MANIFEST).is_file():  # the folder of a tokenizer, such as another run's copy
+        return placed(run.path.name, lambda folder: shutil.copytree(run.path, folder, dirs_exist_ok=True))
+    return placed(run.path.name, lambda folder: _write(run, folder))
 
 
 def _write(run: Run, folder: Path) -> None:
     restored = restore_model(run, device="cpu")
     model = {key: value for key, value in run.config["model"].items() if not key.startswith("init_")}
     data = {"name": run.config["data"]["name"]}
-    save_yaml(folder / "config.yaml", {"model": model, "data": data, "run": run.name, "step": restored.step})
-    write_json(folder / "data.json", asdict(run.spec))
-    for name, content in restored.codec.files().items():
-        write_atomically(folder / name, content)
-    write_tensors(folder / WEIGHTS, restored.model.state_dict())
-    write_json(folder / MANIFEST, {path.name: checksum(path) for path in sorted(folder.iterdir())})
+    about = {"model": model, "data": data, "run": run.name, "step": restored.step}
+    write_tokenizer(folder, about, run.spec, restored.codec, restored.model)
