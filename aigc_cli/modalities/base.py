@@ -49,6 +49,8 @@ class DataSpec:
         None  # what encoded frames (the last axis) hold after the end of an item, if it may end early
     )
     level: str | None = None  # of sound: how loud its files are made, in the words of data.normalize=
+    #: What classes are combinations of, such as ("speaker", ("theo", "lucas", ...)): its name, and the value in each.
+    attributes: tuple[tuple[str, tuple[str, ...]], ...] = ()
 
     @property
     def layout(self) -> Layout:
