@@ -180,7 +180,8 @@ listed them and asked. The filters are those of aigc ls runs; without a run or a
 
 examples
   aigc runs note latest text="sharper with a smaller rate" tags=best,paper
-  aigc runs prune model=gan status=complete""",
+  aigc runs prune model=gan status=complete
+  aigc runs prune keep=2 yes=true""",
     "completion": """\
 usage: aigc completion bash
 
