@@ -7,6 +7,7 @@ content to that and back, so that sampling and evaluation know nothing of any on
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
@@ -51,6 +52,9 @@ class DataSpec:
     level: str | None = None  # of sound: how loud its files are made, in the words of data.normalize=
     #: What classes are combinations of, such as ("speaker", ("theo", "lucas", ...)): its name, and the value in each.
     attributes: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    #: How the codes of a tokenizer lie in an item, such as (rows, columns), or (times, rows, columns) of a clip; of
+    #: several codebooks, those of a place follow one after the other.
+    grid: tuple[int, ...] = ()
 
     @property
     def layout(self) -> Layout:
@@ -58,6 +62,11 @@ class DataSpec:
         if self.vocab_size is not None:
             return "codes" if self.content else "tokens"
         return {2: "sequence", 3: "map", 4: "volume"}[len(self.shape)]  # type: ignore[return-value]
+
+    @property
+    def codebooks(self) -> int:
+        """How many codes stand together for one place of the :attr:`grid`."""
+        return self.shape[0] // math.prod(self.grid) if self.grid else 1
 
     @property
     def raw(self) -> tuple[int, ...]:
