@@ -156,9 +156,10 @@ def test_what_is_filled_is_the_same_in_every_batch_and_of_the_class_of_its_item(
         model.sample(Noise(0, [3]), FlowControls(**controls, guidance=2), Prompts((), items=items))
 
 
+@pytest.mark.parametrize("network", ["unet", "dit"])
 @pytest.mark.parametrize("shape", [(1, 16, 16), (3, 9, 7), (2, 50), (1, 4, 9, 6)])
-def test_it_learns_items_of_every_layout(defaults: dict[str, Any], shape: tuple[int, ...]) -> None:
-    model = build(defaults, shape)
+def test_it_learns_items_of_every_layout(defaults: dict[str, Any], shape: tuple[int, ...], network: str) -> None:
+    model = build({**defaults, "network": network}, shape)
     data = Batch(torch.full((8, *shape), 0.5))
     curves = fit(model, data, 20)
     assert curves[-1]["loss"] < 0.7 * curves[0]["loss"]
