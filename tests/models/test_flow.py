@@ -46,7 +46,7 @@ def build(defaults: dict[str, Any], shape: tuple[int, ...] = (1, 8, 8), classes:
 
 def known(defaults: dict[str, Any]) -> Flow:
     model = build(defaults, (1, 4, 4))
-    model.net = _OfGaussian()  # type: ignore[assignment]
+    model.net = _OfGaussian()
     return model
 
 
@@ -130,7 +130,7 @@ class _OfOneShade(nn.Module):
 @pytest.mark.parametrize("region", ["lower", "left", "centre"])
 def test_what_it_fills_fits_what_is_kept(defaults: dict[str, Any], region: Any) -> None:
     model = build(defaults, (1, 4, 4))
-    model.net = _OfOneShade()  # type: ignore[assignment]
+    model.net = _OfOneShade()
     shades = torch.linspace(-2, 2, 20)
     items = shades.view(-1, 1, 1, 1) + 0.1 * torch.randn(20, 1, 4, 4, generator=torch.Generator().manual_seed(0))
     gap = in_region((4, 4), region)
