@@ -11,7 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import torch
 from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
-from torch import Tensor
+from torch import Tensor, nn
 
 from aigc_cli.config.schema import STRICT
 from aigc_cli.errors import ConfigError
@@ -19,7 +19,9 @@ from aigc_cli.modalities.base import Batch, DataSpec
 from aigc_cli.models.base import Losses, ModelConfig, Prompts
 from aigc_cli.models.latent import EncodingControls, LatentModel, check_conditional
 from aigc_cli.nn.collective import draw, normal_like
+from aigc_cli.nn.dit import DiT
 from aigc_cli.nn.likelihoods import bits_per_dim
+from aigc_cli.nn.masking import Region, in_region
 from aigc_cli.nn.unet import UNet
 from aigc_cli.randomness import Noise
 from aigc_cli.registry import register
@@ -29,6 +31,7 @@ _TIMES = 8  # at which a held-out item's loss is looked at, evenly spread
 _LEVEL = 2 / 255  # between neighbours of the 256 values that bits per dimension are of
 _LIKELIHOOD_STEPS = 32  # of the path back to noise
 _LEVELS = 4  # sizes of maps, at most
+_PATCHES = 256  # of an item, at most, of a transformer
 Velocity = Callable[[Tensor, float], Tensor]
 
 
@@ -37,6 +40,8 @@ class FlowConfig(ModelConfig):
     """The keys of ``model=flow``; configs/model/flow.yaml explains them."""
 
     name: Literal["flow"]
+    network: Literal["unet", "dit"] = "unet"
+    heads: Annotated[int, Field(ge=1)] = 4
     width: Annotated[int, Field(ge=8, multiple_of=8)]
     max_width: Annotated[int, Field(ge=8, multiple_of=8)]
     blocks: Annotated[int, Field(ge=1)]
@@ -48,7 +53,10 @@ class FlowConfig(ModelConfig):
 
     @model_validator(mode="after")
     def _widens(self) -> FlowConfig:
-        if self.max_width < self.width:
+        if self.network == "dit":
+            if self.width % self.heads:
+                raise ValueError(f"width={self.width} is not a multiple of heads={self.heads}")
+        elif self.max_width < self.width:
             raise ValueError(f"max_width={self.max_width} is below width={self.width}")
         return self
 
@@ -63,6 +71,10 @@ class FlowControls(EncodingControls):
     solver: Literal["euler", "midpoint", "heun"] = "heun"
     #: Above 1, how much more than usual a sample is of its class (Ho and Salimans 2022); 0 leaves the class out.
     guidance: Annotated[float, Field(ge=0, le=20)] = 1.0
+    #: What is filled with mode=infill; the rest is kept.
+    region: Region = "lower"
+    #: How often each step is taken while a region is filled: the more often, the better it fits what is kept.
+    resample: Annotated[int, Field(ge=1, le=100)] = 5
 
 
 @register("model", "flow", FlowConfig)
@@ -73,7 +85,7 @@ class Flow(LatentModel):
     is the noise that an item's path begins with, which :meth:`encode` finds by going back.
     """
 
-    can = frozenset({"sample", "latents", "decode", "encode", "score"})
+    can = frozenset({"sample", "latents", "decode", "encode", "score", "infill"})
     layouts = frozenset({"sequence", "map", "volume"})
     controls: ClassVar[type] = FlowControls
     probes = 2
@@ -85,10 +97,17 @@ class Flow(LatentModel):
         self.conditional = check_conditional(told, spec)
         self.solver = FlowControls()
         patch = _patch(config, spec.shape)
-        self.net = UNet(
-            spec.shape, _widths(config, max(spec.shape[1:]) // patch), blocks=config.blocks, patch=patch,
-            classes=self.classes + 1 if self.classes else 0, dropout=config.dropout,
-        )  # fmt: skip
+        told_apart = self.classes + 1 if self.classes else 0
+        if config.network == "dit":
+            self.net: nn.Module = DiT(
+                spec.shape, config.width, layers=config.blocks, heads=config.heads, patch=patch, classes=told_apart,
+                dropout=config.dropout,
+            )  # fmt: skip
+        else:
+            widths = _widths(config, max(spec.shape[1:]) // patch)
+            self.net = UNet(
+                spec.shape, widths, blocks=config.blocks, patch=patch, classes=told_apart, dropout=config.dropout
+            )
 
     # training
 
@@ -119,9 +138,35 @@ class Flow(LatentModel):
         self.solver = controls
 
     def sample(self, noise: Noise, controls: FlowControls, prompts: Prompts | None = None) -> Tensor:
-        """Encoded items (len(noise), *spec.shape), of the classes asked for."""
+        """Encoded items (len(noise), *spec.shape), of the classes asked for; of `prompts`, items of which the region
+        that `controls` name is filled."""
+        if prompts is not None and prompts.items is not None:
+            return self._fill(noise, controls, prompts)
         labels = self.labels(noise.indices, controls, noise.device)
         return self._follow(self.latents(noise, controls), labels, controls)
+
+    def _fill(self, noise: Noise, controls: FlowControls, prompts: Prompts) -> Tensor:
+        """Items with a region anew. At each step what is kept is put where its own path has it by then; a step is taken
+        several times, with new noise between, so that the two grow together (Lugmayr et al., RePaint: Inpainting using
+        Denoising Diffusion Probabilistic Models, 2022, algorithm 1, for straight paths)."""
+        assert prompts.items is not None, "there is something to keep"
+        rows = [index % len(prompts.items) for index in noise.indices]
+        kept, gap = prompts.items[rows], in_region(self.spec.shape[1:], controls.region).to(noise.device)
+        labels = None if controls.class_ is None else self.labels(noise.indices, controls, noise.device)
+        if controls.class_ is None and prompts.labels is not None and self.conditional:
+            labels = torch.tensor([prompts.labels[row] for row in rows], device=noise.device)
+        if labels is None and controls.guidance != 1:
+            what = f"guidance={controls.guidance:g}: nothing says of which class the prompt is"
+            raise ConfigError(what, "add class=, or leave guidance= out")
+        velocity, shape = self._velocity(labels, controls.guidance), self.spec.shape
+        x = noise.normal(*shape)
+        for time, after in _steps(controls.steps, back=False):
+            for left in reversed(range(controls.resample)):
+                x = torch.where(gap, x, torch.lerp(noise.normal(*shape), kept, time))
+                x = _STEPS[controls.solver](velocity, x, time, after)
+                if left:
+                    x = _back(x, after, time, noise.normal(*shape))
+        return torch.where(gap, x, kept)
 
     def latents(self, noise: Noise, controls: FlowControls) -> Tensor:
         """What paths begin with, N(0, 1), (n, values)."""
@@ -221,6 +266,12 @@ def _steps(count: int, back: bool) -> list[tuple[float, float]]:
     return list(pairwise(times[::-1] if back else times))
 
 
+def _back(x: Tensor, time: float, before: float, noise: Tensor) -> Tensor:
+    """Items on their paths at a time, with as much more noise as they have at a time `before`."""
+    share = before / time
+    return share * x + math.sqrt((1 - before) ** 2 - (share * (1 - time)) ** 2) * noise
+
+
 def _euler(velocity: Velocity, x: Tensor, time: float, after: float) -> Tensor:
     return x + (after - time) * velocity(x, time)
 
@@ -255,6 +306,10 @@ def _widths(config: FlowConfig, side: int) -> list[int]:
 
 def _patch(config: FlowConfig, shape: tuple[int, ...]) -> int:
     """The side of a patch: of those that divide all sides, the one asked for."""
+    if config.patch == "auto" and config.network == "dit":
+        common = math.gcd(*shape[1:])
+        fits = [side for side in range(1, common + 1) if common % side == 0]
+        return next((side for side in fits if math.prod(shape[1:]) <= _PATCHES * side ** len(shape[1:])), fits[-1])
     if config.patch == "auto":
         return 2 if all(side % 2 == 0 and side >= 4 * _SMALLEST for side in shape[1:]) else 1
     if any(side % config.patch for side in shape[1:]):
