@@ -117,6 +117,7 @@ class TokenDataset(Dataset):
             grid=codec.grid,
         )  # fmt: skip
         self.original = inner.original
+        codec.source = inner.codec.source
 
     def __len__(self) -> int:
         return len(self.inner)
@@ -182,7 +183,9 @@ class TokenDataset(Dataset):
 
     def kept(self, device: torch.device | str) -> Gatherer | None:
         """Batches of codes, int64 (n, t), gathered from those that are kept."""
-        return None if self.views == 0 else _Codes(self._codes(device), self._labels(), device)
+        if self.views == 0:
+            return None
+        return _Codes(self._codes(device), self._beside("labels"), self._beside("source"), device)
 
     def _codes(self, device: torch.device | str) -> Tensor:
         """All codes, int16 (n, views, t), or int32 where there are too many; worked out once, and kept by all that they
@@ -226,16 +229,16 @@ class TokenDataset(Dataset):
         batches = batches_in_order(self.inner, _TOGETHER, device, draws=draws)
         return torch.cat([self.codec.encode(batch.content).cpu() for batch in batches])
 
-    def _labels(self) -> Tensor | None:
+    def _beside(self, what: str) -> Tensor | None:
+        """The labels, or the sources, of all items."""
         import torch
 
-        if not self.spec.classes:
+        if not (self.spec.classes if what == "labels" else self.spec.source):
             return None
         held = self.inner.resident()
-        if held is not None:
-            return held.labels
-        labels = [batch.labels for batch in batches_in_order(self.inner, _TOGETHER, "cpu")]
-        return torch.cat([part for part in labels if part is not None])
+        batches = [held] if held is not None else batches_in_order(self.inner, _TOGETHER, "cpu")
+        found = [getattr(batch, what) for batch in batches]
+        return torch.cat([part for part in found if part is not None])
 
 
 def _sum(codes: Tensor) -> str:
@@ -245,14 +248,16 @@ def _sum(codes: Tensor) -> str:
 class _Codes:
     """Gathers batches of codes that are held on a device; an item's first draw says which of its views."""
 
-    def __init__(self, codes: Tensor, labels: Tensor | None, device: torch.device | str) -> None:
+    def __init__(
+        self, codes: Tensor, labels: Tensor | None, source: Tensor | None, device: torch.device | str
+    ) -> None:
         self._codes, self._views = codes.to(device).flatten(0, 1), codes.shape[1]
-        self._labels = None if labels is None else labels.to(device)
+        self._beside = [None if part is None else part.to(device) for part in (labels, source)]
         self.device = self._codes.device
 
     def __call__(self, index: Tensor, uniform: Tensor | None = None) -> Batch:
         rows = index * self._views
         if uniform is not None:
             rows = rows + (uniform[:, 0] * self._views).long().clamp_(max=self._views - 1)
-        labels = None if self._labels is None else self._labels.index_select(0, index)
-        return Batch(self._codes.index_select(0, rows).long(), labels)
+        beside = [None if part is None else part.index_select(0, index) for part in self._beside]
+        return Batch(self._codes.index_select(0, rows).long(), *beside)

@@ -121,6 +121,7 @@ class Codec(ABC):
     #: What encoding does, as a stamp says it of a network that looks at encoded items.
     preprocessing: ClassVar[str] = "as the codec of its data encodes it"
     readable: ClassVar[bool] = False  # whether content is text, which can be told beside what a model makes of it
+    source: Codec | None = None  # of what items are made from, where that is encoded by another
 
     @abstractmethod
     def encode(self, content: Tensor) -> Tensor:

@@ -133,8 +133,8 @@ class TokenCodec(Codec):
         return torch.cat(parts)
 
     def files(self) -> Mapping[str, str]:
-        """Which tokenizer it is."""
-        return {NAMED: json.dumps(self.named, indent=2) + "\n"}
+        """Which tokenizer it is, and those of the codec of what items are made from."""
+        return {NAMED: json.dumps(self.named, indent=2) + "\n", **({} if self.source is None else self.source.files())}
 
     def keep(self, folder: Path) -> None:
         """Copies the tokenizer into the folder of a run; it appears there whole or not at all."""
@@ -213,4 +213,16 @@ def codec_of(spec: DataSpec, folder: Path, named: Path) -> Codec:
         wanted = str(read_json(named / NAMED)["sha256"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{named / NAMED} does not name a tokenizer: {_brief(error)}", _HINT) from None
-    return open_tokenizer(folder / FOLDER, wanted)
+    found = open_tokenizer(folder / FOLDER, wanted)
+    found.source = None if spec.source is None else spoken(spec.source, named)
+    return found
+
+
+def spoken(spec: DataSpec, folder: Path) -> Codec:
+    """The codec of texts that are to be said, as a folder keeps it."""
+    from aigc_cli.modalities.spoken import SpokenText
+    from aigc_cli.modalities.text import TextCodec
+
+    kept = modality(spec.modality).codec(spec, folder)
+    assert isinstance(kept, TextCodec), "a source is text"
+    return SpokenText(kept.tokenizer, kept.start)
