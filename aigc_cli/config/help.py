@@ -168,8 +168,7 @@ key of the configuration such as optimizer.lr. VALUE may be several (gan,vae), a
 examples
   aigc ls models
   aigc ls runs model=gan status=complete sort=fd columns=run,fd,optimizer.lr,disk
-  aigc ls runs tags=best sort=-age
-  aigc ls data --json""",
+  aigc ls runs tags=best sort=-age --json""",
     "runs": """\
 usage: aigc runs note [RUN] [text="..."] [tags=A,B] [--json]
        aigc runs prune [RUN ...] [KEY=VALUE ...] [keep=1] [yes=true]
