@@ -248,9 +248,7 @@ def _sum(codes: Tensor) -> str:
 class _Codes:
     """Gathers batches of codes that are held on a device; an item's first draw says which of its views."""
 
-    def __init__(
-        self, codes: Tensor, labels: Tensor | None, source: Tensor | None, device: torch.device | str
-    ) -> None:
+    def __init__(self, codes: Tensor, labels: Tensor | None, source: Tensor | None, device: torch.device | str) -> None:
         self._codes, self._views = codes.to(device).flatten(0, 1), codes.shape[1]
         self._beside = [None if part is None else part.to(device) for part in (labels, source)]
         self.device = self._codes.device

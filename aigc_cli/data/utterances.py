@@ -78,7 +78,8 @@ def strings(found: Recordings, split: Split, words: tuple[int, int], rate: int, 
         wanted = int(draws.integers(words[0], words[1] + 1))
         gaps = (draws.uniform(*_GAP_S, size=wanted) * rate).astype(int)
         picked = rows[draws.integers(len(rows), size=wanted)]
-        parts, length = [], 0
+        parts: list[tuple[int, int]] = []
+        length = 0
         for row, gap in zip(picked.tolist(), gaps.tolist(), strict=True):
             gap = gap if parts else 0
             length += gap + int(found.counts[row])
@@ -92,8 +93,8 @@ def strings(found: Recordings, split: Split, words: tuple[int, int], rate: int, 
 class Utterances(Sounds):
     """A split of speech; items are recordings, or strings of them.
 
-    With `source`, batches have the characters of what is said, int64 (n, longest), between `bos` and `eos`: what a model
-    reads that is to say it. The classes are the voices, where there are several.
+    With `source`, batches have the characters of what is said, int64 (n, longest), between `bos` and `eos`: what a
+    model reads that is to say it. The classes are the voices, where there are several.
 
     Args:
         config: Of the clips; its length is that of items.

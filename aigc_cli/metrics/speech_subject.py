@@ -1,4 +1,4 @@
-"""The model of a run that speaks, as what is measured: what it says for the texts of held-out clips, in their voices."""
+"""The model of a run that speaks, as what is measured: what it says for texts of held-out clips, in their voices."""
 
 from __future__ import annotations
 
@@ -42,7 +42,9 @@ class SpeechSubject(RunSubject):
         count = len(items) if n is None else n
         spec = self.spec if self.model.conditional else items.spec
         called = f"{count:,} clips spoken by {self.named}"
-        return SampledItems(lambda: self._spoken(items, count, seed), count, spec, self._stamp(items, seed), called=called)
+        return SampledItems(
+            lambda: self._spoken(items, count, seed), count, spec, self._stamp(items, seed), called=called
+        )
 
     def pairs(self, kind: str, items: Items | None, seed: int, **options: Any) -> Items:
         """What is understood of the same, beside what was to be said; and of others in their place: held-out clips as
@@ -52,7 +54,8 @@ class SpeechSubject(RunSubject):
         assert isinstance(some, DatasetItems), "a model is measured on clips of a dataset"
         codec, ears = self.restored.codec, Recognizer(self.splits, self.device)
         assert codec.source is not None, "it reads texts"
-        wanted = [text for batch in some.batches(_AT_ONCE) for text in codec.source.text(batch.source) or []]
+        sources = (batch.source for batch in some.batches(_AT_ONCE))
+        wanted = [text for part in sources if part is not None for text in codec.source.text(part) or []]
 
         def heard(change: Callable[[Tensor], Tensor]) -> list[str]:
             return [text for batch in some.batches(_AT_ONCE) for text in ears.written(change(batch.content))]

@@ -20,8 +20,8 @@ class WordAccuracy(TextMetric):
     """One less the word error rate: the share of the words wanted that are there, less those that are there too much;
     and the share of texts of which every word is right and none too much.
 
-    Of speech, a network that learnt from the same recordings writes down what it hears. It says nothing of how natural a
-    voice sounds, nor whether it is the one that was asked for.
+    Of speech, a network that learnt from the same recordings writes down what it hears. That says nothing of how
+    natural a voice sounds, nor whether it is the one that was asked for.
     """
 
     takes: ClassVar[Takes] = {"pairs": ("text",)}

@@ -98,19 +98,20 @@ class KMeansTokenizer(nn.Module):
 
     def decode(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
         """The spectrograms that codes stand for; silence from the first :attr:`eos` on."""
-        codes = latents.unflatten(1, (-1, self.codebooks))
+        codes = latents.view(len(latents), -1, self.codebooks)
         ended = (codes == self.eos).any(dim=2).cumsum(1) > 0
         patches = self.centres.flatten(0, 1)[codes.clamp_max(self.eos - 1)].sum(2)
         patches = patches.clamp(-1, 1).masked_fill(ended[..., None], self.padding)
         channels, bins, frames = self.shape
-        whole = patches.unflatten(2, (channels, bins, -1)).permute(0, 2, 3, 1, 4).flatten(3)
+        whole = patches.view(*patches.shape[:2], channels, bins, -1).permute(0, 2, 3, 1, 4).flatten(3)
         return whole[..., :frames].contiguous()
 
     def _patches(self, content: Tensor) -> Tensor:
         """(n, channels, bins, frames) as (n, patches, values)."""
         missing = -content.shape[-1] % self.config.frames
         content = nn.functional.pad(content, (0, missing), value=self.padding)
-        return content.unflatten(3, (-1, self.config.frames)).permute(0, 3, 1, 2, 4).flatten(2)
+        whole = content.reshape(*content.shape[:3], -1, self.config.frames)
+        return whole.permute(0, 3, 1, 2, 4).flatten(2)
 
     def _heard(self, patches: Tensor) -> Tensor:
         return (patches > self.padding + _HEARD).any(dim=2)

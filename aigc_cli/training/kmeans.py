@@ -37,7 +37,7 @@ def fitted(values: Mapping[str, Any]) -> str:
     spec = replace(dataset.spec, classes=(), untrained=(), attributes=(), source=None)
     frames = max(1, round(_SECONDS * (spec.rate or 0) * spec.shape[-1] / spec.raw[-1]))
     settings = {"codes": values.get("codes") or CODES, "levels": values.get("residual") or 1, "frames": frames}
-    model = KMeansTokenizer(KMeansConfig(name=KMEANS, **settings), spec)
+    model = KMeansTokenizer(KMeansConfig(name="kmeans", **settings), spec)
 
     def made() -> str:
         return placed(KMEANS, lambda folder: _write(dataset, model, {"name": values["name"]}, folder))

@@ -9,7 +9,7 @@ from typing import Any
 
 from aigc_cli.data.tokens import KMEANS, tokenizers_folder
 from aigc_cli.errors import ConfigError, DataError
-from aigc_cli.files import checksum, path_of, resource_errors, temporary_folder
+from aigc_cli.files import path_of
 from aigc_cli.modalities.token_codec import MANIFEST, WEIGHTS, is_tokenizer, is_whole
 from aigc_cli.registry import find
 from aigc_cli.runs import Run, find_run, list_runs, open_run

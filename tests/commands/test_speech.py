@@ -1,7 +1,6 @@
 """Text to speech from end to end, on one tiny run: a corpus, a model, a wav, and what is understood of it."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -42,11 +41,11 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def run(trained: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def run(trained: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(trained)
     monkeypatch.setattr(recognizer, "_SEEN_S", 0)
     monkeypatch.setattr(recognizer, "_FEWEST", 256)
-    yield trained / "run"
+    return trained / "run"
 
 
 def test_a_run_keeps_what_it_says_with(run: Path) -> None:

@@ -108,14 +108,16 @@ class SpeechModel(CodesModel):
         codes, targets = self._written(batch)
         if self.config.replaced:  # a small set is soon known by heart: some of what is read is not what was there
             other = draw(integers(self.vocab_size), *codes.shape, device=codes.device)
-            codes = torch.where(draw(torch.rand, *codes.shape, device=codes.device) < self.config.replaced, other, codes)
+            codes = torch.where(
+                draw(torch.rand, *codes.shape, device=codes.device) < self.config.replaced, other, codes
+            )
         scores = self._scores(codes, batch)
         loss = cross_entropy(scores.flatten(0, 1), targets.flatten(), ignore_index=_NONE)
         return {"loss": weighted(loss, (targets != _NONE).sum())}
 
     def score(self, batch: Batch, noise: Noise, samples: int = 1) -> dict[str, Tensor]:
-        """Exact negative log-likelihoods given text and voice, ``"nats_per_code"`` of codes up to the end first. Nothing
-        is drawn."""
+        """Exact negative log-likelihoods given text and voice: ``"nats_per_code"``, of codes up to the end, and their
+        sum. Nothing is drawn."""
         codes, targets = self._written(batch)
         scores = self._scores(codes, batch).float()
         nats = cross_entropy(scores.flatten(0, 1), targets.flatten(), ignore_index=_NONE, reduction="none")
@@ -130,7 +132,9 @@ class SpeechModel(CodesModel):
         """
         if prompts is None:
             raise ConfigError("there is nothing to say", 'give a text, such as prompt="seven three"')
-        sources = padded([self._between(prompts.rows[i % len(prompts.rows)]) for i in noise.indices], self.pad, noise.device)
+        sources = padded(
+            [self._between(prompts.rows[i % len(prompts.rows)]) for i in noise.indices], self.pad, noise.device
+        )
         told = torch.full((len(noise),), self.any)
         if (labels := self._voices(noise.indices, controls, prompts)) is not None:
             told = self.vocab_size + labels
