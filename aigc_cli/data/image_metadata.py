@@ -19,7 +19,7 @@ import numpy as np
 from aigc_cli.data.base import Split, combined
 from aigc_cli.data.pictures import LABEL_NAMES, numbered
 from aigc_cli.errors import ConfigError, DataError, suggest
-from aigc_cli.modalities.image_decode import Unreadable
+from aigc_cli.modalities.unreadable import Unreadable
 
 FILE_NAME = "file_name"
 _ADVICE = "fix it, or set data.labels=false"
