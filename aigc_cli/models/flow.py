@@ -20,7 +20,6 @@ from aigc_cli.models.base import Losses, ModelConfig, Prompts
 from aigc_cli.models.latent import EncodingControls, LatentModel, check_conditional
 from aigc_cli.nn.collective import draw, normal_like
 from aigc_cli.nn.dit import DiT
-from aigc_cli.nn.likelihoods import bits_per_dim
 from aigc_cli.nn.masking import Region, in_region
 from aigc_cli.nn.unet import UNet
 from aigc_cli.randomness import Noise
@@ -229,7 +228,7 @@ class Flow(LatentModel):
         signs = [noise.uniform(*self.spec.shape).sub(0.5).sign() for _ in range(samples)]
         nats, spread = self._nats(smooth, labels, signs)
         nats = nats - self.values * math.log(_LEVEL)  # of a level, where the density is about even
-        return {"nll": nats, "bits_per_dim": bits_per_dim(nats, self.values), "probe_deviation": spread}
+        return {"nll": nats, **self.bits(nats), "probe_deviation": spread}
 
     def _nats(self, data: Tensor, labels: Tensor | None, signs: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """-log p of encoded items (n,), by the mean of some probes, and the deviation (n,) from probe to probe."""
