@@ -51,7 +51,7 @@ class DataSpec:
     )
     level: str | None = None  # of sound: how loud its files are made, in the words of data.normalize=
     #: How the codes of a tokenizer lie in an item, such as (rows, columns), or (times, rows, columns) of a clip; of
-    #: several codebooks, those of a place follow one after the other.
+    #: several codebooks, those of a place follow one after the other. Or how the latents of an autoencoder do.
     grid: tuple[int, ...] = ()
 
     @property
@@ -60,6 +60,11 @@ class DataSpec:
         if self.vocab_size is not None:
             return "codes" if self.content else "tokens"
         return {2: "sequence", 3: "map", 4: "volume"}[len(self.shape)]  # type: ignore[return-value]
+
+    @property
+    def latents(self) -> bool:
+        """Whether a model sees the latents of an autoencoder, which may be any numbers."""
+        return bool(self.grid) and self.vocab_size is None
 
     @property
     def codebooks(self) -> int:
