@@ -20,6 +20,7 @@ LAYERS = (
     ("training",),
     ("sampling", "metrics"),
     ("monitor",),
+    ("export",),
     ("commands",),
     ("cli",),
     ("__main__",),

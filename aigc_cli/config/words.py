@@ -17,11 +17,12 @@ COMMANDS = {
     "sample": "draw samples from a run",
     "eval": "measure how good a run's samples are",
     "embed": "turn lines of text into vectors",
+    "export": "write a trained model for other programs",
     "ls": "list models, data, metrics, runs and what else there is to choose",
     "completion": "print the completion script for bash",
 }
 #: Those that are configured by a YAML file, and so by key=value words.
-COMPOSED = ("data", "train", "sample", "eval", "embed")
+COMPOSED = ("data", "train", "sample", "eval", "embed", "export")
 #: What ``ls`` lists, with what each list holds; alone it prints the first four.
 LISTS = {
     "models": "the names to use after model=, yours among them",

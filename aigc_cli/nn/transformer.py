@@ -31,7 +31,7 @@ class Style:
     norm: Literal["rms", "layer"]
     positions: Literal["rotary", "learned"]
     mlp: Literal["swiglu", "gelu"]
-    qk_norm: bool
+    qk_norm: bool | Literal["layer"]  # a scale per head, or one for all
     bias: bool
 
 
@@ -94,7 +94,13 @@ class Attention(nn.Module):
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
         self.heads, self.dropout = config.heads, config.dropout
-        self.log_scale = nn.Parameter(torch.zeros(config.heads)) if config.style.qk_norm else None
+        scales = 1 if config.style.qk_norm == "layer" else config.heads
+        self.log_scale = nn.Parameter(torch.zeros(scales)) if config.style.qk_norm else None
+
+    @property
+    def scales(self) -> Tensor | None:
+        """The logarithm of each head's scale of queries (h,), where queries and keys are normed."""
+        return None if self.log_scale is None else self.log_scale.expand(self.heads)
 
     def mix(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, causal: bool = False) -> Tensor:
         """Heads (n, h, t, d) to (n, t, width); see :func:`attend`."""
@@ -117,7 +123,7 @@ class SelfAttention(Attention):
     ) -> Tensor:
         """(n, t, width) to the same shape; see :meth:`Transformer.forward`."""
         joint = self.qkv(x).unflatten(2, (3, self.heads, -1))
-        query, key, value = attention_heads(joint, self.log_scale, rotation)
+        query, key, value = attention_heads(joint, self.scales, rotation)
         causal = self.causal
         if cache is not None:
             causal = causal and cache.empty
@@ -137,16 +143,20 @@ class CrossAttention(Attention):
     def forward(self, x: Tensor, memory: Tensor, mask: Tensor | None, cache: KVCache | None, layer: int) -> Tensor:
         """x (n, t, width) and memory (n, s, width) to the shape of x; see :meth:`Transformer.forward`."""
         query = self.query(x).unflatten(2, (self.heads, -1)).transpose(1, 2)
-        if self.log_scale is not None:
-            query = unit_rms(query) * self.log_scale.exp().to(query.dtype)[:, None, None]
+        if (scales := self.scales) is not None:
+            query = unit_rms(query) * scales.exp().to(query.dtype)[:, None, None]
         if cache is not None and layer in cache.memory:
             key, value = cache.memory[layer]
         else:
-            key, value = self.key_value(memory).unflatten(2, (2, self.heads, -1)).transpose(1, 3).unbind(2)
-            key = key if self.log_scale is None else unit_rms(key)
+            key, value = self.read(memory)
         if cache is not None:
             cache.memory[layer] = key, value
         return self.mix(query, key, value, mask)
+
+    def read(self, memory: Tensor) -> tuple[Tensor, Tensor]:
+        """The keys and values (n, h, s, d) of a memory (n, s, width)."""
+        key, value = self.key_value(memory).unflatten(2, (2, self.heads, -1)).transpose(1, 3).unbind(2)
+        return (key if self.log_scale is None else unit_rms(key)), value
 
 
 class FeedForward(nn.Module):
