@@ -129,9 +129,13 @@ def _composed(words: Words) -> int:
 def _ls(words: Words) -> int:
     from aigc_cli.commands import ls
 
-    outputs = [word for word in words.overrides if word.startswith("outputs=")]
-    _no_overrides([word for word in words.overrides if word not in outputs], "ls")
-    return ls.main(words.names, as_json=words.json, outputs=outputs[-1].partition("=")[2] if outputs else None)
+    return ls.main(words.names, as_json=words.json, words=words.overrides)
+
+
+def _runs(words: Words) -> int:
+    from aigc_cli.commands import runs
+
+    return runs.main(words.names, words.overrides, as_json=words.json)
 
 
 def _completion(words: Words) -> int:
@@ -153,4 +157,4 @@ def _no_overrides(overrides: Sequence[str], command: str) -> None:
         raise ConfigError(f"aigc {command} does not take {overrides[0]}", f"see aigc {command} --help")
 
 
-_COMMANDS = {**dict.fromkeys(COMPOSED, _composed), "ls": _ls, "completion": _completion}
+_COMMANDS = {**dict.fromkeys(COMPOSED, _composed), "ls": _ls, "runs": _runs, "completion": _completion}

@@ -18,7 +18,7 @@ from typing import Any
 from hydra.core.override_parser.types import QuotedString
 
 from aigc_cli import errors
-from aigc_cli.commands.ls import headline
+from aigc_cli.commands.ls_runs import headline
 from aigc_cli.config.compose import compose
 from aigc_cli.config.grammar import parse, prepare
 from aigc_cli.config.schema import Options, check

@@ -158,13 +158,30 @@ def _table(rows: Iterable[tuple[str, str]]) -> list[str]:
 _PLAIN = {
     "ls": f"""\
 usage: aigc ls [LIST ...] [--json]
+       aigc ls runs [KEY=VALUE ...] [sort=KEY] [columns=KEY,KEY] [outputs=FOLDER]
 
 {chr(10).join(_table(LISTS.items()))}
 
+KEY is model, data, status, step, seconds, age, disk, tags, note, a metric such as val/nelbo, a score such as fd, or a
+key of the configuration such as optimizer.lr. VALUE may be several (gan,vae), a pattern (cifar*) or a bound ('<10').
+
 examples
   aigc ls models
-  aigc ls runs
+  aigc ls runs model=gan status=complete sort=fd columns=run,fd,optimizer.lr,disk
+  aigc ls runs tags=best sort=-age
   aigc ls data --json""",
+    "runs": """\
+usage: aigc runs note [RUN] [text="..."] [tags=A,B] [--json]
+       aigc runs prune [RUN ...] [KEY=VALUE ...] [keep=1] [yes=true]
+
+note keeps a text and tags in the run, for aigc ls runs and reports; without either it prints what is there.
+prune deletes checkpoints of runs that are not training, but for the newest ones (keep=) and the best one, after it has
+listed them and asked. The filters are those of aigc ls runs; without a run or a filter all runs are meant.
+
+examples
+  aigc runs note latest text="sharper with a smaller rate" tags=best,paper
+  aigc runs prune model=gan status=complete
+  aigc runs prune keep=2 yes=true""",
     "completion": """\
 usage: aigc completion bash
 
