@@ -31,6 +31,7 @@ FORMATS = {
     "onnx": Format(("fp32", "fp16", "int8"), ("onnx", "onnxscript", "onnxruntime")),
     "torch_export": Format(("fp32",)),
     "safetensors": Format(("fp32", "fp16")),
+    "huggingface": Format(("fp32", "fp16")),
 }
 
 
@@ -70,7 +71,7 @@ def main(config: dict[str, Any], options: Options) -> int:
         if out.is_dir():
             shutil.rmtree(out)
     if options.json:
-        print(json.dumps({"out": str(out), "files": files, **record}))
+        print(json.dumps({**record, "out": str(out), "written": files}))
         return 0
     for row in rows:
         print(row)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from aigc_cli.errors import AigcError, ConfigError
-from aigc_cli.export.wrap import Part, arguments
+from aigc_cli.export.wrap import Part
 
 #: The greatest difference that a file may have from the model, as a share of the greatest value; of whole numbers, such
 #: as pixels, one level. What int8 costs is measured and said, since it depends on the model.
@@ -43,15 +43,15 @@ def trace(part: Part) -> torch.export.ExportedProgram:
     """The part as a graph of torch's operations in which every axis that varies is free."""
     given, varying = part.inputs(*part.sizes[0]), part.varying()
     free = {name: dict.fromkeys(axes, torch.export.Dim.DYNAMIC) for name, axes in varying.items()}
-    shapes = arguments({name: free.get(name, {}) for name in given})
-    many = len(given) > 3  # the arguments of a writer come by keyword alone
+    shapes = part.packed({name: free.get(name, {}) for name in given})
     with torch.no_grad(), quiet():
-        try:  # this way traces len(x) too, which others make a number of; texts go the other way
-            return torch.export.export(
-                part.module, (), arguments(given), dynamic_shapes={"given": shapes} if many else shapes, strict=not many
-            )
-        except Exception as error:
-            raise NotTheSame(f"{part.name} cannot be traced: {str(error).splitlines()[0]}") from error
+        # Strict tracing follows len(x), of which the other way makes a number; some of Python only the other follows.
+        for strict in (False,) if "attention_mask" in given else (True, False):
+            try:
+                return torch.export.export(part.module, part.packed(given), dynamic_shapes=shapes, strict=strict)
+            except Exception as error:
+                failure = error
+    raise NotTheSame(f"{part.name} cannot be traced: {str(failure).splitlines()[0]}") from failure
 
 
 def to_onnx(part: Part, traced: torch.export.ExportedProgram, path: Path, dtype: str, about: Mapping[str, Any]) -> None:

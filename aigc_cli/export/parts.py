@@ -3,8 +3,10 @@ out. Every size that may vary does: how many items there are, how long a text is
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -54,9 +56,10 @@ def parts_of(restored: Restored) -> Exported:
         return Exported("flow", [Part("velocity", network, _flow(model), _SIZES, ("velocity",)), *_raw_part(restored)])
     found = []
     if "decode" in model.can and "tokens" in model.can:
+        tokenizer: Any = model
         decode = _Codes(model, codec, lambda codes: codes)
-        length = model.token_grid[0] * model.token_grid[1]
-        found.append(Part("decoder", decode, _codes(length, model.quantizer.codes), _SIZES, decode.names))
+        length = math.prod(tokenizer.token_grid) * getattr(tokenizer, "codebooks", 1)
+        found.append(Part("decoder", decode, _codes(length, tokenizer.quantizer.codes), _SIZES, decode.names))
     elif "decode" in model.can:
         name = "decoder" if "encode" in model.can else "generator"
         decoder = _Decoder(model, codec)

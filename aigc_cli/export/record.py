@@ -71,10 +71,7 @@ def write_card(folder: Path, restored: Restored, kind: str, record: Mapping[str,
     lines = ["---", *(f"{key}: {value}" for key, value in head.items()), f"tags: [aigc, {made['model']}]", "---", ""]
     lines += [f"# {made['model']} on {made['data']}", ""]
     lines += [f"Trained with aigc {__version__} as `{made['run']}`, step {made['step']}.", ""]
-    lines += [
-        f"SHA-256 of its weights: `{made['model_checksum']}`. What it makes must be labelled as AI-generated.",
-        "",
-    ]
+    lines += [f"SHA-256 of its weights: `{made['model_checksum']}`. Label what it makes as AI-generated.", ""]
     if rows := scores_of(restored):
         lines += ["| metric | score |", "|---|---|"]
         lines += [f"| {row['metric']}: {row['name']} | {_number(row['value'])} |" for row in rows] + [""]

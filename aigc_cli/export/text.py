@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from aigc_cli.errors import ConfigError
-from aigc_cli.export.wrap import Part, arguments
+from aigc_cli.export.wrap import Part
 from aigc_cli.models.base import Model
 from aigc_cli.models.bert import MaskedLanguageModel
 from aigc_cli.models.codes.bert import CodeBert
@@ -73,8 +73,8 @@ def _reader(
 def writer(name: str, network: TokenTransformer, model: TextVAE | None = None) -> Part:
     """A part that reads (n, t) tokens after `past` others, whose keys and values it is given."""
     config = network.stack.config
-    shape = config.heads, config.width // config.heads
-    cross = any(block.cross is not None for block in network.stack.blocks)  # type: ignore[union-attr]
+    shape = config.groups, config.dim
+    cross = any(block.cross is not None for block in network.stack.blocks)
     kept = _names(config.layers, ".decoder" if cross and model is None else "")
     memory = _names(config.layers, ".encoder") if cross and model is None else []
     latent = 0 if model is None else model.dimensions
@@ -148,24 +148,22 @@ class _Writer(nn.Module):
     ) -> None:
         super().__init__()
         self.network, self.model = network, model
-        self.kept, self.across = (list(arguments(dict.fromkeys(f"past_key_values.{name}" for name in names)))
-                                  for names in (kept, memory))  # fmt: skip
+        self.kept, self.across = len(kept), len(memory)
 
-    def forward(self, **given: Tensor) -> tuple[Tensor, ...]:
-        ids, there = given["input_ids"], given["attention_mask"]
+    def forward(self, ids: Tensor, there: Tensor, places: Tensor, others: list[Tensor]) -> tuple[Tensor, ...]:
+        past, rest = others[: self.kept], others[self.kept :]
         t, total = ids.shape[1], there.shape[1]
         columns = torch.arange(total, device=ids.device)
         rows = columns[total - t :, None]
         seen = (columns <= rows)[None] & (there[:, None] != 0)
         # What is not there sees itself, since a row that sees nothing has no softmax.
         mask = (seen | (columns == rows)[None])[:, None]
-        past, memory = ([given[name] for name in names] for names in (self.kept, self.across))
-        cache = _Past(past, memory, given["position_ids"], mask)
+        cache = _Past(past, rest[1:] if self.across else (), places, mask)
         more: dict[str, Any] = {}
         if self.model is not None:
-            more = self.model._seen(given["latent"])
+            more = self.model._seen(rest[0])
         elif self.across:
-            more = {"memory": ids, "memory_mask": given["encoder_attention_mask"] != 0}  # its keys and values are given
+            more = {"memory": ids, "memory_mask": rest[0] != 0}  # its keys and values are given
         hidden = self.network.hidden(ids, cache=cache, **more)
         return self.network.logits(hidden), *cache.present
 
@@ -188,12 +186,12 @@ class _SourceEncoder(nn.Module):
     def __init__(self, model: Seq2SeqModel) -> None:
         super().__init__()
         self.embedding, self.encoder = model.decoder.embedding, model.encoder
-        self.crosses = nn.ModuleList(_crosses(model.decoder.stack))
-        self.names = [f"present.{name}" for name in _names(len(self.crosses), ".encoder")]
+        self.stack = model.decoder.stack
+        self.names = [f"present.{name}" for name in _names(self.stack.config.layers, ".encoder")]
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, ...]:
         memory = self.encoder(self.embedding(input_ids), mask=attention_mask != 0)
-        return memory, *(part for cross in self.crosses for part in cross.read(memory))
+        return memory, *(part for cross in _crosses(self.stack) for part in cross.read(memory))
 
 
 def _crosses(stack: Transformer) -> list[CrossAttention]:

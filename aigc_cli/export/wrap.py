@@ -33,10 +33,10 @@ class Part:
 
     def run(self, given: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
         """What the model itself makes of arguments."""
-        found = self.module(**arguments(given))
+        found = self.module(*self.packed(given))
         return found if isinstance(found, tuple) else (found,)
 
-
-def arguments(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments by names that Python has for them, which have no dots."""
-    return {name.replace(".", "_"): value for name, value in given.items()}
+    def packed(self, given: Mapping[str, Any]) -> tuple[Any, ...]:
+        """Arguments in their order, as the module takes them: those after the third in a list."""
+        values = list(given.values())
+        return tuple(values) if len(values) <= 3 else (*values[:3], values[3:])

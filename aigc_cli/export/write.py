@@ -13,9 +13,10 @@ from aigc_cli.config.schema import save_yaml
 from aigc_cli.errors import tell
 from aigc_cli.export import graphs
 from aigc_cli.export.examples import example
+from aigc_cli.export.huggingface import huggingface
 from aigc_cli.export.parts import Exported, parts_of
 from aigc_cli.export.record import about, content_of, write_card, write_record
-from aigc_cli.export.wrap import Part, arguments
+from aigc_cli.export.wrap import Part
 from aigc_cli.files import write_atomically, write_json
 from aigc_cli.training.checkpoint import write_tensors
 from aigc_cli.training.restore import Restored
@@ -49,7 +50,7 @@ def torch_export(restored: Restored, dtype: str, folder: Path) -> Written:
 
         def call(given: Mapping[str, torch.Tensor]) -> Sequence[Any]:
             with torch.no_grad():
-                found = loaded(**arguments(given))
+                found = loaded(*part.packed(given))
             return found if isinstance(found, tuple) else (found,)
 
         return path, graphs.check(part, call, dtype)
@@ -138,5 +139,5 @@ def _finish(
 
 
 WRITERS: dict[str, Callable[[Restored, str, Path], Written]] = {
-    "onnx": onnx, "torch_export": torch_export, "safetensors": safetensors
+    "onnx": onnx, "torch_export": torch_export, "safetensors": safetensors, "huggingface": huggingface
 }  # fmt: skip

@@ -8,12 +8,12 @@ from typing import Any
 
 from aigc_cli.modalities.tokenizers import BOS, FIRST, PAD, SPECIALS, UNK, Tokenizer, letters_of_bytes
 
-MASK = "<|aigc:mask|>"
+MASK = "<|aigc_mask|>"
 
 
 def special(name: str) -> str:
     """How a special token is spelt there: as no text is, since a text that spells one out would be taken for it."""
-    return f"<|aigc:{name}|>"
+    return f"<|aigc_{name}|>"
 
 
 def portable(tokenizer: Tokenizer, *, begins: bool, length: int, masks: bool) -> Mapping[str, str]:
