@@ -43,7 +43,7 @@ class VQVAE(Model):
     """
 
     can = frozenset({"encode", "decode", "score", "tokens"})
-    layouts = frozenset({"map"})
+    layouts = frozenset({"map", "volume"})
     controls = EncodingControls
 
     def __init__(self, config: VQVAEConfig, spec: DataSpec) -> None:
@@ -126,22 +126,22 @@ class VQVAE(Model):
 
     def _tokens_cost(self, going: Tensor | None) -> Tensor:
         """Nats of each image's tokens where all are alike likely, (n,) or a scalar; of its end too, if it has one."""
-        rows, columns = self.token_grid
         if going is None:
-            return torch.tensor(rows * columns * math.log(self.quantizer.codes))
+            return torch.tensor(math.prod(self.token_grid) * math.log(self.quantizer.codes))
+        rows, columns = self.token_grid
         return going.sum(1) * (rows * math.log(self.quantizer.codes)) + math.log(columns + 1)
 
     def _quantized(self, x: Tensor, *, plain: bool = False) -> tuple[Quantized, Tensor | None]:
         """The codes of the encoder's features (n * rows * columns, d), and :meth:`_going`."""
         features: Tensor = self.encoder(x)
-        vectors = features.permute(0, 2, 3, 1).reshape(-1, self.config.dimensions)
+        vectors = features.movedim(1, -1).reshape(-1, self.config.dimensions)
         going = self._going(x)
         quantized: Quantized = self.quantizer(vectors, None if going is None else self._places(going), plain=plain)
         return quantized, going
 
     def _map(self, vectors: Tensor, going: Tensor | None, n: int) -> Tensor:
         """Vectors (n * rows * columns, d), row by row of the grid, as a map (n, d, rows, columns), 0 after the end."""
-        codes = vectors.view(n, *self.token_grid, -1).permute(0, 3, 1, 2)
+        codes = vectors.view(n, *self.token_grid, -1).movedim(-1, 1)
         return codes if going is None else end_at(codes, going, 0.0)
 
     # encoding and decoding
@@ -200,12 +200,16 @@ class VQVAE(Model):
             yield "dead codebook", f"{says}; {'take fewer model.levels=' if self.config.quantizer == 'fsq' else hint}"
 
 
-def _grid(config: VQVAEConfig, shape: tuple[int, ...]) -> tuple[int, int]:
-    """Rows and columns of tokens; a ConfigError where they do not divide the item."""
-    (_, height, width), factor = shape, config.downsampling
+def _grid(config: VQVAEConfig, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Rows and columns of tokens, of clips for so many times; a ConfigError where they do not divide the item."""
+    (_, *times, height, width), factor = shape, config.downsampling
+    if times and (times[0] % config.time_downsampling or config.tokens == "time"):
+        what = f"model.time_downsampling={config.time_downsampling} does not divide clips of {times[0]} frames"
+        what = what if config.tokens == "map" else "model.tokens=time is for sound"
+        raise ConfigError(what, "choose 1, 2, 4 or 8 and model.tokens=map, or set data.frames= to a multiple")
     rows = 1 if config.tokens == "time" else height // factor
     if width % factor or (config.tokens == "map" and height % factor):
         what = f"model.downsampling={factor} does not divide items of {height}x{width}"
         sizes = "data.size= of images, or data.codec.bins= of sound,"
         raise ConfigError(what, f"choose another of 2, 4, 8, 16, or set {sizes} to a multiple")
-    return rows, width // factor
+    return *(frames // config.time_downsampling for frames in times), rows, width // factor
