@@ -105,7 +105,10 @@ class TokenDataset(Dataset):
         if theirs.level not in (None, own.level):
             what = f"data.normalize={own.level}, and the tokenizer of {codec.named['run']} knows {theirs.level}"
             raise ConfigError(what, f"set data.normalize={theirs.level}, or train a tokenizer: aigc train model=vqvae")
-        self.spec = replace(own, shape=(math.prod(codec.grid),), vocab_size=codec.codes, content=own.raw, padding=None)
+        length = math.prod(codec.grid) * codec.codebooks
+        self.spec = replace(
+            own, shape=(length,), vocab_size=codec.codes, content=own.raw, padding=None, grid=codec.grid
+        )
         self.original = inner.original
 
     def __len__(self) -> int:

@@ -7,6 +7,7 @@ content to that and back, so that sampling and evaluation know nothing of any on
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
@@ -49,6 +50,9 @@ class DataSpec:
         None  # what encoded frames (the last axis) hold after the end of an item, if it may end early
     )
     level: str | None = None  # of sound: how loud its files are made, in the words of data.normalize=
+    #: How the codes of a tokenizer lie in an item, such as (rows, columns), or (times, rows, columns) of a clip; of
+    #: several codebooks, those of a place follow one after the other.
+    grid: tuple[int, ...] = ()
 
     @property
     def layout(self) -> Layout:
@@ -56,6 +60,11 @@ class DataSpec:
         if self.vocab_size is not None:
             return "codes" if self.content else "tokens"
         return {2: "sequence", 3: "map", 4: "volume"}[len(self.shape)]  # type: ignore[return-value]
+
+    @property
+    def codebooks(self) -> int:
+        """How many codes stand together for one place of the :attr:`grid`."""
+        return self.shape[0] // math.prod(self.grid) if self.grid else 1
 
     @property
     def raw(self) -> tuple[int, ...]:

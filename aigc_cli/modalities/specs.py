@@ -30,5 +30,6 @@ def read_spec(saved: Mapping[str, Any]) -> DataSpec:
         content=content,
         rate=None if saved.get("rate") is None else int(saved["rate"]),
         padding=None if saved.get("padding") is None else float(saved["padding"]),
+        grid=tuple(int(size) for size in saved.get("grid", ())),
         level=None if saved.get("level") is None else str(saved["level"]),
     )

@@ -34,12 +34,16 @@ _HINT = "restore the folder from a copy, or train again on a tokenizer that is w
 class Tokenizer(Protocol):
     """What a model has to have, so that another can train on its codes."""
 
-    #: How many codes there are, and how they lie in an item: (rows, columns) of a picture.
+    #: How many codes there are, and how their places lie in an item: (rows, columns) of a picture, (times, rows,
+    #: columns) of a clip. Where several codes stand for a place, each is of a codebook of its own, and all of these
+    #: have equally many: those of the first come first.
     vocab_size: int
-    token_grid: tuple[int, int]
+    token_grid: tuple[int, ...]
+    codebooks: int
 
     def encode(self, batch: Batch) -> Tensor:
-        """Codes, int64 (n, rows * columns), of items as its own codec encodes them."""
+        """Codes, int64 (n, t), of items as its own codec encodes them: row by row of the grid, with those of all
+        codebooks for each place."""
 
     def decode(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
         """What they stand for, (n, *shape)."""
@@ -51,8 +55,8 @@ def is_tokenizer(model: object) -> bool:
 
 
 class TokenCodec(Codec):
-    """Raw content (n, ...) to codes, int64 (n, t), row by row of a :attr:`grid`, through a tokenizer's own codec, and
-    back. The tokenizer does not learn; it follows the content to its device."""
+    """Raw content (n, ...) to codes, int64 (n, t), place by place of a :attr:`grid`, through a tokenizer's own codec,
+    and back. The tokenizer does not learn; it follows the content to its device."""
 
     preprocessing = "as codes of a tokenizer"
 
@@ -71,15 +75,28 @@ class TokenCodec(Codec):
         return str(self.named["sha256"])
 
     @property
-    def grid(self) -> tuple[int, int]:
-        """How the codes of an item lie, row by row. Of what lies along time each row is a time, so that what is written
+    def grid(self) -> tuple[int, ...]:
+        """How the places of an item's codes lie. Of what lies along time each row is a time, so that what is written
         code by code is written as it is heard."""
-        rows, columns = self.model.token_grid
-        return (rows, columns) if self.spec.rate is None else (columns, rows)
+        grid: tuple[int, ...] = tuple(self.model.token_grid)
+        return grid[::-1] if self._turns else grid
+
+    @property
+    def codebooks(self) -> int:
+        """How many codes stand for one place."""
+        return int(getattr(self.model, "codebooks", 1))
+
+    @property
+    def _turns(self) -> bool:
+        """Whether time lies along the columns of the tokenizer's grid, as in a map of sound; that of a clip begins with
+        it."""
+        return self.spec.rate is not None and len(self.model.token_grid) == 2
 
     def _turned(self, codes: Tensor, rows: int) -> Tensor:
         """Codes (n, t) of so many rows, column by column where time lies along these in the tokenizer."""
-        return codes if self.spec.rate is None else codes.view(len(codes), rows, -1).transpose(1, 2).flatten(1)
+        if not self._turns:
+            return codes
+        return codes.view(len(codes), rows, -1, self.codebooks).transpose(1, 2).flatten(1)
 
     @property
     def codes(self) -> int:
@@ -87,7 +104,8 @@ class TokenCodec(Codec):
         return int(self.model.vocab_size)
 
     def __str__(self) -> str:
-        return f"tokens {'x'.join(map(str, self.grid))} of {self.codes:,}"
+        sides = [*self.grid, self.codebooks] if self.codebooks > 1 else self.grid
+        return f"tokens {'x'.join(map(str, sides))} of {self.codes // self.codebooks:,}"
 
     def encode(self, content: Tensor) -> Tensor:
         """The codes of raw content, int64 (n, t)."""

@@ -95,6 +95,8 @@ class Prompts(NamedTuple):
     first: Sequence[Sequence[int]] = ()
     #: The class of each, where that is known.
     labels: Sequence[int] | None = None
+    #: In place of rows, for models that see no tokens: encoded items (k, ...), of which a model keeps a part.
+    items: Tensor | None = None
 
 
 class Model(nn.Module):

@@ -20,6 +20,7 @@ from aigc_cli.models.base import Losses, ModelConfig, Prompts
 from aigc_cli.models.latent import EncodingControls, LatentModel, check_conditional
 from aigc_cli.nn.collective import draw, normal_like
 from aigc_cli.nn.likelihoods import bits_per_dim
+from aigc_cli.nn.masking import Region, in_region
 from aigc_cli.nn.unet import UNet
 from aigc_cli.randomness import Noise
 from aigc_cli.registry import register
@@ -63,6 +64,10 @@ class FlowControls(EncodingControls):
     solver: Literal["euler", "midpoint", "heun"] = "heun"
     #: Above 1, how much more than usual a sample is of its class (Ho and Salimans 2022); 0 leaves the class out.
     guidance: Annotated[float, Field(ge=0, le=20)] = 1.0
+    #: What is filled with mode=infill; the rest is kept.
+    region: Region = "lower"
+    #: How often each step is taken while a region is filled: the more often, the better it fits what is kept.
+    resample: Annotated[int, Field(ge=1, le=100)] = 5
 
 
 @register("model", "flow", FlowConfig)
@@ -73,7 +78,7 @@ class Flow(LatentModel):
     is the noise that an item's path begins with, which :meth:`encode` finds by going back.
     """
 
-    can = frozenset({"sample", "latents", "decode", "encode", "score"})
+    can = frozenset({"sample", "latents", "decode", "encode", "score", "infill"})
     layouts = frozenset({"sequence", "map", "volume"})
     controls: ClassVar[type] = FlowControls
     probes = 2
@@ -119,9 +124,35 @@ class Flow(LatentModel):
         self.solver = controls
 
     def sample(self, noise: Noise, controls: FlowControls, prompts: Prompts | None = None) -> Tensor:
-        """Encoded items (len(noise), *spec.shape), of the classes asked for."""
+        """Encoded items (len(noise), *spec.shape), of the classes asked for; of `prompts`, items of which the region
+        that `controls` name is filled."""
+        if prompts is not None and prompts.items is not None:
+            return self._fill(noise, controls, prompts)
         labels = self.labels(noise.indices, controls, noise.device)
         return self._follow(self.latents(noise, controls), labels, controls)
+
+    def _fill(self, noise: Noise, controls: FlowControls, prompts: Prompts) -> Tensor:
+        """Items with a region anew. At each step what is kept is put where its own path has it by then; a step is taken
+        several times, with new noise between, so that the two grow together (Lugmayr et al., RePaint: Inpainting using
+        Denoising Diffusion Probabilistic Models, 2022, algorithm 1, for straight paths)."""
+        assert prompts.items is not None, "there is something to keep"
+        rows = [index % len(prompts.items) for index in noise.indices]
+        kept, gap = prompts.items[rows], in_region(self.spec.shape[1:], controls.region).to(noise.device)
+        labels = None if controls.class_ is None else self.labels(noise.indices, controls, noise.device)
+        if controls.class_ is None and prompts.labels is not None and self.conditional:
+            labels = torch.tensor([prompts.labels[row] for row in rows], device=noise.device)
+        if labels is None and controls.guidance != 1:
+            what = f"guidance={controls.guidance:g}: nothing says of which class the prompt is"
+            raise ConfigError(what, "add class=, or leave guidance= out")
+        velocity, shape = self._velocity(labels, controls.guidance), self.spec.shape
+        x = noise.normal(*shape)
+        for time, after in _steps(controls.steps, back=False):
+            for left in reversed(range(controls.resample)):
+                x = torch.where(gap, x, torch.lerp(noise.normal(*shape), kept, time))
+                x = _STEPS[controls.solver](velocity, x, time, after)
+                if left:
+                    x = _back(x, after, time, noise.normal(*shape))
+        return torch.where(gap, x, kept)
 
     def latents(self, noise: Noise, controls: FlowControls) -> Tensor:
         """What paths begin with, N(0, 1), (n, values)."""
@@ -219,6 +250,12 @@ def _steps(count: int, back: bool) -> list[tuple[float, float]]:
     """The times at which so many steps begin and end, from 0 to 1 or `back`."""
     times = [step / count for step in range(count + 1)]
     return list(pairwise(times[::-1] if back else times))
+
+
+def _back(x: Tensor, time: float, before: float, noise: Tensor) -> Tensor:
+    """Items on their paths at a time, with as much more noise as they have at a time `before`."""
+    share = before / time
+    return share * x + math.sqrt((1 - before) ** 2 - (share * (1 - time)) ** 2) * noise
 
 
 def _euler(velocity: Velocity, x: Tensor, time: float, after: float) -> Tensor:

@@ -5,11 +5,27 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from aigc_cli.nn.decoding import Choice, choose
+
+#: A part of an item, by the last two of its axes, rows and columns; of what has one axis, its end or its beginning.
+Region = Literal["lower", "upper", "left", "right", "centre"]
+
+
+def in_region(grid: Sequence[int], region: Region) -> Tensor:
+    """Which places of a grid (..., rows, columns) or (columns,) lie in a region, bool of that shape."""
+    rows, columns = grid[-2:] if len(grid) > 1 else (grid[0], grid[0])
+    row, column = torch.arange(rows), torch.arange(columns)
+    if len(grid) > 1:
+        row = row[:, None]
+    inner = (4 * row >= rows) & (4 * row < 3 * rows) & (4 * column >= columns) & (4 * column < 3 * columns)
+    found = {"lower": 2 * row >= rows, "upper": 2 * row < rows, "left": 2 * column < columns,
+             "right": 2 * column >= columns, "centre": inner}[region]  # fmt: skip
+    return found.expand(*grid)
 
 
 @dataclass(frozen=True)

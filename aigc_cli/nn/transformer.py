@@ -19,6 +19,7 @@ from torch.nn.functional import cross_entropy, gelu, layer_norm, linear, silu
 from aigc_cli.config.schema import STRICT
 from aigc_cli.nn.attention import KVCache, attend, attention_heads, dropout, rms_norm, unit_rms
 from aigc_cli.nn.lora import AdaptedLinear, LoRAConfig
+from aigc_cli.nn.positions import GridPositions
 
 ROTARY_BASE = 10_000.0
 FRESH_STD = 0.02  # of weights before training, as in GPT-2
@@ -29,7 +30,7 @@ class Style:
     """What a block is made of."""
 
     norm: Literal["rms", "layer"]
-    positions: Literal["rotary", "learned"]
+    positions: Literal["rotary", "learned", "grid"]
     mlp: Literal["swiglu", "gelu"]
     qk_norm: bool
     bias: bool
@@ -199,15 +200,20 @@ class Block(nn.Module):
 
 class Transformer(nn.Module):
     """A stack of blocks over at most `length` embedded tokens, with a norm at the end; with `cross` they attend to a
-    memory, and if `causal` a token sees only itself and those before it."""
+    memory, and if `causal` a token sees only itself and those before it. The last of its tokens lie in a `grid`, if
+    there is one, such as (rows, columns), with positions of each axis."""
 
     rotation: Tensor
 
-    def __init__(self, config: TransformerConfig, length: int, *, causal: bool, cross: bool = False) -> None:
+    def __init__(
+        self, config: TransformerConfig, length: int, *, causal: bool, cross: bool = False, grid: tuple[int, ...] = ()
+    ) -> None:
         super().__init__()
         self.config, self.length = config, length
         learned, dim = config.style.positions == "learned", config.width // config.heads
         self.positions = nn.Parameter(torch.empty(length, config.width)) if learned else None
+        of_grid = config.style.positions == "grid"
+        self.places = GridPositions(length, config.width, grid, FRESH_STD) if of_grid else None
         if not learned:
             frequencies = ROTARY_BASE ** -(torch.arange(0, dim, 2) / dim)
             angles = torch.arange(length)[:, None] * frequencies
@@ -243,9 +249,9 @@ class Transformer(nn.Module):
         t = x.shape[1]
         places = slice(0, t) if cache is None else cache.positions(t)
         rotation = None
-        if self.positions is not None:
-            x = x + self.positions[places]
-        else:
+        if (learned := self.positions if self.places is None else self.places()) is not None:
+            x = x + learned[places]
+        if self.positions is None:
             rotation = self.rotation[places]  # (t, 1, h, d / 2, 2), or (n, 1, ...) with each row's own
             rotation = rotation[None] if isinstance(places, slice) else rotation
         x = dropout(x, self.config.dropout if self.training else 0.0)
@@ -276,7 +282,7 @@ class TokenTransformer(nn.Module):
     """Embedding, stack and vocabulary head.
 
     Args:
-        config: Of the stack, as `length`, `causal` and `cross` are.
+        config: Of the stack, as `length`, `causal`, `cross` and `grid` are.
         vocab_size: Tokens that the head scores.
         tied: Whether the head's weights are the embedding (Press and Wolf 2017).
         extra: Tokens beyond the vocabulary that can be read, but not written.
@@ -284,21 +290,22 @@ class TokenTransformer(nn.Module):
 
     def __init__(
         self, config: TransformerConfig, vocab_size: int, length: int, *, causal: bool, cross: bool = False,
-        tied: bool = True, extra: int = 0,
+        tied: bool = True, extra: int = 0, grid: tuple[int, ...] = (),
     ) -> None:  # fmt: skip
         super().__init__()
         self.vocab_size, self.length = vocab_size, length
         self.embedding = nn.Embedding(vocab_size + extra, config.width)
-        self.stack = Transformer(config, length, causal=causal, cross=cross)
+        self.stack = Transformer(config, length, causal=causal, cross=cross, grid=grid)
         self.head = None if tied else nn.Linear(config.width, vocab_size, bias=False)
         fresh(self.embedding)
         if self.head is not None:
             fresh(self.head)
 
     def hidden(self, tokens: Tensor, *, offset: Tensor | None = None, **kwargs: Any) -> Tensor:
-        """Features (n, t, width) of tokens (n, t), to whose embeddings `offset` (n, width) is added, a row's own; see
-        :meth:`Transformer.forward` for the rest."""
+        """Features (n, t, width) of tokens (n, t), or of the sums of several (n, t, k), to whose embeddings
+        `offset` (n, width) is added, a row's own; see :meth:`Transformer.forward` for the rest."""
         embedded = self.embedding(tokens)
+        embedded = embedded if tokens.ndim == 2 else embedded.sum(2)
         features: Tensor = self.stack(embedded if offset is None else embedded + offset[:, None], **kwargs)
         return features
 

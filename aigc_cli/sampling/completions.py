@@ -1,9 +1,9 @@
-"""What is left of an item completed: held-out ones, or a file of one's own, whose codes are kept but for a part."""
+"""What is left of an item completed: held-out ones, or a file of one's own, which are kept but for a part."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -19,16 +19,14 @@ COMPLETED = "completed"
 
 
 def completions(request: Request) -> Plan:
-    """Prompts, or held-out items, with the codes anew that the controls leave out, each item below what it was.
+    """Prompts, or held-out items, with anew what the controls leave out, each item below what it was.
 
     Raises:
-        ConfigError: a prompt cannot be read, or the model is not one of codes.
+        ConfigError: a prompt cannot be read.
     """
-    codec, model = request.codec, request.model
-    if not isinstance(codec, TokenCodec):
-        raise ConfigError("only what a model sees as codes can be completed", "train with data.tokens=RUN")
+    model = request.model
     if request.prompts:
-        return _of_prompts(request, codec)
+        return _of_prompts(request)
     held = request.items(max(1, request.usual // 2))
     n, classes, labels = len(held.rows), held.dataset.spec.classes, None
     facts: dict[str, Any] = {ROLE: [ORIGINAL, COMPLETED] * n, "item": [row for row in held.rows for _ in range(2)]}
@@ -41,7 +39,7 @@ def completions(request: Request) -> Plan:
         n=2 * n, facts=facts, named=tuple(name for name in ("class", ROLE) if name in facts), group=2,
         row_titles=(ORIGINAL, COMPLETED), summary=f"{held}, completed",
     )  # fmt: skip
-    drawn = request.drawn(n, Prompts(_kept(request, codec, held.batch.content), labels=labels))
+    drawn = request.drawn(n, _kept(request, held.batch.content, labels))
 
     def batches(batch_size: int | None) -> Iterator[Tensor]:
         start = 0
@@ -53,24 +51,30 @@ def completions(request: Request) -> Plan:
     return Plan(arrangement, batches, held.source)
 
 
-def _of_prompts(request: Request, codec: TokenCodec) -> Plan:
+def _of_prompts(request: Request) -> Plan:
     kind = modality(request.model.spec.modality)
-    rows = []
+    contents = []
     for prompt in request.prompts:
         try:
-            rows += _kept(request, codec, kind.parse(prompt.text, codec).content)
+            contents.append(kind.parse(prompt.text, request.codec).content)
         except ConfigError as error:
             raise ConfigError(f"{prompt.where}{prompt.text}: {error.message}", error.hint) from None
-    n = (request.n or max(1, request.usual // 4)) * len(rows)
-    facts = {"prompt": [request.prompts[index % len(rows)].text for index in range(n)]}
-    return Plan(Arrangement(n=n, facts=facts), request.drawn(n, Prompts(rows)))
+    n = (request.n or max(1, request.usual // 4)) * len(contents)
+    facts = {"prompt": [request.prompts[index % len(contents)].text for index in range(n)]}
+    return Plan(Arrangement(n=n, facts=facts), request.drawn(n, _kept(request, torch.cat(contents))))
 
 
-def _kept(request: Request, codec: TokenCodec, content: Tensor) -> list[list[int]]:
-    """The codes of raw items (n, ...) without those that are to be made anew, as the model reads them."""
-    model: Any = request.model
-    left_out, mask = model.left_out(codec.grid, request.controls), model.mask
-    rows: list[list[int]] = codec.encode(content.to(request.device)).tolist()
+def _kept(request: Request, content: Tensor, labels: Sequence[int] | None = None) -> Prompts:
+    """Raw items (n, ...) as what a model is to complete: codes without those that are to be made anew; of a model that
+    sees no codes, whole, since it knows itself what it leaves out."""
+    model, codec = request.model, request.codec
+    encoded = codec.encode(content.to(request.device))
+    if not isinstance(codec, TokenCodec):
+        return Prompts((), labels=labels, items=encoded)
+    left_out, mask = cast(Any, model).left_out(codec.grid, request.controls), model.mask
+    left_out = [out for out in left_out for _ in range(codec.codebooks)]
+    rows: list[list[int]] = encoded.tolist()
     if mask is None:  # what it writes follows what it is given
-        return [row[: left_out.index(True)] for row in rows]
-    return [[mask if out else code for code, out in zip(row, left_out, strict=True)] for row in rows]
+        return Prompts([row[: left_out.index(True)] for row in rows], labels=labels)
+    shown = [[mask if out else code for code, out in zip(row, left_out, strict=True)] for row in rows]
+    return Prompts(shown, labels=labels)

@@ -290,7 +290,7 @@ def _repeated(values: Sequence[Any], times: int) -> list[Any]:
 MODES = {
     "sample": Mode(
         make=samples, needs=frozenset({"sample"}),
-        ignores=frozenset({"frames", "gap", "to", "keep", "region"}), preview="",
+        ignores=frozenset({"frames", "gap", "to", "keep", "region", "resample"}), preview="",
     ),
     "reconstruct": Mode(
         make=reconstructions, needs=frozenset({"encode", "decode"}), hears=frozenset({"mode", "prompt", "class_"}),

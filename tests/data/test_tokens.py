@@ -49,6 +49,7 @@ def test_all_but_what_a_model_sees_stays_that_of_the_data(tokenizer_run: Run) ->
     spec = splits["train"].spec
     assert (spec.modality, spec.layout, spec.shape, spec.vocab_size) == ("image", "codes", (4,), 16)
     assert spec.raw == spec.content == (1, 8, 8)
+    assert (spec.grid, spec.codebooks) == ((2, 2), 1)
     assert "tokens 2x2 of 16 by vqvae-digits/" in splits["train"].describe()[-1]
 
 
@@ -112,7 +113,7 @@ def test_a_tokenizer_that_is_gone_is_named(tokenizer_run: Run) -> None:
 class _Loudest:
     """Codes of a clip: where each quarter of it begins, by a ramp."""
 
-    grid, codes, sha256, named = (1, 4), 2**15, "ramp", {"run": "r", "step": 1}
+    grid, codebooks, codes, sha256, named = (1, 4), 1, 2**15, "ramp", {"run": "r", "step": 1}
 
     def __init__(self, spec: DataSpec) -> None:
         self.spec = spec
@@ -170,6 +171,15 @@ def test_codes_of_what_lies_along_time_are_in_the_order_of_time(tokenizer_run: R
     codec.spec = replace(codec.spec, rate=8000)
     assert codec.encode(content).tolist() == codes[:, [0, 2, 1, 3]].tolist()
     assert torch.equal(codec.decode(codec.encode(content)), made)
+
+
+def test_times_of_a_clip_come_first_as_they_are(tokenizer_run: Run) -> None:
+    codec = seen()[1]["train"].codec
+    assert isinstance(codec, TokenCodec)
+    codec.spec, codec.model.token_grid = replace(codec.spec, rate=8), (1, 2, 2)
+    assert codec.grid == (1, 2, 2)
+    codes = torch.arange(4)[None]
+    assert torch.equal(codec._turned(codes, 1), codes)
 
 
 def test_of_two_views_of_what_may_be_mirrored_one_is(tokenizer_run: Run) -> None:

@@ -14,7 +14,9 @@ from aigc_cli.config.compose import compose
 from aigc_cli.config.schema import check
 from aigc_cli.errors import ConfigError
 from aigc_cli.modalities.base import Batch, DataSpec
+from aigc_cli.models.base import Prompts
 from aigc_cli.models.flow import Flow, FlowConfig, FlowControls
+from aigc_cli.nn.masking import in_region
 from aigc_cli.randomness import Noise
 
 SMALL = {"width": 8, "max_width": 16}
@@ -109,6 +111,49 @@ def test_a_sample_is_the_same_in_every_batch(defaults: dict[str, Any]) -> None:
         together = model.sample(Noise(0, range(4)), FlowControls(steps=2, guidance=2))
         alone = model.sample(Noise(0, [3]), FlowControls(steps=2, guidance=2, class_="light"))
     assert torch.allclose(together[3], alone[0], atol=1e-6)
+
+
+class _OfOneShade(nn.Module):
+    """The velocity of the straight paths from N(0, 1) to items of which each has a shade N(0, 1) of its own, and grain
+    N(0, 0.1^2) on it, in closed form."""
+
+    def forward(self, x: Tensor, time: Tensor, labels: Tensor | None = None) -> Tensor:
+        t, n = float(time[0]), x[0].numel()
+        shade = x.flatten(1).mean(1).view(-1, *[1] * (x.ndim - 1)).expand_as(x)
+
+        def along(variance: float, part: Tensor) -> Tensor:
+            return (t * variance - (1 - t)) / ((1 - t) ** 2 + t**2 * variance) * part
+
+        return along(n + 0.01, shade) + along(0.01, x - shade)
+
+
+@pytest.mark.parametrize("region", ["lower", "left", "centre"])
+def test_what_it_fills_fits_what_is_kept(defaults: dict[str, Any], region: Any) -> None:
+    model = build(defaults, (1, 4, 4))
+    model.net = _OfOneShade()  # type: ignore[assignment]
+    shades = torch.linspace(-2, 2, 20)
+    items = shades.view(-1, 1, 1, 1) + 0.1 * torch.randn(20, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+    gap = in_region((4, 4), region)
+    filled = model.sample(Noise(0, range(20)), FlowControls(region=region, resample=10), Prompts((), items=items))
+    assert torch.equal(filled[..., ~gap], items[..., ~gap])
+    assert not torch.equal(filled[..., gap], items[..., gap])
+    found = filled[..., gap].mean(-1).flatten()
+    assert (found - shades).abs().mean() < 0.25
+    assert filled[..., gap].std(-1).mean() == pytest.approx(0.1, abs=0.05)
+
+
+def test_what_is_filled_is_the_same_in_every_batch_and_of_the_class_of_its_item(defaults: dict[str, Any]) -> None:
+    model = stirred(build(defaults, classes=("dark", "light")))
+    items = torch.randn(2, 1, 8, 8)
+    controls: Any = {"steps": 2, "resample": 2}
+    with torch.inference_mode():
+        together = model.sample(Noise(0, range(4)), FlowControls(**controls), Prompts((), (), [0, 1], items))
+        alone = model.sample(Noise(0, [3]), FlowControls(**controls, class_="light"), Prompts((), items=items))
+        untold = model.sample(Noise(0, [3]), FlowControls(**controls), Prompts((), items=items))
+    assert torch.allclose(together[3], alone[0], atol=1e-6)
+    assert not torch.allclose(together[3], untold[0], atol=1e-6)
+    with pytest.raises(ConfigError, match="nothing says of which class the prompt is"):
+        model.sample(Noise(0, [3]), FlowControls(**controls, guidance=2), Prompts((), items=items))
 
 
 @pytest.mark.parametrize("shape", [(1, 16, 16), (3, 9, 7), (2, 50), (1, 4, 9, 6)])

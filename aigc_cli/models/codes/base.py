@@ -84,6 +84,12 @@ class CodesModel(Model):
         #: Tokens that are read and never written: the classes, and any.
         self.any = self.vocab_size + (len(spec.classes) if self.conditional else 0)
 
+    @property
+    def places(self) -> tuple[int, ...]:
+        """The grid that the codes lie in, with an axis for those of a place where there are several."""
+        several = self.spec.codebooks
+        return (*self.spec.grid, several) if several > 1 else self.spec.grid
+
     def transfer(self) -> Transfer:
         """One family's transformer of codes may start from another's; of another tokenizer, no code is the same."""
         embedding, head = f"{self.tokens}.embedding.weight", f"{self.tokens}.head.weight"

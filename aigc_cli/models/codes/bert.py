@@ -18,7 +18,7 @@ from aigc_cli.modalities.base import Batch, DataSpec
 from aigc_cli.models.base import Losses, Prompts
 from aigc_cli.models.codes.base import CodesControls, CodesModel, CodesModelConfig, guided
 from aigc_cli.nn.collective import draw, draw_common, rank, weighted, world_size
-from aigc_cli.nn.masking import Masks, by_schedule, masks_at
+from aigc_cli.nn.masking import Masks, Region, by_schedule, in_region, masks_at
 from aigc_cli.nn.transformer import TokenTransformer
 from aigc_cli.randomness import Noise
 from aigc_cli.registry import register
@@ -42,7 +42,7 @@ class CodeFillingControls(CodesControls):
     #: How much chance has a say in which codes settle first: 0 takes those that the model is surest of.
     spread: Annotated[float, Field(ge=0)] = 4.0
     #: What is filled with mode=infill; the rest is kept.
-    region: Literal["lower", "upper", "left", "right", "centre"] = "lower"
+    region: Region = "lower"
 
 
 @register("model", "bert_codes", CodeBertConfig)
@@ -60,7 +60,7 @@ class CodeBert(CodesModel):
         #: The token that stands for what is to be guessed.
         self.mask: int = self.any + 1
         self.encoder = TokenTransformer(
-            config, self.vocab_size, self.length + 1, causal=False, tied=config.tie_embeddings,
+            config, self.vocab_size, self.length + 1, causal=False, tied=config.tie_embeddings, grid=self.places,
             extra=self.mask + 1 - self.vocab_size,
         )  # fmt: skip
 
@@ -111,14 +111,10 @@ class CodeBert(CodesModel):
         rows = 2 if getattr(controls, "guidance", 1.0) != 1.0 else 1
         return super().held(controls) + rows * self.length * self.vocab_size
 
-    def left_out(self, grid: tuple[int, int], controls: CodeFillingControls) -> list[bool]:
-        """Which codes of a `grid` (rows, columns) are filled anew: those of the region that is asked for."""
-        rows, columns = grid
-        row, column = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
-        inner = (4 * row >= rows) & (4 * row < 3 * rows) & (4 * column >= columns) & (4 * column < 3 * columns)
-        found = {"lower": 2 * row >= rows, "upper": 2 * row < rows, "left": 2 * column < columns,
-                 "right": 2 * column >= columns, "centre": inner}[controls.region]  # fmt: skip
-        out: list[bool] = found.flatten().tolist()
+    def left_out(self, grid: tuple[int, ...], controls: CodeFillingControls) -> list[bool]:
+        """Which places of a `grid` (..., rows, columns) are filled anew: those of the region that is asked for, at all
+        times of a clip."""
+        out: list[bool] = in_region(grid, controls.region).flatten().tolist()
         return out
 
     def sample(self, noise: Noise, controls: CodeFillingControls, prompts: Prompts | None = None) -> Tensor:

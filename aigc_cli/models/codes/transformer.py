@@ -4,6 +4,7 @@ Generation, 2024)."""
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, ClassVar, Literal
 
 import torch
@@ -54,7 +55,7 @@ class CodeTransformer(CodesModel):
     def __init__(self, config: CodeTransformerConfig, spec: DataSpec) -> None:
         super().__init__(config, spec)
         self.decoder = TokenTransformer(
-            config, self.vocab_size, self.length, causal=True, tied=config.tie_embeddings,
+            config, self.vocab_size, self.length, causal=True, tied=config.tie_embeddings, grid=self.places,
             extra=self.any + 1 - self.vocab_size,
         )  # fmt: skip
 
@@ -78,11 +79,11 @@ class CodeTransformer(CodesModel):
         nats = cross_entropy(logits.float().flatten(0, 1), batch.content.flatten(), reduction="none")
         return self.per_code(nats.view_as(batch.content).double().sum(1), "nats_per_code")
 
-    def left_out(self, grid: tuple[int, int], controls: CodeWritingControls) -> list[bool]:
-        """Which codes of a `grid` are written anew where an item is continued: all of its last rows."""
-        rows, columns = grid
-        kept = min(max(1, round(controls.keep * rows)), rows - 1) * columns
-        return [place >= kept for place in range(self.length)]
+    def left_out(self, grid: tuple[int, ...], controls: CodeWritingControls) -> list[bool]:
+        """Which places of a `grid` are written anew where an item is continued: all of its last rows, or times."""
+        rows, each = grid[0], math.prod(grid[1:])
+        kept = min(max(1, round(controls.keep * rows)), rows - 1) * each
+        return [place >= kept for place in range(rows * each)]
 
     def sample(self, noise: Noise, controls: CodeWritingControls, prompts: Prompts | None = None) -> Tensor:
         """Codes (n, t), int64: prompts, the first codes of an item each, and what follows.

@@ -4,6 +4,7 @@ completion, and scores that add up."""
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -170,12 +171,30 @@ def test_what_is_kept_is_kept_and_the_rest_is_written() -> None:
         region: filler.left_out((4, 4), filler.controls(region=region)) for region in ("lower", "left", "centre")
     }
     assert regions["lower"] == [False] * 8 + [True] * 8
+    clip = filler.left_out((3, 2, 2), filler.controls(region="right"))
+    assert clip == [False, True] * 6, "a region of a clip is one of all its times"
+    assert writer.left_out((4, 2, 2), writer.controls()) == [False] * 8 + [True] * 8
     assert regions["left"] == [True, True, False, False] * 4
     assert [place for place, out in enumerate(regions["centre"]) if out] == [5, 6, 9, 10]
     mask = filler.mask
     found = drawn(filler, range(40), Prompts([[3, mask, mask, 2, mask, 1]]))
     assert found[:, [0, 3, 5]].tolist() == [[3, 2, 1]] * 40
     assert int(found.max()) < CODES
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_places_of_a_grid_are_told_by_their_axes(family: str) -> None:
+    style = {"norm": "rms", "positions": "grid", "mlp": "swiglu", "qk_norm": True, "bias": False}
+    model: Any = build(family, replace(LABELLED, grid=GRID), style=style)
+    stack = getattr(model, model.tokens).stack
+    assert [tuple(axis.shape) for axis in stack.places.axes] == [(3, 16), (2, 16)]
+    rows, columns = stack.places.axes
+    assert torch.equal(stack.places()[-LENGTH:], (rows[:, None] + columns).flatten(0, 1))
+    assert len(stack.places()) == stack.length
+    whole = drawn(model, range(6))
+    assert torch.equal(torch.cat([drawn(model, [number]) for number in range(6)]), whole)
+    with pytest.raises(ConfigError, match="positions=grid is for the codes"):
+        build(family, style=style)
 
 
 @pytest.mark.parametrize("passes", [1, 3, 8, 20])
