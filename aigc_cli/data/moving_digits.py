@@ -165,7 +165,7 @@ class MovingDigits(Dataset):
         import torch
 
         config = self.config
-        own = draws[:, : _EACH * config.sprites].unflatten(1, (config.sprites, _EACH))
+        own = draws[:, : _EACH * config.sprites].reshape(-1, config.sprites, _EACH)
         kinds = self._pairs[index % len(self._pairs)]
         nth = (own[..., 0] * self._counts[kinds]).long().minimum(self._counts[kinds] - 1)
         sprites = self._sprites[self._order[self._starts[kinds] + nth]]

@@ -136,13 +136,14 @@ class Physics(Metric):
     the class that it sees in most frames of that clip."""
 
     takes: ClassVar[Takes] = {"real": ("content",), "fake": ("frames", "content")}
+    shares: Any
     figures: ClassVar[Figures] = {"path_error": "lower", "digit_read": "higher"}
 
     def __init__(self, config: PhysicsConfig, width: int = 0) -> None:
         super().__init__(config, width)
         self.add_state("real", default=[], dist_reduce_fx="cat")
         self.add_state("fake", default=[], dist_reduce_fx="cat")
-        self.add_state("read", default=[], dist_reduce_fx="cat")
+        self.add_state("shares", default=[], dist_reduce_fx="cat")
 
     def update(self, stream: Stream, *views: Any) -> None:
         """Keeps the path of each clip (n, c, t, h, w), and the share of frames that are read of generated ones."""
@@ -151,13 +152,13 @@ class Physics(Metric):
             raise DataError("only clips of video move", "leave this metric out")
         getattr(self, stream).append(centres(clips.cpu()))
         if stream == "fake":
-            self.read.append(frames_read(views[0].view(len(clips), clips.shape[2], -1)))
+            self.shares.append(frames_read(views[0].view(len(clips), clips.shape[2], -1)))
 
     def compute(self) -> dict[str, Tensor]:
         """The scores."""
         if self.spec is not None and any("+" in name for name in self.spec.classes):
             raise DataError("physics follows one thing that moves, and these clips have two", "use data.sprites=1")
-        real, fake, read = (torch.cat(list(getattr(self, side))) for side in ("real", "fake", "read"))
+        real, fake, read = (torch.cat(list(getattr(self, side))) for side in ("real", "fake", "shares"))
         require(len(real), 50, "real", "the walls", "give more clips")
         require(len(fake), 1, "generated", "physics", "give more clips with n=")
         return {"path_error": path_errors(fake, bounds_of(real)).mean(), "digit_read": read.double().mean()}

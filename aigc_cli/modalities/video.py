@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from aigc_cli.files import path_of
 from aigc_cli.modalities.base import Batch, Codec, DataSpec, Items, Modality, Writer
@@ -82,6 +82,6 @@ class VideoModality(Modality):
         """uint8 (n, c, t, h, w), averaged to at most 4 frames of 16x16."""
         import torch
 
-        sides = tuple(map(min, content.shape[-3:], _GLANCE))
+        sides: Any = tuple(map(min, content.shape[-3:], _GLANCE))
         averaged: Tensor = torch.nn.functional.adaptive_avg_pool3d(content.float(), sides)
         return averaged.round_().to(torch.uint8)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Generator, Iterator
 from contextlib import suppress
-from functools import cache
+from functools import cache, partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -137,7 +137,7 @@ class Film:
                     self.cut = f"it is broken after {place} of {count} frames: {error}"
                     return
                 length = max(float(image.info.get("duration") or 100), 10) / 1000  # as browsers take 0
-                yield start, length, image.copy
+                yield start, length, image.copy().copy  # that of this frame, wherever the file is by then
                 start += length
 
     def _by_av(self, name: str) -> Iterator[tuple[float, float, Callable[[], Image]]]:
@@ -180,7 +180,7 @@ class Film:
             at = start + length if time is None or first is None else time - first
             start = max(start, at) if self._count else 0.0
             length = float(frame.duration * frame.time_base) if frame.duration and frame.time_base else usual
-            yield start, length, lambda frame=frame: _upright(frame)
+            yield start, length, partial(_upright, frame)
         return start + length if self._count else 0.0
 
 

@@ -78,8 +78,7 @@ class ArrayFilms(FileFilms):
             raise DataError(f"{path} holds an array of {array.dtype} of shape {array.shape}", hint)
         rate = int(found["rate"]) if "rate" in found else (like and like.rate) or USUAL_RATE
         self.held = array
-        n, frames, height, width, channels = array.shape
-        self.spec = DataSpec("video", (channels, frames, height, width), rate=rate)
+        self.spec = DataSpec("video", (array.shape[4], *array.shape[1:4]), rate=rate)
         self.key = f"npz/{checksum(path)}"
         self.facts = {"file": str(path), "sha256": self.key.removeprefix("npz/")}
 
@@ -156,7 +155,6 @@ def read_film(path: Path, codec: VideoCodec) -> Batch:
     except DataError as error:
         raise ConfigError(error.message, error.hint) from None
     if own < clip.shape[1]:
-        warn(
-            f"{printable(path)} has {own} frames at {codec.rate} a second: its last one is repeated up to {clip.shape[1]}"
-        )
+        of = f"{own} of {clip.shape[1]} frames at {codec.rate} a second"
+        warn(f"{printable(path)} has {of}: its last one is repeated")
     return Batch(torch.from_numpy(clip)[None])

@@ -33,7 +33,7 @@ class Classifier(Learned):
     folder, version, architecture = "classifiers", 2, "cnn"
     suffix: ClassVar[str] = "cnn"  # of its name
     augments = True  # as the data usually is, which no word of a run changes
-    layers = ("features", "logits")
+    layers: ClassVar[tuple[str, ...]] = ("features", "logits")
     known: ClassVar[Mapping[str, type]] = {"accuracy": float, "accuracy_on": str}
 
     def __init__(self, config: PlainConfig, sources: Sources) -> None:
