@@ -33,6 +33,8 @@ from aigc_cli.modalities.base import DataSpec
 from aigc_cli.modalities.specs import read_spec
 
 OUTPUTS = Path("outputs")
+#: The file among the runs that names those which lie elsewhere.
+PLACES = ".places"
 #: How a run that is there goes on in another place.
 IN_A_COPY = "by copying the run there: `aigc train --resume COPY`"
 
@@ -119,6 +121,20 @@ class Run:
         with (self.path / "command.txt").open("a") as file:
             file.write(shlex.join(["aigc", *sys.argv[1:]]) + "\n")
         write_json(self.path / "env.json", environment())
+        self._note_place()
+
+    def _note_place(self) -> None:
+        """Names a run that lies elsewhere beside those of ``outputs``, for whoever lists them."""
+        root = Path(self.config.get("outputs") or OUTPUTS).absolute()
+        path = self.path.absolute()
+        if path.parent.parent == root or not root.is_dir():
+            return
+        with suppress(OSError):  # no training ends for the sake of a list
+            places = root / PLACES
+            line = f"{path}\n".encode(errors="surrogateescape")
+            if not places.exists() or line not in places.read_bytes().splitlines(keepends=True):
+                with places.open("ab") as file:
+                    file.write(line)
 
     def plugins(self) -> list[str]:
         """The plugins that its commands named."""
@@ -143,9 +159,13 @@ class Run:
                 return saved
         return {"status": "stopped", "step": 0, "time": 0.0}
 
+    def recorded_status(self) -> str:
+        """As its process recorded it last, whether that is there or not."""
+        return str(self._status().get("status"))
+
     def status(self) -> str:
         """As recorded, but a run whose process is gone is "stopped"."""
-        status = str(self._status().get("status"))
+        status = self.recorded_status()
         return "stopped" if status == "running" and not self._locked() else status
 
     @property
@@ -252,12 +272,23 @@ def find_run(word: str, root: Path = OUTPUTS, *, trained: bool = True) -> Run:
             return open_run(others[-1].path)
         return newest
     stamps = root.glob(f"*/{glob.escape(word.strip('/')) or '-'}")
-    for path in (path_of(word), root / word, *sorted(stamps)):
+    named = (path for path in elsewhere(root) if word in (path.name, Run(path).name))
+    for path in (path_of(word), root / word, *sorted(stamps), *named):
         if path.is_dir():
             return open_run(path)
     known = [run.name for run in list_runs(root)]
     hint = suggest(word, [*known, "latest"]) if known else "train one with `aigc train`, or name a run's directory"
     raise ConfigError(f"there is no run {word!r}", hint)
+
+
+def elsewhere(root: Path) -> Iterator[Path]:
+    """Where ``run_dir=`` put runs beside those under `root`; some may be gone."""
+    with suppress(OSError):
+        for line in (root / PLACES).read_bytes().splitlines():
+            if line.startswith(b"/"):
+                yield Path(os.fsdecode(line))
+    if (latest := root / "latest").is_dir():  # of before there was such a file
+        yield latest.resolve()
 
 
 def list_runs(root: Path = OUTPUTS) -> list[Run]:

@@ -15,7 +15,7 @@ BRANCHES = (
     r"isinstance\([^()]*\b(?:TextCodec|ImageCodec|TextModality|ImageModality)\b",
 )
 LONGEST_FILE = 330
-MOST_LINES = {"": 36_000, "commands": 2_700, "config": 2_000}
+MOST_LINES = {"": 36_000, "commands": 3_000, "config": 2_000}
 
 
 def name_of(module: Path) -> str:

@@ -3,46 +3,52 @@
 from __future__ import annotations
 
 import json
-import math
-import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from aigc_cli.config.folders import choices_of, command_keys, declared, header, keys_of, options
+from aigc_cli.commands import ls_runs
+from aigc_cli.config.folders import choices_of, declared, header, keys_of, options
 from aigc_cli.config.recipes import title_of
-from aigc_cli.config.schema import differing
 from aigc_cli.config.words import LISTS
-from aigc_cli.errors import DataError, no_such
-from aigc_cli.files import path_of, read_json
+from aigc_cli.errors import ConfigError, no_such
 from aigc_cli.progress import table
 
 Row = dict[str, Any]
-_SHOWN = 4  # metrics of a run, and words that tell it apart
-_UNITS = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))
 #: The keys that say what a model minimises.
 _LOSSES = ("loss", "likelihood", "reconstruction", "objective")
 #: What `aigc ls` lists where nothing is named.
 _USUAL = tuple(LISTS)[:4]
 
 
-def main(names: Sequence[str], *, as_json: bool = False, outputs: str | None = None) -> int:
-    """Prints the lists in `names`, or the usual ones; `outputs` is the folder of the runs, None for the usual one.
+def main(names: Sequence[str], *, as_json: bool = False, words: Sequence[str] = ()) -> int:
+    """Prints the lists in `names`, or the usual ones; `words` say which runs, see :func:`ls_runs.selected`.
 
     Raises:
-        ConfigError: there is no such list.
+        ConfigError: there is no such list, no run has a key, or words are given where no runs are listed.
     """
     for name in names:
         if name not in LISTS:
             raise no_such("list", name, LISTS)
-    found = {name: _LISTED[name](outputs) for name in names or _USUAL}
+    about_runs = [word for word in words if not word.startswith("outputs=")]
+    if about_runs and "runs" not in names:
+        raise ConfigError(f"aigc ls does not take {about_runs[0]}", f"write aigc ls runs {about_runs[0]}")
+    found: dict[str, list[Row]] = {}
+    columns: list[str] = []
+    for name in names or _USUAL:
+        if name == "runs":
+            rows, columns = ls_runs.selected(words)
+            found[name] = ls_runs.as_json(rows) if as_json else rows
+        else:
+            found[name] = _LISTED[name]()
     if as_json:
         print(json.dumps(found[names[0]] if len(names) == 1 else found, indent=2, ensure_ascii=False))
         return 0
     for position, (name, rows) in enumerate(found.items()):
         if len(found) > 1:
             print(f"{chr(10) if position else ''}{name}")
-        for line in table(_shown(rows)) or ["no runs yet; `aigc train` makes one" if name == "runs" else "none"]:
+        cells = ls_runs.shown(rows, columns) if name == "runs" else _shown(rows)
+        none = "none" if name != "runs" else "no run has that" if about_runs else "no runs yet; `aigc train` makes one"
+        for line in table(cells) or [none]:
             print(f"  {line}" if len(found) > 1 else line)
     if not names:
         print(f"\nmore: aigc ls {'|'.join(name for name in LISTS if name not in _USUAL)}")
@@ -77,96 +83,25 @@ def _choices(group: str, *keys: str) -> list[Row]:
     return list(found.values())
 
 
-def _runs(outputs: str | None) -> list[Row]:
-    from aigc_cli.runs import list_runs
-
-    runs = list_runs(path_of(outputs or command_keys("train")["outputs"].value))
-    rows = [_run_row(run) for run in runs]
-    kinds: dict[tuple[str, str], list[int]] = {}
-    for number, row in enumerate(rows):
-        if row["status"] != "broken":
-            kinds.setdefault((row["model"], row["data"]), []).append(number)
-    for numbers in kinds.values():
-        for number, words in zip(numbers, differing([runs[number].config for number in numbers]), strict=True):
-            rows[number]["differs"] = words
-    return rows
-
-
-def _run_row(run: Any) -> Row:
-    row: Row = {"name": run.name, "path": str(run.path)}
-    try:
-        config = run.config
-        row["model"], row["data"] = config["model"]["name"], config["data"]["name"]
-        by_time = config["trainer"].get("minutes") is not None
-        row["step"], row["steps"] = run.step, None if by_time else config["trainer"]["steps"]
-        row["status"], row["figures"] = run.status(), run.figures() or _unwritten(run)
-    except (DataError, KeyError, TypeError) as error:
-        row |= {"status": "broken", "reason": str(error).splitlines()[0]}
-    row["age"] = time.time() - (run.path / "config.yaml").stat().st_mtime
-    return row
-
-
-def _unwritten(run: Any) -> dict[str, float]:
-    """Of a run that was stopped before its first row of metrics: the means that its checkpoint keeps for that."""
-    found: dict[str, float] = {}
-    with suppress(OSError, ValueError, KeyError, TypeError, ZeroDivisionError):  # a file that is broken tells nothing
-        newest = max(run.checkpoints.glob("step-*/state.json"), key=lambda path: path.stat().st_mtime)
-        for part in read_json(newest)["tally"]:
-            found |= {
-                name: float(total) / part["count"] for name, total in zip(part["names"], part["sums"], strict=True)
-            }
-    return {name: value for name, value in found.items() if math.isfinite(value)}
-
-
 def _shown(rows: Sequence[Row]) -> list[list[str]]:
-    """The rows as a person reads them; those of runs below the names of their columns."""
+    """The rows as a person reads them."""
     if rows and "of" in rows[0]:
         several = len({*map(tuple, (row["of"] for row in rows))}) > 1
         return [
             [f"{row['key']}={row['name']}", *([f"{', '.join(row['of'])}"] if several else []), row["description"]]
             for row in rows
         ]
-    if not rows or "status" not in rows[0]:
-        return [[row["name"], *([row["when"]] if row.get("when") else []), row["description"]] for row in rows]
-    shown = [["run", "status", "step", "age", "words", "metrics"]]
-    for row in rows:
-        values = row.get("figures", {})
-        last = "  ".join(f"{key} {values[key]:.4g}" for key in headline(values)) or row.get("reason", "")
-        step = "/".join(str(row[key]) for key in ("step", "steps") if row.get(key) is not None)
-        shown.append([row["name"], row["status"], step, age(row["age"]), _words(row.get("differs", {})), last])
-    return shown
+    return [[row["name"], *([row["when"]] if row.get("when") else []), row["description"]] for row in rows]
 
 
-def _words(differs: Mapping[str, Any]) -> str:
-    """The first of the words that tell a run apart."""
-    words = [f"{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in differs.items()]
-    return " ".join([*words[:_SHOWN], *(["..."] if len(words) > _SHOWN else [])])
-
-
-def headline(figures: Iterable[str]) -> list[str]:
-    """The names of the metrics that say most about a run: held-out ones, else losses, else any."""
-    names = list(dict.fromkeys(figures))
-    held_out = [name for name in names if name.startswith("val/")]
-    return (held_out or [name for name in names if name.endswith("loss")] or names)[:_SHOWN]
-
-
-def age(seconds: float) -> str:
-    """A duration in its largest unit, such as ``3 h``."""
-    for unit, size in _UNITS:
-        if seconds >= size:
-            return f"{int(seconds // size)} {unit}"
-    return "0 s"
-
-
-_LISTED: dict[str, Callable[[str | None], list[Row]]] = {
-    "models": lambda _: _options("model"),
-    "data": lambda _: _options("data"),
-    "metrics": lambda _: _options("metric"),
-    "runs": _runs,
-    "optimizers": lambda _: _options("optimizer"),
-    "networks": lambda _: _choices("model", "network"),
-    "losses": lambda _: _choices("model", *_LOSSES),
-    "schedules": lambda _: _choices("optimizer", "schedule"),
-    "experiments": lambda _: _options("experiment"),
-    "recipes": lambda _: _recipes(),
+_LISTED: dict[str, Callable[[], list[Row]]] = {
+    "models": lambda: _options("model"),
+    "data": lambda: _options("data"),
+    "metrics": lambda: _options("metric"),
+    "optimizers": lambda: _options("optimizer"),
+    "networks": lambda: _choices("model", "network"),
+    "losses": lambda: _choices("model", *_LOSSES),
+    "schedules": lambda: _choices("optimizer", "schedule"),
+    "experiments": lambda: _options("experiment"),
+    "recipes": lambda: _recipes(),
 }

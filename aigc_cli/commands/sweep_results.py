@@ -18,7 +18,7 @@ from typing import Any
 from hydra.core.override_parser.types import QuotedString
 
 from aigc_cli import errors
-from aigc_cli.commands.ls import headline
+from aigc_cli.commands.ls_runs import headline
 from aigc_cli.config.compose import compose
 from aigc_cli.config.grammar import parse, prepare
 from aigc_cli.config.schema import Options, check
@@ -121,7 +121,7 @@ def _measured(rows: Sequence[Row], metrics: Sequence[str]) -> tuple[int, Ranking
     """
     code = errors.EXIT_OK
     from aigc_cli.commands.eval import evaluated
-    from aigc_cli.commands.eval_config import EvalConfig
+    from aigc_cli.metrics.asked import EvalConfig
     from aigc_cli.metrics.record import difference
     from aigc_cli.metrics.report import Keeper
 

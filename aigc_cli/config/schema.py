@@ -72,7 +72,8 @@ def load_yaml(path: Path) -> dict[str, Any]:
         if "&" in text and any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text)):
             # Ours never has any, and they may expand without end.
             raise yaml.YAMLError("it contains aliases, which the file of a run never does")
-        loaded = yaml.safe_load(text)
+        # The parser in C is ten times as fast, as safe, and lets nothing nest deeper than a thousand times.
+        loaded = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
         raise unreadable(path, yaml_reason(error), "restore the file, or train the run again") from None
     if not isinstance(loaded, dict):

@@ -17,17 +17,21 @@ COMMANDS = {
     "sample": "draw samples from a run",
     "eval": "measure how good a run's samples are",
     "embed": "turn lines of text into vectors",
+    "compare": "what differs between runs, and what came of it",
+    "runs": "note down what you think of a run, or free the disk of old checkpoints",
     "ls": "list models, data, metrics, runs and what else there is to choose",
     "completion": "print the completion script for bash",
 }
 #: Those that are configured by a YAML file, and so by key=value words.
 COMPOSED = ("data", "train", "sample", "eval", "embed")
+#: Those that are told by words alone which runs or files they are about.
+NAMING = ("runs", "compare")
 #: What ``ls`` lists, with what each list holds; alone it prints the first four.
 LISTS = {
     "models": "the names to use after model=, yours among them",
     "data": "the names to use after data=",
     "metrics": "the names to use after metric= or --metric",
-    "runs": "every run in outputs/: its status, step, age, what tells it apart, and last metrics",
+    "runs": "every run of outputs/, and those of run_dir=: status, step, age, disk, what tells it apart, last metrics",
     "optimizers": "the names to use after optimizer=",
     "networks": "the choices of model.network=, by model",
     "losses": "the choices of model.loss= and of what else a model minimises, by model",
@@ -233,7 +237,7 @@ def _place(words: Words, others: list[str], argv: list[str]) -> None:
 
     if words.command is None and others:
         raise ConfigError(f"there is no command {others[0]!r}", suggest(others[0], COMMANDS))
-    if words.command in ("ls", "completion", "help", None):
+    if words.command in ("ls", "completion", "help", *NAMING, None):
         words.names = others
         return
     tasks = TASKS.get(words.command, ())

@@ -183,6 +183,15 @@ class CheckpointFolder:
         return None
 
 
+def is_whole(folder: Path) -> bool:
+    """Whether every file of a checkpoint is there and has its sum."""
+    try:
+        _verify(folder, read_json(folder / "manifest.json"))
+    except (OSError, ValueError):
+        return False
+    return True
+
+
 def _write(folder: Path, tensors: Mapping[str, Tensors], state: Mapping[str, Any], files: Mapping[str, str]) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)

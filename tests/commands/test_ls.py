@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from aigc_cli.cli import main
-from aigc_cli.commands.ls import age, headline
+from aigc_cli.commands.ls_runs import age, headline
 from aigc_cli.config.schema import save_yaml
 from aigc_cli.config.words import LISTS
 from aigc_cli.runs import Run
@@ -83,7 +83,10 @@ def test_runs_elsewhere_and_nowhere(
     assert "aigc train" in capsys.readouterr().out
     assert main(["ls", "runs", f"outputs={tmp_path / 'outputs'}"]) == 0
     assert tiny_run.name in capsys.readouterr().out
-    assert main(["ls", "runs", "model=gan"]) == 2
+    assert main(["ls", "runs", "modle=gan", f"outputs={tmp_path / 'outputs'}"]) == 2
+    assert "model" in capsys.readouterr().err
+    assert main(["ls", "models", "model=gan"]) == 2
+    assert "aigc ls runs model=gan" in capsys.readouterr().err
 
 
 def test_headline_prefers_what_is_held_out() -> None:

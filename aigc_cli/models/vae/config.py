@@ -87,6 +87,7 @@ class VQVAEConfig(ModelConfig):
     blocks: Annotated[int, Field(ge=0)]
     quantizer: Literal["ema", "fsq"] = "ema"
     codes: Annotated[int, Field(ge=2)]
+    codebooks: Annotated[int, Field(ge=1, le=32)] = 1
     code_dimensions: Annotated[int, Field(ge=1)]
     levels: Annotated[tuple[Annotated[int, Field(ge=3)], ...], Field(min_length=1)] = (8, 8, 8)
     cosine: bool
@@ -95,6 +96,7 @@ class VQVAEConfig(ModelConfig):
     restart_below: Annotated[float, Field(ge=0, lt=1)]
     warmup: Annotated[int, Field(ge=0)] = 0
     usage_window: Annotated[int, Field(ge=1)]
+    adversarial: Annotated[float, Field(ge=0)] = 0.0
     reconstruction: Literal["mse", "bernoulli", "gaussian", "gaussian_pixel", "logistic", "logistic_mixture"]
     components: Annotated[int, Field(ge=1)]
 
@@ -102,6 +104,8 @@ class VQVAEConfig(ModelConfig):
     def _consistent(self) -> VQVAEConfig:
         if self.quantizer == "fsq" and self.cosine:
             raise ValueError("cosine belongs to quantizer=ema: the levels of fsq have no unit length")
+        if self.quantizer == "fsq" and self.codebooks > 1:
+            raise ValueError("codebooks belongs to quantizer=ema: more levels make fsq finer")
         return self
 
     @property

@@ -10,7 +10,7 @@ from torch import nn
 
 from aigc_cli.models.vae.config import VQVAEConfig
 from aigc_cli.models.vae.volumes import vq_decoder, vq_encoder
-from aigc_cli.nn.blocks import Residual, init_variance
+from aigc_cli.nn.blocks import LEAK, Residual, add_spectral_norm, init_variance
 
 
 def build_networks(config: VQVAEConfig, shape: tuple[int, ...], outputs: int) -> tuple[nn.Module, nn.Module]:
@@ -26,6 +26,21 @@ def build_networks(config: VQVAEConfig, shape: tuple[int, ...], outputs: int) ->
     init_variance(encoder)
     init_variance(decoder)
     return encoder, _begin(decoder)
+
+
+def build_adversary(channels: int, width: int) -> nn.Sequential:
+    """Items (n, channels, h, w) to scores of patches, (n, 1, h / 4, w / 4) or so, 26 pixels a side each (Isola et al.,
+    Image-to-Image Translation with Conditional Adversarial Networks, 2017, section 3.2.2)."""
+    narrow = max(8, width // 2)
+    layers: list[nn.Module] = []
+    for inputs, outputs, side, stride in (
+        (channels, narrow, 4, 2), (narrow, 2 * narrow, 4, 2), (2 * narrow, 2 * narrow, 3, 1)
+    ):  # fmt: skip
+        layers += [nn.Conv2d(inputs, outputs, side, stride=stride, padding=1), nn.LeakyReLU(LEAK)]
+    adversary = nn.Sequential(*layers, nn.Conv2d(2 * narrow, 1, 3, padding=1))
+    init_variance(adversary)
+    add_spectral_norm(adversary)
+    return adversary
 
 
 def _residual(width: int) -> Residual:

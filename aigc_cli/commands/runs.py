@@ -1,0 +1,130 @@
+"""``aigc runs``: what a person thinks of a run, and the disk that old checkpoints take."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from aigc_cli.commands.ls_runs import selected
+from aigc_cli.config.words import split_key
+from aigc_cli.errors import ConfigError, no_such, suggest, warn
+from aigc_cli.files import path_of, resource_errors
+from aigc_cli.progress import size, table
+from aigc_cli.run_index import disk_use, notes_of, write_notes
+from aigc_cli.runs import OUTPUTS, Run, find_run
+
+_TASKS = ("note", "prune")
+
+
+def main(names: Sequence[str], words: Sequence[str], *, as_json: bool = False) -> int:
+    """Does what the first of `names` says to the runs that the others name.
+
+    Raises:
+        ConfigError: there is no such task, run or key; or nobody can be asked.
+    """
+    if not names:
+        raise ConfigError(
+            "aigc runs needs to know what to do", "write aigc runs note, aigc runs prune, or aigc ls runs"
+        )
+    if names[0] not in _TASKS:
+        raise no_such("task", names[0], _TASKS)
+    task = {"note": _note, "prune": _prune}[names[0]]
+    return task(names[1:], words, as_json)
+
+
+def _asked(words: Sequence[str], known: Sequence[str] | None, task: str) -> dict[str, str]:
+    found = {key: value or "" for _, key, value in map(split_key, words)}
+    for key in found if known is not None else ():
+        if known is not None and key not in known:
+            raise ConfigError(f"aigc runs {task} has no key {key}", suggest(key, known))
+    return found
+
+
+def _note(names: Sequence[str], words: Sequence[str], as_json: bool) -> int:
+    asked = _asked(words, ("text", "tags", "outputs"), "note")
+    if len(names) > 1:
+        raise ConfigError(f"aigc runs note takes one run, and {names[1]!r} is another word", 'write text="..."')
+    run = find_run(next(iter(names), "latest"), path_of(asked.get("outputs") or OUTPUTS), trained=False)
+    kept = notes_of(run.path)
+    if {"text", "tags"} & asked.keys():
+        kept["note"] = asked.get("text", kept["note"])
+        if "tags" in asked:
+            kept["tags"] = [tag.strip() for tag in asked["tags"].strip("[]").split(",") if tag.strip()]
+        with resource_errors(run.path):
+            write_notes(run.path, **kept)
+    if as_json:
+        print(json.dumps({"run": run.name, **kept}, ensure_ascii=False))
+        return 0
+    print(f"{run.name}{': ' if kept['tags'] else ''}{', '.join(kept['tags'])}")
+    print(f"  {kept['note'] or 'no note yet; write text=...'}")
+    return 0
+
+
+def _prune(names: Sequence[str], words: Sequence[str], as_json: bool) -> int:
+    asked = _asked(words, None, "prune")
+    keep = asked.get("keep", "1")
+    if not keep.isdecimal() or int(keep) < 1:
+        raise ConfigError(f"keep={keep} is not a number of checkpoints", "keep=1 keeps the newest one, and the best")
+    yes = asked.get("yes", "false").lower()
+    if yes not in ("true", "false"):
+        raise ConfigError(f"yes={yes} is neither true nor false", "leave it out to be asked")
+    root = path_of(asked.get("outputs") or OUTPUTS)
+    chosen = [word for word in words if split_key(word)[1] not in ("keep", "yes", "sort", "columns")]
+    rows, _ = selected(chosen)
+    wanted = {str(find_run(name, root, trained=False).path.resolve()) for name in names}
+    runs = [Run(Path(row["path"])) for row in rows if not wanted or str(Path(row["path"]).resolve()) in wanted]
+    found = [(run, spare) for run in runs if run.status() != "running" and (spare := _spare(run, int(keep)))]
+    freed = sum(disk_use(folder) for _, spare in found for folder in spare)
+    if not as_json:
+        lines = [[run.name, ", ".join(folder.name for folder in spare)] for run, spare in found]
+        print("\n".join([*table(lines), f"{_counted(found)}, {size(freed)} on the disk"]))
+    if found and yes == "false":
+        if as_json or not sys.stdin.isatty():
+            raise ConfigError("nobody is there to be asked whether to delete them", "add yes=true")
+        if input("delete them? they cannot be brought back [y/N] ").strip().lower() not in ("y", "yes"):
+            print("nothing was deleted")
+            return 0
+    deleted = [str(folder) for run, spare in found for folder in _delete(run, spare)]
+    if as_json:
+        print(json.dumps({"deleted": deleted, "bytes": freed}))
+    elif deleted:
+        print(f"deleted {_counted([(None, deleted)])}")
+    return 0
+
+
+def _counted(found: Sequence[tuple[Any, Sequence[Any]]]) -> str:
+    n = sum(len(spare) for _, spare in found)
+    return f"{n} checkpoint{'' if n == 1 else 's'}"
+
+
+def _spare(run: Run, keep: int) -> list[Path]:
+    """The checkpoints that nothing needs: a run resumes from the newest one that is whole, and the best is asked for by
+    ``step=best``. Reads all but what it would delete, since a newest one that is broken is worth nothing."""
+    from aigc_cli.training.checkpoint import CheckpointFolder, is_whole
+    from aigc_cli.training.restore import best_step
+
+    folder, whole = CheckpointFolder(run.checkpoints), 0
+    for step in reversed(steps := folder.steps()):
+        if whole == keep:
+            best = best_step(run)
+            return [folder.folder(older) for older in steps if older <= step and older != best]
+        whole += is_whole(folder.folder(step))
+    return []
+
+
+def _delete(run: Run, spare: Sequence[Path]) -> Sequence[Path]:
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(run.lock())
+        except ConfigError as error:  # it has begun to train meanwhile
+            warn(f"{run.name} is left alone: {error.message}")
+            return ()
+        with resource_errors(run.path):
+            for folder in spare:
+                shutil.rmtree(folder)
+    return spare

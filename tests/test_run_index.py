@@ -1,0 +1,116 @@
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from aigc_cli.cli import main
+from aigc_cli.config.schema import save_yaml
+from aigc_cli.run_index import INDEX, known_runs, rows_of
+from aigc_cli.runs import PLACES, Run, find_run
+
+OUTPUTS = Path("outputs")
+
+
+def make(path: Path, step: int = 10, model: str = "gan", **optimizer: Any) -> Run:
+    """A run without weights."""
+    path.mkdir(parents=True)
+    config = {"model": {"name": model}, "data": {"name": "digits"}, "optimizer": optimizer, "trainer": {"steps": 10}}
+    save_yaml(path / "config.yaml", {**config, "outputs": "outputs"})
+    run = Run(path)
+    run.set_status("complete", step)
+    (path / "metrics.jsonl").write_text(json.dumps({"step": step, "main/loss": step / 10, "seconds": 2.0}) + "\n")
+    return run
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    make(OUTPUTS / "gan-digits/a", lr=1e-3)
+    make(OUTPUTS / "gan-digits/b", step=5, lr=2e-3)
+    make(OUTPUTS / "vae-digits/c", step=7, model="vae", lr=2e-3)
+    return tmp_path
+
+
+def listed(capsys: pytest.CaptureFixture[str], *words: str) -> list[str]:
+    assert main(["ls", "runs", "--json", *words]) == 0
+    return [row["name"] for row in json.loads(capsys.readouterr().out)]
+
+
+def test_runs_that_lie_elsewhere_are_found_and_named(here: Path) -> None:
+    elsewhere = make(here / "else/where")
+    elsewhere.record_command()
+    elsewhere.record_command()  # as when it resumes
+    make(OUTPUTS / "gan-digits/d").record_command()
+    assert (OUTPUTS / PLACES).read_text() == f"{here / 'else/where'}\n"
+    assert {run.name for run in known_runs(OUTPUTS)} >= {"else/where", "gan-digits/d"}
+    assert find_run("where").path == find_run("else/where").path == here / "else/where"
+
+
+def test_the_index_heals_itself(here: Path) -> None:
+    make(here / "else/where").record_command()
+    before = rows_of(OUTPUTS)
+    assert rows_of(OUTPUTS) == before
+    (OUTPUTS / INDEX).write_text("{")  # torn
+    assert rows_of(OUTPUTS) == before
+    (OUTPUTS / "gan-digits/a").rename(OUTPUTS / "gan-digits/moved")
+    (here / "else/where").rename(here / "away")
+    rows = {row["name"]: row for row in rows_of(OUTPUTS)}
+    assert set(rows) == {"gan-digits/moved", "gan-digits/b", "vae-digits/c"}
+    (here / "away").rename(here / "else/where")  # a disk that is mounted again
+    Run(OUTPUTS / "gan-digits/b").set_status("failed", 6)
+    rows = {row["name"]: row for row in rows_of(OUTPUTS)}
+    assert rows["gan-digits/b"]["status"] == "failed"
+    assert "else/where" in rows
+
+
+def test_an_index_that_cannot_be_written_costs_nothing_but_time(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path, content: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("aigc_cli.run_index.write_atomically", full)
+    assert len(rows_of(OUTPUTS)) == 3
+
+
+def test_filters_take_values_patterns_bounds_and_keys_of_the_configuration(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert listed(capsys, "model=gan") == ["gan-digits/a", "gan-digits/b"]
+    assert listed(capsys, "model=vae,flow") == ["vae-digits/c"]
+    assert listed(capsys, "model=g*", "lr=0.002") == ["gan-digits/b"]
+    assert listed(capsys, "optimizer.lr=2e-3") == ["gan-digits/b", "vae-digits/c"]
+    assert listed(capsys, "main/loss=<0.8") == ["gan-digits/b", "vae-digits/c"]
+    assert listed(capsys, "sort=-main/loss") == ["gan-digits/a", "vae-digits/c", "gan-digits/b"]
+    assert main(["ls", "runs", "model=gan", "columns=run,lr,disk", "sort=step"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[:2] for line in lines] == [["run", "lr"], ["gan-digits/b", "0.002"], ["gan-digits/a", "0.001"]]
+    assert main(["ls", "runs", "model=bert"]) == 0
+    assert capsys.readouterr().out == "no run has that\n"
+    assert main(["ls", "runs", "fd=<x"]) == 2
+
+
+def test_scores_can_be_sorted_by_without_the_extractor(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, value in (("a", 3.0), ("b", 2.0)):
+        folder = OUTPUTS / f"gan-digits/{name}/eval"
+        folder.mkdir()
+        record = {"metric": "fd", "figures": {"fd[digits-cnn]": value}, "time": "2026"}
+        (folder / "fd.json").write_text(json.dumps(record))
+    assert listed(capsys, "sort=fd") == ["gan-digits/b", "gan-digits/a", "vae-digits/c"]
+    assert listed(capsys, "fd=<2.5") == ["gan-digits/b"]
+
+
+def test_a_thousand_runs_are_listed_in_two_seconds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Counted in processor time, and with an index that is there; the first listing reads every configuration."""
+    monkeypatch.chdir(tmp_path)
+    first = make(OUTPUTS / "gan-digits/0")
+    for number in range(1, 1000):
+        path = OUTPUTS / f"gan-digits/{number}"
+        path.mkdir()
+        for name in ("config.yaml", "status.json", "metrics.jsonl"):
+            os.link(first.path / name, path / name)
+    assert main(["ls", "runs"]) == 0
+    began = time.process_time()
+    assert main(["ls", "runs", "sort=main/loss"]) == 0
+    assert time.process_time() - began < 2
