@@ -158,8 +158,8 @@ def test_every_model_trains_three_steps_on_all_that_it_serves(name, place, tmp_p
         config = compose("train", [*small(name, dataset, everything=place == 2), *words, "recipe=null"])
         checked = check_config(config)
         torch.manual_seed(0)
-        waves = config["model"].get("network") == "wavegan"
-        if config["model"]["name"] == "gan" and waves != (dataset.spec.layout == "sequence"):
+        layout = {"wavegan": "sequence", "dcgan3d": "volume"}.get(config["model"].get("network"), "map")
+        if config["model"]["name"] == "gan" and layout != dataset.spec.layout:
             with pytest.raises(ConfigError, match=r"model\.network="):
                 build_model(config["model"], dataset.spec)
             continue

@@ -24,7 +24,7 @@ from aigc_cli.data.base import DRAWS, Dataset, Split
 from aigc_cli.data.cache import digest_of
 from aigc_cli.errors import ConfigError, no_such
 from aigc_cli.modalities.base import Batch, DataSpec
-from aigc_cli.modalities.video import VideoCodec
+from aigc_cli.modalities.video_codec import VideoCodec
 from aigc_cli.randomness import uniform_at
 from aigc_cli.registry import find, register
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from aigc_cli.files import path_of
 from aigc_cli.modalities.base import Batch, Codec, DataSpec, Items, Modality, Writer
-from aigc_cli.modalities.image import ImageCodec
+from aigc_cli.modalities.video_codec import USUAL_RATE, VideoCodec, codec_of_clips
 from aigc_cli.registry import register
 
 if TYPE_CHECKING:
@@ -16,22 +16,6 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 _GLANCE = (4, 16, 16)  # frames, and pixels of a side, at most
-USUAL_RATE = 10  # frames a second, where nothing says
-
-
-class VideoCodec(ImageCodec):
-    """Pixels of clips of one `shape` (channels, frames, height, width) to float32 in [-1, 1], and back; `rate` is how
-    many frames a second they have."""
-
-    def __init__(self, shape: tuple[int, ...], rate: int) -> None:
-        self.shape, self.rate = shape, rate
-
-
-def codec_of_clips(codec: Codec) -> VideoCodec:
-    """The codec of clips that is within another, such as that of a tokenizer."""
-    while not isinstance(codec, VideoCodec):
-        codec = codec.inner  # type: ignore[attr-defined]
-    return codec
 
 
 @register("modality", "video")

@@ -19,7 +19,7 @@ from aigc_cli.modalities.base import Batch, DataSpec, Items
 from aigc_cli.modalities.image_decode import Unreadable
 from aigc_cli.modalities.samples import not_samples, read_record
 from aigc_cli.modalities.text_files import printable
-from aigc_cli.modalities.video import USUAL_RATE, VideoCodec
+from aigc_cli.modalities.video_codec import USUAL_RATE, VideoCodec
 from aigc_cli.modalities.video_decode import DECODED, NAMED, first_frames, is_video, missing_packages
 from aigc_cli.randomness import permutation
 

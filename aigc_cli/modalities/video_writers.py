@@ -23,7 +23,7 @@ from aigc_cli.modalities.arrays import ARCHIVE, ArrayWriter
 from aigc_cli.modalities.base import Codec, Writer
 from aigc_cli.modalities.image_writers import GridLayout, grid, layout_of, png_info, shown_of, to_image
 from aigc_cli.modalities.samples import LABEL, Arrangement
-from aigc_cli.modalities.video import codec_of_clips
+from aigc_cli.modalities.video_codec import codec_of_clips
 
 SHEET, FILM = "frames.png", "clips.gif"
 EXTRA = "'aigc-cli[video]'"

@@ -20,7 +20,7 @@ class VAEConfig(VariationalConfig):
     """The keys of ``model=vae``; configs/model/vae.yaml explains them."""
 
     name: Literal["vae"]
-    network: Literal["auto", "mlp", "conv", "resnet"]
+    network: Literal["auto", "mlp", "conv", "resnet", "conv3d"]
     likelihood: Literal["bernoulli", "gaussian", "gaussian_fixed", "gaussian_pixel", "logistic", "logistic_mixture"]
     deviation: Annotated[float, Field(gt=0)]
     components: Annotated[int, Field(ge=1)]

@@ -7,7 +7,7 @@ from itertools import pairwise
 from torch import nn
 
 from aigc_cli.models.vae.config import VQVAEConfig
-from aigc_cli.nn.blocks import Residual, init_variance
+from aigc_cli.nn.blocks import LEAK, Residual, init_variance
 
 Stride = tuple[int, int, int]
 
@@ -31,9 +31,12 @@ def wider(inputs: int, outputs: int, stride: Stride) -> nn.ConvTranspose3d:
 
 
 def _residual(width: int) -> Residual:
-    """As in the VQ-VAE of images, with a kernel over frames too."""
+    """As in the VQ-VAE of images, with a kernel over frames too. Leaky, as all of them: most of a clip may be black, and
+    what learns that first leaves plain rectifiers dead."""
     hidden = width // 2
-    return Residual(nn.ReLU(), nn.Conv3d(width, hidden, 3, padding=1), nn.ReLU(), nn.Conv3d(hidden, width, 1))
+    return Residual(
+        nn.LeakyReLU(LEAK), nn.Conv3d(width, hidden, 3, padding=1), nn.LeakyReLU(LEAK), nn.Conv3d(hidden, width, 1)
+    )
 
 
 def vq_encoder(config: VQVAEConfig, channels: int) -> nn.Sequential:
@@ -42,9 +45,9 @@ def vq_encoder(config: VQVAEConfig, channels: int) -> nn.Sequential:
     widths = [channels, *[width // 2] * (len(halved) - 1), width]
     layers: list[nn.Module] = []
     for (inputs, outputs), stride in zip(pairwise(widths), halved, strict=True):
-        layers += [narrower(inputs, outputs, stride), nn.ReLU()]
+        layers += [narrower(inputs, outputs, stride), nn.LeakyReLU(LEAK)]
     layers += [nn.Conv3d(width, width, 3, padding=1), *(_residual(width) for _ in range(config.blocks))]
-    encoder = nn.Sequential(*layers, nn.ReLU(), nn.Conv3d(width, config.dimensions, 1))
+    encoder = nn.Sequential(*layers, nn.LeakyReLU(LEAK), nn.Conv3d(width, config.dimensions, 1))
     init_variance(encoder)
     return encoder
 
@@ -56,7 +59,7 @@ def vq_decoder(config: VQVAEConfig, outputs: int) -> nn.Sequential:
     layers: list[nn.Module] = [nn.Conv3d(config.dimensions, width, 3, padding=1)]
     layers += [_residual(width) for _ in range(config.blocks)]
     for (inputs, after), stride in zip(pairwise(widths), doubled, strict=True):
-        layers += [nn.ReLU(), wider(inputs, after, stride)]
+        layers += [nn.LeakyReLU(LEAK), wider(inputs, after, stride)]
     decoder = nn.Sequential(*layers)
     init_variance(decoder)
     return decoder
