@@ -112,5 +112,5 @@ class VolumeDiscriminator(nn.Module):
         rows = torch.arange(n, device=clips.device)[:, None]
         single = clips.transpose(1, 2)[rows, chosen].flatten(0, 1)  # (n * count, c, h, w)
         told = None if labels is None else labels.repeat_interleave(count)
-        frame_scores = self.frame_head(self.images(single), told).view(n, count)
+        frame_scores: Tensor = self.frame_head(self.images(single), told).view(n, count)
         return (score + frame_scores.mean(dim=1)) / 2

@@ -31,8 +31,8 @@ def wider(inputs: int, outputs: int, stride: Stride) -> nn.ConvTranspose3d:
 
 
 def _residual(width: int) -> Residual:
-    """As in the VQ-VAE of images, with a kernel over frames too. Leaky, as all of them: most of a clip may be black, and
-    what learns that first leaves plain rectifiers dead."""
+    """As in the VQ-VAE of images, with a kernel over frames too. Leaky, as all activations here: most of a clip may be
+    black, and what learns that first leaves plain rectifiers dead."""
     hidden = width // 2
     return Residual(
         nn.LeakyReLU(LEAK), nn.Conv3d(width, hidden, 3, padding=1), nn.LeakyReLU(LEAK), nn.Conv3d(hidden, width, 1)
