@@ -107,8 +107,8 @@ def _decoder(network: TokenTransformer, config: TransformerConfig) -> tuple[str,
         if normed is not True or config.heads == 1:
             return "qwen3", "Qwen3ForCausalLM", ""
         warn(
-            "no class of transformers has a scale of queries for each head (model.style.qk_norm=true): the folder has "
-            "code of its own, which from_pretrained runs only with trust_remote_code=True; train with "
+            "no class of transformers has a scale of queries per head (model.style.qk_norm=true): the folder holds "
+            "code for that, which from_pretrained runs only with trust_remote_code=True; train with "
             "model.style.qk_norm=layer for a folder that needs none"
         )
         return "aigc_qwen3", "AigcForCausalLM", _PER_HEAD

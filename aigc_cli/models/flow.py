@@ -11,7 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import torch
 from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
-from torch import Tensor
+from torch import Tensor, nn
 
 from aigc_cli.config.schema import STRICT
 from aigc_cli.errors import ConfigError
@@ -19,6 +19,7 @@ from aigc_cli.modalities.base import Batch, DataSpec
 from aigc_cli.models.base import Losses, ModelConfig, Prompts
 from aigc_cli.models.latent import EncodingControls, LatentModel, check_conditional
 from aigc_cli.nn.collective import draw, normal_like
+from aigc_cli.nn.dit import DiT
 from aigc_cli.nn.likelihoods import bits_per_dim
 from aigc_cli.nn.masking import Region, in_region
 from aigc_cli.nn.unet import UNet
@@ -30,6 +31,7 @@ _TIMES = 8  # at which a held-out item's loss is looked at, evenly spread
 _LEVEL = 2 / 255  # between neighbours of the 256 values that bits per dimension are of
 _LIKELIHOOD_STEPS = 32  # of the path back to noise
 _LEVELS = 4  # sizes of maps, at most
+_PATCHES = 256  # of an item, at most, of a transformer
 Velocity = Callable[[Tensor, float], Tensor]
 
 
@@ -38,6 +40,8 @@ class FlowConfig(ModelConfig):
     """The keys of ``model=flow``; configs/model/flow.yaml explains them."""
 
     name: Literal["flow"]
+    network: Literal["unet", "dit"] = "unet"
+    heads: Annotated[int, Field(ge=1)] = 4
     width: Annotated[int, Field(ge=8, multiple_of=8)]
     max_width: Annotated[int, Field(ge=8, multiple_of=8)]
     blocks: Annotated[int, Field(ge=1)]
@@ -49,7 +53,10 @@ class FlowConfig(ModelConfig):
 
     @model_validator(mode="after")
     def _widens(self) -> FlowConfig:
-        if self.max_width < self.width:
+        if self.network == "dit":
+            if self.width % self.heads:
+                raise ValueError(f"width={self.width} is not a multiple of heads={self.heads}")
+        elif self.max_width < self.width:
             raise ValueError(f"max_width={self.max_width} is below width={self.width}")
         return self
 
@@ -90,10 +97,17 @@ class Flow(LatentModel):
         self.conditional = check_conditional(told, spec)
         self.solver = FlowControls()
         patch = _patch(config, spec.shape)
-        self.net = UNet(
-            spec.shape, _widths(config, max(spec.shape[1:]) // patch), blocks=config.blocks, patch=patch,
-            classes=self.classes + 1 if self.classes else 0, dropout=config.dropout,
-        )  # fmt: skip
+        told_apart = self.classes + 1 if self.classes else 0
+        if config.network == "dit":
+            self.net: nn.Module = DiT(
+                spec.shape, config.width, layers=config.blocks, heads=config.heads, patch=patch, classes=told_apart,
+                dropout=config.dropout,
+            )  # fmt: skip
+        else:
+            widths = _widths(config, max(spec.shape[1:]) // patch)
+            self.net = UNet(
+                spec.shape, widths, blocks=config.blocks, patch=patch, classes=told_apart, dropout=config.dropout
+            )
 
     # training
 
@@ -292,6 +306,10 @@ def _widths(config: FlowConfig, side: int) -> list[int]:
 
 def _patch(config: FlowConfig, shape: tuple[int, ...]) -> int:
     """The side of a patch: of those that divide all sides, the one asked for."""
+    if config.patch == "auto" and config.network == "dit":
+        common = math.gcd(*shape[1:])
+        fits = [side for side in range(1, common + 1) if common % side == 0]
+        return next((side for side in fits if math.prod(shape[1:]) <= _PATCHES * side ** len(shape[1:])), fits[-1])
     if config.patch == "auto":
         return 2 if all(side % 2 == 0 and side >= 4 * _SMALLEST for side in shape[1:]) else 1
     if any(side % config.patch for side in shape[1:]):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +25,7 @@ class Quantized(NamedTuple):
 
     vectors: Tensor  # (m, d), as they are compared with the codes
     nearest: Tensor  # (m, d), the codes, without a gradient
-    tokens: Tensor  # (m,), their numbers, int64
+    tokens: Tensor  # (m,), their numbers, int64; (m, k) of k codebooks
 
     def straight_through(self) -> Tensor:
         """The codes, with the gradient of the vectors (section 3.2 of the first paper)."""
@@ -108,6 +108,12 @@ class Quantizer(Counted):
             self.register_buffer("seen", torch.zeros((), dtype=torch.int64))
         self.late = late
         self._known: tuple[tuple[int, int], tuple[Tensor, Tensor]] | None = None
+        #: Whether the codebook is known to have begun, so that nothing waits for the device to say so.
+        self._begun = not late
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        super()._load_from_state_dict(*args, **kwargs)
+        self._begun = not self.late
 
     @property
     def codebook(self) -> Tensor:
@@ -164,23 +170,29 @@ class Quantizer(Counted):
     def _begin(self, m: int) -> None:
         """Sets the codebook, where it begins late and has not, by k-means of what was kept; `m` are the vectors of a
         batch, by which its running counts are measured."""
+        if self._begun:
+            return
         start = self._start()
         if start is not None:
             centres, counts = start
             sizes = counts * (m / counts.sum())
             self.sums.copy_(centres * sizes[:, None])
             self.sizes.copy_(sizes)
-        if self.late:
-            self.seen.fill_(-1)
+        self.seen.fill_(-1)
+        self._begun = True
 
     def _start(self) -> tuple[Tensor, Tensor] | None:
         """Codes (codes, dimensions) to begin with, and how many of the vectors that were kept each stands for; None
         where the codebook has begun, or too few were kept."""
-        if not self.late or self.seen < self.codes:
+        if self._begun:
             return None
-        state = int(self.seen), self.reservoir._version  # evaluation asks for each batch
+        seen = int(self.seen)
+        self._begun = seen < 0
+        if seen < self.codes:
+            return None
+        state = seen, self.reservoir._version  # evaluation asks for each batch
         if self._known is None or self._known[0] != state:
-            self._known = state, k_means(self.reservoir.view(torch.float32)[: int(self.seen)], self.codes)
+            self._known = state, k_means(self.reservoir.view(torch.float32)[:seen], self.codes)
         return self._known[1]
 
     def _restart(self, vectors: Tensor) -> None:
@@ -196,6 +208,53 @@ class Quantizer(Counted):
         counts = self._count(tokens)
         self.sums.lerp_(summed(sums), 1 - self.decay)
         self.sizes.lerp_(counts.to(self.sizes.dtype), 1 - self.decay)
+
+
+class ResidualQuantizer(nn.Module):
+    """Several codebooks, each of which quantises what those before it left (Zeghidour et al., SoundStream, 2021,
+    section 3.3): a vector has a token of each. With `cosine` vectors and the codes of the first codebook are of unit
+    length, and the first alone begins `late`; the other arguments are those of :class:`Quantizer`."""
+
+    def __init__(
+        self, codebooks: int, codes: int, dimensions: int, *, cosine: bool, late: bool, **options: Any
+    ) -> None:
+        super().__init__()
+        self.codes, self.dimensions = codes, dimensions
+        self.levels = nn.ModuleList(
+            Quantizer(codes, dimensions, cosine=cosine and not level, late=late and not level, **options)
+            for level in range(codebooks)
+        )
+
+    @property
+    def _books(self) -> list[Quantizer]:
+        return list(self.levels)  # type: ignore[arg-type]
+
+    @property
+    def usage(self) -> Tensor:
+        """The share of all codes that the last window of batches used."""
+        return torch.stack([level.usage for level in self._books]).mean()
+
+    @property
+    def perplexity(self) -> Tensor:
+        """Its mean over the codebooks."""
+        return torch.stack([level.perplexity for level in self._books]).mean()
+
+    def lookup(self, tokens: Tensor) -> Tensor:
+        """The sums (..., dimensions) of the codes of tokens (..., codebooks), int64."""
+        found = [level.lookup(part) for level, part in zip(self._books, tokens.unbind(-1), strict=True)]
+        return torch.stack(found).sum(0)
+
+    def forward(self, vectors: Tensor, used: Tensor | None = None, *, plain: bool = False) -> Quantized:
+        """See :meth:`Quantizer.forward`; tokens are (m, codebooks)."""
+        found: Quantized = self.levels[0](vectors, used, plain=plain)
+        start, nearest, tokens = found.vectors, found.nearest, [found.tokens]
+        for number, level in enumerate(self.levels):
+            if number and not plain:
+                found = level((start - nearest).detach(), used)
+                nearest = nearest + found.nearest
+            if number:
+                tokens.append(found.tokens)
+        return Quantized(start, nearest, torch.stack(tokens, dim=1))
 
 
 class ScalarQuantizer(Counted):

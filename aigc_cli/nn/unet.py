@@ -22,6 +22,11 @@ _TRANSPOSED: dict[int, Any] = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d, 3: 
 _HEAD = 32  # channels of an attention head
 
 
+def convolutions(dimensions: int) -> tuple[Any, Any]:
+    """The classes of convolutions, and of transposed ones, of items with so many dimensions beside their channels."""
+    return _CONVS[dimensions], _TRANSPOSED[dimensions]
+
+
 class UNet(nn.Module):
     """(n, c, ...), times (n,) in [0, 1] and labels (n,) to (n, c, ...).
 
@@ -34,8 +39,8 @@ class UNet(nn.Module):
         self, shape: Sequence[int], widths: Sequence[int], *, blocks: int, patch: int, classes: int, dropout: float
     ) -> None:
         super().__init__()
-        channels, dimensions = shape[0], len(shape) - 1
-        conv, condition = _CONVS[dimensions], 4 * widths[0]
+        channels, condition = shape[0], 4 * widths[0]
+        conv, transposed = convolutions(len(shape) - 1)
         self.times = Times(condition)
         self.classes = nn.Embedding(classes, condition) if classes else None
         self.into = (
@@ -64,7 +69,7 @@ class UNet(nn.Module):
                 )
             )
         out = (
-            _TRANSPOSED[dimensions](widths[0], channels, patch, stride=patch)
+            transposed(widths[0], channels, patch, stride=patch)
             if patch > 1 else conv(widths[0], channels, 3, padding=1)
         )  # fmt: skip
         self.out = nn.Sequential(_norm(widths[0]), nn.SiLU(), out)

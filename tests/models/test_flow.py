@@ -46,7 +46,7 @@ def build(defaults: dict[str, Any], shape: tuple[int, ...] = (1, 8, 8), classes:
 
 def known(defaults: dict[str, Any]) -> Flow:
     model = build(defaults, (1, 4, 4))
-    model.net = _OfGaussian()  # type: ignore[assignment]
+    model.net = _OfGaussian()
     return model
 
 
@@ -130,7 +130,7 @@ class _OfOneShade(nn.Module):
 @pytest.mark.parametrize("region", ["lower", "left", "centre"])
 def test_what_it_fills_fits_what_is_kept(defaults: dict[str, Any], region: Any) -> None:
     model = build(defaults, (1, 4, 4))
-    model.net = _OfOneShade()  # type: ignore[assignment]
+    model.net = _OfOneShade()
     shades = torch.linspace(-2, 2, 20)
     items = shades.view(-1, 1, 1, 1) + 0.1 * torch.randn(20, 1, 4, 4, generator=torch.Generator().manual_seed(0))
     gap = in_region((4, 4), region)
@@ -156,9 +156,10 @@ def test_what_is_filled_is_the_same_in_every_batch_and_of_the_class_of_its_item(
         model.sample(Noise(0, [3]), FlowControls(**controls, guidance=2), Prompts((), items=items))
 
 
+@pytest.mark.parametrize("network", ["unet", "dit"])
 @pytest.mark.parametrize("shape", [(1, 16, 16), (3, 9, 7), (2, 50), (1, 4, 9, 6)])
-def test_it_learns_items_of_every_layout(defaults: dict[str, Any], shape: tuple[int, ...]) -> None:
-    model = build(defaults, shape)
+def test_it_learns_items_of_every_layout(defaults: dict[str, Any], shape: tuple[int, ...], network: str) -> None:
+    model = build({**defaults, "network": network}, shape)
     data = Batch(torch.full((8, *shape), 0.5))
     curves = fit(model, data, 20)
     assert curves[-1]["loss"] < 0.7 * curves[0]["loss"]

@@ -79,6 +79,7 @@ class CodesModel(Model):
         super().__init__(spec)
         assert spec.vocab_size is not None, "codes are of a vocabulary"
         self.config, self.vocab_size, self.length = config, spec.vocab_size, spec.shape[0]
+        self.codebooks = spec.codebooks
         asked = len(spec.classes) > 1 if config.conditional == "auto" else config.conditional
         self.conditional = check_conditional(asked, spec)
         #: Tokens that are read and never written: the classes, and any.
@@ -87,8 +88,14 @@ class CodesModel(Model):
     @property
     def places(self) -> tuple[int, ...]:
         """The grid that the codes lie in, with an axis for those of a place where there are several."""
-        several = self.spec.codebooks
-        return (*self.spec.grid, several) if several > 1 else self.spec.grid
+        return (*self.spec.grid, self.codebooks) if self.codebooks > 1 else self.spec.grid
+
+    def limited(self, scores: Tensor, places: Tensor) -> Tensor:
+        """Scores (..., vocab) of the codes at `places` (...) of a row, where only a codebook's own can be."""
+        if self.codebooks == 1:
+            return scores
+        owner = torch.arange(self.vocab_size, device=scores.device) // (self.vocab_size // self.codebooks)
+        return scores.masked_fill(owner != (places % self.codebooks)[..., None], -torch.inf)
 
     def transfer(self) -> Transfer:
         """One family's transformer of codes may start from another's; of another tokenizer, no code is the same."""

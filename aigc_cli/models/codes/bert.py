@@ -89,7 +89,7 @@ class CodeBert(CodesModel):
         """The nats of each masked code (m,), 0 where one does not count."""
         shown = torch.cat([self.told(batch)[:, None], masks.apply(batch.content, self.mask)], 1)
         hidden = self.encoder.hidden(shown)[:, 1:]
-        logits = self.encoder.logits(hidden[masks.rows, masks.places]).float()
+        logits = self.limited(self.encoder.logits(hidden[masks.rows, masks.places]).float(), masks.places)
         nats = cross_entropy(logits, batch.content[masks.rows, masks.places], reduction="none")
         return torch.where(masks.counts, nats, 0)
 
@@ -129,6 +129,8 @@ class CodeBert(CodesModel):
             raise ConfigError("a prompt has another number of codes than an item", "give whole items, with gaps")
         canvas = torch.tensor(given, device=noise.device)
 
+        places = torch.arange(self.length, device=noise.device)
+
         def scores(codes: Tensor, done: float) -> Tensor:
             """Scores (n, t, vocab) of all codes; guidance grows with the share that is `done`."""
             shown = torch.cat([told[:, None], codes], 1)
@@ -136,7 +138,7 @@ class CodeBert(CodesModel):
                 shown = torch.cat([shown, torch.cat([torch.full_like(told, self.any)[:, None], codes], 1)])
             found = self.encoder.logits(self.encoder.hidden(shown)[:, 1:]).float()
             scale = 1 + (controls.guidance - 1) * (done if controls.guidance > 1 else 1)
-            return guided(found, scale) if guides else found
+            return self.limited(guided(found, scale) if guides else found, places)
 
         draws = noise.uniform(controls.passes, 2, self.length)
         return by_schedule(scores, canvas, self.mask, controls.choice(), draws, controls.spread)

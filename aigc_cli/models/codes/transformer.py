@@ -11,20 +11,22 @@ import torch
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, pad
 
 from aigc_cli.config.schema import STRICT
 from aigc_cli.errors import ConfigError
 from aigc_cli.modalities.base import Batch, DataSpec
 from aigc_cli.models.base import Losses, Prompts
 from aigc_cli.models.codes.base import CodesControls, CodesModel, CodesModelConfig, guided
+from aigc_cli.models.codes.delay import begun, delayed, write_delayed
 from aigc_cli.nn.collective import draw, integers
 from aigc_cli.nn.decoding import Session, choose
 from aigc_cli.nn.transformer import TokenTransformer
 from aigc_cli.randomness import Noise
 from aigc_cli.registry import register
 
-_NONE = -1  # no target is ignored
+_NONE = -1  # no code
+_MANY = 2  # codebooks, above which their codes are written with a delay and not one after the other
 
 
 @dataclass(config=STRICT, frozen=True, kw_only=True)
@@ -33,6 +35,7 @@ class CodeTransformerConfig(CodesModelConfig):
 
     name: Literal["transformer_codes"]
     replaced: Annotated[float, Field(ge=0, lt=1)]
+    delay: bool | Literal["auto"] = "auto"
 
 
 @dataclass(config=STRICT, frozen=True, kw_only=True)
@@ -54,8 +57,12 @@ class CodeTransformer(CodesModel):
 
     def __init__(self, config: CodeTransformerConfig, spec: DataSpec) -> None:
         super().__init__(config, spec)
+        #: Whether a step writes a code of each codebook, see :mod:`aigc_cli.models.codes.delay`.
+        self.delayed = self.codebooks > 1 and (self.codebooks > _MANY if config.delay == "auto" else config.delay)
+        steps = self.length // self.codebooks + self.codebooks - 1 if self.delayed else self.length
         self.decoder = TokenTransformer(
-            config, self.vocab_size, self.length, causal=True, tied=config.tie_embeddings, grid=self.places,
+            config, self.vocab_size, steps, causal=True, tied=config.tie_embeddings,
+            grid=self.spec.grid if self.delayed else self.places,
             extra=self.any + 1 - self.vocab_size,
         )  # fmt: skip
 
@@ -65,19 +72,32 @@ class CodeTransformer(CodesModel):
         if self.config.replaced:  # a small set is soon known by heart: some of what is read is not what was there
             other = draw(integers(self.vocab_size), *seen.shape, device=seen.device)
             seen = torch.where(draw(torch.rand, *seen.shape, device=seen.device) < self.config.replaced, other, seen)
-        return {"loss": self.decoder(self._shifted(self.told(batch), seen), batch.content, _NONE)}
+        return {"loss": self._nats(self.told(batch), seen, batch.content, "mean")}
 
-    @staticmethod
-    def _shifted(told: Tensor, codes: Tensor) -> Tensor:
-        """What is read where each code is written: the class, and the codes but the last."""
-        return torch.cat([told[:, None], codes[:, :-1]], 1)
+    def _nats(self, told: Tensor, seen: Tensor, codes: Tensor, reduction: str) -> Tensor:
+        """The nats of codes (n, t), each given the class and those before it as they were `seen` (n, t); with the
+        `reduction` "none" of each, in any order within an item and with 0 for others, (n * steps,)."""
+        k = self.codebooks
+        if self.delayed:
+            seen, targets = (
+                delayed(torch.unflatten(part, 1, (-1, k)), fill) for part, fill in ((seen, self.any), (codes, _NONE))
+            )
+            rows = begun(told, seen)
+        else:
+            rows, targets = torch.cat([told[:, None], seen[:, :-1]], 1), codes
+        logits = self.decoder.logits(self.decoder.hidden(rows)).float()
+        if self.delayed:
+            logits = torch.unflatten(logits, 2, (k, -1)).flatten(1, 2)
+            targets = torch.where(targets == _NONE, _NONE, targets % logits.shape[2])
+        else:
+            logits = self.limited(logits, torch.arange(self.length, device=codes.device))
+        return cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=_NONE, reduction=reduction)
 
     def score(self, batch: Batch, noise: Noise, samples: int = 1) -> dict[str, Tensor]:
         """Exact negative log-likelihoods of codes given their class, ``"nats_per_code"`` first; see :meth:`per_code`.
         Nothing is drawn."""
-        logits = self.decoder.logits(self.decoder.hidden(self._shifted(self.told(batch), batch.content)))
-        nats = cross_entropy(logits.float().flatten(0, 1), batch.content.flatten(), reduction="none")
-        return self.per_code(nats.view_as(batch.content).double().sum(1), "nats_per_code")
+        nats = self._nats(self.told(batch), batch.content, batch.content, "none")
+        return self.per_code(nats.view(len(batch), -1).double().sum(1), "nats_per_code")
 
     def left_out(self, grid: tuple[int, ...], controls: CodeWritingControls) -> list[bool]:
         """Which places of a `grid` are written anew where an item is continued: all of its last rows, or times."""
@@ -96,12 +116,27 @@ class CodeTransformer(CodesModel):
         count = self.length - len(given[0])
         if any(len(row) != len(given[0]) for row in given) or not count:
             raise ConfigError("prompts must be of one length, and leave codes to write", "keep less of them")
+        if self.delayed:
+            return self._written_delayed(noise, controls, told, torch.tensor(given, device=noise.device), guides)
         rows = [[token, *row] for token, row in zip(told.tolist(), given, strict=True)]
         session = Session(self.decoder, rows + [[self.any, *row[1:]] for row in rows] * guides, count, pad=self.any)
         uniform = noise.uniform(self.length) if controls.temperature > 0 else None  # each code has its own draw
         for place in range(self.length - count, self.length):
             scores = session.logits()
             scores = guided(scores, controls.guidance) if guides else scores
+            scores = self.limited(scores, torch.full_like(told, place))
             code = choose(scores, controls.choice(), None if uniform is None else uniform[:, place])
             session.append(code.repeat(2) if guides else code)
         return session.tokens[: len(noise), 1:]
+
+    def _written_delayed(
+        self, noise: Noise, controls: CodeWritingControls, told: Tensor, given: Tensor, guides: bool
+    ) -> Tensor:
+        k, kept = self.codebooks, given.shape[1]
+        canvas = torch.unflatten(pad(given.long(), (0, self.length - kept), value=self.any), 1, (-1, k))
+        uniform = noise.uniform(self.decoder.length, k) if controls.temperature > 0 else None
+        guidance = controls.guidance if guides else None
+        found = write_delayed(
+            self.decoder, told, canvas, kept // k, self.any, guidance, controls.choice(), uniform
+        )  # fmt: skip
+        return found.flatten(1)

@@ -20,7 +20,7 @@ class VAEConfig(VariationalConfig):
     """The keys of ``model=vae``; configs/model/vae.yaml explains them."""
 
     name: Literal["vae"]
-    network: Literal["auto", "mlp", "conv", "resnet"]
+    network: Literal["auto", "mlp", "conv", "resnet", "conv3d"]
     likelihood: Literal["bernoulli", "gaussian", "gaussian_fixed", "gaussian_pixel", "logistic", "logistic_mixture"]
     deviation: Annotated[float, Field(gt=0)]
     components: Annotated[int, Field(ge=1)]
@@ -82,10 +82,12 @@ class VQVAEConfig(ModelConfig):
     name: Literal["vqvae"]
     tokens: Literal["map", "time"] = "map"
     downsampling: Literal[2, 4, 8, 16]
+    time_downsampling: Literal[1, 2, 4, 8] = 4  # runs from before it was there are of images and sound
     width: Annotated[int, Field(ge=2)]
     blocks: Annotated[int, Field(ge=0)]
     quantizer: Literal["ema", "fsq"] = "ema"
     codes: Annotated[int, Field(ge=2)]
+    codebooks: Annotated[int, Field(ge=1, le=32)] = 1
     code_dimensions: Annotated[int, Field(ge=1)]
     levels: Annotated[tuple[Annotated[int, Field(ge=3)], ...], Field(min_length=1)] = (8, 8, 8)
     cosine: bool
@@ -94,6 +96,7 @@ class VQVAEConfig(ModelConfig):
     restart_below: Annotated[float, Field(ge=0, lt=1)]
     warmup: Annotated[int, Field(ge=0)] = 0
     usage_window: Annotated[int, Field(ge=1)]
+    adversarial: Annotated[float, Field(ge=0)] = 0.0
     reconstruction: Literal["mse", "bernoulli", "gaussian", "gaussian_pixel", "logistic", "logistic_mixture"]
     components: Annotated[int, Field(ge=1)]
 
@@ -101,6 +104,8 @@ class VQVAEConfig(ModelConfig):
     def _consistent(self) -> VQVAEConfig:
         if self.quantizer == "fsq" and self.cosine:
             raise ValueError("cosine belongs to quantizer=ema: the levels of fsq have no unit length")
+        if self.quantizer == "fsq" and self.codebooks > 1:
+            raise ValueError("codebooks belongs to quantizer=ema: more levels make fsq finer")
         return self
 
     @property

@@ -4,21 +4,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
 from aigc_cli.errors import ConfigError
 from aigc_cli.modalities.base import Batch, DataSpec
-from aigc_cli.models.base import Losses, Model
+from aigc_cli.models.base import Losses, Model, Phase
+from aigc_cli.models.gan.losses import LOSSES
 from aigc_cli.models.latent import EncodingControls
 from aigc_cli.models.vae.config import VQVAEConfig
-from aigc_cli.models.vae.vq_networks import build_networks
+from aigc_cli.models.vae.vq_networks import build_adversary, build_networks
 from aigc_cli.nn.likelihoods import bits_per_dim, build_likelihood
 from aigc_cli.nn.padding import before_end, end_at, frames_nats
-from aigc_cli.nn.quantize import Quantized, Quantizer, ScalarQuantizer
+from aigc_cli.nn.quantize import Quantized, Quantizer, ResidualQuantizer, ScalarQuantizer
 from aigc_cli.randomness import Noise
 from aigc_cli.registry import register
 
@@ -34,16 +36,17 @@ class VQVAE(Model):
     :attr:`token_grid`. It learns no prior over them, and cannot be sampled: a model that trains on its tokens is one.
 
     Items that end early, such as clips of sound, have one token more, which no code stands for: :attr:`end`, in all
-    columns after the one in which the item ends. What comes there costs nothing.
+    columns after the one in which the item ends. What comes there costs nothing. Of several codebooks each has tokens
+    of its own, those of the first come first.
 
     Curves of the phase ``"main"`` beside ``"loss"``: ``"reconstruction"``, squared error in units of [-1, 1] or nats
     per dimension; ``"commitment"``; ``"usage"``, the share of the codes that the last window of batches used, and
-    ``"perplexity"``, of how many equally frequent codes its entropy is; with a likelihood ``"bits_per_dim"``, a bound
-    for tokens that are all alike likely.
+    ``"perplexity"``, of how many equally frequent codes its entropy is; with a discriminator ``"sharpness"``, its mean
+    score of reconstructions; with a likelihood ``"bits_per_dim"``, a bound for tokens that are all alike likely.
     """
 
     can = frozenset({"encode", "decode", "score", "tokens"})
-    layouts = frozenset({"map"})
+    layouts = frozenset({"map", "volume"})
     controls = EncodingControls
 
     def __init__(self, config: VQVAEConfig, spec: DataSpec) -> None:
@@ -55,22 +58,40 @@ class VQVAE(Model):
             self.likelihood = build_likelihood(config.reconstruction, spec.shape[0], components=config.components)
         outputs = spec.shape[0] if self.likelihood is None else self.likelihood.width
         self.encoder, self.decoder = build_networks(config, spec.shape, outputs)
-        self.quantizer: Quantizer | ScalarQuantizer
-        if config.quantizer == "fsq":
-            self.quantizer = ScalarQuantizer(config.levels, window=config.usage_window)
-        else:
-            self.quantizer = Quantizer(
-                config.codes, config.code_dimensions, decay=config.decay, restart_below=config.restart_below,
-                window=config.usage_window, cosine=config.cosine, late=config.warmup > 0,
-            )  # fmt: skip
-        #: How many tokens there are, and the one that stands for what comes after the end, if items may end early.
+        self.quantizer = _quantizer(config)
+        #: How many tokens stand for each place of the grid; the one of each codebook that stands for what comes after
+        #: the end, if items may end early; and how many tokens there are.
+        self.codebooks = config.codebooks
         self.end = self.quantizer.codes if spec.padding is not None else None
-        self.vocab_size = self.quantizer.codes + (self.end is not None)
+        self.vocab_size = self.codebooks * self._each
+        self.adversary = build_adversary(spec.shape[0], config.width) if config.adversarial else None
+        self._made: list[Tensor] = []  # reconstructions of this step, a batch each
+
+    @property
+    def _each(self) -> int:
+        """How many tokens each codebook has."""
+        return self.quantizer.codes + (self.end is not None)
 
     # training
 
+    def phases(self, step: int) -> Sequence[Phase]:
+        """One, and one of the discriminator, on the same batch, if there is one."""
+        found = super().phases(step)
+        self._made.clear()
+        return found if self.adversary is None else (*found, Phase("discriminator", new_batch=False))
+
+    def network(self, phase: str) -> nn.Module:
+        """All but the discriminator, or it."""
+        if self.adversary is None:
+            return self
+        if phase == "discriminator":
+            return self.adversary
+        return nn.ModuleDict({"encoder": self.encoder, "quantizer": self.quantizer, "decoder": self.decoder})
+
     def forward(self, phase: str, batch: Batch) -> Losses:
-        """The losses of equation 3, whose second term the codebook's running means stand for."""
+        """The losses of equation 3, whose second term the codebook's running means stand for, or a discriminator's."""
+        if phase == "discriminator":
+            return self._told_apart(batch)
         x = self._target(batch.content)
         plain = self._step * self.pace < self.config.warmup
         quantized, going = self._quantized(x, plain=plain)
@@ -85,10 +106,24 @@ class VQVAE(Model):
             "usage": self.quantizer.usage,
             "perplexity": self.quantizer.perplexity,
         }
+        if self.adversary is not None:
+            images = self._images(outputs, going)
+            self._made.append(images.detach())
+            scores = self.adversary(_frames(images)).float()
+            losses["loss"] = losses["loss"] + self.config.adversarial * LOSSES["hinge"].generator(scores, scores)
+            losses["sharpness"] = scores.detach().mean()
         if self.likelihood is not None:
             bound = reconstruction.detach() * self.values + self._tokens_cost(going).mean()
             losses["bits_per_dim"] = bits_per_dim(bound, self.values)
         return losses
+
+    def _told_apart(self, batch: Batch) -> Losses:
+        """The losses of a discriminator of items and of what this step made of them, patch by patch."""
+        assert self.adversary is not None, "there is a discriminator"
+        made = self._made.pop(0)
+        real, fake = self.adversary(_frames(torch.cat([batch.content, made.to(batch.content)]))).float().chunk(2)
+        accuracy = torch.cat([real > 0, fake < 0]).float().mean()
+        return {"loss": LOSSES["hinge"].discriminator(real, fake), "accuracy": accuracy}
 
     def _target(self, images: Tensor) -> Tensor:
         return images if self.likelihood is None else self.likelihood.target(images)
@@ -126,43 +161,47 @@ class VQVAE(Model):
 
     def _tokens_cost(self, going: Tensor | None) -> Tensor:
         """Nats of each image's tokens where all are alike likely, (n,) or a scalar; of its end too, if it has one."""
-        rows, columns = self.token_grid
+        each = self.codebooks * math.log(self.quantizer.codes)
         if going is None:
-            return torch.tensor(rows * columns * math.log(self.quantizer.codes))
-        return going.sum(1) * (rows * math.log(self.quantizer.codes)) + math.log(columns + 1)
+            return torch.tensor(math.prod(self.token_grid) * each)
+        rows, columns = self.token_grid
+        return going.sum(1) * (rows * each) + math.log(columns + 1)
 
     def _quantized(self, x: Tensor, *, plain: bool = False) -> tuple[Quantized, Tensor | None]:
         """The codes of the encoder's features (n * rows * columns, d), and :meth:`_going`."""
         features: Tensor = self.encoder(x)
-        vectors = features.permute(0, 2, 3, 1).reshape(-1, self.config.dimensions)
+        vectors = features.movedim(1, -1).reshape(-1, self.config.dimensions)
         going = self._going(x)
         quantized: Quantized = self.quantizer(vectors, None if going is None else self._places(going), plain=plain)
         return quantized, going
 
     def _map(self, vectors: Tensor, going: Tensor | None, n: int) -> Tensor:
         """Vectors (n * rows * columns, d), row by row of the grid, as a map (n, d, rows, columns), 0 after the end."""
-        codes = vectors.view(n, *self.token_grid, -1).permute(0, 3, 1, 2)
+        codes = vectors.view(n, *self.token_grid, -1).movedim(-1, 1)
         return codes if going is None else end_at(codes, going, 0.0)
 
     # encoding and decoding
 
     def encode(self, batch: Batch) -> Tensor:
-        """The tokens of encoded images (n, c, h, w), int64 (n, rows * columns) of :attr:`token_grid`."""
+        """The tokens of encoded images (n, c, h, w), int64 (n, rows * columns) of :attr:`token_grid`; of several
+        codebooks those of a place follow one after the other."""
         quantized, going = self._quantized(self._target(batch.content))
-        tokens = quantized.tokens
+        tokens = quantized.tokens.view(-1, self.codebooks)
         if going is not None and self.end is not None:
-            tokens = torch.where(self._places(going), tokens, self.end)
+            tokens = torch.where(self._places(going)[:, None], tokens, self.end)
+        tokens = tokens + self._each * torch.arange(self.codebooks, device=tokens.device)
         return tokens.view(len(batch), -1)
 
     def decode(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
         """The images in [-1, 1], float32 (n, c, h, w), that tokens (n, rows * columns) stand for; an item ends at the
         first column that is all :attr:`end`."""
-        going = None
+        going, tokens = None, latents % self._each
         if self.end is not None:
-            held = (latents != self.end).view(len(latents), *self.token_grid)
-            going = held.any(dim=1).long().cumprod(dim=1) > 0
-            latents = torch.where(latents == self.end, 0, latents)
-        outputs = self.decoder(self._map(self.quantizer.lookup(latents), going, len(latents)))
+            held = (tokens != self.end).view(len(latents), *self.token_grid, self.codebooks)
+            going = held.any(dim=3).any(dim=1).long().cumprod(dim=1) > 0
+            tokens = torch.where(tokens == self.end, 0, tokens)
+        tokens = tokens if self.codebooks == 1 else torch.unflatten(tokens, 1, (-1, self.codebooks))
+        outputs = self.decoder(self._map(self.quantizer.lookup(tokens), going, len(latents)))
         return self._images(outputs, going)
 
     def _images(self, outputs: Tensor, going: Tensor | None) -> Tensor:
@@ -200,12 +239,33 @@ class VQVAE(Model):
             yield "dead codebook", f"{says}; {'take fewer model.levels=' if self.config.quantizer == 'fsq' else hint}"
 
 
-def _grid(config: VQVAEConfig, shape: tuple[int, ...]) -> tuple[int, int]:
-    """Rows and columns of tokens; a ConfigError where they do not divide the item."""
-    (_, height, width), factor = shape, config.downsampling
+def _quantizer(config: VQVAEConfig) -> Quantizer | ResidualQuantizer | ScalarQuantizer:
+    if config.quantizer == "fsq":
+        return ScalarQuantizer(config.levels, window=config.usage_window)
+    options: dict[str, Any] = {
+        "decay": config.decay, "restart_below": config.restart_below, "window": config.usage_window,
+        "cosine": config.cosine, "late": config.warmup > 0,
+    }  # fmt: skip
+    if config.codebooks > 1:
+        return ResidualQuantizer(config.codebooks, config.codes, config.code_dimensions, **options)
+    return Quantizer(config.codes, config.code_dimensions, **options)
+
+
+def _frames(items: Tensor) -> Tensor:
+    """Images as they are; of clips each frame as an image of its own."""
+    return items if items.ndim == 4 else items.transpose(1, 2).flatten(0, 1)
+
+
+def _grid(config: VQVAEConfig, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Rows and columns of tokens, of clips for so many times; a ConfigError where they do not divide the item."""
+    (_, *times, height, width), factor = shape, config.downsampling
+    if times and (times[0] % config.time_downsampling or config.tokens == "time"):
+        what = f"model.time_downsampling={config.time_downsampling} does not divide clips of {times[0]} frames"
+        what = what if config.tokens == "map" else "model.tokens=time is for sound"
+        raise ConfigError(what, "choose 1, 2, 4 or 8 and model.tokens=map, or set data.frames= to a multiple")
     rows = 1 if config.tokens == "time" else height // factor
     if width % factor or (config.tokens == "map" and height % factor):
         what = f"model.downsampling={factor} does not divide items of {height}x{width}"
         sizes = "data.size= of images, or data.codec.bins= of sound,"
         raise ConfigError(what, f"choose another of 2, 4, 8, 16, or set {sizes} to a multiple")
-    return rows, width // factor
+    return *(frames // config.time_downsampling for frames in times), rows, width // factor

@@ -17,6 +17,7 @@ from aigc_cli.errors import ConfigError
 from aigc_cli.modalities.base import Batch, DataSpec
 from aigc_cli.models.base import Model, Prompts, build_model
 from aigc_cli.models.codes.base import CodesModel
+from aigc_cli.models.codes.delay import aligned, begun, delayed
 from aigc_cli.nn.decoding import Choice, choose
 from aigc_cli.nn.masking import by_schedule
 from aigc_cli.randomness import Noise
@@ -212,3 +213,60 @@ def test_each_pass_settles_more_and_the_last_one_all(passes: int) -> None:
     assert all(after < before or not before for before, after in pairwise(left))
     settled = [before - after for before, after in zip(left, [*left[1:], 0], strict=True)]
     assert passes in (1, 20) or settled[0] <= settled[-1]
+
+
+TWO = DataSpec("image", (6,), ("a", "b"), 6, content=(1, 6, 4), grid=(3,))  # 2 codebooks of 3 codes, for 3 places
+
+
+@pytest.mark.parametrize("k", [1, 2, 3])
+def test_a_delay_has_an_inverse(k: int) -> None:
+    codes = torch.arange(2 * 4 * k).view(2, 4, k)
+    steps = delayed(codes, -1)
+    assert steps.shape == (2, 4 + k - 1, k)
+    assert int((steps == -1).sum()) == 2 * k * (k - 1)
+    assert torch.equal(aligned(steps), codes)
+    assert torch.equal(steps[:, k - 1, 0], codes[:, k - 1, 0])
+    assert torch.equal(steps[:, k - 1, k - 1], codes[:, 0, k - 1])
+
+
+@pytest.mark.parametrize("delay", [True, False])
+def test_of_several_codebooks_each_writes_its_own_codes(delay: bool) -> None:
+    model: Any = build("transformer", TWO, delay=delay)
+    assert model.decoder.length == (4 if delay else 6)
+    for other in (model, build("bert", TWO)):
+        found = drawn(other, range(60), guidance=2.0, temperature=3.0)
+        assert torch.equal(found // 3, torch.tensor([0, 1] * 3).expand(60, -1))
+        whole = drawn(other, range(8))
+        assert torch.equal(torch.cat([drawn(other, [number]) for number in range(8)]), whole)
+    kept = drawn(model, range(8), Prompts([[2, 4, 0, 5]], labels=[1]))
+    assert kept[:, :4].tolist() == [[2, 4, 0, 5]] * 8
+    assert len({tuple(row) for row in kept.tolist()}) > 1
+
+
+@pytest.mark.parametrize("delay", [True, False])
+def test_the_likelihood_of_all_rows_of_several_codebooks_adds_up_to_one(delay: bool) -> None:
+    model = build("transformer", replace(TWO, shape=(4,), grid=(2,)), delay=delay)
+    rows = torch.cartesian_prod(*[torch.arange(3), torch.arange(3, 6)] * 2)
+    with torch.no_grad():
+        scores = model.score(Batch(rows, torch.ones(81, dtype=torch.long)), Noise(0, range(81), "cpu"))
+    assert (-4 * scores["nats_per_code"]).exp().sum().item() == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.parametrize("guidance", [1.0, 2.5])
+def test_cached_writing_with_a_delay_is_uncached_writing(guidance: float) -> None:
+    model: Any = build("transformer", TWO, delay=True)
+    found = drawn(model, range(20), guidance=guidance)
+    uniform = Noise(3, list(range(20)), "cpu").uniform(4, 2)
+    told = 6 + torch.arange(20) % 2
+    steps = torch.full((20, 4, 2), model.any)
+    with torch.no_grad():
+        for step in range(4):
+            both = [
+                model.decoder.logits(model.decoder.hidden(begun(first, steps)))[:, step].unflatten(1, (2, 3))
+                for first in (told, torch.full_like(told, model.any))
+            ]
+            scores = both[1] + guidance * (both[0] - both[1]) if guidance != 1 else both[0]
+            for level in range(2):
+                if 0 <= step - level < 3:
+                    steps[:, step, level] = 3 * level + choose(scores[:, level], Choice(), uniform[:, step, level])
+    assert torch.equal(found, aligned(steps).flatten(1))

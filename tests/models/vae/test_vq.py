@@ -188,3 +188,35 @@ def test_a_dead_codebook_is_named_once_training_is_under_way(defaults: dict[str,
     assert name == "dead codebook"
     assert "5.0% of 16 codes" in line
     assert "model.restart_below=" in line
+
+
+def test_a_second_codebook_quantises_what_the_first_one_left(defaults: dict[str, Any]) -> None:
+    model = build(defaults, codebooks=2, codes=3)
+    figures = train(model, adam(model), range(60))
+    assert figures[-1]["reconstruction"] < 0.8 * figures[3]["reconstruction"]
+    batch = images(8)
+    with torch.no_grad():
+        tokens = model.eval().encode(batch)
+        first = tokens.clone()
+        first[:, 1::2] = 3  # always the same code of the second
+        errors = [(model.decode(part) - batch.content).square().mean().item() for part in (tokens, first)]
+    assert (tokens.shape, model.vocab_size) == ((8, 32), 6)
+    assert torch.equal(tokens // 3, torch.tensor([0, 1] * 16).expand(8, -1))
+    assert errors[0] < errors[1]
+    with pytest.raises(ConfigError, match="codebooks belongs to quantizer=ema"):
+        build(defaults, codebooks=2, quantizer="fsq")
+
+
+def test_a_discriminator_learns_in_a_phase_of_its_own(defaults: dict[str, Any]) -> None:
+    model = build(defaults, adversarial=0.1)
+    main, other = model.phases(0)
+    assert (main.name, other.name, other.new_batch) == ("main", "discriminator", False)
+    for phase in (main.name, other.name):
+        model.requires_grad_(False)
+        model.network(phase).requires_grad_(True)
+        model.zero_grad()
+        losses = model(phase, images(8))
+        losses["loss"].backward()
+        learnt = {name.split(".")[0] for name, part in model.named_parameters() if part.grad is not None}
+        assert learnt == ({"encoder", "decoder"} if phase == "main" else {"adversary"})
+    assert losses.keys() == {"loss", "accuracy"}
