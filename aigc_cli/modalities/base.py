@@ -125,6 +125,7 @@ class Codec(ABC):
 
     #: What encoding does, as a stamp says it of a network that looks at encoded items.
     preprocessing: ClassVar[str] = "as the codec of its data encodes it"
+    traceable: ClassVar[bool] = False  # whether decoding is a few steps of torch, which can leave with a model
     readable: ClassVar[bool] = False  # whether content is text, which can be told beside what a model makes of it
 
     @abstractmethod
@@ -148,6 +149,11 @@ class Codec(ABC):
 
     def files(self) -> Mapping[str, str]:
         """What a run must keep to make the same codec without the data: the text of each file by its name."""
+        return {}
+
+    def portable(self, length: int, *, masks: bool = False) -> Mapping[str, str]:
+        """The same in the formats of other programs, the text of each file by its name: a tokenizer in Hugging Face's,
+        of a model that reads at most `length` tokens, and where it `masks` some with a token more."""
         return {}
 
     def keep(self, folder: Path) -> None:

@@ -25,6 +25,7 @@ from aigc_cli.data.open import items_at
 from aigc_cli.errors import ConfigError, DataError, ResourceError, tell, warn
 from aigc_cli.files import resource_errors, write_atomically
 from aigc_cli.modalities.base import Batch, Codec, modality
+from aigc_cli.nn.blocks import lay_out
 from aigc_cli.progress import Progress
 
 _SEED = 0
@@ -107,8 +108,9 @@ class Learned(ABC):
 
     def _fresh(self) -> nn.Module:
         """The network with random weights, as it lies in memory while it trains."""
-        network, form = self.network().to(self.device), modality(self.train.spec.modality).memory_format
-        return network if form is None else network.to(memory_format=form)
+        network = self.network().to(self.device)
+        lay_out(network, modality(self.train.spec.modality).memory_format)
+        return network
 
     def _network_in(self, content: bytes, path: Path) -> tuple[nn.Module, str, dict[str, Any]] | None:
         """The network in the content of the file `path`, its sum, and what is known of it; None where it is broken."""

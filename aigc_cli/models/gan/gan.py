@@ -27,6 +27,7 @@ from aigc_cli.models.gan.resnet import (
     ResNetDiscriminator,
     ResNetGenerator,
 )
+from aigc_cli.models.gan.volumes import VolumeDiscriminator, VolumeGenerator
 from aigc_cli.models.gan.wavegan import WaveGANDiscriminator, WaveGANGenerator
 from aigc_cli.models.latent import LatentControls, LatentModel, check_conditional
 from aigc_cli.nn.augment import ADJUST_EVERY, AUGMENTATIONS, adapt, adaptive
@@ -43,6 +44,7 @@ NETWORKS: dict[str, tuple[Callable[..., nn.Module], Callable[..., nn.Module]]] =
     "biggan": (BigGANGenerator, ResNetDiscriminator),
     "r3gan": (R3GANGenerator, R3GANDiscriminator),
     "wavegan": (WaveGANGenerator, WaveGANDiscriminator),
+    "dcgan3d": (VolumeGenerator, VolumeDiscriminator),
 }
 #: Beyond these a run is in trouble; those that went well stayed below 0.95, above 0.8 and below 0.6.
 WINNING, COLLAPSED, OVERFITTED = 0.98, 0.4, 0.8
