@@ -44,7 +44,7 @@ class Classifier(Learned):
         if len(train.spec.classes) < 2:
             raise ConfigError(f"the classifier extractor needs labels, and {name} has none", _WITHOUT)
         self._splits = sources.splits
-        super().__init__(f"{name}-{self.suffix}", train.plain.as_usual(), sources.device)
+        super().__init__(f"{name}-{self.suffix}", train.plain.as_usual(), sources.device, sources.learns)
         score = self.facts["accuracy"]
         if score < 1.5 / len(train.spec.classes):  # of one that is kept too, so that it is not trained again in vain
             what = f"{self.name} cannot tell the classes apart (accuracy {score:.1%}): its features would mean nothing"

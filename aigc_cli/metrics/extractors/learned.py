@@ -42,6 +42,10 @@ class Learned(ABC):
         name: Of the extractor.
         train: What it learns from, which the network is kept by.
         device: Where it computes.
+        learns: Whether it may train where no network is kept.
+
+    Raises:
+        ConfigError: none is kept, and it may not train.
     """
 
     canonical = False
@@ -53,12 +57,14 @@ class Learned(ABC):
     #: What is known of a network, beside its weights, with its type.
     known: ClassVar[Mapping[str, type]]
 
-    def __init__(self, name: str, train: Dataset, device: torch.device) -> None:
+    def __init__(self, name: str, train: Dataset, device: torch.device, learns: bool = True) -> None:
         train = train.plain  # a network looks at items, whatever a model sees of them
         self.name, self.train, self.device = name, train, device
         self.codec: Codec = getattr(self.network(), "codec", None) or train.codec
         path = cache_dir() / self.folder / f"{name}-v{self.version}-{train.spec.fingerprint[:16]}.safetensors"
         kept = self._network_in(path.read_bytes(), path) if path.is_file() else None
+        if kept is None and not learns:
+            raise ConfigError(f"{name} has not learnt yet", "aigc eval has it learn")
         if kept is None:
             content = self._trained()
             try:

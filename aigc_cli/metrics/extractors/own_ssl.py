@@ -59,7 +59,7 @@ class OwnSSL(Learned):
             raise ConfigError(what, "name a folder of them with real=, a dataset with data=, or a run with run=")
         if len(train) < 2:
             raise DataError(f"own-ssl cannot learn from a single {modality(train.spec.modality).noun[0]}", "give more")
-        super().__init__("own-ssl", train, sources.device)
+        super().__init__("own-ssl", train, sources.device, sources.learns)
 
     def network(self) -> nn.Module:
         """The one that learns classes in other places, with one alone, which nothing looks at."""

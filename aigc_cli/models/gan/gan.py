@@ -73,6 +73,7 @@ class GAN(LatentModel):
     can = frozenset({"sample", "latents", "decode", "examine"})
     layouts = frozenset({"sequence", "map", "volume"})
     controls: ClassVar[type] = Controls
+    unbounded = True
     ada_strength: Tensor
     ada_signs: Tensor
     lecam_anchors: Tensor
@@ -88,6 +89,10 @@ class GAN(LatentModel):
         generator, discriminator = NETWORKS[config.network]
         self.generator = generator(config, spec.shape, self.classes)
         self.discriminator = discriminator(config, spec.shape, self.classes)
+        if spec.latents:  # they have no bounds
+            for part in list(self.generator.modules()):
+                for name, _ in [named for named in part.named_children() if isinstance(named[1], nn.Tanh)]:
+                    setattr(part, name, nn.Identity())
         if config.generator_spectral_norm:
             add_spectral_norm(self.generator)
         if config.spectral_norm:
