@@ -19,11 +19,10 @@ from aigc_cli.config.schema import STRICT, Options, check
 from aigc_cli.errors import ConfigError, say_plainly, tell, warn
 from aigc_cli.files import LONGEST_NAME, check_writable, path_of, replacing, resource_errors, shown, slug
 from aigc_cli.locks import writing_alone
-from aigc_cli.modalities.base import Batch
 from aigc_cli.modalities.prompts import Lines
-from aigc_cli.nn.decoding import padded
 from aigc_cli.runs import find_run
-from aigc_cli.training.restore import Restored, restore_model
+from aigc_cli.sampling.readings import embed
+from aigc_cli.training.restore import restore_model
 
 #: The folder within a run that vectors land in where ``out`` names no other place.
 EMBEDDINGS = "embeddings"
@@ -105,30 +104,6 @@ def _lines(settings: EmbedConfig) -> Lines:
     if not settings.text.strip():
         raise ConfigError("text= is empty", 'write for example text="a few words"')
     return Lines({1: settings.text})
-
-
-def embed(restored: Restored, lines: Lines, batch_size: int) -> Tensor:
-    """A vector for each line, float32 (n, width), on the CPU.
-
-    Raises:
-        ConfigError: the model gives no vectors, or is not of text.
-    """
-    spec, model, name = restored.spec, restored.model, restored.run.name
-    if not restored.codec.readable or spec.source is not None:
-        raise ConfigError(f"aigc embed reads text, and {name} is of {spec.kind}", "name a run on text")
-    if "encode" not in model.can:
-        raise ConfigError(f"{name} gives no vectors: its model has no encoder", "name a run of model=bert")
-    rows = lines.tokens(restored.codec, spec.shape[0] - 1, whole="decode" in model.can)
-    vectors = []
-    with torch.inference_mode():
-        for first in range(0, len(rows), batch_size):
-            content = padded(rows[first : first + batch_size], spec.special("pad") or 0, restored.device)
-            vectors.append(model.encode(Batch(content)).float().cpu())
-    found = torch.cat(vectors)
-    if not bool(torch.isfinite(found).all()):
-        worst = list(lines.texts)[int((~torch.isfinite(found)).any(1).nonzero()[0])]
-        raise ConfigError(f"line {worst} is too short for {name} to give it a vector", "leave it out")
-    return found
 
 
 def nearest(vectors: Tensor, numbers: Sequence[int], count: int) -> Neighbours:

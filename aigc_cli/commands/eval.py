@@ -10,8 +10,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from aigc_cli.commands.eval_config import LEARNED, EvalConfig, run_of, with_usual_metrics
-from aigc_cli.commands.eval_setting import open_setting
 from aigc_cli.commands.sample import GENERATED
 from aigc_cli.commands.train import to_continue
 from aigc_cli.config.compose import compose
@@ -19,11 +17,13 @@ from aigc_cli.config.schema import OF_ALL_DATA, Options, check
 from aigc_cli.environment import versions
 from aigc_cli.errors import ConfigError, DataError, warn
 from aigc_cli.files import check_writable, path_of, resource_errors
+from aigc_cli.metrics.asked import LEARNED, EvalConfig, run_of, with_usual_metrics
 from aigc_cli.metrics.base import kind_of, require
 from aigc_cli.metrics.extractors.base import FeatureStatistics, summed
 from aigc_cli.metrics.items import has_text
 from aigc_cli.metrics.record import Record, read_record, saved
 from aigc_cli.metrics.report import Keeper, Records, check_comparable, describe, describe_comparison, differences
+from aigc_cli.metrics.setting import open_setting
 from aigc_cli.metrics.statistics import Statistics, write_statistics
 from aigc_cli.metrics.views import Key
 from aigc_cli.registry import plugin_words
@@ -100,7 +100,7 @@ def _next(run: Run, folder: Path, records: list[Record], options: Options, asked
         if asked.step is None and best is not None and best < run.step:
             return " ".join(["aigc eval step=best", *map(shlex.quote, given), f"run={run.word}"])
         return to_continue(run)
-    drawn = [*([] if asked.step is None else [f"step={asked.step}"]), *typed_again(asked.controls)]
+    drawn = [*([] if asked.step is None else [f"step={asked.step}"]), *typed_again(run, asked.controls)]
     return " ".join(["aigc sample", *map(shlex.quote, drawn), f"run={run.word}"])
 
 

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
+from aigc_cli.api import LoadedRun
 from aigc_cli.config.schema import STRICT, Options, check
 from aigc_cli.data.open import Splits
 from aigc_cli.errors import ConfigError, say_plainly, tell
@@ -25,8 +26,7 @@ from aigc_cli.registry import plugin_words
 from aigc_cli.runs import Run, find_run
 from aigc_cli.sampling.controls import check_controls, named_values, typed_again
 from aigc_cli.sampling.folder import check_replaceable, filling
-from aigc_cli.sampling.generate import Plan, Request
-from aigc_cli.sampling.modes import plan
+from aigc_cli.sampling.generate import Plan
 from aigc_cli.training.restore import Restored, restore_model
 
 #: The folder within a run that samples land in where ``out`` names no other.
@@ -57,16 +57,15 @@ def main(config: dict[str, Any], options: Options) -> int:
     run = find_run(settings.run)
     controls = check_controls(run, settings.controls)
     format, writer = find_writer(run.spec.modality, settings.format)
-    restored = restore_model(run, step=settings.step, device=settings.device)
+    loaded = LoadedRun(restore_model(run, step=settings.step, device=settings.device))
+    restored = loaded.restored
     tell(f"sampling {run.name}, step {restored.step}, on {restored.device}")
-    splits = Splits.of_run(run, settings.data)
-    request = Request(
-        model=restored.model, codec=restored.codec, controls=controls, seed=settings.seed, device=restored.device,
-        n=1 if settings.prompt_file and settings.n is None else settings.n, usual=writer.usual,
-        prompts=_prompts(restored, settings, controls), train=lambda: splits["train"], held_out=splits.held_out,
+    drawn = loaded.plan(
+        controls, 1 if settings.prompt_file and settings.n is None else settings.n, seed=settings.seed,
+        prompts=_prompts(restored, settings, controls), usual=writer.usual, splits=Splits.of_run(run, settings.data),
     )  # fmt: skip
-    drawn = plan(request)
-    provenance = _provenance(restored, settings, format, named_values(controls), drawn)
+    source = {**drawn.source, **_files_of(restored, settings, named_values(controls))}
+    provenance = loaded.provenance(controls, seed=settings.seed, format=format, source=source)
     usual = format == find_writer(run.spec.modality)[0]
     out = path_of(settings.out) if settings.out else default_out(run, provenance, usual)
     draw = partial(writer, provenance=provenance, codec=restored.codec)
@@ -85,7 +84,7 @@ def main(config: dict[str, Any], options: Options) -> int:
         print(f"  {shown(out) / name}")
     words = [f"run={settings.run}"] if settings.run != "latest" else []
     words += [f"step={settings.step}"] if settings.step is not None else []
-    words += typed_again(settings.controls)
+    words += typed_again(run, settings.controls)
     print(f"next: {shlex.join(['aigc', 'eval', *words])}{plugin_words()}")
     return 0
 
@@ -129,18 +128,11 @@ def default_out(run: Run, provenance: Provenance, usual_format: bool) -> Path:
     return run.path / GENERATED / slug("-".join(parts), LONGEST_NAME)
 
 
-def _provenance(
-    restored: Restored, settings: SampleConfig, format: str, controls: Mapping[str, Any], drawn: Plan
-) -> Provenance:
-    run, file = restored.run, settings.prompt_file
-    prompts = {} if file is None else {"prompt_file": file, "sha256": checksum(path_of(file))}
-    for word in (
-        () if restored.codec.readable else ("prompt", "to")
-    ):  # the names of files, which may come to hold others
+def _files_of(restored: Restored, settings: SampleConfig, controls: Mapping[str, Any]) -> dict[str, Any]:
+    """The files that prompts come from, which may come to hold others, with their sums."""
+    file = settings.prompt_file
+    found = {} if file is None else {"prompt_file": file, "sha256": checksum(path_of(file))}
+    for word in () if restored.codec.readable else ("prompt", "to"):
         if controls.get(word) is not None and (path := path_of(controls[word])).is_file():
-            prompts[f"{word}_sha256"] = checksum(path)
-    return Provenance(
-        modality=run.spec.modality, format=format, run=run.name, model=run.config["model"]["name"],
-        data=run.config["data"]["name"], step=restored.step, model_checksum=restored.checksum, seed=settings.seed,
-        controls=controls, source={**drawn.source, **prompts},
-    )  # fmt: skip
+            found[f"{word}_sha256"] = checksum(path)
+    return found

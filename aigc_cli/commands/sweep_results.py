@@ -121,7 +121,7 @@ def _measured(rows: Sequence[Row], metrics: Sequence[str]) -> tuple[int, Ranking
     """
     code = errors.EXIT_OK
     from aigc_cli.commands.eval import evaluated
-    from aigc_cli.commands.eval_config import EvalConfig
+    from aigc_cli.metrics.asked import EvalConfig
     from aigc_cli.metrics.record import difference
     from aigc_cli.metrics.report import Keeper
 

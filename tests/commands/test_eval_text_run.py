@@ -11,9 +11,9 @@ from text_runs import fresh_run, write_pairs, write_text
 from toy_text import text_run
 
 from aigc_cli.cli import main
-from aigc_cli.commands.eval_config import EvalConfig, with_usual_metrics
 from aigc_cli.config.compose import compose
 from aigc_cli.config.schema import Options, check
+from aigc_cli.metrics.asked import EvalConfig, with_usual_metrics
 from aigc_cli.runs import find_run
 
 

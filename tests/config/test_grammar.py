@@ -9,11 +9,11 @@ import pytest
 
 from aigc_cli.commands.data import DataConfig
 from aigc_cli.commands.embed import EmbedConfig
-from aigc_cli.commands.eval_config import EvalConfig
 from aigc_cli.commands.sample import SampleConfig
 from aigc_cli.config.compose import compose
 from aigc_cli.config.folders import Key, command_keys, keys_of, options
 from aigc_cli.errors import ConfigError
+from aigc_cli.metrics.asked import EvalConfig
 from aigc_cli.registry import find, names
 from aigc_cli.training.build import TrainConfig
 from aigc_cli.training.settings import TrainerConfig

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from aigc_cli.commands.eval_config import EvalConfig, run_of
 from aigc_cli.config.schema import Options
 from aigc_cli.data.open import Splits
 from aigc_cli.errors import AigcError, ConfigError, DataError, too_many, warn
 from aigc_cli.files import check_writable, path_of
+from aigc_cli.metrics.asked import EvalConfig, run_of
 from aigc_cli.metrics.base import kind_of
 from aigc_cli.metrics.codec_subject import CodecSubject
 from aigc_cli.metrics.evaluate import Sides, evaluate, sources_of
@@ -83,6 +83,8 @@ class Setting:
     run: Run | None  # that is evaluated, or whose data is the reference; None where files alone are compared
     splits: Splits | None  # the data, where there is any
     named_split: bool  # by the user
+    #: Items in the place of those that ``fake=``, ``real=`` or ``held_out=`` would read.
+    given: Mapping[str, Items] = field(default_factory=dict)
 
     def records_folder(self) -> Path | None:
         """Where records are written: ``out=``, or else the run's own folder; None where there is neither."""
@@ -176,7 +178,8 @@ class Setting:
             raise ConfigError(f"{needing} needs a reference text: name one with real=", _EXAMPLE)
         asked.refuse_controls()
         text = modality("text")
-        fake, real = text.read(path_of(asked.fake)), None if asked.real is None else text.read(path_of(asked.real))
+        fake = self.given.get("fake") or text.read(path_of(asked.fake))
+        real = self.given.get("real") or (None if asked.real is None else text.read(path_of(asked.real)))
         if asked.n is None:
             return Sides(FilesSubject(fake, real), real)
         if asked.n > len(fake):
@@ -303,8 +306,8 @@ class Setting:
     def read(self, key: Literal["fake", "real", "held_out"]) -> Items | None:
         """The items or statistics that a user named with a key; None where it is not given."""
         word = getattr(self.asked, key)
-        if word is None:
-            return None
+        if word is None or key in self.given:
+            return self.given.get(key)
         path, like = path_of(word), self._like()
         if not path.exists():
             raise DataError(f"{key}={word}: there is nothing at {path}", "name a file or a folder of items")
