@@ -25,6 +25,7 @@ class ImageCodec(Codec):
     """
 
     preprocessing = "uint8 to [-1, 1], not resized"
+    traceable = True
 
     def encode(self, content: Tensor) -> Tensor:
         """uint8 (n, c, h, w) to float32 (n, c, h, w) in [-1, 1]."""
