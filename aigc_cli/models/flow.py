@@ -30,7 +30,7 @@ _TIMES = 8  # at which a held-out item's loss is looked at, evenly spread
 _LEVEL = 2 / 255  # between neighbours of the 256 values that bits per dimension are of
 _LIKELIHOOD_STEPS = 32  # of the path back to noise
 _LEVELS = 4  # sizes of maps, at most
-_PATCHES = 256  # of an item, at most, of a transformer
+_PATCHES = 64  # of an item, at most, of a transformer
 Velocity = Callable[[Tensor, float], Tensor]
 
 
