@@ -127,10 +127,9 @@ class TokenCodec(LearnedCodec):
 
     def seen(self, data: DataSpec) -> DataSpec:
         """See :meth:`LearnedCodec.seen`: rows of codes."""
-        length, end = math.prod(self.grid) * self.codebooks, getattr(self.model, "eos", None)
-        specials = () if end is None else (("eos", int(end)),)  # where items end early
+        length = math.prod(self.grid) * self.codebooks
         return replace(
-            data, shape=(length,), vocab_size=self.codes, specials=specials, content=data.raw, padding=None,
+            data, shape=(length,), vocab_size=self.codes, specials=self.specials, content=data.raw, padding=None,
             grid=self.grid,
         )  # fmt: skip
 
@@ -157,6 +156,12 @@ class TokenCodec(LearnedCodec):
         if not self._turns:
             return codes
         return codes.view(len(codes), rows, -1, self.codebooks).transpose(1, 2).flatten(1)
+
+    @property
+    def specials(self) -> tuple[tuple[str, int], ...]:
+        """The codes that stand for no content: "eos" where items end early."""
+        end = getattr(self.model, "eos", None)
+        return () if end is None else (("eos", int(end)),)
 
     @property
     def codes(self) -> int:
