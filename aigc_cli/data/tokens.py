@@ -177,6 +177,15 @@ class TokenDataset(Dataset):
         """Batches of codes, int64 (n, t), gathered from those that are kept."""
         return None if self.views == 0 else _Codes(self._codes(device), self._labels(), device)
 
+    def all_codes(self, device: torch.device | str) -> Tensor:
+        """The codes (m, t) of all items, in all of their views that are kept, or as they are if none is."""
+        if self.views:
+            return self._codes(device).flatten(0, 1)
+        import torch
+
+        batches = batches_in_order(self.inner, _TOGETHER, device)
+        return torch.cat([self.codec.encode(batch.content).cpu() for batch in batches])
+
     def _codes(self, device: torch.device | str) -> Tensor:
         """All codes, int16 (n, views, t), or int32 where there are too many; worked out once, and kept by all that they
         depend on."""
