@@ -17,12 +17,13 @@ COMMANDS = {
     "sample": "draw samples from a run",
     "eval": "measure how good a run's samples are",
     "embed": "turn lines of text into vectors",
+    "serve": "serve runs over HTTP, with a page",
     "runs": "note down what you think of a run, or free the disk of old checkpoints",
     "ls": "list models, data, metrics, runs and what else there is to choose",
     "completion": "print the completion script for bash",
 }
 #: Those that are configured by a YAML file, and so by key=value words.
-COMPOSED = ("data", "train", "sample", "eval", "embed")
+COMPOSED = ("data", "train", "sample", "eval", "embed", "serve")
 #: Those whose other words are names, of runs or of files.
 NAMING = ("ls", "completion", "help", "runs")
 #: What ``ls`` lists, with what each list holds; alone it prints the first four.
