@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 
 from aigc_cli import __version__
-from aigc_cli.config.words import COMPOSED, Words, parse
+from aigc_cli.config.words import COMPOSED, NAMING, Words, parse
 from aigc_cli.errors import EXIT_INTERRUPTED, EXIT_OK, ConfigError, Interrupted, report, say, suggest, warn
 
 EXIT_BROKEN_PIPE = 141  # as a shell reports SIGPIPE
@@ -132,10 +132,12 @@ def _ls(words: Words) -> int:
     return ls.main(words.names, as_json=words.json, words=words.overrides)
 
 
-def _runs(words: Words) -> int:
-    from aigc_cli.commands import runs
+def _naming(words: Words) -> int:
+    """runs, compare: what they are about is named by words alone."""
+    import importlib
 
-    return runs.main(words.names, words.overrides, as_json=words.json)
+    module = importlib.import_module(f"aigc_cli.commands.{words.command}")
+    return int(module.main(words.names, words.overrides, as_json=words.json))
 
 
 def _completion(words: Words) -> int:
@@ -157,4 +159,9 @@ def _no_overrides(overrides: Sequence[str], command: str) -> None:
         raise ConfigError(f"aigc {command} does not take {overrides[0]}", f"see aigc {command} --help")
 
 
-_COMMANDS = {**dict.fromkeys(COMPOSED, _composed), "ls": _ls, "runs": _runs, "completion": _completion}
+_COMMANDS = {
+    **dict.fromkeys(COMPOSED, _composed),
+    "ls": _ls,
+    **dict.fromkeys(NAMING, _naming),
+    "completion": _completion,
+}

@@ -64,7 +64,8 @@ SAVED = {"modality": "image", "shape": [1, 8, 8], "classes": ["a"], "vocab_size"
 def test_what_the_model_knows_of_its_data_comes_back():
     run = made()
     source = DataSpec("text", (9,), vocab_size=7, specials=(("pad", 0),))
-    for spec in (DataSpec("image", (1, 8, 8), ("a", "b"), fingerprint="f"), replace(source, source=source)):
+    image = DataSpec("image", (1, 8, 8), ("a", "b"), fingerprint="f", attributes=(("hue", ("red", "red")),))
+    for spec in (image, replace(source, source=source)):
         run.save_config(CONFIG, spec)
         assert run.spec == spec
 
@@ -85,6 +86,7 @@ def test_pairs_were_a_modality_once():
         ({"vocab_size": 9}, "is not that of image data"),
         ({"classes": None}, "not iterable"),
         ({"source": [1]}, "list indices"),
+        ({"attributes": [["hue", ["red", "blue"]]]}, "a value for each class"),
     ],
     ids=str,
 )

@@ -100,7 +100,7 @@ def _next(run: Run, folder: Path, records: list[Record], options: Options, asked
         if asked.step is None and best is not None and best < run.step:
             return " ".join(["aigc eval step=best", *map(shlex.quote, given), f"run={run.word}"])
         return to_continue(run)
-    drawn = [*([] if asked.step is None else [f"step={asked.step}"]), *typed_again(asked.controls)]
+    drawn = [*([] if asked.step is None else [f"step={asked.step}"]), *typed_again(run, asked.controls)]
     return " ".join(["aigc sample", *map(shlex.quote, drawn), f"run={run.word}"])
 
 

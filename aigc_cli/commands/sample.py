@@ -84,7 +84,7 @@ def main(config: dict[str, Any], options: Options) -> int:
         print(f"  {shown(out) / name}")
     words = [f"run={settings.run}"] if settings.run != "latest" else []
     words += [f"step={settings.step}"] if settings.step is not None else []
-    words += typed_again(settings.controls)
+    words += typed_again(run, settings.controls)
     print(f"next: {shlex.join(['aigc', 'eval', *words])}{plugin_words()}")
     return 0
 

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from aigc_cli.config.origins import origins_file
 from aigc_cli.config.schema import Options
 from aigc_cli.data.base import Dataset
 from aigc_cli.data.loader import Loader
@@ -114,7 +115,7 @@ def train(config: dict[str, Any], options: Options, note: Path | None) -> TrainR
         if run is None:  # one that is resumed keeps its batch, which may be from before there was such a bound
             asked, config = config, fitting_data(config, len(parts.dataset), processes)
             settings = check_config(config)
-            begin = partial(_begin, locks, config, parts.dataset, asked)
+            begin = partial(_begin, locks, config, parts.dataset, asked, options)
             run = processes.from_main(lambda: create_run(config, begin))
             run.writes = processes.main
             starting.enter_context(_stopped_early(run, processes))
@@ -138,11 +139,13 @@ def train(config: dict[str, Any], options: Options, note: Path | None) -> TrainR
     return _result(run, config, figures)
 
 
-def _begin(locks: ExitStack, config: dict[str, Any], dataset: Dataset, asked: dict[str, Any], run: Run) -> None:
+def _begin(
+    locks: ExitStack, config: dict[str, Any], dataset: Dataset, asked: dict[str, Any], options: Options, run: Run
+) -> None:
     """Locks a new run, and writes what it is, while nobody sees it yet."""
     locks.enter_context(run.lock())
     dataset.codec.keep(run.path)
-    run.save_config(config, dataset.spec, dataset.codec.files(), asked)
+    run.save_config(config, dataset.spec, {**dataset.codec.files(), **origins_file(options)}, asked)
     run.set_status("running", 0)
 
 

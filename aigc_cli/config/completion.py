@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from aigc_cli.config.folders import all_keys, command_keys, groups, options
-from aigc_cli.config.words import CFG_KINDS, COMMANDS, FLAGS, LISTS, TASKS
+from aigc_cli.config.words import CFG_KINDS, COMMANDS, FLAGS, LISTS, NAMING, TASKS
 from aigc_cli.errors import AigcError
 
 #: What ``eval "$(aigc completion bash)"`` evaluates, by the name of the shell.
@@ -67,6 +67,8 @@ def _candidates(before: list[str], word: str) -> Iterable[str]:
         return _whole(name for name, flag in FLAGS.items() if command is None or command in flag.commands)
     if command is None:
         return _whole(COMMANDS)
+    if command in NAMING and "=" not in word:
+        return _whole(_runs())
     if command == "ls":
         return _whole(LISTS)
     if command == "completion":

@@ -162,26 +162,38 @@ usage: aigc ls [LIST ...] [--json]
 
 {chr(10).join(_table(LISTS.items()))}
 
-KEY is model, data, status, step, seconds, age, disk, tags, note, a metric such as val/nelbo, a score such as fd, or a
-key of the configuration such as optimizer.lr. VALUE may be several (gan,vae), a pattern (cifar*) or a bound ('<10').
+KEY is model, data, status, step, seconds, age, disk, tags, note, a metric such as val/nelbo, a
+score such as fd, or a key of the configuration such as optimizer.lr. VALUE may be several (gan,vae),
+a pattern (cifar*) or a bound ('<10').
 
 examples
   aigc ls models
   aigc ls runs model=gan status=complete sort=fd columns=run,fd,optimizer.lr,disk
-  aigc ls runs tags=best sort=-age
-  aigc ls data --json""",
+  aigc ls runs tags=best sort=-age --json""",
     "runs": """\
 usage: aigc runs note [RUN] [text="..."] [tags=A,B] [--json]
        aigc runs prune [RUN ...] [KEY=VALUE ...] [keep=1] [yes=true]
 
-note keeps a text and tags in the run, for aigc ls runs and reports; without either it prints what is there.
-prune deletes checkpoints of runs that are not training, but for the newest ones (keep=) and the best one, after it has
-listed them and asked. The filters are those of aigc ls runs; without a run or a filter all runs are meant.
+note keeps a text and tags in the run, for aigc ls runs and reports; without either it prints what
+is there. prune deletes checkpoints of runs that are not training, but for the newest ones (keep=)
+and the best one, after it has listed them and asked. The filters are those of aigc ls runs; without
+a run or a filter all runs are meant.
 
 examples
   aigc runs note latest text="sharper with a smaller rate" tags=best,paper
   aigc runs prune model=gan status=complete
   aigc runs prune keep=2 yes=true""",
+    "compare": """\
+usage: aigc compare RUN RUN [RUN ...] [outputs=FOLDER] [--json]
+
+The keys in which the runs differ, each value with where it came from (typed, a recipe, a default);
+differences of data and environment; metrics at the last step that all have done; scores with their
+spread, of evaluations under the same conditions alone; samples of the same seeds; and the cost.
+
+examples
+  aigc compare gan-digits/2026-11-30_08-00-00 latest
+  aigc compare outputs/gan-digits/*
+  aigc compare latest other --json""",
     "completion": """\
 usage: aigc completion bash
 

@@ -18,14 +18,15 @@ COMMANDS = {
     "eval": "measure how good a run's samples are",
     "embed": "turn lines of text into vectors",
     "serve": "serve runs over HTTP, with a page",
+    "compare": "what differs between runs, and what came of it",
     "runs": "note down what you think of a run, or free the disk of old checkpoints",
     "ls": "list models, data, metrics, runs and what else there is to choose",
     "completion": "print the completion script for bash",
 }
 #: Those that are configured by a YAML file, and so by key=value words.
 COMPOSED = ("data", "train", "sample", "eval", "embed", "serve")
-#: Those whose other words are names, of runs or of files.
-NAMING = ("ls", "completion", "help", "runs")
+#: Those that are told by words alone which runs or files they are about.
+NAMING = ("runs", "compare")
 #: What ``ls`` lists, with what each list holds; alone it prints the first four.
 LISTS = {
     "models": "the names to use after model=, yours among them",
@@ -237,7 +238,7 @@ def _place(words: Words, others: list[str], argv: list[str]) -> None:
 
     if words.command is None and others:
         raise ConfigError(f"there is no command {others[0]!r}", suggest(others[0], COMMANDS))
-    if words.command in (*NAMING, None):
+    if words.command in ("ls", "completion", "help", *NAMING, None):
         words.names = others
         return
     tasks = TASKS.get(words.command, ())

@@ -9,6 +9,7 @@ permutation an epoch, in memory or worked out as it is needed, and sequences by 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Literal, Protocol, Self
@@ -25,7 +26,20 @@ if TYPE_CHECKING:
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 AHEAD = 4096  # entries that are worked out at a time
+#: What classes are combinations of, see :attr:`DataSpec.attributes`.
+Attributes = Sequence[tuple[str, tuple[str, ...]]]
 DRAWS = 8  # uniform draws for the augmentation of an item, per epoch
+
+
+def combined(values: Sequence[str]) -> str:
+    """The class of what has one label or several, such as "seven-theo"."""
+    # A comma stands between classes where several are asked for.
+    return values[0] if len(values) == 1 else "-".join(values).replace(",", " ")
+
+
+def attributes_of(names: Sequence[str], values: Iterable[Iterable[str]]) -> Attributes:
+    """The attributes of those `names` where each class in turn has such `values`."""
+    return tuple(zip(names, zip(*values, strict=True), strict=True))
 
 
 class Gatherer(Protocol):

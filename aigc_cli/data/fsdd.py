@@ -15,7 +15,7 @@ import numpy as np
 from pydantic.dataclasses import dataclass
 
 from aigc_cli.config.schema import STRICT
-from aigc_cli.data.base import SPLITS, Split
+from aigc_cli.data.base import SPLITS, Split, attributes_of, combined
 from aigc_cli.data.cache import Published, cache_dir, find_root
 from aigc_cli.data.sounds import SoundDataset, SoundsConfig
 from aigc_cli.data.splits import Cut, Fraction, rows_of
@@ -70,17 +70,18 @@ def fsdd(config: FsddConfig, split: Split) -> SoundDataset:
     found = _recordings(path, config.sample_rate, config.channels, config.samples, config.normalize)
     if config.root is None and not found.original:
         raise DataError(f"{path} does not hold the recordings that were published", "remove it to get it again")
-    words = [(DIGITS[digit], speaker) for digit, speaker, _ in found.of]
-    names = ["-".join(word[_PARTS[config.label]]) for word in words]
-    classes = list(dict.fromkeys(names)) if config.label != "speaker" else sorted(set(names))
-    rows = {part: _rows(found.of, part, config.val_fraction) for part in SPLITS}
+    part = _PARTS[config.label]
+    words = [(DIGITS[digit], speaker)[part] for digit, speaker, _ in found.of]
+    values = list(dict.fromkeys(words)) if config.label != "speaker" else sorted(set(words))
+    rows = {other: _rows(found.of, other, config.val_fraction) for other in SPLITS}
     dataset = SoundDataset(
         config,
         found.content[rows[split]],
-        np.array([classes.index(names[row]) for row in rows[split]]),
-        classes=classes,
+        np.array([values.index(words[row]) for row in rows[split]]),
+        classes=[combined(value) for value in values],
+        attributes=attributes_of(("digit", "speaker")[part], values),
         train=lambda: found.content[rows["train"]],
-        notes=_notes(found, {part: len(some) for part, some in rows.items()}, config),
+        notes=_notes(found, {other: len(some) for other, some in rows.items()}, config),
     )
     dataset.original = found.original and config.sample_rate == RATE
     return dataset

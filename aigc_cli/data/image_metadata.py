@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from aigc_cli.data.base import Split
+from aigc_cli.data.base import Split, combined
 from aigc_cli.data.pictures import LABEL_NAMES, numbered
 from aigc_cli.errors import ConfigError, DataError, suggest
 from aigc_cli.modalities.image_decode import Unreadable
@@ -31,6 +31,8 @@ class Metadata:
 
     words: Mapping[str, str]
     problems: list[str]
+    columns: Sequence[str]  # that labels are in
+    values: Mapping[str, Sequence[str]]  # what each label says, by column
 
 
 def is_metadata(name: str) -> bool:
@@ -43,9 +45,13 @@ def read_metadata(
 ) -> Metadata:
     """The labels of `files` in those of some names, in a `column` or else in one of a usual name, if there are any.
 
+    Several columns, separated by commas, make labels that are combinations, such as "seven-theo".
+
     Raises ConfigError where no file has the `column`, and DataError where a file is malformed.
     """
     words: dict[str, str] = {}
+    values: dict[str, tuple[str, ...]] = {}
+    asked: list[str] = []
     problems: list[str] = []
     seen: dict[str, None] = {}
     for name in names:
@@ -55,30 +61,35 @@ def read_metadata(
             raise DataError(f"{name} cannot be read: {error}", _ADVICE) from None
         columns = list(dict.fromkeys(key for row in rows for key in row))
         seen.update(dict.fromkeys(columns))
-        chosen = column or next((known for known in LABEL_NAMES if known in columns), None)
+        usual = column or next((known for known in LABEL_NAMES if known in columns), "")
+        chosen = [usual] if usual in columns else [name.strip() for name in usual.split(",")]
+        asked = asked or list(filter(None, chosen))
         if FILE_NAME not in columns:
             problems.append(f"{name} has no column {FILE_NAME}, and is not used")
-        elif chosen not in columns:
+        elif not {*chosen} <= {*columns}:
             others = ", ".join(other for other in columns if other != FILE_NAME) or "nothing else"
             problems.append(f"{name} has no labels ({others}); data.label_column= may name a column of them")
         else:
             folder = posixpath.dirname(name)
             for number, row in enumerate(rows, 1):
-                file, word = row.get(FILE_NAME), row.get(chosen)
+                file, said = row.get(FILE_NAME), {name: row.get(name) for name in chosen}
                 if not isinstance(file, str) or not file:
                     raise DataError(f"row {number} of {name} has no {FILE_NAME}", "fill it in, or drop the row")
-                if word is None or word == "" or isinstance(word, list | dict):
-                    raise DataError(
-                        f"row {number} of {name} ({file}) has no label in {chosen}",
-                        "fill it in, or set data.labels=false",
-                    )
+                for key, word in said.items():
+                    if word is None or word == "" or isinstance(word, list | dict):
+                        what = f"row {number} of {name} ({file}) has no label in {key}"
+                        raise DataError(what, "fill it in, or set data.labels=false")
+                label = tuple(map(str, said.values()))
+                if values.setdefault(combined(label), label) != label:
+                    what = f"{label} and {values[combined(label)]} in {name} make one class, {combined(label)}"
+                    raise DataError(what, "rename one of them, or name a single data.label_column=")
                 if posixpath.join(folder, file) not in files:
                     file = file.replace("\\", "/")  # as Windows writes a path
-                words[posixpath.normpath(posixpath.join(folder, file))] = str(word)
-    if column is not None and column not in seen:
+                words[posixpath.normpath(posixpath.join(folder, file))] = combined(label)
+    if column is not None and (gone := [name for name in asked or [column] if name not in seen]):
         where = " and ".join(names) or "metadata.csv or metadata.jsonl beside the pictures"
-        raise ConfigError(f"data.label_column={column}: no such column in {where}", suggest(column, list(seen)))
-    return Metadata(words, problems)
+        raise ConfigError(f"data.label_column={gone[0]}: no such column in {where}", suggest(gone[0], list(seen)))
+    return Metadata(words, problems, asked, values)
 
 
 def labels_of(

@@ -15,7 +15,7 @@ from pydantic.dataclasses import dataclass as typed
 
 from aigc_cli.config.schema import STRICT
 from aigc_cli.data.augment import Augmentation, augmented
-from aigc_cli.data.base import Dataset, Resident, Split
+from aigc_cli.data.base import Attributes, Dataset, Resident, Split
 from aigc_cli.data.own import EncodedFiles
 from aigc_cli.data.splits import CutConfig
 from aigc_cli.errors import DataError
@@ -57,18 +57,20 @@ class Images(Dataset):
         problems: Sequence[str] = (),
         notes: Sequence[str] = (),
         untrained: Sequence[str] = (),
+        attributes: Attributes = (),
     ) -> None:
         """The fingerprint is a SHA-256 over `data` (content, labels), the `shape` of an image, and the classes.
 
-        `views` are names of augmentations, and `usual` those that such images have anyway; `problems`, `notes` and
-        `untrained` classes are for a person to know.
+        `views` are names of augmentations, and `usual` those that such images have anyway; `problems`, `notes`,
+        `attributes` and `untrained` classes are for a person to know.
         """
         digest = hashlib.sha256(json.dumps([list(shape), list(classes)]).encode())
         for array in data:
             digest.update(np.ascontiguousarray(array).data)
         self.spec = DataSpec(
-            "image", tuple(shape), tuple(classes), fingerprint=digest.hexdigest(), untrained=tuple(untrained)
-        )
+            "image", tuple(shape), tuple(classes), fingerprint=digest.hexdigest(), untrained=tuple(untrained),
+            attributes=tuple(attributes),
+        )  # fmt: skip
         self._views, self._usual = frozenset(views), frozenset(usual)
         self._problems, self._notes = list(problems), list(notes)
 

@@ -16,7 +16,7 @@ from typing import Any, Generic, Self, TypeVar
 
 import numpy as np
 
-from aigc_cli.data.base import SPLITS, Split
+from aigc_cli.data.base import SPLITS, Attributes, Split
 from aigc_cli.data.cache import digest_of, remembered
 from aigc_cli.data.splits import NO_COPIES, Cut, part_for
 from aigc_cli.errors import ConfigError, DataError
@@ -36,6 +36,7 @@ class EncodedFiles:
     identity: str  # changes when a file may have, or what is read of it
     labels: np.ndarray | None = None  # int64 (n,)
     classes: Sequence[str] = ()
+    attributes: Attributes = ()
     sizes: Callable[[], Sequence[int]] | None = None  # bytes of each file, where copies may be looked for by them
     lines: Sequence[str] = ()  # what a person should know of what was not taken
 

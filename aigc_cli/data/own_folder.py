@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from aigc_cli.data.base import Split
+from aigc_cli.data.base import Attributes, Split, attributes_of
 from aigc_cli.data.cache import find_root
 from aigc_cli.data.image_metadata import is_metadata, labels_of, read_metadata
 from aigc_cli.data.own import EncodedFiles, Files, Parts
@@ -68,6 +68,7 @@ def folder_parts(
     chosen = {split: [names[place] for place in part] for split, part in own.items()} or {"train": names}
     known: dict[Split, np.ndarray | None] = dict.fromkeys(chosen)
     classes: tuple[str, ...] = ()
+    attributes: Attributes = ()
     problems: list[str] = []
     if labels:
         metadata = read_metadata(
@@ -76,12 +77,15 @@ def folder_parts(
         problems = metadata.problems
         if metadata.words.keys() & set(chosen["train"]):
             known, classes = labels_of(metadata, chosen, wanted.noun)
+            attributes = attributes_of(metadata.columns, [map(printable, metadata.values[name]) for name in classes])
         else:  # what names no training item is of other data, as a rule
             known, classes = _folders(source.path, chosen, 1 if own else 0, wanted.noun[1])
             unused = f"no training {wanted.noun[0]} has a row in the metadata, which is not used"
             problems += [unused] if metadata.words else []
     return Parts(
-        parts={split: make(**_files(source, part, known[split], classes)) for split, part in chosen.items()},
+        parts={
+            split: make(**_files(source, part, known[split], classes, attributes)) for split, part in chosen.items()
+        },
         cut=cut,
         rows=partial(_rows, str(source.path)),
         lines=[*passed_over(source.others, wanted.needs), *left_out(names, own), *problems],
@@ -89,7 +93,7 @@ def folder_parts(
 
 
 def _files(
-    source: _Folder | _Zip, chosen: list[str], labels: np.ndarray | None, classes: Sequence[str]
+    source: _Folder | _Zip, chosen: list[str], labels: np.ndarray | None, classes: Sequence[str], attributes: Attributes
 ) -> dict[str, Any]:
     """What an :class:`EncodedFiles` says of some files."""
     stamps = json.dumps([str(source.path), [[name, *source.files[name]] for name in chosen]])
@@ -100,6 +104,7 @@ def _files(
         "identity": hashlib.sha256(stamps.encode()).hexdigest(),
         "labels": labels,
         "classes": () if labels is None else [printable(name) for name in classes],
+        "attributes": () if labels is None else attributes,
         "sizes": lambda: [source.files[name][0] for name in chosen],
     }
 

@@ -57,6 +57,7 @@ def open_pictures(pictures: Pictures, config: ImageFilesConfig, split: Split) ->
     lines = [*pictures.lines, *about_untrained(untrained), *_about_labels(config)] if split == "train" else []
     offer("image", replace(files, lines=lines))
     about: dict[str, Any] = {"views": config.views, "untrained": untrained, "notes": _notes(pictures, config)}
+    about["attributes"] = files.attributes
     if len(files) * int(np.prod(files.shape)) > config.memory_gb * 1e9:
         failed, content = _checked(files)
         lines += accept(files, failed, config.max_bad)

@@ -255,6 +255,7 @@ class FolderSounds(Sounds):
             lambda: windows_of(train(), config).batches(),
             labels=files.labels,
             classes=files.classes,
+            attributes=files.attributes,
             **about,
         )
 

@@ -6,14 +6,14 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from aigc_cli.config.schema import STRICT
-from aigc_cli.data.base import Dataset, Resident
+from aigc_cli.data.base import Attributes, Dataset, Resident
 from aigc_cli.errors import ConfigError
 from aigc_cli.modalities.audio_config import MULTIPLE, AudioCodecConfig
 from aigc_cli.modalities.base import Batch, DataSpec
@@ -56,13 +56,14 @@ class Sounds(Dataset):
         labels: np.ndarray | None = None,
         classes: Sequence[str] = (),
         untrained: Sequence[str] = (),
+        attributes: Attributes = (),
         problems: Sequence[str] = (),
         notes: Sequence[str] = (),
     ) -> None:
         """The fingerprint is a SHA-256 over the `identity` of the content, its form, its `labels` and `classes`.
 
         `clips` gives those of the *training* split, some at a time, for a codec that learns from them. `problems`,
-        `notes` and `untrained` classes are for a person to know.
+        `notes`, `attributes` and `untrained` classes are for a person to know.
         """
         content = (config.channels, config.samples)
         digest = hashlib.sha256(json.dumps([identity, content, config.sample_rate, list(classes)]).encode())
@@ -71,7 +72,7 @@ class Sounds(Dataset):
         self.spec = DataSpec(
             "audio", self.codec.shape, tuple(classes), fingerprint=digest.hexdigest(), untrained=tuple(untrained),
             content=content, rate=config.sample_rate, padding=self.codec.padding,
-            level=config.normalize,
+            level=config.normalize, attributes=tuple(attributes),
         )  # fmt: skip
         self._problems, self._notes = list(problems), list(notes)
 
@@ -95,20 +96,15 @@ class SoundDataset(Resident, Sounds):
         *,
         train: Callable[[], np.ndarray] | None = None,
         identity: str | None = None,
-        classes: Sequence[str] = (),
-        problems: Sequence[str] = (),
-        notes: Sequence[str] = (),
+        **about: Any,
     ) -> None:
         """`train` gives the clips of the training split, where these are of another; `identity` stands for the content
-        in the fingerprint, where what makes it is known."""
+        in the fingerprint, where what makes it is known; `about` are the other arguments of :class:`Sounds`."""
         import torch
 
         clips = train or (lambda: content)
         known = identity or hashlib.sha256(np.ascontiguousarray(content).data).hexdigest()
-        super().__init__(
-            config, known, lambda: _some_at_a_time(clips()), labels=labels, classes=classes, problems=problems,
-            notes=notes,
-        )  # fmt: skip
+        super().__init__(config, known, lambda: _some_at_a_time(clips()), labels=labels, **about)
         self._data = Batch(torch.from_numpy(content), None if labels is None else torch.from_numpy(labels))
 
 

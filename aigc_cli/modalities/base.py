@@ -50,6 +50,8 @@ class DataSpec:
         None  # what encoded frames (the last axis) hold after the end of an item, if it may end early
     )
     level: str | None = None  # of sound: how loud its files are made, in the words of data.normalize=
+    #: What classes are combinations of, such as ("speaker", ("theo", "lucas", ...)): its name, and the value in each.
+    attributes: tuple[tuple[str, tuple[str, ...]], ...] = ()
     #: How the codes of a tokenizer lie in an item, such as (rows, columns), or (times, rows, columns) of a clip; of
     #: several codebooks, those of a place follow one after the other.
     grid: tuple[int, ...] = ()

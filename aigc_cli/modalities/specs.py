@@ -18,10 +18,14 @@ def read_spec(saved: Mapping[str, Any]) -> DataSpec:
     axes = 1 if vocab_size is not None and not content else len(modality(name).axes)
     if min(shape + content, default=0) < 1 or len(content or shape) != axes:
         raise ValueError(f"shape {list(shape)} is not that of {name} data")
+    classes = tuple(str(label) for label in saved["classes"])
+    attributes = tuple((str(word), tuple(map(str, values))) for word, values in saved.get("attributes", ()))
+    if any(len(values) != len(classes) for _, values in attributes):
+        raise ValueError("an attribute has not a value for each class")
     return DataSpec(
         modality=name,
         shape=shape,
-        classes=tuple(str(label) for label in saved["classes"]),
+        classes=classes,
         vocab_size=vocab_size,
         specials=tuple((str(special), int(token)) for special, token in saved.get("specials", ())),
         fingerprint=str(saved["fingerprint"]),
@@ -32,4 +36,5 @@ def read_spec(saved: Mapping[str, Any]) -> DataSpec:
         padding=None if saved.get("padding") is None else float(saved["padding"]),
         grid=tuple(int(size) for size in saved.get("grid", ())),
         level=None if saved.get("level") is None else str(saved["level"]),
+        attributes=attributes,
     )

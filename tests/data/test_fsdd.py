@@ -52,6 +52,9 @@ def test_labels_are_digits_speakers_or_both(folder, label, classes):
     assert np.bincount(data.resident().labels).tolist() == [100 // classes] * classes
     first = {"digit": DIGITS[0], "speaker": "george", "digit_speaker": "zero-george"}
     assert data.spec.classes[0] == first[label]
+    said = dict(data.spec.attributes)
+    assert list(said) == label.split("_")
+    assert ["-".join(values) for values in zip(*said.values(), strict=True)] == list(data.spec.classes)
 
 
 def test_an_archive_holds_the_same(folder, tmp_path):

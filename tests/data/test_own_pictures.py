@@ -283,6 +283,19 @@ def test_labels_in_a_metadata_file(tmp_path: Path) -> None:
         opened("image_folder", root, label_column="kimd")
 
 
+def test_labels_in_two_columns_are_combinations(tmp_path: Path) -> None:
+    rows = ["file_name,kind,hue", "a/0.png,cat,red", "a/1.png,dog,red", "2.png,cat,red"]
+    data = opened("image_folder", metadata(tmp_path, "\n".join(rows)), label_column="kind, hue", **WHOLE)
+    assert labels(data) == ["cat-red", "cat-red", "dog-red"]
+    assert data.spec.attributes == (("kind", ("cat", "dog")), ("hue", ("red", "red")))
+    with pytest.raises(ConfigError, match=r"data\.label_column=hug: no such column") as caught:
+        opened("image_folder", tmp_path, label_column="kind,hug")
+    assert caught.value.hint == "did you mean hue?"
+    metadata(tmp_path, "file_name,kind,hue\na/0.png,a-b,c\na/1.png,a,b-c\n2.png,a,c\n")
+    with pytest.raises(DataError, match="make one class, a-b-c"):
+        opened("image_folder", tmp_path, label_column="kind,hue")
+
+
 def test_metadata_whose_paths_are_those_of_windows(tmp_path: Path) -> None:
     data = opened("image_folder", metadata(tmp_path, "file_name,label\na\\0.png,x\na\\1.png,y\n2.png,y\n"), **WHOLE)
     assert (labels(data), data.problems()) == (["y", "x", "y"], [])

@@ -63,6 +63,70 @@ def test_a_word_of_another_model_is_not_taken_for_a_misspelt_one(
     assert caught.value.hint == "leave that out; it has no controls"
 
 
+SPOKEN = tuple(f"{digit}-{speaker}" for digit in ("one", "two") for speaker in ("theo", "lucas"))
+
+
+@pytest.fixture
+def spoken_run(tiny_run: Run) -> Run:
+    """A run whose classes are combinations, of which one has no training item."""
+    attributes = (("digit", ("one", "one", "two", "two")), ("speaker", ("theo", "lucas") * 2))
+    spec = DataSpec("image", (1, 8, 8), SPOKEN, untrained=("two-lucas",), attributes=attributes)
+    config = tiny_run.config | {"model": {**tiny_run.config["model"], "conditional": True}}
+    tiny_run.save_config(config, spec)
+    return Run(tiny_run.path)
+
+
+@pytest.mark.parametrize(
+    ("words", "classes"),
+    [
+        ({"class": "one", "speaker": "theo"}, "one-theo"),
+        ({"speaker": "theo"}, "one-theo,two-theo"),
+        ({"digit": "two"}, "two-theo"),
+        ({"class": "two, one"}, "two-theo,one-theo,one-lucas"),
+        ({"class": "two-theo,one-theo"}, "two-theo,one-theo"),
+        ({"digit": "one", "speaker": "lucas,theo"}, "one-theo,one-lucas"),
+        ({"speaker": None}, None),
+    ],
+    ids=str,
+)
+def test_classes_that_are_combinations_are_asked_for_by_their_parts(
+    spoken_run: Run, words: dict[str, Any], classes: str | None
+) -> None:
+    assert check_controls(spoken_run, words).class_ == classes
+
+
+@pytest.mark.parametrize(
+    ("words", "message", "hint"),
+    [
+        ({"speaker": "teo"}, "speaker=teo: this run knows no such speaker", "did you mean theo?"),
+        ({"class": "7"}, "class=7: the data has no such class", "choose from: lucas, one, "),
+        ({"digit": "two", "speaker": "lucas"}, "no training item is digit=two and speaker=lucas", "choose from: one-t"),
+        ({"speakr": "theo"}, "speakr: neither a key", "did you mean speaker?"),
+    ],
+    ids=str,
+)
+def test_parts_of_classes_that_are_not_there(spoken_run: Run, words: dict[str, Any], message: str, hint: str) -> None:
+    with pytest.raises(ConfigError, match=message) as caught:
+        check_controls(spoken_run, words)
+    assert hint in caught.value.hint
+
+
+def test_a_part_of_classes_that_a_run_was_not_told_is_named_with_what_tells_it(spoken_run: Run) -> None:
+    config = spoken_run.config
+    spoken_run.save_config(config | {"model": {**config["model"], "conditional": False}}, spoken_run.spec)
+    with pytest.raises(ConfigError, match="speaker=: this model was trained without classes"):
+        check_controls(Run(spoken_run.path), {"speaker": "theo"})
+    spoken_run.save_config(config | {"data": {"name": "fsdd", "label": "digit"}}, DataSpec("image", (1, 8, 8)))
+    with pytest.raises(ConfigError, match="speaker=: this run knows no speakers") as caught:
+        check_controls(Run(spoken_run.path), {"speaker": "theo"})
+    assert caught.value.hint == "train with data.label=digit_speaker and model.conditional=true"
+    own = {"name": "audio_folder", "label_column": "digit"}
+    spoken_run.save_config(config | {"data": own}, DataSpec("image", (1, 8, 8)))
+    with pytest.raises(ConfigError) as caught:
+        check_controls(Run(spoken_run.path), {"speaker": "theo"})
+    assert "data.label_column=digit,speaker" in caught.value.hint
+
+
 def test_the_mode_is_the_models_usual_one(monkeypatch: pytest.MonkeyPatch, tiny_run: Run) -> None:
     monkeypatch.setattr(GAN, "controls", ToyControls)
     monkeypatch.setattr(GAN, "can", frozenset({"encode", "decode"}))
