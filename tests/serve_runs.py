@@ -32,7 +32,8 @@ RUNS = {
                     "model.latent=8", "model.conditional=true"],
     "pairs/translator": ["model=seq2seq", "data=pairs", "data.source=a.txt", "data.target=b.txt",
                          "data.max_length=64", *SMALL],
-    "tones/vae": ["model=vae", "data=tones", "model.network=mlp", "model.hidden=8", "model.latent=4"],
+    "tones/vae": ["model=vae", "data=tones", "model.network=mlp", "model.hidden=8", "model.latent=4",
+                  "model.conditional=false"],
 }  # fmt: skip
 
 

@@ -23,6 +23,10 @@ from aigc_cli.serve.completions import Text
 from aigc_cli.serve.house import House, Served, labelled, seed_of
 from aigc_cli.serve.tickets import mine
 
+#: The types of files, those that Python does not know too; not the system's, so that they are everywhere the same.
+_TYPES = mimetypes.MimeTypes()
+for _kind, _suffix in (("audio/wav", ".wav"), ("audio/flac", ".flac"), ("audio/ogg", ".ogg"), ("image/webp", ".webp")):
+    _TYPES.add_type(_kind, _suffix)
 #: Controls that name files, of models whose content is not text: nobody elsewhere names files of this machine.
 _FILES = ("prompt", "to")
 
@@ -103,7 +107,7 @@ def router(house: House) -> APIRouter:
         if not {"encode", "decode"} <= run.model.can:
             raise ConfigError(f"{run.name} cannot reconstruct", "name a run of a VAE with model=")
         kind = request.headers.get("content-type", "").partition(";")[0].strip()
-        suffix = mimetypes.guess_extension(kind)
+        suffix = _TYPES.guess_extension(kind)
         if suffix is None:
             raise HTTPException(415, "send the file itself with its Content-Type, such as image/png or audio/wav")
         body = await request.body()
@@ -213,5 +217,5 @@ def _told(house: House, run: Served, plan: Plan, controls: Any, seed: int, forma
 
 def _file(path: Path) -> dict[str, Any]:
     """A file within JSON."""
-    kind = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
+    kind = _TYPES.guess_type(path.name)[0] or "application/octet-stream"
     return {"name": path.name, "media_type": kind, "data": base64.b64encode(path.read_bytes()).decode()}
