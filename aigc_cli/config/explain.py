@@ -33,6 +33,7 @@ _INSTEAD = {
     "eval measures on other data",
     "embed": "leave it out: the run has its own",
     "serve": "leave it out: the run has its own",
+    "export": "leave it out: the run has its own",
 }
 _EXTRAS = {"hydra/launcher": "joblib", "hydra/sweeper": "optuna"}
 

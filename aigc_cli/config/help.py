@@ -194,6 +194,18 @@ examples
   aigc compare gan-digits/2026-11-30_08-00-00 latest
   aigc compare outputs/gan-digits/*
   aigc compare latest other --json""",
+    "report": """\
+usage: aigc report [RUN|SWEEP ...] [out=report.html] [outputs=FOLDER] [--json]
+
+One file of HTML, at most 3 MB, that needs neither a network nor the runs: a summary in words,
+warnings, curves, samples over the steps, grids and players, scores beside those of real items,
+configuration, command, environment, sums, and how to reproduce it. Several runs are compared; of a
+sweep, named by its folder, there are parallel coordinates and the best runs.
+
+examples
+  aigc report
+  aigc report latest gan-digits/2026-11-30_08-00-00 out=comparison.html
+  aigc report outputs/sweeps/2026-11-30_08-00-00 out=sweep.html""",
     "completion": """\
 usage: aigc completion bash
 

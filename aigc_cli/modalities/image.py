@@ -26,6 +26,7 @@ class ImageCodec(Codec):
 
     preprocessing = "uint8 to [-1, 1], not resized"
     spec: DataSpec | None = None  # of the run or the data that it is of
+    traceable = True
 
     def encode(self, content: Tensor) -> Tensor:
         """uint8 (n, c, h, w) to float32 (n, c, h, w) in [-1, 1]."""

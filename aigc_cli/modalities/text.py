@@ -94,6 +94,12 @@ class TextCodec(Codec):
         saved = {"format": FORMAT, "start": self.start, **self.tokenizer.state()}
         return {TOKENIZER_FILE: json.dumps(saved, ensure_ascii=False) + "\n"}
 
+    def portable(self, length: int, *, masks: bool = False) -> Mapping[str, str]:
+        """See :meth:`Codec.portable`."""
+        from aigc_cli.modalities.portable import portable
+
+        return portable(self.tokenizer, begins=self.start == BOS, length=length, masks=masks)
+
     def transfer(self, other: Codec) -> list[tuple[int, int]] | None:
         """The special tokens, and those that spell the same."""
         if not isinstance(other, TextCodec):

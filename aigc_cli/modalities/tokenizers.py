@@ -159,7 +159,7 @@ class BPETokenizer(Tokenizer):
 
     @cached_property
     def _bpe(self) -> tokenizers.Tokenizer:
-        letters = _letters()
+        letters = letters_of_bytes()
         spelled = ["".join(letters[byte] for byte in text) for text in self._texts]
         vocabulary = {spelled[token]: token for token in range(FIRST, self.vocab_size)}
         merges = [(spelled[first], spelled[second]) for first, second in self.merges]
@@ -202,7 +202,7 @@ def train_tokenizer(config: TokenizerConfig, pieces: Iterable[str], characters: 
 def _train_bpe(size: int, pieces: Iterable[str]) -> BPETokenizer:
     from tokenizers import trainers
 
-    letters, library = _letters(), _library()
+    letters, library = letters_of_bytes(), _library()
     trainer = trainers.BpeTrainer(
         vocab_size=size, min_frequency=2, initial_alphabet=letters, max_token_length=LONGEST_TOKEN, show_progress=False
     )
@@ -223,7 +223,7 @@ def _library(**merges: Any) -> tokenizers.Tokenizer:
     return library
 
 
-def _letters() -> list[str]:
+def letters_of_bytes() -> list[str]:
     """The printable character that the library has for each byte: itself where it is one, else one from U+0100 on."""
     from tokenizers import pre_tokenizers
 

@@ -89,6 +89,7 @@ class Flow(LatentModel):
     layouts = frozenset({"sequence", "map", "volume"})
     controls: ClassVar[type] = FlowControls
     probes = 2
+    unbounded = True
 
     def __init__(self, config: FlowConfig, spec: DataSpec) -> None:
         super().__init__(spec)
@@ -225,9 +226,11 @@ class Flow(LatentModel):
             times = (torch.arange(_TIMES, device=data.device) + 0.5) / _TIMES
             errors = [self._error(data, start, time.expand(len(data)), labels) for time in times]
             return {"velocity_error": torch.stack(errors).mean(0)}
-        smooth = data + (noise.uniform(*self.spec.shape) - 0.5) * _LEVEL
+        smooth = data + (noise.uniform(*self.spec.shape) - 0.5) * (0.0 if self.spec.latents else _LEVEL)
         signs = [noise.uniform(*self.spec.shape).sub(0.5).sign() for _ in range(samples)]
         nats, spread = self._nats(smooth, labels, signs)
+        if self.spec.latents:  # have no levels; what is lost on the way to them counts in no likelihood of items
+            return {"nats_per_latent": nats / self.values, "probe_deviation": spread}
         nats = nats - self.values * math.log(_LEVEL)  # of a level, where the density is about even
         return {"nll": nats, "bits_per_dim": bits_per_dim(nats, self.values), "probe_deviation": spread}
 

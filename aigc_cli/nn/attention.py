@@ -27,12 +27,12 @@ def by_hand(x: Tensor) -> bool:
     return x.device.type == "cpu" and x.dtype == torch.float32 and not torch.compiler.is_compiling()
 
 
-def rms_norm(x: Tensor, gain: Tensor) -> Tensor:
+def rms_norm(x: Tensor, gain: Tensor, eps: float = EPS) -> Tensor:
     """x (..., d) scaled to a mean square of 1, times `gain` (d,) (Zhang and Sennrich 2019)."""
     if by_hand(x):
-        normed: Tensor = _RMSNorm.apply(x, gain)
+        normed: Tensor = _RMSNorm.apply(x, gain, eps)
         return normed
-    return functional.rms_norm(x, gain.shape, gain, EPS)
+    return functional.rms_norm(x, gain.shape, gain, eps)
 
 
 def rotate(x: Tensor, rotation: Tensor) -> Tensor:
@@ -66,14 +66,14 @@ def attention_heads(qkv: Tensor, log_scale: Tensor | None, rotation: Tensor | No
     return query, key, qkv[:, :, 2].transpose(1, 2)
 
 
-def unit_rms(x: Tensor) -> Tensor:
+def unit_rms(x: Tensor, eps: float = EPS) -> Tensor:
     """x (..., d) scaled to a mean square of 1."""
-    return functional.rms_norm(x, x.shape[-1:], None, EPS)
+    return functional.rms_norm(x, x.shape[-1:], None, eps)
 
 
-def _inverse_rms(x: Tensor) -> Tensor:
+def _inverse_rms(x: Tensor, eps: float = EPS) -> Tensor:
     size: Tensor = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
-    return size.square_().div_(x.shape[-1]).add_(EPS).rsqrt_()
+    return size.square_().div_(x.shape[-1]).add_(eps).rsqrt_()
 
 
 def dropout(x: Tensor, share: float) -> Tensor:
@@ -218,20 +218,20 @@ class KVCache:
 
 class _RMSNorm(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, gain: Tensor) -> Tensor:
-        inverse = _inverse_rms(x)
+    def forward(ctx: Any, x: Tensor, gain: Tensor, eps: float) -> Tensor:
+        inverse = _inverse_rms(x, eps)
         normed = x * inverse
         ctx.save_for_backward(normed, inverse, gain)
         return normed * gain
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
         normed, inverse, gain = ctx.saved_tensors
         product = (grad * normed).reshape(-1, len(gain))
         along = torch.mv(product, gain).view_as(inverse)  # of the gradient along x, which norming takes away
         back = torch.addcmul(grad * gain, normed, along, value=-1 / len(gain)).mul_(inverse)
-        return back, product.sum(0)
+        return back, product.sum(0), None
 
 
 class _NormedHeads(torch.autograd.Function):

@@ -123,11 +123,12 @@ class Facts:
         trainer = self.run.config.get("trainer", {})
         speeds = [row["items_per_second"] for row in self.rows if row.get("items_per_second")]
         gpus, threads = self._json("env.json").get("gpus"), self._json("env.json").get("threads")
+        threads_said = f"CPU, {threads} thread{'' if threads == 1 else 's'}" if threads else "unknown"
         items = self.run.step * trainer.get("batch_size", 0) * trainer.get("accumulate", 1)
         return {
             "steps": self.run.step, "items": items, "seconds": self.seconds,
             "items_per_second": median(speeds) if speeds else None, "disk": disk_use(self.run.path),
-            "device": ", ".join(gpus) if gpus else f"CPU, {threads} threads" if threads else "unknown",
+            "device": ", ".join(gpus) if gpus else threads_said,
         }  # fmt: skip
 
     @cached_property

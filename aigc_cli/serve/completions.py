@@ -24,8 +24,8 @@ from aigc_cli.models.base import Prompts
 from aigc_cli.sampling.prompts import beginnings
 from aigc_cli.sampling.readings import embed
 from aigc_cli.serve.batching import of_prompt
-from aigc_cli.serve.house import House, Served, labelled, seed_of
 from aigc_cli.serve.choices import Choice
+from aigc_cli.serve.house import House, Served, labelled, seed_of
 from aigc_cli.serve.texts import Growing, Spelling
 from aigc_cli.serve.tickets import Ticket
 from aigc_cli.serve.writing import Row

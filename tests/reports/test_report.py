@@ -1,0 +1,187 @@
+import csv
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from PIL import Image
+from reports.conftest import record
+
+from aigc_cli.cli import main
+from aigc_cli.reports.facts import Facts
+from aigc_cli.reports.media import Album
+from aigc_cli.reports.page import report
+from aigc_cli.reports.svg import Line, chart, parallel, thinned, ticks
+from aigc_cli.runs import Run
+
+Make = Callable[..., Run]
+
+
+class Checked(HTMLParser):
+    """Holds that what is opened is closed, and keeps what leads out of the page."""
+
+    VOID = ("meta", "link", "img", "input", "br", "line", "rect", "path")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.ids: list[str] = []
+        self.leads: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag not in self.VOID:
+            self.open.append(tag)
+        self.ids += [value or "" for name, value in attrs if name == "id"]
+        self.leads += [value or "" for name, value in attrs if name in ("src", "href", "srcset", "data")]
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in self.VOID:
+            assert self.open.pop() == tag
+
+
+def filled(run: Run, *, sound: bool = False) -> Run:
+    """With previews, a set of samples, nearest neighbours and a warning."""
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    for step in (10, 20):
+        Image.fromarray(noise).save(run.path / f"samples/step-{step}.png")
+        (run.path / f"samples/step-{step}.txt").write_text("AI-generated <b>&</b>\n")
+    Image.fromarray(noise).save(run.path / "eval/memorization-1.png")
+    (run.path / "warnings.txt").write_text("step 10: overfitting: the score <rose>\n")
+    folder = run.path / "generated/step-20-seed-0"
+    folder.mkdir(parents=True)
+    files = ["000000.wav"] if sound else []
+    for name in files:
+        soundfile.write(folder / name, np.zeros(800), 8000)
+    Image.fromarray(noise).save(folder / "grid.png")
+    stranger = [*files, "../../../../secret.png"]
+    (folder / "samples.json").write_text(
+        json.dumps({"overview": ["grid.png"], "files": stranger, "seed": 0, "step": 20})
+    )
+    return run
+
+
+def write_sweep(folder: Path, runs: list[Run]) -> None:
+    folder.mkdir(parents=True)
+    with (folder / "sweep.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["job", "overrides", "status", "run", "val/fd", "message"])
+        for number, run in enumerate(runs):
+            lr, status = 10.0 ** -(number + 2), "complete" if number < 2 else "failed"
+            score = 90 - 10 * number if number < 2 else ""
+            writer.writerow([number + 1, f"model=gan optimizer.lr={lr}", status, run.path, score, "a <loss>"])
+
+
+def checked(page: str) -> Checked:
+    parsed = Checked()
+    parsed.feed(page)
+    assert parsed.open == []
+    assert len(parsed.ids) == len(set(parsed.ids))
+    assert all(lead.startswith(("#", "data:")) for lead in parsed.leads)
+    assert {lead[1:] for lead in parsed.leads if lead.startswith("#")} <= set(parsed.ids)
+    return parsed
+
+
+def test_a_page_needs_neither_a_network_nor_the_runs(make: Make, capsys: pytest.CaptureFixture[str]) -> None:
+    filled(make("a", record(8.0)), sound=True), filled(make("b", record(5.0), seed=1))
+    write_sweep(Path("outputs/sweeps/s"), [make("c"), make("d"), make("e")])
+    Path("secret.png").write_bytes(b"")
+    assert main(["report", "a", "b", "outputs/sweeps/s", "out=r/report.html"]) == 0
+    assert "gan-digits/d" in capsys.readouterr().out  # the best of the sweep
+    page = Path("r/report.html").read_text()
+    checked(page)
+    assert len(page) < 300_000
+    for said in (
+        "gan on digits", "20 of 20 steps", "fd[digits-cnn] 8 (real items: 1.5, lower is better)", "overfitting",
+        "recipe/gan_digits.yaml", "3 jobs, 2 of them complete", "a &lt;loss&gt;", "8 ± 0.1", "x.name=&lt;/script&gt;",
+        "nearest training items", "data-of=\"run-0-last-png\"", "<audio controls", "AI-generated &lt;b&gt;",
+        "torch==2", "fingerprint abab",
+    ):  # fmt: skip
+        assert said in page, said
+    assert "secret" not in page
+
+
+def test_the_latest_run_by_itself(make: Make) -> None:
+    run = make("a")
+    Path("outputs/latest").symlink_to(run.path)
+    assert main(["report", "--json"]) == 0
+    page = Path("report.html").read_text()
+    checked(page)
+    assert "<h1>gan-digits/a</h1>" in page
+    assert "Comparison" not in page
+
+
+@pytest.mark.parametrize("words", [["nothing"], ["a", "out=page.png"], ["a", "colour=red"], ["broken"]])
+def test_what_cannot_be_reported_is_refused_before_anything_is_written(make: Make, words: list[str]) -> None:
+    make("a"), (make("broken").path / "config.yaml").write_text("- a\n")
+    assert main(["report", *words]) in (2, 3)
+    assert not Path("report.html").exists()
+
+
+def test_what_has_no_room_is_named(make: Make) -> None:
+    page, left_out = report([Facts(filled(make("a")))], room=20_000)
+    checked(page)
+    assert left_out
+    assert all(f"{name}" in page for name in left_out)
+    assert len(page) < 100_000
+
+
+def test_large_pictures_and_sounds_are_made_smaller(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (400, 2000, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "a.png")
+    soundfile.write(tmp_path / "a.wav", np.random.default_rng(0).normal(size=30 * 8000) / 10, 8000)
+    album = Album(3_000_000)
+    assert "data:image/jpeg" in album.show(tmp_path / "a.png")
+    assert "data:audio/mpeg" in album.show(tmp_path / "a.wav")
+    assert 3_000_000 - album.room < 600_000
+    (tmp_path / "b.png").write_bytes(b"no picture")
+    assert album.show(tmp_path / "b.png") == ""
+    assert "b.png" in album.left_out[0]
+
+
+def test_no_peak_is_lost_where_points_are_thinned() -> None:
+    points = [(float(step), 1.0) for step in range(10_000)]
+    points[777] = (777.0, 50.0)
+    kept = thinned(points)
+    assert len(kept) <= 402
+    assert points[777] in kept
+    assert (kept[0], kept[-1]) == (points[0], points[-1])
+
+
+def test_ticks_are_round() -> None:
+    assert ticks(0, 1) == pytest.approx([0, 0.2, 0.4, 0.6, 0.8, 1])
+    assert ticks(3, 3) == [3]
+    assert 2 <= len(ticks(-1e-7, 3e-7)) <= 8
+
+
+def test_a_chart_has_its_numbers_and_says_them() -> None:
+    made = chart("a<b", [Line("train", [(1, 2.0), (2, 1.0)]), Line("val", [(2, 3.0)], 1, dashed=True)], {"m": 2})
+    data = json.loads(re.search(r'json">(.*?)</script>', made)[1])  # type: ignore[index]
+    assert data["lines"][0] == {"name": "train", "points": [[1, 2.0], [2, 1.0]]}
+    assert 'aria-label="a&lt;b: train from 2 to 1; val from 3 to 3"' in made
+    assert "step 2: m" in made
+
+
+def test_parallel_coordinates_take_words_and_missing_values() -> None:
+    rows = [("one", ["adam", "0.1", 3.0]), ("two", ["sgd", "0.0001", 4.0]), ("three", [None, "0.01", 5.0])]
+    made = parallel(["optimizer", "lr", "fd"], rows)
+    assert made.count("<polyline") == 3
+    assert "best" in made.rpartition("<polyline")[2]
+    places = [float(pair.split(",")[1]) for pair in re.findall(r'points="([^"]*)"', made)[1].split()]
+    assert 100 < places[0] < 250  # 0.01 is in the middle of a logarithmic axis
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="no chromium")
+def test_a_browser_draws_it_without_an_error(make: Make, tmp_path: Path) -> None:
+    page, _ = report([Facts(filled(make("a"))), Facts(filled(make("b", seed=1)))])
+    (tmp_path / "report.html").write_text(page)
+    options = ["--headless=new", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", "--dump-dom"]
+    command = ["chromium", *options, f"--user-data-dir={tmp_path / 'profile'}", f"file://{tmp_path / 'report.html'}"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    assert "CONSOLE" not in done.stderr
+    assert 'data-of="run-1-last-png" src="data:' in done.stdout  # the script ran
