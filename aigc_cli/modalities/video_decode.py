@@ -34,7 +34,7 @@ _BEGINNINGS = (
     (4, (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide"), "mov"), (0, (b"\x1a\x45\xdf\xa3",), "matroska"),
     (8, (b"AVI ",), "avi"), (0, (b"\x00\x00\x01\xba",), "mpeg"), (0, (b"OggS",), "ogg"),
 )  # fmt: skip
-_CLOSE = 1e-4  # seconds by which a frame may come late and still be in time
+_CLOSE = 2e-3  # seconds by which a frame may come late and still be in time
 _GAP = 3600.0  # seconds between two frames that no video has
 _PIXELS = 1 << 26  # of a frame, at most
 _CUT = 0.9  # the share of the length in its header that a file must have
