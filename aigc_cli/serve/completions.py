@@ -77,7 +77,7 @@ class CompletionRequest(BaseModel):
         if self.prompt is None or isinstance(self.prompt, str):
             return [self.prompt or None]
         if self.prompt and isinstance(self.prompt[0], int):
-            return [list(self.prompt)]  # type: ignore[arg-type]
+            return [list(self.prompt)]
         return [prompt or None for prompt in self.prompt] or [None]  # type: ignore[misc]
 
 
