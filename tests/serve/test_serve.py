@@ -252,8 +252,11 @@ def test_another_machine_needs_the_token(runs: list[LoadedRun]) -> None:
 
 
 def test_a_full_queue_is_told_and_whoever_leaves_makes_room(runs: list[LoadedRun]) -> None:
-    asked = {"prompt": "the", "max_tokens": 2000, "temperature": 0, "stream": True}
-    with serving(runs[:1], Limits(queue=1)) as (url, house), httpx.Client(base_url=url, timeout=30) as client:
+    asked = {"prompt": "the", "max_tokens": 100_000, "temperature": 0, "stream": True}
+    with (
+        serving(runs[:1], Limits(queue=1, tokens=100_000)) as (url, house),
+        httpx.Client(base_url=url, timeout=30) as client,
+    ):
         with client.stream("POST", "/v1/completions", json=asked) as stream:
             next(stream.iter_lines())
             full = client.post("/v1/completions", json={"prompt": "the"})
