@@ -74,6 +74,11 @@ class DataSpec:
         return self.shape[0] // math.prod(self.grid) if self.grid else 1
 
     @property
+    def in_bytes(self) -> bool:
+        """Whether what a model sees are the 256 levels of bytes, and not, as of sound, what a codec made of others."""
+        return self.level is None and not self.content
+
+    @property
     def raw(self) -> tuple[int, ...]:
         """The shape of one raw item."""
         return self.content or self.shape

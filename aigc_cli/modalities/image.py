@@ -67,7 +67,8 @@ class ImageModality(Modality):
         """A file with a picture, brought to the size that the codec takes, which only one of codes says."""
         import torch
 
-        from aigc_cli.modalities.image_decode import Unreadable, decode_image, pillow_errors
+        from aigc_cli.modalities.image_decode import decode_image, pillow_errors
+        from aigc_cli.modalities.unreadable import Unreadable
 
         shape: tuple[int, ...] = getattr(getattr(codec, "spec", None), "raw", ())
         if len(shape) != 3 or shape[1] != shape[2]:

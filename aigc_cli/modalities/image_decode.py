@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from aigc_cli.modalities.unreadable import Unreadable
+
 if TYPE_CHECKING:
     from PIL.Image import Image
 
@@ -31,10 +33,6 @@ NAMED = "png, jpeg, webp, bmp, tiff or gif"  # for messages
 DECODED = 2  # the version of what becomes of a file's pixels here, for what is remembered of them
 ORIENTED = ("exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif")  # where the orientation may stand
 MODES = {1: "L", 3: "RGB"}
-
-
-class Unreadable(Exception):
-    """Why an image cannot be used."""
 
 
 @cache

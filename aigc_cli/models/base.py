@@ -236,6 +236,11 @@ class Model(nn.Module):
 
     # looked at
 
+    def bits(self, nats: Tensor) -> dict[str, Tensor]:
+        """``"bits_per_dim"`` of nats per item; none of values that are not bytes, where it would say how finely a
+        likelihood divides them, and would compare with nothing."""
+        return {"bits_per_dim": nats / (self.values * math.log(2))} if self.spec.in_bytes else {}
+
     def score(self, batch: Batch, noise: Noise, samples: int = 1) -> dict[str, Tensor]:
         """Held-out scores of encoded items, each ``(n,)``; the first is what the best checkpoint minimises.
 

@@ -15,7 +15,7 @@ from aigc_cli.models.vae.networks import build_networks
 from aigc_cli.models.variational import FlatVAE, Posterior, importance_bound
 from aigc_cli.nn.collective import draw, normal_like
 from aigc_cli.nn.couplings import CouplingFlow
-from aigc_cli.nn.likelihoods import bits_per_dim, build_likelihood
+from aigc_cli.nn.likelihoods import build_likelihood
 from aigc_cli.nn.padding import ending
 from aigc_cli.registry import register
 
@@ -71,7 +71,7 @@ class VAE(FlatVAE):
             "loss": loss / self.values,
             "reconstruction": reconstruction.detach(),
             "kl": kl.detach(),
-            "bits_per_dim": bits_per_dim(bound, self.values),
+            **self.bits(bound),
         }
 
     def _importance_weighted(self, batch: Batch, posterior: Posterior) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -18,7 +18,7 @@ from aigc_cli.models.gan.losses import LOSSES
 from aigc_cli.models.latent import EncodingControls
 from aigc_cli.models.vae.config import VQVAEConfig
 from aigc_cli.models.vae.vq_networks import build_adversary, build_networks
-from aigc_cli.nn.likelihoods import bits_per_dim, build_likelihood
+from aigc_cli.nn.likelihoods import build_likelihood
 from aigc_cli.nn.padding import before_end, end_at, frames_nats
 from aigc_cli.nn.quantize import Quantized, Quantizer, ResidualQuantizer, ScalarQuantizer
 from aigc_cli.randomness import Noise
@@ -114,7 +114,7 @@ class VQVAE(Model):
             losses["sharpness"] = scores.detach().mean()
         if self.likelihood is not None:
             bound = reconstruction.detach() * self.values + self._tokens_cost(going).mean()
-            losses["bits_per_dim"] = bits_per_dim(bound, self.values)
+            losses |= self.bits(bound)
         return losses
 
     def _told_apart(self, batch: Batch) -> Losses:
@@ -225,10 +225,9 @@ class VQVAE(Model):
         reconstruction = self._reconstruction(parameters, x, going) * self.values
         kl = self._tokens_cost(going).to(reconstruction).expand(len(x))
         bound = reconstruction + kl
-        bits = bits_per_dim(bound, self.values)
         if samples > 1:
-            return {"iw_bound": bound, "bits_per_dim": bits}
-        return {"nelbo": bound, "bits_per_dim": bits, "kl": kl, "reconstruction": reconstruction}
+            return {"iw_bound": bound, **self.bits(bound)}
+        return {"nelbo": bound, **self.bits(bound), "kl": kl, "reconstruction": reconstruction}
 
     def warnings(self, figures: Mapping[str, float]) -> Iterator[tuple[str, str]]:
         """Of a codebook that has died."""
