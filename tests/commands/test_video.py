@@ -14,7 +14,8 @@ from aigc_cli.cli import main
 from aigc_cli.runs import Run, find_run
 
 SMALL = ["data=moving_digits", "data.clips=40", "data.frames=4", "data.size=16", "data.sprite=8",
-         "data.speed=[0.5,1.5]", "trainer.batch_size=8", "trainer.steps=4", "trainer.checkpoint_every=2", "trainer.samples=4"]  # fmt: skip
+         "data.speed=[0.5,1.5]", "trainer.batch_size=8",
+         "trainer.steps=4", "trainer.checkpoint_every=2", "trainer.samples=4"]  # fmt: skip
 CODES = ["model.layers=1", "model.width=16", "model.heads=2", "data.tokens=latest"]
 
 
