@@ -186,6 +186,15 @@ class TokenDataset(Dataset):
             return None
         return _Codes(self._codes(device), self._beside("labels"), self._beside("source"), device)
 
+    def all_codes(self, device: torch.device | str) -> Tensor:
+        """The codes (m, t) of all items, in all of their views that are kept, or as they are if none is."""
+        if self.views:
+            return self._codes(device).flatten(0, 1)
+        import torch
+
+        batches = batches_in_order(self.inner, _TOGETHER, device)
+        return torch.cat([self.codec.encode(batch.content).cpu() for batch in batches])
+
     def _codes(self, device: torch.device | str) -> Tensor:
         """All codes, int16 (n, views, t), or int32 where there are too many; worked out once, and kept by all that they
         depend on."""

@@ -24,10 +24,11 @@ Stream = Literal["real", "fake", "held_out", "pairs", "items"]
 #: What a metric sees of items. By an extractor: "features" and "logits" (n, d), "frames" (the logits of each frame of
 #: a clip, one after the other), "moments" (statistics of features). Of the
 #: items themselves: "labels" (n,), "glance" (small, uint8), "content" (raw), "text" (strings). Of a model: "scores",
-#: "codes" (latents), "fills" (of masked tokens).
+#: "codes" (latents), "fills" (of masked tokens), "written" (which of as many samples are training items, code by code).
 View = Literal[
-    "features", "logits", "frames", "moments", "labels", "glance", "content", "text", "scores", "codes", "fills"
-]
+    "features", "logits", "frames", "moments", "labels", "glance", "content", "text", "scores", "codes", "fills",
+    "written",
+]  # fmt: skip
 #: Which way a score is better: "near" that of real items, where either may be too much; "" where nothing says.
 Better = Literal["lower", "higher", "near", ""]
 Takes = Mapping[Stream, tuple[View, ...]]
