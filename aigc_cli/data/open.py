@@ -35,10 +35,10 @@ def open_dataset(values: Mapping[str, Any], split: Split, folder: Path | None = 
     if not isinstance(values.get("name"), str):
         raise ConfigError("the configuration names no dataset", "give one, for example data=digits")
     tokenizer = tokenizer_of(values, folder)
-    folder = folder if tokenizer is None else tokenizer.folder  # where the codec is that its model was trained with
+    places = [folder, None if tokenizer is None else tokenizer.folder]  # where the codec is that models learnt with
     own = own_keys(values)
-    if folder is not None:
-        own |= kept_sections(own, folder)
+    for place in filter(None, places):
+        own |= kept_sections(own, place)
     component = find("data", values["name"])
     dataset: Dataset = component.build(check("data", component.config, own), split)
     return dataset if tokenizer is None else TokenDataset(dataset, tokenizer, split, values)
