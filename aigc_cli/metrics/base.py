@@ -59,8 +59,8 @@ class Metric(torchmetrics.Metric):
     #: What must have made the pairs that it takes; None is whatever the model does best.
     made_by: ClassVar[Literal["reconstruct", "continue"] | None] = None
     #: The modalities whose runs are measured with it where nobody names a metric, if the model can do what it `needs`,
-    #: each with its place among those metrics; "pairs" is of models that make one item from another, and "*" of
-    #: modalities that have no such metric.
+    #: each with its place among those metrics; "pairs" is of models that make one item from another, unless
+    #: there are some of such as "audio from text", and "*" of modalities that have no such metric.
     usual_for: ClassVar[Mapping[str, int]] = {}
     #: What a model must be able to do, of :attr:`Model.can`.
     needs: ClassVar[frozenset[str]] = frozenset()
@@ -198,7 +198,7 @@ def usual_metrics(modality: str, source: bool, can: Collection[str]) -> list[str
         can: :attr:`Model.can`.
     """
     kinds = {name: kind_of(name) for name in names("metric")}
-    wanted = "pairs" if source else modality
-    places = {name: kind.usual_for[wanted] for name, kind in kinds.items() if wanted in kind.usual_for}
-    places = places or {name: kind.usual_for["*"] for name, kind in kinds.items() if "*" in kind.usual_for}
+    places: dict[str, int] = {}
+    for wanted in (f"{modality} from text", "pairs", "*") if source else (modality, "*"):
+        places = places or {name: kind.usual_for[wanted] for name, kind in kinds.items() if wanted in kind.usual_for}
     return sorted((name for name in places if kinds[name].needs <= set(can)), key=places.__getitem__)
