@@ -74,7 +74,7 @@ def _help(words: Words) -> int:
 
 
 def _composed(words: Words) -> int:
-    """train, sample, eval and embed: compose, check, go."""
+    """train, sample, eval, embed and export: compose, check, go."""
     import importlib
     from dataclasses import replace
 

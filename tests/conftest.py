@@ -92,9 +92,13 @@ def tiny_run(tmp_path: Path, tiny_config: dict[str, Any], monkeypatch: pytest.Mo
     return run
 
 
+VQVAE = ["model=vqvae", "model.codes=16", "model.code_dimensions=4", "model.blocks=1"]
+
+
 @pytest.fixture
-def tokenizer_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """A VQ-VAE on 8x8 digits with fresh weights, 2x2 codes of 16, in the current folder's outputs."""
+def tokenizer_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Run:
+    """A VQ-VAE on 8x8 digits with fresh weights, 2x2 codes of 16, in the current folder's outputs; or a model of other
+    words, as the parameter."""
     import torch
 
     from aigc_cli.config.compose import compose
@@ -104,14 +108,15 @@ def tokenizer_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     from aigc_cli.training.checkpoint import CheckpointFolder
 
     monkeypatch.chdir(tmp_path)
-    words = ["data.size=8", "model.width=8", "model.codes=16", "model.code_dimensions=4", "model.blocks=1"]
-    config = compose("train", ["model=vqvae", "data=digits", *words])
+    words = ["data.size=8", "model.width=8", *getattr(request, "param", VQVAE)]
+    config = compose("train", ["data=digits", *words])
     spec = open_dataset(config["data"], "train").spec
     torch.manual_seed(0)
     model = build_model(config["model"], spec)
-    quantizer: Any = model.quantizer
-    quantizer.sums.normal_().mul_(0.1)  # which training would have started from what it sees
-    quantizer.sizes.fill_(1)
+    if config["model"]["name"] == "vqvae":
+        quantizer: Any = model.quantizer
+        quantizer.sums.normal_().mul_(0.1)  # which training would have started from what it sees
+        quantizer.sizes.fill_(1)
     run = create_run(config)
     run.save_config(config, spec)
     CheckpointFolder(run.checkpoints).save(1, {"model": model.state_dict()}, {"step": 1})

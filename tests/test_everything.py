@@ -16,6 +16,7 @@ from aigc_cli.config.recipes import conditions_of
 from aigc_cli.config.schema import check, own_keys, walk
 from aigc_cli.data.images import ImageDataset
 from aigc_cli.data.loader import Loader
+from aigc_cli.data.open import open_dataset
 from aigc_cli.data.sounds import SoundDataset, SoundsConfig
 from aigc_cli.errors import ConfigError
 from aigc_cli.modalities.audio_config import AudioCodecConfig
@@ -54,8 +55,15 @@ def sounds(kind, channels, classes):
     return SoundDataset(config, content, labels, classes=[str(i) for i in range(classes)])
 
 
+def clips(frames, size, classes):
+    words = ["data=moving_digits", "data.clips=24", f"data.frames={frames}", f"data.size={size}", "data.sprite=7"]
+    words += ["data.speed=[0.5,2.0]", f"data.labels={'digit' if classes else 'none'}"]
+    return open_dataset(compose("data", words)["data"], "train")
+
+
 #: Datasets of each kind, by modality.
 KINDS = {
+    "video": [clips(8, 16, True), clips(4, 32, False), clips(8, 16, True), clips(8, 16, False)],
     "audio": [sounds("mel", 1, 10), sounds("waveform", 1, 0), sounds("mel", 2, 10), sounds("spectrogram", 1, 0)],
     "image": [images(1, 8, 10), images(1, 16, 0), images(3, 32, 10), images(3, 64, 0)],
     "text": [ToyText(rows) for rows in (windows(24, 2), windows(24, 17), documents(24, 9), documents(24, 33))],
@@ -150,8 +158,8 @@ def test_every_model_trains_three_steps_on_all_that_it_serves(name, place, tmp_p
         config = compose("train", [*small(name, dataset, everything=place == 2), *words, "recipe=null"])
         checked = check_config(config)
         torch.manual_seed(0)
-        waves = config["model"].get("network") == "wavegan"
-        if config["model"]["name"] == "gan" and waves != (dataset.spec.layout == "sequence"):
+        layout = {"wavegan": "sequence", "dcgan3d": "volume"}.get(config["model"].get("network"), "map")
+        if config["model"]["name"] == "gan" and layout != dataset.spec.layout:
             with pytest.raises(ConfigError, match=r"model\.network="):
                 build_model(config["model"], dataset.spec)
             continue

@@ -22,7 +22,7 @@ LAYERS = (
     ("monitor",),
     ("api",),
     ("serve",),
-    ("reports",),
+    ("reports", "export"),
     ("commands",),
     ("cli",),
     ("__main__",),

@@ -63,7 +63,8 @@ def main(config: dict[str, Any], options: Options) -> int:
     if out is None:
         name = "text" if settings.input is None else Path(settings.input).stem
         name = name if len(os.fsencode(name)) < LONGEST_NAME else slug(name, LONGEST_NAME)
-        out = restored.run.path / EMBEDDINGS / f"step-{restored.step}-{name}.npz"
+        said = hashlib.sha256(json.dumps(list(lines.texts.items())).encode()).hexdigest()[:8]  # others, another file
+        out = restored.run.path / EMBEDDINGS / f"step-{restored.step}-{name}-{said}.npz"
     check_writable(out.parent, "with out=")
     vectors = embed(restored, lines, settings.batch_size)
     for warning in lines.warnings(restored.spec.shape[0] - 1):

@@ -174,9 +174,10 @@ def _check_all(jobs: Sequence[Sequence[str]]) -> list[dict[str, Any]]:
         try:
             config = plain("train", compose_raw("train", job))
             check_config(config)
-            if config["model"]["init_from"] == "latest":
-                what = "model.init_from=latest is another run after every job"
-                raise ConfigError(what, "name the run; see `aigc ls runs`")
+            for section, key in (("model", "init_from"), ("data", "tokens"), ("data", "latents")):
+                if config[section].get(key) == "latest":
+                    what = f"{section}.{key}=latest may be another run after every job"
+                    raise ConfigError(what, "name the run; see `aigc ls runs`")
         except ConfigError as error:
             own = " ".join(word for word in job if word not in shared)
             where = f"in the job {own}: " if len(jobs) > 1 else ""

@@ -249,7 +249,8 @@ def _ceiling(trainer: Trainer, parts: Parts) -> list[str]:
         return []
     from aigc_cli.metrics.ceiling import ceiling  # torchmetrics takes seconds to import
 
-    return [f"ceiling:     {line}" for line in ceiling(parts.splits, trainer.device)]
+    lines = ceiling(parts.splits, trainer.device, brief=trainer.config.brief)
+    return [f"ceiling:     {line}" for line in lines]
 
 
 def described(trainer: Trainer, dataset: Dataset, recipe: Sequence[str]) -> list[str]:

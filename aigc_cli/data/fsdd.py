@@ -22,7 +22,7 @@ from aigc_cli.data.splits import Cut, Fraction, rows_of
 from aigc_cli.errors import DataError
 from aigc_cli.files import walk_files
 from aigc_cli.modalities.audio_decode import decode_sound, quiet
-from aigc_cli.modalities.image_decode import Unreadable
+from aigc_cli.modalities.unreadable import Unreadable
 from aigc_cli.registry import register
 
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")

@@ -1,6 +1,6 @@
 """Labels in a ``metadata.csv`` or ``metadata.jsonl`` beside pictures or sound, as Hugging Face's folders have them.
 
-The file lies in any folder; its column ``file_name`` has paths from there, and others have what is known of each.
+The file lies in any folder; its column ``file_name``, or ``filename``, has paths from there, and others what is known.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy as np
 from aigc_cli.data.base import Split, combined
 from aigc_cli.data.pictures import LABEL_NAMES, numbered
 from aigc_cli.errors import ConfigError, DataError, suggest
-from aigc_cli.modalities.image_decode import Unreadable
+from aigc_cli.modalities.unreadable import Unreadable
 
 FILE_NAME = "file_name"
 _ADVICE = "fix it, or set data.labels=false"
@@ -64,7 +64,8 @@ def read_metadata(
         usual = column or next((known for known in LABEL_NAMES if known in columns), "")
         chosen = [usual] if usual in columns else [name.strip() for name in usual.split(",")]
         asked = asked or list(filter(None, chosen))
-        if FILE_NAME not in columns:
+        file_column = next((known for known in (FILE_NAME, "filename") if known in columns), None)
+        if file_column is None:
             problems.append(f"{name} has no column {FILE_NAME}, and is not used")
         elif not {*chosen} <= {*columns}:
             others = ", ".join(other for other in columns if other != FILE_NAME) or "nothing else"
@@ -72,9 +73,9 @@ def read_metadata(
         else:
             folder = posixpath.dirname(name)
             for number, row in enumerate(rows, 1):
-                file, said = row.get(FILE_NAME), {name: row.get(name) for name in chosen}
+                file, said = row.get(file_column), {name: row.get(name) for name in chosen}
                 if not isinstance(file, str) or not file:
-                    raise DataError(f"row {number} of {name} has no {FILE_NAME}", "fill it in, or drop the row")
+                    raise DataError(f"row {number} of {name} has no {file_column}", "fill it in, or drop the row")
                 for key, word in said.items():
                     if word is None or word == "" or isinstance(word, list | dict):
                         what = f"row {number} of {name} ({file}) has no label in {key}"

@@ -26,7 +26,8 @@ from aigc_cli.data.report import (
 )  # fmt: skip
 from aigc_cli.errors import DataError
 from aigc_cli.files import replacing
-from aigc_cli.modalities.image_decode import Unreadable, missing_packages, picture_suffixes, pillow_errors
+from aigc_cli.modalities.image_decode import missing_packages, picture_suffixes, pillow_errors
+from aigc_cli.modalities.unreadable import Unreadable
 from aigc_cli.registry import register
 
 NOUN = ("picture", "pictures")

@@ -21,7 +21,8 @@ from aigc_cli.data.splits import CutConfig
 from aigc_cli.errors import DataError
 from aigc_cli.modalities.base import Batch, Codec, DataSpec
 from aigc_cli.modalities.image import ImageCodec
-from aigc_cli.modalities.image_decode import Unreadable, decode_image, pillow_errors
+from aigc_cli.modalities.image_decode import decode_image, pillow_errors
+from aigc_cli.modalities.unreadable import Unreadable
 
 if TYPE_CHECKING:
     from torch import Tensor

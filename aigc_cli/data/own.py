@@ -21,7 +21,7 @@ from aigc_cli.data.cache import digest_of, remembered
 from aigc_cli.data.splits import NO_COPIES, Cut, part_for
 from aigc_cli.errors import ConfigError, DataError
 from aigc_cli.files import equal_contents, some_of
-from aigc_cli.modalities.image_decode import Unreadable
+from aigc_cli.modalities.unreadable import Unreadable
 
 NAMED = 5  # how many unreadable files, or classes, a message names
 

@@ -23,8 +23,8 @@ from aigc_cli.data.pictures import numbered
 from aigc_cli.data.splits import Cut, left_out, names_of, parts_by, split_word
 from aigc_cli.errors import DataError
 from aigc_cli.files import kinds_of, passed_over, stamp, walk_files
-from aigc_cli.modalities.image_decode import Unreadable
 from aigc_cli.modalities.text_files import printable
+from aigc_cli.modalities.unreadable import Unreadable
 
 LARGEST_FILE = 1 << 28  # bytes in a zip; any picture that Pillow's own limit admits is smaller
 

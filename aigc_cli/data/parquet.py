@@ -21,7 +21,7 @@ from aigc_cli.data.splits import Cut, left_out, parts_named, rows_of, split_name
 from aigc_cli.errors import ConfigError, DataError, ResourceError, suggest
 from aigc_cli.files import kinds_of, passed_over, stamp, walk_files
 from aigc_cli.modalities.columns import bytes_in, column_of, rows_in, schema_of, unlisted
-from aigc_cli.modalities.image_decode import Unreadable
+from aigc_cli.modalities.unreadable import Unreadable
 from aigc_cli.registry import register
 
 if TYPE_CHECKING:

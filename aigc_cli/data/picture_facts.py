@@ -17,8 +17,9 @@ from aigc_cli.data.cache import find_root
 from aigc_cli.data.images import EncodedImages
 from aigc_cli.data.raw import Raw
 from aigc_cli.data.report import Look
-from aigc_cli.modalities.image_decode import Unreadable, decode_all, is_turned, opened
+from aigc_cli.modalities.image_decode import decode_all, is_turned, opened
 from aigc_cli.modalities.text_files import printable
+from aigc_cli.modalities.unreadable import Unreadable
 
 #: The suffixes that go with what Pillow calls a format.
 _SUFFIXES = {

@@ -22,7 +22,8 @@ from aigc_cli.data.images import EncodedImages, ImageDataset, ImageFilesConfig, 
 from aigc_cli.data.own import Parts, about_untrained, accept
 from aigc_cli.data.raw import offer
 from aigc_cli.files import replacing
-from aigc_cli.modalities.image_decode import DECODED, Unreadable, decode_all
+from aigc_cli.modalities.image_decode import DECODED, decode_all
+from aigc_cli.modalities.unreadable import Unreadable
 
 #: The usual names of a column of labels, the likeliest first.
 LABEL_NAMES = ("label", "labels", "class", "target", "fine_label", "coarse_label", "category")

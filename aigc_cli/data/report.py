@@ -26,7 +26,7 @@ from aigc_cli.registry import find, is_imported
 
 SPLIT, CLASS, FILE = ("split", "splits"), ("class", "classes"), ("file", "files")
 #: The model that each kind of content is usually trained with.
-_MODELS = {"image": "gan", "audio": "gan", "text": "transformer", "text from text": "seq2seq"}
+_MODELS = {"image": "gan", "audio": "gan", "video": "vqvae", "text": "transformer", "text from text": "seq2seq"}
 NAMED = 3  # names that a line shows
 #: How lines of readers begin that are told as findings of their own: kinds of files, and classes.
 _TOLD = ("passed over:", "no training item has")

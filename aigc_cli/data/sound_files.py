@@ -33,7 +33,7 @@ from aigc_cli.data.splits import CutConfig
 from aigc_cli.files import replacing, resource_errors, write_atomically
 from aigc_cli.modalities.audio_decode import DECODED, Decoded, Normalize, decode_sound, quiet
 from aigc_cli.modalities.base import Batch
-from aigc_cli.modalities.image_decode import Unreadable
+from aigc_cli.modalities.unreadable import Unreadable
 
 if TYPE_CHECKING:
     import torch

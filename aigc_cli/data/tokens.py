@@ -1,4 +1,5 @@
-"""Any data as the codes of a trained tokenizer: ``data.tokens=RUN``.
+"""Any data as the codes of a trained tokenizer, ``data.tokens=RUN``, or as the latents of an autoencoder,
+``data.latents=RUN``.
 
 Only the codec is wrapped. Splits, labels, fingerprint, augmentation and all that is measured stay those of the data.
 """
@@ -7,10 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Self
@@ -26,7 +25,7 @@ from aigc_cli.data.loader import batches_in_order, gatherer_of, read_batch
 from aigc_cli.errors import ConfigError, DataError, tell
 from aigc_cli.files import write_atomically
 from aigc_cli.modalities.base import Batch
-from aigc_cli.modalities.token_codec import FOLDER, TokenCodec, open_tokenizer
+from aigc_cli.modalities.token_codec import FOLDER, LearnedCodec, open_tokenizer
 from aigc_cli.randomness import generator
 
 if TYPE_CHECKING:
@@ -47,12 +46,15 @@ class CodesConfig:
     """The keys of every dataset that are about codes; configs/train.yaml explains them."""
 
     tokens: str | None = None
+    latents: str | None = None
     tokens_sha256: str | None = None
     views: Annotated[int, Field(ge=0, le=1024)] | None = None
 
     @model_validator(mode="after")
     def _of_a_tokenizer(self) -> Self:
-        if self.tokens is None and (self.views is not None or self.tokens_sha256 is not None):
+        if self.tokens is not None and self.latents is not None:
+            raise ValueError("tokens and latents are two ways to see an item: leave one of them out")
+        if self.tokens is self.latents is None and (self.views is not None or self.tokens_sha256 is not None):
             raise ValueError("views and tokens_sha256 are about the codes of a tokenizer: add data.tokens=RUN")
         return self
 
@@ -62,17 +64,18 @@ def tokenizers_folder() -> Path:
     return cache_dir() / "tokenizers"
 
 
-def tokenizer_of(values: Mapping[str, Any], folder: Path | None) -> TokenCodec | None:
-    """The tokenizer that a `data` section names, None where it names none: the copy in the `folder` of a run, or for a
-    new one, the one that waits for it."""
-    if values.get("tokens") is None:
+def tokenizer_of(values: Mapping[str, Any], folder: Path | None) -> LearnedCodec | None:
+    """The tokenizer, or the autoencoder, that a `data` section names, None where it names none: the copy in the
+    `folder` of a run, or for a new one, the one that waits for it."""
+    run = values.get("tokens") or values.get("latents")
+    if run is None:
         return None
     wanted = values.get("tokens_sha256")
     if folder is not None and (folder / FOLDER).is_dir():
         return open_tokenizer(folder / FOLDER, wanted)
     waiting = None if wanted is None else tokenizers_folder() / str(wanted)
     if waiting is None or not waiting.is_dir():
-        what = f"the tokenizer of {values['tokens']} is gone"
+        what = f"the tokenizer of {run} is gone"
         where = "" if folder is None else f": {folder / FOLDER} does not exist"
         raise DataError(f"{what}{where}", "restore that folder, or train again with data.tokens=RUN")
     return open_tokenizer(waiting, wanted)
@@ -93,9 +96,9 @@ class TokenDataset(Dataset):
         ConfigError: the tokenizer is for other content.
     """
 
-    codec: TokenCodec
+    codec: LearnedCodec
 
-    def __init__(self, inner: Dataset, codec: TokenCodec, split: Split, values: Mapping[str, Any]) -> None:
+    def __init__(self, inner: Dataset, codec: LearnedCodec, split: Split, values: Mapping[str, Any]) -> None:
         self.inner, self.codec, self.split, self._values = inner, codec, split, values
         own, theirs = inner.spec, codec.spec
         if (own.modality, own.raw, own.rate) != (theirs.modality, theirs.raw, theirs.rate):
@@ -105,10 +108,7 @@ class TokenDataset(Dataset):
         if theirs.level not in (None, own.level):
             what = f"data.normalize={own.level}, and the tokenizer of {codec.named['run']} knows {theirs.level}"
             raise ConfigError(what, f"set data.normalize={theirs.level}, or train a tokenizer: aigc train model=vqvae")
-        length = math.prod(codec.grid) * codec.codebooks
-        self.spec = replace(
-            own, shape=(length,), vocab_size=codec.codes, content=own.raw, padding=None, grid=codec.grid
-        )
+        self.spec = codec.seen(own)
         self.original = inner.original
 
     def __len__(self) -> int:
@@ -184,7 +184,7 @@ class TokenDataset(Dataset):
         from safetensors import SafetensorError, safe_open
         from safetensors.torch import save
 
-        shape = [len(self), self.views, self.spec.shape[0]]
+        shape = [len(self), self.views, *self.spec.shape]
         places = ("root", "source", "target")
         own = {key: value for key, value in own_keys(self._values).items() if key not in places}
         facts = [_VERSION, self.spec.fingerprint, self.split, self.codec.sha256, list(self.spec.raw), shape, own]
@@ -199,7 +199,10 @@ class TokenDataset(Dataset):
             + (f", {self.views} views of each" if self.views > 1 else "")
         )
         made = torch.stack([self._view(view, device) for view in range(self.views)], dim=1)
-        made = made.to(torch.int16 if self.codec.codes <= 2**15 else torch.int32)
+        if self.codec.codes is None:
+            made = made.half().contiguous()
+        else:
+            made = made.to(torch.int16 if self.codec.codes <= 2**15 else torch.int32)
         with suppress(OSError):  # a full disk costs time at the next start, nothing else
             path.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(path, save({"codes": made}, {"sum": _sum(made)}))
@@ -248,4 +251,5 @@ class _Codes:
         if uniform is not None:
             rows = rows + (uniform[:, 0] * self._views).long().clamp_(max=self._views - 1)
         labels = None if self._labels is None else self._labels.index_select(0, index)
-        return Batch(self._codes.index_select(0, rows).long(), labels)
+        found = self._codes.index_select(0, rows)
+        return Batch(found.float() if found.is_floating_point() else found.long(), labels)

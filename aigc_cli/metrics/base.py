@@ -21,10 +21,13 @@ from aigc_cli.registry import find, names
 #: Whose items: of the reference; those in question; real ones that neither model nor reference has seen; what a model
 #: made of items, beside what each should have been; held-out items that a model is asked about.
 Stream = Literal["real", "fake", "held_out", "pairs", "items"]
-#: What a metric sees of items. By an extractor: "features" and "logits" (n, d), "moments" (their statistics). Of the
+#: What a metric sees of items. By an extractor: "features" and "logits" (n, d), "frames" (the logits of each frame of
+#: a clip, one after the other), "moments" (statistics of features). Of the
 #: items themselves: "labels" (n,), "glance" (small, uint8), "content" (raw), "text" (strings). Of a model: "scores",
 #: "codes" (latents), "fills" (of masked tokens).
-View = Literal["features", "logits", "moments", "labels", "glance", "content", "text", "scores", "codes", "fills"]
+View = Literal[
+    "features", "logits", "frames", "moments", "labels", "glance", "content", "text", "scores", "codes", "fills"
+]
 #: Which way a score is better: "near" that of real items, where either may be too much; "" where nothing says.
 Better = Literal["lower", "higher", "near", ""]
 Takes = Mapping[Stream, tuple[View, ...]]

@@ -93,7 +93,7 @@ class Evaluation:
         """The views of a stream that a metric takes; moments are summed up here, of features."""
         extractor = getattr(self._configs[name], "extractor", "")
         views = ["features" if view == "moments" else view for view in self.kinds[name].takes.get(stream, ())]
-        return [Key(extractor if view in ("features", "logits") else "", view) for view in views]
+        return [Key(extractor if view in ("features", "logits", "frames") else "", view) for view in views]
 
     def _prime(self) -> None:
         taking = {name: metric for name, metric in self._primed.items() if "real" in metric.takes}

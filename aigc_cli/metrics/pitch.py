@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
+from torchmetrics.utilities import dim_zero_cat
 
 from aigc_cli.errors import DataError
 from aigc_cli.metrics.base import Figures, Metric, Stream, Takes, require
@@ -107,7 +108,8 @@ class Pitch(Metric):
 
     def compute(self) -> dict[str, Tensor]:
         """The scores."""
-        real, fake = (torch.cat(list(getattr(self, side))) for side in ("real", "fake"))
+        kept = (getattr(self, side) for side in ("real", "fake"))
+        real, fake = (dim_zero_cat(some) if len(some) else torch.zeros(0) for some in kept)
         require(len(fake), 1, "generated", "pitch", "give more clips with n=")
         found = {"pitched": (fake > 0).double().mean()}
         have = [side[side > 0].log2() for side in (real, fake)]

@@ -5,12 +5,14 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from importlib.util import find_spec
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
+from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 from torchmetrics.functional.image import structural_similarity_index_measure
 
+from aigc_cli.config.schema import STRICT
 from aigc_cli.errors import ConfigError, DataError
 from aigc_cli.metrics.base import Figures, Metric, Stream, Takes
 from aigc_cli.metrics.extractors.base import PlainConfig
@@ -59,7 +61,14 @@ class PairMetric(Metric):
         return {"scale": "uint8 as [0, 1]"}
 
 
-@register("metric", "reconstruction", PlainConfig)
+@dataclass(config=STRICT, frozen=True, kw_only=True)
+class ReconstructionConfig(PlainConfig):
+    """How sound is compared."""
+
+    align: bool | Literal["auto"] = "auto"
+
+
+@register("metric", "reconstruction", ReconstructionConfig)
 class Reconstruction(PairMetric):
     """``reconstruction``. Of pictures: mean squared error over pixels in [0, 1], the PSNR of that mean in dB, and the
     mean SSIM. Of sound: what :func:`clip_errors` gives, and :func:`wave_errors` where the waveform itself is encoded.
@@ -86,7 +95,14 @@ class Reconstruction(PairMetric):
 
     def _of_clips(self, clips: Tensor, made: Tensor) -> dict[str, Tensor]:
         rate = (self.spec and self.spec.rate) or 8000
-        return clip_errors(clips, made, rate) | (wave_errors(clips, made, rate) if self._keeps_phase else {})
+        found = clip_errors(clips, made, rate, align=self._aligns)
+        return found | (wave_errors(clips, made, rate) if self._keeps_phase else {})
+
+    @property
+    def _aligns(self) -> bool:
+        """Whether what was made may be slower or faster: as a rule what is made of something else, such as text."""
+        auto = self.spec is not None and self.spec.source is not None
+        return auto if self.config.align == "auto" else self.config.align
 
     @property
     def _keeps_phase(self) -> bool:
@@ -102,7 +118,9 @@ class Reconstruction(PairMetric):
 
     def facts(self) -> dict[str, Any]:
         """On what scale the values are."""
-        return super().facts() if "mse" in self._measured else {"scale": "80 dB below full scale is silence"}
+        if "mse" in self._measured:
+            return super().facts()
+        return {"scale": "80 dB below full scale is silence", **({"mcd": "aligned in time"} if self._aligns else {})}
 
     def notes(self) -> list[str]:
         """Says so where there is no SSIM, and what scores of sound are missing."""

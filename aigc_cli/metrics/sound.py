@@ -26,11 +26,12 @@ PACKAGES = {"stoi": "pystoi", "pesq": "pesq"}
 _PESQ = {8000: "nb", 16000: "wb"}  # the rates that it is defined at
 
 
-def clip_errors(clips: Tensor, made: Tensor, rate: int) -> dict[str, Tensor]:
+def clip_errors(clips: Tensor, made: Tensor, rate: int, *, align: bool = False) -> dict[str, Tensor]:
     """Of int16 clips (n, channels, samples) and what became of them, means over the frames of each (n,), as far as
     either of the two sounds: ``mel_l1``, the absolute difference of logarithms of mel magnitudes in nats; ``lsd``, the
     log-spectral distance in dB; and ``mcd``, the mel-cepstral distortion in dB of 13 coefficients without the first,
-    frame against frame (Kubichek, Mel-cepstral distance measure for objective speech quality assessment, 1993)."""
+    frame against frame (Kubichek, Mel-cepstral distance measure for objective speech quality assessment, 1993), or with
+    `align` along the path of :func:`along_best_path`, where one may be slower than the other."""
     samples = clips.shape[-1]
     hop = 2 ** max(4, min(round(math.log2(rate * _FRAME_S)), int(math.log2(samples / 4))))
     stft = MelCodec(rate, clips.shape[1], samples, hop, _MELS)
@@ -47,11 +48,47 @@ def clip_errors(clips: Tensor, made: Tensor, rate: int) -> dict[str, Tensor]:
     mels = [(matrix @ part).clamp_min(_FLOOR).log() for part in (x, y)]
     decibels = [20 * part.clamp_min(_FLOOR).log10() for part in (x, y)]
     cepstra = [_cosines(_MELS).to(x.device)[1 : _CEPSTRA + 1] @ part for part in mels]
+
+    def distortion(a: Tensor, b: Tensor) -> Tensor:
+        """In dB, of cepstra (n, channels, coefficients, frames): (n, channels, frames)."""
+        return 10 / math.log(10) * (2 * (a - b).square().sum(dim=2)).sqrt()
+
+    if align:
+        frames = [(lengths(part).clamp_min(1) + hop - 1) // hop for part in (clips, made)]
+        mcd = along_best_path(lambda i, j: distortion(cepstra[0][..., i], cepstra[1][..., j]).mean(dim=1), *frames)
+    else:
+        mcd = over_frames(distortion(*cepstra))
     return {
         "mel_l1": over_frames((mels[0] - mels[1]).abs().mean(dim=2)),
         "lsd": over_frames((decibels[0] - decibels[1]).square().mean(dim=2).sqrt()),
-        "mcd": over_frames(10 / math.log(10) * (2 * (cepstra[0] - cepstra[1]).square().sum(dim=2)).sqrt()),
+        "mcd": mcd,
     }
+
+
+def along_best_path(cost: Callable[[Tensor, Tensor], Tensor], first: Tensor, second: Tensor) -> Tensor:
+    """The mean cost (n,) along the path that aligns two sequences of `first` and `second` (n,) frames at the least sum,
+    by steps of one frame in either or both (dynamic time warping; Sakoe and Chiba 1978, without slope or window).
+
+    `cost` gives those of the frames at (k,) and at (k,) of each pair, (n, k). Memory grows with the frames, not their
+    square: the grid is walked by its diagonals, of which three are held.
+    """
+    rows, columns = int(first.max()), int(second.max())
+    far = torch.full((len(first), rows + 1), math.inf, dtype=torch.float64, device=first.device)
+    none = torch.zeros_like(far)
+    sums, steps = [far, far], [none, none]  # of the last two diagonals; place i + 1 is row i
+    found = none[:, 0].clone()
+    for diagonal in range(rows + columns - 1):
+        at = torch.arange(max(0, diagonal - columns + 1), min(diagonal, rows - 1) + 1, device=first.device)
+        ways = [(sums[0], steps[0], at), (sums[1], steps[1], at), (sums[1], steps[1], at + 1)]  # both, first, second
+        before, way = torch.stack([total[:, place] for total, _, place in ways]).min(dim=0)
+        length = torch.stack([taken[:, place] for _, taken, place in ways]).gather(0, way[None])[0]
+        total, taken = far.clone(), none.clone()
+        total[:, at + 1] = cost(at, diagonal - at) + (before if diagonal else 0)
+        taken[:, at + 1] = length + 1
+        ends = first + second - 2 == diagonal
+        found = torch.where(ends, (total / taken).gather(1, first[:, None])[:, 0], found)
+        sums, steps = [sums[1], total], [steps[1], taken]
+    return found
 
 
 @lru_cache

@@ -63,6 +63,7 @@ class WaveformCodec(AudioCodec):
 
     kind = "waveform"
     preprocessing = "waveform in [-1, 1]"
+    traceable = True
     padding = 0.0
 
     def __init__(self, rate: int, channels: int, samples: int) -> None:

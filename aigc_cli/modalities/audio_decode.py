@@ -26,9 +26,9 @@ import numpy as np
 from aigc_cli.errors import ResourceError
 from aigc_cli.files import hint_for
 from aigc_cli.modalities.audio_config import FULL
-from aigc_cli.modalities.image_decode import Unreadable
 from aigc_cli.modalities.mp3 import is_mp3, with_length
 from aigc_cli.modalities.ogg import fault_of, is_ogg
+from aigc_cli.modalities.unreadable import Unreadable
 
 Normalize = Literal["peak", "rms", "none"]
 

@@ -33,10 +33,10 @@ from aigc_cli.modalities.audio_decode import (
     quiet,
 )
 from aigc_cli.modalities.base import Batch, Codec, DataSpec, Items
-from aigc_cli.modalities.image_decode import Unreadable
 from aigc_cli.modalities.mp3 import is_mp3, with_length
 from aigc_cli.modalities.samples import not_samples, read_record
 from aigc_cli.modalities.text_files import printable
+from aigc_cli.modalities.unreadable import Unreadable
 from aigc_cli.randomness import permutation
 
 _LONGEST = 30.0  # seconds of a clip, where nothing else says how long clips are

@@ -53,7 +53,7 @@ class DataSpec:
     #: What classes are combinations of, such as ("speaker", ("theo", "lucas", ...)): its name, and the value in each.
     attributes: tuple[tuple[str, tuple[str, ...]], ...] = ()
     #: How the codes of a tokenizer lie in an item, such as (rows, columns), or (times, rows, columns) of a clip; of
-    #: several codebooks, those of a place follow one after the other.
+    #: several codebooks, those of a place follow one after the other. Or how the latents of an autoencoder do.
     grid: tuple[int, ...] = ()
 
     @property
@@ -64,9 +64,19 @@ class DataSpec:
         return {2: "sequence", 3: "map", 4: "volume"}[len(self.shape)]  # type: ignore[return-value]
 
     @property
+    def latents(self) -> bool:
+        """Whether a model sees the latents of an autoencoder, which may be any numbers."""
+        return bool(self.grid) and self.vocab_size is None
+
+    @property
     def codebooks(self) -> int:
         """How many codes stand together for one place of the :attr:`grid`."""
         return self.shape[0] // math.prod(self.grid) if self.grid else 1
+
+    @property
+    def in_bytes(self) -> bool:
+        """Whether what a model sees are the 256 levels of bytes, and not, as of sound, what a codec made of others."""
+        return self.level is None and not self.content
 
     @property
     def raw(self) -> tuple[int, ...]:
@@ -120,6 +130,7 @@ class Codec(ABC):
 
     #: What encoding does, as a stamp says it of a network that looks at encoded items.
     preprocessing: ClassVar[str] = "as the codec of its data encodes it"
+    traceable: ClassVar[bool] = False  # whether decoding is a few steps of torch, which can leave with a model
     readable: ClassVar[bool] = False  # whether content is text, which can be told beside what a model makes of it
 
     @abstractmethod
@@ -143,6 +154,11 @@ class Codec(ABC):
 
     def files(self) -> Mapping[str, str]:
         """What a run must keep to make the same codec without the data: the text of each file by its name."""
+        return {}
+
+    def portable(self, length: int, *, masks: bool = False) -> Mapping[str, str]:
+        """The same in the formats of other programs, the text of each file by its name: a tokenizer in Hugging Face's,
+        of a model that reads at most `length` tokens, and where it `masks` some with a token more."""
         return {}
 
     def keep(self, folder: Path) -> None:

@@ -25,6 +25,8 @@ class ImageCodec(Codec):
     """
 
     preprocessing = "uint8 to [-1, 1], not resized"
+    spec: DataSpec | None = None  # of the run or the data that it is of
+    traceable = True
 
     def encode(self, content: Tensor) -> Tensor:
         """uint8 (n, c, h, w) to float32 (n, c, h, w) in [-1, 1]."""
@@ -46,8 +48,10 @@ class ImageModality(Modality):
     noun = ("image", "images")
 
     def codec(self, spec: DataSpec, folder: Path | None = None) -> Codec:
-        """The same for all images."""
-        return ImageCodec()
+        """The same for all images; it knows their shape, for pictures that a person names."""
+        codec = ImageCodec()
+        codec.spec = spec
+        return codec
 
     @cached_property
     def writers(self) -> dict[str, type[Writer]]:
@@ -63,10 +67,11 @@ class ImageModality(Modality):
         return open_images(path, None if like is None else like.raw[0])
 
     def parse(self, word: str, codec: Codec) -> Batch:
-        """A file with a picture, brought to the size that the codec takes, which only one of codes says."""
+        """A file with a picture, brought to the size that the codec takes."""
         import torch
 
-        from aigc_cli.modalities.image_decode import Unreadable, decode_image, pillow_errors
+        from aigc_cli.modalities.image_decode import decode_image, pillow_errors
+        from aigc_cli.modalities.unreadable import Unreadable
 
         shape: tuple[int, ...] = getattr(getattr(codec, "spec", None), "raw", ())
         if len(shape) != 3 or shape[1] != shape[2]:

@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from aigc_cli.modalities.unreadable import Unreadable
+
 if TYPE_CHECKING:
     from PIL.Image import Image
 
@@ -31,10 +33,6 @@ NAMED = "png, jpeg, webp, bmp, tiff or gif"  # for messages
 DECODED = 2  # the version of what becomes of a file's pixels here, for what is remembered of them
 ORIENTED = ("exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif")  # where the orientation may stand
 MODES = {1: "L", 3: "RGB"}
-
-
-class Unreadable(Exception):
-    """Why an image cannot be used."""
 
 
 @cache
@@ -79,7 +77,7 @@ def decode_image(source: bytes | Path, size: int, channels: int) -> np.ndarray:
         if min(image.size) >= 4 * size:
             image.draft(None, (2 * size, 2 * size))  # a JPEG can decode at a half, a quarter or an eighth
         image.load()
-        return planes(_square(plain(upright(image), MODES[channels]), size))
+        return planes(square(plain(upright(image), MODES[channels]), size))
 
 
 def upright(image: Image) -> Image:
@@ -144,8 +142,8 @@ def plain(image: Image, mode: str) -> Image:
     return image if image.mode == mode else image.convert(mode)
 
 
-def _square(image: Image, size: int) -> Image:
-    """The middle square, resized; the crop comes first because a strip would become huge."""
+def square(image: Image, size: int) -> Image:
+    """The middle square of an image, resized; the crop comes first because a strip would become huge."""
     from PIL import Image
 
     side = min(image.size)

@@ -52,7 +52,7 @@ class ImageNetwork(nn.Module):
     def augment(self, images: Tensor) -> Tensor:
         """The same images seen in another way, (n, C, H, W) in about [-1, 1]. Neither mirrored nor turned, nor blurred,
         nor with noise: features are to tell those from the images as they are."""
-        return _coloured(_cropped(images))
+        return _coloured(cropped(images))
 
 
 def _convolution(inputs: int, outputs: int, stride: int = 1) -> list[nn.Module]:
@@ -63,7 +63,7 @@ def _convolution(inputs: int, outputs: int, stride: int = 1) -> list[nn.Module]:
     ]
 
 
-def _cropped(images: Tensor) -> Tensor:
+def cropped(images: Tensor) -> Tensor:
     """A random part of each image, brought to the size of the whole."""
     share = torch.empty(len(images), device=images.device).uniform_(_LEAST_AREA, 1)
     longer = (torch.rand_like(share) * 2 - 1) * math.log(_STRETCH)

@@ -1,4 +1,4 @@
-"""Content as the codes of a trained tokenizer, such as a VQ-VAE, and back.
+"""Content as the codes of a trained tokenizer, such as a VQ-VAE, or as the latents of an autoencoder, and back.
 
 A tokenizer lies in a folder of a run, ``tokenizer/``, which a run that trains on its codes has a copy of: so that such
 a run is whole, whatever becomes of the one that trained the tokenizer. The folder is that of a run of its own without
@@ -9,8 +9,11 @@ with the SHA-256 of each. Its model and all keys are registered names: nothing i
 from __future__ import annotations
 
 import json
+import math
 import shutil
-from collections.abc import Mapping
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -27,6 +30,8 @@ if TYPE_CHECKING:
 #: Of a run: the folder of its tokenizer, and the file, of each checkpoint too, that names it by its sum.
 FOLDER, NAMED = "tokenizer", "tokens.json"
 WEIGHTS, MANIFEST = "model.safetensors", "manifest.json"
+#: Of an autoencoder: the mean and the deviation of each channel of its latents.
+SCALE = "latents.json"
 _AT_ONCE = 256  # items that are encoded, or decoded, at a time
 _HINT = "restore the folder from a copy, or train again on a tokenizer that is whole"
 
@@ -54,25 +59,76 @@ def is_tokenizer(model: object) -> bool:
     return {"encode", "decode", "tokens"} <= getattr(model, "can", set())
 
 
-class TokenCodec(Codec):
-    """Raw content (n, ...) to codes, int64 (n, t), place by place of a :attr:`grid`, through a tokenizer's own codec,
-    and back. The tokenizer does not learn; it follows the content to its device."""
+def has_latents(model: object) -> bool:
+    """Whether a model, or the class of one, has latents that another can train on: what its `encode` gives lies in its
+    `latent_shape`, channels first there and last here."""
+    return {"encode", "decode"} <= getattr(model, "can", set()) and hasattr(model, "latent_shape")
 
-    preprocessing = "as codes of a tokenizer"
+
+class LearnedCodec(Codec):
+    """Base of codecs with a model that was trained before. It does not learn; it follows the content to its device."""
 
     def __init__(self, inner: Codec, model: Any, spec: DataSpec, folder: Path, named: Mapping[str, Any]) -> None:
-        self.inner, self.model, self.spec, self.folder, self.named = (
-            inner,
-            model.requires_grad_(False).eval(),
-            spec,
-            folder,
-            named,
-        )
+        self.inner, self.spec, self.folder, self.named = inner, spec, folder, named
+        self.model = model.requires_grad_(False).eval()
+
+    @property
+    @abstractmethod
+    def grid(self) -> tuple[int, ...]:
+        """How the places of what is encoded lie."""
+
+    @property
+    def codes(self) -> int | None:
+        """How many different codes there are; None where places have numbers."""
+        return None
+
+    @abstractmethod
+    def seen(self, data: DataSpec) -> DataSpec:
+        """What a model sees of such data."""
 
     @property
     def sha256(self) -> str:
-        """Of the manifest of the tokenizer, and so of all of it."""
+        """Of the manifest of the model, and so of all of it."""
         return str(self.named["sha256"])
+
+    def _encoded(self, content: Tensor) -> Tensor:
+        """What the model makes of raw content (n, ...)."""
+        import torch
+
+        model = self.model.to(content.device)
+        with torch.no_grad():
+            parts = [model.encode(Batch(self.inner.encode(part))) for part in torch.split(content, _AT_ONCE)]
+        return torch.cat(parts)
+
+    def _decoded(self, encoded: Tensor) -> Tensor:
+        """Raw content of what the model makes of it."""
+        import torch
+
+        model = self.model.to(encoded.device)
+        with torch.no_grad():
+            parts = [self.inner.decode(model.decode(part)) for part in torch.split(encoded, _AT_ONCE)]
+        return torch.cat(parts)
+
+    def files(self) -> Mapping[str, str]:
+        """Which model it is."""
+        return {NAMED: json.dumps(self.named, indent=2) + "\n"}
+
+    def keep(self, folder: Path) -> None:
+        """Copies the model into the folder of a run; it appears there whole or not at all."""
+        with resource_errors(folder), new_folder(folder / FOLDER) as part:
+            shutil.copytree(self.folder, part, dirs_exist_ok=True)
+
+
+class TokenCodec(LearnedCodec):
+    """Raw content (n, ...) to codes, int64 (n, t), place by place of a :attr:`grid`, through a tokenizer's own codec,
+    and back."""
+
+    preprocessing = "as codes of a tokenizer"
+
+    def seen(self, data: DataSpec) -> DataSpec:
+        """See :meth:`LearnedCodec.seen`: rows of codes."""
+        length = math.prod(self.grid) * self.codebooks
+        return replace(data, shape=(length,), vocab_size=self.codes, content=data.raw, padding=None, grid=self.grid)
 
     @property
     def grid(self) -> tuple[int, ...]:
@@ -109,31 +165,11 @@ class TokenCodec(Codec):
 
     def encode(self, content: Tensor) -> Tensor:
         """The codes of raw content, int64 (n, t)."""
-        import torch
-
-        model: Tokenizer = self.model.to(content.device)
-        with torch.no_grad():
-            parts = [model.encode(Batch(self.inner.encode(part))) for part in torch.split(content, _AT_ONCE)]
-        return self._turned(torch.cat(parts), self.model.token_grid[0])
+        return self._turned(self._encoded(content), self.model.token_grid[0])
 
     def decode(self, encoded: Tensor) -> Tensor:
         """Raw content of codes (n, t)."""
-        import torch
-
-        model: Tokenizer = self.model.to(encoded.device)
-        codes = self._turned(encoded.long(), self.grid[0])
-        with torch.no_grad():
-            parts = [self.inner.decode(model.decode(part)) for part in torch.split(codes, _AT_ONCE)]
-        return torch.cat(parts)
-
-    def files(self) -> Mapping[str, str]:
-        """Which tokenizer it is."""
-        return {NAMED: json.dumps(self.named, indent=2) + "\n"}
-
-    def keep(self, folder: Path) -> None:
-        """Copies the tokenizer into the folder of a run; it appears there whole or not at all."""
-        with resource_errors(folder), new_folder(folder / FOLDER) as part:
-            shutil.copytree(self.folder, part, dirs_exist_ok=True)
+        return self._decoded(self._turned(encoded.long(), self.grid[0]))
 
     def transfer(self, other: Codec) -> list[tuple[int, int]] | None:
         """All codes, if the other has those of the same tokenizer; else none: another's stand for other things."""
@@ -141,11 +177,53 @@ class TokenCodec(Codec):
         return [(code, code) for code in range(self.codes)] if same else []
 
 
-def open_tokenizer(folder: Path, wanted: str | None = None) -> TokenCodec:
-    """The tokenizer in a folder; `wanted` is the SHA-256 of its manifest.
+class LatentCodec(LearnedCodec):
+    """Raw content (n, ...) to the latents of an autoencoder, float32 (n, channels, ...) in a map or a sequence as they
+    lie in it, with mean 0 and variance 1 in each channel over training items; and back."""
+
+    preprocessing = "as latents of an autoencoder"
+
+    def __init__(
+        self, inner: Codec, model: Any, spec: DataSpec, folder: Path, named: Mapping[str, Any],
+        mean: Sequence[float], deviation: Sequence[float],
+    ) -> None:  # fmt: skip
+        super().__init__(inner, model, spec, folder, named)
+        self.mean, self.deviation = list(mean), list(deviation)
+        if not len(self.mean) == len(self.deviation) == model.latent_shape[0]:
+            raise ValueError(f"{SCALE} is of {len(self.mean)} channels")
+
+    @property
+    def grid(self) -> tuple[int, ...]:
+        """The places of the map, or the sequence."""
+        return tuple(self.model.latent_shape[1:])
+
+    def seen(self, data: DataSpec) -> DataSpec:
+        """See :meth:`LearnedCodec.seen`: a map of latents."""
+        return replace(data, shape=(len(self.mean), *self.grid), content=data.raw, padding=None, grid=self.grid)
+
+    def __str__(self) -> str:
+        return f"latents {'x'.join(map(str, (len(self.mean), *self.grid)))}"
+
+    def _scale(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        return like.new_tensor(self.mean), like.new_tensor(self.deviation)
+
+    def encode(self, content: Tensor) -> Tensor:
+        """The latents of raw content, (n, channels, ...)."""
+        latents = self._encoded(content).float()
+        mean, deviation = self._scale(latents)
+        return ((latents.view(len(latents), *self.grid, -1) - mean) / deviation).movedim(-1, 1)
+
+    def decode(self, encoded: Tensor) -> Tensor:
+        """Raw content of latents."""
+        mean, deviation = self._scale(encoded.float())
+        return self._decoded((encoded.float().movedim(1, -1) * deviation + mean).flatten(1))
+
+
+def open_tokenizer(folder: Path, wanted: str | None = None) -> LearnedCodec:
+    """The tokenizer, or the autoencoder, in a folder; `wanted` is the SHA-256 of its manifest.
 
     Raises:
-        ConfigError: its model is not registered here, or has no codes.
+        ConfigError: its model is not registered here, or has neither codes nor latents that lie in a map.
         DataError: a file is missing, or is not what it was.
     """
     import torch
@@ -156,7 +234,7 @@ def open_tokenizer(folder: Path, wanted: str | None = None) -> TokenCodec:
     run = Run(folder, writes=False)
     section, spec = run.config["model"], run.spec
     component = find("model", section["name"])
-    if not is_tokenizer(component.build):
+    if not is_tokenizer(component.build) and not has_latents(component.build):
         raise ConfigError(f"model={section['name']} in {folder} is not a tokenizer", "choose a run of model=vqvae")
     with torch.random.fork_rng(devices=()):
         model = component.build(check("model", component.config, section), spec)
@@ -166,7 +244,14 @@ def open_tokenizer(folder: Path, wanted: str | None = None) -> TokenCodec:
         raise DataError(f"the weights in {folder} are not those of its model: {_brief(error)}", _HINT) from None
     known = {"run": run.config.get("run"), "step": run.config.get("step")}
     named = {"sha256": checksum(folder / MANIFEST), "model": section["name"], **known}
-    return TokenCodec(modality(spec.modality).codec(spec, folder), model, spec, folder, named)
+    inner = modality(spec.modality).codec(spec, folder)
+    if is_tokenizer(model):
+        return TokenCodec(inner, model, spec, folder, named)
+    try:
+        scale = read_json(folder / SCALE)
+        return LatentCodec(inner, model, spec, folder, named, scale["mean"], scale["deviation"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{folder / SCALE} cannot be used: {_brief(error)}", _HINT) from None
 
 
 def is_whole(folder: Path, wanted: str) -> bool:
@@ -201,7 +286,7 @@ def _brief(error: Exception) -> str:
 def codec_of(spec: DataSpec, folder: Path, named: Path) -> Codec:
     """The codec of a run, in a `folder`, from its spec and the files of :meth:`Codec.files` in the folder `named`, its
     own or that of a checkpoint; raises DataError where one is missing or cannot be trusted."""
-    if spec.layout != "codes":
+    if not spec.grid and spec.layout != "codes":
         return modality(spec.modality).codec(spec, named)
     try:
         wanted = str(read_json(named / NAMED)["sha256"])

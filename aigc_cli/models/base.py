@@ -116,6 +116,8 @@ class Model(nn.Module):
     controls: ClassVar[type] = NoControls
     #: Whether it was built to be told the class.
     conditional: bool = False
+    #: Whether what it makes may be any numbers, as latents are, and not only those of content.
+    unbounded: ClassVar[bool] = False
     #: The controls that :meth:`latents` heeds, None is all: the others have no effect on a walk between latents.
     of_latents: ClassVar[frozenset[str] | None] = None
     #: Whether it writes beyond its window, which moves on, so that of a long prompt it reads the last tokens; and the
@@ -145,8 +147,9 @@ class Model(nn.Module):
             name = name_of(type(self))
             able = spec.vocab_size is None and f"{name}_codes" in names("model")
             tokens = "add data.tokens=RUN, of a run of model=vqvae, or " if able else ""
+            kind = f"latents of {spec.kind}" if spec.latents else f"{spec.kind} data"
             raise ConfigError(
-                f"model={name} cannot model {spec.kind} data; it takes items laid out as "
+                f"model={name} cannot model {kind}; it takes items laid out as "
                 f"{' or '.join(sorted(self.layouts))}{source}",
                 f"{tokens}choose {' or '.join([*_models_of(spec), 'other data='])}; `aigc ls` lists them",
             )
@@ -156,7 +159,8 @@ class Model(nn.Module):
     @classmethod
     def takes(cls, spec: DataSpec) -> bool:
         """Whether data is laid out as it models it, with a source if it makes items from one."""
-        return spec.layout in cls.layouts and cls.from_source == (spec.source is not None)
+        able = cls.unbounded or not spec.latents
+        return able and spec.layout in cls.layouts and cls.from_source == (spec.source is not None)
 
     @property
     def values(self) -> int:
@@ -231,6 +235,11 @@ class Model(nn.Module):
         return FEATURES * self.values
 
     # looked at
+
+    def bits(self, nats: Tensor) -> dict[str, Tensor]:
+        """``"bits_per_dim"`` of nats per item; none of values that are not bytes, where it would say how finely a
+        likelihood divides them, and would compare with nothing."""
+        return {"bits_per_dim": nats / (self.values * math.log(2))} if self.spec.in_bytes else {}
 
     def score(self, batch: Batch, noise: Noise, samples: int = 1) -> dict[str, Tensor]:
         """Held-out scores of encoded items, each ``(n,)``; the first is what the best checkpoint minimises.

@@ -20,7 +20,6 @@ from aigc_cli.models.base import Losses, ModelConfig, Prompts
 from aigc_cli.models.latent import EncodingControls, LatentModel, check_conditional
 from aigc_cli.nn.collective import draw, normal_like
 from aigc_cli.nn.dit import DiT
-from aigc_cli.nn.likelihoods import bits_per_dim
 from aigc_cli.nn.masking import Region, in_region
 from aigc_cli.nn.unet import UNet
 from aigc_cli.randomness import Noise
@@ -31,7 +30,7 @@ _TIMES = 8  # at which a held-out item's loss is looked at, evenly spread
 _LEVEL = 2 / 255  # between neighbours of the 256 values that bits per dimension are of
 _LIKELIHOOD_STEPS = 32  # of the path back to noise
 _LEVELS = 4  # sizes of maps, at most
-_PATCHES = 256  # of an item, at most, of a transformer
+_PATCHES = 64  # of an item, at most, of a transformer
 Velocity = Callable[[Tensor, float], Tensor]
 
 
@@ -89,6 +88,7 @@ class Flow(LatentModel):
     layouts = frozenset({"sequence", "map", "volume"})
     controls: ClassVar[type] = FlowControls
     probes = 2
+    unbounded = True
 
     def __init__(self, config: FlowConfig, spec: DataSpec) -> None:
         super().__init__(spec)
@@ -225,11 +225,13 @@ class Flow(LatentModel):
             times = (torch.arange(_TIMES, device=data.device) + 0.5) / _TIMES
             errors = [self._error(data, start, time.expand(len(data)), labels) for time in times]
             return {"velocity_error": torch.stack(errors).mean(0)}
-        smooth = data + (noise.uniform(*self.spec.shape) - 0.5) * _LEVEL
+        smooth = data + (noise.uniform(*self.spec.shape) - 0.5) * (0.0 if self.spec.latents else _LEVEL)
         signs = [noise.uniform(*self.spec.shape).sub(0.5).sign() for _ in range(samples)]
         nats, spread = self._nats(smooth, labels, signs)
+        if self.spec.latents:  # have no levels; what is lost on the way to them counts in no likelihood of items
+            return {"nats_per_latent": nats / self.values, "probe_deviation": spread}
         nats = nats - self.values * math.log(_LEVEL)  # of a level, where the density is about even
-        return {"nll": nats, "bits_per_dim": bits_per_dim(nats, self.values), "probe_deviation": spread}
+        return {"nll": nats, **self.bits(nats), "probe_deviation": spread}
 
     def _nats(self, data: Tensor, labels: Tensor | None, signs: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """-log p of encoded items (n,), by the mean of some probes, and the deviation (n,) from probe to probe."""

@@ -18,7 +18,7 @@ from aigc_cli.modalities.base import DataSpec
 from aigc_cli.models.base import Model, ModelConfig, Prompts, Transfer
 from aigc_cli.nn.decoding import Choice, Session, beam_search, write
 from aigc_cli.nn.lora import adapters
-from aigc_cli.nn.transformer import TransformerConfig
+from aigc_cli.nn.style import TransformerConfig
 from aigc_cli.randomness import Noise
 
 #: How many tokens may be asked for; room for them is made beforehand.

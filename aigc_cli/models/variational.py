@@ -18,7 +18,6 @@ from aigc_cli.models.base import Losses, ModelConfig
 from aigc_cli.models.latent import EncodingControls, LatentModel
 from aigc_cli.nn.collective import averaged
 from aigc_cli.nn.couplings import CouplingFlow
-from aigc_cli.nn.likelihoods import bits_per_dim
 from aigc_cli.nn.mixture import LatentMixture
 from aigc_cli.randomness import Noise
 
@@ -129,7 +128,7 @@ class VariationalModel(LatentModel):
 
     def bounds(self, name: str, nats: Tensor, batch: Batch) -> dict[str, Tensor]:
         """A bound on each item's negative log-likelihood, (n,), as itself and in the unit that compares."""
-        return {name: nats, "bits_per_dim": bits_per_dim(nats, self.values)}
+        return {name: nats, **self.bits(nats)}
 
 
 class FlatVAE(VariationalModel):

@@ -27,12 +27,12 @@ def by_hand(x: Tensor) -> bool:
     return x.device.type == "cpu" and x.dtype == torch.float32 and not torch.compiler.is_compiling()
 
 
-def rms_norm(x: Tensor, gain: Tensor) -> Tensor:
+def rms_norm(x: Tensor, gain: Tensor, eps: float = EPS) -> Tensor:
     """x (..., d) scaled to a mean square of 1, times `gain` (d,) (Zhang and Sennrich 2019)."""
     if by_hand(x):
-        normed: Tensor = _RMSNorm.apply(x, gain)
+        normed: Tensor = _RMSNorm.apply(x, gain, eps)
         return normed
-    return functional.rms_norm(x, gain.shape, gain, EPS)
+    return functional.rms_norm(x, gain.shape, gain, eps)
 
 
 def rotate(x: Tensor, rotation: Tensor) -> Tensor:
@@ -66,14 +66,14 @@ def attention_heads(qkv: Tensor, log_scale: Tensor | None, rotation: Tensor | No
     return query, key, qkv[:, :, 2].transpose(1, 2)
 
 
-def unit_rms(x: Tensor) -> Tensor:
+def unit_rms(x: Tensor, eps: float = EPS) -> Tensor:
     """x (..., d) scaled to a mean square of 1."""
-    return functional.rms_norm(x, x.shape[-1:], None, EPS)
+    return functional.rms_norm(x, x.shape[-1:], None, eps)
 
 
-def _inverse_rms(x: Tensor) -> Tensor:
+def _inverse_rms(x: Tensor, eps: float = EPS) -> Tensor:
     size: Tensor = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
-    return size.square_().div_(x.shape[-1]).add_(EPS).rsqrt_()
+    return size.square_().div_(x.shape[-1]).add_(eps).rsqrt_()
 
 
 def dropout(x: Tensor, share: float) -> Tensor:
@@ -190,6 +190,23 @@ class KVCache:
         self.lengths = [length for length in self.lengths for _ in range(count)]
         self.read(self.lengths)
 
+    @classmethod
+    def joined(cls, parts: Sequence[tuple[KVCache, Sequence[int]]], columns: int) -> KVCache:
+        """Some rows of several caches that have no memory of cross-attention, in `columns` that suffice for them."""
+        like = parts[0][0].keys
+        layers, _, heads, _, dim = like.shape
+        whole = cls(layers, sum(len(rows) for _, rows in parts), heads, columns, dim, like)
+        start, lengths = 0, []
+        for cache, rows in parts:
+            index, used = torch.tensor(rows, dtype=torch.int64, device=like.device), cache.longest
+            here = slice(start, start + len(rows))
+            whole.keys[:, here, :, :used] = cache.keys[:, index, :, :used]
+            whole.values[:, here, :, :used] = cache.values[:, index, :, :used]
+            lengths += [cache.lengths[row] for row in rows]
+            start += len(rows)
+        whole.read(lengths)
+        return whole
+
     def replace(self, rows: Sequence[int], other: KVCache) -> None:
         """The rows `rows` become those of `other`, which has read as many tokens in each of its own."""
         index, stop = torch.tensor(rows, device=self.keys.device), other.longest
@@ -201,20 +218,20 @@ class KVCache:
 
 class _RMSNorm(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, gain: Tensor) -> Tensor:
-        inverse = _inverse_rms(x)
+    def forward(ctx: Any, x: Tensor, gain: Tensor, eps: float) -> Tensor:
+        inverse = _inverse_rms(x, eps)
         normed = x * inverse
         ctx.save_for_backward(normed, inverse, gain)
         return normed * gain
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
         normed, inverse, gain = ctx.saved_tensors
         product = (grad * normed).reshape(-1, len(gain))
         along = torch.mv(product, gain).view_as(inverse)  # of the gradient along x, which norming takes away
         back = torch.addcmul(grad * gain, normed, along, value=-1 / len(gain)).mul_(inverse)
-        return back, product.sum(0)
+        return back, product.sum(0), None
 
 
 class _NormedHeads(torch.autograd.Function):

@@ -12,7 +12,8 @@ from torch.nn.functional import avg_pool2d, conv2d, conv_transpose2d, max_pool2d
 from torch.nn.utils import parametrize
 
 LEAK = 0.2  # slope of every leaky ReLU, as in DCGAN (Radford et al. 2016)
-WEIGHTED = (nn.Conv1d, nn.Conv2d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.Linear)
+TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+WEIGHTED = (nn.Conv1d, nn.Conv2d, nn.Conv3d, *TRANSPOSED, nn.Linear)
 
 
 class PixelNorm(nn.Module):
@@ -51,6 +52,17 @@ def up(inputs: int, outputs: int, norm: str) -> nn.Sequential:
         NORMS[norm](outputs),
         nn.LeakyReLU(LEAK),
     )
+
+
+def lay_out(module: nn.Module, form: torch.memory_format | None) -> None:
+    """Puts weights of the rank that a memory format is of in that format, and leaves all others as they are, as None
+    does with all."""
+    if form is None:
+        return
+    rank = 5 if form is torch.channels_last_3d else 4
+    for tensor in (*module.parameters(), *module.buffers()):
+        if tensor.ndim == rank:
+            tensor.data = tensor.data.contiguous(memory_format=form)
 
 
 class Residual(nn.Module):
@@ -191,14 +203,14 @@ def init_variance(module: nn.Module) -> None:
             nn.init.zeros_(bias)
 
 
-def _fan_in(layer: nn.Conv1d | nn.Conv2d | nn.ConvTranspose1d | nn.ConvTranspose2d | nn.Linear) -> float:
+def _fan_in(layer: Any) -> float:
     """How many inputs one output adds up."""
     if isinstance(layer, nn.Linear):
         return layer.in_features
     area = math.prod(layer.kernel_size)
-    if isinstance(layer, nn.ConvTranspose1d | nn.ConvTranspose2d):
-        return layer.in_channels * area / math.prod(layer.stride)  # each output sees one kernel tap in stride^2
-    return layer.in_channels // layer.groups * area
+    if isinstance(layer, TRANSPOSED):
+        return float(layer.in_channels * area / math.prod(layer.stride))  # each output sees one tap in stride^2
+    return float(layer.in_channels // layer.groups * area)
 
 
 def init_weights(module: nn.Module, how: str) -> None:
@@ -258,5 +270,5 @@ def add_spectral_norm(module: nn.Module) -> None:
     """Gives every convolution and linear layer a :class:`SpectralNorm`."""
     for layer in list(module.modules()):
         if isinstance(layer, WEIGHTED):
-            dim = 1 if isinstance(layer, nn.ConvTranspose1d | nn.ConvTranspose2d) else 0
+            dim = 1 if isinstance(layer, TRANSPOSED) else 0
             parametrize.register_parametrization(layer, "weight", SpectralNorm(layer.weight, dim))

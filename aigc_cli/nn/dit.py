@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.nn.functional import layer_norm, silu
 
 from aigc_cli.nn.positions import GridPositions
-from aigc_cli.nn.transformer import FRESH_STD, FeedForward, SelfAttention, Style, TransformerConfig, fresh
+from aigc_cli.nn.style import Style, TransformerConfig
+from aigc_cli.nn.transformer import FRESH_STD, FeedForward, SelfAttention, fresh
 from aigc_cli.nn.unet import Times, convolutions
 
 _STYLE = Style(norm="layer", positions="learned", mlp="gelu", qk_norm=True, bias=True)

@@ -214,8 +214,3 @@ LIKELIHOODS: dict[str, Callable[[int, float, int], Likelihood]] = {
 def build_likelihood(name: str, channels: int, deviation: float = 0.5, components: int = 5) -> Likelihood:
     """One of :data:`LIKELIHOODS`."""
     return LIKELIHOODS[name](channels, deviation, components)
-
-
-def bits_per_dim(nats: Tensor, dimensions: int) -> Tensor:
-    """Nats per item as bits per dimension."""
-    return nats / (dimensions * math.log(2))

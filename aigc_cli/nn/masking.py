@@ -28,6 +28,9 @@ def in_region(grid: Sequence[int], region: Region) -> Tensor:
     return found.expand(*grid)
 
 
+_BASES = (2, 3, 5)  # of Halton's sequence along each axis
+
+
 @dataclass(frozen=True)
 class Masks:
     """Places (m,) in rows (m,) of a batch, row by row, some of which may not count.
@@ -168,10 +171,35 @@ def _put(tokens: Tensor, places: Tensor, values: Tensor, where: Tensor) -> Tenso
     return wide.scatter(1, torch.where(where, places, spare), values)[:, :spare]
 
 
+def halton(grid: Sequence[int]) -> Tensor:
+    """When each place of a grid comes, int64 (places,), where what comes one after the other lies far from each other
+    (Besnier et al., Halton Scheduler for Masked Generative Image Transformer, 2025, section 3.3): the cells of Halton's
+    points, each when it is first met."""
+    seen: dict[int, int] = {}
+    number, places = 0, math.prod(grid)
+    while len(seen) < places:
+        number += 1
+        place = 0
+        for size, base in zip(grid, _BASES, strict=False):
+            place = place * size + int(_reversed(number, base) * size)
+        seen.setdefault(place, len(seen))
+    return torch.tensor([seen[place] for place in range(places)])
+
+
+def _reversed(number: int, base: int) -> float:
+    """The digits of a number behind the point, the last one first."""
+    found, share = 0.0, 1.0 / base
+    while number:
+        number, digit = divmod(number, base)
+        found, share = found + digit * share, share / base
+    return found
+
+
 @torch.no_grad()
 def by_schedule(
-    score: Callable[[Tensor, float], Tensor], canvas: Tensor, mask: int, choice: Choice, uniform: Tensor, spread: float
-) -> Tensor:
+    score: Callable[[Tensor, float], Tensor], canvas: Tensor, mask: int, choice: Choice, uniform: Tensor, spread: float,
+    order: Tensor | None = None,
+) -> Tensor:  # fmt: skip
     """Fills gaps in a few passes, each of which settles the guesses that are likeliest, more of them each time: after
     a share s of the passes cos(pi s / 2) of the gaps are left (Chang et al., MaskGIT, 2022, section 3.2).
 
@@ -180,6 +208,8 @@ def by_schedule(
         canvas: Tokens (n, t), with `mask` where there is a gap.
         uniform: Draws in [0, 1), (n, passes, 2, t): for guesses, and for the order in which these settle.
         spread: How much that order is left to chance, less with each pass; 0 goes by the guesses alone.
+        order: When each place settles, whatever is guessed there, int64 (t,); each item begins elsewhere in it. None
+            goes by the guesses.
     """
     tokens, passes = canvas, uniform.shape[1]
     each = (canvas == mask).sum(1)
@@ -189,6 +219,9 @@ def by_schedule(
         guesses = choose(logits, choice, uniform[:, step, 0].flatten())
         sure = logits.log_softmax(-1).gather(1, guesses[:, None])[:, 0].view_as(tokens)
         chance = -(-uniform[:, step, 1].double().clamp_min(1e-12).log()).log()  # Gumbel
+        if order is not None:
+            begins = (uniform[:, 0, 1, :1].double() * len(order)).long()
+            sure, chance = -((order - begins) % len(order)), torch.zeros_like(chance)
         sure = torch.where(gaps, sure.double() + spread * (1 - done) * chance, torch.inf)
         tokens = torch.where(gaps, guesses.view_as(tokens), tokens)
         left = (each * math.cos(math.pi / 2 * done) + 1e-9).floor().long()

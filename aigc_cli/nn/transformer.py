@@ -8,68 +8,17 @@ of GPT-2. A stack is causal or not, and may attend to a second sequence.
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import torch
-from pydantic import Field, model_validator
-from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, gelu, layer_norm, linear, silu
 
-from aigc_cli.config.schema import STRICT
-from aigc_cli.nn.attention import KVCache, attend, attention_heads, dropout, rms_norm, unit_rms
-from aigc_cli.nn.lora import AdaptedLinear, LoRAConfig
+from aigc_cli.nn.attention import KVCache, attend, attention_heads, dropout, rms_norm, rotate, unit_rms
 from aigc_cli.nn.positions import GridPositions
+from aigc_cli.nn.style import TransformerConfig
 
-ROTARY_BASE = 10_000.0
 FRESH_STD = 0.02  # of weights before training, as in GPT-2
-
-
-@dataclass(config=STRICT, frozen=True, kw_only=True)
-class Style:
-    """What a block is made of."""
-
-    norm: Literal["rms", "layer"]
-    positions: Literal["rotary", "learned", "grid"]
-    mlp: Literal["swiglu", "gelu"]
-    qk_norm: bool
-    bias: bool
-
-
-@dataclass(config=STRICT, frozen=True, kw_only=True)
-class TransformerConfig:
-    """The keys of every stack of blocks."""
-
-    layers: Annotated[int, Field(ge=1)]
-    heads: Annotated[int, Field(ge=1)]
-    width: Annotated[int, Field(ge=1)]
-    feed_forward: Annotated[float, Field(gt=0)]
-    dropout: Annotated[float, Field(ge=0, lt=1)]
-    style: Style
-    lora: LoRAConfig = LoRAConfig()
-
-    @model_validator(mode="after")
-    def _divides(self) -> TransformerConfig:
-        if self.width % self.heads:
-            raise ValueError(f"width={self.width} is not a multiple of heads={self.heads}")
-        if self.style.positions == "rotary" and self.width // self.heads % 2:
-            odd = f"heads of {self.width // self.heads}, an odd number"
-            given = f"width={self.width} with heads={self.heads} gives {odd}"
-            raise ValueError(f"rotary positions rotate pairs of features, and {given}")
-        return self
-
-    @property
-    def hidden(self) -> int:
-        """Units within the feed-forward layer. SwiGLU has three matrices where the plain layer has two, so that it gets
-        two thirds as many units (Shazeer, GLU Variants Improve Transformer, 2020), rounded up to a multiple of 8."""
-        units = self.feed_forward * self.width
-        return round(units) if self.style.mlp == "gelu" else 8 * math.ceil(units / 12)
-
-    def linear(self, inputs: int, outputs: int) -> nn.Linear:
-        """A linear layer of a block, with an adapter where `lora` gives it a rank."""
-        if self.lora.rank is None:
-            return nn.Linear(inputs, outputs, bias=self.style.bias)
-        return AdaptedLinear(inputs, outputs, bias=self.style.bias, rank=self.lora.rank, alpha=self.lora.alpha)
 
 
 class Norm(nn.Module):
@@ -78,13 +27,15 @@ class Norm(nn.Module):
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
         style = config.style
-        self.rms = style.norm == "rms"
+        self.rms, self.eps = style.norm == "rms", style.eps
         self.weight = nn.Parameter(torch.ones(config.width))
-        self.bias = None if self.rms or not style.bias else nn.Parameter(torch.zeros(config.width))
+        self.bias = nn.Parameter(torch.zeros(config.width)) if style.bias is True and not self.rms else None
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., width) to the same shape."""
-        return rms_norm(x, self.weight) if self.rms else layer_norm(x, self.weight.shape, self.weight, self.bias)
+        if self.rms:
+            return rms_norm(x, self.weight, self.eps)
+        return layer_norm(x, self.weight.shape, self.weight, self.bias, self.eps)
 
 
 class Attention(nn.Module):
@@ -95,7 +46,22 @@ class Attention(nn.Module):
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
         self.heads, self.dropout = config.heads, config.dropout
-        self.log_scale = nn.Parameter(torch.zeros(config.heads)) if config.style.qk_norm else None
+        normed, self.eps = config.style.qk_norm, config.style.eps
+        scaled = normed and normed != "dim"
+        self.log_scale = nn.Parameter(torch.zeros(1 if normed == "layer" else config.heads)) if scaled else None
+        #: Of queries and of keys, (2, dim), as in Qwen3.
+        self.gains = nn.Parameter(torch.ones(2, config.dim)) if normed == "dim" else None
+
+    @property
+    def scales(self) -> Tensor | None:
+        """The logarithm of each head's scale of queries (h,), where queries and keys are normed."""
+        return None if self.log_scale is None else self.log_scale.expand(self.heads)
+
+    def normed(self, part: Tensor, which: int) -> Tensor:
+        """Queries (0) or keys (1) (..., d) with a mean square of 1, times their gains where each feature has one."""
+        if self.gains is not None:
+            return unit_rms(part, self.eps) * self.gains[which]
+        return part if self.log_scale is None else unit_rms(part)
 
     def mix(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, causal: bool = False) -> Tensor:
         """Heads (n, h, t, d) to (n, t, width); see :func:`attend`."""
@@ -109,21 +75,37 @@ class SelfAttention(Attention):
 
     def __init__(self, config: TransformerConfig, causal: bool) -> None:
         super().__init__(config)
-        self.causal = causal
-        self.qkv = config.linear(config.width, 3 * config.width)
-        self.out = config.linear(config.width, config.width)
+        self.causal, self.groups, self.dim = causal, config.groups, config.dim
+        self.qkv = config.linear(config.width, (config.heads + 2 * config.groups) * config.dim, qkv=True)
+        self.out = config.linear(config.heads * config.dim, config.width)
 
     def forward(
         self, x: Tensor, rotation: Tensor | None, mask: Tensor | None, cache: KVCache | None, layer: int
     ) -> Tensor:
         """(n, t, width) to the same shape; see :meth:`Transformer.forward`."""
-        joint = self.qkv(x).unflatten(2, (3, self.heads, -1))
-        query, key, value = attention_heads(joint, self.log_scale, rotation)
+        if self.groups == self.heads and self.gains is None:
+            query, key, value = attention_heads(self.qkv(x).unflatten(2, (3, self.heads, -1)), self.scales, rotation)
+        else:
+            query, key, value = self._grouped(self.qkv(x), rotation)
         causal = self.causal
         if cache is not None:
             causal = causal and cache.empty
             key, value, mask = cache.extend(layer, key, value)
+        if self.groups != self.heads:
+            key, value = (part.repeat_interleave(self.heads // self.groups, 1) for part in (key, value))
         return self.mix(query, key, value, mask, causal)
+
+    def _grouped(self, joint: Tensor, rotation: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries (n, h, t, d), keys and values (n, groups, t, d) from their joint projection."""
+        heads = (self.heads, self.groups, self.groups)
+        parts = torch.split(joint, [count * self.dim for count in heads], 2)
+        query, key, value = (torch.unflatten(part, 2, (count, -1)) for part, count in zip(parts, heads, strict=True))
+        query, key = self.normed(query, 0), self.normed(key, 1)
+        if rotation is not None:  # alike for all heads
+            query, key = rotate(query, rotation[:, :, 0]), rotate(key, rotation[:, :, 0, : self.groups])
+        if (scales := self.scales) is not None:
+            query = query * scales.exp()[:, None]
+        return query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2)
 
 
 class CrossAttention(Attention):
@@ -131,23 +113,27 @@ class CrossAttention(Attention):
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__(config)
-        self.query = config.linear(config.width, config.width)
-        self.key_value = config.linear(config.width, 2 * config.width)
-        self.out = config.linear(config.width, config.width)
+        self.query = config.linear(config.width, config.heads * config.dim, qkv=True)
+        self.key_value = config.linear(config.width, 2 * config.heads * config.dim, qkv=True)
+        self.out = config.linear(config.heads * config.dim, config.width)
 
     def forward(self, x: Tensor, memory: Tensor, mask: Tensor | None, cache: KVCache | None, layer: int) -> Tensor:
         """x (n, t, width) and memory (n, s, width) to the shape of x; see :meth:`Transformer.forward`."""
-        query = self.query(x).unflatten(2, (self.heads, -1)).transpose(1, 2)
-        if self.log_scale is not None:
-            query = unit_rms(query) * self.log_scale.exp().to(query.dtype)[:, None, None]
+        query = self.normed(self.query(x).unflatten(2, (self.heads, -1)).transpose(1, 2), 0)
+        if (scales := self.scales) is not None:
+            query = query * scales.exp().to(query.dtype)[:, None, None]
         if cache is not None and layer in cache.memory:
             key, value = cache.memory[layer]
         else:
-            key, value = self.key_value(memory).unflatten(2, (2, self.heads, -1)).transpose(1, 3).unbind(2)
-            key = key if self.log_scale is None else unit_rms(key)
+            key, value = self.read(memory)
         if cache is not None:
             cache.memory[layer] = key, value
         return self.mix(query, key, value, mask)
+
+    def read(self, memory: Tensor) -> tuple[Tensor, Tensor]:
+        """The keys and values (n, h, s, d) of a memory (n, s, width)."""
+        key, value = self.key_value(memory).unflatten(2, (2, self.heads, -1)).transpose(1, 3).unbind(2)
+        return self.normed(key, 1), value
 
 
 class FeedForward(nn.Module):
@@ -156,6 +142,7 @@ class FeedForward(nn.Module):
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
         self.gated = config.style.mlp == "swiglu"
+        self.gelu = "tanh" if config.style.mlp == "gelu_tanh" else "none"
         self.up = config.linear(config.width, config.hidden * (2 if self.gated else 1))
         self.down = config.linear(config.hidden, config.width)
 
@@ -165,7 +152,7 @@ class FeedForward(nn.Module):
             gate, value = self.up(x).chunk(2, -1)
             raised = silu(gate) * value
         else:
-            raised = gelu(self.up(x))
+            raised = gelu(self.up(x), approximate=self.gelu)
         lowered: Tensor = self.down(raised)
         return lowered
 
@@ -210,12 +197,12 @@ class Transformer(nn.Module):
     ) -> None:
         super().__init__()
         self.config, self.length = config, length
-        learned, dim = config.style.positions == "learned", config.width // config.heads
+        learned, dim = config.style.positions == "learned", config.dim
         self.positions = nn.Parameter(torch.empty(length, config.width)) if learned else None
         of_grid = config.style.positions == "grid"
         self.places = GridPositions(length, config.width, grid, FRESH_STD) if of_grid else None
         if not learned:
-            frequencies = ROTARY_BASE ** -(torch.arange(0, dim, 2) / dim)
+            frequencies = config.style.rope_base ** -(torch.arange(0, dim, 2) / dim)
             angles = torch.arange(length)[:, None] * frequencies
             rotation = torch.stack([angles.cos(), angles.sin()], -1)[:, None]
             # Written out for all heads: multiplying long rows is faster than many short ones.
@@ -265,8 +252,7 @@ class Transformer(nn.Module):
     def cache(self, rows: int, columns: int) -> KVCache:
         """An empty cache for so many rows of at most so many tokens."""
         config = self.config
-        dim = config.width // config.heads
-        return KVCache(config.layers, rows, config.heads, columns, dim, like=self.norm.weight)
+        return KVCache(config.layers, rows, config.groups, columns, config.dim, like=self.norm.weight)
 
 
 def fresh(module: nn.Module) -> None:

@@ -55,6 +55,11 @@ class TrainerConfig:
     minutes: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     first_look: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = 30.0
 
+    @property
+    def brief(self) -> bool:
+        """Whether a run is so short that nothing should learn for minutes before it."""
+        return self.steps < 500 if self.minutes is None else self.minutes < 5
+
 
 @dataclass(frozen=True)
 class Plan:

@@ -1,4 +1,5 @@
-"""Takes the tokenizer out of a trained run, for other runs to train on its codes: ``data.tokens=RUN``."""
+"""Takes the tokenizer out of a trained run, for other runs to train on its codes, ``data.tokens=RUN``; or an
+autoencoder, for these to train on its latents, ``data.latents=RUN``."""
 
 from __future__ import annotations
 
@@ -8,55 +9,71 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from aigc_cli.config.schema import save_yaml
+from aigc_cli.data.open import Splits, chosen_rows, items_at
 from aigc_cli.data.tokens import tokenizers_folder
 from aigc_cli.errors import ConfigError, DataError
 from aigc_cli.files import checksum, path_of, resource_errors, temporary_folder, write_atomically, write_json
-from aigc_cli.modalities.token_codec import MANIFEST, WEIGHTS, is_tokenizer, is_whole
+from aigc_cli.modalities.base import Batch
+from aigc_cli.modalities.token_codec import MANIFEST, SCALE, WEIGHTS, has_latents, is_tokenizer, is_whole
 from aigc_cli.registry import find
 from aigc_cli.runs import Run, find_run, list_runs, open_run
 from aigc_cli.training.checkpoint import write_tensors
-from aigc_cli.training.restore import restore_model
+from aigc_cli.training.restore import Restored, restore_model
+
+_SCALED, _TOGETHER = 2048, 256  # items that the scale of latents is of; and that are encoded at a time
+_LEAST = 1e-3  # deviation of a channel, if none is in use
+_CALLED = {"tokens": "codes", "latents": "latents that lie in a map"}
 
 
 def with_tokenizer(config: dict[str, Any]) -> dict[str, Any]:
-    """A configuration that names the run of its tokenizer as any folder will find it, and the sum of what it takes
-    from there, which is put where :func:`aigc_cli.data.tokens.tokenizer_of` finds it.
+    """A configuration that names the run of its tokenizer, or of its autoencoder, as any folder will find it, and the
+    sum of what it takes from there, which is put where :func:`aigc_cli.data.tokens.tokenizer_of` finds it.
 
     Raises:
-        ConfigError: there is no such run, or its model has no codes.
-        DataError: its checkpoint is broken, or gives another tokenizer than the configuration has the sum of.
+        ConfigError: there is no such run, or its model has no codes, or no latents.
+        DataError: its checkpoint is broken, or gives another tokenizer than the configuration has the sum of; or the
+            data of an autoencoder cannot be read.
     """
-    word, wanted = config["data"].get("tokens"), config["data"].get("tokens_sha256")
+    key = "tokens" if config["data"].get("tokens") is not None else "latents"
+    word, wanted = config["data"].get(key), config["data"].get("tokens_sha256")
     if word is None or (wanted is not None and is_whole(tokenizers_folder() / str(wanted), str(wanted))):
         return config
-    run = _run_of(str(word), config)
+    run = _run_of(str(word), config, key)
     found = taken_out(run)
     if wanted not in (None, found):
         what = f"the tokenizer of {run.path} does not match data.tokens_sha256"
         raise DataError(what, "leave that out to train on the codes of the tokenizer as it is now")
-    return {**config, "data": {**config["data"], "tokens": str(run.path.absolute()), "tokens_sha256": found}}
+    return {**config, "data": {**config["data"], key: str(run.path.absolute()), "tokens_sha256": found}}
 
 
-def _run_of(word: str, config: Mapping[str, Any]) -> Run:
-    root = Path(config["outputs"])
-    if word == "latest":  # of the runs that have codes: a run on the codes of another may be newer
-        able = [run for run in reversed(list_runs(root)) if run.has_checkpoint and _has_codes(run)]
+def _run_of(word: str, config: Mapping[str, Any], key: str) -> Run:
+    root, family = Path(config["outputs"]), "vqvae" if key == "tokens" else "vae"
+    if word == "latest":  # of the runs that have them: a run on the codes of another may be newer
+        able = [run for run in reversed(list_runs(root)) if run.has_checkpoint and _has(key, run)]
         own = [run for run in able if run.config["data"]["name"] == config["data"]["name"]]
         if not able:
-            raise ConfigError(f"there is no tokenizer in {root}/ yet", "train one first: aigc train model=vqvae")
+            what = "tokenizer" if key == "tokens" else "autoencoder"
+            raise ConfigError(f"there is no {what} in {root}/ yet", f"train one first: aigc train model={family}")
         return (own or able)[0]
     path = path_of(word)
     run = open_run(path) if (path / MANIFEST).is_file() and (path / WEIGHTS).is_file() else find_run(word, root)
-    if not _has_codes(run):
-        what = f"model={run.config['model']['name']} of {run.name} has no codes to train on"
-        raise ConfigError(what, "name a run of model=vqvae with data.tokens=, or latest")
+    if not _has(key, run):
+        what = f"model={run.config['model']['name']} of {run.name} has no {_CALLED[key]} to train on"
+        raise ConfigError(what, f"name a run of model={family} with data.{key}=, or latest")
+    if key == "latents" and run.config["model"].get("conditional"):
+        what = f"{run.name} is told classes, which its latents then leave out"
+        raise ConfigError(what, "train an autoencoder with model.conditional=false")
     return run
 
 
-def _has_codes(run: Run) -> bool:
+def _has(key: str, run: Run) -> bool:
+    """Whether a run has what ``data.tokens=``, or ``data.latents=``, takes from it."""
+    able = is_tokenizer if key == "tokens" else has_latents
     try:
-        return is_tokenizer(find("model", run.config["model"]["name"]).build)
+        return able(find("model", run.config["model"]["name"]).build)
     except (ConfigError, DataError):  # of a plugin that is not named here, or broken
         return False
 
@@ -82,6 +99,19 @@ def taken_out(run: Run) -> str:
     return found
 
 
+def _scale(run: Run, restored: Restored) -> dict[str, list[float]]:
+    """The mean and the deviation of each channel of an autoencoder's latents, over some of what it was trained on."""
+    train, model = Splits.of_run(run)["train"], restored.model
+    shape: tuple[int, ...] = model.latent_shape  # type: ignore[assignment]
+    content = items_at(train, sorted(chosen_rows(train, "latents")[:_SCALED])).content
+    with torch.no_grad():
+        found = torch.cat(
+            [model.encode(Batch(restored.codec.encode(part))) for part in torch.split(content, _TOGETHER)]
+        )
+    latents = found.double().view(-1, shape[0])
+    return {"mean": latents.mean(0).tolist(), "deviation": latents.std(0).clamp_min(_LEAST).tolist()}
+
+
 def _write(run: Run, folder: Path) -> None:
     restored = restore_model(run, device="cpu")
     model = {key: value for key, value in run.config["model"].items() if not key.startswith("init_")}
@@ -90,5 +120,7 @@ def _write(run: Run, folder: Path) -> None:
     write_json(folder / "data.json", asdict(run.spec))
     for name, content in restored.codec.files().items():
         write_atomically(folder / name, content)
+    if not is_tokenizer(restored.model):
+        write_json(folder / SCALE, _scale(run, restored))
     write_tensors(folder / WEIGHTS, restored.model.state_dict())
     write_json(folder / MANIFEST, {path.name: checksum(path) for path in sorted(folder.iterdir())})

@@ -20,6 +20,7 @@ from aigc_cli.data.loader import Loader
 from aigc_cli.errors import DataError, Interrupted, NonFiniteError, ResourceError, Terminated, as_user_error
 from aigc_cli.modalities.base import Batch, modality
 from aigc_cli.models.base import Model
+from aigc_cli.nn.blocks import lay_out
 from aigc_cli.progress import Progress
 from aigc_cli.runs import Run
 from aigc_cli.training.checkpoint import State
@@ -57,10 +58,9 @@ class Trainer:
     ) -> None:  # fmt: skip
         self.config, self.optimizer_config, self.seed, self.run, self.device = config, optimizer, seed, run, device
         self.processes = processes or Processes()
-        self.loader = loader
-        self.model = model.to(device)
-        if model.spec.layout == "map" and (memory_format := modality(model.spec.modality).memory_format) is not None:
-            self.model.to(memory_format=memory_format)
+        self.loader, self.model = loader, model.to(device)
+        if model.spec.layout in ("map", "volume"):
+            lay_out(self.model, modality(model.spec.modality).memory_format)
         phases = dict.fromkeys(phase.name for phase in model.phases(0))
         self.precision = Precision(config.precision, device, phases)
         sharded = config.sharding == "full" and not self.processes.alone

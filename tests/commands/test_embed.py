@@ -89,9 +89,11 @@ def test_items_with_ends_give_lines_with_ends(name: str, start: int) -> None:
 
 
 def test_without_out_it_lands_in_the_run(run: Run) -> None:
-    assert main(["embed", "text=abc"]) == 0
-    assert main(["embed", "input=texts.txt"]) == 0
-    assert sorted(path.name for path in (run.path / "embeddings").iterdir()) == ["step-2-text.npz", "step-2-texts.npz"]
+    folder = run.path / "embeddings"
+    for words in (["text=abc"], ["text=abc"], ["text=abd"], ["input=texts.txt"]):
+        assert main(["embed", *words]) == 0
+    names = sorted(path.name[:-13] for path in folder.iterdir())  # without what tells other lines apart
+    assert names == ["step-2-text", "step-2-text", "step-2-texts"]
 
 
 def test_a_place_that_cannot_be_written_is_told_of_first(run: Run, capsys: pytest.CaptureFixture[str]) -> None:

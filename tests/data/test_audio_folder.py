@@ -43,6 +43,20 @@ def folder(tmp_path_factory):
     return root
 
 
+def test_labels_are_in_metadata_beside_the_sound_as_of_pictures(tmp_path):
+    rows = ["filename,fold,target,category,rain"]
+    for number in range(4):
+        soundfile.write(tmp_path / f"{number}.wav", sine(300 + 90 * number, 8000, 0.3), 8000)
+        rows.append(f"{number}.wav,1,{number % 2},{'dog' if number % 2 else 'crow'},{'wet' if number < 2 else 'dry'}")
+    (tmp_path / "metadata.csv").write_text("\n".join(rows))
+    assert opened(tmp_path, "train", *ALL).spec.classes == ("0", "1")
+    data = opened(tmp_path, "train", *ALL, "data.label_column=category,rain")
+    assert data.spec.classes == ("crow-dry", "crow-wet", "dog-dry", "dog-wet")
+    assert dict(data.spec.attributes)["rain"] == ("dry", "wet", "dry", "wet")
+    labels = [batch.labels.tolist() for batch in batches_in_order(data, 4, "cpu")]
+    assert labels == [[1, 3, 0, 2]]
+
+
 def test_every_odd_file_is_read_right_or_named(tmp_path):
     trouble_sound.trouble(tmp_path)
     data = opened(tmp_path, "train", *ALL, "data.sample_rate=16000", f"data.max_bad={len(BROKEN)}")

@@ -118,6 +118,8 @@ class _Loudest:
     def __init__(self, spec: DataSpec) -> None:
         self.spec = spec
 
+    seen = TokenCodec.seen
+
     def encode(self, content: torch.Tensor) -> torch.Tensor:
         return content[:, 0, :: content.shape[2] // 4].long()
 

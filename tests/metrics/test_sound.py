@@ -15,7 +15,8 @@ from aigc_cli.metrics.extractors import vggish
 from aigc_cli.metrics.extractors.base import PlainConfig, Sources
 from aigc_cli.metrics.items import SampledItems
 from aigc_cli.metrics.pitch import F0, Pitch, pitches
-from aigc_cli.metrics.sound import clip_errors, wave_errors
+from aigc_cli.metrics.reconstructions import Reconstruction, ReconstructionConfig
+from aigc_cli.metrics.sound import along_best_path, clip_errors, wave_errors
 from aigc_cli.modalities.base import Batch, DataSpec
 
 RATE = 8000
@@ -52,6 +53,39 @@ def test_silence_after_a_clip_does_not_dilute_its_error() -> None:
     short, padded = clip_errors(clips, spoilt, RATE), clip_errors(long[0], long[1], RATE)
     for name, each in short.items():
         assert float(padded[name]) == pytest.approx(float(each), rel=0.1)
+
+
+def test_the_best_path_is_that_of_all_paths() -> None:
+    generator = torch.Generator().manual_seed(0)
+    costs = torch.rand(40, 5, 6, generator=generator, dtype=torch.float64)
+    first, second = (torch.randint(1, most + 1, (40,), generator=generator) for most in (5, 6))
+    first[0], second[0] = 5, 6
+
+    def paths(rows: int, columns: int) -> list[list[tuple[int, int]]]:
+        if (rows, columns) == (1, 1):
+            return [[(0, 0)]]
+        before = [(rows - 1, columns - 1), (rows - 1, columns), (rows, columns - 1)]
+        return [[*path, (rows - 1, columns - 1)] for i, j in before if i and j for path in paths(i, j)]
+
+    found = along_best_path(lambda i, j: costs[:, i, j], first, second)
+    for each, m, n, mean in zip(costs, first.tolist(), second.tolist(), found.tolist(), strict=True):
+        best = min(paths(m, n), key=lambda path: sum(float(each[place]) for place in path))
+        assert mean == pytest.approx(sum(float(each[place]) for place in best) / len(best), abs=1e-12)
+
+
+def test_aligned_in_time_a_slower_clip_is_hardly_another() -> None:
+    parts = [tones(200, samples=n) for n in (1024, 2048)], [tones(450, samples=n) for n in (1024, 2048)]
+    quick, slow = (torch.cat([part[place] for part in parts], dim=-1) for place in (0, 1))
+    quick = torch.nn.functional.pad(quick, (0, 2048))
+    plain, aligned = (clip_errors(quick, slow, RATE, align=align)["mcd"].item() for align in (False, True))
+    assert aligned < plain / 3
+    same = clip_errors(slow, slow, RATE, align=True)
+    assert float(same["mcd"]) == 0
+    metric = Reconstruction(ReconstructionConfig(name="reconstruction", align=True))
+    metric.spec = SPEC
+    metric.update("pairs", slow, quick)
+    assert metric.compute()["mcd"] == pytest.approx(aligned)
+    assert metric.facts()["mcd"] == "aligned in time"
 
 
 def test_noise_costs_as_many_decibels_as_it_is_loud() -> None:
@@ -98,7 +132,8 @@ def test_dnsmos_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.skipif(importlib.util.find_spec("onnxruntime") is None, reason="onnxruntime is not installed")
 def test_dnsmos_hears_noise() -> None:
     scores = []
-    for clips in (tones(220), torch.randint(-9000, 9000, (1, 1, 4096), dtype=torch.int16)):
+    noise = torch.randint(-9000, 9000, (1, 1, 4096), dtype=torch.int16)
+    for clips in (torch.zeros_like(noise), noise):  # silence has no background that could be heard
         metric = speech.DNSMOS(speech.DNSMOSConfig(name="dnsmos", most=3))
         metric.spec = SPEC
         metric.update("fake", clips)

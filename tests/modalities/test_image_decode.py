@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from aigc_cli.modalities.image_decode import Unreadable, decode_all, decode_image, pillow_errors
+from aigc_cli.modalities.image_decode import decode_all, decode_image, pillow_errors
+from aigc_cli.modalities.unreadable import Unreadable
 
 
 def encoded(image: Image.Image, kind: str = "PNG", **options) -> bytes:

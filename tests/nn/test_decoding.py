@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from aigc_cli.nn.decoding import Choice, Session, beam_search, choose, invert, penalized, write
-from aigc_cli.nn.transformer import Style, TokenTransformer, TransformerConfig
+from aigc_cli.nn.style import Style, TransformerConfig
+from aigc_cli.nn.transformer import TokenTransformer
 
 VOCAB = 17
 PAD, STOP = 0, 2

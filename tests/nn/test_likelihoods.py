@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Normal
 
-from aigc_cli.nn.likelihoods import HALF_LEVEL, LIKELIHOODS, Gaussian, LogisticMixture, bits_per_dim, build_likelihood
+from aigc_cli.nn.likelihoods import HALF_LEVEL, LIKELIHOODS, Gaussian, LogisticMixture, build_likelihood
 
 LEVELS = torch.arange(256) / 127.5 - 1
 GRADED = sorted(set(LIKELIHOODS) - {"bernoulli"})
@@ -164,8 +164,3 @@ def test_settings_reach_their_likelihood() -> None:
     assert fixed.log_scale.exp().item() == pytest.approx(0.25)
     assert not list(fixed.parameters())
     assert not fixed.state_dict()  # a setting of the configuration, which the checkpoint need not repeat
-
-
-def test_bits_per_dim_of_a_uniform_image_are_8() -> None:
-    nats = torch.tensor([12 * math.log(256.0)])
-    assert bits_per_dim(nats, 12).item() == pytest.approx(8)

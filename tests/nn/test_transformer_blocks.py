@@ -11,7 +11,8 @@ from torch import Tensor
 
 from aigc_cli.nn import attention
 from aigc_cli.nn.attention import KVCache, attention_heads, rms_norm, rotate
-from aigc_cli.nn.transformer import FRESH_STD, Style, Transformer, TransformerConfig
+from aigc_cli.nn.style import Style, TransformerConfig
+from aigc_cli.nn.transformer import FRESH_STD, Transformer
 
 MODERN: dict[str, Any] = {"norm": "rms", "positions": "rotary", "mlp": "swiglu", "qk_norm": True, "bias": False}
 CLASSIC: dict[str, Any] = {"norm": "layer", "positions": "learned", "mlp": "gelu", "qk_norm": False, "bias": True}

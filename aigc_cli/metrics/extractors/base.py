@@ -82,6 +82,8 @@ class Sources:
     resize: str | None = None
     #: Which of torchvision's networks, for the extractor of that name.
     backbone: str | None = None
+    #: Whether what learns may do so where it has not yet.
+    learns: bool = True
 
 
 def check_finite(features: Tensor, what: str) -> Tensor:

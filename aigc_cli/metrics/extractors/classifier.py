@@ -31,8 +31,9 @@ class Classifier(Learned):
     """
 
     folder, version, architecture = "classifiers", 2, "cnn"
+    suffix: ClassVar[str] = "cnn"  # of its name
     augments = True  # as the data usually is, which no word of a run changes
-    layers = ("features", "logits")
+    layers: ClassVar[tuple[str, ...]] = ("features", "logits")
     known: ClassVar[Mapping[str, type]] = {"accuracy": float, "accuracy_on": str}
 
     def __init__(self, config: PlainConfig, sources: Sources) -> None:
@@ -43,7 +44,7 @@ class Classifier(Learned):
         if len(train.spec.classes) < 2:
             raise ConfigError(f"the classifier extractor needs labels, and {name} has none", _WITHOUT)
         self._splits = sources.splits
-        super().__init__(f"{name}-cnn", train.plain.as_usual(), sources.device)
+        super().__init__(f"{name}-{self.suffix}", train.plain.as_usual(), sources.device, sources.learns)
         score = self.facts["accuracy"]
         if score < 1.5 / len(train.spec.classes):  # of one that is kept too, so that it is not trained again in vain
             what = f"{self.name} cannot tell the classes apart (accuracy {score:.1%}): its features would mean nothing"
@@ -58,6 +59,9 @@ class Classifier(Learned):
 
         def objective(batch: Batch) -> Tensor:
             assert batch.labels is not None
+            if callable(own := getattr(network, "objective", None)):  # one that learns more than the classes
+                loss: Tensor = own(batch.content, batch.labels)
+                return loss
             return nn.functional.cross_entropy(network(batch.content)["logits"], batch.labels)
 
         seen = min(max(_PASSES * len(self.train), _FEWEST), _MOST)

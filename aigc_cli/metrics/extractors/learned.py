@@ -25,6 +25,7 @@ from aigc_cli.data.open import items_at
 from aigc_cli.errors import ConfigError, DataError, ResourceError, tell, warn
 from aigc_cli.files import resource_errors, write_atomically
 from aigc_cli.modalities.base import Batch, Codec, modality
+from aigc_cli.nn.blocks import lay_out
 from aigc_cli.progress import Progress
 
 _SEED = 0
@@ -41,6 +42,10 @@ class Learned(ABC):
         name: Of the extractor.
         train: What it learns from, which the network is kept by.
         device: Where it computes.
+        learns: Whether it may train where no network is kept.
+
+    Raises:
+        ConfigError: none is kept, and it may not train.
     """
 
     canonical = False
@@ -52,12 +57,14 @@ class Learned(ABC):
     #: What is known of a network, beside its weights, with its type.
     known: ClassVar[Mapping[str, type]]
 
-    def __init__(self, name: str, train: Dataset, device: torch.device) -> None:
+    def __init__(self, name: str, train: Dataset, device: torch.device, learns: bool = True) -> None:
         train = train.plain  # a network looks at items, whatever a model sees of them
         self.name, self.train, self.device = name, train, device
         self.codec: Codec = getattr(self.network(), "codec", None) or train.codec
         path = cache_dir() / self.folder / f"{name}-v{self.version}-{train.spec.fingerprint[:16]}.safetensors"
         kept = self._network_in(path.read_bytes(), path) if path.is_file() else None
+        if kept is None and not learns:
+            raise ConfigError(f"{name} has not learnt yet", "aigc eval has it learn")
         if kept is None:
             content = self._trained()
             try:
@@ -101,8 +108,9 @@ class Learned(ABC):
 
     def _fresh(self) -> nn.Module:
         """The network with random weights, as it lies in memory while it trains."""
-        network, form = self.network().to(self.device), modality(self.train.spec.modality).memory_format
-        return network if form is None else network.to(memory_format=form)
+        network = self.network().to(self.device)
+        lay_out(network, modality(self.train.spec.modality).memory_format)
+        return network
 
     def _network_in(self, content: bytes, path: Path) -> tuple[nn.Module, str, dict[str, Any]] | None:
         """The network in the content of the file `path`, its sum, and what is known of it; None where it is broken."""

@@ -59,7 +59,7 @@ class OwnSSL(Learned):
             raise ConfigError(what, "name a folder of them with real=, a dataset with data=, or a run with run=")
         if len(train) < 2:
             raise DataError(f"own-ssl cannot learn from a single {modality(train.spec.modality).noun[0]}", "give more")
-        super().__init__("own-ssl", train, sources.device)
+        super().__init__("own-ssl", train, sources.device, sources.learns)
 
     def network(self) -> nn.Module:
         """The one that learns classes in other places, with one alone, which nothing looks at."""
@@ -90,7 +90,9 @@ class OwnSSL(Learned):
             return (projected @ projected.T).masked_fill(torch.eye(len(views), device=views.device) > 0, -torch.inf)
 
         def objective(batch: Batch) -> Tensor:
-            return cross_entropy(likeness(batch.content) / _TEMPERATURE, _others(len(batch), self.device))
+            loss = cross_entropy(likeness(batch.content) / _TEMPERATURE, _others(len(batch), self.device))
+            beside: Any = getattr(network.body, "beside", None)  # what the features of a modality are to see, too
+            return loss if beside is None else loss + beside(batch.content)
 
         most = max(_FEWEST, _MOST * _VALUES // max(_VALUES, math.prod(self.train.spec.raw)))
         seen = min(max(_PASSES * len(self.train), _FEWEST), most)

@@ -22,7 +22,7 @@ from aigc_cli.models.base import Model, ModelConfig, Prompts, Transfer
 from aigc_cli.models.latent import check_conditional, classes_asked_for
 from aigc_cli.nn.collective import draw
 from aigc_cli.nn.decoding import Choice
-from aigc_cli.nn.transformer import TransformerConfig
+from aigc_cli.nn.style import TransformerConfig
 from aigc_cli.randomness import Noise
 
 

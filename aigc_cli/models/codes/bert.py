@@ -18,7 +18,7 @@ from aigc_cli.modalities.base import Batch, DataSpec
 from aigc_cli.models.base import Losses, Prompts
 from aigc_cli.models.codes.base import CodesControls, CodesModel, CodesModelConfig, guided
 from aigc_cli.nn.collective import draw, draw_common, rank, weighted, world_size
-from aigc_cli.nn.masking import Masks, Region, by_schedule, in_region, masks_at
+from aigc_cli.nn.masking import Masks, Region, by_schedule, halton, in_region, masks_at
 from aigc_cli.nn.transformer import TokenTransformer
 from aigc_cli.randomness import Noise
 from aigc_cli.registry import register
@@ -39,7 +39,9 @@ class CodeFillingControls(CodesControls):
 
     #: Passes over all codes of an item, each of which settles more of them than the one before it.
     passes: Annotated[int, Field(ge=1)] = 12
-    #: How much chance has a say in which codes settle first: 0 takes those that the model is surest of.
+    #: What settles first: what the model is surest of, or places far from each other.
+    order: Literal["confidence", "halton"] = "confidence"
+    #: With order=confidence, how much chance has a say in it: 0 goes by the model alone.
     spread: Annotated[float, Field(ge=0)] = 4.0
     #: What is filled with mode=infill; the rest is kept.
     region: Region = "lower"
@@ -141,4 +143,10 @@ class CodeBert(CodesModel):
             return self.limited(guided(found, scale) if guides else found, places)
 
         draws = noise.uniform(controls.passes, 2, self.length)
-        return by_schedule(scores, canvas, self.mask, controls.choice(), draws, controls.spread)
+        order = self._order().to(noise.device) if controls.order == "halton" else None
+        return by_schedule(scores, canvas, self.mask, controls.choice(), draws, controls.spread, order)
+
+    def _order(self) -> Tensor:
+        """When each code settles, int64 (t,); those of the first codebook before all others."""
+        order = halton(self.spec.grid or (self.length,))
+        return torch.cat([order[:, None] + level * len(order) for level in range(self.codebooks)], 1).flatten()

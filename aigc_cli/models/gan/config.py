@@ -25,7 +25,7 @@ class GANConfig(ModelConfig):
     """What makes a GAN."""
 
     name: Literal["gan"]
-    network: Literal["dcgan", "mlp", "resnet", "biggan", "r3gan", "wavegan"]
+    network: Literal["dcgan", "mlp", "resnet", "biggan", "r3gan", "wavegan", "dcgan3d"]
     loss: Literal["minimax", "non_saturating", "hinge", "lsgan", "wgan", "relativistic"]
     conditional: bool
     latent: Count

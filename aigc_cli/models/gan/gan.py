@@ -27,6 +27,7 @@ from aigc_cli.models.gan.resnet import (
     ResNetDiscriminator,
     ResNetGenerator,
 )
+from aigc_cli.models.gan.volumes import VolumeDiscriminator, VolumeGenerator
 from aigc_cli.models.gan.wavegan import WaveGANDiscriminator, WaveGANGenerator
 from aigc_cli.models.latent import LatentControls, LatentModel, check_conditional
 from aigc_cli.nn.augment import ADJUST_EVERY, AUGMENTATIONS, adapt, adaptive
@@ -43,6 +44,7 @@ NETWORKS: dict[str, tuple[Callable[..., nn.Module], Callable[..., nn.Module]]] =
     "biggan": (BigGANGenerator, ResNetDiscriminator),
     "r3gan": (R3GANGenerator, R3GANDiscriminator),
     "wavegan": (WaveGANGenerator, WaveGANDiscriminator),
+    "dcgan3d": (VolumeGenerator, VolumeDiscriminator),
 }
 #: Beyond these a run is in trouble; those that went well stayed below 0.95, above 0.8 and below 0.6.
 WINNING, COLLAPSED, OVERFITTED = 0.98, 0.4, 0.8
@@ -71,6 +73,7 @@ class GAN(LatentModel):
     can = frozenset({"sample", "latents", "decode", "examine"})
     layouts = frozenset({"sequence", "map", "volume"})
     controls: ClassVar[type] = Controls
+    unbounded = True
     ada_strength: Tensor
     ada_signs: Tensor
     lecam_anchors: Tensor
@@ -86,6 +89,10 @@ class GAN(LatentModel):
         generator, discriminator = NETWORKS[config.network]
         self.generator = generator(config, spec.shape, self.classes)
         self.discriminator = discriminator(config, spec.shape, self.classes)
+        if spec.latents:  # they have no bounds
+            for part in list(self.generator.modules()):
+                for name, _ in [named for named in part.named_children() if isinstance(named[1], nn.Tanh)]:
+                    setattr(part, name, nn.Identity())
         if config.generator_spectral_norm:
             add_spectral_norm(self.generator)
         if config.spectral_norm:

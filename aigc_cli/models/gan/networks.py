@@ -110,8 +110,8 @@ def mlp_generator(config: GANConfig, shape: tuple[int, ...], classes: int) -> Ge
     """Two hidden layers (Goodfellow et al. 2014, with leaky ReLUs)."""
     latent = LatentAndClass(config.latent, classes, config.embedding)
     body = nn.Sequential(
-        *_hidden(latent.width, config.hidden, config.generator_norm),
-        *_hidden(config.hidden, config.hidden, config.generator_norm),
+        *fully_connected(latent.width, config.hidden, config.generator_norm),
+        *fully_connected(config.hidden, config.hidden, config.generator_norm),
         nn.Linear(config.hidden, math.prod(shape)),
         nn.Tanh(),
         nn.Unflatten(1, shape),
@@ -123,8 +123,8 @@ def mlp_discriminator(config: GANConfig, shape: tuple[int, ...], classes: int) -
     """Two hidden layers with dropout (Goodfellow et al. 2014, with leaky ReLUs for its maxout)."""
     body = nn.Sequential(
         nn.Flatten(),
-        *_hidden(math.prod(shape), config.hidden, config.discriminator_norm, config.dropout),
-        *_hidden(config.hidden, config.hidden, config.discriminator_norm, config.dropout),
+        *fully_connected(math.prod(shape), config.hidden, config.discriminator_norm, config.dropout),
+        *fully_connected(config.hidden, config.hidden, config.discriminator_norm, config.dropout),
     )
     return Discriminator(body, ProjectionHead(config.hidden, classes), config.init)
 
@@ -136,7 +136,7 @@ def dcgan_generator(config: GANConfig, shape: tuple[int, ...], classes: int) -> 
     base = smallest(shape, len(widths))
     norm, latent = config.generator_norm, LatentAndClass(config.latent, classes, config.embedding)
     body = nn.Sequential(
-        *(_hidden(latent.width, config.hidden, norm) if config.hidden else ()),
+        *(fully_connected(latent.width, config.hidden, norm) if config.hidden else ()),
         nn.Linear(config.hidden or latent.width, math.prod(base) * widths[0]),
         ToMap(*base),
         NORMS[norm](widths[0]),
@@ -159,11 +159,11 @@ def dcgan_discriminator(config: GANConfig, shape: tuple[int, ...], classes: int)
         *(down(inputs, outputs, norm, dropout) for inputs, outputs in pairwise(widths)),
         MinibatchStddev() if config.minibatch_stddev else nn.Identity(),
         FromMap(),
-        *(_hidden(features, config.hidden, norm) if config.hidden else ()),
+        *(fully_connected(features, config.hidden, norm) if config.hidden else ()),
     )
     return Discriminator(body, ProjectionHead(config.hidden or features, classes), config.init)
 
 
-def _hidden(inputs: int, outputs: int, norm: str, dropout: float = 0.0) -> tuple[nn.Module, ...]:
+def fully_connected(inputs: int, outputs: int, norm: str, dropout: float = 0.0) -> tuple[nn.Module, ...]:
     """A fully connected layer, its normalisation, activation and dropout."""
     return nn.Linear(inputs, outputs), FLAT_NORMS[norm](outputs), nn.LeakyReLU(LEAK), nn.Dropout(dropout)

@@ -20,7 +20,7 @@ class VAEConfig(VariationalConfig):
     """The keys of ``model=vae``; configs/model/vae.yaml explains them."""
 
     name: Literal["vae"]
-    network: Literal["auto", "mlp", "conv", "resnet"]
+    network: Literal["auto", "mlp", "conv", "resnet", "conv3d"]
     likelihood: Literal["bernoulli", "gaussian", "gaussian_fixed", "gaussian_pixel", "logistic", "logistic_mixture"]
     deviation: Annotated[float, Field(gt=0)]
     components: Annotated[int, Field(ge=1)]
@@ -82,6 +82,7 @@ class VQVAEConfig(ModelConfig):
     name: Literal["vqvae"]
     tokens: Literal["map", "time"] = "map"
     downsampling: Literal[2, 4, 8, 16]
+    time_downsampling: Literal[1, 2, 4, 8] = 4  # runs from before it was there are of images and sound
     width: Annotated[int, Field(ge=2)]
     blocks: Annotated[int, Field(ge=0)]
     quantizer: Literal["ema", "fsq"] = "ema"

@@ -19,7 +19,7 @@ from aigc_cli.models.vae.config import HVAEConfig, Level
 from aigc_cli.models.vae.hierarchical_networks import BottomUp, Latent, TopDown
 from aigc_cli.models.variational import ACTIVE, SETTLED, Draw, VariationalModel
 from aigc_cli.nn.collective import draw
-from aigc_cli.nn.likelihoods import LogisticMixture, bits_per_dim, build_likelihood
+from aigc_cli.nn.likelihoods import LogisticMixture, build_likelihood
 from aigc_cli.nn.padding import ending
 from aigc_cli.registry import register
 
@@ -80,7 +80,7 @@ class HVAE(VariationalModel):
         terms = {"reconstruction": reconstruction, "kl": total, **{f"kl_{side}": each for side, each in kl.items()}}
         return {
             "loss": (reconstruction + paid) / self.values,
-            "bits_per_dim": bits_per_dim(reconstruction.detach() + total, self.values),
+            **self.bits(reconstruction.detach() + total),
             **{name: term.detach() for name, term in terms.items()},
         }
 

@@ -232,10 +232,11 @@ class TopDown(nn.Module):
         given = noise if features is None else features[0]
         assert given is not None, "features or noise"
         parts = iter([] if noise is None else self._parts(noise))
-        x, latents = None, list[Latent]()
+        x: Tensor | None = None
+        latents: list[Latent] = []
         for place, level in enumerate(self.levels):
             assert isinstance(level, TopDownLevel)
-            x = level.begin(x, len(given), labels)
+            x = level.begin(x, given.shape[0], labels)
             looks = level.looks(None if features is None else features[place])
             for block, seen in zip(level.blocks, looks, strict=True):
                 assert isinstance(block, TopDownBlock)
@@ -256,7 +257,7 @@ class TopDown(nn.Module):
     def _parts(self, noise: Tensor) -> list[Tensor]:
         """The inverse of :meth:`flat`."""
         parts = zip(torch.split(noise, self.sizes, dim=1), self.places, strict=True)
-        return [part.reshape(len(noise), *size, self.latent).permute(0, 3, 1, 2) for part, size in parts]
+        return [part.reshape(noise.shape[0], *size, self.latent).permute(0, 3, 1, 2) for part, size in parts]
 
 
 def _scale(layer: nn.Module, factor: float) -> None:

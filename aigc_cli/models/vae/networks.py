@@ -1,4 +1,4 @@
-"""The encoders and decoders of the VAE of images: ``mlp``, ``conv`` and ``resnet``.
+"""The encoders and decoders of the VAE: ``mlp``, of images ``conv`` and ``resnet``, and of clips ``conv3d``.
 
 Every encoder maps images (n, c, h, w) to the means and log variances of their latents, (n, d) each; every decoder maps
 latents (n, d) to what the likelihood needs for each place, (n, width, h, w). A class, where there is one, adds an
@@ -11,13 +11,15 @@ import math
 from collections.abc import Callable, Mapping
 from functools import partial
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from aigc_cli.errors import ConfigError
 from aigc_cli.models.vae.config import VAEConfig
-from aigc_cli.nn.blocks import FLAT_NORMS, LEAK, NORMS, FromMap, Residual, ToMap, init_variance
+from aigc_cli.models.vae.volumes import narrower, strides, wider
+from aigc_cli.nn.blocks import FLAT_NORMS, LEAK, NORMS, WEIGHTED, FromMap, Residual, ToMap, init_variance
 from aigc_cli.nn.likelihoods import Likelihood
 
 SMALLEST = 4  # the shorter side of the smallest feature map, at least; twice that is the first that is halved
@@ -122,6 +124,35 @@ def convolutional(
     return _started(encoder, decoder, likelihood)
 
 
+def volumetric(config: VAEConfig, shape: tuple[int, ...], likelihood: Likelihood, classes: int) -> Networks:
+    """Convolutions over the frames and pixels of clips (c, t, h, w), down to one latent vector, and back."""
+    if len(shape) != 4 or config.latent_side or not config.hidden:
+        what = "model.network=conv3d is for clips of video, with model.latent_side=0 and model.hidden= above 0"
+        raise ConfigError(what, "leave model.network=auto, which suits the data")
+    frames, sides, times = shape[1], _halves(*shape[2:]), 0
+    if not sides:
+        what = f"model.network=conv3d needs clips whose sides halve down to 4 to 7, and these are {shape[2]}x{shape[3]}"
+        raise ConfigError(what, "set data.size= to 16, 32, 48 or 64")
+    while times < len(sides) and frames % 2 == 0 and frames > 2:
+        frames, times = frames // 2, times + 1
+    halved = strides(2 ** len(sides), 2**times)
+    smallest = frames, shape[2] >> len(sides), shape[3] >> len(sides)
+    widths = [min(config.width << level, config.max_width) for level in range(len(sides))]
+    units, values = config.hidden, math.prod(smallest) * widths[-1]
+    active = _flat_active(units, "none")
+    down: list[nn.Module] = []
+    for (inputs, outputs), stride in zip(pairwise([shape[0], *widths]), halved, strict=True):
+        down += [narrower(inputs, outputs, stride), nn.LeakyReLU(LEAK)]
+    up: list[nn.Module] = [*active, nn.Linear(units, values), nn.Unflatten(1, (widths[-1], *smallest))]
+    for (inputs, outputs), stride in zip(pairwise([*widths[::-1], likelihood.width]), halved[::-1], strict=True):
+        up += [nn.LeakyReLU(LEAK), wider(inputs, outputs, stride)]
+    trunk = nn.Sequential(*down, nn.Flatten(), nn.Linear(values, units))
+    head = nn.Sequential(*_flat_active(units, "none"), nn.Linear(units, 2 * config.latent))
+    stem, embedding = nn.Linear(config.latent, units), ClassEmbedding(classes, units)
+    encoder = Encoder(trunk, ClassEmbedding(classes, units), head)
+    return _started(encoder, Decoder(stem, embedding, nn.Sequential(*up)), likelihood)
+
+
 def _map_ends(config: VAEConfig, size: tuple[int, int], features: int) -> tuple[list[nn.Module], ...]:
     """The encoder's head, and the decoder's stem, of a latent at each place of a map."""
     latent = config.latent
@@ -210,10 +241,9 @@ def _started(encoder: Encoder, decoder: Decoder, likelihood: Likelihood) -> Netw
     return encoder, decoder
 
 
-def _last(part: nn.Module) -> nn.Linear | nn.Conv2d | nn.ConvTranspose2d:
+def _last(part: nn.Module) -> Any:
     """The last layer with weights."""
-    kinds = (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)
-    return [layer for layer in part.modules() if isinstance(layer, kinds)][-1]
+    return [layer for layer in part.modules() if isinstance(layer, WEIGHTED)][-1]
 
 
 def build_networks(config: VAEConfig, shape: tuple[int, ...], likelihood: Likelihood, classes: int) -> Networks:
@@ -226,6 +256,8 @@ def build_networks(config: VAEConfig, shape: tuple[int, ...], likelihood: Likeli
     if name == "auto":
         if config.latent_side or (image and _halves(*sides)):
             name = "conv"
+        elif len(shape) == 4 and _halves(*sides[1:]):
+            name = "conv3d"
         elif math.prod(shape) <= MLP_VALUES:
             name = "mlp"
         else:
@@ -240,4 +272,5 @@ NETWORKS: dict[str, Callable[[VAEConfig, tuple[int, ...], Likelihood, int], Netw
     "mlp": mlp,
     "conv": partial(convolutional, residual=False),
     "resnet": partial(convolutional, residual=True),
+    "conv3d": volumetric,
 }

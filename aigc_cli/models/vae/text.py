@@ -31,7 +31,8 @@ from aigc_cli.models.language_model import (
 from aigc_cli.models.variational import FlatVAE, Posterior, VariationalConfig
 from aigc_cli.nn.collective import draw, normal_like, weighted
 from aigc_cli.nn.decoding import Choice, Session, write
-from aigc_cli.nn.transformer import FRESH_STD, TokenTransformer, Transformer, TransformerConfig
+from aigc_cli.nn.style import TransformerConfig
+from aigc_cli.nn.transformer import FRESH_STD, TokenTransformer, Transformer
 from aigc_cli.randomness import Noise
 from aigc_cli.registry import register
 

@@ -15,7 +15,7 @@ from aigc_cli.models.vae.networks import build_networks
 from aigc_cli.models.variational import FlatVAE, Posterior, importance_bound
 from aigc_cli.nn.collective import draw, normal_like
 from aigc_cli.nn.couplings import CouplingFlow
-from aigc_cli.nn.likelihoods import bits_per_dim, build_likelihood
+from aigc_cli.nn.likelihoods import build_likelihood
 from aigc_cli.nn.padding import ending
 from aigc_cli.registry import register
 
@@ -31,6 +31,8 @@ class VAE(FlatVAE):
 
     config: VAEConfig
     layouts = frozenset({"sequence", "map", "volume"})
+    #: How a latent lies: channels, and places of a map or a single one.
+    latent_shape: tuple[int, ...] = ()
 
     def __init__(self, config: VAEConfig, spec: DataSpec) -> None:
         super().__init__(spec)
@@ -39,9 +41,11 @@ class VAE(FlatVAE):
         likelihood = build_likelihood(config.likelihood, spec.shape[0], config.deviation, config.components)
         self.likelihood = ending(likelihood, spec.padding)
         self.encoder, self.decoder = build_networks(config, spec.shape, self.likelihood, self.classes)
-        self.dimensions = config.latent
+        grid: tuple[int, ...] = (1,)
         if config.latent_side:
-            self.dimensions *= math.prod(side * config.latent_side // min(spec.shape[1:]) for side in spec.shape[1:])
+            grid = tuple(side * config.latent_side // min(spec.shape[1:]) for side in spec.shape[1:])
+        self.latent_shape = (config.latent, *grid)
+        self.dimensions = math.prod(self.latent_shape)
         if config.prior == "flow":
             self.prior = CouplingFlow(
                 self.dimensions, layers=config.prior_layers, hidden=config.prior_hidden, classes=self.classes
@@ -67,7 +71,7 @@ class VAE(FlatVAE):
             "loss": loss / self.values,
             "reconstruction": reconstruction.detach(),
             "kl": kl.detach(),
-            "bits_per_dim": bits_per_dim(bound, self.values),
+            **self.bits(bound),
         }
 
     def _importance_weighted(self, batch: Batch, posterior: Posterior) -> tuple[Tensor, Tensor, Tensor, Tensor]:

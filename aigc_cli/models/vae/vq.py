@@ -18,7 +18,7 @@ from aigc_cli.models.gan.losses import LOSSES
 from aigc_cli.models.latent import EncodingControls
 from aigc_cli.models.vae.config import VQVAEConfig
 from aigc_cli.models.vae.vq_networks import build_adversary, build_networks
-from aigc_cli.nn.likelihoods import bits_per_dim, build_likelihood
+from aigc_cli.nn.likelihoods import build_likelihood
 from aigc_cli.nn.padding import before_end, end_at, frames_nats
 from aigc_cli.nn.quantize import Quantized, Quantizer, ResidualQuantizer, ScalarQuantizer
 from aigc_cli.randomness import Noise
@@ -46,7 +46,7 @@ class VQVAE(Model):
     """
 
     can = frozenset({"encode", "decode", "score", "tokens"})
-    layouts = frozenset({"map"})
+    layouts = frozenset({"map", "volume"})
     controls = EncodingControls
 
     def __init__(self, config: VQVAEConfig, spec: DataSpec) -> None:
@@ -109,19 +109,19 @@ class VQVAE(Model):
         if self.adversary is not None:
             images = self._images(outputs, going)
             self._made.append(images.detach())
-            scores = self.adversary(images).float()
+            scores = self.adversary(_frames(images)).float()
             losses["loss"] = losses["loss"] + self.config.adversarial * LOSSES["hinge"].generator(scores, scores)
             losses["sharpness"] = scores.detach().mean()
         if self.likelihood is not None:
             bound = reconstruction.detach() * self.values + self._tokens_cost(going).mean()
-            losses["bits_per_dim"] = bits_per_dim(bound, self.values)
+            losses |= self.bits(bound)
         return losses
 
     def _told_apart(self, batch: Batch) -> Losses:
         """The losses of a discriminator of items and of what this step made of them, patch by patch."""
         assert self.adversary is not None, "there is a discriminator"
         made = self._made.pop(0)
-        real, fake = self.adversary(torch.cat([batch.content, made.to(batch.content)])).float().chunk(2)
+        real, fake = self.adversary(_frames(torch.cat([batch.content, made.to(batch.content)]))).float().chunk(2)
         accuracy = torch.cat([real > 0, fake < 0]).float().mean()
         return {"loss": LOSSES["hinge"].discriminator(real, fake), "accuracy": accuracy}
 
@@ -161,22 +161,23 @@ class VQVAE(Model):
 
     def _tokens_cost(self, going: Tensor | None) -> Tensor:
         """Nats of each image's tokens where all are alike likely, (n,) or a scalar; of its end too, if it has one."""
-        (rows, columns), each = self.token_grid, self.codebooks * math.log(self.quantizer.codes)
+        each = self.codebooks * math.log(self.quantizer.codes)
         if going is None:
-            return torch.tensor(rows * columns * each)
+            return torch.tensor(math.prod(self.token_grid) * each)
+        rows, columns = self.token_grid
         return going.sum(1) * (rows * each) + math.log(columns + 1)
 
     def _quantized(self, x: Tensor, *, plain: bool = False) -> tuple[Quantized, Tensor | None]:
         """The codes of the encoder's features (n * rows * columns, d), and :meth:`_going`."""
         features: Tensor = self.encoder(x)
-        vectors = features.permute(0, 2, 3, 1).reshape(-1, self.config.dimensions)
+        vectors = features.movedim(1, -1).reshape(-1, self.config.dimensions)
         going = self._going(x)
         quantized: Quantized = self.quantizer(vectors, None if going is None else self._places(going), plain=plain)
         return quantized, going
 
     def _map(self, vectors: Tensor, going: Tensor | None, n: int) -> Tensor:
         """Vectors (n * rows * columns, d), row by row of the grid, as a map (n, d, rows, columns), 0 after the end."""
-        codes = vectors.view(n, *self.token_grid, -1).permute(0, 3, 1, 2)
+        codes = vectors.view(n, *self.token_grid, -1).movedim(-1, 1)
         return codes if going is None else end_at(codes, going, 0.0)
 
     # encoding and decoding
@@ -224,10 +225,9 @@ class VQVAE(Model):
         reconstruction = self._reconstruction(parameters, x, going) * self.values
         kl = self._tokens_cost(going).to(reconstruction).expand(len(x))
         bound = reconstruction + kl
-        bits = bits_per_dim(bound, self.values)
         if samples > 1:
-            return {"iw_bound": bound, "bits_per_dim": bits}
-        return {"nelbo": bound, "bits_per_dim": bits, "kl": kl, "reconstruction": reconstruction}
+            return {"iw_bound": bound, **self.bits(bound)}
+        return {"nelbo": bound, **self.bits(bound), "kl": kl, "reconstruction": reconstruction}
 
     def warnings(self, figures: Mapping[str, float]) -> Iterator[tuple[str, str]]:
         """Of a codebook that has died."""
@@ -250,12 +250,21 @@ def _quantizer(config: VQVAEConfig) -> Quantizer | ResidualQuantizer | ScalarQua
     return Quantizer(config.codes, config.code_dimensions, **options)
 
 
-def _grid(config: VQVAEConfig, shape: tuple[int, ...]) -> tuple[int, int]:
-    """Rows and columns of tokens; a ConfigError where they do not divide the item."""
-    (_, height, width), factor = shape, config.downsampling
+def _frames(items: Tensor) -> Tensor:
+    """Images as they are; of clips each frame as an image of its own."""
+    return items if items.ndim == 4 else items.transpose(1, 2).flatten(0, 1)
+
+
+def _grid(config: VQVAEConfig, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Rows and columns of tokens, of clips for so many times; a ConfigError where they do not divide the item."""
+    (_, *times, height, width), factor = shape, config.downsampling
+    if times and (times[0] % config.time_downsampling or config.tokens == "time"):
+        what = f"model.time_downsampling={config.time_downsampling} does not divide clips of {times[0]} frames"
+        what = what if config.tokens == "map" else "model.tokens=time is for sound"
+        raise ConfigError(what, "choose 1, 2, 4 or 8 and model.tokens=map, or set data.frames= to a multiple")
     rows = 1 if config.tokens == "time" else height // factor
     if width % factor or (config.tokens == "map" and height % factor):
         what = f"model.downsampling={factor} does not divide items of {height}x{width}"
         sizes = "data.size= of images, or data.codec.bins= of sound,"
         raise ConfigError(what, f"choose another of 2, 4, 8, 16, or set {sizes} to a multiple")
-    return rows, width // factor
+    return *(frames // config.time_downsampling for frames in times), rows, width // factor

@@ -9,12 +9,15 @@ import torch
 from torch import nn
 
 from aigc_cli.models.vae.config import VQVAEConfig
+from aigc_cli.models.vae.volumes import vq_decoder, vq_encoder
 from aigc_cli.nn.blocks import LEAK, Residual, add_spectral_norm, init_variance
 
 
 def build_networks(config: VQVAEConfig, shape: tuple[int, ...], outputs: int) -> tuple[nn.Module, nn.Module]:
     """An encoder of items (n, c, h, w) to what is quantised, (n, dimensions, rows, columns), and a decoder of codes of
     that shape to (n, outputs, h, w)."""
+    if len(shape) == 4:
+        return vq_encoder(config, shape[0]), _begin(vq_decoder(config, outputs))
     if config.tokens == "map":
         return _encoder(config, shape[0]), _decoder(config, outputs)
     bins = shape[1]
@@ -105,7 +108,7 @@ def _time_decoder(config: VQVAEConfig, outputs: int) -> list[nn.Module]:
 
 def _begin(decoder: nn.Sequential) -> nn.Sequential:
     """With a last layer so small that it begins with grey."""
-    last = [layer for layer in decoder if isinstance(layer, nn.Conv1d | nn.ConvTranspose2d)][-1]
+    last = [layer for layer in decoder if isinstance(layer, nn.Conv1d | nn.ConvTranspose2d | nn.ConvTranspose3d)][-1]
     with torch.no_grad():
         last.weight.mul_(0.1)
     return decoder

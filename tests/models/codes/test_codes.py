@@ -19,7 +19,7 @@ from aigc_cli.models.base import Model, Prompts, build_model
 from aigc_cli.models.codes.base import CodesModel
 from aigc_cli.models.codes.delay import aligned, begun, delayed
 from aigc_cli.nn.decoding import Choice, choose
-from aigc_cli.nn.masking import by_schedule
+from aigc_cli.nn.masking import by_schedule, halton
 from aigc_cli.randomness import Noise
 
 CODES, LENGTH, GRID = 7, 6, (3, 2)
@@ -213,6 +213,19 @@ def test_each_pass_settles_more_and_the_last_one_all(passes: int) -> None:
     assert all(after < before or not before for before, after in pairwise(left))
     settled = [before - after for before, after in zip(left, [*left[1:], 0], strict=True)]
     assert passes in (1, 20) or settled[0] <= settled[-1]
+
+
+def test_places_far_from_each_other_settle_one_after_the_other() -> None:
+    order = halton((4, 4))
+    assert sorted(order.tolist()) == list(range(16))
+    first = [place for place in range(16) if order[place] < 4]
+    assert len({(place // 8, place % 4 // 2) for place in first}) >= 3, "in most quarters"
+    assert sorted(halton((2, 3, 2)).tolist()) == list(range(12))
+    assert sorted(halton((5,)).tolist()) == list(range(5))
+    model = build("bert", replace(LABELLED, grid=GRID))
+    whole = drawn(model, range(8), order="halton", passes=3)
+    assert torch.equal(torch.cat([drawn(model, [number], order="halton", passes=3) for number in range(8)]), whole)
+    assert not torch.equal(whole, drawn(model, range(8), passes=3))
 
 
 TWO = DataSpec("image", (6,), ("a", "b"), 6, content=(1, 6, 4), grid=(3,))  # 2 codebooks of 3 codes, for 3 places

@@ -46,6 +46,7 @@ def test_what_is_drawn_ends_where_clips_of_its_class_do(name: str, likelihood: s
     with torch.no_grad():
         drawn = sampled(model.eval(), Noise(0, range(8)))
         scores = model.score(clips(4), Noise(0, range(4)))
+    assert not {"bits_per_dim"} & scores.keys(), "which would count levels that spectrograms do not have"
     ends = before_end(drawn, -1.0).sum(1)
     assert all(torch.isfinite(each).all() and each.shape == (4,) for each in scores.values())
     assert ends[0::2].float().mean() < 10 < 14 < ends[1::2].float().mean()

@@ -1,0 +1,85 @@
+"""What stands beside an exported model: ``export.json`` for programs, and a model card for people."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from aigc_cli import __version__
+from aigc_cli.errors import DataError
+from aigc_cli.files import checksum, read_json, write_atomically, write_json
+from aigc_cli.training.restore import Restored
+
+RECORD = "export.json"
+_TASKS = {"writer": "text-generation", "filler": "fill-mask", "translator": "translation"}
+
+
+def about(restored: Restored, format: str, dtype: str) -> dict[str, Any]:
+    """Which model this is: the first keys of ``export.json``, and what a file of ONNX says of itself."""
+    run = restored.run
+    return {
+        "aigc": __version__, "format": format, "dtype": dtype, "run": run.name, "model": run.config["model"]["name"],
+        "data": run.config["data"]["name"], "step": restored.step, "model_checksum": restored.checksum,
+    }  # fmt: skip
+
+
+def content_of(restored: Restored) -> dict[str, Any]:
+    """What a model's items are, and how it is told what to make."""
+    from pydantic import TypeAdapter
+
+    spec, model = restored.spec, restored.model
+    found: dict[str, Any] = {
+        "modality": spec.modality, "shape": list(spec.shape), "layout": spec.layout, "raw_shape": list(spec.raw),
+        "encoding": restored.codec.preprocessing, "classes": list(spec.classes) if model.conditional else [],
+    }  # fmt: skip
+    found |= {"rate": spec.rate} if spec.rate else {}
+    if spec.vocab_size is not None:
+        found |= {"vocab_size": spec.vocab_size, "specials": dict(spec.specials)}
+        found |= {"start": getattr(restored.codec, "start", None), "mask": model.mask}
+        found |= {"window": getattr(getattr(model, "decoder", getattr(model, "encoder", None)), "length", None)}
+        found |= {"any_class": getattr(model, "any", None)}
+    return {**found, "controls": TypeAdapter(model.controls).json_schema(by_alias=True).get("properties", {})}
+
+
+def write_record(folder: Path, record: Mapping[str, Any]) -> None:
+    """``export.json``, with the sums of all other files in the folder."""
+    sums = {path.relative_to(folder).as_posix(): checksum(path) for path in sorted(folder.rglob("*")) if path.is_file()}
+    write_json(folder / RECORD, {**record, "sha256": sums})
+
+
+def scores_of(restored: Restored) -> list[dict[str, Any]]:
+    """What ``aigc eval`` has measured of the run at this step: metric, name, value and what it compares with."""
+    rows = []
+    for path in sorted((restored.run.path / "eval").glob("*.json")):
+        try:
+            saved = read_json(path)
+            if saved["generated"].get("step") == restored.step:
+                rows += [{"metric": saved["metric"], "name": name, "value": value["value"] if isinstance(value, dict)
+                          else value} for name, value in saved["scores"].items()]  # fmt: skip
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, DataError):
+            continue
+    return rows
+
+
+def write_card(folder: Path, restored: Restored, kind: str, record: Mapping[str, Any], use: str) -> None:
+    """``README.md``: a model card with what the model is, what was measured, and how to use it."""
+    spec, made = restored.spec, about(restored, record["format"], record["dtype"])
+    task = _TASKS.get(kind, f"unconditional-{spec.modality}-generation")
+    head = {"library_name": "transformers" if record["format"] == "huggingface" else "onnx", "pipeline_tag": task}
+    lines = ["---", *(f"{key}: {value}" for key, value in head.items()), f"tags: [aigc, {made['model']}]", "---", ""]
+    lines += [f"# {made['model']} on {made['data']}", ""]
+    lines += [f"Trained with aigc {__version__} as `{made['run']}`, step {made['step']}.", ""]
+    lines += [f"SHA-256 of its weights: `{made['model_checksum']}`. Label what it makes as AI-generated.", ""]
+    if rows := scores_of(restored):
+        lines += ["| metric | score |", "|---|---|"]
+        lines += [f"| {row['metric']}: {row['name']} | {_number(row['value'])} |" for row in rows] + [""]
+    else:
+        lines += ["Nothing was measured yet: `aigc eval` does, and the next export says what it found.", ""]
+    lines += ["## Use", "", use, ""]
+    write_atomically(folder / "README.md", "\n".join(lines))
+
+
+def _number(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, int | float) else json.dumps(value)

@@ -1,0 +1,226 @@
+"""Clips as GIF, WebP or MP4 files, or as one array; and a sheet of their frames, which a person can look at."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from fractions import Fraction
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from aigc_cli import __version__
+from aigc_cli.errors import ConfigError
+from aigc_cli.files import replacing
+from aigc_cli.modalities.arrays import ARCHIVE, ArrayWriter
+from aigc_cli.modalities.base import Codec, Writer
+from aigc_cli.modalities.image_writers import GridLayout, grid, layout_of, png_info, shown_of, to_image
+from aigc_cli.modalities.samples import LABEL, Arrangement
+from aigc_cli.modalities.video_codec import codec_of_clips
+
+SHEET, FILM = "frames.png", "clips.gif"
+EXTRA = "'aigc-cli[video]'"
+_ACROSS = 16  # frames of a clip that a sheet shows, at most
+_QUALITY = "12"  # x264's constant rate factor: hardly a difference to the eye, and up to 23 of 255 in a pixel
+
+
+class _Films(Writer):
+    """Keeps the first clips for the sheet."""
+
+    usual = 16
+    preview_suffix = ".png"
+    _first: tuple[Tensor, ...] = ()
+    _form = ""
+
+    def _keep(self, raw: Tensor) -> None:
+        """Takes the next clips, uint8 (b, c, t, h, w)."""
+        frames, height, width = raw.shape[2:]
+        rate, limit = codec_of_clips(self.codec).rate, max(self.usual, self.arrangement.group)
+        self._form = f"{frames / rate:g} s each, {frames} frames of {width}x{height} at {rate} a second"
+        if (left := min(limit, self.arrangement.n) - sum(map(len, self._first))) > 0:
+            self._first += (raw[:left].clone(),)  # a view would keep the whole batch
+
+    def _save_views(self) -> list[str]:
+        """The sheet, and the clips beside each other in motion."""
+        first, rate = torch.cat(self._first), codec_of_clips(self.codec).rate
+        about = self.provenance.of_grid(len(first))
+        kind = self.provenance.of_set(self.arrangement)["digital_source_type"]
+        sentence = f"{self.provenance.sentence()}, samples 0 to {len(first) - 1}"
+        sheet(first, self.arrangement).save(self.folder / SHEET, pnginfo=png_info(sentence, about, kind))
+        save_gif(self.folder / FILM, side_by_side(first, self.arrangement), rate, about)
+        return [SHEET, FILM]
+
+    def shown(self) -> str:
+        """How long and how large they are."""
+        return self._form
+
+    @classmethod
+    def preview(cls, path: Path, batches: Iterable[Tensor], arrangement: Arrangement, codec: Codec, title: str) -> None:
+        """Writes the sheet to `path`, and beside it, as ``.gif``, the clips in motion."""
+        raw, titled = torch.cat(list(batches)).cpu(), replace(arrangement, title=title)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path.with_suffix(".gif")) as part:
+            save_gif(part, side_by_side(raw, titled), codec_of_clips(codec).rate, {"label": LABEL})
+        with replacing(path) as part:
+            sheet(raw, titled).save(part, format="PNG", pnginfo=png_info(LABEL, {"label": LABEL}, None))
+
+
+class GifWriter(_Films):
+    """Each clip as its own GIF, named by its index and by what it is. Grey ones lose nothing, those in colour some."""
+
+    suffix: ClassVar[str] = "gif"
+
+    def _name(self, index: int) -> str:
+        return f"{self.arrangement.name(index)}.{self.suffix}"
+
+    def put(self, raw: Tensor) -> None:
+        """Writes the next clips, uint8 (b, c, t, h, w)."""
+        if raw.shape[1] not in (1, 3):
+            raise ConfigError(f"format={self.suffix} cannot hold {raw.shape[1]} channels", "use format=npz")
+        self._keep(raw)
+        for index, clip in enumerate(raw, start=self.written):
+            about = self.provenance.of_sample(self.arrangement, index)
+            sentence = f"{self.provenance.sentence()}, sample {index}"
+            if not self.arrangement.generated(index):
+                sentence = f"an original of {self.provenance.data}, for comparison"
+            self.save(self.folder / self._name(index), clip, {"description": sentence, **about})
+
+    def save(self, path: Path, clip: Tensor, about: Mapping[str, Any]) -> None:
+        """Writes one clip, uint8 (c, t, h, w), with facts."""
+        save_gif(path, images_of(clip), codec_of_clips(self.codec).rate, about)
+
+    def end(self) -> tuple[list[str], list[str]]:
+        """Writes the sheet, and the clips in motion."""
+        return [self._name(index) for index in range(self.arrangement.n)], self._save_views()
+
+
+class WebPWriter(GifWriter):
+    """The same as animated WebP, which loses nothing in colour either."""
+
+    suffix = "webp"
+
+    def save(self, path: Path, clip: Tensor, about: Mapping[str, Any]) -> None:
+        """See :meth:`GifWriter.save`; the facts are in its EXIF description."""
+        first, *others = [image.convert("RGB") for image in images_of(clip)]
+        exif = Image.Exif()
+        exif[0x010E] = json.dumps(dict(about))
+        first.save(
+            path, format="WEBP", save_all=True, append_images=others, duration=_delay(codec_of_clips(self.codec).rate),
+            loop=0, lossless=True, exact=True, exif=exif,
+        )  # fmt: skip
+
+
+class MP4Writer(GifWriter):
+    """The same as MP4 (H.264 in yuv420p), which plays everywhere and loses a little."""
+
+    suffix = "mp4"
+
+    def __init__(self, *arguments: Any) -> None:
+        if find_spec("av") is None:
+            raise ConfigError("format=mp4 needs PyAV", f"pip install {EXTRA}, or use format=gif, webp or npz")
+        super().__init__(*arguments)
+
+    def save(self, path: Path, clip: Tensor, about: Mapping[str, Any]) -> None:
+        """See :meth:`GifWriter.save`; the facts are in its comment. Odd sides are repeated by one pixel."""
+        import av
+
+        height, width = clip.shape[2:]
+        padded = np.pad(_pixels(clip), ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+        with av.open(str(path), "w", format="mp4", options={"movflags": "faststart"}) as file:
+            file.metadata.update(comment=json.dumps(dict(about)), encoder=f"aigc {__version__}")
+            stream: Any = file.add_stream("libx264", rate=Fraction(codec_of_clips(self.codec).rate))
+            stream.width, stream.height, stream.pix_fmt = padded.shape[2], padded.shape[1], "yuv420p"
+            stream.options = {"crf": _QUALITY, "threads": "1"}
+            for frame in padded.repeat(3 // padded.shape[3], axis=3):
+                file.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")))
+            file.mux(stream.encode())
+
+
+class FilmArrayWriter(_Films, ArrayWriter):
+    """All clips in one archive, ``numpy.load("samples.npz")["clips"]``, uint8 (n, frames, H, W, C), and ``rate``, how
+    many frames a second has. Beside it the sheet."""
+
+    array = "clips"
+
+    @classmethod
+    def rows(cls, raw: Tensor) -> np.ndarray:
+        """(b, frames, H, W, C)."""
+        return super().rows(raw.permute(0, 2, 3, 4, 1))
+
+    def put(self, raw: Tensor) -> None:
+        """Writes the next clips, uint8 (b, c, t, h, w)."""
+        self._keep(raw)
+        super().put(raw)
+
+    def end(self) -> tuple[list[str], list[str]]:
+        """Writes the rate and the sheet."""
+        self.open.close()
+        with (
+            zipfile.ZipFile(self.folder / ARCHIVE, "a") as archive,
+            archive.open(zipfile.ZipInfo("rate.npy"), "w") as entry,
+        ):
+            np.lib.format.write_array(entry, np.array(codec_of_clips(self.codec).rate), allow_pickle=False)
+        return [ARCHIVE], self._save_views()
+
+
+def _pixels(clip: Tensor) -> np.ndarray:
+    """A clip (c, t, h, w) as (t, h, w, c)."""
+    found: np.ndarray = clip.permute(1, 2, 3, 0).contiguous().numpy()
+    return found
+
+
+def images_of(clip: Tensor) -> list[Image.Image]:
+    """The frames of a clip, uint8 (c, t, h, w)."""
+    return [to_image(frame) for frame in clip.unbind(1)]
+
+
+def _delay(rate: int) -> int:
+    """Milliseconds from one frame to the next; a GIF keeps hundredths of a second."""
+    return round(1000 / rate)
+
+
+def save_gif(path: Path, frames: Sequence[Image.Image], rate: int, about: Mapping[str, Any]) -> None:
+    """Writes images of one size as a GIF that plays again and again, with facts as JSON in its comment."""
+    first, *others = frames
+    first.save(
+        path, format="GIF", save_all=True, append_images=others, duration=_delay(rate), loop=0, optimize=False,
+        comment=json.dumps(dict(about)).encode(),
+    )  # fmt: skip
+
+
+def side_by_side(raw: Tensor, arrangement: Arrangement) -> list[Image.Image]:
+    """Clips, uint8 (n, c, t, h, w), in the layout of a set: a picture for each frame, in grey where they are grey."""
+    layout = layout_of(arrangement, (raw.shape[1], *raw.shape[3:]))
+    return [grid(frame, layout).convert("L" if raw.shape[1] == 1 else "RGB") for frame in raw.unbind(2)]
+
+
+def sheet(raw: Tensor, arrangement: Arrangement, titles: Sequence[str] = ()) -> Image.Image:
+    """The frames of clips, uint8 (n, c, t, h, w): a row for each clip, a column for each frame, or for every second one
+    and so on of long clips."""
+    frames = raw.shape[2]
+    shown = range(0, frames, -(-frames // _ACROSS))
+    tiles = raw[:, :, list(shown)].transpose(1, 2)  # (n, t, c, h, w)
+    rows = list(titles) or [_title(arrangement, index) for index in range(len(raw))]
+    layout = GridLayout(
+        columns=len(shown), limit=len(raw) * len(shown), title=arrangement.title, row_titles=rows,
+        column_titles=[str(place) for place in shown],
+    )  # fmt: skip
+    n = shown_of(len(raw) * len(shown), tiles.shape[2:], layout) // len(shown)
+    return grid(tiles[:n].flatten(0, 1), layout)
+
+
+def _title(arrangement: Arrangement, index: int) -> str:
+    """What a clip is."""
+    if arrangement.group > 1 and not arrangement.row and arrangement.row_titles:
+        return arrangement.row_titles[index % arrangement.group]
+    if arrangement.turns:
+        return arrangement.turns[index % len(arrangement.turns)]
+    names = [str(values[index]) for values in arrangement.facts.values()]
+    return ", ".join(names) or str(index)

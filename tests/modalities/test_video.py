@@ -1,0 +1,132 @@
+"""Clips of video: their codec, files, sheets and the network that learns from them."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from aigc_cli.errors import ConfigError, DataError
+from aigc_cli.modalities.arrays import find_writer
+from aigc_cli.modalities.base import DataSpec, modality
+from aigc_cli.modalities.samples import Arrangement, Provenance, write_record
+from aigc_cli.modalities.video_decode import Film
+from aigc_cli.modalities.video_network import retimed
+
+SPEC = DataSpec("video", (1, 6, 16, 16), ("a", "b"), rate=10)
+CODEC = modality("video").codec(SPEC)
+
+
+def clips(n=3, shape=SPEC.shape, seed=0):
+    return torch.randint(0, 256, (n, *shape), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
+
+
+def provenance(form):
+    return Provenance(
+        modality="video", format=form, run="r", model="vqvae", data="d", step=1, model_checksum="", seed=0, controls={}
+    )
+
+
+def written(folder, form, raw):
+    _, kind = find_writer("video", form)
+    arrangement = Arrangement(n=len(raw), facts={"class": ["a", "b", "a"][: len(raw)]}, turns=("a", "b"))
+    with kind(folder, arrangement, provenance(form), CODEC) as writer:
+        for part in raw.split(2):
+            writer.write(part)
+        files, overview = writer.finish()
+    write_record(folder, provenance(form).record(arrangement, files, overview))
+    assert all((folder / name).is_file() for name in (*files, *overview))
+    return files, overview, writer
+
+
+def test_clips_are_volumes_whose_codec_loses_nothing():
+    assert SPEC.layout == "volume"
+    raw = clips()
+    encoded = CODEC.encode(raw)
+    assert encoded.abs().max() <= 1
+    assert torch.equal(CODEC.decode(encoded), raw)
+    assert modality("video").glance(raw).shape == (3, 1, 4, 16, 16)
+
+
+@pytest.mark.parametrize("form", ["gif", "webp", "npz"])
+def test_grey_clips_come_back_as_they_were_from_files(form, tmp_path):
+    raw = clips()
+    files, overview, writer = written(tmp_path, form, raw)
+    assert overview == ["frames.png", "clips.gif"]
+    assert "0.6 s each, 6 frames of 16x16 at 10 a second" in writer.shown()
+    if form == "gif":
+        with pytest.raises(DataError, match="holds clips as gif, which is not what the model made"):
+            modality("video").read(tmp_path, SPEC)
+        found = [np.stack(list(Film(tmp_path / name).frames(10, 16, 1)), axis=1) for name in files]
+        assert np.array_equal(np.stack(found), raw.numpy())
+        return
+    items = modality("video").read(tmp_path, SPEC)
+    assert (items.spec.shape, items.spec.rate, len(items)) == (SPEC.shape, 10, 3)
+    assert torch.equal(torch.cat([batch.content for batch in items.batches(2)]), raw)
+
+
+def test_every_file_says_what_made_it(tmp_path):
+    raw = clips(2, (3, 6, 16, 16))
+    for form in ("gif", "webp"):
+        (tmp_path / form).mkdir()
+        files, *_ = written(tmp_path / form, form, raw)
+        with Image.open(tmp_path / form / files[1]) as image:
+            about = json.loads(image.info["comment"] if form == "gif" else image.getexif()[0x010E])
+        assert (about["label"], about["index"], about["class"]) == ("AI-generated", 1, "b")
+        assert about["description"].endswith("sample 1")
+
+
+def test_mp4_plays_everywhere_and_says_what_made_it(tmp_path):
+    av = pytest.importorskip("av")
+    smooth = torch.linspace(0, 255, 15)[None, None, None, None].expand(2, 3, 6, 15, 15).to(torch.uint8)
+    files, *_ = written(tmp_path, "mp4", smooth)
+    with av.open(str(tmp_path / files[0])) as file:
+        stream = file.streams.video[0]
+        assert (stream.codec_context.name, stream.pix_fmt, stream.average_rate) == ("h264", "yuv420p", 10)
+        assert json.loads(file.metadata["comment"])["label"] == "AI-generated"
+        frames = [frame.to_ndarray(format="rgb24") for frame in file.decode(video=0)]
+    assert len(frames) == 6
+    assert frames[0].shape == (16, 16, 3)  # an odd side is repeated by a pixel
+    assert abs(frames[2][:15, :15].astype(int) - smooth[0, :, 2].permute(1, 2, 0).numpy()).max() < 24
+
+
+def test_a_preview_is_a_sheet_with_a_row_a_clip_and_a_film_beside_it(tmp_path):
+    _, kind = find_writer("video")
+    kind.preview(tmp_path / "step-1.png", iter([clips(4)]), Arrangement(n=4), CODEC, "step 1")
+    with Image.open(tmp_path / "step-1.png") as sheet, Image.open(tmp_path / "step-1.gif") as film:
+        assert sheet.width > 6 * 64
+        assert sheet.height > 4 * 64
+        assert film.n_frames == 6
+        assert film.info["duration"] == 100
+
+
+def test_a_prompt_that_is_shorter_repeats_its_last_frame(tmp_path, capsys):
+    frames = [Image.fromarray(np.full((20, 30, 3), 60 * k, np.uint8)) for k in range(4)]
+    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:], duration=100, loop=0)
+    content = modality("video").parse(str(tmp_path / "a.gif"), CODEC).content
+    assert content.shape == (1, *SPEC.shape)
+    assert content[0, 0, :, 0, 0].tolist() == [0, 60, 120, 180, 180, 180]
+    assert "4 of 6 frames at 10 a second: its last one is repeated" in capsys.readouterr().err
+    (tmp_path / "words.gif").write_text("GIF is not what this is")
+    with pytest.raises(ConfigError, match="it is not a mp4, mov"):
+        modality("video").parse(str(tmp_path / "words.gif"), CODEC)
+
+
+def test_the_network_learns_classes_of_clips_as_they_are_and_what_was_done_to_time():
+    torch.manual_seed(0)
+    network = modality("video").network(SPEC)
+    batch = CODEC.encode(clips(16))
+    changed, times = retimed(batch)
+    for clip, other, time in zip(batch, changed, times.tolist(), strict=True):
+        expected = {0: clip, 2: clip.flip(1)}.get(time)
+        assert expected is None or torch.equal(other, expected)
+        assert time != 4 or torch.equal(other, other[:, :1].expand_as(other))
+    assert 0 < (times == 0).sum() < 16
+    loss = network.objective(batch, torch.arange(16) % 2)
+    loss.backward()
+    assert torch.isfinite(loss)
+    assert network.augment(batch).shape == batch.shape
+    found = network.eval()(batch)
+    assert found["features"].shape == (16, 96)
+    assert found["logits"].shape == (16, 2)
