@@ -132,6 +132,7 @@ class Codec(ABC):
     preprocessing: ClassVar[str] = "as the codec of its data encodes it"
     traceable: ClassVar[bool] = False  # whether decoding is a few steps of torch, which can leave with a model
     readable: ClassVar[bool] = False  # whether content is text, which can be told beside what a model makes of it
+    source: Codec | None = None  # of what items are made from, where that is encoded by another
 
     @abstractmethod
     def encode(self, content: Tensor) -> Tensor:

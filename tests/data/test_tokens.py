@@ -114,6 +114,7 @@ class _Loudest:
     """Codes of a clip: where each quarter of it begins, by a ramp."""
 
     grid, codebooks, codes, sha256, named = (1, 4), 1, 2**15, "ramp", {"run": "r", "step": 1}
+    specials = ()
 
     def __init__(self, spec: DataSpec) -> None:
         self.spec = spec
