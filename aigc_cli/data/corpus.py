@@ -33,7 +33,8 @@ from aigc_cli.modalities.text_files import (
     rows_of,
     text_of,
 )
-from aigc_cli.modalities.tokenizers import Tokenizer, TokenizerConfig, restore_tokenizer, train_tokenizer
+from aigc_cli.modalities.tokenizer_files import restore_tokenizer
+from aigc_cli.modalities.tokenizers import Tokenizer, TokenizerConfig, train_tokenizer
 from aigc_cli.progress import Progress
 
 PIECE = 1 << 16  # characters; what tokenizers are handed at a time

@@ -68,6 +68,7 @@ def to_onnx(part: Part, traced: torch.export.ExportedProgram, path: Path, dtype:
 
         with quiet():
             graph = convert_float_to_float16(graph, keep_io_types=True, disable_shape_infer=True)
+        _in_order(graph.graph)
     for key, value in about.items():
         graph.metadata_props.add(key=key, value=value if isinstance(value, str) else json.dumps(value))
     onnx.save(graph, str(path))
@@ -77,6 +78,25 @@ def to_onnx(part: Part, traced: torch.export.ExportedProgram, path: Path, dtype:
         with quiet():
             quantize_dynamic(str(path), str(path), weight_type=QuantType.QInt8, op_types_to_quantize=["MatMul", "Gemm"])
     onnx.checker.check_model(str(path))
+
+
+def _in_order(graph: Any) -> None:
+    """Puts each node after those whose results it takes: the casts that halving adds stand at the end."""
+    known = {each.name for each in (*graph.input, *graph.initializer)} | {""}
+    waiting, ordered = list(graph.node), []
+    while waiting:
+        ready = []
+        for node in waiting:
+            if known.issuperset(node.input):
+                ready.append(node)
+                known.update(node.output)
+        assert ready, "a graph has no circles"
+        ordered += ready
+        taken = set(map(id, ready))
+        waiting = [node for node in waiting if id(node) not in taken]
+    nodes = [type(node).FromString(node.SerializeToString()) for node in ordered]
+    del graph.node[:]
+    graph.node.extend(nodes)
 
 
 def _rename(graph: Any, part: Part) -> None:

@@ -162,11 +162,13 @@ def _translator(model: Seq2SeqModel) -> Folder:
 
 def huggingface(restored: Restored, dtype: str, folder: Path) -> tuple[dict[str, Any], list[str], str]:
     """Writes the folder, and where transformers is installed loads it and compares its logits with the model's."""
-    model = restored.model
-    found = folder_of(model)
+    model, ours = restored.model, _foreign(restored)
+    found = _reordered(folder_of(model), ours, restored)
     tensors = {name: (part.half() if dtype == "fp16" else part).contiguous() for name, part in found.tensors.items()}
     write_tensors(folder / "model.safetensors", tensors)
-    ids = {f"{name}_token_id": token for name, token in restored.spec.specials if name != "unk"}
+    specials = restored.spec.specials if ours is None else zip(
+        (name for name, _ in restored.spec.specials), restored.codec.tokenizer.specials, strict=True)  # type: ignore[attr-defined] # fmt: skip
+    ids = {f"{name}_token_id": token for name, token in specials if name != "unk"}
     config = {"architectures": [found.architecture], "model_type": found.kind, **found.config, **ids}
     config |= {"dtype": "float16" if dtype == "fp16" else "float32"}
     if found.code:
@@ -191,6 +193,25 @@ def huggingface(restored: Restored, dtype: str, folder: Path) -> tuple[dict[str,
     write_card(folder, restored, kind, record, f"```python\n{use}\n```")
     write_record(folder, record)
     return record, rows, following
+
+
+def _foreign(restored: Restored) -> Tensor | None:
+    """Of a run with a tokenizer of Hugging Face's, our ids by theirs (rows,); else None, as the ids are ours."""
+    ours = getattr(getattr(restored.codec, "tokenizer", None), "ours", None)
+    return None if ours is None else torch.from_numpy(ours.astype("int64"))
+
+
+def _reordered(found: Folder, ours: Tensor | None, restored: Restored) -> Folder:
+    """The folder with the rows of its embedding and its head in the order of a tokenizer of Hugging Face's."""
+    if ours is None:
+        return found
+    size, tensors = restored.spec.vocab_size or 0, dict(found.tensors)
+    for name in {"model.embed_tokens.weight", "transformer.wte.weight", "lm_head.weight"} & tensors.keys():
+        tensors[name] = torch.cat([tensors[name][ours], tensors[name][size:]])  # a mask lies beyond
+    config = {**found.config, "vocab_size": len(ours) + found.config["vocab_size"] - size}
+    if "mask_token_id" in config:
+        config["mask_token_id"] = len(ours)
+    return found._replace(config=config, tensors=tensors)
 
 
 def _use(found: Folder) -> tuple[str, str]:
@@ -227,13 +248,14 @@ def compare(restored: Restored, found: Folder, folder: Path, dtype: str) -> floa
         NotTheSame: it is above what rounding explains.
     """
     other, model, worst = load(found, folder), restored.model, 0.0
-    vocabulary, window = restored.spec.vocab_size or 0, int(content_of(restored)["window"])
+    ours, window = _foreign(restored), int(content_of(restored)["window"])
+    ours = torch.arange(restored.spec.vocab_size or 0) if ours is None else ours
     for length in sorted({min(length, window) for length in _LENGTHS}):
-        ids = torch.randint(4, vocabulary, (2, length), generator=torch.Generator().manual_seed(length))
+        ids = torch.randint(4, len(ours), (2, length), generator=torch.Generator().manual_seed(length))
         with torch.no_grad():
-            mine = logits_of(model, ids)
+            mine = logits_of(model, ours[ids])[..., ours]
             inputs = {"input_ids": ids} | ({"decoder_input_ids": ids} if isinstance(model, Seq2SeqModel) else {})
-            theirs = other(**inputs).logits[..., :vocabulary]
+            theirs = other(**inputs).logits[..., : len(ours)]
         worst = max(worst, float((mine - theirs).abs().max()))
         limit = (_TOLERANCE if dtype == "fp32" else 2e-2) * max(1.0, float(mine.abs().max()))
         if not worst <= limit:

@@ -16,7 +16,8 @@ from aigc_cli.files import checksum, write_atomically
 from aigc_cli.modalities.base import Batch, Codec, DataSpec, Items, Modality, Writer
 from aigc_cli.modalities.samples import LABEL, ORIGINAL, ROLE, Arrangement
 from aigc_cli.modalities.text_files import printable, read_lines
-from aigc_cli.modalities.tokenizers import BOS, EOS, FIRST, PAD, REPLACEMENT, SPECIALS, Tokenizer, restore_tokenizer
+from aigc_cli.modalities.tokenizer_files import HFTokenizer, hf_tokenizer, restore_tokenizer
+from aigc_cli.modalities.tokenizers import BOS, EOS, FIRST, PAD, REPLACEMENT, SPECIALS, Tokenizer
 from aigc_cli.registry import register
 
 if TYPE_CHECKING:
@@ -98,6 +99,8 @@ class TextCodec(Codec):
         """See :meth:`Codec.portable`."""
         from aigc_cli.modalities.portable import portable
 
+        if isinstance(self.tokenizer, HFTokenizer):
+            return {TOKENIZER_FILE: self.tokenizer.text}
         return portable(self.tokenizer, begins=self.start == BOS, length=length, masks=masks)
 
     def transfer(self, other: Codec) -> list[tuple[int, int]] | None:
@@ -129,6 +132,8 @@ def read_codec(path: Path) -> TextCodec:
         if len(content) > LARGEST_FILE:
             raise ValueError(f"it has more than {LARGEST_FILE} bytes")
         saved = json.loads(content)
+        if isinstance(saved, dict) and "format" not in saved and "model" in saved:
+            return TextCodec(hf_tokenizer(file.parent))
         if not isinstance(saved, dict) or saved.get("format") != FORMAT:
             raise ValueError(f"it is not a tokenizer of format {FORMAT}")
         tokenizer, start = restore_tokenizer(saved), saved.get("start")

@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
-from itertools import islice, pairwise
+from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
@@ -39,13 +39,15 @@ MOST_TRAINING = 1 << 29  # characters that merges are counted on; of a larger te
 class TokenizerConfig:
     """The section `tokenizer` of a dataset of text; its YAML says what each key means."""
 
-    kind: Literal["char", "byte", "bpe"]
+    kind: Literal["char", "byte", "bpe", "hf"]
     vocab_size: Annotated[int, Field(ge=1, le=LARGEST)]
     path: str | None
 
     @model_validator(mode="after")
     def _hold_all_bytes(self) -> Self:
         least = FIRST + 256
+        if self.kind == "hf" and self.path is None:
+            raise ValueError("kind=hf is the tokenizer of a folder of Hugging Face's: name it with path=DIR")
         if self.kind == "bpe" and self.path is None and self.vocab_size < least:
             raise ValueError(f"vocab_size={self.vocab_size} cannot hold the 256 bytes and 4 special tokens: {least}")
         return self
@@ -231,40 +233,3 @@ def letters_of_bytes() -> list[str]:
     own = {ord(letter): letter for letter in letters if ord(letter) < 256}
     others = iter(letters[len(own) :])
     return [own.get(byte) or next(others) for byte in range(256)]
-
-
-def restore_tokenizer(state: Mapping[str, Any]) -> Tokenizer:
-    """The tokenizer of a :meth:`Tokenizer.state`, which may come from a stranger: it is checked, and nothing is run;
-    raises ValueError where it is not the state of a tokenizer."""
-    try:
-        kind = state["kind"]
-        if kind == "byte":
-            return ByteTokenizer()
-        if kind == "char":
-            return CharTokenizer(_checked_characters(state["characters"]))
-        if kind == "bpe":
-            return BPETokenizer(_checked_merges(state["merges"]))
-        raise ValueError(f"there is no tokenizer of kind {kind!r}")
-    except KeyError as error:
-        raise ValueError(f"it has no {error}") from None
-    except (TypeError, IndexError) as error:
-        raise ValueError(str(error)) from None
-
-
-def _checked_characters(characters: Any) -> str:
-    if not isinstance(characters, str) or len(characters) > LARGEST:
-        raise ValueError("its characters are not text, or too many")
-    if any(second <= first for first, second in pairwise(characters)):
-        raise ValueError("its characters are not in order, each once")
-    characters.encode()  # half of a surrogate pair is a ValueError
-    return characters
-
-
-def _checked_merges(merges: Any) -> list[tuple[int, int]]:
-    if not isinstance(merges, list) or len(merges) > LARGEST:
-        raise ValueError("its merges are not a list, or too many")
-    for merge in merges:
-        pair = isinstance(merge, list) and len(merge) == 2 and all(type(token) is int for token in merge)
-        if not pair or min(merge) < FIRST:
-            raise ValueError(f"{str(merge)[:40]} is not a merge of two tokens")
-    return [(first, second) for first, second in merges]

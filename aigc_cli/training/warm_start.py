@@ -1,4 +1,5 @@
-"""Starts a run from the weights of another, in place of random ones: ``model.init_from=RUN``.
+"""Starts a run from the weights of another, in place of random ones: ``model.init_from=RUN``, or from those of Hugging
+Face's: ``model.init_from=hf:DIR``.
 
 Tensors go by their names and shapes, as :class:`aigc_cli.models.base.Transfer` has them, and the rows of an embedding
 by what their tokens spell. A run writes down where it started from, so that it may be repeated.
@@ -26,6 +27,7 @@ from aigc_cli.models.base import Model, ModelConfig, Transfer
 from aigc_cli.nn.lora import adapters
 from aigc_cli.runs import find_run
 from aigc_cli.training.checkpoint import CheckpointFolder, Tensors
+from aigc_cli.training.hf_start import folder_in, sum_of, weights_of, with_folder
 from aigc_cli.training.restore import Restored, choose_checkpoint, restore_model
 
 _MOST_NAMED = 3  # tensors that do not fit
@@ -52,6 +54,8 @@ def with_source(config: dict[str, Any], given: Collection[str] = ()) -> dict[str
             if idle:
                 warn(f"{', '.join(idle)} {'has' if len(idle) == 1 else 'have'} no effect beside data.{name}.path=")
     start = start_of(config)
+    if (folder := folder_in(start.init_from)) is not None:
+        return with_folder(config, folder, given)
     if start.init_from is None or (start.init_step is not None and start.init_sha256 is not None):
         return config
     run = find_run(start.init_from, Path(config["outputs"]))
@@ -83,6 +87,8 @@ def warm_start(model: Model, codec: Codec, config: Mapping[str, Any]) -> Taken |
     start = start_of(config)
     if start.init_from is None:
         return None
+    if (folder := folder_in(start.init_from)) is not None:
+        return _take_folder(model, codec, folder, start)
     run = find_run(start.init_from)
     with torch.random.fork_rng(devices=()):  # what is drawn from then on does not depend on the other model
         source = restore_model(run, step=start.init_step, device="cpu")
@@ -95,11 +101,29 @@ def warm_start(model: Model, codec: Codec, config: Mapping[str, Any]) -> Taken |
     return take_weights(model, codec, source, config)
 
 
+def _take_folder(model: Model, codec: Codec, folder: Path, start: ModelConfig) -> Taken:
+    """Gives a fresh model the weights of a folder of Hugging Face's."""
+    if start.init_sha256 not in (None, sum_of(folder)):
+        what = f"the weights in {folder} do not match model.init_sha256"
+        raise DataError(what, "restore them from a copy, or leave model.init_sha256 out to start from what is there")
+    own, found = model.state_dict(), weights_of(folder, model, codec)
+    left = set(model.transfer().own)
+    problems = [_misfit(name, own[name], found.get(name), Transfer()) for name in own if name not in left]
+    if named := [problem.replace("that run", "that folder") for problem in problems if problem]:
+        raise ConfigError(f"the weights of {folder} do not fit: {'; '.join(named[:_MOST_NAMED])}",
+                          "it is not the model that its config.json says")  # fmt: skip
+    with torch.no_grad():
+        for name in own.keys() & found.keys():
+            own[name].copy_(found[name])
+    size = model.spec.vocab_size or 0
+    return Taken(str(folder), len(found), len(own) - len(left), size, size)
+
+
 @dataclass(frozen=True)
 class Taken:
     """What a model has of the weights that it starts from."""
 
-    source: Restored
+    origin: str
     tensors: int
     of_tensors: int
     rows: int | None  # of the vocabulary; None where there is none
@@ -110,7 +134,7 @@ class Taken:
         rows = "" if self.rows is None else f" and {self.rows} of {self.of_rows} vocabulary rows"
         whole = self.tensors == self.of_tensors and self.rows in (None, self.of_rows)
         return (
-            f"{self.tensors} of {self.of_tensors} tensors{rows} from {self.source.run.name}, step {self.source.step}"
+            f"{self.tensors} of {self.of_tensors} tensors{rows} from {self.origin}"
             f"{'' if whole else '; all else is new'}"
         )
 
@@ -151,7 +175,7 @@ def take_weights(model: Model, codec: Codec, source: Restored, config: Mapping[s
             else:
                 own[name].copy_(theirs[origin])
     rows, of_rows = (None, 0) if pairs is None else (len(pairs), size)
-    return Taken(source, len(origins), len(own), rows, of_rows)
+    return Taken(f"{source.run.name}, step {source.step}", len(origins), len(own), rows, of_rows)
 
 
 def _renamed(model: Model, wanted: Transfer) -> Tensors:

@@ -79,7 +79,7 @@ def test_every_family_runs_elsewhere_at_all_sizes(
         assert {1, 5, 64} <= {size[0] for size in about["tried"]}
         assert all(each["shape"][0] == "batch" for each in about["inputs"].values())
         differences = {key: value for key, value in about["greatest_difference"].items() if key != "raw"}
-        assert max(differences.values()) < 1e-4
+        assert max(differences.values(), default=0) < 1e-4
     done = subprocess.run([sys.executable, "there/example.py"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
@@ -103,10 +103,10 @@ def test_one_file_takes_batches_of_1_5_and_64_and_texts_of_1_7_and_128(tmp_path:
 
 
 class _Fixed(torch.nn.Module):
-    """It makes a number of how many items there are, which no tracing gets around."""
+    """It goes through items one by one, so that tracing makes a number of how many there are."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x.repeat_interleave(int(x.shape[0]), 1)[:, : int(x.sum() * 0) + 2]
+        return torch.stack([row * 2 for row in x])
 
 
 def test_a_part_whose_sizes_are_fixed_is_refused() -> None:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from aigc_cli.config.schema import check
 from aigc_cli.errors import ConfigError
+from aigc_cli.modalities.tokenizer_files import restore_tokenizer
 from aigc_cli.modalities.tokenizers import (
     FIRST,
     LONGEST_TOKEN,
@@ -19,7 +20,6 @@ from aigc_cli.modalities.tokenizers import (
     BPETokenizer,
     ByteTokenizer,
     TokenizerConfig,
-    restore_tokenizer,
     train_tokenizer,
 )
 
