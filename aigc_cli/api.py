@@ -141,7 +141,7 @@ class LoadedRun:
         words = {"class" if word == "class_" else word: value for word, value in controls.items()}
         return check_controls(self.run, words)
 
-    def plan(
+    def request(
         self,
         controls: Any,
         n: int | None = None,
@@ -150,17 +150,21 @@ class LoadedRun:
         prompts: Sequence[Prompt] = (),
         usual: int | None = None,
         splits: Splits | None = None,
-    ) -> Plan:
-        """How samples are drawn and arranged, with :meth:`checked` controls.
+    ) -> Request:
+        """What is to be sampled, with :meth:`checked` controls.
 
         `usual` are those of a look where `n` is None, and `splits` the run's data where it was moved.
         """
         data = splits or Splits.of_run(self.run)
         usual = find_writer(self.spec.modality)[1].usual if usual is None else usual
-        return plan(Request(
+        return Request(
             model=self.model, codec=self.restored.codec, controls=controls, seed=seed, device=self.restored.device, n=n,
             usual=usual, prompts=prompts, train=lambda: data["train"], held_out=data.held_out,
-        ))  # fmt: skip
+        )  # fmt: skip
+
+    def plan(self, controls: Any, n: int | None = None, **how: Any) -> Plan:
+        """How samples are drawn and arranged; what it takes is as of :meth:`request`."""
+        return plan(self.request(controls, n, **how))
 
     def provenance(self, controls: Any, *, seed: int, format: str, source: Mapping[str, Any]) -> Provenance:
         """What made samples, for their label."""

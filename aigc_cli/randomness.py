@@ -102,6 +102,14 @@ class Noise:
         self.device = device
         self._rows = [generator("sample", seed, index) for index in self.indices]
 
+    @classmethod
+    def joined(cls, parts: Sequence[Noise], device: torch.device | str) -> Noise:
+        """The rows of several one after the other, each with its own stream; the seed is that of the first."""
+        whole = cls(parts[0].seed, [], device)
+        whole.indices = [index for part in parts for index in part.indices]
+        whole._rows = [row for part in parts for row in part._rows]
+        return whole
+
     def __len__(self) -> int:
         return len(self._rows)
 

@@ -30,6 +30,7 @@ ENTRY_POINT_GROUP = "aigc_plugins"
 #: The folder whose modules hold each kind of component.
 HOMES = {
     "model": "aigc_cli.models",
+    "tokenizer": "aigc_cli.models",
     "modality": "aigc_cli.modalities",
     "data": "aigc_cli.data",
     "survey": "aigc_cli.data",

@@ -1,10 +1,11 @@
-"""What each metric sees: held-out real images, spoilt step by step, in the place of samples; or clips of sound.
+"""What each metric sees: held-out real images, spoilt step by step, for samples; or clips of sound, or video.
 
     python benchmarks/metric_controls.py [--data cifar10 --root FOLDER] [--extractor own-ssl] [--figure FILE.png]
     python benchmarks/metric_controls.py --data fsdd --root FILE.tar.gz [--extractor own-ssl]
+    python benchmarks/metric_controls.py --data moving_digits [--extractor own-ssl]
 
 prints a table (metric by kind of damage: which way the figure moves, and from what to what) and draws the curves; of
-sound a row for each damage, with all figures.
+sound and video a row for each damage, with all figures.
 Nothing here is trained but the network that serves as extractor: a classifier, or what learns without labels.
 """
 
@@ -190,7 +191,7 @@ def sound_rows(data: Data, extractor: str = "classifier") -> dict[str, dict[str,
     return found
 
 
-def sound_table(found: Mapping[str, dict[str, float]]) -> str:
+def rows_table(found: Mapping[str, dict[str, float]]) -> str:
     """A row for each damage."""
     names = list(next(iter(found.values())))
     lines = ["| | " + " | ".join(f"`{name}`" for name in names) + " |", "|---" * (len(names) + 1) + "|"]
@@ -199,6 +200,59 @@ def sound_table(found: Mapping[str, dict[str, float]]) -> str:
         for damage, figures in found.items()
     ]
     return "\n".join(lines)
+
+
+# video
+
+
+def noisy_frames(clips: Tensor) -> Tensor:
+    drawn = torch.from_numpy(generator("noise", "video").standard_normal(clips.shape, dtype="float32"))
+    return (clips.float() + drawn * 32).round().clamp(0, 255).to(torch.uint8)
+
+
+def shuffled(clips: Tensor) -> Tensor:
+    """The frames of each clip in an order of its own."""
+    order = torch.from_numpy(generator("shuffled").random(clips[:, 0, :, 0, 0].shape)).argsort(dim=1)
+    return clips.gather(2, order[:, None, :, None, None].expand_as(clips))
+
+
+#: What is done to motion, to which single frames are blind, and to frames.
+VIDEO: dict[str, Callable[[Tensor], Tensor]] = {
+    "real": lambda clips: clips,
+    "shuffled": shuffled,
+    "reversed": lambda clips: clips.flip(2),
+    "repeated": lambda clips: clips[:, :, torch.arange(clips.shape[2]) // 2],
+    "frozen": lambda clips: clips[:, :, clips.shape[2] // 2 :][:, :, :1].expand_as(clips).clone(),
+    "noise": noisy_frames,
+    "one clip repeated": lambda clips: clips[:1].expand_as(clips).clone(),
+}
+OF_VIDEO = (
+    "fd", "frame_fd", "kd", "precision", "density", "recall", "coverage", "class_accuracy", "closer", "authenticity",
+    "path_error", "digit_read",
+)  # fmt: skip
+
+
+def video_rows(values: Mapping[str, Any], device: torch.device, extractor: str) -> dict[str, dict[str, float]]:
+    """The figures of each damage to the test clips, all of them; memorisation is judged against other clips."""
+    splits = Splits.of_config(values)
+    whole = DatasetItems(splits["test"], "test", splits.name)
+    clips, labels = (torch.cat(some) for some in zip(*((b.content, b.labels) for b in whole.batches(128)), strict=True))
+    known = {name: own for name, own in METRICS.items() if name in ("fd", "kd", "prdc", "memorization")}
+    known["kd"] = {**known["kd"], "subset_size": min(1000, len(clips))}
+    metrics = {name: {"name": name, "extractor": extractor, **own} for name, own in known.items()}
+    if extractor == "classifier":
+        metrics["class_accuracy"] = {"name": "class_accuracy", "extractor": extractor}
+    metrics |= {name: {"name": name, "extractor": "frames"} for name in ("frame_fd", "physics")}
+    evaluation = Evaluation(metrics, Views(Sources(device=device, splits=splits)),
+                            DatasetItems(splits["train"], "train", splits.name),
+                            DatasetItems(splits["val"], "val", splits.name))  # fmt: skip
+    found: dict[str, dict[str, float]] = {}
+    for damage, spoil in VIDEO.items():
+        parts = spoil(clips).split(128), labels.split(128)
+        items = SampledItems(lambda parts=parts: map(Batch, *parts), len(clips), whole.spec)
+        figures = {key: value for record in evaluation.of(items) for key, value in record.generated.figures.items()}
+        found[damage] = {key: figures[key] for key in OF_VIDEO if key in figures}
+    return found
 
 
 # images
@@ -270,16 +324,19 @@ def draw(found: Mapping[str, list[dict[str, float]]], path: Path, title: str) ->
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", default="digits", choices=("digits", "cifar10", "fsdd", "tones"))
+    parser.add_argument("--data", default="digits", choices=("digits", "cifar10", "fsdd", "tones", "moving_digits"))
     parser.add_argument("--root")
     parser.add_argument("--extractor", default="classifier", choices=("classifier", "own-ssl"))
     parser.add_argument("--figure", type=Path)
     parser.add_argument("--n", type=int)
     words = parser.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if words.data == "moving_digits":
+        print(rows_table(video_rows(compose("data", ["data=moving_digits"])["data"], device, words.extractor)))
+        return
     if words.data in ("fsdd", "tones"):
         values = {**compose("data", [f"data={words.data}"])["data"], **({"root": words.root} if words.root else {})}
-        print(sound_table(sound_rows(Data(values, device), words.extractor)))
+        print(rows_table(sound_rows(Data(values, device), words.extractor)))
         return
     if words.data == "digits":
         values = {"name": "digits", "size": 16, "flip": False, "val_fraction": 0.0, "test_fraction": 0.5}

@@ -32,6 +32,7 @@ _INSTEAD = {
     "sample": "the run has its own: data.root= says where it is now, prompt_file=FILE gives texts of yours, and aigc "
     "eval measures on other data",
     "embed": "leave it out: the run has its own",
+    "serve": "leave it out: the run has its own",
     "export": "leave it out: the run has its own",
 }
 _EXTRAS = {"hydra/launcher": "joblib", "hydra/sweeper": "optuna"}

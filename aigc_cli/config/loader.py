@@ -163,9 +163,10 @@ class Loader(ConfigLoaderImpl):
             return words  # without a look at the files, which takes a while
         found = _defaults(self._command, choices, repo).overrides.known_choices
         coded = any(word.key_or_group == "data.tokens" and word.value() is not None for word in self._keys)
-        variant = f"{found['model']}_{'codes' if coded else folders.modality_of(str(found['data']))}"
-        added = parse(f"model={variant}")
-        if variant not in names or added is None:
+        kinds = [*(["codes"] if coded else []), folders.modality_of(str(found["data"]))]
+        variant = next((name for kind in kinds if (name := f"{found['model']}_{kind}") in names), None)
+        added = None if variant is None else parse(f"model={variant}")
+        if added is None:
             return words
         if "model" not in chosen:
             return [*words, added]

@@ -109,7 +109,7 @@ def differing(configs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 #: The keys of a section `data` that every dataset has: they say what is made of its items, not what these are.
-OF_ALL_DATA = ("tokens", "latents", "tokens_sha256", "views")
+OF_ALL_DATA = ("tokens", "latents", "tokens_sha256", "views", "codes", "residual")
 
 
 def own_keys(values: Mapping[str, Any]) -> dict[str, Any]:

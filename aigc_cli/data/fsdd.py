@@ -19,9 +19,12 @@ from aigc_cli.data.base import SPLITS, Split, attributes_of, combined
 from aigc_cli.data.cache import Published, cache_dir, find_root
 from aigc_cli.data.sounds import SoundDataset, SoundsConfig
 from aigc_cli.data.splits import Cut, Fraction, rows_of
+from aigc_cli.data.utterances import Recordings as Spoken
+from aigc_cli.data.utterances import Utterances, how_many, strings, with_room
 from aigc_cli.errors import DataError
 from aigc_cli.files import walk_files
 from aigc_cli.modalities.audio_decode import decode_sound, quiet
+from aigc_cli.modalities.spoken import SpokenText
 from aigc_cli.modalities.unreadable import Unreadable
 from aigc_cli.registry import register
 
@@ -47,6 +50,8 @@ class FsddConfig(SoundsConfig):
     name: Literal["fsdd"]
     root: str | None
     label: Literal["digit", "speaker", "digit_speaker"]
+    task: Literal["speech"] | None
+    words: str | int | None
     val_fraction: Fraction
 
 
@@ -60,8 +65,9 @@ class Recordings(NamedTuple):
 
 
 @register("data", "fsdd", FsddConfig)
-def fsdd(config: FsddConfig, split: Split) -> SoundDataset:
-    """Labelled by digit, by speaker, or by both; the official test part, and validation cut from the rest.
+def fsdd(config: FsddConfig, split: Split) -> SoundDataset | Utterances:
+    """Labelled by digit, by speaker, or by both; the official test part, and validation cut from the rest. For the task
+    speech, digits or strings of them with what is said, which are labelled by speaker.
 
     Raises DataError where there are no recordings, one of them is damaged, or the archive that was downloaded does not
     hold what was published.
@@ -70,6 +76,8 @@ def fsdd(config: FsddConfig, split: Split) -> SoundDataset:
     found = _recordings(path, config.sample_rate, config.channels, config.samples, config.normalize)
     if config.root is None and not found.original:
         raise DataError(f"{path} does not hold the recordings that were published", "remove it to get it again")
+    if config.task == "speech":
+        return _speech(config, split, found)
     part = _PARTS[config.label]
     words = [(DIGITS[digit], speaker)[part] for digit, speaker, _ in found.of]
     values = list(dict.fromkeys(words)) if config.label != "speaker" else sorted(set(words))
@@ -83,6 +91,30 @@ def fsdd(config: FsddConfig, split: Split) -> SoundDataset:
         train=lambda: found.content[rows["train"]],
         notes=_notes(found, {other: len(some) for other, some in rows.items()}, config),
     )
+    dataset.original = found.original and config.sample_rate == RATE
+    return dataset
+
+
+def _speech(config: FsddConfig, split: Split, found: Recordings) -> Utterances:
+    """Digits, or strings of digits by one speaker, with what is said."""
+    words = how_many(config.words)
+    rows = {part: _rows(found.of, part, config.val_fraction) for part in SPLITS}
+    voices = np.array([SPEAKERS.index(speaker) for _, speaker, _ in found.of])
+    counts = found.content.shape[2] - (found.content != 0).any(1)[:, ::-1].argmax(1)
+    whole = found.content.transpose(0, 2, 1).reshape(-1, config.channels)
+
+    def spoken(part: Split) -> Spoken:
+        own = rows[part]
+        said = [DIGITS[found.of[row][0]] for row in own.tolist()]
+        return Spoken(whole, own * found.content.shape[2], counts[own], said, voices[own])
+
+    room = with_room(config, words)
+    items = None if words == (1, 1) else strings(spoken(split), split, words, config.sample_rate, room.samples)
+    longest = words[1] * (max(map(len, DIGITS)) + 1)
+    dataset = Utterances(
+        room, split, spoken, items, voices=SPEAKERS, source=SpokenText.of(DIGITS), longest=longest,
+        notes=_notes(found, {part: len(some) for part, some in rows.items()}, config),
+    )  # fmt: skip
     dataset.original = found.original and config.sample_rate == RATE
     return dataset
 

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+#: The word for a tokenizer of sound that is made of the training data itself.
+KMEANS = "kmeans"
 _VERSION = 3  # of what is kept, and of how it is worked out
 #: Views of an item that is augmented, where nobody says how many: at least, at most, and of all items together, since
 #: to encode them takes a while.
@@ -49,9 +51,13 @@ class CodesConfig:
     latents: str | None = None
     tokens_sha256: str | None = None
     views: Annotated[int, Field(ge=0, le=1024)] | None = None
+    codes: Annotated[int, Field(ge=2, le=2**15)] | None = None
+    residual: Annotated[int, Field(ge=1, le=16)] | None = None
 
     @model_validator(mode="after")
     def _of_a_tokenizer(self) -> Self:
+        if self.tokens != KMEANS and (self.codes is not None or self.residual is not None):
+            raise ValueError(f"codes and residual are about the tokenizer that needs no run: add data.tokens={KMEANS}")
         if self.tokens is not None and self.latents is not None:
             raise ValueError("tokens and latents are two ways to see an item: leave one of them out")
         if self.tokens is self.latents is None and (self.views is not None or self.tokens_sha256 is not None):
@@ -110,6 +116,7 @@ class TokenDataset(Dataset):
             raise ConfigError(what, f"set data.normalize={theirs.level}, or train a tokenizer: aigc train model=vqvae")
         self.spec = codec.seen(own)
         self.original = inner.original
+        codec.source = inner.codec.source
 
     def __len__(self) -> int:
         return len(self.inner)
@@ -175,7 +182,18 @@ class TokenDataset(Dataset):
 
     def kept(self, device: torch.device | str) -> Gatherer | None:
         """Batches of codes, int64 (n, t), gathered from those that are kept."""
-        return None if self.views == 0 else _Codes(self._codes(device), self._labels(), device)
+        if self.views == 0:
+            return None
+        return _Codes(self._codes(device), self._beside("labels"), self._beside("source"), device)
+
+    def all_codes(self, device: torch.device | str) -> Tensor:
+        """The codes (m, t) of all items, in all of their views that are kept, or as they are if none is."""
+        if self.views:
+            return self._codes(device).flatten(0, 1)
+        import torch
+
+        batches = batches_in_order(self.inner, _TOGETHER, device)
+        return torch.cat([self.codec.encode(batch.content).cpu() for batch in batches])
 
     def _codes(self, device: torch.device | str) -> Tensor:
         """All codes, int16 (n, views, t), or int32 where there are too many; worked out once, and kept by all that they
@@ -222,16 +240,16 @@ class TokenDataset(Dataset):
         batches = batches_in_order(self.inner, _TOGETHER, device, draws=draws)
         return torch.cat([self.codec.encode(batch.content).cpu() for batch in batches])
 
-    def _labels(self) -> Tensor | None:
+    def _beside(self, what: str) -> Tensor | None:
+        """The labels, or the sources, of all items."""
         import torch
 
-        if not self.spec.classes:
+        if not (self.spec.classes if what == "labels" else self.spec.source):
             return None
         held = self.inner.resident()
-        if held is not None:
-            return held.labels
-        labels = [batch.labels for batch in batches_in_order(self.inner, _TOGETHER, "cpu")]
-        return torch.cat([part for part in labels if part is not None])
+        batches = [held] if held is not None else batches_in_order(self.inner, _TOGETHER, "cpu")
+        found = [getattr(batch, what) for batch in batches]
+        return torch.cat([part for part in found if part is not None])
 
 
 def _sum(codes: Tensor) -> str:
@@ -241,15 +259,15 @@ def _sum(codes: Tensor) -> str:
 class _Codes:
     """Gathers batches of codes that are held on a device; an item's first draw says which of its views."""
 
-    def __init__(self, codes: Tensor, labels: Tensor | None, device: torch.device | str) -> None:
+    def __init__(self, codes: Tensor, labels: Tensor | None, source: Tensor | None, device: torch.device | str) -> None:
         self._codes, self._views = codes.to(device).flatten(0, 1), codes.shape[1]
-        self._labels = None if labels is None else labels.to(device)
+        self._beside = [None if part is None else part.to(device) for part in (labels, source)]
         self.device = self._codes.device
 
     def __call__(self, index: Tensor, uniform: Tensor | None = None) -> Batch:
         rows = index * self._views
         if uniform is not None:
             rows = rows + (uniform[:, 0] * self._views).long().clamp_(max=self._views - 1)
-        labels = None if self._labels is None else self._labels.index_select(0, index)
+        beside = [None if part is None else part.index_select(0, index) for part in self._beside]
         found = self._codes.index_select(0, rows)
-        return Batch(found.float() if found.is_floating_point() else found.long(), labels)
+        return Batch(found.float() if found.is_floating_point() else found.long(), *beside)

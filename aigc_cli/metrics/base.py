@@ -24,10 +24,11 @@ Stream = Literal["real", "fake", "held_out", "pairs", "items"]
 #: What a metric sees of items. By an extractor: "features" and "logits" (n, d), "frames" (the logits of each frame of
 #: a clip, one after the other), "moments" (statistics of features). Of the
 #: items themselves: "labels" (n,), "glance" (small, uint8), "content" (raw), "text" (strings). Of a model: "scores",
-#: "codes" (latents), "fills" (of masked tokens).
+#: "codes" (latents), "fills" (of masked tokens), "written" (which of as many samples are training items, code by code).
 View = Literal[
-    "features", "logits", "frames", "moments", "labels", "glance", "content", "text", "scores", "codes", "fills"
-]
+    "features", "logits", "frames", "moments", "labels", "glance", "content", "text", "scores", "codes", "fills",
+    "written",
+]  # fmt: skip
 #: Which way a score is better: "near" that of real items, where either may be too much; "" where nothing says.
 Better = Literal["lower", "higher", "near", ""]
 Takes = Mapping[Stream, tuple[View, ...]]
@@ -58,8 +59,8 @@ class Metric(torchmetrics.Metric):
     #: What must have made the pairs that it takes; None is whatever the model does best.
     made_by: ClassVar[Literal["reconstruct", "continue"] | None] = None
     #: The modalities whose runs are measured with it where nobody names a metric, if the model can do what it `needs`,
-    #: each with its place among those metrics; "pairs" is of models that make one item from another, and "*" of
-    #: modalities that have no such metric.
+    #: each with its place among those metrics; "pairs" is of models that make one item from another, unless
+    #: there are some of such as "audio from text", and "*" of modalities that have no such metric.
     usual_for: ClassVar[Mapping[str, int]] = {}
     #: What a model must be able to do, of :attr:`Model.can`.
     needs: ClassVar[frozenset[str]] = frozenset()
@@ -197,7 +198,7 @@ def usual_metrics(modality: str, source: bool, can: Collection[str]) -> list[str
         can: :attr:`Model.can`.
     """
     kinds = {name: kind_of(name) for name in names("metric")}
-    wanted = "pairs" if source else modality
-    places = {name: kind.usual_for[wanted] for name, kind in kinds.items() if wanted in kind.usual_for}
-    places = places or {name: kind.usual_for["*"] for name, kind in kinds.items() if "*" in kind.usual_for}
+    places: dict[str, int] = {}
+    for wanted in (f"{modality} from text", "pairs", "*") if source else (modality, "*"):
+        places = places or {name: kind.usual_for[wanted] for name, kind in kinds.items() if wanted in kind.usual_for}
     return sorted((name for name in places if kinds[name].needs <= set(can)), key=places.__getitem__)

@@ -76,6 +76,8 @@ def ceiling(splits: Splits, device: torch.device, *, brief: bool = False) -> lis
                 "many; train it with fewer (model.codes=), or longer"
             )
         known = f"{codec}, {share:.0%} in use"
+    if splits["train"].spec.source is not None:  # what counts is what is understood, which takes a network to learn
+        return [f"{known}; `aigc eval` says how many words are understood through them"]
     try:
         made = through_tokenizer(splits, device)
         assert made is not None, "the data has a tokenizer"

@@ -60,7 +60,7 @@ class Likelihood(Metric):
     """
 
     takes: ClassVar[Takes] = {"items": ("scores",)}
-    usual_for: ClassVar[Mapping[str, int]] = {"text": 0, "pairs": 0}
+    usual_for: ClassVar[Mapping[str, int]] = {"text": 0, "pairs": 0, "audio from text": 1}
     needs = frozenset({"score"})
     figures: ClassVar[Figures] = {
         **dict.fromkeys(("nll", "nelbo", "bits_per_dim", "iw_bound", "iw_bits_per_dim"), "lower"),

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from aigc_cli.data.open import Splits, chosen_rows, encoded, items_at
+from aigc_cli.data.tokens import TokenDataset
 from aigc_cli.errors import ConfigError, DataError
 from aigc_cli.metrics.base import Metric, View, kind_of
 from aigc_cli.metrics.ceiling import through_tokenizer
@@ -39,7 +40,7 @@ _LACKS = {
     "posterior": "has no posterior of a latent vector",
     "fill": "fills no gaps",
 }
-_DEEDS: dict[View, str] = {"scores": "predicted", "codes": "encoded", "fills": "filled in"}
+_DEEDS: dict[View, str] = {"scores": "predicted", "codes": "encoded", "fills": "filled in", "written": "written anew"}
 #: Scores of a vocabulary weigh so much more than what a model holds of an item, where memory is slow.
 _WEIGHT = {"cpu": 4}
 #: What is done with some items, by their rows.
@@ -105,6 +106,8 @@ class RunSubject(Subject):
             raise ConfigError(what, "`aigc ls metrics` lists the others")
         if self.spec.source is not None and (kind.made_by is not None or "fills" in views):
             raise ConfigError(f"{name} is for texts that stand alone, and {self.name} translates", "leave it out")
+        if "written" in views and (self.spec.layout != "codes" or self.spec.source is not None):
+            raise ConfigError(f"{name} is of models that write codes by themselves", "leave it out")
         if kind.made_by == "continue" and self.mode == "reconstruct":
             raise ConfigError(f"{name} needs prompts, and mode=reconstruct has none", "leave one of them out")
         for ability in sorted(kind.needs - self.model.can):
@@ -197,7 +200,9 @@ class RunSubject(Subject):
     def look(self, view: View, items: Items, seed: int, **options: Any) -> Iterator[dict[str, Any]]:
         """Scores, codes or fillings of `items`, whose noise depends on the seed and the item alone."""
         assert isinstance(items, DatasetItems), "a model is measured on items of a dataset"
-        looks: dict[str, Any] = {"scores": self._scores, "codes": self._codes, "fills": self._fills}
+        looks: dict[str, Any] = {
+            "scores": self._scores, "codes": self._codes, "fills": self._fills, "written": self._written
+        }  # fmt: skip
         see, rows, held, size = looks[view](items, seed, **options)
         with Progress(len(items), f"{items.split} items", "items") as bar:
             for n, seen in in_batches(lambda some: (len(some), see(some)), rows, held, self.device, size):
@@ -234,6 +239,20 @@ class RunSubject(Subject):
             return {"": self.model.encode(self._encoded(items, rows))}
 
         return see, items.rows, self.model.held(), self.batch_size
+
+    def _written(self, items: DatasetItems, seed: int) -> tuple[_See, Sequence[int], int, int | None]:
+        train = self.splits["train"]
+        assert isinstance(train, TokenDataset), "the data is seen as codes"
+        known = {tuple(row) for row in train.all_codes(self.device).tolist()}
+
+        def is_known(codes: Tensor) -> Tensor:
+            return torch.tensor([tuple(row) in known for row in codes.tolist()])
+
+        def see(rows: Sequence[int]) -> dict[str, Any]:
+            made = self.model.sample(Noise(seed, rows, self.device), self.controls)
+            return {"": is_known(made), "held-out": is_known(self._encoded(items, rows).content)}
+
+        return see, items.rows, self.model.held(self.controls), self.batch_size
 
     def _encoded(self, items: DatasetItems, rows: Sequence[int]) -> Batch:
         return encoded(items_at(items.dataset, rows).to(self.device), items.dataset.codec)

@@ -21,6 +21,7 @@ from aigc_cli.metrics.items import DatasetItems, has_text
 from aigc_cli.metrics.passages import check_readable, items_of
 from aigc_cli.metrics.record import Record
 from aigc_cli.metrics.run_subject import RunSubject
+from aigc_cli.metrics.speech_subject import SpeechSubject
 from aigc_cli.metrics.statistics import Statistics, alike, is_statistics
 from aigc_cli.metrics.subject import FilesSubject, Source, Subject, check_files_suit
 from aigc_cli.metrics.text_subject import TextSubject
@@ -208,7 +209,7 @@ class Setting:
         restored = restore_model(run, step=asked.step, device=asked.device)
         controls = check_controls(run, words, "eval")
         filling = check_controls(run, {**restored.model.filling, **words}, "eval")
-        kind = TextSubject if has_text(run.spec) else RunSubject
+        kind = TextSubject if has_text(run.spec) else SpeechSubject if run.spec.source is not None else RunSubject
         return kind(restored, controls, splits, filling, asked.batch_size)
 
     def _codec_alone(self, real: Items | None, held_out: Items | None) -> Sides:

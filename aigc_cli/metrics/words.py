@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cache
 from importlib.util import find_spec
 from itertools import islice
@@ -119,3 +119,14 @@ def cut_note(texts: Iterable[str], cut: Cut) -> str:
     """Why words are single characters, where most are and nobody asked for it; "" elsewhere."""
     script = script_of(texts) if cut == "auto" else ""
     return "" if script in ("", "Korean") else f"each character counts as a word: the text is {script}"
+
+
+def errors_of(made: Sequence[str], wanted: Sequence[str]) -> int:
+    """The fewest words that are to be changed, added or left out in what was made of what was wanted (Levenshtein)."""
+    before = list(range(len(wanted) + 1))
+    for place, word in enumerate(made, start=1):
+        row = [place]
+        for column, other in enumerate(wanted, start=1):
+            row.append(min(before[column] + 1, row[-1] + 1, before[column - 1] + (word != other)))
+        before = row
+    return before[-1]

@@ -25,6 +25,7 @@ class ImageCodec(Codec):
     """
 
     preprocessing = "uint8 to [-1, 1], not resized"
+    spec: DataSpec | None = None  # of the run or the data that it is of
     traceable = True
 
     def encode(self, content: Tensor) -> Tensor:
@@ -47,15 +48,17 @@ class ImageModality(Modality):
     noun = ("image", "images")
 
     def codec(self, spec: DataSpec, folder: Path | None = None) -> Codec:
-        """The same for all images."""
-        return ImageCodec()
+        """The same for all images; it knows their shape, for pictures that a person names."""
+        codec = ImageCodec()
+        codec.spec = spec
+        return codec
 
     @cached_property
     def writers(self) -> dict[str, type[Writer]]:
-        """PNG files, or one array."""
-        from aigc_cli.modalities.image_writers import NPZWriter, PNGWriter
+        """PNG, JPEG or WebP files, or one array."""
+        from aigc_cli.modalities.image_writers import JPEGWriter, NPZWriter, PNGWriter, WebPWriter
 
-        return {"png": PNGWriter, "npz": NPZWriter}
+        return {"png": PNGWriter, "jpeg": JPEGWriter, "webp": WebPWriter, "npz": NPZWriter}
 
     def read(self, path: Path, like: DataSpec | None = None) -> Items:
         """A folder of pictures, or an ``.npz`` file; with as many channels as those that they are held against."""
@@ -64,7 +67,7 @@ class ImageModality(Modality):
         return open_images(path, None if like is None else like.raw[0])
 
     def parse(self, word: str, codec: Codec) -> Batch:
-        """A file with a picture, brought to the size that the codec takes, which only one of codes says."""
+        """A file with a picture, brought to the size that the codec takes."""
         import torch
 
         from aigc_cli.modalities.image_decode import decode_image, pillow_errors

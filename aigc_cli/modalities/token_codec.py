@@ -21,7 +21,7 @@ from aigc_cli.config.schema import check
 from aigc_cli.errors import ConfigError, DataError
 from aigc_cli.files import checksum, new_folder, read_json, resource_errors
 from aigc_cli.modalities.base import Batch, Codec, DataSpec, modality
-from aigc_cli.registry import find
+from aigc_cli.registry import find, names
 from aigc_cli.runs import Run
 
 if TYPE_CHECKING:
@@ -110,8 +110,8 @@ class LearnedCodec(Codec):
         return torch.cat(parts)
 
     def files(self) -> Mapping[str, str]:
-        """Which model it is."""
-        return {NAMED: json.dumps(self.named, indent=2) + "\n"}
+        """Which model it is, and those of the codec of what items are made from."""
+        return {NAMED: json.dumps(self.named, indent=2) + "\n", **({} if self.source is None else self.source.files())}
 
     def keep(self, folder: Path) -> None:
         """Copies the model into the folder of a run; it appears there whole or not at all."""
@@ -128,7 +128,10 @@ class TokenCodec(LearnedCodec):
     def seen(self, data: DataSpec) -> DataSpec:
         """See :meth:`LearnedCodec.seen`: rows of codes."""
         length = math.prod(self.grid) * self.codebooks
-        return replace(data, shape=(length,), vocab_size=self.codes, content=data.raw, padding=None, grid=self.grid)
+        return replace(
+            data, shape=(length,), vocab_size=self.codes, specials=self.specials, content=data.raw, padding=None,
+            grid=self.grid,
+        )  # fmt: skip
 
     @property
     def grid(self) -> tuple[int, ...]:
@@ -153,6 +156,12 @@ class TokenCodec(LearnedCodec):
         if not self._turns:
             return codes
         return codes.view(len(codes), rows, -1, self.codebooks).transpose(1, 2).flatten(1)
+
+    @property
+    def specials(self) -> tuple[tuple[str, int], ...]:
+        """The codes that stand for no content: "eos" where items end early."""
+        end = getattr(self.model, "eos", None)
+        return () if end is None else (("eos", int(end)),)
 
     @property
     def codes(self) -> int:
@@ -233,7 +242,7 @@ def open_tokenizer(folder: Path, wanted: str | None = None) -> LearnedCodec:
     _verify(folder, wanted)
     run = Run(folder, writes=False)
     section, spec = run.config["model"], run.spec
-    component = find("model", section["name"])
+    component = find("tokenizer" if section["name"] in names("tokenizer") else "model", section["name"])
     if not is_tokenizer(component.build) and not has_latents(component.build):
         raise ConfigError(f"model={section['name']} in {folder} is not a tokenizer", "choose a run of model=vqvae")
     with torch.random.fork_rng(devices=()):
@@ -292,4 +301,16 @@ def codec_of(spec: DataSpec, folder: Path, named: Path) -> Codec:
         wanted = str(read_json(named / NAMED)["sha256"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{named / NAMED} does not name a tokenizer: {_brief(error)}", _HINT) from None
-    return open_tokenizer(folder / FOLDER, wanted)
+    found = open_tokenizer(folder / FOLDER, wanted)
+    found.source = None if spec.source is None else _spoken(spec.source, named)
+    return found
+
+
+def _spoken(spec: DataSpec, folder: Path) -> Codec:
+    """The codec of texts that are to be said, as a folder keeps it."""
+    from aigc_cli.modalities.spoken import SpokenText
+    from aigc_cli.modalities.text import TextCodec
+
+    kept = modality(spec.modality).codec(spec, folder)
+    assert isinstance(kept, TextCodec), "a source is text"
+    return SpokenText(kept.tokenizer, kept.start)

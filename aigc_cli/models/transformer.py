@@ -109,14 +109,17 @@ class DecoderLanguageModel(LanguageModel):
             ConfigError: an empty prompt, or one with tokens that are none.
         """
         count = controls.max_tokens or self.context
+        return self.written(self.session(noise, count, prompts), controls, noise, count)
+
+    def session(self, noise: Noise, count: int, prompts: Prompts | None = None) -> Session:
+        """Rows that :meth:`sample` begins with, and room for `count` tokens in each."""
         if prompts is None:
             # The first token follows from nothing, so that it is drawn as often as training items had it.
             seen = self.begins + (self.begins.sum() == 0)  # before training, any
             rows = invert(seen.expand(len(noise), -1), noise.uniform())[:, None].tolist()
         else:
             rows = self.given(prompts.rows, noise)
-        session = Session(self.decoder, rows, count, self.pad, first=self.allowed(prompts, noise))
-        return self.written(session, controls, noise, count)
+        return Session(self.decoder, rows, count, self.pad, first=self.allowed(prompts, noise))
 
 
 @dataclass(config=STRICT, frozen=True, kw_only=True)

@@ -190,6 +190,23 @@ class KVCache:
         self.lengths = [length for length in self.lengths for _ in range(count)]
         self.read(self.lengths)
 
+    @classmethod
+    def joined(cls, parts: Sequence[tuple[KVCache, Sequence[int]]], columns: int) -> KVCache:
+        """Some rows of several caches that have no memory of cross-attention, in `columns` that suffice for them."""
+        like = parts[0][0].keys
+        layers, _, heads, _, dim = like.shape
+        whole = cls(layers, sum(len(rows) for _, rows in parts), heads, columns, dim, like)
+        start, lengths = 0, []
+        for cache, rows in parts:
+            index, used = torch.tensor(rows, dtype=torch.int64, device=like.device), cache.longest
+            here = slice(start, start + len(rows))
+            whole.keys[:, here, :, :used] = cache.keys[:, index, :, :used]
+            whole.values[:, here, :, :used] = cache.values[:, index, :, :used]
+            lengths += [cache.lengths[row] for row in rows]
+            start += len(rows)
+        whole.read(lengths)
+        return whole
+
     def replace(self, rows: Sequence[int], other: KVCache) -> None:
         """The rows `rows` become those of `other`, which has read as many tokens in each of its own."""
         index, stop = torch.tensor(rows, device=self.keys.device), other.longest

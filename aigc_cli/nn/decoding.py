@@ -107,6 +107,23 @@ class Session:
         self.seen = {name: part.repeat_interleave(count, 0) for name, part in self.seen.items()}
         self.cache.repeat(count)
 
+    def exchange(self, kept: Sequence[int], others: Session | None, room: int) -> None:
+        """All rows but those `kept` leave, and those of another session join after them, each with `room` to grow.
+
+        Both have read all but the newest tokens, and neither is `seen` with anything else.
+        """
+        parts = [(self, list(kept))] + ([] if others is None else [(others, list(range(len(others.ends))))])
+        parts = [(session, some) for session, some in parts if some]
+        assert all(session._unread is None and not session.seen for session, _ in parts)
+        ends = [session.ends.tolist() for session, _ in parts]
+        tokens = [session.tokens.tolist() for session, _ in parts]
+        rows = [tokens[part][row][: ends[part][row]] for part, (_, some) in enumerate(parts) for row in some]
+        columns = min(self.network.length, max(map(len, rows)) + room)
+        cache = KVCache.joined([(session.cache, some) for session, some in parts], columns)
+        self.cache, self.tokens = cache, padded(rows, self.pad, self.device, max(map(len, rows)) + room)
+        self.ends = torch.tensor([len(row) for row in rows], device=self.device)
+        self._first = None  # which was of tokens that are there
+
     def reorder(self, rows: Tensor) -> None:
         """Row i becomes a copy of row ``rows[i]``, which must be as long and be read with the same."""
         self.tokens = self.tokens[rows]

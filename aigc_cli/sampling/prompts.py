@@ -61,6 +61,8 @@ def translations(request: Request) -> Plan:
     """What is made of prompts, of a blank one nothing; without any, of the sources of held-out items, beside what these
     are."""
     prompts, spec = request.prompts, request.model.spec
+    if not request.codec.readable:
+        return _said(request)
     if prompts:
         rows = _whole(request, prompts, blank=len(prompts) > 1)  # lines of a file
         plan = _of_prompts(request, rows, 1, "source", "translation")
@@ -72,6 +74,28 @@ def translations(request: Request) -> Plan:
     rows = [row if row[-1] == end else row[: spec.shape[0] - 1] for row in _rows(source, spec)]
     facts = {"source": request.codec.text(source), "reference": request.codec.text(content)}
     return _of_items(request, held, rows, facts, "translation", "translated")
+
+
+def _said(request: Request) -> Plan:
+    """Prompts, or what held-out items say, said by the voices that are asked for in turn, or else of those items."""
+    model, prompts = request.model, request.prompts
+    turns, voices, source = model.turns(request.controls), model.spec.classes, {}
+    if prompts:
+        rows, labels, texts = _whole(request, prompts), turns, [prompt.text for prompt in prompts]
+        n = (request.n or (len(turns) or 1 if len(rows) == 1 else 1)) * len(rows)
+    else:
+        held = request.items(request.usual)
+        assert held.batch.source is not None, "the items have sources"
+        assert request.codec.source is not None, "it reads texts"
+        texts, source, n = request.codec.source.text(held.batch.source) or [], held.source, len(held.rows)
+        rows = _rows(held.batch.source, model.spec.source or model.spec)
+        own = None if held.batch.labels is None or not turns else held.batch.labels.tolist()
+        labels = own if own and request.controls.class_ is None else turns
+    who = [labels[index % len(labels)] for index in range(n)] if labels else None
+    facts = {"speaker": [voices[label] for label in who]} if who else {}
+    facts["says"] = [texts[index % len(texts)] for index in range(n)]
+    arrangement = Arrangement(n=n, facts=facts, named=tuple(facts), labels=who, classes=voices if who else ())
+    return Plan(arrangement, request.drawn(n, Prompts(rows, labels=labels or None)), source)
 
 
 def infills(request: Request) -> Plan:
@@ -214,18 +238,19 @@ def _tokens(request: Request, prompt: Prompt) -> list[int]:
     """The token ids of a prompt, as an item of the data begins."""
     if not prompt.text:
         raise ConfigError(f"{prompt.where} is empty", "omit it to sample without a prompt")
-    spec = request.model.spec.source or request.model.spec
+    spec, codec = request.model.spec.source or request.model.spec, request.codec.source or request.codec
     try:
-        content = modality(spec.modality).parse(prompt.text, request.codec).content
+        content = modality(spec.modality).parse(prompt.text, codec).content
     except ConfigError as error:
         raise ConfigError(f"{prompt.where}: {error.message}", error.hint) from None
-    row: list[int] = request.codec.encode(content)[0].tolist()
+    row: list[int] = codec.encode(content)[0].tolist()
     return row
 
 
 def _whole(request: Request, prompts: Sequence[Prompt], *, blank: bool = False) -> list[list[int]]:
     """The token ids of prompts, which may be `blank`, between the tokens of their ends."""
-    start, end = (request.model.spec.special(name) for name in ("bos", "eos"))
+    read = request.model.spec.source or request.model.spec
+    start, end = (read.special(name) for name in ("bos", "eos"))
     rows = [[] if blank and not prompt.text.strip() else _tokens(request, prompt) for prompt in prompts]
     whole = [[token for token in (start, *row[row[:1] == [start] :], end) if token is not None] for row in rows]
     _check_lengths(request, prompts, whole)
@@ -234,7 +259,8 @@ def _whole(request: Request, prompts: Sequence[Prompt], *, blank: bool = False) 
 
 def _check_lengths(request: Request, prompts: Sequence[Prompt], rows: Rows, room: int = 0) -> None:
     """Refuses prompts whose token ids, `rows`, do not leave `room` in what the model reads."""
-    most, start = request.model.spec.shape[0], request.model.spec.special("bos")
+    read = request.model.spec.source or request.model.spec
+    most, start = read.shape[0], read.special("bos")
     for prompt, row in zip(prompts, rows, strict=True):
         if len(row) + room > most:
             ends = ", its ends included" if row[0] == start else ""

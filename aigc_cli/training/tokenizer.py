@@ -5,23 +5,22 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from aigc_cli.config.schema import save_yaml
 from aigc_cli.data.open import Splits, chosen_rows, items_at
-from aigc_cli.data.tokens import tokenizers_folder
+from aigc_cli.data.tokens import KMEANS, tokenizers_folder
 from aigc_cli.errors import ConfigError, DataError
-from aigc_cli.files import checksum, path_of, resource_errors, temporary_folder, write_atomically, write_json
+from aigc_cli.files import path_of, write_json
 from aigc_cli.modalities.base import Batch
 from aigc_cli.modalities.token_codec import MANIFEST, SCALE, WEIGHTS, has_latents, is_tokenizer, is_whole
 from aigc_cli.registry import find
 from aigc_cli.runs import Run, find_run, list_runs, open_run
-from aigc_cli.training.checkpoint import write_tensors
+from aigc_cli.training.kmeans import fitted
 from aigc_cli.training.restore import Restored, restore_model
+from aigc_cli.training.tokenizer_folder import placed, write_tokenizer
 
 _SCALED, _TOGETHER = 2048, 256  # items that the scale of latents is of; and that are encoded at a time
 _LEAST = 1e-3  # deviation of a channel, if none is in use
@@ -41,12 +40,15 @@ def with_tokenizer(config: dict[str, Any]) -> dict[str, Any]:
     word, wanted = config["data"].get(key), config["data"].get("tokens_sha256")
     if word is None or (wanted is not None and is_whole(tokenizers_folder() / str(wanted), str(wanted))):
         return config
-    run = _run_of(str(word), config, key)
-    found = taken_out(run)
+    if (key, word) == ("tokens", KMEANS):
+        found = fitted(config["data"])
+    else:
+        run = _run_of(str(word), config, key)
+        found, word = taken_out(run), str(run.path.absolute())
     if wanted not in (None, found):
-        what = f"the tokenizer of {run.path} does not match data.tokens_sha256"
+        what = f"the tokenizer of {word} does not match data.tokens_sha256"
         raise DataError(what, "leave that out to train on the codes of the tokenizer as it is now")
-    return {**config, "data": {**config["data"], key: str(run.path.absolute()), "tokens_sha256": found}}
+    return {**config, "data": {**config["data"], key: word, "tokens_sha256": found}}
 
 
 def _run_of(word: str, config: Mapping[str, Any], key: str) -> Run:
@@ -80,23 +82,9 @@ def _has(key: str, run: Run) -> bool:
 
 def taken_out(run: Run) -> str:
     """Puts the tokenizer of a run where new runs find it; the SHA-256 of its manifest."""
-    root = tokenizers_folder()
-    with resource_errors(root, "with AIGC_CACHE"):
-        root.mkdir(parents=True, exist_ok=True)
-        with temporary_folder(root / run.path.name) as folder:
-            if (run.path / MANIFEST).is_file():  # the folder of a tokenizer, such as another run's copy
-                shutil.copytree(run.path, folder, dirs_exist_ok=True)
-            else:
-                _write(run, folder)
-            found = checksum(folder / MANIFEST)
-            if not is_whole(root / found, found):  # a cache may have been cleaned in part
-                shutil.rmtree(root / found, ignore_errors=True)
-                try:
-                    folder.rename(root / found)
-                except OSError:
-                    if not (root / found).is_dir():  # else another job of a sweep was first
-                        raise
-    return found
+    if (run.path / MANIFEST).is_file():  # the folder of a tokenizer, such as another run's copy
+        return placed(run.path.name, lambda folder: shutil.copytree(run.path, folder, dirs_exist_ok=True))
+    return placed(run.path.name, lambda folder: _write(run, folder))
 
 
 def _scale(run: Run, restored: Restored) -> dict[str, list[float]]:
@@ -116,11 +104,7 @@ def _write(run: Run, folder: Path) -> None:
     restored = restore_model(run, device="cpu")
     model = {key: value for key, value in run.config["model"].items() if not key.startswith("init_")}
     data = {"name": run.config["data"]["name"]}
-    save_yaml(folder / "config.yaml", {"model": model, "data": data, "run": run.name, "step": restored.step})
-    write_json(folder / "data.json", asdict(run.spec))
-    for name, content in restored.codec.files().items():
-        write_atomically(folder / name, content)
     if not is_tokenizer(restored.model):
         write_json(folder / SCALE, _scale(run, restored))
-    write_tensors(folder / WEIGHTS, restored.model.state_dict())
-    write_json(folder / MANIFEST, {path.name: checksum(path) for path in sorted(folder.iterdir())})
+    about = {"model": model, "data": data, "run": run.name, "step": restored.step}
+    write_tokenizer(folder, about, run.spec, restored.codec, restored.model)

@@ -46,9 +46,11 @@ def test_a_run_moves_alone_and_resumes_bit_for_bit(
     capsys.readouterr()
     assert main(["sample", f"run={moved}", "n=4", "class=3", "guidance=1.5", "--json"]) == 0
     assert len(json.loads(capsys.readouterr().out)["files"]) == 4
-    assert main(["eval", f"run={moved}", "--metric", "fd,likelihood", "n=20", "--json"]) == 0
-    fd, likelihood = json.loads(capsys.readouterr().out)["results"]
+    assert main(["eval", f"run={moved}", "--metric", "fd,likelihood,copied_codes", "n=20", "--json"]) == 0
+    fd, likelihood, copied = json.loads(capsys.readouterr().out)["results"]
     assert list(fd["beside"]) == ["held-out through the tokenizer"]
+    assert list(copied["figures"]) == ["copied_codes"]
+    assert 0 < copied["beside"]["held-out"]["figures"]["copied_codes"] <= 1, "of 4 codes each, many items are alike"
     assert list(likelihood["figures"]) == ["nats_per_code", "code_bits_per_dim"]
 
 

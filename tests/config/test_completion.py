@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from aigc_cli.config.completion import SCRIPTS, answer
-from aigc_cli.config.words import LISTS
+from aigc_cli.config.words import COMMANDS, LISTS
 
 
 @pytest.fixture(autouse=True)
@@ -54,7 +54,7 @@ def test_answers(line: str, expected: list[str]) -> None:
 
 
 def test_commands_come_first() -> None:
-    assert answer("aigc ") == ["completion ", "data ", "embed ", "eval ", "ls ", "sample ", "train "]
+    assert answer("aigc ") == [f"{command} " for command in sorted(COMMANDS)]
 
 
 def test_the_users_own_options_complete(here: Path) -> None:

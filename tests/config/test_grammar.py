@@ -10,6 +10,7 @@ import pytest
 from aigc_cli.commands.data import DataConfig
 from aigc_cli.commands.embed import EmbedConfig
 from aigc_cli.commands.sample import SampleConfig
+from aigc_cli.commands.serve import ServeConfig
 from aigc_cli.config.compose import compose
 from aigc_cli.config.folders import Key, command_keys, keys_of, options
 from aigc_cli.errors import ConfigError
@@ -97,6 +98,7 @@ def schemas() -> Iterator[tuple[str, dict[str, Key], Any]]:
         ("sample", SampleConfig),
         ("eval", EvalConfig),
         ("embed", EmbedConfig),
+        ("serve", ServeConfig),
         ("data", DataConfig),
     ):
         yield command, command_keys(command), schema

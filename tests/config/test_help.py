@@ -54,7 +54,7 @@ def test_a_commands_help(command: str, capsys: pytest.CaptureFixture[str]) -> No
     assert max(map(len, text.splitlines())) <= 100
 
 
-@pytest.mark.parametrize("command", ["train", "sample", "eval", "embed", "data"])
+@pytest.mark.parametrize("command", ["train", "sample", "eval", "embed", "data", "serve"])
 def test_every_key_of_a_command_is_explained(command: str) -> None:
     said = explained(help_text(command))
     for key in keys_in(packaged_configs() / f"{command}.yaml"):

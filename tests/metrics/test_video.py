@@ -1,11 +1,15 @@
 """Metrics of clips: what each sees of motion."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from aigc_cli.config.compose import compose
-from aigc_cli.data.open import open_dataset
+from aigc_cli.data.open import Splits, open_dataset
 from aigc_cli.errors import DataError
+from aigc_cli.metrics.extractors.base import PlainConfig, Sources
+from aigc_cli.metrics.extractors.i3d import I3D, InceptionI3D
 from aigc_cli.metrics.video import Physics, PhysicsConfig, bounds_of, centres, frames_read, path_errors
 
 
@@ -54,3 +58,17 @@ def test_physics_adds_up_over_batches_and_follows_one_thing_alone(real):
     metric.spec = type("Spec", (), {"classes": ("0+1",)})()
     with pytest.raises(DataError, match="follows one thing"):
         metric.compute()
+
+
+def test_fvd_needs_weights_and_says_what_needs_none(tmp_path):
+    dataset = open_dataset(compose("data", ["data=moving_digits", "data.frames=16"])["data"], "train")
+    sources = Sources(splits=Splits("moving_digits", lambda split: dataset))
+    with pytest.raises(DataError, match="weights of I3D are not here") as error:
+        I3D(PlainConfig(name="i3d"), sources)
+    assert "aigc eval --metric fd,frame_fd" in error.value.hint
+    torch.save(InceptionI3D().state_dict(), tmp_path / "random.pt")
+    found = I3D(PlainConfig(name="i3d"), replace(sources, weights=tmp_path / "random.pt"))(
+        dataset(torch.arange(1)).content
+    )
+    assert found["features"].shape == (1, 400)
+    assert torch.isfinite(found["features"]).all()
