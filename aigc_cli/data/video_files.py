@@ -30,7 +30,7 @@ from aigc_cli.data.raw import offer
 from aigc_cli.data.splits import CutConfig
 from aigc_cli.files import replacing, resource_errors, write_atomically
 from aigc_cli.modalities.base import Batch, DataSpec
-from aigc_cli.modalities.image_decode import Unreadable
+from aigc_cli.modalities.unreadable import Unreadable
 from aigc_cli.modalities.video_codec import VideoCodec
 from aigc_cli.modalities.video_decode import DECODED, Film
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,6 +48,10 @@ def video_report(look: Look) -> Report:
     add_classes(report, classes, labels, of[usable])
     digests = np.array([int(entries[place].digest, 16) for place in usable], dtype=np.uint64)
     add_copies(report, groups_of(digests), [names[place] for place in usable], of[usable], labels if classes else None)
+    # Nothing prepares copies of videos: what the other reports say of it is done by hand.
+    report.findings[:] = [
+        replace(each, prepared=False, hint="remove one of each") if each.prepared else each for each in report.findings
+    ]
     for part in parts.values():
         add_lines(report, part.lines)
     root = find_root(look.values.get("root"))

@@ -135,7 +135,7 @@ class Physics(Metric):
     ``digit_read`` the share of frames in which a classifier of single frames sees, with a probability above one half,
     the class that it sees in most frames of that clip."""
 
-    takes: ClassVar[Takes] = {"real": ("content",), "fake": ("frames", "content")}
+    takes: ClassVar[Takes] = {"fake": ("frames", "content"), "real": ("content",)}
     shares: Any
     figures: ClassVar[Figures] = {"path_error": "lower", "digit_read": "higher"}
 

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from aigc_cli.modalities.image_decode import MODES, Unreadable, opened, pillow_errors, plain, planes, square
+from aigc_cli.modalities.image_decode import MODES, opened, pillow_errors, plain, planes, square
+from aigc_cli.modalities.unreadable import Unreadable
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -16,9 +16,9 @@ from aigc_cli.errors import ConfigError, DataError, warn
 from aigc_cli.files import checksum, kinds_of, listing_of, passed_over, walk_files
 from aigc_cli.modalities.arrays import array_names, read_arrays
 from aigc_cli.modalities.base import Batch, DataSpec, Items
-from aigc_cli.modalities.image_decode import Unreadable
 from aigc_cli.modalities.samples import not_samples, read_record
 from aigc_cli.modalities.text_files import printable
+from aigc_cli.modalities.unreadable import Unreadable
 from aigc_cli.modalities.video_codec import USUAL_RATE, VideoCodec
 from aigc_cli.modalities.video_decode import DECODED, NAMED, first_frames, is_video, missing_packages
 from aigc_cli.randomness import permutation
