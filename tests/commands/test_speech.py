@@ -43,8 +43,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def run(trained: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(trained)
-    monkeypatch.setattr(recognizer, "_SEEN_S", 0)
-    monkeypatch.setattr(recognizer, "_FEWEST", 256)
+    monkeypatch.setattr(recognizer, "_STEPS", 5)
     return trained / "run"
 
 
