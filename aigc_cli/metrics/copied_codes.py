@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -18,6 +19,7 @@ class CopiedCodes(Metric):
     say how often that comes about by itself."""
 
     takes: ClassVar[Takes] = {"items": ("written",)}
+    usual_for: ClassVar[Mapping[str, int]] = {"audio from text": 2}
     needs = frozenset({"sample"})
     figures: ClassVar[Figures] = {"copied_codes": "lower"}
     copied: Tensor

@@ -21,6 +21,7 @@ from aigc_cli.metrics.model_scores import Fills, gaps_of
 from aigc_cli.metrics.subject import Source, Subject
 from aigc_cli.modalities.base import Batch, Items, modality
 from aigc_cli.modalities.tokenizers import FIRST
+from aigc_cli.models.base import Prompts
 from aigc_cli.progress import Progress
 from aigc_cli.randomness import Noise
 from aigc_cli.registry import name_of
@@ -240,16 +241,21 @@ class RunSubject(Subject):
 
         return see, items.rows, self.model.held(), self.batch_size
 
+    def _prompts(self, items: DatasetItems) -> Prompts | None:
+        """What samples are made from, by the row of an item; None where that is nothing."""
+        return None
+
     def _written(self, items: DatasetItems, seed: int) -> tuple[_See, Sequence[int], int, int | None]:
         train = self.splits["train"]
         assert isinstance(train, TokenDataset), "the data is seen as codes"
         known = {tuple(row) for row in train.all_codes(self.device).tolist()}
+        prompts = self._prompts(items)
 
         def is_known(codes: Tensor) -> Tensor:
             return torch.tensor([tuple(row) in known for row in codes.tolist()])
 
         def see(rows: Sequence[int]) -> dict[str, Any]:
-            made = self.model.sample(Noise(seed, rows, self.device), self.controls)
+            made = self.model.sample(Noise(seed, rows, self.device), self.controls, prompts)
             return {"": is_known(made), "held-out": is_known(self._encoded(items, rows).content)}
 
         return see, items.rows, self.model.held(self.controls), self.batch_size

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, get_args
 import torch
 from torch import Tensor
 
+from aigc_cli.data.loader import batches_in_order
 from aigc_cli.errors import ConfigError
 from aigc_cli.metrics.base import View, kind_of
 from aigc_cli.metrics.extractors.recognizer import Recognizer
@@ -17,6 +18,7 @@ from aigc_cli.metrics.subject import Source
 from aigc_cli.modalities.audio_config import FULL, lengths
 from aigc_cli.modalities.base import Batch, Items
 from aigc_cli.modalities.text import Texts
+from aigc_cli.modalities.tokenizers import PAD
 from aigc_cli.models.base import Prompts
 from aigc_cli.randomness import generator
 from aigc_cli.sampling.generate import generate
@@ -34,6 +36,8 @@ class SpeechSubject(RunSubject):
         views = {view for some in kind_of(name).takes.values() for view in some}
         if "text" in views and "pairs" not in kind_of(name).takes:
             raise ConfigError(f"{name} measures what is written, and {self.name} speaks", "ask for word_accuracy")
+        if "written" in views:
+            return Source("items")
         return super().source(name)
 
     def fake(self, n: int | None, seed: int) -> Items:
@@ -81,12 +85,19 @@ class SpeechSubject(RunSubject):
             self.items = DatasetItems(dataset, split, self.splits.name)
         return self.items
 
+    def _prompts(self, items: DatasetItems) -> Prompts:
+        """What each item of the split says, and in which voice."""
+        parts = list(batches_in_order(items.dataset, _AT_ONCE, "cpu"))
+        labels = [label for part in parts if part.labels is not None for label in part.labels.tolist()]
+        sources = [row for part in parts if part.source is not None for row in part.source]
+        return Prompts([row[row != PAD].tolist() for row in sources], labels=labels or None)
+
     def _spoken(self, items: DatasetItems, n: int, seed: int) -> Iterator[Batch]:
         """Clips that say what items do, in the same voices, with the labels of these."""
         parts = list(items.batches(_AT_ONCE))
         labels = [label for part in parts if part.labels is not None for label in part.labels.tolist()]
         sources = [row for part in parts if part.source is not None for row in part.source]
-        rows = [row[row != 0].tolist() for row in sources]
+        rows = [row[row != PAD].tolist() for row in sources]
         asked = self.model.turns(self.controls) if self.controls.class_ is not None else labels
         how: dict[str, Any] = {"device": self.device, "batch_size": self.batch_size, "controls": self.controls}
         prompts = Prompts(rows, labels=labels or None)
