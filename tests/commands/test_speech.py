@@ -43,7 +43,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def run(trained: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(trained)
-    monkeypatch.setattr(recognizer, "_STEPS", 5)
+    monkeypatch.setattr(recognizer, "_STEPS", 20)
     return trained / "run"
 
 
