@@ -63,7 +63,7 @@ def corpus_of(text: Path, voice: str) -> Path:
 
 def _make(folder: Path) -> None:
     """Writes the corpus that ``job.json`` in a folder describes; in a fresh process."""
-    import espeakng_loader
+    import espeakng_loader  # type: ignore[import-untyped]
     import numpy as np
     import soundfile
 
@@ -75,13 +75,14 @@ def _make(folder: Path) -> None:
     library.espeak_ng_SetRandSeed(ctypes.c_long(0))
     heard: list[Any] = []
 
-    @ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p)
     def hear(wave: Any, count: int, events: Any) -> int:
         if wave and count > 0:
             heard.append(np.ctypeslib.as_array(wave, (count,)).copy())
         return 0
 
-    library.espeak_SetSynthCallback(hear)
+    kind = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p)
+    called = kind(hear)  # held until all is said
+    library.espeak_SetSynthCallback(called)
     (folder / "wavs").mkdir()
     rows = []
     for number, line in enumerate(job["lines"]):
