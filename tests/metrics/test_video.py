@@ -51,7 +51,9 @@ def test_physics_adds_up_over_batches_and_follows_one_thing_alone(real):
     for part in real.split(100):
         metric.update("real", part)
     for part in real[:40].split(20):
-        metric.update("fake", torch.eye(3)[torch.zeros(20, 8, dtype=torch.int64)].flatten(1) * 9, part)
+        metric.update(
+            "fake", torch.eye(3)[torch.zeros(20, 8, dtype=torch.int64)].flatten(1) * 9, part, torch.zeros_like(part)
+        )
     found = metric.compute()
     assert found["path_error"] < 0.05
     assert found["digit_read"] == 1
