@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -49,12 +50,63 @@ class SampleConfig:
     data: dict[str, Any]
     controls: dict[str, Any]
     prompt_file: str | None
+    label: bool = False
 
 
 def main(config: dict[str, Any], options: Options) -> int:
     """Samples as `config` says; the exit code."""
     settings: SampleConfig = check("", SampleConfig, config)
     run = find_run(settings.run)
+    drawing = drawing_of(settings, run)
+    provenance, arrangement = drawing.provenance, drawing.plan.arrangement
+    out = path_of(settings.out) if settings.out else default_out(run, provenance, drawing.usual)
+    may = partial(check_replaceable, out, provenance, arrangement.n, settings.overwrite)
+    with filling(out, may) as folder:
+        files, overview, text = drawing.write(folder, settings.batch_size)
+        write_record(folder, provenance.record(arrangement, files, overview))
+    if options.json:
+        named = {"out": str(out), "files": files, "overview": overview}
+        print(json.dumps({**named, **provenance.of_set(arrangement)}))
+        return 0
+    if text:
+        say_plainly(text)
+    print(f"{arrangement.described()}, {provenance.sentence()}")
+    for name in (*overview, files[0] + (f" ... {files[-1]}" if len(files) > 1 else ""), RECORD):
+        print(f"  {shown(out) / name}")
+    words = [f"run={settings.run}"] if settings.run != "latest" else []
+    words += [f"step={settings.step}"] if settings.step is not None else []
+    words += typed_again(run, settings.controls)
+    print(f"next: {shlex.join(['aigc', 'eval', *words])}{plugin_words()}")
+    return 0
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A set of samples that is about to be drawn and written."""
+
+    plan: Plan
+    provenance: Provenance
+    writer: Callable[..., Writer]
+    usual: bool  # whether the format is the modality's usual one
+
+    def write(self, folder: Path, batch_size: int | None) -> tuple[list[str], list[str], str]:
+        """The names of the files with samples, of those that show some of them, and what a terminal shows of them."""
+        arrangement = self.plan.arrangement
+        with self.writer(folder, arrangement) as files, Progress(arrangement.n, "sampling", "samples") as bar:
+            for raw in self.plan.batches(batch_size):
+                files.write(raw)
+                bar.advance(len(raw))
+            names, overview = files.finish()
+            return names, overview, files.shown()
+
+
+def drawing_of(settings: SampleConfig, run: Run) -> Drawing:
+    """What `settings` ask of a run.
+
+    Raises:
+        ConfigError: the run cannot be sampled so.
+        DataError: a checkpoint, or data that it takes, cannot be trusted.
+    """
     controls = check_controls(run, settings.controls)
     format, writer = find_writer(run.spec.modality, settings.format)
     loaded = LoadedRun(restore_model(run, step=settings.step, device=settings.device))
@@ -66,27 +118,9 @@ def main(config: dict[str, Any], options: Options) -> int:
     )  # fmt: skip
     source = {**drawn.source, **_files_of(restored, settings, named_values(controls))}
     provenance = loaded.provenance(controls, seed=settings.seed, format=format, source=source)
+    provenance = replace(provenance, explicit=settings.label)
     usual = format == find_writer(run.spec.modality)[0]
-    out = path_of(settings.out) if settings.out else default_out(run, provenance, usual)
-    draw = partial(writer, provenance=provenance, codec=restored.codec)
-    may = partial(check_replaceable, out, provenance, drawn.arrangement.n, settings.overwrite)
-    with filling(out, may) as folder:
-        files, overview, text = _write(drawn, settings.batch_size, draw, folder)
-        write_record(folder, provenance.record(drawn.arrangement, files, overview))
-    if options.json:
-        named = {"out": str(out), "files": files, "overview": overview}
-        print(json.dumps({**named, **provenance.of_set(drawn.arrangement)}))
-        return 0
-    if text:
-        say_plainly(text)
-    print(f"{drawn.arrangement.described()}, {provenance.sentence()}")
-    for name in (*overview, files[0] + (f" ... {files[-1]}" if len(files) > 1 else ""), RECORD):
-        print(f"  {shown(out) / name}")
-    words = [f"run={settings.run}"] if settings.run != "latest" else []
-    words += [f"step={settings.step}"] if settings.step is not None else []
-    words += typed_again(run, settings.controls)
-    print(f"next: {shlex.join(['aigc', 'eval', *words])}{plugin_words()}")
-    return 0
+    return Drawing(drawn, provenance, partial(writer, provenance=provenance, codec=restored.codec), usual)
 
 
 def _prompts(restored: Restored, settings: SampleConfig, controls: Any) -> list[Prompt]:
@@ -102,19 +136,6 @@ def _prompts(restored: Restored, settings: SampleConfig, controls: Any) -> list[
     return read_prompts(path_of(settings.prompt_file), blank=aligned)
 
 
-def _write(
-    drawn: Plan, batch_size: int | None, writer: Callable[..., Writer], folder: Path
-) -> tuple[list[str], list[str], str]:
-    """The names of the files with samples, of those that show some of them, and what a terminal shows of them."""
-    arrangement = drawn.arrangement
-    with writer(folder, arrangement) as files, Progress(arrangement.n, "sampling", "samples") as bar:
-        for raw in drawn.batches(batch_size):
-            files.write(raw)
-            bar.advance(len(raw))
-        names, overview = files.finish()
-        return names, overview, files.shown()
-
-
 def default_out(run: Run, provenance: Provenance, usual_format: bool) -> Path:
     """``<run>/generated/step-N-seed-S``, with the controls that are not at their defaults and an unusual format."""
     usual = named_values(check_controls(run, {}))
@@ -123,8 +144,8 @@ def default_out(run: Run, provenance: Provenance, usual_format: bool) -> Path:
     parts += [slug(f"{word}-{value}") for word, value in sorted(chosen.items())]
     if "prompt_file" in provenance.source:
         parts.append(slug(f"prompt_file-{provenance.source['prompt_file']}"))
-    if not usual_format:
-        parts.append(provenance.format)
+    parts += [] if usual_format else [provenance.format]
+    parts += ["label"] if provenance.explicit else []
     return run.path / GENERATED / slug("-".join(parts), LONGEST_NAME)
 
 

@@ -249,8 +249,7 @@ def _ceiling(trainer: Trainer, parts: Parts) -> list[str]:
         return []
     from aigc_cli.metrics.ceiling import ceiling  # torchmetrics takes seconds to import
 
-    lines = ceiling(parts.splits, trainer.device, brief=trainer.config.brief)
-    return [f"ceiling:     {line}" for line in lines]
+    return [f"ceiling:     {line}" for line in ceiling(parts.splits, trainer.device, brief=trainer.config.brief)]
 
 
 def described(trainer: Trainer, dataset: Dataset, recipe: Sequence[str]) -> list[str]:

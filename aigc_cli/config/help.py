@@ -206,6 +206,18 @@ examples
   aigc report
   aigc report latest gan-digits/2026-11-30_08-00-00 out=comparison.html
   aigc report outputs/sweeps/2026-11-30_08-00-00 out=sweep.html""",
+    "verify": """\
+usage: aigc verify FILE|FOLDER [...] [run=RUN] [outputs=FOLDER] [data.root=FOLDER] [device=auto]
+
+What each file claims (the labels in its metadata, or samples.json beside it), and what is proven:
+the run whose weights it names draws the sample again, and pixels, sound or words are compared.
+proven: equal. altered: not equal (exit 3). claimed: labelled, and the weights are not here.
+unknown: no label, which does not say that a person made it.
+
+examples
+  aigc verify picture.png
+  aigc verify outputs/latest/generated/step-5000-seed-0
+  aigc verify clip.wav run=gan-tones/2026-11-30_08-00-00 --json""",
     "completion": """\
 usage: aigc completion bash
 

@@ -21,8 +21,10 @@ from aigc_cli.modalities.arrays import ARCHIVE, ArrayWriter
 from aigc_cli.modalities.audio_codecs import AudioCodec, MelCodec
 from aigc_cli.modalities.audio_config import lengths
 from aigc_cli.modalities.base import Codec, Writer
+from aigc_cli.modalities.explicit import announced
 from aigc_cli.modalities.image_writers import grid, layout_of, png_info
-from aigc_cli.modalities.samples import LABEL, Arrangement
+from aigc_cli.modalities.labels import embed, xmp_packet
+from aigc_cli.modalities.samples import LABEL, Arrangement, kind_of
 
 SHEET = "spectrograms.png"
 _LEAST_S = 0.005  # of a file, because players refuse an empty one
@@ -65,7 +67,7 @@ class _Clips(Writer):
     def _save_sheet(self) -> list[str]:
         first = torch.cat(self._first)
         about = self.provenance.of_grid(len(first))
-        kind = self.provenance.of_set(self.arrangement)["digital_source_type"]
+        kind = self.arrangement.source_type()
         sentence = f"{self.provenance.sentence()}, samples 0 to {len(first) - 1}"
         sheet(first, self.arrangement, rate_of(self.codec)).save(
             self.folder / SHEET, pnginfo=png_info(sentence, about, kind)
@@ -90,7 +92,7 @@ class _Clips(Writer):
         with replacing(path.with_suffix(".wav")) as part:
             write_clip(part, row, rate, "WAV", f"{LABEL}, {title}", {"label": LABEL})
         with replacing(path) as part:
-            info = png_info(LABEL, {"label": LABEL}, None)
+            info = png_info(LABEL, {"label": LABEL}, arrangement.source_type())
             sheet(raw, replace(arrangement, title=title), rate).save(part, format="PNG", pnginfo=info)
 
 
@@ -108,10 +110,12 @@ class WavWriter(_Clips):
         rate = rate_of(self.codec)
         for index, clip in enumerate(raw, start=self.written):
             about = self.provenance.of_sample(self.arrangement, index)
-            sentence = f"{self.provenance.sentence()}, sample {index}"
+            sentence, sound = f"{self.provenance.sentence()}, sample {index}", trimmed(clip, rate)
             if not self.arrangement.generated(index):
                 sentence = f"an original of {self.provenance.data}, for comparison"
-            write_clip(self.folder / self._name(index), trimmed(clip, rate), rate, self.kind, sentence, about)
+            elif self.provenance.explicit:
+                sound = torch.from_numpy(announced(sound.numpy(), rate))
+            write_clip(self.folder / self._name(index), sound, rate, self.kind, sentence, about)
 
     def end(self) -> tuple[list[str], list[str]]:
         """Writes the sheet."""
@@ -147,11 +151,13 @@ class ClipArrayWriter(_Clips, ArrayWriter):
 
 def write_clip(path: Path, clip: Tensor, rate: int, kind: str, sentence: str, about: Mapping[str, Any]) -> None:
     """Writes one clip, int16 (channels, samples), with a sentence as its title and facts as JSON in its comment, which
-    every player shows: of a WAV the entries INAM and ICMT of its chunk LIST INFO."""
+    every player shows: of a WAV the entries INAM and ICMT of its chunk LIST INFO; and with its label, see
+    :mod:`aigc_cli.modalities.labels`."""
     options: dict[str, Any] = {"samplerate": rate, "channels": len(clip), "subtype": "PCM_16", "format": kind}
     with soundfile.SoundFile(path, "w", **options) as file:
         file.title, file.software, file.comment = sentence, f"aigc {__version__}", json.dumps(dict(about))
         file.write(clip.T.contiguous().numpy())
+    embed(path, xmp_packet(about, kind_of(about)), kind)
 
 
 def sheet(raw: Tensor, arrangement: Arrangement, rate: int) -> Any:

@@ -7,7 +7,6 @@ content to that and back, so that sampling and evaluation know nothing of any on
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
@@ -46,15 +45,11 @@ class DataSpec:
     untrained: tuple[str, ...] = ()  # those of the classes that no training item has
     content: tuple[int, ...] = ()  # the shape of one raw item, where encoding changes it
     rate: int | None = None  # of what lies along time, such as sound: raw values a second
-    padding: float | None = (
-        None  # what encoded frames (the last axis) hold after the end of an item, if it may end early
-    )
+    padding: float | None = None  # what encoded frames (the last axis) hold after an item's end, if it may end early
     level: str | None = None  # of sound: how loud its files are made, in the words of data.normalize=
     #: What classes are combinations of, such as ("speaker", ("theo", "lucas", ...)): its name, and the value in each.
     attributes: tuple[tuple[str, tuple[str, ...]], ...] = ()
-    #: How the codes of a tokenizer lie in an item, such as (rows, columns), or (times, rows, columns) of a clip; of
-    #: several codebooks, those of a place follow one after the other. Or how the latents of an autoencoder do.
-    grid: tuple[int, ...] = ()
+    grid: tuple[int, ...] = ()  # how codes, or latents, lie, such as (rows, columns), or (times, rows, columns)
 
     @property
     def layout(self) -> Layout:
@@ -67,11 +62,6 @@ class DataSpec:
     def latents(self) -> bool:
         """Whether a model sees the latents of an autoencoder, which may be any numbers."""
         return bool(self.grid) and self.vocab_size is None
-
-    @property
-    def codebooks(self) -> int:
-        """How many codes stand together for one place of the :attr:`grid`."""
-        return self.shape[0] // math.prod(self.grid) if self.grid else 1
 
     @property
     def in_bytes(self) -> bool:

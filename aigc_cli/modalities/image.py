@@ -55,10 +55,10 @@ class ImageModality(Modality):
 
     @cached_property
     def writers(self) -> dict[str, type[Writer]]:
-        """PNG files, or one array."""
-        from aigc_cli.modalities.image_writers import NPZWriter, PNGWriter
+        """PNG, JPEG or WebP files, or one array."""
+        from aigc_cli.modalities.image_writers import JPEGWriter, NPZWriter, PNGWriter, WebPWriter
 
-        return {"png": PNGWriter, "npz": NPZWriter}
+        return {"png": PNGWriter, "jpeg": JPEGWriter, "webp": WebPWriter, "npz": NPZWriter}
 
     def read(self, path: Path, like: DataSpec | None = None) -> Items:
         """A folder of pictures, or an ``.npz`` file; with as many channels as those that they are held against."""

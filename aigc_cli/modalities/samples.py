@@ -14,6 +14,7 @@ from typing import Any
 from aigc_cli import __version__
 from aigc_cli.errors import DataError
 from aigc_cli.files import read_json
+from aigc_cli.modalities.labels import gb_label
 
 #: The fact that tells an item of the data, which no model made, from what a model made of it.
 ROLE, ORIGINAL, RECONSTRUCTION = "role", "original", "reconstruction"
@@ -67,6 +68,11 @@ class Arrangement:
         digits = max(_DIGITS, len(str((self.n - 1) // self.group)))
         return "-".join([f"{number:0{digits}d}", *(_tag(name, self.facts[name][index]) for name in self.named)])
 
+    def source_type(self) -> str:
+        """The IPTC's term for the set, which may hold items of the data beside what a model made."""
+        mixed = not all(map(self.generated, range(min(self.n, self.group))))
+        return COMPOSITE_SOURCE_TYPE if mixed else DIGITAL_SOURCE_TYPE
+
     def described(self) -> str:
         """The set in a few words."""
         return self.summary or f"{self.n} {'sample' if self.n == 1 else 'samples'}"
@@ -77,6 +83,11 @@ def _tag(name: str, value: Any) -> str:
         return f"{name}{value:03d}"
     word = re.sub(r"[^\w.+-]+", "_", value)[:40]
     return word.encode()[:80].decode(errors="ignore")  # a name has 255 bytes, whatever the script
+
+
+def kind_of(about: Mapping[str, Any]) -> str | None:
+    """The digital source type of what `about` is about; None where no model made it."""
+    return DIGITAL_SOURCE_TYPE if about.get("label") == LABEL else None
 
 
 def _versions() -> dict[str, str]:
@@ -99,17 +110,18 @@ class Provenance:
     seed: int
     controls: Mapping[str, Any]
     source: Mapping[str, Any] = field(default_factory=dict)  # the items of the data that the samples were made from
+    explicit: bool = False  # whether a person sees or hears in each that it was generated
     versions: Mapping[str, str] = field(default_factory=_versions)
 
     @cached_property
     def _plain(self) -> dict[str, Any]:
         # Through JSON, so that what was written and what is compared agree.
         values = dict(json.loads(json.dumps(asdict(self))))
-        return values if self.source else {key: value for key, value in values.items() if key != "source"}
+        return {key: value for key, value in values.items() if key not in ("source", "explicit") or value}
 
     def identity(self) -> dict[str, Any]:
         """What two sets of samples share exactly where one may replace the other."""
-        keys = ("modality", "format", "step", "model_checksum", "seed", "controls", "source")
+        keys = ("modality", "format", "step", "model_checksum", "seed", "controls", "source", "explicit")
         return {key: value for key, value in self._plain.items() if key in keys}
 
     def of_sample(self, arrangement: Arrangement, index: int) -> dict[str, Any]:
@@ -127,9 +139,8 @@ class Provenance:
 
     def of_set(self, arrangement: Arrangement) -> dict[str, Any]:
         """The provenance of a whole set."""
-        mixed = not all(map(arrangement.generated, range(min(arrangement.n, arrangement.group))))
-        kind = COMPOSITE_SOURCE_TYPE if mixed else DIGITAL_SOURCE_TYPE
-        return {"label": LABEL, "digital_source_type": kind, **self._plain, "n": arrangement.n}
+        about = {"label": LABEL, "digital_source_type": arrangement.source_type(), **self._plain}
+        return {**about, "gb45438": gb_label(about), "n": arrangement.n}
 
     def record(self, arrangement: Arrangement, files: list[str], overview: list[str]) -> dict[str, Any]:
         """The content of :data:`RECORD`: `files` hold the samples in order, `overview` shows some of them.

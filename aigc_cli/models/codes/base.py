@@ -79,7 +79,8 @@ class CodesModel(Model):
         super().__init__(spec)
         assert spec.vocab_size is not None, "codes are of a vocabulary"
         self.config, self.vocab_size, self.length = config, spec.vocab_size, spec.shape[0]
-        self.codebooks = spec.codebooks
+        #: How many codes stand for each place of the grid, of a codebook each, one after the other.
+        self.codebooks = self.length // math.prod(spec.grid) if spec.grid else 1
         asked = len(spec.classes) > 1 if config.conditional == "auto" else config.conditional
         self.conditional = check_conditional(asked, spec)
         #: Tokens that are read and never written: the classes, and any.

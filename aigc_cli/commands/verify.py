@@ -1,0 +1,221 @@
+"""``aigc verify``: what files claim about where they come from, and what of it is proven by drawing them again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from aigc_cli.commands.sample import Drawing, SampleConfig, drawing_of
+from aigc_cli.config.words import split_key
+from aigc_cli.errors import EXIT_OK, AigcError, ConfigError, DataError, suggest
+from aigc_cli.files import checksum, path_of, read_json
+from aigc_cli.modalities.image_writers import GRID
+from aigc_cli.modalities.labels import read_label
+from aigc_cli.modalities.likeness import compared
+from aigc_cli.modalities.samples import LABEL, ORIGINAL, RECORD, ROLE, read_record, recorded_files
+from aigc_cli.run_index import known_runs
+from aigc_cli.runs import OUTPUTS, Run, find_run
+
+_KEYS = ("run", "outputs", "device", "data.root")
+#: What is found of a file, from the strongest to the weakest.
+PROVEN, ALTERED, CLAIMED, UNKNOWN = "proven", "altered", "claimed", "unknown"
+_UNKNOWN = "it carries no label; that does not say that a person made it"
+#: What a claim must say for a sample to be drawn again, and of which type; a stranger may have written it.
+_NEEDED = {"model_checksum": str, "step": int, "seed": int, "controls": dict, "format": str}
+_MOST = 10_000  # samples that are drawn to prove one
+
+
+@dataclass
+class Found:
+    """What is known of a file: a verdict, why, what its label says, and where that stands."""
+
+    file: str
+    verdict: str
+    why: str
+    claims: dict[str, Any]
+    labels: list[str]
+
+
+def main(names: Sequence[str], words: Sequence[str], *, as_json: bool = False) -> int:
+    """Says of each file that `names` names, or each in a folder, what it claims and what is proven.
+
+    Raises:
+        ConfigError: there is no such file or key.
+    """
+    asked = {key: value or "" for _, key, value in map(split_key, words)}
+    for key in asked:
+        if key not in _KEYS:
+            raise ConfigError(f"aigc verify has no key {key}", suggest(key, _KEYS))
+    paths = [path for name in names for path in _files(path_of(name))]
+    if not paths:
+        raise ConfigError("aigc verify needs a file", "name files, or a folder that aigc sample wrote")
+    with TemporaryDirectory() as temporary:
+        verifier = Verifier(asked, Path(temporary))
+        # The last first: of the samples that are drawn for it, those before it are the first.
+        found = [verifier.verify(path) for path in reversed(paths)][::-1]
+    if as_json:
+        print(json.dumps([asdict(each) for each in found], ensure_ascii=False))
+    else:
+        print("\n".join(line for each in found for line in _described(each)))
+    return DataError.exit_code if any(each.verdict == ALTERED for each in found) else EXIT_OK
+
+
+def _files(path: Path) -> list[Path]:
+    if path.is_dir():
+        record = read_record(path)
+        listed = recorded_files(record) if record else {entry.name for entry in path.iterdir() if entry.is_file()}
+        return [path / name for name in sorted(listed - {RECORD})]
+    if not path.is_file():
+        raise ConfigError(f"there is no file {path}", "name a file, or a folder that aigc sample wrote")
+    return [path]
+
+
+def _described(found: Found) -> Iterator[str]:
+    yield found.file
+    claims = found.claims
+    if claims.get("run"):
+        which = f", sample {claims['index']}" if "index" in claims else ""
+        made = f"{claims.get('model')} trained on {claims.get('data')}"
+        at = f"run {claims['run']}, step {claims.get('step')}, seed {claims.get('seed')}{which}"
+        yield f"  claims:   {LABEL} by {made}: {at}"
+    if found.labels:
+        yield f"  labels:   {', '.join(found.labels)}"
+    yield f"  {f'{found.verdict}:':<9} {found.why}"
+
+
+class Verifier:
+    """Reads claims and draws again what they say, each set of samples once."""
+
+    def __init__(self, asked: Mapping[str, str], temporary: Path) -> None:
+        self.asked, self.temporary = asked, temporary
+        self.root = path_of(asked.get("outputs") or OUTPUTS)
+        self._drawn: dict[str, list[tuple[int, Path]]] = {}
+
+    def verify(self, path: Path) -> Found:
+        """What is known of one file."""
+        label = read_label(path)
+        claims, record = dict(label.get("provenance", {})), read_record(path.parent) or {}
+        labels = [name for name, key in (("DigitalSourceType", "digital_source_type"), ("GB 45438", "gb45438"),
+                                         ("provenance", "provenance")) if key in label]  # fmt: skip
+        if path.suffix == ".jsonl" and not claims:
+            claims = _of_text(path)
+            labels += ["provenance beside each text"] if claims else []
+        if not claims and path.name in recorded_files(record):
+            claims, labels = {**record, **_place(record, path.name)}, [*labels, f"{RECORD} beside it"]
+        found = Found(str(path), UNKNOWN, _UNKNOWN, claims, labels)
+        if not claims and not labels:
+            return found
+        found.verdict = CLAIMED
+        if claims.get(ROLE) == ORIGINAL:
+            found.why = "an item of the data, which stands beside what a model made"
+        elif not _is_complete(claims):
+            found.why = "the label names no run of ours that could draw it again"
+        else:
+            try:
+                found.verdict, found.why = self._prove(path, claims, record)
+            except AigcError as error:
+                found.why = f"it could not be drawn again: {error.message}"
+        return found
+
+    def _prove(self, path: Path, claims: dict[str, Any], record: Mapping[str, Any]) -> tuple[str, str]:
+        run = self._run(claims)
+        if run is None:
+            where = f"in {self.root}/" if "run" not in self.asked else f"in {self.asked['run']}"
+            which = f"{str(claims['model_checksum'])[:12]} of step {claims['step']}"
+            return CLAIMED, f"the checkpoint {which} is not {where}"
+        whole = "index" not in claims
+        n = claims.get("n", record.get("n", len(claims.get("indices") or ()))) if whole else claims["index"] + 1
+        if not 0 < n <= _MOST:
+            return CLAIMED, f"{n:,} samples would have to be drawn to prove it, and {_MOST:,} are the most"
+        folder = self._redrawn(run, claims, n, exactly=whole)
+        name = path.name if "index" not in claims else _name_of(folder, claims["index"])
+        if not (folder / name).is_file() and path.suffix == ".png":
+            name = GRID
+        made = folder / name
+        if not made.is_file():
+            return CLAIMED, f"the run draws no file called {name}"
+        same, said = compared(path, made)
+        return (PROVEN if same else ALTERED), f"drawn again from {run.name}, step {claims['step']}: {said}"
+
+    def _run(self, claims: Mapping[str, Any]) -> Run | None:
+        """The run with the very weights."""
+        runs = [find_run(self.asked["run"], self.root)] if "run" in self.asked else known_runs(self.root)
+        for run in runs:
+            try:
+                sums = read_json(run.checkpoints / f"step-{int(claims['step'])}" / "manifest.json")
+            except (OSError, ValueError, TypeError):
+                continue
+            if isinstance(sums, dict) and claims["model_checksum"] in sums.values():
+                return run
+        return None
+
+    def _redrawn(self, run: Run, claims: Mapping[str, Any], n: int, *, exactly: bool) -> Path:
+        """A folder with at least, or `exactly`, `n` samples of the set that `claims` says."""
+        key = json.dumps([str(run.path), *(claims.get(key) for key in (*_NEEDED, "source", "explicit"))])
+        drawn = self._drawn.setdefault(key, [])
+        for count, folder in drawn:
+            if count == n or (count > n and not exactly):
+                return folder
+        folder = self.temporary / str(sum(map(len, self._drawn.values())))
+        folder.mkdir()
+        files, _, _ = self._drawing(run, claims, n).write(folder, None)
+        (folder / RECORD).write_text(json.dumps(files))
+        drawn.append((n, folder))
+        return folder
+
+    def _drawing(self, run: Run, claims: Mapping[str, Any], n: int) -> Drawing:
+        controls = {key: value for key, value in dict(claims["controls"]).items() if value is not None}
+        source = dict(claims.get("source") or {})
+        file = source.get("prompt_file")
+        if file is not None and (not path_of(file).is_file() or checksum(path_of(file)) != source.get("sha256")):
+            raise DataError(f"the prompts in {file} are gone, or have changed")
+        root = self.asked.get("data.root")
+        settings = SampleConfig(
+            run=str(run.path), n=1, seed=claims["seed"], out=None, batch_size=None, step=claims["step"],
+            format=claims["format"], device=self.asked.get("device") or "auto", overwrite=False,
+            data={"root": root, "source": None, "target": None}, controls=controls, prompt_file=file,
+            label=bool(claims.get("explicit")),
+        )  # fmt: skip
+        one = drawing_of(settings, run)  # of each prompt, or row, so many samples
+        rows = -(-n // one.plan.arrangement.n)
+        return one if rows == 1 else drawing_of(replace(settings, n=rows), run)
+
+
+def _is_complete(claims: Mapping[str, Any]) -> bool:
+    typed = all(type(claims.get(key)) is kind for key, kind in _NEEDED.items())
+    numbers = (claims.get(key, 0) for key in ("step", "seed", "index", "n"))
+    lists = (claims.get(key, []) for key in ("indices",))
+    return (
+        typed and all(type(number) is int and number >= 0 for number in numbers)
+        and all(isinstance(each, list) for each in lists) and isinstance(claims.get("source", {}), dict)
+    )  # fmt: skip
+
+
+def _name_of(folder: Path, index: int) -> str:
+    files = read_json(folder / RECORD)
+    return str(files[index]) if index < len(files) else ""
+
+
+def _of_text(path: Path) -> dict[str, Any]:
+    """What the first text of a file says, as of all of them."""
+    try:
+        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        first = {key: value for key, value in rows[0].items() if key not in ("text", "index")}
+    except (OSError, ValueError, IndexError, AttributeError, RecursionError):
+        return {}
+    return {**first, "n": len(rows)} if first.get("label") == LABEL else {}
+
+
+def _place(record: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Which sample of a set a file is, where each has its own, and what is said of it alone."""
+    files, facts = record.get("files"), record.get("samples")
+    if not isinstance(files, list) or len(files) < 2 or name not in files:
+        return {}
+    index = files.index(name)
+    lists = facts.items() if isinstance(facts, dict) else ()
+    own = {key: values[index] for key, values in lists if isinstance(values, list) and len(values) == len(files)}
+    return {"index": index, **own}
