@@ -32,6 +32,7 @@ FORMATS = {
     "torch_export": Format(("fp32",)),
     "safetensors": Format(("fp32", "fp16")),
     "huggingface": Format(("fp32", "fp16")),
+    "web": Format(("fp32",), ("onnx", "onnxscript", "onnxruntime")),
 }
 
 

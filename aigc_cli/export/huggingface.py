@@ -232,8 +232,9 @@ def load(found: Folder, folder: Path) -> Any:
         found.kind, "AutoModelForCausalLM"
     )
     with quiet():
-        transformers.utils.logging.set_verbosity_error()
-        transformers.utils.logging.disable_progress_bar()
+        said: Any = transformers.utils.logging
+        said.set_verbosity_error()
+        said.disable_progress_bar()
         return (
             getattr(transformers, name)
             .from_pretrained(folder, trust_remote_code=bool(found.code), dtype=torch.float32, local_files_only=True)

@@ -16,6 +16,7 @@ from aigc_cli.export.examples import example
 from aigc_cli.export.huggingface import huggingface
 from aigc_cli.export.parts import Exported, parts_of
 from aigc_cli.export.record import about, content_of, write_card, write_record
+from aigc_cli.export.web import web
 from aigc_cli.export.wrap import Part
 from aigc_cli.files import write_atomically, write_json
 from aigc_cli.training.checkpoint import write_tensors
@@ -139,5 +140,5 @@ def _finish(
 
 
 WRITERS: dict[str, Callable[[Restored, str, Path], Written]] = {
-    "onnx": onnx, "torch_export": torch_export, "safetensors": safetensors, "huggingface": huggingface
+    "onnx": onnx, "torch_export": torch_export, "safetensors": safetensors, "huggingface": huggingface, "web": web
 }  # fmt: skip

@@ -74,10 +74,10 @@ class PNGWriter(_WithGrid):
         self._keep(raw)
         for index, image in enumerate(raw, start=self.written):
             about = self.provenance.of_sample(self.arrangement, index)
-            sentence, kind = f"{self.provenance.sentence()}, sample {index}", DIGITAL_SOURCE_TYPE
-            picture = to_image(image)
-            if not self.arrangement.generated(index):
-                sentence, kind = f"an original of {self.provenance.data}, for comparison", None
+            sentence, picture = f"{self.provenance.sentence()}, sample {index}", to_image(image)
+            kind = DIGITAL_SOURCE_TYPE if self.arrangement.generated(index) else None
+            if kind is None:
+                sentence = f"an original of {self.provenance.data}, for comparison"
             elif self.provenance.explicit:
                 picture = marked(picture)
             self.save(picture, self.folder / self._name(index), sentence, about, kind)

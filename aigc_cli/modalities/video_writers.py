@@ -21,8 +21,10 @@ from aigc_cli.errors import ConfigError
 from aigc_cli.files import replacing
 from aigc_cli.modalities.arrays import ARCHIVE, ArrayWriter
 from aigc_cli.modalities.base import Codec, Writer
+from aigc_cli.modalities.explicit import marked
 from aigc_cli.modalities.image_writers import GridLayout, grid, layout_of, png_info, shown_of, to_image
-from aigc_cli.modalities.samples import LABEL, Arrangement
+from aigc_cli.modalities.labels import embed, xmp_packet
+from aigc_cli.modalities.samples import LABEL, Arrangement, kind_of
 from aigc_cli.modalities.video_codec import codec_of_clips
 
 SHEET, FILM = "frames.png", "clips.gif"
@@ -51,7 +53,7 @@ class _Films(Writer):
         """The sheet, and the clips beside each other in motion."""
         first, rate = torch.cat(self._first), codec_of_clips(self.codec).rate
         about = self.provenance.of_grid(len(first))
-        kind = self.provenance.of_set(self.arrangement)["digital_source_type"]
+        kind = self.arrangement.source_type()
         sentence = f"{self.provenance.sentence()}, samples 0 to {len(first) - 1}"
         sheet(first, self.arrangement).save(self.folder / SHEET, pnginfo=png_info(sentence, about, kind))
         save_gif(self.folder / FILM, side_by_side(first, self.arrangement), rate, about)
@@ -69,7 +71,7 @@ class _Films(Writer):
         with replacing(path.with_suffix(".gif")) as part:
             save_gif(part, side_by_side(raw, titled), codec_of_clips(codec).rate, {"label": LABEL})
         with replacing(path) as part:
-            sheet(raw, titled).save(part, format="PNG", pnginfo=png_info(LABEL, {"label": LABEL}, None))
+            sheet(raw, titled).save(part, format="PNG", pnginfo=png_info(LABEL, {"label": LABEL}, titled.source_type()))
 
 
 class GifWriter(_Films):
@@ -90,6 +92,8 @@ class GifWriter(_Films):
             sentence = f"{self.provenance.sentence()}, sample {index}"
             if not self.arrangement.generated(index):
                 sentence = f"an original of {self.provenance.data}, for comparison"
+            elif self.provenance.explicit:
+                clip = _labelled(clip)
             self.save(self.folder / self._name(index), clip, {"description": sentence, **about})
 
     def save(self, path: Path, clip: Tensor, about: Mapping[str, Any]) -> None:
@@ -113,7 +117,7 @@ class WebPWriter(GifWriter):
         exif[0x010E] = json.dumps(dict(about))
         first.save(
             path, format="WEBP", save_all=True, append_images=others, duration=_delay(codec_of_clips(self.codec).rate),
-            loop=0, lossless=True, exact=True, exif=exif,
+            loop=0, lossless=True, exact=True, exif=exif, xmp=xmp_packet(about, kind_of(about)).encode(),
         )  # fmt: skip
 
 
@@ -141,6 +145,7 @@ class MP4Writer(GifWriter):
             for frame in padded.repeat(3 // padded.shape[3], axis=3):
                 file.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")))
             file.mux(stream.encode())
+        embed(path, xmp_packet(about, kind_of(about)), "MP4")
 
 
 class FilmArrayWriter(_Films, ArrayWriter):
@@ -176,6 +181,12 @@ def _pixels(clip: Tensor) -> np.ndarray:
     return found
 
 
+def _labelled(clip: Tensor) -> Tensor:
+    """A clip, uint8 (c, t, h, w), each frame of which says that it was generated."""
+    frames = [np.atleast_3d(np.asarray(marked(image))) for image in images_of(clip)]
+    return torch.from_numpy(np.stack(frames)).permute(3, 0, 1, 2)
+
+
 def images_of(clip: Tensor) -> list[Image.Image]:
     """The frames of a clip, uint8 (c, t, h, w)."""
     return [to_image(frame) for frame in clip.unbind(1)]
@@ -193,6 +204,7 @@ def save_gif(path: Path, frames: Sequence[Image.Image], rate: int, about: Mappin
         path, format="GIF", save_all=True, append_images=others, duration=_delay(rate), loop=0, optimize=False,
         comment=json.dumps(dict(about)).encode(),
     )  # fmt: skip
+    embed(path, xmp_packet(about, kind_of(about)), "GIF")
 
 
 def side_by_side(raw: Tensor, arrangement: Arrangement) -> list[Image.Image]:

@@ -166,12 +166,13 @@ def weights_of(folder: Path, model: Model, codec: Codec) -> dict[str, Tensor]:
         ConfigError: a tensor is missing or has another shape, or the model looks at more tokens than the folder's.
         DataError: a file is broken.
     """
-    part = str(model.tokens)  # type: ignore[attr-defined]
+    part = str(model.tokens)
     network: Any = getattr(model, part)
     config: TransformerConfig = network.stack.config
     gpt2 = config.style.norm == "layer"
     try:
-        files = [safe_open(str(path), framework="pt") for path in _files(folder)]
+        opened: Any = safe_open  # which has no types
+        files = [opened(str(path), framework="pt") for path in _files(folder)]
     except (OSError, SafetensorError) as error:
         raise DataError(f"the weights of {folder} cannot be read: {error}", "restore them from a copy") from None
     places = {name: file for file in files for name in file.keys()}  # noqa: SIM118, it is no mapping
@@ -183,7 +184,8 @@ def weights_of(folder: Path, model: Model, codec: Codec) -> dict[str, Tensor]:
     def take(name: str) -> Tensor:
         if not has(name):
             raise ConfigError(f"{folder} has no tensor {name}", "it is not the model that its config.json says")
-        return places[_named(name, bare)].get_tensor(_named(name, bare)).float()
+        tensor: Tensor = places[_named(name, bare)].get_tensor(_named(name, bare))
+        return tensor.float()
 
     found = {f"{part}.stack.{name}": each for name, each in to_ours(take, has, GPT2 if gpt2 else LLAMA, config).items()}
     if gpt2:

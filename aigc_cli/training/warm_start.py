@@ -173,7 +173,7 @@ def take_weights(model: Model, codec: Codec, source: Restored, config: Mapping[s
                 here, there = torch.tensor([*pairs, *((size + place, other_size + place) for place in beyond)]).T
                 own[name][here] = theirs[origin][there]
             else:
-                own[name].copy_(theirs[origin])
+                own[name].copy_(theirs[origin] if own[name].shape == theirs[origin].shape else theirs[origin].mean())
     rows, of_rows = (None, 0) if pairs is None else (len(pairs), size)
     return Taken(f"{source.run.name}, step {source.step}", len(origins), len(own), rows, of_rows)
 
@@ -195,6 +195,8 @@ def _misfit(name: str, own: Tensor, other: Tensor | None, transfer: Transfer) ->
         return f"{name} is not in that run"
     if own.shape == other.shape or (name in transfer.rows and own.shape[1:] == other.shape[1:]):
         return ""
+    if name.endswith(".log_scale") and min(own.numel(), other.numel()) == 1:
+        return ""  # one scale for all heads stands for one a head, and their mean for it
     here, there = ("x".join(map(str, tensor.shape)) or "a number" for tensor in (own, other))
     return f"{name} is {here} here and {there} there"
 

@@ -17,6 +17,7 @@ from aigc_cli.modalities.explicit import announced, marked
 from aigc_cli.modalities.image import ImageCodec
 from aigc_cli.modalities.image_writers import JPEGWriter, PNGWriter, WebPWriter
 from aigc_cli.modalities.labels import embed, read_label, xmp_packet
+from aigc_cli.modalities.likeness import _READ, compared
 from aigc_cli.modalities.samples import DIGITAL_SOURCE_TYPE, LABEL, ORIGINAL, ROLE, Arrangement, Provenance
 
 ABOUT = {"label": LABEL, "model_checksum": "ab" * 32, "seed": 3, "index": 1, "controls": {"prompt": "<\"a\" & 'b'> 字"}}
@@ -125,3 +126,23 @@ def test_sound_is_announced_by_morse_signs() -> None:
     dot = round(0.06 * 8000)
     loud = [int(np.abs(made[0, n * dot + dot // 4 : n * dot + dot // 2]).max() > 1000) for n in range(10)]
     assert "".join(map(str, loud)) == "1011100101"
+
+
+@pytest.mark.parametrize("suffix", ["gif", "webp", "mp4"])
+@pytest.mark.parametrize("explicit", [False, True])
+def test_clips_are_labelled_too(
+    tmp_path: Path, suffix: str, explicit: bool, provenance: Callable[..., Provenance]
+) -> None:
+    if suffix == "mp4":
+        pytest.importorskip("av")
+    from aigc_cli.modalities.video import VideoModality
+    from aigc_cli.modalities.video_codec import VideoCodec
+
+    made = provenance(modality="video", format=suffix, explicit=explicit)
+    writer = VideoModality().writers[suffix](tmp_path, Arrangement(n=1), made, VideoCodec((1, 4, 16, 16), 10))
+    writer.write(torch.zeros(1, 1, 4, 16, 16, dtype=torch.uint8))
+    (name,), _ = writer.finish()
+    assert read_label(tmp_path / name)["gb45438"]["Label"] == "1"
+    assert compared(tmp_path / name, tmp_path / name).same
+    frames = _READ[f".{suffix}"](tmp_path / name)
+    assert (frames[:, :, :, 0].max() > 100) == explicit

@@ -131,7 +131,8 @@ def test_rows_go_by_what_tokens_spell(
 def test_a_decoder_starts_an_encoder(source: Model, tmp_path: Path) -> None:
     bert, _ = from_text(tmp_path, ABC, name="bert")
     theirs = source.decoder.stack.state_dict()
-    assert all(torch.equal(tensor, theirs[name]) for name, tensor in bert.encoder.stack.state_dict().items())
+    for name, tensor in bert.encoder.stack.state_dict().items():  # of scales, one for all heads stands for each
+        assert torch.equal(tensor, theirs[name].expand_as(tensor)), name
     assert torch.equal(bert.encoder.embedding.weight[:-1], source.decoder.embedding.weight)
     ahead = windows(1, 8)
     ahead[0, -1] = FIRST + (ahead[0, -1] - FIRST + 1) % 8
@@ -164,7 +165,7 @@ def test_a_head_is_left_where_there_is_none(tmp_path: Path) -> None:
     [
         (["model.width=16"], r"decoder\.embedding\.weight is 12x16 here and 12x8 there", "model.width=8"),
         (["model.layers=2"], r"decoder\.stack\.blocks\.1\S+ is not in that run", "model.layers=1"),
-        (["model.style.qk_norm=false"], r"log_scale is in that run, and not in this", "model.style.qk_norm=true"),
+        (["model.style.qk_norm=false"], r"log_scale is in that run, and not in this", "model.style.qk_norm=layer"),
     ],
 )
 def test_what_does_not_fit_is_named(source: Model, tmp_path: Path, words: list[str], named: str, hint: str) -> None:
@@ -180,7 +181,7 @@ def test_what_no_words_would_make_fit_needs_another_run(source: Model, tmp_path:
     assert caught.value.hint == "start from a run of model=vae_text"
     with pytest.raises(ConfigError) as caught:
         from_text(tmp_path, ABC, "model.dropout=0.3", "model.width=16", name="bert")
-    assert caught.value.hint == "make this model like that one: model.width=8"
+    assert caught.value.hint == "make this model like that one: model.width=8 model.style.qk_norm=layer"
 
 
 def test_learned_positions_are_of_one_length(tmp_path: Path) -> None:
