@@ -51,6 +51,10 @@ class EmbedConfig:
 def main(config: dict[str, Any], options: Options) -> int:
     """Embeds as `config` says; the exit code."""
     settings: EmbedConfig = check("", EmbedConfig, config)
+    run = find_run(settings.run)
+    if run.spec.layout != "tokens":  # before a file is taken for text
+        hint = "name a run on text; from Python, open_run(RUN).encode(items) gives vectors of other content"
+        raise ConfigError(f"aigc embed reads text, and {run.name} is of {run.spec.kind}", hint)
     lines = _lines(settings)
     if settings.neighbours is not None and len(lines.texts) == 1:
         raise ConfigError(f"neighbours={settings.neighbours} compares lines, and there is only one", "give it a file")
@@ -58,7 +62,7 @@ def main(config: dict[str, Any], options: Options) -> int:
     if out is not None and out.suffix != ".npz":
         raise ConfigError(f"out={out} does not end in .npz", f"write out={out}.npz")
     _check_free(out, settings.overwrite)
-    restored = restore_model(find_run(settings.run), step=settings.step, device=settings.device)
+    restored = restore_model(run, step=settings.step, device=settings.device)
     tell(f"embedding by {restored.run.name}, step {restored.step}, on {restored.device}")
     if out is None:
         name = "text" if settings.input is None else Path(settings.input).stem

@@ -88,8 +88,9 @@ def read_metadata(
                     file = file.replace("\\", "/")  # as Windows writes a path
                 words[posixpath.normpath(posixpath.join(folder, file))] = combined(label)
     if column is not None and (gone := [name for name in asked or [column] if name not in seen]):
-        where = " and ".join(names) or "metadata.csv or metadata.jsonl beside the pictures"
-        raise ConfigError(f"data.label_column={gone[0]}: no such column in {where}", suggest(gone[0], list(seen)))
+        where = " and ".join(names) or "a metadata.csv or metadata.jsonl beside the files"
+        hint = suggest(gone[0], list(seen)) or f"add one with the columns {FILE_NAME} and {gone[0]}"
+        raise ConfigError(f"data.label_column={gone[0]}: no such column in {where}", hint)
     return Metadata(words, problems, asked, values)
 
 

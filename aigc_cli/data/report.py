@@ -187,7 +187,7 @@ def add_counts(report: Report, counts: Mapping[Split, int]) -> None:
     told = ", ".join(f"{count:,} {split}" for split, count in counts.items())
     report.add(report.noun[1], f"{sum(counts.values()):,}: {told}", items=dict(counts))
     if 0 < counts.get("train", 0) < 100:
-        hint = "a model learns these by heart: more of them, or data.augment= where it is offered"
+        hint = "a model learns these by heart: add more; pictures can be changed in training with data.augment="
         report.find("few", counts["train"], "there is little to train on", hint)
 
 

@@ -53,7 +53,8 @@ def open_setting(asked: EvalConfig, options: Options, run: Run | None = None) ->
         referred = asked.real is not None or reference is not None or named_data
         alone = referred and (asked.fake is not None or asked.task == "stats")
         alone = alone or (asked.fake is not None and not asked.compares_with_data())
-        if "run" in options.given or (asked.fake is None and asked.task != "stats"):
+        named = asked.run is not None and "run" in options.given  # run=null is none
+        if named or (asked.fake is None and asked.task != "stats"):
             run = find_run(asked.run or "latest")
         elif not alone:  # files may do without a run: what needs one says so
             run = run_of(asked)

@@ -83,7 +83,7 @@ def check_conditional(conditional: bool, spec: DataSpec) -> bool:
     """`conditional`, whether a model is told the class; a ConfigError where the data has no classes to tell."""
     if conditional and len(spec.classes) < 2:
         what = "model.conditional=true needs labels, and this data has none"
-        hint = "set model.conditional=false, or use data with classes, such as an image_folder with a folder each"
+        hint = "set model.conditional=false, or use data with classes, such as files in a folder for each"
         raise ConfigError(what, hint)
     return conditional
 

@@ -136,7 +136,7 @@ def test_an_extractor_of_ones_own_as_the_documentation_has_it(
     (block,) = re.findall(r"```python\n(.*?)```", DOCS.read_text(), flags=re.DOTALL)
     Path("my_grid.py").write_text(block)
     sides = [f"fake={pictures(Path('a.npz'), 40, 0)}", f"real={pictures(Path('b.npz'), 40, 1)}"]
-    words = ["--metric", "fd,prdc", *sides, "extractor=grid", "--plugin", "my_grid"]
+    words = ["run=null", "--metric", "fd,prdc", *sides, "extractor=grid", "--plugin", "my_grid"]
     records = {record["metric"]: record for record in told(capsys, *words)["results"]}
     assert set(records["prdc"]["figures"]) == {
         f"{name}[grid4]" for name in ("precision", "recall", "density", "coverage")
