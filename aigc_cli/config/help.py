@@ -163,8 +163,8 @@ usage: aigc ls [LIST ...] [--json]
 {chr(10).join(_table(LISTS.items()))}
 
 KEY is model, data, status, step, seconds, age, disk, tags, note, a metric such as val/nelbo, a
-score such as fd, or a key of the configuration such as optimizer.lr. VALUE may be several (gan,vae),
-a pattern (cifar*) or a bound ('<10').
+score such as fd, or a key of the configuration such as optimizer.lr. VALUE may be several
+(gan,vae), a pattern (cifar*) or a bound ('<10').
 
 examples
   aigc ls models

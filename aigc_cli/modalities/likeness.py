@@ -110,7 +110,7 @@ def _texts(given: Path, made: Path) -> Likeness:
     apart = [number for number, pair in enumerate(zip(one, other, strict=False)) if pair[0] != pair[1]]
     if apart:
         return Likeness(False, f"{len(apart)} of {len(one)} texts differ; the first is number {apart[0]}")
-    return Likeness(True, f"all {len(one)} texts are equal")
+    return Likeness(True, "the text is equal" if len(one) == 1 else f"all {len(one)} texts are equal")
 
 
 def texts_of(path: Path) -> list[Any]:

@@ -20,6 +20,8 @@ _PLAYERS = 8  # files of a set of samples
 _PLAYED = (".wav", ".flac", ".mp3", ".mp4")
 #: Which charts come first and which last; the others are as the run wrote them.
 _FIRST, _LAST = ("loss",), ("gradient_norm", "lr", "items_per_second")
+#: Held-out scores that the training loss of the one phase is of too: both are seen on one axis.
+_SAME = {"nll_per_token": "loss"}
 _WAYS = {"lower": "lower is better", "higher": "higher is better", "near": "near the baseline is better"}
 
 
@@ -94,7 +96,8 @@ def charts(run: Facts) -> str:
     """A chart for each term, its phases together, held-out values dashed."""
     panels: dict[str, list[str]] = {}
     for key in run.curves:
-        panels.setdefault(key.rsplit("/", 1)[-1], []).append(key)
+        term = key.rsplit("/", 1)[-1]
+        panels.setdefault(_SAME.get(term, term) if "main/loss" in run.curves else term, []).append(key)
     marks = {
         match[2]: int(match[1]) for line in run.warnings if (match := re.fullmatch(r"step (\d+): ([^:]+): .*", line))
     }

@@ -120,13 +120,13 @@ def parallel(axes: Sequence[str], rows: Sequence[tuple[str, Sequence[Any]]], bes
     value for each axis, and that of number `best` is drawn last and thick."""
     places = [_places([values[number] for _, values in rows]) for number in range(len(axes))]
     wide = 2 * _FIRST + _AXIS * (len(axes) - 1)
-    parts = []
+    parts, labels = [], []
     for number, name in enumerate(axes):
         x = _FIRST + _AXIS * number
         parts.append(f'<line class="axis" x1="{x}" x2="{x}" y1="30" y2="{_HIGH + 30}"/>')
         parts.append(f'<text class="name" x="{x}" y="16">{escape(name)}</text>')
         shown = places[number][1]
-        parts += [f'<text class="value" x="{x + 5}" y="{_down(y) + 3:.1f}">{escape(text)}</text>' for text, y in shown]
+        labels += [f'<text class="value" x="{x + 5}" y="{_down(y) + 3:.1f}">{escape(text)}</text>' for text, y in shown]
     order = [*(number for number in range(len(rows)) if number != best), best]
     for number in order:
         ys = [places[axis][0][number] for axis in range(len(axes))]
@@ -140,7 +140,7 @@ def parallel(axes: Sequence[str], rows: Sequence[tuple[str, Sequence[Any]]], bes
         )
     return (
         f'<svg class="parallel" viewBox="0 0 {wide} {_HIGH + 50}" style="max-width:{wide}px" role="img" '
-        f'aria-label="{len(rows)} jobs over {escape(", ".join(axes))}">{"".join(parts)}</svg>'
+        f'aria-label="{len(rows)} jobs over {escape(", ".join(axes))}">{"".join([*parts, *labels])}</svg>'
     )
 
 
