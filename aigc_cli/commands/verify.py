@@ -77,7 +77,9 @@ def _files(path: Path) -> list[Path]:
 def _described(found: Found) -> Iterator[str]:
     yield found.file
     claims = found.claims
-    if claims.get("run"):
+    if claims.get(ROLE) == ORIGINAL:
+        yield f"  claims:   an original of {claims.get('data')}, for comparison"
+    elif claims.get("run"):
         which = f", sample {claims['index']}" if "index" in claims else ""
         made = f"{claims.get('model')} trained on {claims.get('data')}"
         at = f"run {claims['run']}, step {claims.get('step')}, seed {claims.get('seed')}{which}"

@@ -147,7 +147,7 @@ class Physics(Metric):
 
     def update(self, stream: Stream, *views: Any) -> None:
         """Keeps the path of each clip (n, c, t, h, w), and the share of frames that are read of generated ones."""
-        clips: Tensor = views[-1]
+        clips: Tensor = views[stream == "fake"]  # after what frames are; originals of reconstructions come last
         if clips.ndim != 5:
             raise DataError("only clips of video move", "leave this metric out")
         getattr(self, stream).append(centres(clips.cpu()))

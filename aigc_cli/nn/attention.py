@@ -198,7 +198,8 @@ class KVCache:
         whole = cls(layers, sum(len(rows) for _, rows in parts), heads, columns, dim, like)
         start, lengths = 0, []
         for cache, rows in parts:
-            index, used = torch.tensor(rows, dtype=torch.int64, device=like.device), cache.longest
+            index = torch.tensor(rows, dtype=torch.int64, device=like.device)
+            used = max(cache.lengths[row] for row in rows)  # others may be longer than there is room for here
             here = slice(start, start + len(rows))
             whole.keys[:, here, :, :used] = cache.keys[:, index, :, :used]
             whole.values[:, here, :, :used] = cache.values[:, index, :, :used]

@@ -36,6 +36,7 @@ _WITHOUT_EFFECT: dict[str, tuple[Any, ...]] = {
     "logit_bias": (None, {}),
 }  # fmt: skip
 _LONGEST_STOP, _STOPS = 100, 16
+_LONGEST_PROMPT = 8192  # tokens
 Text = Annotated[str, Field(max_length=100_000)]
 
 
@@ -159,8 +160,10 @@ def _begin(run: Served, asked: CompletionRequest, controls: Any, seed: int, tick
             if not all(0 <= token < run.loaded.spec.vocab_size for token in prompt):  # type: ignore[operator]
                 raise ConfigError("the prompt holds a token that is not in the vocabulary", "give ids of this model")
             text, begin = spelling.of(prompt).decode("utf-8", "replace"), Prompts([prompt])
+        tokens, first = (None, []) if begin is None else of_prompt(begin, 0)
+        if len(tokens or ()) > _LONGEST_PROMPT:
+            raise ConfigError(f"a prompt may have {_LONGEST_PROMPT:,} tokens", "shorten it")
         for index in range(asked.n):
-            tokens, first = (None, []) if begin is None else of_prompt(begin, 0)
             skip = max(0, len(text.encode()) - len(spelling.of(tokens or []))) if first else 0
             choice = Choice(
                 len(choices), text, tokens or [], Growing(skip, stops), spelling, asked.logprobs, queue, loop

@@ -132,7 +132,7 @@ class House:
             if time.monotonic() > ticket.deadline or await request.is_disconnected():
                 late = time.monotonic() > ticket.deadline
                 ticket.cancel()
-                future.add_done_callback(lambda done: done.cancelled() or done.exception())
+                future.cancel()
                 raise HTTPException(504 if late else 499, "that took too long" if late else "the client has left")
         try:
             return future.result()

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from text_runs import write_pairs
-from untrained import restored, text, untrained
+from untrained import EVERY, restored, text, untrained
 
 from aigc_cli.cli import main
 from aigc_cli.errors import ConfigError
@@ -26,12 +26,12 @@ pytest.importorskip("onnxscript", reason="onnxscript is not installed")
 DIGITS = ["data=digits", "data.size=8"]
 TEXT = ["model.layers=1", "model.heads=2", "model.width=16"]
 VQVAE = ["model=vqvae", *DIGITS, "model.width=8", "model.blocks=1", "model.codes=16", "model.downsampling=2"]
-#: The words of each family, with the files that it becomes; those of presets and networks are slow.
+#: The words of each family, with the files that it becomes.
 FAST = {
-    "gan": (["model=gan", *DIGITS, "model.network=mlp", "model.hidden=16", "model.conditional=true"], ["generator"]),
-    "transformer": (["model=transformer", *TEXT], ["model"]),
+    "gan": (["model=gan", *DIGITS, "model.network=mlp", "model.hidden=16", "model.conditional=true"], ["generator"])
 }
 SLOW = {
+    "transformer": (["model=transformer", *TEXT], ["model"]),
     "dcgan": (["model=dcgan", *DIGITS, "model.width=8", "model.max_width=16"], ["generator"]),
     "biggan": (["model=biggan", *DIGITS, "model.width=8", "model.max_width=16"], ["generator"]),
     "r3gan": (["model=r3gan_small", *DIGITS, "model.width=8", "model.max_width=16"], ["generator"]),
@@ -39,7 +39,10 @@ SLOW = {
     "hvae": (["model=hvae", *DIGITS, "model.width=8", "model.latent=2"], ["decoder", "encoder"]),
     "vqvae": (VQVAE, ["decoder", "encoder"]),
     "flow": (["model=flow", *DIGITS, "model.width=8"], ["codec", "velocity"]),
-    "wavegan": (["model=wavegan", "data=tones", "model.width=4", "model.max_width=16"], ["generator"]),
+    "wavegan": (
+        ["model=wavegan", "data=tones", "data.codec.kind=waveform", "model.width=4", "model.max_width=16"],
+        ["generator"],
+    ),
     "bert": (["model=bert", *TEXT], ["model"]),
     "seq2seq": (["model=seq2seq", *TEXT], ["decoder_model", "encoder_model"]),
     "vae_text": (["model=vae_text", *TEXT, "model.latent=4"], ["decoder", "encoder"]),
@@ -63,7 +66,7 @@ def words_of(name: str, folder: Path) -> list[str]:
     return words if "data=" in " ".join(words) else [*words, *text(folder, "data.tokenizer.kind=char")]
 
 
-@pytest.mark.parametrize("name", [*FAST, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)])
+@pytest.mark.parametrize("name", [*FAST, *(pytest.param(name, marks=EVERY) for name in SLOW)])
 def test_every_family_runs_elsewhere_at_all_sizes(
     name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -123,7 +126,7 @@ def test_a_file_that_computes_something_else_is_refused() -> None:
         graphs.check(part, lambda given: [given["x"]], "fp32", {"x": [3, 2]})
 
 
-@pytest.mark.slow
+@EVERY
 def test_half_precision_is_within_and_int8_says_what_it_costs(tmp_path: Path) -> None:
     untrained(words_of("transformer", tmp_path))
     for dtype in ("fp16", "int8"):
@@ -133,7 +136,6 @@ def test_half_precision_is_within_and_int8_says_what_it_costs(tmp_path: Path) ->
         assert record["greatest_difference"]["logits"] > 0
 
 
-@pytest.mark.slow
 def test_torch_reads_its_own_format(tmp_path: Path) -> None:
     found = restored(FAST["gan"][0])
     assert main(["export", "run=run", "out=there", "format=torch_export"]) == 0

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
+import pytest
 import torch
 
 from aigc_cli.config.compose import compose
@@ -14,6 +16,9 @@ from aigc_cli.runs import Run
 from aigc_cli.training.checkpoint import CheckpointFolder
 from aigc_cli.training.restore import Restored, restore_model
 from aigc_cli.training.tokenizer import with_tokenizer
+
+#: Of tests that trace every family, which takes minutes.
+EVERY = pytest.mark.skipif("AIGC_TEST_EXPORT" not in os.environ, reason="set AIGC_TEST_EXPORT=1 to export every family")
 
 
 def untrained(words: list[str], name: str = "run") -> Run:

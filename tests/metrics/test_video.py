@@ -8,7 +8,9 @@ import torch
 from aigc_cli.config.compose import compose
 from aigc_cli.data.open import Splits, open_dataset
 from aigc_cli.errors import DataError
+from aigc_cli.metrics.extractors import own_ssl
 from aigc_cli.metrics.extractors.base import PlainConfig, Sources
+from aigc_cli.metrics.extractors.frames import _OfFrames
 from aigc_cli.metrics.extractors.i3d import I3D, InceptionI3D
 from aigc_cli.metrics.video import Physics, PhysicsConfig, bounds_of, centres, frames_read, path_errors
 
@@ -49,7 +51,9 @@ def test_physics_adds_up_over_batches_and_follows_one_thing_alone(real):
     for part in real.split(100):
         metric.update("real", part)
     for part in real[:40].split(20):
-        metric.update("fake", torch.eye(3)[torch.zeros(20, 8, dtype=torch.int64)].flatten(1) * 9, part)
+        metric.update(
+            "fake", torch.eye(3)[torch.zeros(20, 8, dtype=torch.int64)].flatten(1) * 9, part, torch.zeros_like(part)
+        )
     found = metric.compute()
     assert found["path_error"] < 0.05
     assert found["digit_read"] == 1
@@ -72,3 +76,29 @@ def test_fvd_needs_weights_and_says_what_needs_none(tmp_path):
     )
     assert found["features"].shape == (1, 400)
     assert torch.isfinite(found["features"]).all()
+
+
+def test_what_is_learnt_without_labels_looks_at_clips(monkeypatch, tmp_path):
+    monkeypatch.setenv("AIGC_CACHE", str(tmp_path))
+    monkeypatch.setattr(own_ssl, "_FEWEST", 64)
+    monkeypatch.setattr(own_ssl, "_MOST", 64)
+    words = ["data=moving_digits", "data.labels=none", "data.clips=32", "data.size=16", "data.sprite=8"]
+    dataset = open_dataset(compose("data", [*words, "data.speed=[0.5,2]"])["data"], "train")
+    sources = Sources(splits=Splits("moving_digits", lambda split: dataset))
+    features = own_ssl.OwnSSL(PlainConfig(name="own-ssl"), sources)(dataset(torch.arange(4)).content)["features"]
+    assert features.shape == (4, 96)
+    assert torch.isfinite(features).all()
+
+
+def test_features_of_frames_do_not_depend_on_their_order(real):
+    network = _OfFrames(1, 32, 10).eval()
+    clips = real[:6].float() / 127.5 - 1
+    with torch.inference_mode():
+        found, turned = network(clips), network(clips.flip(2))
+    assert found["frames"].shape == (6, 80)
+    assert torch.allclose(found["logits"], turned["logits"], atol=1e-5)
+    chosen = (real[:6].double().sum(dim=(1, 2, 3, 4)).long() % 8).tolist()
+    for place, frame in enumerate(chosen):
+        with torch.inference_mode():
+            alone = network.images(clips[place : place + 1, :, frame])["features"]
+        assert torch.allclose(found["features"][place], alone[0], atol=1e-5)

@@ -310,3 +310,37 @@ def test_beams_keep_the_offset_of_their_own_row() -> None:
     together = rows(slice(0, 3))
     assert torch.equal(together, torch.cat([rows(slice(row, row + 1)) for row in range(3)]))
     assert len({tuple(row) for row in together.tolist()}) == 3
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_rows_that_leave_and_join_do_not_disturb_the_others(style: str) -> None:
+    """The longest leaves while its window is full, one joins, and those that stay write what they would alone."""
+    model, count = network(style), 16
+    running = session(model, [PROMPTS[1], PROMPTS[2]], count)
+    with torch.no_grad():
+        for _ in range(6):
+            running.append(running.logits().argmax(-1))
+        running.exchange([0], None, count - 6)  # short, where one was long
+        running.append(running.logits().argmax(-1))
+        joining = session(model, [PROMPTS[0], PROMPTS[3]], count)
+        joining.append(joining.logits().argmax(-1))
+        running.exchange([0], joining, count - 1)
+        for _ in range(count - 7):
+            running.append(running.logits().argmax(-1))
+        running.exchange([0, 2], None, 7)
+        for _ in range(6):
+            running.append(running.logits().argmax(-1))
+    rows, ends = running.tokens.tolist(), running.ends.tolist()
+    assert rows[0][: len(PROMPTS[1]) + count] == [*PROMPTS[1], *recomputed(model, PROMPTS[1], count)]
+    assert rows[1][: ends[1]] == [*PROMPTS[3], *recomputed(model, PROMPTS[3], count)]
+
+
+def test_a_row_that_stays_needs_no_more_room_than_its_own() -> None:
+    model = network()
+    running = session(model, [PROMPTS[1], PROMPTS[2]], 5)
+    with torch.no_grad():
+        for _ in range(4):
+            running.append(running.logits().argmax(-1))
+        running.exchange([0], None, 1)  # less than the one that leaves has read
+        running.append(running.logits().argmax(-1))
+    assert running.tokens.tolist() == [[*PROMPTS[1], *recomputed(model, PROMPTS[1], 5)]]

@@ -206,6 +206,7 @@ def test_an_upload_is_reconstructed(client: httpx.Client) -> None:
         ("/v1/completions", {"prompt": "the", "n": 65}, 400, "1 to 64"),
         ("/v1/completions", {"prompt": "\u4e2d"}, 400, "vocabulary"),
         ("/v1/completions", {"prompt": [10**6]}, 400, "vocabulary"),
+        ("/v1/completions", {"prompt": [5] * 9000}, 400, "8,192 tokens"),
         ("/v1/completions", {"prompt": "the", "seed": "one"}, 400, "seed"),
         ("/v1/completions", {"prompt": "the", "presence_penalty": 1}, 400, "not supported"),
         ("/v1/completions", {"model": TOLD, "prompt": "the"}, 400, "completes no texts"),
