@@ -300,7 +300,8 @@ def _opened_by_av(given: IO[bytes]) -> Iterator[_File]:
     """What libsndfile has no reader for, by FFmpeg."""
     import av
 
-    with av.open(given) as container:
+    opened: Any = av.open(given)
+    with opened as container:
         if not container.streams.audio:
             raise Unreadable("it holds no sound")
         stream = container.streams.audio[0]

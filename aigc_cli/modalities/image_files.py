@@ -22,7 +22,6 @@ from aigc_cli.modalities.image_decode import (
     DECODED,
     MODES,
     NAMED,
-    Unreadable,
     is_picture,
     is_turned,
     missing_packages,
@@ -34,6 +33,7 @@ from aigc_cli.modalities.image_decode import (
 )
 from aigc_cli.modalities.samples import not_samples
 from aigc_cli.modalities.text_files import printable
+from aigc_cli.modalities.unreadable import Unreadable
 from aigc_cli.randomness import permutation
 
 if TYPE_CHECKING:
