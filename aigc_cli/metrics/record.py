@@ -147,7 +147,8 @@ class Record:
             "held_out": None if held_out is None else {"n": len(held_out), **held_out.facts},
             "extractor": seen,
             "dtype": None if extractor is None else self.dtype,
-            "config": dict(self.config),
+            # Older records have no align, and mean the same.
+            "config": {key: value for key, value in self.config.items() if (key, value) != ("align", "auto")},
             **({"facts": dict(self.facts)} if self.facts else {}),
             "notes": list(self.notes),
             "comparable_to_literature": comparable,
