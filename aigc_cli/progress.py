@@ -96,7 +96,9 @@ class Progress:
 def table(rows: Sequence[Sequence[str]]) -> list[str]:
     """Rows in aligned columns, a line each; a short row leaves its last columns empty."""
     columns = max(map(len, rows), default=0)
-    padded = [[*row, *[""] * (columns - len(row))] for row in rows]
+    # A line feed, or what moves a terminal's cursor, has no place in a cell.
+    padded = [["".join(c if c.isprintable() else " " for c in cell) for cell in row] for row in rows]
+    padded = [[*row, *[""] * (columns - len(row))] for row in padded]
     widths = [max(len(row[column]) for row in padded) for column in range(columns)]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in padded]
 

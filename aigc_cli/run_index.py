@@ -19,7 +19,7 @@ from typing import Any
 from aigc_cli.config.schema import walk
 from aigc_cli.errors import DataError
 from aigc_cli.files import read_json, write_atomically, write_json
-from aigc_cli.runs import Run, elsewhere, list_runs, read_rows
+from aigc_cli.runs import Run, elsewhere, is_number, list_runs, read_rows
 
 INDEX, NOTES = ".index.json", "notes.json"
 _VERSION = 1
@@ -52,10 +52,10 @@ def rows_of(root: Path) -> list[Row]:
         path = str(run.path.absolute())
         stamp = _stamp(run.path)
         entry = kept.get(path)
-        if not (isinstance(entry, dict) and entry.get("stamp") == stamp and isinstance(entry.get("row"), dict)):
+        if not (isinstance(entry, dict) and entry.get("stamp") == stamp and _is_row(entry.get("row"))):
             entry = {"stamp": stamp, "row": _read(run)}
         found[path] = entry
-        row = {"name": run.name, "path": path, **entry["row"]}
+        row = {**entry["row"], "name": run.name, "path": path}  # whatever an index says: checkpoints are deleted there
         if row["status"] == "running":  # a kill leaves no trace in any file
             row["status"] = run.status()
         rows.append(row)
@@ -71,6 +71,21 @@ def _kept(root: Path) -> dict[str, Any]:
         if isinstance(saved, dict) and saved.get("version") == _VERSION and isinstance(saved.get("runs"), dict):
             return dict(saved["runs"])
     return {}
+
+
+def _is_row(row: Any) -> bool:
+    """Whether a row of an index that may be a stranger's is of the types that lists show."""
+    if not isinstance(row, dict) or not is_number(row.get("made")) or not isinstance(row.get("tags"), list):
+        return False
+    if row.get("status") == "broken":
+        return isinstance(row.get("note"), str)
+    numbers = [row.get("figures"), row.get("scores")]
+    return (
+        all(isinstance(row.get(key), str) for key in ("status", "note", "model", "data"))
+        and all(isinstance(part, dict) and all(map(is_number, part.values())) for part in numbers)
+        and isinstance(row.get("config"), dict)
+        and is_number(row.get("seconds"))
+    )
 
 
 def _stamp(path: Path) -> list[list[int] | None]:
@@ -116,13 +131,13 @@ def _made(path: Path) -> float:
 
 
 def _number(value: Any) -> float:
-    return float(value) if isinstance(value, (int, float)) and math.isfinite(value) else 0.0
+    return float(value) if is_number(value) and math.isfinite(value) else 0.0
 
 
 def _unwritten(run: Run) -> dict[str, float]:
     """Of a run that was stopped before its first row of metrics: the means that its checkpoint keeps for that."""
     found: dict[str, float] = {}
-    with suppress(OSError, ValueError, KeyError, TypeError, ZeroDivisionError):  # a file that is broken tells nothing
+    with suppress(OSError, ValueError, KeyError, TypeError, ArithmeticError):  # a file that is broken tells nothing
         newest = max(run.checkpoints.glob("step-*/state.json"), key=lambda path: path.stat().st_mtime)
         for part in read_json(newest)["tally"]:
             found |= {
@@ -135,18 +150,30 @@ def records_of(path: Path) -> list[dict[str, Any]]:
     """The records of evaluations that a run holds, the oldest first; those that cannot be read are left out."""
     records = []
     for file in (path / "eval").glob("*.json"):
-        with suppress(OSError, ValueError):
-            record = read_json(file)
-            if isinstance(record, dict) and isinstance(record.get("figures"), dict) and "metric" in record:
+        with suppress(OSError, ValueError, RecursionError):
+            if (record := _record(read_json(file))) is not None:
                 records.append(record)
     return sorted(records, key=lambda record: str(record.get("time")))
+
+
+def _record(saved: Any) -> dict[str, Any] | None:
+    """A record as it was written; None where it is none. A run may be a stranger's: only numbers are scores."""
+    if not isinstance(saved, dict) or not isinstance(saved.get("metric"), str):
+        return None
+    parts = [saved.get(key) or {} for key in ("figures", "spread", "better", "bounds", "generated", "floor")]
+    if not all(isinstance(part, dict) for part in parts) or not isinstance(saved.get("notes") or [], list):
+        return None
+    if not isinstance(parts[-1].get("figures") or {}, dict):
+        return None
+    figures, spread = ({name: value for name, value in part.items() if is_number(value)} for part in parts[:2])
+    return {**saved, "figures": figures, "spread": spread} if figures else None
 
 
 def scores_of(path: Path) -> dict[str, float]:
     """The newest value of each score that ``aigc eval`` has kept in a run, by its full name."""
     found: dict[str, float] = {}
     for record in records_of(path):
-        found |= {name: value for name, value in record["figures"].items() if isinstance(value, (int, float))}
+        found |= record["figures"]
     return found
 
 

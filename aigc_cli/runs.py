@@ -35,6 +35,7 @@ from aigc_cli.modalities.specs import read_spec
 OUTPUTS = Path("outputs")
 #: The file among the runs that names those which lie elsewhere.
 PLACES = ".places"
+_BITS = 64  # of an integer from a file, at most
 #: How a run that is there goes on in another place.
 IN_A_COPY = "by copying the run there: `aigc train --resume COPY`"
 
@@ -183,7 +184,7 @@ class Run:
         """The last finite value of every curve, but for bookkeeping such as the learning rate."""
         last: dict[str, float] = {}
         for row in read_rows(self.path / "metrics.jsonl"):
-            last.update({k: v for k, v in row.items() if "/" in k and not k.endswith("/lr") and _is_number(v)})
+            last.update({k: v for k, v in row.items() if "/" in k and not k.endswith("/lr") and math.isfinite(v)})
         return last
 
     # the lock
@@ -232,22 +233,20 @@ def _status(status: str, step: int, why: str = "") -> dict[str, Any]:
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """The rows of a ``metrics.jsonl``; a line torn by a kill is passed over."""
+    """The rows of a ``metrics.jsonl``; a line torn by a kill is passed over, and so is what no curve can show."""
     rows = []
     if path.is_file():
         for line in path.read_text(errors="replace").splitlines():
-            with suppress(ValueError):
+            with suppress(ValueError, RecursionError):
                 row = json.loads(line)
-                if isinstance(row, dict) and isinstance(row.get("step"), int):
-                    rows.append(row)
+                if isinstance(row, dict) and type(row.get("step")) is int and is_number(row["step"]):
+                    rows.append({key: value for key, value in row.items() if is_number(value)})
     return rows
 
 
-def _is_number(value: Any) -> bool:
-    try:
-        return type(value) in (int, float) and math.isfinite(value)
-    except OverflowError:  # an integer that no float holds
-        return False
+def is_number(value: Any) -> bool:
+    """Whether a value from a file is a number, finite or not, that a float holds."""
+    return type(value) is float or (type(value) is int and value.bit_length() < _BITS)
 
 
 def open_run(path: Path) -> Run:

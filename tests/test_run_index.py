@@ -66,6 +66,30 @@ def test_the_index_heals_itself(here: Path) -> None:
     assert "else/where" in rows
 
 
+def test_an_index_is_not_believed_where_it_says_what_no_run_is(here: Path) -> None:
+    before = rows_of(OUTPUTS)
+    index = json.loads((OUTPUTS / INDEX).read_text())
+    changes: list[dict[str, Any]] = [
+        {"status": None}, {"figures": 3}, {"figures": {"a": "x"}}, {"config": []}, {"path": "/", "name": "x"}
+    ]  # fmt: skip
+    for change in changes:
+        changed = json.loads(json.dumps(index))
+        for entry in changed["runs"].values():
+            entry["row"] |= change
+        (OUTPUTS / INDEX).write_text(json.dumps(changed))
+        assert rows_of(OUTPUTS) == before
+
+
+def test_one_odd_run_does_not_hide_the_others(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with (OUTPUTS / "gan-digits/a/metrics.jsonl").open("a") as file:
+        file.write('{"step": 20, "seconds": 1' + "0" * 400 + "}\n" + '{"a": ' + "[" * 100_000 + "]" * 100_000 + "}\n")
+    (OUTPUTS / "gan-digits/a/notes.json").write_text(json.dumps({"note": "two\nlines \x1b[2J", "tags": []}))
+    assert main(["ls", "runs"]) == 0
+    out = capsys.readouterr().out
+    assert len(out.splitlines()) == 4
+    assert "\x1b" not in out
+
+
 def test_an_index_that_cannot_be_written_costs_nothing_but_time(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(path: Path, content: object) -> None:
         raise OSError(28, "No space left on device")

@@ -11,7 +11,7 @@ from aigc_cli.files import path_of
 from aigc_cli.registry import plugin_words
 from aigc_cli.reports.comparison import as_json as plain
 from aigc_cli.reports.comparison import describe
-from aigc_cli.reports.facts import Facts
+from aigc_cli.reports.facts import facts_of
 from aigc_cli.runs import OUTPUTS, find_run
 
 _KEYS = ("outputs",)
@@ -31,7 +31,7 @@ def main(names: Sequence[str], words: Sequence[str], *, as_json: bool = False) -
     found = {run.path: run for run in (find_run(name, root, trained=False) for name in names)}
     if len(found) < 2:
         raise ConfigError("aigc compare needs two runs", "name them, as `aigc ls runs` does: aigc compare A B")
-    runs = [Facts(run) for run in found.values()]
+    runs = facts_of(found.values())
     if as_json:
         print(json.dumps(plain(runs), ensure_ascii=False))
         return 0

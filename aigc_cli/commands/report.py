@@ -10,7 +10,7 @@ from aigc_cli.config.words import split_key
 from aigc_cli.errors import ConfigError, suggest, warn
 from aigc_cli.files import check_writable, path_of, resource_errors, shown, write_atomically
 from aigc_cli.progress import size
-from aigc_cli.reports.facts import Facts
+from aigc_cli.reports.facts import Facts, facts_of
 from aigc_cli.reports.page import report
 from aigc_cli.reports.sweep import TABLE, Sweep
 from aigc_cli.runs import OUTPUTS, Run, find_run
@@ -38,7 +38,7 @@ def main(names: Sequence[str], words: Sequence[str], *, as_json: bool = False) -
         out.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(out, page)
     if left_out:
-        warn(f"{len(left_out)} files of samples were left out, to keep the page small; its end names them")
+        warn(f"files of samples were left out: {len(left_out)}; the end of the page names them")
     if as_json:
         print(json.dumps({"out": str(out), "runs": [run.name for run in runs], "left_out": left_out}))
     else:
@@ -48,12 +48,12 @@ def main(names: Sequence[str], words: Sequence[str], *, as_json: bool = False) -
 
 def named(names: Sequence[str], root: Path) -> tuple[list[Facts], list[Sweep]]:
     """The runs and sweeps that are named, each once; the best run of a sweep is one of the runs."""
-    runs: dict[Path, Facts] = {}
+    runs: dict[Path, Run] = {}
     swept: list[Sweep] = []
 
     def add(run: Run) -> None:
         run.config  # noqa: B018 - one that cannot be read is named before anything is written
-        runs.setdefault(run.path.resolve(), Facts(run))
+        runs.setdefault(run.path.resolve(), run)
 
     for name in names:
         places = (path_of(name), root / name, root / "sweeps" / name)
@@ -64,4 +64,4 @@ def named(names: Sequence[str], root: Path) -> tuple[list[Facts], list[Sweep]]:
         swept.append(sweep := Sweep(folder))
         if (best := sweep.best()) is not None:
             add(best)
-    return list(runs.values()), swept
+    return facts_of(runs.values()), swept

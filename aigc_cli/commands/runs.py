@@ -15,7 +15,7 @@ from aigc_cli.config.words import split_key
 from aigc_cli.errors import ConfigError, no_such, suggest, warn
 from aigc_cli.files import path_of, resource_errors
 from aigc_cli.progress import size, table
-from aigc_cli.run_index import disk_use, notes_of, write_notes
+from aigc_cli.run_index import disk_use, known_runs, notes_of, write_notes
 from aigc_cli.runs import OUTPUTS, Run, find_run
 
 _TASKS = ("note", "prune")
@@ -76,8 +76,10 @@ def _prune(names: Sequence[str], words: Sequence[str], as_json: bool) -> int:
     root = path_of(asked.get("outputs") or OUTPUTS)
     chosen = [word for word in words if split_key(word)[1] not in ("keep", "yes", "sort", "columns")]
     rows, _ = selected(chosen)
-    wanted = {str(find_run(name, root, trained=False).path.resolve()) for name in names}
-    runs = [Run(Path(row["path"])) for row in rows if not wanted or str(Path(row["path"]).resolve()) in wanted]
+    wanted = {find_run(name, root, trained=False).path.resolve() for name in names}
+    if away := wanted - {run.path.resolve() for run in known_runs(root)}:
+        raise ConfigError(f"{min(away)} is not one of the runs of {root}/", "name the folder of its runs with outputs=")
+    runs = [Run(Path(row["path"])) for row in rows if not wanted or Path(row["path"]).resolve() in wanted]
     found = [(run, spare) for run in runs if run.status() != "running" and (spare := _spare(run, int(keep)))]
     freed = sum(disk_use(folder) for _, spare in found for folder in spare)
     if not as_json:
@@ -89,7 +91,7 @@ def _prune(names: Sequence[str], words: Sequence[str], as_json: bool) -> int:
         if input("delete them? they cannot be brought back [y/N] ").strip().lower() not in ("y", "yes"):
             print("nothing was deleted")
             return 0
-    deleted = [str(folder) for run, spare in found for folder in _delete(run, spare)]
+    deleted = [str(folder) for run, spare in found for folder in _delete(run, spare, int(keep))]
     if as_json:
         print(json.dumps({"deleted": deleted, "bytes": freed}))
     elif deleted:
@@ -104,26 +106,32 @@ def _counted(found: Sequence[tuple[Any, Sequence[Any]]]) -> str:
 
 def _spare(run: Run, keep: int) -> list[Path]:
     """The checkpoints that nothing needs: a run resumes from the newest one that is whole, and the best is asked for by
-    ``step=best``. Reads all but what it would delete, since a newest one that is broken is worth nothing."""
+    ``step=best``. Reads all but what it would delete, since a newest one that is broken is worth nothing. What is a
+    link is left alone: it may be another run's."""
     from aigc_cli.training.checkpoint import CheckpointFolder, is_whole
     from aigc_cli.training.restore import best_step
 
+    if run.checkpoints.is_symlink():
+        return []
     folder, whole = CheckpointFolder(run.checkpoints), 0
     for step in reversed(steps := folder.steps()):
         if whole == keep:
             best = best_step(run)
-            return [folder.folder(older) for older in steps if older <= step and older != best]
+            older = (folder.folder(each) for each in steps if each <= step and each != best)
+            return [path for path in older if not path.is_symlink()]
         whole += is_whole(folder.folder(step))
     return []
 
 
-def _delete(run: Run, spare: Sequence[Path]) -> Sequence[Path]:
+def _delete(run: Run, spare: Sequence[Path], keep: int) -> Sequence[Path]:
     with ExitStack() as stack:
         try:
             stack.enter_context(run.lock())
         except ConfigError as error:  # it has begun to train meanwhile
             warn(f"{run.name} is left alone: {error.message}")
             return ()
+        still = {*_spare(run, keep)}  # it may have trained while a person thought
+        spare = [folder for folder in spare if folder in still]
         with resource_errors(run.path):
             for folder in spare:
                 shutil.rmtree(folder)

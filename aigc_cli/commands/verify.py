@@ -99,6 +99,8 @@ class Verifier:
 
     def verify(self, path: Path) -> Found:
         """What is known of one file."""
+        if not path.is_file():
+            return Found(str(path), UNKNOWN, f"{RECORD} beside it names it, and it is not there", {}, [])
         label = read_label(path)
         claims, record = dict(label.get("provenance", {})), read_record(path.parent) or {}
         labels = [name for name, key in (("DigitalSourceType", "digital_source_type"), ("GB 45438", "gb45438"),
@@ -131,8 +133,8 @@ class Verifier:
             return CLAIMED, f"the checkpoint {which} is not {where}"
         whole = "index" not in claims
         n = claims.get("n", record.get("n", len(claims.get("indices") or ()))) if whole else claims["index"] + 1
-        if not 0 < n <= _MOST:
-            return CLAIMED, f"{n:,} samples would have to be drawn to prove it, and {_MOST:,} are the most"
+        if type(n) is not int or not 0 < n <= _MOST:
+            return CLAIMED, f"{n} samples would have to be drawn to prove it, and {_MOST:,} are the most"
         folder = self._redrawn(run, claims, n, exactly=whole)
         name = path.name if "index" not in claims else _name_of(folder, claims["index"])
         if not (folder / name).is_file() and path.suffix == ".png":
@@ -141,6 +143,9 @@ class Verifier:
         if not made.is_file():
             return CLAIMED, f"the run draws no file called {name}"
         same, said = compared(path, made)
+        own = {key: run.config[key]["name"] for key in ("model", "data")}
+        if same and any(claims.get(key, name) != name for key, name in own.items()):
+            return ALTERED, f"its label is not true: {run.name} is {own['model']} trained on {own['data']}; {said}"
         return (PROVEN if same else ALTERED), f"drawn again from {run.name}, step {claims['step']}: {said}"
 
     def _run(self, claims: Mapping[str, Any]) -> Run | None:
@@ -151,7 +156,9 @@ class Verifier:
                 sums = read_json(run.checkpoints / f"step-{int(claims['step'])}" / "manifest.json")
             except (OSError, ValueError, TypeError):
                 continue
-            if isinstance(sums, dict) and claims["model_checksum"] in sums.values():
+            if not isinstance(sums, dict):
+                continue
+            if claims["model_checksum"] == sums.get("ema.safetensors", sums.get("model.safetensors")):
                 return run
         return None
 

@@ -37,7 +37,11 @@ def compared(given: Path, made: Path) -> Likeness:
         raise
     except Exception as error:  # a stranger's file may break its reader in any way
         raise unreadable(given, error, "it is broken, or is not what its name says") from None
-    return _arrays(one, other, _ROUNDING.get(suffix, 1), _noun(suffix))
+    found = _arrays(one, other, _ROUNDING.get(suffix, 1), _noun(suffix))
+    speeds = [_SPEED[suffix](path) for path in (given, made)] if found.same and suffix in _SPEED else []
+    if len({*speeds}) > 1:
+        return Likeness(False, f"it is played at {speeds[0]}, and what the run draws at {speeds[1]}")
+    return found
 
 
 def _noun(suffix: str) -> str:
@@ -46,6 +50,8 @@ def _noun(suffix: str) -> str:
 
 def _arrays(given: np.ndarray, made: np.ndarray, rounding: int, noun: str) -> Likeness:
     """Both are (..., channels) of integers."""
+    if given.dtype != made.dtype:
+        return Likeness(False, f"it holds {given.dtype}, and what the run draws is {made.dtype}")
     if given.shape != made.shape:
         return Likeness(False, f"it is {_sized(given)}, and what the run draws is {_sized(made)}")
     apart = np.abs(given.astype(np.int64) - made.astype(np.int64)).max(axis=-1)
@@ -53,7 +59,8 @@ def _arrays(given: np.ndarray, made: np.ndarray, rounding: int, noun: str) -> Li
     if not worst:
         return Likeness(True, f"all {apart.size:,} {noun} are equal")
     if not count:
-        return Likeness(True, f"all {apart.size:,} {noun} are equal up to rounding ({worst} at most)")
+        off = int((apart > 0).sum())
+        return Likeness(True, f"{off:,} of {apart.size:,} {noun} are off by up to {worst}, no more than rounding")
     first = ", ".join(str(int(place)) for place in np.argwhere(apart > rounding)[0][::-1])
     return Likeness(False, f"{count:,} of {apart.size:,} {noun} differ, by up to {worst}; the first at ({first})")
 
@@ -79,6 +86,20 @@ def _sound(path: Path) -> np.ndarray:
     return found
 
 
+def _rate(path: Path) -> str:
+    import soundfile
+
+    return f"{soundfile.info(path).samplerate} Hz"
+
+
+def _pace(path: Path) -> str:
+    from PIL import Image, ImageSequence
+
+    with Image.open(path) as image:
+        spans = {frame.info.get("duration") for frame in ImageSequence.Iterator(image)}
+    return f"{', '.join(sorted(map(str, spans)))} ms a frame"
+
+
 def _film(path: Path) -> np.ndarray:
     """(frames, height, width, 3), uint8."""
     try:
@@ -101,6 +122,8 @@ def _archive(path: Path) -> np.ndarray:
 _READ: dict[str, Callable[[Path], np.ndarray]] = {
     **dict.fromkeys(_PICTURES, _picture), ".wav": _sound, ".flac": _sound, ".mp4": _film, ".npz": _archive
 }  # fmt: skip
+#: What says how fast a file is played.
+_SPEED: dict[str, Callable[[Path], str]] = {".wav": _rate, ".flac": _rate, ".gif": _pace, ".webp": _pace}
 
 
 def _texts(given: Path, made: Path) -> Likeness:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,6 +15,8 @@ from typing import Any
 from aigc_cli.config.origins import DEFAULT, ORIGINS, of_command, origin_of
 from aigc_cli.config.schema import walk
 from aigc_cli.files import read_json
+from aigc_cli.files import shown as file_shown
+from aigc_cli.reports.media import inside
 from aigc_cli.run_index import disk_use, notes_of, records_of
 from aigc_cli.runs import Run, read_rows
 
@@ -27,16 +30,23 @@ HELD_OUT = ("val/", "examine/held_out/")
 Point = tuple[int, float]
 
 
+def facts_of(runs: Collection[Run]) -> list[Facts]:
+    """What is known of runs, each by a name that no other of them has."""
+    named = Counter(run.name for run in runs)
+    return [Facts(run, named[run.name] > 1) for run in runs]
+
+
 @dataclass(frozen=True)
 class Facts:
     """A run, by its files."""
 
     run: Run
+    apart: bool = False  # whether another run beside it has its name
 
     @cached_property
     def name(self) -> str:
         """As on the command line."""
-        return self.run.name
+        return str(file_shown(self.run.path)) if self.apart else self.run.name
 
     @cached_property
     def config(self) -> dict[str, Any]:
@@ -51,9 +61,7 @@ class Facts:
     @cached_property
     def commands(self) -> list[str]:
         """The command lines that trained it, in order."""
-        with suppress(OSError):
-            return (self.run.path / "command.txt").read_text(errors="replace").splitlines()
-        return []
+        return self._lines("command.txt")
 
     @cached_property
     def _origins(self) -> dict[str, str]:
@@ -91,16 +99,14 @@ class Facts:
         found: dict[str, list[Point]] = {}
         for row in self.rows:
             for key, value in row.items():
-                if key not in _BESIDE and isinstance(value, (int, float)) and math.isfinite(value):
+                if key not in _BESIDE and math.isfinite(value):
                     found.setdefault(key, []).append((row["step"], float(value)))
         return found
 
     @cached_property
     def warnings(self) -> list[str]:
         """The warnings of its training."""
-        with suppress(OSError):
-            return (self.run.path / "warnings.txt").read_text(errors="replace").splitlines()
-        return []
+        return self._lines("warnings.txt")
 
     @cached_property
     def records(self) -> list[dict[str, Any]]:
@@ -128,7 +134,7 @@ class Facts:
         return {
             "steps": self.run.step, "items": items, "seconds": self.seconds,
             "items_per_second": median(speeds) if speeds else None, "disk": disk_use(self.run.path),
-            "device": ", ".join(gpus) if gpus else threads_said,
+            "device": ", ".join(map(str, gpus)) if isinstance(gpus, list) and gpus else threads_said,
         }  # fmt: skip
 
     @cached_property
@@ -152,9 +158,16 @@ class Facts:
                 found.setdefault(path.name.removeprefix(f"step-{digits}"), {})[int(digits)] = path
         return {kind: dict(sorted(steps.items())) for kind, steps in found.items()}
 
+    def _lines(self, name: str) -> list[str]:
+        path = self.run.path / name
+        with suppress(OSError):
+            return path.read_text(errors="replace").splitlines() if inside(path, self.run.path) else []
+        return []
+
     def _json(self, name: str) -> dict[str, Any]:
         with suppress(OSError, ValueError):
-            saved = read_json(self.run.path / name)
+            path = self.run.path / name
+            saved = read_json(path) if inside(path, self.run.path) else None
             if isinstance(saved, dict):
                 return saved
         return {}

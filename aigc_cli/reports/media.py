@@ -22,16 +22,26 @@ _TEXT = 20_000  # characters of text
 _MP3 = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
 
 
+def inside(path: Path, folder: Path) -> bool:
+    """Whether a file lies in a folder, wherever links lead: those of a folder from a stranger may lead to what is
+    nobody else's business."""
+    return path.is_file() and path.resolve().is_relative_to(folder.resolve())
+
+
 @dataclass
 class Album:
-    """Makes samples part of a page, of `room` bytes together."""
+    """Makes samples of a run, which lie in `folder`, part of a page, of `room` bytes together."""
 
     room: int
+    folder: Path
     left_out: list[str] = field(default_factory=list)
     _count: int = 0
 
     def show(self, path: Path, *, about: str = "") -> str:
         """A file as HTML; "" where there is no room for it, which :attr:`left_out` then says, or it cannot be shown."""
+        if not inside(path, self.folder):
+            self.left_out.append(f"{path.name} (it is not in the run)")
+            return ""
         make: Callable[[Path], tuple[str, bytes]] | None = _MAKERS.get(path.suffix.lower())
         try:
             if path.suffix.lower() in (".txt", ".jsonl"):

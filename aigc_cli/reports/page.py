@@ -36,14 +36,14 @@ def report(runs: Sequence[Facts], swept: Sequence[sweeps.Sweep] = (), *, room: i
         links.append(("comparison", "Comparison"))
         parts.append(_part("comparison", "Comparison", _comparison(runs, anchors)))
     for number, run in enumerate(runs):
-        album = Album(room // (len(runs) - number))
+        album = Album(room // (len(runs) - number), run.run.path)
         before = album.room
         links.append((anchors[run.name], run.name))
         parts.append(_part(anchors[run.name], run.name, _of_run(run, album, anchors[run.name])))
         room -= before - album.room
         left_out += [f"{run.name}/{name}" for name in album.left_out]
     if left_out:
-        note = f"Left out, to keep the page small: {', '.join(left_out)}."
+        note = f"Left out, for lack of room where no other reason stands: {', '.join(left_out)}."
         parts.append(f"<p class='soft'>{escape(note)}</p>")
     return _page(title, links, parts), left_out
 

@@ -71,7 +71,7 @@ def words(run: Facts) -> list[str]:
 
 def _score(record: Mapping[str, Any], name: str) -> str:
     value, baseline, way = record["figures"][name], baseline_of(record, name), (record.get("better") or {}).get(name)
-    notes = [*([f"real items: {baseline:.4g}"] if baseline is not None else []), *filter(None, [_WAYS.get(way or "")])]
+    notes = [*([f"real items: {baseline:.4g}"] if baseline is not None else []), *filter(None, [_WAYS.get(str(way))])]
     return f"{name} {value:.4g}{f' ({chr(44).join(notes)})' if notes else ''}".replace(",", ", ")
 
 
@@ -182,8 +182,8 @@ def evaluation(run: Facts, album: Album) -> str:
             around = f" ± {spread[name]:.2g}" if name in spread else ""
             made = record.get("generated") or {}
             rows.append([
-                escape(name), f"{escape(bounds.get(name.partition('[')[0], ''))} {value:.5g}{around}",
-                "" if baseline is None else f"{baseline:.5g}", _WAYS.get(way, ""),
+                escape(name), f"{escape(str(bounds.get(name.partition('[')[0], '')))} {value:.5g}{around}",
+                "" if baseline is None else f"{baseline:.5g}", _WAYS.get(str(way), ""),
                 escape(f"n={made.get('n')}" + (f", step {made['step']}" if "step" in made else "")),
                 "" if number else escape("; ".join(map(str, record.get("notes") or ()))),
             ])  # fmt: skip

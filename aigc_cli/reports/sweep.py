@@ -37,7 +37,9 @@ class Sweep:
                 rows = list(csv.DictReader(file))
         except (OSError, ValueError, csv.Error) as error:
             raise unreadable(path, error) from None
-        if not rows or any(None in row or not {"job", "overrides", "status"} <= row.keys() for row in rows):
+        if not rows or any(
+            None in (*row, *row.values()) or not {"job", "overrides", "status"} <= row.keys() for row in rows
+        ):
             raise DataError(f"{path} is not the table of a sweep", "name the folder of a sweep that ended")
         return rows
 

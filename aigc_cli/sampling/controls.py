@@ -76,10 +76,10 @@ def _with_class(run: Run, values: Mapping[str, Any]) -> Mapping[str, Any]:
         names = _listed("class", str(named), list(set().union(*said)), "the data has no such class")
         if not asked and {*names} <= {*spec.classes}:
             return others
-        chosen = [place for name in names for place in chosen if name in said[place]]
+        chosen = [place for name in dict.fromkeys(names) for place in chosen if name in said[place]]
     for word, value in asked.items():
         names = _listed(word, value, attributes[word], f"this run knows no such {word}")
-        chosen = [place for place in chosen if attributes[word][place] in names]
+        chosen = [place for name in dict.fromkeys(names) for place in chosen if attributes[word][place] == name]
     if not chosen:
         told = " and ".join(f"{word}={value}" for word, value in values.items() if word in {*asked, "class"})
         raise ConfigError(f"no training item is {told}", f"choose from: {some_of(spec.classes, 20)}")

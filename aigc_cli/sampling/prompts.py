@@ -16,6 +16,7 @@ from aigc_cli.errors import ConfigError, warn
 from aigc_cli.modalities.base import Batch, DataSpec, modality
 from aigc_cli.modalities.prompts import Prompt, text_with_gaps, tokens_with_gaps
 from aigc_cli.modalities.samples import ORIGINAL, RECONSTRUCTION, ROLE, Arrangement
+from aigc_cli.modalities.spoken import SpokenText
 from aigc_cli.models.base import Prompts
 from aigc_cli.nn.decoding import padded
 from aigc_cli.randomness import permutation
@@ -236,7 +237,7 @@ def _of_items(
 
 def _tokens(request: Request, prompt: Prompt) -> list[int]:
     """The token ids of a prompt, as an item of the data begins."""
-    if not prompt.text:
+    if not (prompt.text.strip() if isinstance(request.codec.source, SpokenText) else prompt.text):
         raise ConfigError(f"{prompt.where} is empty", "omit it to sample without a prompt")
     spec, codec = request.model.spec.source or request.model.spec, request.codec.source or request.codec
     try:

@@ -1,5 +1,6 @@
 import io
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -60,3 +61,30 @@ def test_prune_keeps_the_best_and_what_a_run_would_resume_from(tiny_run: Run, tm
         tiny_run.set_status("running", 7)
         assert main(["runs", "prune", "yes=true"]) == 0
     assert steps(tiny_run) == [3, 7]
+
+
+def test_prune_leaves_links_and_runs_of_other_folders_alone(
+    tiny_run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(tiny_run.path, other)
+    assert main(["runs", "prune", "other", "yes=true"]) == 2
+    assert "outputs=" in capsys.readouterr().err
+    shutil.rmtree(tiny_run.checkpoints / "step-3")
+    (tiny_run.checkpoints / "step-3").symlink_to(other / "checkpoints/step-3")
+    assert main(["runs", "prune", "yes=true"]) == 0
+    shutil.rmtree(tiny_run.checkpoints)
+    tiny_run.checkpoints.symlink_to(other / "checkpoints")
+    assert main(["runs", "prune", "yes=true"]) == 0
+    assert steps(Run(other)) == [3, 5]
+
+
+def test_prune_looks_again_once_it_has_the_run(tiny_run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def answer(_: str) -> str:  # the best is another by the time that somebody answers
+        (tiny_run.path / "best.json").write_text('{"step": 3}')
+        return "y"
+
+    monkeypatch.setattr("builtins.input", answer)
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    assert main(["runs", "prune"]) == 0
+    assert steps(tiny_run) == [3, 5]

@@ -69,7 +69,9 @@ def test_a_text_is_said_by_whom_one_asks(run: Path) -> None:
     assert rate == 8000
     assert len(found) <= 4096
     Path("lines.txt").write_text("one\ntwo two\n")
-    assert sampled("prompt_file=lines.txt", "speaker=theo,george")["samples"]["says"] == ["one", "two two"]
+    samples = sampled("prompt_file=lines.txt", "speaker=theo,george")["samples"]
+    assert samples == {"speaker": ["theo", "george"], "says": ["one", "two two"]}, "in the order that one asks"
+    assert main(["sample", "run=run", "prompt=  ", "out=blank"]) == 2
     assert len(sampled("n=4")["files"]) == 4, "what held-out clips say, in their voices"
 
 

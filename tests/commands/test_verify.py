@@ -3,10 +3,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from aigc_cli.cli import main
+from aigc_cli.modalities.likeness import compared
 from aigc_cli.runs import Run
 
 
@@ -42,6 +44,39 @@ def test_a_changed_pixel_is_found(tiny_run: Run, capsys: pytest.CaptureFixture[s
     verdict, why = found["000001.png"]
     assert verdict == "altered"
     assert "1 of 64 pixels differ, by up to 2; the first at (5, 2, 0)" in why
+
+
+def test_what_is_off_by_rounding_is_not_called_equal(tiny_run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["sample", "n=2", "seed=4", "out=o"]) == 0
+    repainted(Path("o/000001.png"), 1)
+    Path("o/000000.png").unlink()
+    found = verified(capsys, "o")
+    verdict, why = found["000001.png"]
+    assert verdict == "proven"
+    assert "1 of 64 pixels are off by up to 1, no more than rounding" in why
+    assert found["000000.png"] == ("unknown", "samples.json beside it names it, and it is not there")
+
+
+def test_a_label_that_names_other_data_is_not_proven(tiny_run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["sample", "n=1", "format=npz", "out=o"]) == 0
+    record = json.loads(Path("o/samples.json").read_text())
+    Path("o/samples.json").write_text(json.dumps({**record, "data": "licensed"}))
+    verdict, why = verified(capsys, "o", code=3)["samples.npz"]
+    assert verdict == "altered"
+    assert "its label is not true" in why
+    Path("o/samples.json").write_text(json.dumps({**record, "n": "x"}))
+    verified(capsys, "o")
+
+
+def test_sound_that_is_played_faster_and_numbers_of_another_type_are_not_the_same(tmp_path: Path) -> None:
+    for name, rate in (("a.wav", 8000), ("b.wav", 16000)):
+        soundfile.write(tmp_path / name, np.zeros(80), rate)
+    assert compared(tmp_path / "b.wav", tmp_path / "a.wav") == (
+        False, "it is played at 16000 Hz, and what the run draws at 8000 Hz"
+    )  # fmt: skip
+    for name, images in (("a.npz", np.zeros(3, np.uint8)), ("b.npz", np.full(3, 0.9))):
+        np.savez(tmp_path / name, images=images)
+    assert not compared(tmp_path / "b.npz", tmp_path / "a.npz").same
 
 
 def test_where_the_metadata_is_gone_the_record_beside_it_counts(

@@ -6,6 +6,7 @@ import subprocess
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from PIL import Image
 from reports.conftest import record
 
 from aigc_cli.cli import main
-from aigc_cli.reports.facts import Facts
+from aigc_cli.reports.facts import Facts, facts_of
 from aigc_cli.reports.media import Album
 from aigc_cli.reports.page import report
 from aigc_cli.reports.svg import Line, chart, parallel, thinned, ticks
@@ -135,7 +136,7 @@ def test_large_pictures_and_sounds_are_made_smaller(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (400, 2000, 3), dtype=np.uint8)
     Image.fromarray(noise).save(tmp_path / "a.png")
     soundfile.write(tmp_path / "a.wav", np.random.default_rng(0).normal(size=30 * 8000) / 10, 8000)
-    album = Album(3_000_000)
+    album = Album(3_000_000, tmp_path)
     assert "data:image/jpeg" in album.show(tmp_path / "a.png")
     assert "data:audio/mpeg" in album.show(tmp_path / "a.wav")
     assert 3_000_000 - album.room < 600_000
@@ -185,3 +186,41 @@ def test_a_browser_draws_it_without_an_error(make: Make, tmp_path: Path) -> None
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
     assert "CONSOLE" not in done.stderr
     assert 'data-of="run-1-last-png" src="data:' in done.stdout  # the script ran
+
+
+def test_what_links_of_a_run_lead_to_is_not_passed_on(make: Make, tmp_path: Path) -> None:
+    (tmp_path / "own.txt").write_text('{"key": "SECRET"}')
+    run = filled(make("a"))
+    for name in ("samples/step-20.txt", "command.txt", "warnings.txt", "env.json", "data.json"):
+        (run.path / name).unlink()
+        (run.path / name).symlink_to(tmp_path / "own.txt")
+    page, left_out = report([Facts(run)])
+    assert "SECRET" not in page
+    assert left_out == ["gan-digits/a/step-20.txt (it is not in the run)"]
+
+
+def test_runs_of_one_name_are_told_apart(make: Make, tmp_path: Path) -> None:
+    first = filled(make("a"))
+    second = tmp_path / "copies/gan-digits/a"
+    shutil.copytree(first.path, second)
+    page, _ = report(facts_of([first, Run(second)]))
+    found = checked(page)
+    assert len(found.ids) == len({*found.ids})
+    assert "outputs/gan-digits/a</h2>" in page
+    assert "copies/gan-digits/a</h2>" in page
+
+
+def test_a_run_from_a_stranger_is_reported_as_far_as_it_can_be_read(make: Make) -> None:
+    run = make("a", record(3.0))
+    odd: list[dict[str, Any]] = [
+        {"figures": {"fd": None}}, {"metric": ["m"]}, {"better": [1]}, {"floor": 7}, {"notes": 1}, {"spread": "x"}
+    ]  # fmt: skip
+    for number, change in enumerate(odd):
+        (run.path / f"eval/{number}.json").write_text(json.dumps({**record(1.0), **change}))
+    (run.path / "env.json").write_text('{"gpus": [1], "versions": 3}')
+    with (run.path / "metrics.jsonl").open("a") as file:
+        for value in ('"x"', "1" + "0" * 400, "[" * 100_000 + "]" * 100_000):
+            file.write(f'{{"step": 20, "seconds": {value}, "items_per_second": {value}, "a/b": {value}}}\n')
+    page, _ = report([Facts(run)])
+    checked(page)
+    assert len(Facts(run).records) == 1

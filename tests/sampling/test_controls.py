@@ -84,7 +84,7 @@ def spoken_run(tiny_run: Run) -> Run:
         ({"digit": "two"}, "two-theo"),
         ({"class": "two, one"}, "two-theo,one-theo,one-lucas"),
         ({"class": "two-theo,one-theo"}, "two-theo,one-theo"),
-        ({"digit": "one", "speaker": "lucas,theo"}, "one-theo,one-lucas"),
+        ({"digit": "one", "speaker": "lucas,theo"}, "one-lucas,one-theo"),
         ({"speaker": None}, None),
     ],
     ids=str,
