@@ -118,7 +118,8 @@ class WebPWriter(GifWriter):
         exif = Image.Exif()
         exif[0x010E] = json.dumps(dict(about))
         first.save(
-            path, format="WEBP", save_all=True, append_images=others, duration=delays, loop=0, lossless=True, exact=True, exif=exif, xmp=xmp_packet(about, kind_of(about)).encode(),
+            path, format="WEBP", save_all=True, append_images=others, duration=delays, loop=0, lossless=True,
+            exact=True, exif=exif, xmp=xmp_packet(about, kind_of(about)).encode(),
         )  # fmt: skip
 
 
