@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import contextvars
 import io
 import json
 import os
@@ -21,13 +22,15 @@ import httpx
 import numpy as np
 import openai
 import pytest
+import torch
 from PIL import Image
 from serve_runs import fresh_runs, serving
 
 from aigc_cli.api import LoadedRun
 from aigc_cli.cli import main
 from aigc_cli.serve.guard import Limits
-from aigc_cli.serve.house import House
+from aigc_cli.serve.house import House, Served
+from aigc_cli.serve.tickets import Ticket, current
 
 ROOT = Path(__file__).resolve().parents[2]
 WRITER, FILLER, VAE, TOLD, TRANSLATOR, SOUND = (
@@ -159,6 +162,27 @@ def test_pictures_are_of_their_class_and_seed_alone_and_among_others(client: htt
     assert (about["label"], about["run"], about["seed"]) == ("AI-generated", TOLD, 0)
 
 
+def test_a_request_decodes_with_its_own_controls_whatever_another_prepared(runs: list[LoadedRun]) -> None:
+    """As those of a flow, whose steps are kept in the model."""
+    (loaded,) = fresh_runs(["digits/flow"])
+    for parameter in loaded.model.parameters():
+        parameter.data.add_(0.3)  # fresh ones move nothing
+    shared: Any = Served(loaded).loaded.model
+    latents = torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    few, many = (loaded.checked({"steps": steps}) for steps in (1, 9))
+
+    def prepare(controls: Any) -> None:
+        current.set(Ticket())
+        shared.prepare([], controls)
+
+    first, second = contextvars.copy_context(), contextvars.copy_context()
+    first.run(prepare, few)
+    alone = first.run(shared.decode, latents)
+    second.run(prepare, many)
+    assert (first.run(shared.decode, latents) == alone).all()
+    assert (second.run(shared.decode, latents) != alone).any()
+
+
 def test_a_file_is_had_as_it_is_with_its_label(client: httpx.Client) -> None:
     asked = {"model": TOLD, "n": 1, "seed": 0, "response": "file"}
     answer = client.post("/generate", json=asked)
@@ -186,6 +210,7 @@ def test_an_upload_is_reconstructed(client: httpx.Client) -> None:
     for content, status in ((b"no picture", 400), (b"", 400)):
         assert client.post(where, content=content, headers=kind).status_code == status
     assert client.post(where, content=b"x", headers={"content-type": "x/y"}).status_code == 415
+    assert client.post(f"{where}&seed=-1", content=b"x", headers=kind).status_code == 400
 
 
 # what is refused
@@ -236,6 +261,8 @@ def test_strangers_are_refused_before_anything_is_read(client: httpx.Client) -> 
     parts = (b"x" * 2**20 for _ in range(12))  # a body that does not say how long it is
     with contextlib.suppress(httpx.HTTPError):  # hung up on while it was still sending
         assert status("/generate", "POST", content=parts, headers={"content-type": "application/json"}) == 413
+    half = '{"model": "' + TOLD + '", "format": "\\ud800"}'  # half a character, which an answer cannot hold
+    assert status("/generate", "POST", content=half, headers={"content-type": "application/json"}) == 400
     assert status("/docs") == 404
     assert status("/health", headers={"host": "localhost"}) == 200
     assert "access-control-allow-origin" not in client.get("/health").headers
@@ -259,12 +286,18 @@ def test_a_full_queue_is_told_and_whoever_leaves_makes_room(runs: list[LoadedRun
         httpx.Client(base_url=url, timeout=30) as client,
     ):
         with client.stream("POST", "/v1/completions", json=asked) as stream:
-            next(stream.iter_lines())
+            lines = stream.iter_lines()  # held: what is dropped hangs up
+            next(lines)
             full = client.post("/v1/completions", json={"prompt": "the"})
             assert (full.status_code, full.headers["retry-after"]) == (429, "1")
+        left = client.build_request("POST", "/v1/completions", json={**asked, "stream": False}, timeout=1)
         deadline = time.monotonic() + 20
         while house.counts.waiting and time.monotonic() < deadline:
             time.sleep(0.05)
+        with contextlib.suppress(httpx.TimeoutException):  # who waits for all of it at once leaves too
+            client.send(left)
+        assert house.counts.waiting
+        time.sleep(2)
         assert client.post("/v1/completions", json={"prompt": "the", "max_tokens": 2}).status_code == 200
         counted = client.get("/metrics").text
     assert 'aigc_requests_total{route="/v1/completions",status="429"} 1' in counted
