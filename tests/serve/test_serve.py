@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import contextvars
 import io
 import json
 import os
@@ -22,15 +21,13 @@ import httpx
 import numpy as np
 import openai
 import pytest
-import torch
 from PIL import Image
 from serve_runs import fresh_runs, serving
 
 from aigc_cli.api import LoadedRun
 from aigc_cli.cli import main
 from aigc_cli.serve.guard import Limits
-from aigc_cli.serve.house import House, Served
-from aigc_cli.serve.tickets import Ticket, current
+from aigc_cli.serve.house import House
 
 ROOT = Path(__file__).resolve().parents[2]
 WRITER, FILLER, VAE, TOLD, TRANSLATOR, SOUND = (
@@ -160,27 +157,6 @@ def test_pictures_are_of_their_class_and_seed_alone_and_among_others(client: htt
             assert abs(pixels(one) - pixels(other)).max() <= 1
     about = alone[0]["aigc"]
     assert (about["label"], about["run"], about["seed"]) == ("AI-generated", TOLD, 0)
-
-
-def test_a_request_decodes_with_its_own_controls_whatever_another_prepared(runs: list[LoadedRun]) -> None:
-    """As those of a flow, whose steps are kept in the model."""
-    (loaded,) = fresh_runs(["digits/flow"])
-    for parameter in loaded.model.parameters():
-        parameter.data.add_(0.3)  # fresh ones move nothing
-    shared: Any = Served(loaded).loaded.model
-    latents = torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(0))
-    few, many = (loaded.checked({"steps": steps}) for steps in (1, 9))
-
-    def prepare(controls: Any) -> None:
-        current.set(Ticket())
-        shared.prepare([], controls)
-
-    first, second = contextvars.copy_context(), contextvars.copy_context()
-    first.run(prepare, few)
-    alone = first.run(shared.decode, latents)
-    second.run(prepare, many)
-    assert (first.run(shared.decode, latents) == alone).all()
-    assert (second.run(shared.decode, latents) != alone).any()
 
 
 def test_a_file_is_had_as_it_is_with_its_label(client: httpx.Client) -> None:
