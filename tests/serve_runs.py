@@ -30,6 +30,7 @@ RUNS = {
     "digits/vae": ["model=vae", "data=digits", "data.size=8", "model.network=mlp", "model.hidden=8", "model.latent=4"],
     "digits/told": ["model=gan", "data=digits", "data.size=8", "model.width=8", "model.max_width=16",
                     "model.latent=8", "model.conditional=true"],
+    "digits/flow": ["model=flow", "data=digits", "data.size=8", "model.width=8"],
     "pairs/translator": ["model=seq2seq", "data=pairs", "data.source=a.txt", "data.target=b.txt",
                          "data.max_length=64", *SMALL],
     "tones/vae": ["model=vae", "data=tones", "model.network=mlp", "model.hidden=8", "model.latent=4",

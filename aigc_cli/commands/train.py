@@ -311,7 +311,7 @@ def _next(run: Run) -> list[str]:
     prompts = run.spec.source is None and "prompt" in kind.can
     lines = [f"aigc sample{_prompt(run, 'The ') if prompts else ''}"]
     if "infill" in modes:
-        lines.append(f"aigc sample mode=infill{_prompt(run, 'The ____ of')}")
+        lines.append("aigc sample mode=infill" + (_prompt(run, "The ____ of") if run.spec.layout == "tokens" else ""))
     if "reconstruct" in modes[1:]:
         lines.append("aigc sample mode=reconstruct")
     if model.get("conditional") and run.spec.classes:

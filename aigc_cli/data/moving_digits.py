@@ -22,7 +22,7 @@ from aigc_cli.config import folders
 from aigc_cli.config.schema import STRICT, check, load_yaml
 from aigc_cli.data.base import DRAWS, Dataset, Split
 from aigc_cli.data.cache import digest_of
-from aigc_cli.errors import ConfigError, no_such
+from aigc_cli.errors import ConfigError, DataError, no_such
 from aigc_cli.modalities.base import Batch, DataSpec
 from aigc_cli.modalities.video_codec import VideoCodec
 from aigc_cli.randomness import uniform_at
@@ -72,7 +72,7 @@ class MovingDigits(Dataset):
 
     Raises:
         ConfigError: ``data.of`` is not a dataset of images that needs no more than a root.
-        DataError: its images cannot be had.
+        DataError: its images cannot be had, or a split has none of a class.
     """
 
     def __init__(self, config: MovingDigitsConfig, split: Split) -> None:
@@ -89,6 +89,9 @@ class MovingDigits(Dataset):
         self._order = torch.argsort(labels, stable=True)
         groups = len(kinds) if known else 1
         counts = torch.bincount(labels, minlength=groups) if known else torch.tensor([len(labels)])
+        if not counts.all():
+            what = f"data.of={config.of} has no {split} image of {kinds[int(counts.argmin())] if known else 'any kind'}"
+            raise DataError(what, "add some, or use data.labels=none")
         self._starts, self._counts = counts.cumsum(0) - counts, counts
         #: The classes of what moves, for each class of clips.
         self._pairs = torch.tensor(list(combinations_with_replacement(range(groups), config.sprites)))

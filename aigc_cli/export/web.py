@@ -49,7 +49,8 @@ def web(restored: Restored, dtype: str, folder: Path) -> tuple[dict[str, Any], l
     title = html.escape(f"{restored.run.config['model']['name']} on {restored.run.config['data']['name']}")
     page = (PAGE / "page.html").read_text(encoding="utf-8").replace("TITLE", title)
     script = "".join((PAGE / name).read_text(encoding="utf-8") for name in ("run.js", "tokens.js"))
-    text = json.dumps(saved, ensure_ascii=False).replace("<", "\\u003c")  # nothing in it ends the script
+    text = json.dumps(saved, ensure_ascii=False)  # so that nothing in it ends the script, or is a place to fill
+    text = text.replace("<", "\\u003c").replace(">", "\\u003e")
     for word, value in (("ABOUT", text), ("WEIGHTS", base64.b64encode(weights).decode()), ("SCRIPT", script)):
         head, _, tail = page.partition(f">{word}")
         page = f"{head}>{value}{tail}"

@@ -300,8 +300,7 @@ def _opened_by_av(given: IO[bytes]) -> Iterator[_File]:
     """What libsndfile has no reader for, by FFmpeg."""
     import av
 
-    opened: Any = av.open(given)
-    with opened as container:
+    with av.open(given, "r") as container:
         if not container.streams.audio:
             raise Unreadable("it holds no sound")
         stream = container.streams.audio[0]

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 #: The suffixes of such files; the second is what Hugging Face's ``save_to_disk`` writes.
-SUFFIXES = (".parquet", ".arrow")
+SUFFIXES: tuple[str, ...] = (".parquet", ".arrow")
 
 
 def schema_of(path: Path) -> pa.Schema:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
-SUFFIXES = (".png", ".jpg", ".jpeg", ".jfif", ".webp", ".bmp", ".tif", ".tiff", ".gif")
+SUFFIXES: tuple[str, ...] = (".png", ".jpg", ".jpeg", ".jfif", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 #: What not every installation can read: suffixes, Pillow's name of the format, and the package that brings it.
 OTHERS = ((".avif", "AVIF", "'pillow>=11.3'"), (".heic", "HEIF", "pillow-heif"), (".heif", "HEIF", "pillow-heif"))
 NAMED = "png, jpeg, webp, bmp, tiff or gif"  # for messages

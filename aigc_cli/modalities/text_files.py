@@ -22,8 +22,8 @@ from aigc_cli.modalities.image_decode import SUFFIXES as PICTURES
 
 PLAIN = (".txt", ".md", ".markdown", ".rst")  # whose text is all there is in them
 TABLES = (".jsonl", ".csv", ".tsv")
-ROWS = (*TABLES, ".json", *columns.SUFFIXES)  # of which a field, or a column, is text
-SUFFIXES = (*PLAIN, *ROWS)
+ROWS: tuple[str, ...] = (*TABLES, ".json", *columns.SUFFIXES)  # of which a field, or a column, is text
+SUFFIXES: tuple[str, ...] = (*PLAIN, *ROWS)
 KINDS = ".txt, .md, .jsonl, .json, .csv, .tsv, .parquet or .arrow files, text as it is or packed with gzip (.gz)"
 RULES = 2  # the version of how files are read, for what is remembered of their text
 BLOCK = 1 << 18  # bytes read at a time

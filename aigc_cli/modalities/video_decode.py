@@ -28,7 +28,7 @@ SUFFIXES = (".gif", ".webp")
 OTHERS = (".mp4", ".m4v", ".mov", ".webm", ".mkv", ".avi", ".mpg", ".mpeg", ".ogv")
 EXTRA = "'aigc-cli[video]'"
 NAMED = "mp4, mov, webm, mkv, avi, gif or animated webp"  # for messages
-DECODED = 1  # the version of what becomes of a file here, for what is remembered of it
+DECODED = 2  # the version of what becomes of a file here, for what is remembered of it
 #: What a file of each of FFmpeg's formats begins with, and where. No other is opened: a playlist, which is a text, may
 #: name files and addresses of its own.
 _BEGINNINGS = (
@@ -137,7 +137,9 @@ class Film:
                 except (OSError, EOFError, SyntaxError, ValueError) as error:
                     self.cut = f"it is broken after {place} of {count} frames: {error}"
                     return
-                length = max(float(image.info.get("duration") or 100), 10) / 1000  # as browsers take 0
+                length = float(image.info.get("duration") or 100) / 1000
+                if image.format == "GIF" and length <= 0.01:  # as browsers play them
+                    length = 0.1
                 yield start, length, image.copy().copy  # that of this frame, wherever the file is by then
                 start += length
 
@@ -155,9 +157,11 @@ class Film:
                 raise Unreadable("it holds no pictures")
             stream = container.streams.video[0]
             stream.thread_count = 1
-            if stream.width * stream.height > _PIXELS:
+            if stream.width * stream.height * max(1, stream.sample_aspect_ratio or 1) > _PIXELS:
                 raise Unreadable(f"its frames have {stream.width}x{stream.height} pixels")
             expected = container.duration / 1e6 if container.duration else 0.0
+            if stream.duration and stream.time_base:  # that of the file may be of its sound
+                expected = float(stream.duration * stream.time_base)
             end = yield from self._decoded(av, container, stream)
             if not self.cut and end < _CUT * expected - 0.1:
                 self.cut = f"it is cut: {end:.2g} of {expected:.2g} s are there"
@@ -166,6 +170,7 @@ class Film:
         self, av: Any, container: Any, stream: Any
     ) -> Generator[tuple[float, float, Callable[[], Image]], None, float]:
         usual = 1 / float(stream.average_rate or stream.guessed_rate or 25)
+        wide = float(stream.sample_aspect_ratio or 1)
         first, start, length = None, 0.0, usual
         frames = container.decode(stream)
         while True:
@@ -181,16 +186,20 @@ class Film:
             at = start + length if time is None or first is None else time - first
             start = max(start, at) if self._count else 0.0
             length = float(frame.duration * frame.time_base) if frame.duration and frame.time_base else usual
-            yield start, length, partial(_upright, frame)
+            yield start, length, partial(_upright, frame, wide)
         return start + length if self._count else 0.0
 
 
-def _upright(frame: Any) -> Image:
-    """The picture of a frame, turned as the header says: in degrees, against the clock."""
+def _upright(frame: Any, wide: float) -> Image:
+    """The picture of a frame, whose pixels are so `wide` for their height, and which is turned as the header says: in
+    degrees, against the clock."""
     from PIL import Image
 
-    pixels = np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90))
-    return Image.fromarray(np.ascontiguousarray(pixels))
+    clear = any(part.is_alpha for part in frame.format.components)
+    image = Image.fromarray(frame.to_ndarray(format="rgba" if clear else "rgb24"))
+    if wide != 1:
+        image = image.resize((max(1, round(image.width * wide)), image.height), Image.Resampling.LANCZOS)
+    return Image.fromarray(np.ascontiguousarray(np.rot90(np.asarray(image), round(frame.rotation / 90))))
 
 
 def _reason(error: Exception) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from importlib.util import find_spec
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -113,11 +114,12 @@ class WebPWriter(GifWriter):
     def save(self, path: Path, clip: Tensor, about: Mapping[str, Any]) -> None:
         """See :meth:`GifWriter.save`; the facts are in its EXIF description."""
         first, *others = [image.convert("RGB") for image in images_of(clip)]
+        delays = _delays(clip.shape[1], codec_of_clips(self.codec).rate, 1)
         exif = Image.Exif()
         exif[0x010E] = json.dumps(dict(about))
         first.save(
-            path, format="WEBP", save_all=True, append_images=others, duration=_delay(codec_of_clips(self.codec).rate),
-            loop=0, lossless=True, exact=True, exif=exif, xmp=xmp_packet(about, kind_of(about)).encode(),
+            path, format="WEBP", save_all=True, append_images=others, duration=delays, loop=0, lossless=True,
+            exact=True, exif=exif, xmp=xmp_packet(about, kind_of(about)).encode(),
         )  # fmt: skip
 
 
@@ -192,16 +194,19 @@ def images_of(clip: Tensor) -> list[Image.Image]:
     return [to_image(frame) for frame in clip.unbind(1)]
 
 
-def _delay(rate: int) -> int:
-    """Milliseconds from one frame to the next; a GIF keeps hundredths of a second."""
-    return round(1000 / rate)
+def _delays(frames: int, rate: int, unit: int) -> list[int]:
+    """Milliseconds from each frame to the next, in multiples of a `unit`, which add up to the length of a clip; at
+    least two of these: players slow down a GIF whose frames are shorter."""
+    times = [round(1000 * place / rate / unit) for place in range(frames + 1)]
+    return [unit * max(2, after - before) for before, after in pairwise(times)]
 
 
 def save_gif(path: Path, frames: Sequence[Image.Image], rate: int, about: Mapping[str, Any]) -> None:
     """Writes images of one size as a GIF that plays again and again, with facts as JSON in its comment."""
     first, *others = frames
+    delays = _delays(len(frames), rate, 10)
     first.save(
-        path, format="GIF", save_all=True, append_images=others, duration=_delay(rate), loop=0, optimize=False,
+        path, format="GIF", save_all=True, append_images=others, duration=delays, loop=0, optimize=False,
         comment=json.dumps(dict(about)).encode(),
     )  # fmt: skip
     embed(path, xmp_packet(about, kind_of(about)), "GIF")

@@ -110,6 +110,8 @@ class Worker:
             rows = self._writing.step(entering)
         except Exception as error:
             self._writing.fail(error)
+            for row in entering:  # which may not be among those yet
+                row.done(error)
             return
         self.batches, self.batched = self.batches + bool(rows), self.batched + rows
 
@@ -165,20 +167,23 @@ class Shared:
 
     def decode(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
         """See :meth:`Model.decode`."""
-        key = ("decode", tuple(latents.shape[1:]), latents.dtype, labels is None)
-        made: Tensor = self._worker.call(key, len(latents), latents, labels)
+        prepared = mine().prepared
+        key = ("decode", repr(prepared), tuple(latents.shape[1:]), latents.dtype, labels is None)
+        made: Tensor = self._worker.call(key, len(latents), latents, labels, prepared)
         return made
 
     def encode(self, batch: Batch) -> Tensor:
         """See :meth:`Model.encode`."""
-        key = ("encode", tuple(batch.content.shape[1:]), batch.labels is None, "" if batch.source is None else None)
-        made: Tensor = self._worker.call(key, len(batch), batch)
+        prepared, apart = mine().prepared, None if batch.source is not None else ""
+        key = ("encode", repr(prepared), tuple(batch.content.shape[1:]), batch.labels is None, apart)
+        made: Tensor = self._worker.call(key, len(batch), batch, prepared)
         return made
 
     def prepare(self, items: Iterable[Batch], controls: Any) -> None:
         """See :meth:`Model.prepare`; one at a time, since it changes the model."""
         with self._worker.preparing:
             self._model.prepare(items, controls)
+        mine().prepared = controls
 
     def _written(self, noise: Noise, controls: Any, prompts: Prompts | None) -> Tensor:
         count, pad = controls.max_tokens or self._model.spec.shape[0] - 1, self._model.spec.special("pad") or 0
@@ -226,12 +231,20 @@ def _sample(model: Model, asked: list[tuple[Any, ...]], device: torch.device) ->
     return model.sample(noise, controls, prompts)
 
 
+def _prepared(model: Any, controls: Any) -> None:
+    """What :meth:`Model.prepare` has a flow keep, which another request may have changed since."""
+    if controls is not None and hasattr(model, "solver"):
+        model.solver = controls
+
+
 def _decode(model: Model, asked: list[tuple[Any, ...]], device: torch.device) -> Tensor:
+    _prepared(model, asked[0][2])
     labels = None if asked[0][1] is None else torch.cat([each[1] for each in asked])
     return model.decode(torch.cat([each[0] for each in asked]), labels)
 
 
 def _encode(model: Model, asked: list[tuple[Any, ...]], device: torch.device) -> Tensor:
+    _prepared(model, asked[0][1])
     batches: list[Batch] = [each[0] for each in asked]
     if len(batches) == 1:
         return model.encode(batches[0])

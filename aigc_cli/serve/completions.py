@@ -115,8 +115,7 @@ def router(house: House) -> APIRouter:
             if asked.stream:
                 events = _events(house, choices, asked, {**frame, "aigc": about}, ticket)
                 return _Held(events, stack.pop_all(), labelled(about))
-            while not all(choice.ended for choice in choices):
-                await house.waited(request, asyncio.ensure_future(choices[0].queue.get()), ticket)
+            await house.waited(request, asyncio.ensure_future(_ended(choices)), ticket)
             for choice in choices:
                 _check(choice, ticket)
             told = [_whole(choice, asked.echo) for choice in choices]
@@ -177,6 +176,12 @@ def _begin(run: Served, asked: CompletionRequest, controls: Any, seed: int, tick
             choices.append(choice)
     run.worker.enter(rows)
     return choices
+
+
+async def _ended(choices: list[Choice]) -> None:
+    """Returns when all texts have ended."""
+    while not all(choice.ended for choice in choices):
+        await choices[0].queue.get()
 
 
 def _check(choice: Choice, ticket: Ticket) -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import base64
 import mimetypes
 import tempfile
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
@@ -27,6 +28,8 @@ from aigc_cli.serve.tickets import mine
 _TYPES = mimetypes.MimeTypes()
 for _kind, _suffix in (("audio/wav", ".wav"), ("audio/flac", ".flac"), ("audio/ogg", ".ogg"), ("image/webp", ".webp")):
     _TYPES.add_type(_kind, _suffix)
+#: One upload is decoded at a time: a small file may become many pixels, and Pillow's warnings are the whole process's.
+_READING = threading.Lock()
 #: Controls that name files, of models whose content is not text: nobody elsewhere names files of this machine.
 _FILES = ("prompt", "to")
 
@@ -99,8 +102,8 @@ def router(house: House) -> APIRouter:
 
     @routes.post("/reconstruct")
     async def reconstruct(
-        request: Request, model: str | None = None, format: str = AUTO, seed: int | None = None,
-        response: Literal["json", "file"] = "json",
+        request: Request, model: str | None = None, format: str = AUTO,
+        seed: Annotated[int | None, Query(ge=0)] = None, response: Literal["json", "file"] = "json",
     ) -> Response:  # fmt: skip
         """What a model makes of the file that is the body of the request, beside that."""
         run = house.run(model)
@@ -178,7 +181,8 @@ def _read(run: Served, file: Path) -> str:
         except UnicodeDecodeError:
             raise ConfigError("the upload is not text in UTF-8", "save it as UTF-8") from None
     try:
-        content = modality(run.loaded.spec.modality).parse(str(file), run.codec).content
+        with _READING:
+            content = modality(run.loaded.spec.modality).parse(str(file), run.codec).content
     except (ConfigError, DataError) as error:
         raise ConfigError(f"the upload cannot be used: {error.message.replace(str(file), 'it')}", error.hint) from None
     if tuple(content.shape[1:]) != tuple(run.loaded.spec.raw):

@@ -59,8 +59,9 @@ class Counts:
 
 
 def refusal(status: int, message: str, hint: str = "", kind: str = "invalid_request_error") -> dict[str, Any]:
-    """An error as OpenAI's clients read it."""
-    return {"error": {"message": f"{message}; {hint}" if hint else message, "type": kind, "code": status}}
+    """An error as OpenAI's clients read it; half a character, which JSON can hold and UTF-8 cannot, is escaped."""
+    whole = (f"{message}; {hint}" if hint else message).encode("utf-8", "backslashreplace").decode()
+    return {"error": {"message": whole, "type": kind, "code": status}}
 
 
 class Guard:

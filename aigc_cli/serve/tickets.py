@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Any
 
 from aigc_cli.errors import AigcError
 
@@ -20,9 +21,8 @@ class Ticket:
     #: By the monotonic clock.
     deadline: float = float("inf")
     cancelled: bool = False
-    #: Rows of batches that worked for it, for the metrics.
-    rows: int = 0
-    began: float = field(default_factory=time.monotonic)
+    #: The controls that the model was prepared for.
+    prepared: Any = None
 
     def cancel(self) -> None:
         """Nobody waits any more."""

@@ -29,6 +29,8 @@ PREFIX = "hf:"
 KINDS = {
     **dict.fromkeys(("gpt2", "llama", "mistral", "qwen2", "qwen3"), "transformer"), "eurobert": "bert",
 }  # fmt: skip
+#: What comes of JSON that holds something else than it should.
+_BROKEN = (KeyError, TypeError, AttributeError, ZeroDivisionError)
 _GELUS = {"gelu": "gelu", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh"}
 #: Keys of theirs that change what a model computes, with the values that leave it as it is.
 _IDLE: dict[str, tuple[Any, ...]] = {
@@ -73,8 +75,14 @@ def with_folder(config: dict[str, Any], folder: Path, given: Collection[str]) ->
 
 def keys_of_folder(folder: Path, name: str) -> dict[str, Any]:
     """What ``config.json`` says, as keys of the section `model` of ours."""
-    config = _config(folder)
-    kind = config.get("model_type")
+    try:
+        return _keys(folder, _config(folder), name)
+    except _BROKEN as error:
+        raise DataError(f"{folder / 'config.json'} is not whole: {error!r}", "restore it from a copy") from None
+
+
+def _keys(folder: Path, config: dict[str, Any], name: str) -> dict[str, Any]:
+    kind = str(config.get("model_type"))
     if kind not in KINDS:
         raise ConfigError(f"{folder} holds a {kind} model, which is not known here", f"known are {', '.join(KINDS)}")
     if KINDS[kind] != name:
@@ -144,7 +152,10 @@ def _files(folder: Path) -> list[Path]:
     if whole.is_file():
         return [whole]
     if index.is_file():
-        names = sorted(set(read_json(index)["weight_map"].values()))
+        try:
+            names = sorted(set(map(str, read_json(index)["weight_map"].values())))
+        except (*_BROKEN, ValueError) as error:
+            raise DataError(f"{index} is not whole: {error!r}", "restore it from a copy") from None
         if all(Path(name).name == name for name in names):
             return [folder / name for name in names]
     pickled = any(folder.glob("*.bin")) or any(folder.glob("*.pt*"))

@@ -55,6 +55,15 @@ def test_a_run_keeps_what_it_says_with(run: Path) -> None:
     assert {path.suffix for path in (run / "samples").iterdir()} == {".png", ".wav"}
 
 
+def test_codes_of_two_levels_are_filled_in_and_the_end_says_what_to_type(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [word for word in WORDS[1:] if not word.startswith(("data.words", "trainer.steps", "trainer.samples"))]
+    residual = ["data.tokens=kmeans", "data.residual=2", "trainer.steps=1", "trainer.sample_every=null"]
+    assert main(["train", "model=bert", *words, *residual, "run_dir=masked"]) == 0
+    assert "aigc sample mode=infill    or    aigc sample class=zero" in capsys.readouterr().out
+
+
 def sampled(*words: str) -> dict[str, Any]:
     assert main(["sample", "run=run", "out=out", "overwrite=true", *words]) == 0
     record: dict[str, Any] = json.loads(Path("out", "samples.json").read_text())

@@ -33,7 +33,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("aigc train --help model.los", ["model.loss "]),
         ("aigc completion ", ["bash "]),
         ("aigc train --cfg j", ["job "]),
-        ("aigc train model=ga", ["model=gan "]),
+        ("aigc train model=ga", ["model=gan ", "model=gan_text "]),
         ("aigc train -m optimizer=adam,sg", ["optimizer=adam,sgd "]),
         ("aigc train mod", ["model.", "model="]),
         ("aigc train optimizer.we", ["optimizer.weight_decay="]),

@@ -3,12 +3,13 @@
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from aigc_cli.config.compose import compose
 from aigc_cli.data.base import DRAWS
 from aigc_cli.data.loader import Loader
 from aigc_cli.data.open import open_dataset
-from aigc_cli.errors import ConfigError
+from aigc_cli.errors import ConfigError, DataError
 from aigc_cli.metrics.video import centres
 
 
@@ -92,6 +93,18 @@ def test_labels_say_what_moves_or_how(words, classes, shape):
         step = np.stack([np.diff(dataset.truth(row)["centres"][0], axis=0)[0] for row in range(16)])
         right = [dataset.spec.classes[row % 8].startswith("right") for row in range(16)]
         assert ((step[:, 0] > 0) == right).all()
+
+
+def test_a_split_that_lacks_a_class_is_refused(tmp_path):
+    for name, count in (("a", 30), ("b", 1)):
+        (tmp_path / name).mkdir()
+        for place in range(count):
+            pixels = np.random.default_rng(100 * count + place).integers(0, 256, (12, 12), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / name / f"{place}.png")
+    words = ["data.of=image_folder", f"data.root={tmp_path}"]
+    with pytest.raises(DataError, match="has no val image of b"):
+        opened(*words, split="val")
+    assert len(opened(*words, "data.labels=none", split="val")) == 200
 
 
 @pytest.mark.parametrize(

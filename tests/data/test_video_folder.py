@@ -61,6 +61,43 @@ def test_frames_are_those_that_are_to_be_seen_at_each_time(folder, name):
     assert bool(film.cut) == (name == "cut.avi")
 
 
+def written(path, codec, pixels, frames, *, wide=1, sound=0):
+    import av
+
+    with av.open(str(path), "w") as file:
+        stream = file.add_stream(codec, rate=10)
+        stream.height, stream.width, stream.pix_fmt = *frames[0].shape[:2], pixels
+        stream.codec_context.sample_aspect_ratio = wide
+        voice = file.add_stream("aac", rate=16000, layout="mono") if sound else None
+        form = "rgba" if frames[0].shape[2] == 4 else "rgb24"
+        for frame in frames:
+            file.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format=form)))
+        file.mux(stream.encode())
+        for part in range(sound * 16000 // 1024):
+            silence = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+            silence.sample_rate, silence.pts = 16000, 1024 * part
+            file.mux(voice.encode(silence))
+    return path
+
+
+def test_pixels_are_made_square_and_what_is_transparent_is_laid_on_white(tmp_path):
+    striped = np.zeros((48, 48, 3), np.uint8)
+    striped[:, :12] = striped[:, 36:] = 255  # beyond the middle square, once pixels are twice as wide as high
+    first = next(Film(written(tmp_path / "wide.mp4", "libx264", "yuv420p", [striped] * 3, wide=2)).frames(10, 16, 1))
+    assert first[0, 8, 1:15].max() < 50
+    clear = np.zeros((32, 32, 4), np.uint8)
+    clear[:16] = 200, 0, 0, 255
+    first = next(Film(written(tmp_path / "clear.mkv", "ffv1", "bgra", [clear] * 3)).frames(10, 32, 3))
+    assert first[:, [4, 28], 4].T.tolist() == [[200, 0, 0], [255, 255, 255]]
+
+
+def test_sound_that_is_longer_than_the_pictures_does_not_make_a_file_cut(tmp_path):
+    film = Film(written(tmp_path / "a.mp4", "libx264", "yuv420p", [np.zeros((16, 16, 3), np.uint8)] * 20, sound=4))
+    assert len(list(film.frames(10, 16, 1))) == 20
+    assert film.sound
+    assert not film.cut
+
+
 def test_too_many_that_cannot_be_read_are_an_error_that_names_them(folder):
     with pytest.raises(DataError, match=r"4 of 14 videos cannot be read: .*words.mp4: it is not a mp4"):
         open_dataset(values(folder, "data.max_bad=3"), "train")

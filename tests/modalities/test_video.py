@@ -1,6 +1,7 @@
 """Clips of video: their codec, files, sheets and the network that learns from them."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -64,6 +65,27 @@ def test_grey_clips_come_back_as_they_were_from_files(form, tmp_path):
     items = modality("video").read(tmp_path, SPEC)
     assert (items.spec.shape, items.spec.rate, len(items)) == (SPEC.shape, 10, 3)
     assert torch.equal(torch.cat([batch.content for batch in items.batches(2)]), raw)
+
+
+@pytest.mark.parametrize(("form", "rate"), [("gif", 30), ("gif", 50), ("webp", 30), ("webp", 100)])
+def test_clips_of_any_rate_play_at_it(form, rate, tmp_path):
+    raw = clips(1, (1, 45, 8, 8))
+    _, kind = find_writer("video", form)
+    path = tmp_path / f"a.{form}"
+    codec = modality("video").codec(replace(SPEC, shape=(1, 45, 8, 8), rate=rate))
+    kind(tmp_path, Arrangement(n=1), provenance(form), codec).save(path, raw[0], {"label": "AI-generated"})
+    film = Film(path)
+    found = np.stack(list(film.frames(rate, 8, 1)), axis=1)
+    assert film.seconds == pytest.approx(45 / rate, abs=6e-3)
+    if form == "webp":
+        assert np.array_equal(found, raw[0].numpy())
+
+
+def test_a_frame_of_a_gif_that_is_hardly_seen_is_seen_for_as_long_as_players_show_it(tmp_path):
+    frames = [Image.fromarray(np.full((8, 8), 60 * k, np.uint8)) for k in range(4)]
+    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:], duration=10)
+    film = Film(tmp_path / "a.gif")
+    assert [int(frame[0, 0, 0]) for frame in film.frames(10, 8, 1)] == [0, 60, 120, 180]
 
 
 def test_every_file_says_what_made_it(tmp_path):

@@ -186,6 +186,7 @@ def test_an_upload_is_reconstructed(client: httpx.Client) -> None:
     for content, status in ((b"no picture", 400), (b"", 400)):
         assert client.post(where, content=content, headers=kind).status_code == status
     assert client.post(where, content=b"x", headers={"content-type": "x/y"}).status_code == 415
+    assert client.post(f"{where}&seed=-1", content=b"x", headers=kind).status_code == 400
 
 
 # what is refused
@@ -236,6 +237,8 @@ def test_strangers_are_refused_before_anything_is_read(client: httpx.Client) -> 
     parts = (b"x" * 2**20 for _ in range(12))  # a body that does not say how long it is
     with contextlib.suppress(httpx.HTTPError):  # hung up on while it was still sending
         assert status("/generate", "POST", content=parts, headers={"content-type": "application/json"}) == 413
+    half = '{"model": "' + TOLD + '", "format": "\\ud800"}'  # half a character, which an answer cannot hold
+    assert status("/generate", "POST", content=half, headers={"content-type": "application/json"}) == 400
     assert status("/docs") == 404
     assert status("/health", headers={"host": "localhost"}) == 200
     assert "access-control-allow-origin" not in client.get("/health").headers
@@ -259,12 +262,18 @@ def test_a_full_queue_is_told_and_whoever_leaves_makes_room(runs: list[LoadedRun
         httpx.Client(base_url=url, timeout=30) as client,
     ):
         with client.stream("POST", "/v1/completions", json=asked) as stream:
-            next(stream.iter_lines())
+            lines = stream.iter_lines()  # held: what is dropped hangs up
+            next(lines)
             full = client.post("/v1/completions", json={"prompt": "the"})
             assert (full.status_code, full.headers["retry-after"]) == (429, "1")
+        left = client.build_request("POST", "/v1/completions", json={**asked, "stream": False}, timeout=1)
         deadline = time.monotonic() + 20
         while house.counts.waiting and time.monotonic() < deadline:
             time.sleep(0.05)
+        with contextlib.suppress(httpx.TimeoutException):  # who waits for all of it at once leaves too
+            client.send(left)
+        assert house.counts.waiting
+        time.sleep(2)
         assert client.post("/v1/completions", json={"prompt": "the", "max_tokens": 2}).status_code == 200
         counted = client.get("/metrics").text
     assert 'aigc_requests_total{route="/v1/completions",status="429"} 1' in counted

@@ -15,6 +15,7 @@ from aigc_cli.data import open_dataset
 from aigc_cli.errors import ConfigError, DataError
 from aigc_cli.models.base import build_model
 from aigc_cli.nn.lora import train_adapters_only
+from aigc_cli.training.hf_start import keys_of_folder, sum_of
 from aigc_cli.training.warm_start import warm_start, with_source
 
 transformers = pytest.importorskip("transformers", reason="transformers is not installed")
@@ -149,3 +150,12 @@ def test_a_key_that_the_folder_says_otherwise_is_refused(tmp_path: Path) -> None
     folder("llama", tmp_path / "theirs")
     with pytest.raises(ConfigError, match=r"model\.layers=7 beside model\.init_from=hf:theirs, where it is 2"):
         with_source(compose("train", [*words("llama", tmp_path), "model.layers=7"]), {"model.layers"})
+
+
+def test_a_folder_whose_json_is_not_whole_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "gpt2"}')
+    with pytest.raises(DataError, match=r"not whole.*n_embd"):
+        keys_of_folder(tmp_path, "transformer")
+    (tmp_path / "model.safetensors.index.json").write_text("{}")
+    with pytest.raises(DataError, match=r"not whole.*weight_map"):
+        sum_of(tmp_path)

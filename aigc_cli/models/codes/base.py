@@ -92,11 +92,13 @@ class CodesModel(Model):
         return (*self.spec.grid, self.codebooks) if self.codebooks > 1 else self.spec.grid
 
     def limited(self, scores: Tensor, places: Tensor) -> Tensor:
-        """Scores (..., vocab) of the codes at `places` (...) of a row, where only a codebook's own can be."""
+        """Scores (..., vocab) of the codes at `places` (...) of a row, where only a codebook's own can be, and those
+        that belong to none, such as that of the end."""
         if self.codebooks == 1:
             return scores
         owner = torch.arange(self.vocab_size, device=scores.device) // (self.vocab_size // self.codebooks)
-        return scores.masked_fill(owner != (places % self.codebooks)[..., None], -torch.inf)
+        others = (owner != (places % self.codebooks)[..., None]) & (owner < self.codebooks)
+        return scores.masked_fill(others, -torch.inf)
 
     def transfer(self) -> Transfer:
         """One family's transformer of codes may start from another's; of another tokenizer, no code is the same."""

@@ -59,6 +59,11 @@ class CodeTransformer(CodesModel):
         super().__init__(config, spec)
         #: Whether a step writes a code of each codebook, see :mod:`aigc_cli.models.codes.delay`.
         self.delayed = self.codebooks > 1 and (self.codebooks > _MANY if config.delay == "auto" else config.delay)
+        if self.delayed and spec.specials:  # a code of the end belongs to no codebook, of which each step writes one
+            if config.delay != "auto":
+                what = "model.delay=true is for codes of which each has a codebook, and these have one for the end"
+                raise ConfigError(what, "leave model.delay= out")
+            self.delayed = False
         steps = self.length // self.codebooks + self.codebooks - 1 if self.delayed else self.length
         self.decoder = TokenTransformer(
             config, self.vocab_size, steps, causal=True, tied=config.tie_embeddings,

@@ -265,6 +265,24 @@ def test_the_likelihood_of_all_rows_of_several_codebooks_adds_up_to_one(delay: b
     assert (-4 * scores["nats_per_code"]).exp().sum().item() == pytest.approx(1, abs=1e-5)
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_code_of_the_end_belongs_to_no_codebook_and_can_be_anywhere(family: str) -> None:
+    spec = replace(TWO, vocab_size=7, specials=(("eos", 6),))  # 2 codebooks of 3 codes, and the end
+    ended = Batch(torch.tensor([[2, 4, 6, 6, 6, 6]]), torch.zeros(1, dtype=torch.long))
+    for changed in (spec, replace(spec, shape=(9,), vocab_size=10, specials=(("eos", 9),))):  # three are written so too
+        model = build(family, changed)
+        found = drawn(model, range(200), temperature=3.0)
+        end = changed.special("eos")
+        assert (found == end).any(0).all()
+        owner = torch.arange(found.shape[1]) % model.codebooks
+        assert ((found == end) | (found // 3 == owner)).all()
+    nats = next(iter(build(family, spec).score(ended, Noise(0, [0], "cpu")).values()))
+    assert torch.isfinite(nats).all()
+    if family == "transformer":
+        with pytest.raises(ConfigError, match="these have one for the end"):
+            build(family, spec, delay=True)
+
+
 @pytest.mark.parametrize("guidance", [1.0, 2.5])
 def test_cached_writing_with_a_delay_is_uncached_writing(guidance: float) -> None:
     model: Any = build("transformer", TWO, delay=True)
