@@ -63,7 +63,7 @@ def corpus_of(text: Path, voice: str) -> Path:
 
 def _make(folder: Path) -> None:
     """Writes the corpus that ``job.json`` in a folder describes; in a fresh process."""
-    import espeakng_loader  # type: ignore[import-untyped]
+    import espeakng_loader
     import numpy as np
     import soundfile
 
