@@ -94,7 +94,7 @@ def test_every_recipe_is_applied_where_it_is_named(path):
 def test_every_component_has_its_yaml(kind, name):
     component = find(kind, name)
     values = compose("train", [f"{kind}={name}"])[kind]
-    assert check(kind, component.config, own_keys(values)).name == name
+    assert check(kind, component.config, own_keys(values) if kind == "data" else values).name == name
 
 
 @pytest.mark.parametrize("name", names("model"))

@@ -131,15 +131,15 @@ def no_model_of(overrides: Sequence[str]) -> Problem | None:
     data, files = typed.get("data", ""), options("data")
     if data not in files or "experiment" in typed or any(key.split(".")[0] == "model" for key in typed):
         return None
-    usual, suited = chosen_options("train", [("data", data)])["model"], []
+    usual, suited = command_keys("train")["defaults.model"].value, []  # not its variant: that has to be asked for
     for name in options("model"):
         brought = chosen_options("train", [("model", name)])["data"]
         kinds = {(modality_of(each), "source" in keys_of(files[each])) for each in (data, *brought)}
         suited += [name] if len(kinds) == 1 else []
-    if not suited or not modality_of(data) or set(usual) & set(suited):
+    if not suited or not modality_of(data) or usual in suited:
         return None
-    words = sorted({f"model={name.removesuffix(f'_{modality_of(data)}')}" for name in suited})
-    what = f"data={data} is {modality_of(data)}, and model={usual[0]}, the usual one, is not a model of that"
+    words = sorted({f"model={name.removesuffix(f'_{modality_of(data)}')}" for name in suited} - {f"model={usual}"})
+    what = f"data={data} is {modality_of(data)}, and model={usual}, the usual one, is not a model of that"
     return what, f"add {', '.join(words[:-1])}{' or ' if words[1:] else ''}{words[-1]}"
 
 

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 import torch
 from pydantic.dataclasses import dataclass
 from torch import Tensor
+from torchmetrics.utilities import dim_zero_cat
 
 from aigc_cli.config.schema import STRICT
 from aigc_cli.errors import DataError
@@ -158,7 +159,7 @@ class Physics(Metric):
         """The scores."""
         if self.spec is not None and any("+" in name for name in self.spec.classes):
             raise DataError("physics follows one thing that moves, and these clips have two", "use data.sprites=1")
-        real, fake, read = (torch.cat(list(getattr(self, side))) for side in ("real", "fake", "shares"))
+        real, fake, read = (dim_zero_cat(getattr(self, side)) for side in ("real", "fake", "shares"))
         require(len(real), 50, "real", "the walls", "give more clips")
         require(len(fake), 1, "generated", "physics", "give more clips with n=")
         return {"path_error": path_errors(fake, bounds_of(real)).mean(), "digit_read": read.double().mean()}

@@ -14,11 +14,12 @@ from aigc_cli.metrics.base import kind_of
 from aigc_cli.runs import Run
 
 OF_SOUND = {"dnsmos", "f0", "fad", "pitch"}
+OF_VIDEO = {"frame_fd", "fvd", "physics"}
 
 
 def taking(*wanted: str) -> list[str]:
-    """The metrics, but for those of sound, that take such views."""
-    names = set(registry.names("metric")) - OF_SOUND
+    """The metrics, but for those of sound and of video, that take such views."""
+    names = set(registry.names("metric")) - OF_SOUND - OF_VIDEO
     takes = {name: {view for views in kind_of(name).takes.values() for view in views} for name in sorted(names)}
     return [name for name, views in takes.items() if views & set(wanted)]
 

@@ -103,7 +103,7 @@ def test_age() -> None:
     [
         ("optimizers", "sgd      Stochastic gradient descent, with momentum (Sutskever et al., 2013)"),
         ("networks", "model.network=resnet   gan, vae  residual, Miyato et al. 2018"),
-        ("losses", "model.likelihood=bernoulli             hvae, vae  black and white"),
+        ("losses", "model.likelihood=bernoulli             hvae, vae      black and white"),
         ("schedules", "optimizer.schedule=cosine    to final_lr_fraction"),
     ],
 )
@@ -116,7 +116,7 @@ def test_choices_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["ls", "losses", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)
     row = next(row for row in rows if (row["key"], row["name"]) == ("model.loss", "hinge"))
-    assert row["of"] == ["gan"]
+    assert row["of"] == ["gan", "gan_text"]
     assert "Lim and Ye" in row["description"]
 
 

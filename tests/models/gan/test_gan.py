@@ -79,7 +79,7 @@ def test_mlp_makes_any_shape(defaults: dict[str, Any], shape: tuple[int, ...], c
         assert all(torch.isfinite(figure) for figure in model.examine(images(8, shape), images(8, shape)).values())
 
 
-@pytest.mark.parametrize("network", sorted(NETWORKS.keys() - {"mlp", "wavegan"}))
+@pytest.mark.parametrize("network", sorted(NETWORKS.keys() - {"mlp", "wavegan", "dcgan3d"}))
 def test_networks_of_images_say_so(defaults: dict[str, Any], network: str) -> None:
     with pytest.raises(ConfigError, match=f"model.network={network} makes maps.*the shape 1x64") as error:
         build(defaults, (1, 64), network=network)
@@ -122,7 +122,7 @@ def test_wrong_keys_and_contradictions(defaults: dict[str, Any], changes: dict[s
         check("model", GANConfig, {**defaults, **changes})
 
 
-@pytest.mark.parametrize("network", sorted(NETWORKS.keys() - {"wavegan"}))
+@pytest.mark.parametrize("network", sorted(NETWORKS.keys() - {"wavegan", "dcgan3d"}))
 @pytest.mark.parametrize("loss", sorted(LOSSES))
 @pytest.mark.parametrize("conditional", [False, True])
 def test_every_loss_trains_all_networks(defaults: dict[str, Any], network: str, loss: str, conditional: bool) -> None:
@@ -249,7 +249,7 @@ def test_a_paired_loss_shows_the_generator_real_scores(defaults: dict[str, Any])
     assert not torch.allclose(*gradients)
 
 
-@pytest.mark.parametrize("network", sorted(NETWORKS.keys() - {"wavegan"}))
+@pytest.mark.parametrize("network", sorted(NETWORKS.keys() - {"wavegan", "dcgan3d"}))
 def test_the_class_steers_samples_and_scores(defaults: dict[str, Any], network: str) -> None:
     model = build(defaults, network=network, conditional=True, loss="hinge")
     optimizers = adam(model, 1e-2)
