@@ -77,7 +77,7 @@ def _measure(asked: EvalConfig, options: Options) -> int:
         plain = [record.plain_json() for record in records]
         print(json.dumps({"results": plain, "files": [str(file) for file in files]}, ensure_ascii=False))
     else:
-        print(describe(records, files))
+        print(describe(records, files), flush=True)  # before what is said of files that could not be written
         if setting.run is not None and folder is not None and keeper.failed is None:
             print(f"next: {_next(setting.run, folder, records, options, asked)}")
     keeper.check()
