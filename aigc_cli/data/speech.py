@@ -102,7 +102,7 @@ def _utterances(
         entries = [files.entries[kept[row]] for row in chosen]
         starts, counts = (np.array([getattr(entry, name) for entry in entries]) for name in ("start", "n"))
         speakers = np.array([voices.index(rows[row].speaker) for row in chosen])
-        return Recordings(files.pack.samples, starts, counts, [rows[row].text for row in chosen], speakers)
+        return Recordings(files.pack.content, starts, counts, [rows[row].text for row in chosen], speakers)
 
     source = None
     if config.task == "speech":
