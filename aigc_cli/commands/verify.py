@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, NamedTuple
 
 from aigc_cli.commands.sample import Drawing, SampleConfig, drawing_of
 from aigc_cli.config.words import asked_of
@@ -87,13 +87,21 @@ def _described(found: Found) -> Iterator[str]:
     yield f"  {f'{found.verdict}:':<9} {found.why}"
 
 
+class Drawn(NamedTuple):
+    """Samples that were drawn again, `n` of them, and the names of their files in order."""
+
+    n: int
+    folder: Path
+    files: list[str]
+
+
 class Verifier:
     """Reads claims and draws again what they say, each set of samples once."""
 
     def __init__(self, asked: Mapping[str, str], temporary: Path) -> None:
         self.asked, self.temporary = asked, temporary
         self.root = path_of(asked.get("outputs") or OUTPUTS)
-        self._drawn: dict[str, list[tuple[int, Path]]] = {}
+        self._drawn: dict[str, list[Drawn]] = {}
         self._runs: dict[tuple[str, int], Run | None] = {}
         self._record = cache(read_record)
 
@@ -135,11 +143,14 @@ class Verifier:
         n = claims.get("n", record.get("n", len(claims.get("indices") or ()))) if whole else claims["index"] + 1
         if type(n) is not int or not 0 < n <= _MOST:
             return CLAIMED, f"{n} samples would have to be drawn to prove it, and {_MOST:,} are the most"
-        folder = self._redrawn(run, claims, n, exactly=whole)
-        name = path.name if "index" not in claims else _name_of(folder, claims["index"])
-        if not (folder / name).is_file() and path.suffix == ".png":
+        drawn = self._redrawn(run, claims, n, exactly=whole)
+        if whole:
+            name = path.name
+        else:
+            name = drawn.files[claims["index"]] if claims["index"] < len(drawn.files) else ""
+        if not (drawn.folder / name).is_file() and path.suffix == ".png":
             name = GRID
-        made = folder / name
+        made = drawn.folder / name
         if not made.is_file():
             return CLAIMED, f"the run draws no file called {name}"
         same, said = compared(path, made)
@@ -156,19 +167,18 @@ class Verifier:
             self._runs[weights, step] = next((run for run in runs if _weights(run, step) == weights), None)
         return self._runs[weights, step]
 
-    def _redrawn(self, run: Run, claims: Mapping[str, Any], n: int, *, exactly: bool) -> Path:
-        """A folder with at least, or `exactly`, `n` samples of the set that `claims` says."""
+    def _redrawn(self, run: Run, claims: Mapping[str, Any], n: int, *, exactly: bool) -> Drawn:
+        """A set with at least, or `exactly`, `n` samples of the set that `claims` says."""
         key = json.dumps([str(run.path), *(claims.get(key) for key in (*_NEEDED, "source", "explicit"))])
         drawn = self._drawn.setdefault(key, [])
-        for count, folder in drawn:
-            if count == n or (count > n and not exactly):
-                return folder
+        for one in drawn:
+            if one.n == n or (one.n > n and not exactly):
+                return one
         folder = self.temporary / str(sum(map(len, self._drawn.values())))
         folder.mkdir()
         files, _, _ = self._drawing(run, claims, n).write(folder, None)
-        (folder / RECORD).write_text(json.dumps(files))
-        drawn.append((n, folder))
-        return folder
+        drawn.append(Drawn(n, folder, files))
+        return drawn[-1]
 
     def _drawing(self, run: Run, claims: Mapping[str, Any], n: int) -> Drawing:
         controls = {key: value for key, value in dict(claims["controls"]).items() if value is not None}
@@ -204,11 +214,6 @@ def _is_complete(claims: Mapping[str, Any]) -> bool:
         typed and all(type(number) is int and number >= 0 for number in numbers)
         and isinstance(claims.get("indices", []), list) and isinstance(claims.get("source", {}), dict)
     )  # fmt: skip
-
-
-def _name_of(folder: Path, index: int) -> str:
-    files = read_json(folder / RECORD)
-    return str(files[index]) if index < len(files) else ""
 
 
 def _of_text(path: Path) -> dict[str, Any]:
