@@ -94,6 +94,10 @@ class Drawn(NamedTuple):
     folder: Path
     files: list[str]
 
+    def name(self, index: int) -> str:
+        """The name of a sample's file; "" where samples share one."""
+        return self.files[index] if index < len(self.files) else ""
+
 
 class Verifier:
     """Reads claims and draws again what they say, each set of samples once."""
@@ -144,10 +148,7 @@ class Verifier:
         if type(n) is not int or not 0 < n <= _MOST:
             return CLAIMED, f"{n} samples would have to be drawn to prove it, and {_MOST:,} are the most"
         drawn = self._redrawn(run, claims, n, exactly=whole)
-        if whole:
-            name = path.name
-        else:
-            name = drawn.files[claims["index"]] if claims["index"] < len(drawn.files) else ""
+        name = path.name if whole else drawn.name(claims["index"])
         if not (drawn.folder / name).is_file() and path.suffix == ".png":
             name = GRID
         made = drawn.folder / name
