@@ -89,7 +89,7 @@ class SpeechModel(CodesModel):
         """Codes (n, t) of which the longest item of a batch has a last one that counts, and the targets: those up to
         the first end."""
         codes = batch.content
-        counts = ((codes == self.end).cumsum(1) < 2) & ((codes == self.end).cumsum(1).roll(1, 1) == 0)
+        counts = (codes == self.end).cumsum(1).roll(1, 1) == 0  # there is no end before it
         counts[:, 0] = True
         if codes.device.type == "cpu":  # a GPU is not waited for to know
             kept = int(counts.any(0).nonzero().max()) + 1
