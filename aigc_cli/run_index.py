@@ -11,15 +11,14 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from aigc_cli.config.schema import walk
+from aigc_cli.config.schema import leaves
 from aigc_cli.errors import DataError
 from aigc_cli.files import read_json, write_atomically, write_json
-from aigc_cli.runs import Run, elsewhere, is_number, list_runs, read_rows
+from aigc_cli.runs import Run, elsewhere, is_number, last_values, list_runs, read_rows
 
 INDEX, NOTES = ".index.json", "notes.json"
 _VERSION = 1
@@ -107,21 +106,14 @@ def _read(run: Run) -> Row:
         row |= {"model": config["model"]["name"], "data": config["data"]["name"], "step": run.step}
         by_time = config["trainer"].get("minutes") is not None
         row["steps"] = None if by_time else config["trainer"]["steps"]
-        row |= {"status": run.recorded_status(), "figures": run.figures() or _unwritten(run)}
-        row["seconds"] = max(
-            (_number(each.get("seconds")) for each in read_rows(run.path / "metrics.jsonl")), default=0
-        )
+        metrics = read_rows(run.path / "metrics.jsonl")
+        row |= {"status": run.recorded_status(), "figures": last_values(metrics) or _unwritten(run)}
+        row["seconds"] = max((_number(each.get("seconds")) for each in metrics), default=0)
         row["scores"] = scores_of(run.path)
-        row["config"] = {
-            key: value for key, value in walk(config) if not isinstance(value, Mapping) and not _is_item(key)
-        }
+        row["config"] = leaves(config)
     except (DataError, KeyError, TypeError, AttributeError) as error:
         row |= {"status": "broken", "reason": (str(error).splitlines() or [""])[0]}
     return {**row, **notes_of(run.path)}
-
-
-def _is_item(key: str) -> bool:
-    return key.rpartition(".")[2].isdecimal()
 
 
 def _made(path: Path) -> float:

@@ -14,7 +14,7 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict
 from functools import cached_property
@@ -181,11 +181,8 @@ class Run:
         return str(self._status().get("why", ""))
 
     def figures(self) -> dict[str, float]:
-        """The last finite value of every curve, but for bookkeeping such as the learning rate."""
-        last: dict[str, float] = {}
-        for row in read_rows(self.path / "metrics.jsonl"):
-            last.update({k: v for k, v in row.items() if "/" in k and not k.endswith("/lr") and math.isfinite(v)})
-        return last
+        """See :func:`last_values`."""
+        return last_values(read_rows(self.path / "metrics.jsonl"))
 
     # the lock
 
@@ -242,6 +239,14 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
                 if isinstance(row, dict) and type(row.get("step")) is int and is_number(row["step"]):
                     rows.append({key: value for key, value in row.items() if is_number(value)})
     return rows
+
+
+def last_values(rows: Iterable[Mapping[str, Any]]) -> dict[str, float]:
+    """The last finite value of every curve, but for bookkeeping such as the learning rate."""
+    last: dict[str, float] = {}
+    for row in rows:
+        last.update({k: v for k, v in row.items() if "/" in k and not k.endswith("/lr") and math.isfinite(v)})
+    return last
 
 
 def is_number(value: Any) -> bool:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from aigc_cli.config.words import split_key
-from aigc_cli.errors import ConfigError, suggest
+from aigc_cli.config.words import asked_of
+from aigc_cli.errors import ConfigError
 from aigc_cli.files import path_of
 from aigc_cli.registry import plugin_words
 from aigc_cli.reports.comparison import as_json as plain
@@ -23,10 +23,7 @@ def main(names: Sequence[str], words: Sequence[str], *, as_json: bool = False) -
     Raises:
         ConfigError: there is no such run or key, or fewer than two runs are named.
     """
-    asked = {key: value or "" for _, key, value in map(split_key, words)}
-    for key in asked:
-        if key not in _KEYS:
-            raise ConfigError(f"aigc compare has no key {key}", suggest(key, _KEYS))
+    asked = asked_of(words, _KEYS, "compare")
     root = path_of(asked.get("outputs") or OUTPUTS)
     found = {run.path: run for run in (find_run(name, root, trained=False) for name in names)}
     if len(found) < 2:

@@ -109,10 +109,13 @@ def _text(value: Any) -> str:
 def _sorted(rows: list[Row], order: str) -> list[Row]:
     """By a key, the lowest first, or after a minus the highest; runs that have none come last."""
     key, down = order.removeprefix("-"), order.startswith("-")
-    having = [row for row in rows if value_of(row, key) not in (None, "", [])]
+    having: list[Row] = []
+    lacking: list[Row] = []
+    for row in rows:
+        (lacking if value_of(row, key) in (None, "", []) else having).append(row)
     numbers = all(isinstance(value_of(row, key), (int, float)) for row in having)
     having.sort(key=lambda row: value_of(row, key) if numbers else _text(value_of(row, key)), reverse=down)
-    return [*having, *(row for row in rows if row not in having)]
+    return [*having, *lacking]
 
 
 def _tell_apart(rows: Sequence[Row]) -> None:

@@ -6,8 +6,8 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from aigc_cli.config.words import split_key
-from aigc_cli.errors import ConfigError, suggest, warn
+from aigc_cli.config.words import asked_of
+from aigc_cli.errors import ConfigError, warn
 from aigc_cli.files import check_writable, path_of, resource_errors, shown, write_atomically
 from aigc_cli.progress import size
 from aigc_cli.reports.facts import Facts, facts_of
@@ -24,10 +24,7 @@ def main(names: Sequence[str], words: Sequence[str], *, as_json: bool = False) -
     Raises:
         ConfigError: there is no such run, sweep or key.
     """
-    asked = {key: value or "" for _, key, value in map(split_key, words)}
-    for key in asked:
-        if key not in _KEYS:
-            raise ConfigError(f"aigc report has no key {key}", suggest(key, _KEYS))
+    asked = asked_of(words, _KEYS, "report")
     root, out = path_of(asked.get("outputs") or OUTPUTS), path_of(asked.get("out") or "report.html")
     if out.is_dir() or out.suffix.lower() not in (".html", ".htm"):
         raise ConfigError(f"out={out} is not a page", "name a file that ends in .html")

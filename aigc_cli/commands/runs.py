@@ -8,11 +8,10 @@ import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 from aigc_cli.commands.ls_runs import selected
-from aigc_cli.config.words import split_key
-from aigc_cli.errors import ConfigError, no_such, suggest, warn
+from aigc_cli.config.words import asked_of, split_key
+from aigc_cli.errors import ConfigError, no_such, warn
 from aigc_cli.files import path_of, resource_errors
 from aigc_cli.progress import size, table
 from aigc_cli.run_index import disk_use, known_runs, notes_of, write_notes
@@ -37,16 +36,8 @@ def main(names: Sequence[str], words: Sequence[str], *, as_json: bool = False) -
     return task(names[1:], words, as_json)
 
 
-def _asked(words: Sequence[str], known: Sequence[str] | None, task: str) -> dict[str, str]:
-    found = {key: value or "" for _, key, value in map(split_key, words)}
-    for key in found if known is not None else ():
-        if known is not None and key not in known:
-            raise ConfigError(f"aigc runs {task} has no key {key}", suggest(key, known))
-    return found
-
-
 def _note(names: Sequence[str], words: Sequence[str], as_json: bool) -> int:
-    asked = _asked(words, ("text", "tags", "outputs"), "note")
+    asked = asked_of(words, ("text", "tags", "outputs"), "runs note")
     if len(names) > 1:
         raise ConfigError(f"aigc runs note takes one run, and {names[1]!r} is another word", 'write text="..."')
     run = find_run(next(iter(names), "latest"), path_of(asked.get("outputs") or OUTPUTS), trained=False)
@@ -66,7 +57,7 @@ def _note(names: Sequence[str], words: Sequence[str], as_json: bool) -> int:
 
 
 def _prune(names: Sequence[str], words: Sequence[str], as_json: bool) -> int:
-    asked = _asked(words, None, "prune")
+    asked = {key: value or "" for _, key, value in map(split_key, words)}
     keep = asked.get("keep", "1")
     if not keep.isdecimal() or int(keep) < 1:
         raise ConfigError(f"keep={keep} is not a number of checkpoints", "keep=1 keeps the newest one, and the best")
@@ -77,14 +68,15 @@ def _prune(names: Sequence[str], words: Sequence[str], as_json: bool) -> int:
     chosen = [word for word in words if split_key(word)[1] not in ("keep", "yes", "sort", "columns")]
     rows, _ = selected(chosen)
     wanted = {find_run(name, root, trained=False).path.resolve() for name in names}
-    if away := wanted - {run.path.resolve() for run in known_runs(root)}:
+    if wanted and (away := wanted - {run.path.resolve() for run in known_runs(root)}):
         raise ConfigError(f"{min(away)} is not one of the runs of {root}/", "name the folder of its runs with outputs=")
     runs = [Run(Path(row["path"])) for row in rows if not wanted or Path(row["path"]).resolve() in wanted]
     found = [(run, spare) for run in runs if run.status() != "running" and (spare := _spare(run, int(keep)))]
     freed = sum(disk_use(folder) for _, spare in found for folder in spare)
     if not as_json:
         lines = [[run.name, ", ".join(folder.name for folder in spare)] for run, spare in found]
-        print("\n".join([*table(lines), f"{_counted(found)}, {size(freed)} on the disk"]))
+        count = _counted(sum(len(spare) for _, spare in found))
+        print("\n".join([*table(lines), f"{count}, {size(freed)} on the disk"]))
     if found and yes == "false":
         if as_json or not sys.stdin.isatty():
             raise ConfigError("nobody is there to be asked whether to delete them", "add yes=true")
@@ -95,12 +87,11 @@ def _prune(names: Sequence[str], words: Sequence[str], as_json: bool) -> int:
     if as_json:
         print(json.dumps({"deleted": deleted, "bytes": freed}))
     elif deleted:
-        print(f"deleted {_counted([(None, deleted)])}")
+        print(f"deleted {_counted(len(deleted))}")
     return 0
 
 
-def _counted(found: Sequence[tuple[Any, Sequence[Any]]]) -> str:
-    n = sum(len(spare) for _, spare in found)
+def _counted(n: int) -> str:
     return f"{n} checkpoint{'' if n == 1 else 's'}"
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, NamedTuple
 
 from aigc_cli.commands.sample import Drawing, SampleConfig, drawing_of
-from aigc_cli.config.words import split_key
-from aigc_cli.errors import EXIT_OK, AigcError, ConfigError, DataError, suggest
+from aigc_cli.config.words import asked_of
+from aigc_cli.errors import EXIT_OK, AigcError, ConfigError, DataError
 from aigc_cli.files import checksum, path_of, read_json
 from aigc_cli.modalities.image_writers import GRID
 from aigc_cli.modalities.labels import read_label
@@ -46,10 +47,7 @@ def main(names: Sequence[str], words: Sequence[str], *, as_json: bool = False) -
     Raises:
         ConfigError: there is no such file or key.
     """
-    asked = {key: value or "" for _, key, value in map(split_key, words)}
-    for key in asked:
-        if key not in _KEYS:
-            raise ConfigError(f"aigc verify has no key {key}", suggest(key, _KEYS))
+    asked = asked_of(words, _KEYS, "verify")
     paths = [path for name in names for path in _files(path_of(name))]
     if not paths:
         raise ConfigError("aigc verify needs a file", "name files, or a folder that aigc sample wrote")
@@ -89,20 +87,34 @@ def _described(found: Found) -> Iterator[str]:
     yield f"  {f'{found.verdict}:':<9} {found.why}"
 
 
+class Drawn(NamedTuple):
+    """Samples that were drawn again, `n` of them, and the names of their files in order."""
+
+    n: int
+    folder: Path
+    files: list[str]
+
+    def name(self, index: int) -> str:
+        """The name of a sample's file; "" where samples share one."""
+        return self.files[index] if index < len(self.files) else ""
+
+
 class Verifier:
     """Reads claims and draws again what they say, each set of samples once."""
 
     def __init__(self, asked: Mapping[str, str], temporary: Path) -> None:
         self.asked, self.temporary = asked, temporary
         self.root = path_of(asked.get("outputs") or OUTPUTS)
-        self._drawn: dict[str, list[tuple[int, Path]]] = {}
+        self._drawn: dict[str, list[Drawn]] = {}
+        self._runs: dict[tuple[str, int], Run | None] = {}
+        self._record = cache(read_record)
 
     def verify(self, path: Path) -> Found:
         """What is known of one file."""
         if not path.is_file():
             return Found(str(path), UNKNOWN, f"{RECORD} beside it names it, and it is not there", {}, [])
         label = read_label(path)
-        claims, record = dict(label.get("provenance", {})), read_record(path.parent) or {}
+        claims, record = dict(label.get("provenance", {})), self._record(path.parent) or {}
         labels = [name for name, key in (("DigitalSourceType", "digital_source_type"), ("GB 45438", "gb45438"),
                                          ("provenance", "provenance")) if key in label]  # fmt: skip
         if path.suffix == ".jsonl" and not claims:
@@ -135,11 +147,11 @@ class Verifier:
         n = claims.get("n", record.get("n", len(claims.get("indices") or ()))) if whole else claims["index"] + 1
         if type(n) is not int or not 0 < n <= _MOST:
             return CLAIMED, f"{n} samples would have to be drawn to prove it, and {_MOST:,} are the most"
-        folder = self._redrawn(run, claims, n, exactly=whole)
-        name = path.name if "index" not in claims else _name_of(folder, claims["index"])
-        if not (folder / name).is_file() and path.suffix == ".png":
+        drawn = self._redrawn(run, claims, n, exactly=whole)
+        name = path.name if whole else drawn.name(claims["index"])
+        if not (drawn.folder / name).is_file() and path.suffix == ".png":
             name = GRID
-        made = folder / name
+        made = drawn.folder / name
         if not made.is_file():
             return CLAIMED, f"the run draws no file called {name}"
         same, said = compared(path, made)
@@ -150,31 +162,24 @@ class Verifier:
 
     def _run(self, claims: Mapping[str, Any]) -> Run | None:
         """The run with the very weights."""
-        runs = [find_run(self.asked["run"], self.root)] if "run" in self.asked else known_runs(self.root)
-        for run in runs:
-            try:
-                sums = read_json(run.checkpoints / f"step-{int(claims['step'])}" / "manifest.json")
-            except (OSError, ValueError, TypeError):
-                continue
-            if not isinstance(sums, dict):
-                continue
-            if claims["model_checksum"] == sums.get("ema.safetensors", sums.get("model.safetensors")):
-                return run
-        return None
+        weights, step = claims["model_checksum"], claims["step"]
+        if (weights, step) not in self._runs:  # the files of a set all name the same ones
+            runs = [find_run(self.asked["run"], self.root)] if "run" in self.asked else known_runs(self.root)
+            self._runs[weights, step] = next((run for run in runs if _weights(run, step) == weights), None)
+        return self._runs[weights, step]
 
-    def _redrawn(self, run: Run, claims: Mapping[str, Any], n: int, *, exactly: bool) -> Path:
-        """A folder with at least, or `exactly`, `n` samples of the set that `claims` says."""
+    def _redrawn(self, run: Run, claims: Mapping[str, Any], n: int, *, exactly: bool) -> Drawn:
+        """A set with at least, or `exactly`, `n` samples of the set that `claims` says."""
         key = json.dumps([str(run.path), *(claims.get(key) for key in (*_NEEDED, "source", "explicit"))])
         drawn = self._drawn.setdefault(key, [])
-        for count, folder in drawn:
-            if count == n or (count > n and not exactly):
-                return folder
+        for one in drawn:
+            if one.n == n or (one.n > n and not exactly):
+                return one
         folder = self.temporary / str(sum(map(len, self._drawn.values())))
         folder.mkdir()
         files, _, _ = self._drawing(run, claims, n).write(folder, None)
-        (folder / RECORD).write_text(json.dumps(files))
-        drawn.append((n, folder))
-        return folder
+        drawn.append(Drawn(n, folder, files))
+        return drawn[-1]
 
     def _drawing(self, run: Run, claims: Mapping[str, Any], n: int) -> Drawing:
         controls = {key: value for key, value in dict(claims["controls"]).items() if value is not None}
@@ -194,19 +199,22 @@ class Verifier:
         return one if rows == 1 else drawing_of(replace(settings, n=rows), run)
 
 
+def _weights(run: Run, step: int) -> Any:
+    """The sum of the weights that a checkpoint is sampled by; None where there is none."""
+    try:
+        sums = read_json(run.checkpoints / f"step-{step}" / "manifest.json")
+    except (OSError, ValueError, TypeError):
+        return None
+    return sums.get("ema.safetensors", sums.get("model.safetensors")) if isinstance(sums, dict) else None
+
+
 def _is_complete(claims: Mapping[str, Any]) -> bool:
     typed = all(type(claims.get(key)) is kind for key, kind in _NEEDED.items())
     numbers = (claims.get(key, 0) for key in ("step", "seed", "index", "n"))
-    lists = (claims.get(key, []) for key in ("indices",))
     return (
         typed and all(type(number) is int and number >= 0 for number in numbers)
-        and all(isinstance(each, list) for each in lists) and isinstance(claims.get("source", {}), dict)
+        and isinstance(claims.get("indices", []), list) and isinstance(claims.get("source", {}), dict)
     )  # fmt: skip
-
-
-def _name_of(folder: Path, index: int) -> str:
-    files = read_json(folder / RECORD)
-    return str(files[index]) if index < len(files) else ""
 
 
 def _of_text(path: Path) -> dict[str, Any]:

@@ -95,12 +95,20 @@ def walk(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
         yield from walk(value, f"{dotted}.")
 
 
+def leaves(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Every value of a configuration by its dotted key; a list is one value."""
+    return {
+        key: value for key, value in walk(config)
+        if not isinstance(value, Mapping) and not key.rpartition(".")[2].isdecimal()
+    }  # fmt: skip
+
+
 def differing(configs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """For each of several configurations, the keys in which they differ, dotted, with its own values: not where their
     runs lie, how far they train or which weights they started from, which are known by other names."""
     flat = [
-        {key: value for key, value in walk(config) if not isinstance(value, Mapping) and key not in _NOT_WORDS
-         and key.split(".")[0] not in _NOT_IDENTITY and not key.rpartition(".")[2].isdecimal()}
+        {key: value for key, value in leaves(config).items()
+         if key not in _NOT_WORDS and key.split(".")[0] not in _NOT_IDENTITY}
         for config in configs
     ]  # fmt: skip
     keys = dict.fromkeys(key for each in flat for key in each)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from argparse import ArgumentParser
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import NoReturn
@@ -134,6 +135,16 @@ def split_key(word: str) -> tuple[str, str, str | None]:
         hint = "write for example optimizer.lr=1e-4, without spaces"
         raise ConfigError(f"{word!r} is not a key=value argument", hint)
     return match[1], head[len(match[1]) :], value if equals else None
+
+
+def asked_of(words: Iterable[str], known: Collection[str], command: str) -> dict[str, str]:
+    """What key=value words say, by key, of a command that takes the keys `known`; a :class:`ConfigError` where it has
+    no such key."""
+    asked = {key: value or "" for _, key, value in map(split_key, words)}
+    for key in asked:
+        if key not in known:
+            raise ConfigError(f"aigc {command} has no key {key}", suggest(key, known))
+    return asked
 
 
 def is_key_value(word: str) -> bool:

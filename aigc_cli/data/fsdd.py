@@ -76,29 +76,31 @@ def fsdd(config: FsddConfig, split: Split) -> SoundDataset | Utterances:
     found = _recordings(path, config.sample_rate, config.channels, config.samples, config.normalize)
     if config.root is None and not found.original:
         raise DataError(f"{path} does not hold the recordings that were published", "remove it to get it again")
-    if config.task == "speech":
-        return _speech(config, split, found)
+    dataset = (_speech if config.task == "speech" else _labelled)(config, split, found)
+    dataset.original = found.original and config.sample_rate == RATE
+    return dataset
+
+
+def _labelled(config: FsddConfig, split: Split, found: Recordings) -> SoundDataset:
+    """Digits, of classes."""
     part = _PARTS[config.label]
     words = [(DIGITS[digit], speaker)[part] for digit, speaker, _ in found.of]
     values = list(dict.fromkeys(words)) if config.label != "speaker" else sorted(set(words))
-    rows = {other: _rows(found.of, other, config.val_fraction) for other in SPLITS}
-    dataset = SoundDataset(
+    rows = _splits(found, config)
+    return SoundDataset(
         config,
         found.content[rows[split]],
         np.array([values.index(words[row]) for row in rows[split]]),
         classes=[combined(value) for value in values],
         attributes=attributes_of(("digit", "speaker")[part], values),
         train=lambda: found.content[rows["train"]],
-        notes=_notes(found, {other: len(some) for other, some in rows.items()}, config),
+        notes=_notes(found, rows, config),
     )
-    dataset.original = found.original and config.sample_rate == RATE
-    return dataset
 
 
 def _speech(config: FsddConfig, split: Split, found: Recordings) -> Utterances:
     """Digits, or strings of digits by one speaker, with what is said."""
-    words = how_many(config.words)
-    rows = {part: _rows(found.of, part, config.val_fraction) for part in SPLITS}
+    words, rows = how_many(config.words), _splits(found, config)
     voices = np.array([SPEAKERS.index(speaker) for _, speaker, _ in found.of])
     counts = found.content.shape[2] - (found.content != 0).any(1)[:, ::-1].argmax(1)
     whole = found.content.transpose(0, 2, 1).reshape(-1, config.channels)
@@ -111,16 +113,19 @@ def _speech(config: FsddConfig, split: Split, found: Recordings) -> Utterances:
     room = with_room(config, words)
     items = None if words == (1, 1) else strings(spoken(split), split, words, config.sample_rate, room.samples)
     longest = words[1] * (max(map(len, DIGITS)) + 1)
-    dataset = Utterances(
+    return Utterances(
         room, split, spoken, items, voices=SPEAKERS, source=SpokenText.of(DIGITS), longest=longest,
-        notes=_notes(found, {part: len(some) for part, some in rows.items()}, config),
+        notes=_notes(found, rows, config),
     )  # fmt: skip
-    dataset.original = found.original and config.sample_rate == RATE
-    return dataset
 
 
 #: What of (digit, speaker) each label says.
 _PARTS = {"digit": slice(0, 1), "speaker": slice(1, 2), "digit_speaker": slice(0, 2)}
+
+
+def _splits(found: Recordings, config: FsddConfig) -> Mapping[Split, np.ndarray]:
+    """The places of each split among the recordings."""
+    return {split: _rows(found.of, split, config.val_fraction) for split in SPLITS}
 
 
 def _rows(of: Sequence[tuple[int, str, int]], split: Split, val: float) -> np.ndarray:
@@ -130,8 +135,8 @@ def _rows(of: Sequence[tuple[int, str, int]], split: Split, val: float) -> np.nd
     return np.flatnonzero(tests) if split == "test" else rest[rows_of(split, len(rest), Cut(val=val), "fsdd")]
 
 
-def _notes(found: Recordings, counts: Mapping[Split, int], config: FsddConfig) -> list[str]:
-    notes = [", ".join(f"{part} {count:,}" for part, count in counts.items())]
+def _notes(found: Recordings, rows: Mapping[Split, np.ndarray], config: FsddConfig) -> list[str]:
+    notes = [", ".join(f"{part} {len(some):,}" for part, some in rows.items())]
     if found.long:
         seconds = config.samples / config.sample_rate
         notes.append(f"{found.long} of {len(found.of):,} recordings are longer than {seconds:g} s, and cut")

@@ -6,37 +6,33 @@ What is decoded lies in one file of the cache, mapped to memory: hours of sound 
 from __future__ import annotations
 
 import hashlib
-import json
 import os
-import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
-from copy import copy
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import IO, TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 from pydantic import Field
 from pydantic.dataclasses import dataclass as typed
 
 from aigc_cli.config.schema import STRICT
-from aigc_cli.data.base import Gatherer, Split
+from aigc_cli.data import decoded_files
+from aigc_cli.data.base import Split
 from aigc_cli.data.cache import cache_dir, digest_of
+from aigc_cli.data.decoded_files import DecodedFiles, Excerpts, OfExcerpts
 from aigc_cli.data.images import counted
 from aigc_cli.data.own import EncodedFiles, Parts, about_untrained, accept
 from aigc_cli.data.raw import offer
 from aigc_cli.data.sounds import Sounds, SoundsConfig
 from aigc_cli.data.splits import CutConfig
-from aigc_cli.files import replacing, resource_errors, write_atomically
 from aigc_cli.modalities.audio_decode import DECODED, Decoded, Normalize, decode_sound, quiet
 from aigc_cli.modalities.base import Batch
 from aigc_cli.modalities.unreadable import Unreadable
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
 
 NOUN = ("sound file", "sound files")
@@ -54,72 +50,55 @@ class SoundFilesConfig(SoundsConfig, CutConfig):
     memory_gb: Annotated[float, Field(gt=0)]
 
 
-@dataclass(frozen=True)
-class Entry:
+@dataclass(frozen=True, kw_only=True)
+class Entry(decoded_files.Entry):
     """What became of a file: where its samples lie, or why it cannot be used."""
 
-    start: int = 0  # of all samples
-    n: int = 0  # samples, at the rate that is wanted
     rate: int = 0  # of the file itself
     channels: int = 0  # of the file itself
-    seconds: float = 0.0
     clipped: bool = False
-    digest: str = ""  # of its samples
-    reason: str = ""  # why it cannot be used, where it cannot
 
 
 @dataclass(frozen=True)
-class Pack:
-    """All files of a part, decoded into one array; `identity` says which files these are, and how they are decoded."""
+class Pack(DecodedFiles[Entry]):
+    """All files of a part, decoded into one array int16 (total, channels)."""
 
-    files: EncodedFiles
     rate: int
     channels: int
     normalize: Normalize
 
-    @cached_property
-    def entries(self) -> dict[Any, Entry]:
-        """What became of each file, by its key; found once, and remembered."""
-        with suppress(OSError, ValueError, TypeError, AttributeError):
-            saved = json.loads(self._path.with_suffix(".json").read_text())
-            entries = {key: Entry(**entry) for key, entry in zip(self.files.keys, saved, strict=True)}
-            if self._path.stat().st_size == 2 * self.channels * sum(entry.n for entry in entries.values()):
-                return entries
-        with resource_errors(self._path, "with AIGC_CACHE"):
-            return self._decode()
+    @property
+    def row(self) -> tuple[np.dtype[Any], tuple[int, ...]]:
+        """A sample of each channel."""
+        return np.dtype(np.int16), (self.channels,)
 
     @cached_property
-    def samples(self) -> np.ndarray:
-        """int16 (total, channels), on the disk."""
-        total = sum(entry.n for entry in self.entries.values())
-        return np.memmap(self._path, np.int16, "r", shape=(total, self.channels)) if total else np.zeros((0, 1))
-
-    @cached_property
-    def _path(self) -> Path:
+    def path(self) -> Path:
+        """See :class:`DecodedFiles`."""
         key = digest_of([DECODED, self.files.identity, self.rate, self.channels, self.normalize])
         return cache_dir() / "data" / "sound" / f"{key}.pcm"
 
-    def _decode(self) -> dict[Any, Entry]:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        entries: dict[Any, Entry] = {}
+    def entry(self, **values: Any) -> Entry:
+        """See :class:`DecodedFiles`."""
+        return Entry(**values)
+
+    def written(self, file: IO[bytes]) -> Iterator[Entry]:
+        """See :class:`DecodedFiles`."""
         start = 0
-        with replacing(self._path) as part, part.open("wb") as file:
-            for key, found in zip(self.files.keys, self._decoded(), strict=True):
-                if isinstance(found, str):
-                    entries[key] = Entry(reason=found)
-                    continue
-                digest = hashlib.sha256()
-                for first in range(0, len(found.samples), _WRITTEN):
-                    block = np.ascontiguousarray(found.samples[first : first + _WRITTEN])
-                    digest.update(block.data)
-                    file.write(block.data)
-                entries[key] = Entry(
-                    start, len(found.samples), found.rate, found.channels, found.seconds, found.clipped,
-                    digest.hexdigest()[:16],
-                )  # fmt: skip
-                start += len(found.samples)
-        write_atomically(self._path.with_suffix(".json"), json.dumps([asdict(entry) for entry in entries.values()]))
-        return entries
+        for found in self._decoded():
+            if isinstance(found, str):
+                yield Entry(reason=found)
+                continue
+            digest = hashlib.sha256()
+            for first in range(0, len(found.samples), _WRITTEN):
+                block = np.ascontiguousarray(found.samples[first : first + _WRITTEN])
+                digest.update(block.data)
+                file.write(block.data)
+            yield Entry(
+                start=start, n=len(found.samples), rate=found.rate, channels=found.channels, seconds=found.seconds,
+                clipped=found.clipped, digest=digest.hexdigest()[:16],
+            )  # fmt: skip
+            start += len(found.samples)
 
     def _decoded(self) -> Iterator[Decoded | str]:
         """What is in each file, in their order, or the reason why it cannot be used; a few at a time, on all cores."""
@@ -162,62 +141,23 @@ def sound_files(config: SoundsConfig, **common: Any) -> SoundFiles:
     return SoundFiles(**common, pack=pack)
 
 
-class Windows:
-    """Clips of one length out of files that are longer, or shorter: a :class:`Gatherer`.
+class Windows(Excerpts):
+    """Clips of so many samples out of files that are longer, or shorter, whose clip is followed by silence."""
 
-    A file of n samples has as many clips as fit into it, or one. In order they follow one another from its beginning;
-    in training each starts at random within its share of the file, so that all of it is heard.
-    """
-
-    def __init__(self, samples: np.ndarray, starts: np.ndarray, counts: np.ndarray, length: int, *, held: bool) -> None:
-        """`samples` is int16 (total, channels), `held` in memory or mapped to it, in which files start at `starts` (m,)
-        and have `counts` (m,); clips have `length` samples."""
-        import torch
-
-        clips = np.maximum(1, counts // length)
-        self.file = np.repeat(np.arange(len(counts)), clips)  # of each clip
-        number = np.arange(len(self.file)) - np.repeat(np.cumsum(clips) - clips, clips)
-        room = (np.maximum(0, counts - length) + 1)[self.file]  # places in its file at which a clip may start
-        low = room * number // clips[self.file]
-        self._length, self.held = length, held
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "The given NumPy array is not writable")  # nothing writes to it
-            self._samples = torch.from_numpy(samples)
-        first = starts[self.file]
-        self._tables = torch.from_numpy(np.stack([
-            first + number * length, first + low, room * (number + 1) // clips[self.file] - low,
-            np.minimum(counts, length)[self.file],
-        ]))  # fmt: skip
-        self.labels: Tensor | None = None
-
-    def __len__(self) -> int:
-        return len(self.file)
-
-    @property
-    def device(self) -> torch.device:
-        """Where it takes item numbers, and where its batches are."""
-        return self._samples.device
-
-    def to(self, device: torch.device | str) -> Windows:
-        """The same on a device."""
-        moved = copy(self)
-        moved._samples, moved._tables = self._samples.to(device), self._tables.to(device)
-        moved.labels = None if self.labels is None else self.labels.to(device)
-        return moved
+    def __init__(self, samples: np.ndarray, entries: list[Entry], config: SoundFilesConfig) -> None:
+        super().__init__(samples, entries, config.samples, config.memory_gb)
+        self._length = config.samples
 
     def __call__(self, index: Tensor, uniform: Tensor | None = None) -> Batch:
         """int16 (n, channels, length) of the clips at `index`; see :class:`Gatherer`."""
         import torch
 
-        place, low, room, count = self._tables.index_select(1, index)
-        if uniform is not None:
-            place = low + (uniform[:, 0].double() * room).long()
+        place, count = self.rows(index, uniform)
         at = torch.arange(self._length, device=self.device)
         heard = at < count[:, None]
         rows = torch.where(heard, place[:, None] + at, 0)
-        content = self._samples.index_select(0, rows.flatten()).view(len(index), self._length, -1)
-        content = (content * heard[..., None]).transpose(1, 2).contiguous()
-        return Batch(content, None if self.labels is None else self.labels.index_select(0, index))
+        content = self.content.index_select(0, rows.flatten()).view(len(index), self._length, -1)
+        return self.batch((content * heard[..., None]).transpose(1, 2).contiguous(), index)
 
     def batches(self, size: int = 256) -> Iterator[Tensor]:
         """All clips in order, int16 (n, channels, length) at a time."""
@@ -229,26 +169,15 @@ class Windows:
 
 def windows_of(files: SoundFiles, config: SoundFilesConfig) -> Windows:
     """The clips in files that can be read: held in memory where they fit, else mapped to it."""
-    import torch
-
-    entries = files.entries
-    starts, counts = (np.array([getattr(entry, name) for entry in entries], dtype=np.int64) for name in ("start", "n"))
-    samples = files.pack.samples
-    held = 2 * config.channels * counts.sum() <= config.memory_gb * 1e9
-    if held:
-        samples = np.concatenate([samples[start : start + n] for start, n in zip(starts, counts, strict=True)])
-        starts = np.cumsum(counts) - counts
-    windows = Windows(samples, starts, counts, config.samples, held=held)
-    windows.labels = None if files.labels is None else torch.from_numpy(files.labels[windows.file])
-    return windows
+    return Windows(files.pack.content, files.entries, config).of_files(files.labels)
 
 
-class FolderSounds(Sounds):
+class FolderSounds(OfExcerpts, Sounds):
     """The clips in a person's own files."""
 
     def __init__(self, files: SoundFiles, config: SoundFilesConfig, train: Callable[[], SoundFiles], **about: Any):
         """`train` gives the files of the training split; `about` are the other arguments of :class:`Sounds`."""
-        self._windows = windows_of(files, config)
+        self.excerpts = windows_of(files, config)
         super().__init__(
             config,
             digest_of([(entry.n, entry.digest) for entry in files.entries]),
@@ -258,24 +187,6 @@ class FolderSounds(Sounds):
             attributes=files.attributes,
             **about,
         )
-
-    def __len__(self) -> int:
-        return len(self._windows)
-
-    def resident(self) -> Batch | None:
-        """None: clips are cut out of files when they are asked for."""
-        return None
-
-    def read(self, index: int) -> tuple[Tensor, int | None]:
-        """One clip, int16 (channels, samples), and its label."""
-        import torch
-
-        batch = self._windows(torch.tensor([index]))
-        return batch.content[0], None if batch.labels is None else int(batch.labels[0])
-
-    def gatherer(self, device: torch.device | str) -> Gatherer:
-        """On the device, where the sound is held in memory."""
-        return self._windows.to(device) if self._windows.held else self._windows
 
 
 def open_sounds(parts: Parts[SoundFiles], config: SoundFilesConfig, split: Split) -> FolderSounds:

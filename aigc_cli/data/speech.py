@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from functools import lru_cache, partial
+from functools import cache, lru_cache, partial
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
 
@@ -90,19 +90,17 @@ def _utterances(
     config: SpeechConfig, split: Split, rows: list[Row], files: SoundFiles, kept: list[int], problems: list[str]
 ) -> Utterances:
     voices = sorted({row.speaker for row in rows})
-    parts: dict[Split, np.ndarray] = {}
 
+    @cache
     def own(part: Split) -> np.ndarray:
-        if part not in parts:
-            parts[part] = rows_of(part, len(rows), config.cut, "speech")
-        return parts[part]
+        return rows_of(part, len(rows), config.cut, "speech")
 
     def found(part: Split) -> Recordings:
         chosen = own(part).tolist()
         entries = [files.entries[kept[row]] for row in chosen]
         starts, counts = (np.array([getattr(entry, name) for entry in entries]) for name in ("start", "n"))
         speakers = np.array([voices.index(rows[row].speaker) for row in chosen])
-        return Recordings(files.pack.samples, starts, counts, [rows[row].text for row in chosen], speakers)
+        return Recordings(files.pack.content, starts, counts, [rows[row].text for row in chosen], speakers)
 
     source = None
     if config.task == "speech":

@@ -188,12 +188,7 @@ class TokenDataset(Dataset):
 
     def all_codes(self, device: torch.device | str) -> Tensor:
         """The codes (m, t) of all items, in all of their views that are kept, or as they are if none is."""
-        if self.views:
-            return self._codes(device).flatten(0, 1)
-        import torch
-
-        batches = batches_in_order(self.inner, _TOGETHER, device)
-        return torch.cat([self.codec.encode(batch.content).cpu() for batch in batches])
+        return self._codes(device).flatten(0, 1) if self.views else self._encoded(device)
 
     def _codes(self, device: torch.device | str) -> Tensor:
         """All codes, int16 (n, views, t), or int32 where there are too many; worked out once, and kept by all that they
@@ -237,6 +232,12 @@ class TokenDataset(Dataset):
         uniform = generator("views", view).random(shape, dtype=np.float32)
         shares = ((place + view) % self.views + uniform) / self.views
         draws = torch.from_numpy(np.minimum(shares.astype(np.float32), _BELOW_ONE))
+        return self._encoded(device, draws)
+
+    def _encoded(self, device: torch.device | str, draws: Tensor | None = None) -> Tensor:
+        """Codes (n, t) of every item, as it is or by `draws` (n, DRAWS)."""
+        import torch
+
         batches = batches_in_order(self.inner, _TOGETHER, device, draws=draws)
         return torch.cat([self.codec.encode(batch.content).cpu() for batch in batches])
 

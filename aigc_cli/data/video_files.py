@@ -7,12 +7,8 @@ memory than seconds.
 from __future__ import annotations
 
 import hashlib
-import json
-import warnings
 from collections.abc import Iterator
-from contextlib import suppress
-from copy import copy
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Annotated, Any, Literal
@@ -22,20 +18,20 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass as typed
 
 from aigc_cli.config.schema import STRICT
-from aigc_cli.data.base import Dataset, Gatherer, Split
+from aigc_cli.data import decoded_files
+from aigc_cli.data.base import Dataset, Split
 from aigc_cli.data.cache import cache_dir, digest_of
+from aigc_cli.data.decoded_files import DecodedFiles, Excerpts, OfExcerpts
 from aigc_cli.data.images import counted
 from aigc_cli.data.own import EncodedFiles, Parts, about_untrained, accept
 from aigc_cli.data.raw import offer
 from aigc_cli.data.splits import CutConfig
-from aigc_cli.files import replacing, resource_errors, write_atomically
 from aigc_cli.modalities.base import Batch, DataSpec
 from aigc_cli.modalities.unreadable import Unreadable
 from aigc_cli.modalities.video_codec import VideoCodec
 from aigc_cli.modalities.video_decode import DECODED, Film
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
 
 NOUN = ("video", "videos")
@@ -62,72 +58,49 @@ class VideoFilesConfig(CutConfig):
         return (self.frames - 1) * self.stride + 1
 
 
-@dataclass(frozen=True)
-class Entry:
+@dataclass(frozen=True, kw_only=True)
+class Entry(decoded_files.Entry):
     """What became of a file: where its frames lie, or why it cannot be used."""
 
-    start: int = 0  # of all frames
-    n: int = 0  # frames, at the rate that is wanted
     rate: float = 0.0  # of the file itself, at the mean
-    seconds: float = 0.0
-    digest: str = ""  # of its frames
     cut: str = ""  # what is missing of it, where something is
     sound: bool = False
-    reason: str = ""  # why it cannot be used, where it cannot
 
 
 @dataclass(frozen=True)
-class Reel:
-    """All files of a part, decoded into one array; `identity` says which files these are."""
+class Reel(DecodedFiles[Entry]):
+    """All files of a part, decoded into one array uint8 (total, channels, size, size)."""
 
-    files: EncodedFiles
     config: VideoFilesConfig
 
-    @cached_property
-    def entries(self) -> dict[Any, Entry]:
-        """What became of each file, by its key; found once, and remembered."""
-        with suppress(OSError, ValueError, TypeError, AttributeError):
-            saved = json.loads(self._path.with_suffix(".json").read_text())
-            entries = {key: Entry(**entry) for key, entry in zip(self.files.keys, saved, strict=True)}
-            if self._path.stat().st_size == sum(entry.n for entry in entries.values()) * self._frame:
-                return entries
-        with resource_errors(self._path, "with AIGC_CACHE"):
-            return self._decode()
-
     @property
-    def frames(self) -> np.ndarray:
-        """uint8 (total, channels, size, size), on the disk."""
-        shape = (sum(entry.n for entry in self.entries.values()), self.config.channels, self.config.size)
-        if not shape[0]:
-            return np.zeros((0, *shape[1:], shape[-1]), np.uint8)
-        return np.memmap(self._path, np.uint8, "r", shape=(*shape, shape[-1]))
-
-    @property
-    def _frame(self) -> int:
-        return self.config.channels * self.config.size**2
+    def row(self) -> tuple[np.dtype[Any], tuple[int, ...]]:
+        """A frame."""
+        return np.dtype(np.uint8), (self.config.channels, self.config.size, self.config.size)
 
     @cached_property
-    def _path(self) -> Path:
+    def path(self) -> Path:
+        """See :class:`DecodedFiles`."""
         config = self.config
         key = digest_of([DECODED, self.files.identity, config.fps, config.size, config.channels])
         return cache_dir() / "data" / "video" / f"{key}.frames"
 
-    def _decode(self) -> dict[Any, Entry]:
+    def entry(self, **values: Any) -> Entry:
+        """See :class:`DecodedFiles`."""
+        return Entry(**values)
+
+    def written(self, file: IO[bytes]) -> Iterator[Entry]:
+        """See :class:`DecodedFiles`."""
         from tqdm import tqdm
 
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        entries: dict[Any, Entry] = {}
         start = 0
-        with replacing(self._path) as part, part.open("wb") as file:
-            for key in tqdm(self.files.keys, "decoding", unit="file", disable=None, leave=False, delay=1.0):
-                entries[key] = self._written(key, file, start)
-                start += entries[key].n
-        write_atomically(self._path.with_suffix(".json"), json.dumps([asdict(entry) for entry in entries.values()]))
-        return entries
+        for key in tqdm(self.files.keys, "decoding", unit="file", disable=None, leave=False, delay=1.0):
+            yield (found := self._appended(key, file, start))
+            start += found.n
 
-    def _written(self, key: Any, file: IO[bytes], start: int) -> Entry:
+    def _appended(self, key: Any, file: IO[bytes], start: int) -> Entry:
         """Appends the frames of a file; one that breaks off keeps those before."""
-        config, digest, n, reason = self.config, hashlib.sha256(), 0, ""
+        config, digest, n, begun = self.config, hashlib.sha256(), 0, file.tell()
         try:
             film = Film(self.files.read(key))
             for frame in film.frames(config.fps, config.size, config.channels):
@@ -135,13 +108,13 @@ class Reel:
                 file.write(frame.data)
                 n += 1
         except Unreadable as error:
-            reason = str(error)
-        if reason:
-            file.seek(start * self._frame)
+            file.seek(begun)
             file.truncate()
-            return Entry(reason=reason)
+            return Entry(reason=str(error))
         rate, seconds = round(film.rate, 3), round(film.seconds, 3)
-        return Entry(start, n, rate, seconds, digest.hexdigest()[:16], film.cut, film.sound)
+        return Entry(
+            start=start, n=n, rate=rate, seconds=seconds, digest=digest.hexdigest()[:16], cut=film.cut, sound=film.sound
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,79 +142,34 @@ def video_files(config: VideoFilesConfig, **common: Any) -> VideoFiles:
     return VideoFiles(**common, reel=Reel(EncodedFiles(**common), config))
 
 
-class Clips:
-    """Clips out of files that are as long or longer: a :class:`Gatherer`.
-
-    In training a file has as many as fit into it, which start at random within their shares of it, so that all of it
-    is seen; of held-out files the first one is taken.
-    """
+class Clips(Excerpts):
+    """Clips of so many frames, `stride` apart, out of files that are as long or longer; of held-out files the first."""
 
     def __init__(
         self, frames: np.ndarray, entries: list[Entry], config: VideoFilesConfig, *, first_alone: bool
     ) -> None:
-        import torch
-
-        span, stride = config.span, config.stride
-        counts = np.array([entry.n for entry in entries], dtype=np.int64)
-        starts = np.array([entry.start for entry in entries], dtype=np.int64)
-        clips = np.ones_like(counts) if first_alone else counts // span
-        self.file = np.repeat(np.arange(len(counts)), clips)  # of each clip
-        number = np.arange(len(self.file)) - np.repeat(np.cumsum(clips) - clips, clips)
-        room = (counts - span + 1)[self.file]  # places in its file at which a clip may start
-        low = room * number // clips[self.file]
-        self.held = int(counts.sum()) * frames[:1].nbytes <= config.memory_gb * 1e9
-        if self.held:
-            frames = np.concatenate([frames[start : start + n] for start, n in zip(starts, counts, strict=True)])
-            starts = np.cumsum(counts) - counts
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "The given NumPy array is not writable")  # nothing writes to it
-            self._frames = torch.from_numpy(frames)
-        first = starts[self.file]
-        high = room * (number + 1) // clips[self.file]
-        self._tables = torch.from_numpy(np.stack([first + number * span, first + low, high - low]))
-        self._places = torch.arange(0, span, stride)
-        self.labels: Tensor | None = None
-
-    def __len__(self) -> int:
-        return len(self.file)
-
-    @property
-    def device(self) -> torch.device:
-        """Where it takes item numbers, and where its batches are."""
-        return self._frames.device
-
-    def to(self, device: torch.device | str) -> Clips:
-        """The same on a device."""
-        moved = copy(self)
-        moved._frames, moved._tables, moved._places = (
-            tensor.to(device) for tensor in (self._frames, self._tables, self._places)
-        )
-        moved.labels = None if self.labels is None else self.labels.to(device)
-        return moved
+        super().__init__(frames, entries, config.span, config.memory_gb, first_alone=first_alone)
+        self._span, self._stride = config.span, config.stride
 
     def __call__(self, index: Tensor, uniform: Tensor | None = None) -> Batch:
         """uint8 (n, c, t, size, size) of the clips at `index`; see :class:`Gatherer`."""
-        place, low, room = self._tables.index_select(1, index)
-        if uniform is not None:
-            place = low + (uniform[:, 0].double() * room).long()
-        rows = place[:, None] + self._places
-        found = self._frames.index_select(0, rows.flatten()).view(*rows.shape, *self._frames.shape[1:])
-        labels = None if self.labels is None else self.labels.index_select(0, index)
-        return Batch(found.transpose(1, 2).contiguous(), labels)
+        import torch
+
+        place, _ = self.rows(index, uniform)
+        rows = place[:, None] + torch.arange(0, self._span, self._stride, device=self.device)
+        found = self.content.index_select(0, rows.flatten()).view(*rows.shape, *self.content.shape[1:])
+        return self.batch(found.transpose(1, 2).contiguous(), index)
 
 
-class FolderVideos(Dataset):
+class FolderVideos(OfExcerpts, Dataset):
     """The clips in a person's own videos."""
 
     def __init__(
         self, files: VideoFiles, config: VideoFilesConfig, split: Split, untrained: list[str], problems: list[str],
         notes: list[str],
     ) -> None:  # fmt: skip
-        import torch
-
-        self._clips = Clips(files.reel.frames, files.entries, config, first_alone=split != "train")
-        if files.labels is not None:
-            self._clips.labels = torch.from_numpy(files.labels[self._clips.file])
+        clips = Clips(files.reel.content, files.entries, config, first_alone=split != "train")
+        self.excerpts = clips.of_files(files.labels)
         self.codec = VideoCodec((config.channels, config.frames, config.size, config.size), config.fps)
         known = [(entry.n, entry.digest) for entry in files.entries]
         labels = None if files.labels is None else files.labels.tolist()
@@ -251,24 +179,6 @@ class FolderVideos(Dataset):
             untrained=tuple(untrained), rate=config.fps,
         )  # fmt: skip
         self._problems, self._notes = problems, notes
-
-    def __len__(self) -> int:
-        return len(self._clips)
-
-    def resident(self) -> None:
-        """None: clips are cut out of files when they are asked for."""
-        return
-
-    def read(self, index: int) -> tuple[Tensor, int | None]:
-        """One clip, uint8 (c, t, size, size), and its label."""
-        import torch
-
-        batch = self._clips(torch.tensor([index]))
-        return batch.content[0], None if batch.labels is None else int(batch.labels[0])
-
-    def gatherer(self, device: torch.device | str) -> Gatherer:
-        """On the device, where the frames are held in memory."""
-        return self._clips.to(device) if self._clips.held else self._clips
 
     def problems(self) -> list[str]:
         """The files that were left out or are cut, with the reason."""

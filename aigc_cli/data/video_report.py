@@ -115,7 +115,7 @@ def _of_files(part: VideoFiles, config: Any) -> tuple[Tensor, list[str]]:
     rows = np.flatnonzero([not entry.reason for entry in part.entries])
     rows = rows[:: max(1, -(-len(rows) // _SHOWN))]
     used = part.take(rows)
-    clips = Clips(used.reel.frames, used.entries, config, first_alone=True)
+    clips = Clips(used.reel.content, used.entries, config, first_alone=True)
     return clips(torch.arange(len(clips))).content, [name.rsplit("/", 1)[-1] for name in used.names]
 
 

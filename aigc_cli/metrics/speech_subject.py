@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, ClassVar, get_args
 
 import torch
@@ -87,26 +87,29 @@ class SpeechSubject(RunSubject):
 
     def _prompts(self, items: DatasetItems) -> Prompts:
         """What each item of the split says, and in which voice."""
-        parts = list(batches_in_order(items.dataset, _AT_ONCE, "cpu"))
-        labels = [label for part in parts if part.labels is not None for label in part.labels.tolist()]
-        sources = [row for part in parts if part.source is not None for row in part.source]
-        return Prompts([row[row != PAD].tolist() for row in sources], labels=labels or None)
+        return _told(batches_in_order(items.dataset, _AT_ONCE, "cpu"))
 
     def _spoken(self, items: DatasetItems, n: int, seed: int) -> Iterator[Batch]:
         """Clips that say what items do, in the same voices, with the labels of these."""
-        parts = list(items.batches(_AT_ONCE))
-        labels = [label for part in parts if part.labels is not None for label in part.labels.tolist()]
-        sources = [row for part in parts if part.source is not None for row in part.source]
-        rows = [row[row != PAD].tolist() for row in sources]
-        asked = self.model.turns(self.controls) if self.controls.class_ is not None else labels
+        prompts = _told(items.batches(_AT_ONCE))
+        asked = self.model.turns(self.controls) if self.controls.class_ is not None else prompts.labels
         how: dict[str, Any] = {"device": self.device, "batch_size": self.batch_size, "controls": self.controls}
-        prompts = Prompts(rows, labels=labels or None)
         start = 0
         for content in generate(self.model, self.restored.codec, range(n), seed=seed, prompts=prompts, **how):
             stop = start + len(content)
             own = torch.tensor([asked[index % len(asked)] for index in range(start, stop)]) if asked else None
             yield Batch(content, own)
             start = stop
+
+
+def _told(batches: Iterable[Batch]) -> Prompts:
+    """What items say, and in which voice, where that is known."""
+    labels: list[int] = []
+    rows: list[list[int]] = []
+    for batch in batches:
+        labels += [] if batch.labels is None else batch.labels.tolist()
+        rows += [] if batch.source is None else [row[row != PAD].tolist() for row in batch.source]
+    return Prompts(rows, labels=labels or None)
 
 
 def _noisy(clips: Tensor) -> Tensor:

@@ -27,13 +27,13 @@ _SLACK = 0.15  # by which speeds may go beyond those of real clips, as a share
 
 
 @dataclass(config=STRICT, frozen=True, kw_only=True)
-class FrameFDConfig(PlainConfig):
-    """The Fréchet distance of single frames."""
+class FramesConfig(PlainConfig):
+    """What sees single frames."""
 
     extractor: Literal["frames"] = "frames"
 
 
-@register("metric", "frame_fd", FrameFDConfig)
+@register("metric", "frame_fd", FramesConfig)
 class FrameFD(FD):
     """``frame_fd``: beside ``fd``, it shows what of that is not motion."""
 
@@ -122,14 +122,7 @@ def _costs(
     return best.values, best.indices
 
 
-@dataclass(config=STRICT, frozen=True, kw_only=True)
-class PhysicsConfig(PlainConfig):
-    """What reads frames."""
-
-    extractor: Literal["frames"] = "frames"
-
-
-@register("metric", "physics", PhysicsConfig)
+@register("metric", "physics", FramesConfig)
 class Physics(Metric):
     """``physics`` of clips in which one thing moves, such as those of ``moving_digits``: ``path_error`` is how far its
     centre is, in pixels, from a straight path that the walls reflect, whose walls and speeds are those of real clips;
@@ -140,7 +133,7 @@ class Physics(Metric):
     shares: Any
     figures: ClassVar[Figures] = {"path_error": "lower", "digit_read": "higher"}
 
-    def __init__(self, config: PhysicsConfig, width: int = 0) -> None:
+    def __init__(self, config: FramesConfig, width: int = 0) -> None:
         super().__init__(config, width)
         self.add_state("real", default=[], dist_reduce_fx="cat")
         self.add_state("fake", default=[], dist_reduce_fx="cat")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from aigc_cli.metrics.base import Figures, Takes
+from aigc_cli.metrics.base import Figures
 from aigc_cli.metrics.extractors.base import PlainConfig
 from aigc_cli.metrics.text import TextMetric
 from aigc_cli.metrics.words import errors_of
@@ -24,7 +24,6 @@ class WordAccuracy(TextMetric):
     natural a voice sounds, nor whether it is the one that was asked for.
     """
 
-    takes: ClassVar[Takes] = {"pairs": ("text",)}
     usual_for: ClassVar[Mapping[str, int]] = {"audio from text": 0}
     figures: ClassVar[Figures] = {"word_accuracy": "higher", "all_words_right": "higher"}
 
@@ -42,7 +41,3 @@ class WordAccuracy(TextMetric):
             "word_accuracy": 1 - sum(wrong) / max(1, words),
             "all_words_right": sum(each == 0 for each in wrong) / max(1, len(wrong)),
         }
-
-    def facts(self) -> dict[str, Any]:
-        """Nothing more."""
-        return {}

@@ -59,6 +59,11 @@ class ArrayWriter(Writer):
         """See :meth:`Writer.end`."""
         return [ARCHIVE], []
 
+    def add(self, name: str, array: np.ndarray) -> None:
+        """Adds an array beside the samples, once these are written."""
+        with zipfile.ZipFile(self.folder / ARCHIVE, "a") as archive:
+            _add(archive, name, array)
+
     @classmethod
     def preview(cls, path: Path, batches: Iterable[Tensor], arrangement: Arrangement, codec: Codec, title: str) -> None:
         """Writes the same archive."""

@@ -7,7 +7,6 @@ import math
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ import torch
 from torch import Tensor
 
 from aigc_cli.errors import ConfigError, DataError
-from aigc_cli.files import checksum, kinds_of, listing_of, passed_over, walk_files
+from aigc_cli.files import checksum, kinds_of, listing_of, passed_over
 from aigc_cli.modalities.arrays import array_names, read_arrays
 from aigc_cli.modalities.audio_codecs import AudioCodec
 from aigc_cli.modalities.audio_config import FULL, MULTIPLE
@@ -32,28 +31,18 @@ from aigc_cli.modalities.audio_decode import (
     mix,
     quiet,
 )
-from aigc_cli.modalities.base import Batch, Codec, DataSpec, Items
+from aigc_cli.modalities.base import Batch, Codec, DataSpec
+from aigc_cli.modalities.file_items import FileItems, files_below
 from aigc_cli.modalities.mp3 import is_mp3, with_length
-from aigc_cli.modalities.samples import not_samples, read_record
+from aigc_cli.modalities.samples import read_record
 from aigc_cli.modalities.text_files import printable
 from aigc_cli.modalities.unreadable import Unreadable
-from aigc_cli.randomness import permutation
 
 _LONGEST = 30.0  # seconds of a clip, where nothing else says how long clips are
 
 
-class FileClips(Items):
+class FileClips(FileItems):
     """Clips that can be had in any order, each brought to the rate, the channels and the length of `spec`."""
-
-    held: Sequence[Any] | np.ndarray  # what each is read from, in order
-
-    @property
-    def called(self) -> str:  # type: ignore[override]
-        """How many, and where they are."""
-        return f"{len(self):,} clips of {self.facts.get('folder', self.facts.get('file'))}"
-
-    def __len__(self) -> int:
-        return len(self.held)
 
     def batches(self, size: int) -> Iterator[Batch]:
         """Read as they are asked for, int16 (n, channels, samples); raises DataError where one cannot be read."""
@@ -61,28 +50,13 @@ class FileClips(Items):
             waves = (self.read(one) for one in self.held[start : start + size])
             yield Batch(torch.stack([_fitted(wave, self.spec.raw[1]) for wave in waves]))
 
-    def few(self, n: int) -> Tensor:
-        """Drawn by a permutation that depends on the numbers alone: files of one class stand together as a rule."""
-        return torch.from_numpy(permutation(len(self), "files", n)[:n]).sort().values
-
-    def take(self, n: int) -> FileClips:
-        """`n` that stand for all, in their order; raises DataError where there are fewer."""
-        if n > len(self):
-            raise DataError(f"n={n}: there are {len(self)} clips", f"use n={len(self)}, or no n=")
-        return self._changed(f"drawn {n}", held=[self.held[place] for place in self.few(n).tolist()])
-
     def like(self, spec: DataSpec) -> FileClips:
         """At the rate, with the channels and of the length of others: cut, or followed by silence."""
         form = clips_spec(spec.raw, spec.rate, spec.level)
         own = clips_spec(self.spec.raw, self.spec.rate, self.spec.level)
         if spec.modality != "audio" or form == own:
             return self
-        return self._changed(f"as {form.raw} at {form.rate}, {form.level}", spec=form)
-
-    def _changed(self, how: str, **attributes: Any) -> FileClips:
-        other = copy(self)
-        vars(other).update(key=None if self.key is None else f"{self.key}/{how}", **attributes)
-        return other
+        return self.changed(f"as {form.raw} at {form.rate}, {form.level}", spec=form)
 
     @abstractmethod
     def read(self, one: Any) -> np.ndarray:
@@ -131,14 +105,11 @@ class FolderClips(FileClips):
     """
 
     def __init__(self, folder: Path, like: DataSpec | None = None) -> None:
-        found = sorted(path for _, path in walk_files(folder))
-        parents = {path.parent for path in found}
-        left_out = {parent: not_samples(parent) for parent in parents}
-        own = [path for path in found if path.name not in left_out[path.parent]]
+        found, own = files_below(folder)
         paths = [path for path in own if is_sound(path.name)]
         if not paths:
             raise DataError(f"there is no sound in {folder}; {kinds_of(map(str, found))}", f"give {NAMED} files")
-        self._ours = {parent for parent in parents if read_record(parent) is not None}
+        self._ours = {parent for parent in {path.parent for path in found} if read_record(parent) is not None}
         self.notes = tuple(passed_over((path.name for path in own if not is_sound(path.name)), missing_packages()))
         self.held = paths
         self.spec = _form(paths) if like is None else clips_spec(like.raw, like.rate, like.level)

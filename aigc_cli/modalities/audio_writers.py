@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import zipfile
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -20,9 +19,9 @@ from aigc_cli.files import replacing
 from aigc_cli.modalities.arrays import ARCHIVE, ArrayWriter
 from aigc_cli.modalities.audio_codecs import AudioCodec, MelCodec
 from aigc_cli.modalities.audio_config import lengths
-from aigc_cli.modalities.base import Codec, Writer
+from aigc_cli.modalities.base import Codec
 from aigc_cli.modalities.explicit import announced
-from aigc_cli.modalities.image_writers import grid, layout_of, png_info
+from aigc_cli.modalities.image_writers import Overview, grid, layout_of, png_info
 from aigc_cli.modalities.labels import embed, xmp_packet
 from aigc_cli.modalities.samples import LABEL, Arrangement, kind_of
 
@@ -49,29 +48,21 @@ def trimmed(clip: Tensor, rate: int) -> Tensor:
     return clip[:, : max(int(lengths(clip[None])), math.ceil(_LEAST_S * rate))]
 
 
-class _Clips(Writer):
-    """Keeps the first clips for the sheet, and counts how long all are."""
+class _Clips(Overview):
+    """Shows the first clips in a sheet, and counts how long all are."""
 
     usual = 20
     preview_suffix = ".png"
-    _first: tuple[Tensor, ...] = ()
     _seconds: tuple[float, ...] = ()
 
     def _keep(self, raw: Tensor) -> None:
         """Takes the next clips, int16 (b, channels, samples)."""
-        rate, room = rate_of(self.codec), layout_of(self.arrangement, (1, _BINS, _FRAMES)).limit
-        if (left := room - sum(map(len, self._first))) > 0:
-            self._first += (raw[:left].clone(),)  # a view would keep the whole batch
-        self._seconds += tuple((lengths(raw) / rate).tolist())
+        self.keep_first(raw, layout_of(self.arrangement, (1, _BINS, _FRAMES)).limit)
+        self._seconds += tuple((lengths(raw) / rate_of(self.codec)).tolist())
 
     def _save_sheet(self) -> list[str]:
         first = torch.cat(self._first)
-        about = self.provenance.of_grid(len(first))
-        kind = self.arrangement.source_type()
-        sentence = f"{self.provenance.sentence()}, samples 0 to {len(first) - 1}"
-        sheet(first, self.arrangement, rate_of(self.codec)).save(
-            self.folder / SHEET, pnginfo=png_info(sentence, about, kind)
-        )
+        self.save_overview(sheet(first, self.arrangement, rate_of(self.codec)), SHEET, len(first))
         return [SHEET]
 
     def shown(self) -> str:
@@ -110,12 +101,10 @@ class WavWriter(_Clips):
         rate = rate_of(self.codec)
         for index, clip in enumerate(raw, start=self.written):
             about = self.provenance.of_sample(self.arrangement, index)
-            sentence, sound = f"{self.provenance.sentence()}, sample {index}", trimmed(clip, rate)
-            if not self.arrangement.generated(index):
-                sentence = f"an original of {self.provenance.data}, for comparison"
-            elif self.provenance.explicit:
+            sound, title = trimmed(clip, rate), self.provenance.title(self.arrangement, index)
+            if self.provenance.explicit and self.arrangement.generated(index):
                 sound = torch.from_numpy(announced(sound.numpy(), rate))
-            write_clip(self.folder / self._name(index), sound, rate, self.kind, sentence, about)
+            write_clip(self.folder / self._name(index), sound, rate, self.kind, title, about)
 
     def end(self) -> tuple[list[str], list[str]]:
         """Writes the sheet."""
@@ -141,11 +130,7 @@ class ClipArrayWriter(_Clips, ArrayWriter):
 
     def end(self) -> tuple[list[str], list[str]]:
         """Writes the rate and the sheet."""
-        with (
-            zipfile.ZipFile(self.folder / ARCHIVE, "a") as archive,
-            archive.open(zipfile.ZipInfo("rate.npy"), "w") as entry,
-        ):
-            np.lib.format.write_array(entry, np.array(rate_of(self.codec)), allow_pickle=False)
+        self.add("rate", np.array(rate_of(self.codec)))
         return [ARCHIVE], self._save_sheet()
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from copy import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,9 +14,10 @@ import torch
 from torch import Tensor
 
 from aigc_cli.errors import DataError
-from aigc_cli.files import checksum, kinds_of, listing_of, passed_over, walk_files
+from aigc_cli.files import checksum, kinds_of, listing_of, passed_over
 from aigc_cli.modalities.arrays import array_names, read_arrays
-from aigc_cli.modalities.base import Batch, DataSpec, Items
+from aigc_cli.modalities.base import Batch, DataSpec
+from aigc_cli.modalities.file_items import FileItems, files_below
 from aigc_cli.modalities.image_decode import (
     DECODED,
     MODES,
@@ -34,25 +34,15 @@ from aigc_cli.modalities.image_decode import (
 from aigc_cli.modalities.samples import not_samples
 from aigc_cli.modalities.text_files import printable
 from aigc_cli.modalities.unreadable import Unreadable
-from aigc_cli.randomness import permutation
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PillowImage
 
 
-class FileImages(Items):
+class FileImages(FileItems):
     """Images that can be had in any order: all of a file or folder, or some of them, as they are or as RGB."""
 
-    held: Sequence[Any] | np.ndarray  # what each is read from, in order
     _grey_as_rgb = False
-
-    @property
-    def called(self) -> str:  # type: ignore[override]
-        """How many, and where they are."""
-        return f"{len(self):,} images of {self.facts.get('folder', self.facts.get('file'))}"
-
-    def __len__(self) -> int:
-        return len(self.held)
 
     def batches(self, size: int) -> Iterator[Batch]:
         """Read as they are asked for, uint8 (n, C, H, W); raises DataError as :meth:`read`."""
@@ -60,29 +50,11 @@ class FileImages(Items):
             content = self.read(self.held[start : start + size])
             yield Batch(content.expand(-1, 3, -1, -1) if self._grey_as_rgb else content)
 
-    def few(self, n: int) -> Tensor:
-        """Drawn by a permutation that depends on the numbers alone.
-
-        Files of one class stand together as a rule, so that the first few would be of one class.
-        """
-        return torch.from_numpy(permutation(len(self), "files", n)[:n]).sort().values
-
-    def take(self, n: int) -> FileImages:
-        """`n` that stand for all, in their order; raises DataError where there are fewer."""
-        if n > len(self):
-            raise DataError(f"n={n}: there are {len(self)} images", f"use n={len(self)}, or no n=")
-        return self._changed(f"drawn {n}", held=[self.held[place] for place in self.few(n).tolist()])
-
     def like(self, spec: DataSpec) -> FileImages:
         """As RGB, each grey value repeated, beside others that have colour."""
         if spec.modality != self.spec.modality or (self.spec.raw[0], spec.raw[0]) != (1, 3):
             return self
-        return self._changed("rgb", spec=replace(self.spec, shape=(3, *self.spec.shape[1:])), _grey_as_rgb=True)
-
-    def _changed(self, how: str, **attributes: Any) -> FileImages:
-        other = copy(self)
-        vars(other).update(key=None if self.key is None else f"{self.key}/{how}", **attributes)
-        return other
+        return self.changed("rgb", spec=replace(self.spec, shape=(3, *self.spec.shape[1:])), _grey_as_rgb=True)
 
     @abstractmethod
     def read(self, some: Iterable[Any]) -> Tensor:
@@ -133,9 +105,7 @@ class FolderImages(FileImages):
     """
 
     def __init__(self, folder: Path, channels: int | None = None) -> None:
-        found = sorted(path for _, path in walk_files(folder))
-        left_out = {parent: not_samples(parent) for parent in {path.parent for path in found}}
-        own = [path for path in found if path.name not in left_out[path.parent]]
+        found, own = files_below(folder)
         paths = [path for path in own if is_picture(path.name)]
         if not paths:
             raise DataError(

@@ -22,7 +22,7 @@ from aigc_cli.modalities.arrays import ARCHIVE, ArrayWriter
 from aigc_cli.modalities.base import Codec, Writer
 from aigc_cli.modalities.explicit import marked
 from aigc_cli.modalities.labels import xmp_packet
-from aigc_cli.modalities.samples import DIGITAL_SOURCE_TYPE, LABEL, Arrangement
+from aigc_cli.modalities.samples import LABEL, Arrangement, kind_of
 
 GRID = "grid.png"
 
@@ -39,24 +39,34 @@ def png_info(sentence: str, about: Mapping[str, Any], kind: str | None) -> PngIn
     return info
 
 
-class _WithGrid(Writer):
-    """Keeps the first images, and shows them in a grid beside the files."""
+class Overview(Writer):
+    """Keeps the first samples, for a picture beside the files that shows them together."""
 
     _first: tuple[Tensor, ...] = ()
+
+    def keep_first(self, raw: Tensor, room: int) -> None:
+        """Takes of the next samples (b, ...) what is among the first `room` of the set."""
+        if (left := room - sum(map(len, self._first))) > 0:
+            self._first += (raw[:left].clone(),)  # a view would keep the whole batch
+
+    def save_overview(self, picture: Image.Image, name: str, shown: int) -> None:
+        """Writes a picture of the first samples, of which it shows so many, with what is to be said of them."""
+        sentence = f"{self.provenance.sentence()}, samples 0 to {shown - 1}"
+        info = png_info(sentence, self.provenance.of_grid(shown), self.arrangement.source_type())
+        picture.save(self.folder / name, pnginfo=info)
+
+
+class _WithGrid(Overview):
+    """Shows the first images in a grid."""
 
     def _keep(self, raw: Tensor) -> None:
         """Takes the next images, uint8 (b, C, H, W), as long as the grid has room."""
         shape = raw.shape[1:]
-        room = shown_of(self.arrangement.n, shape, layout_of(self.arrangement, shape)) - sum(map(len, self._first))
-        if room > 0:
-            self._first += (raw[:room].clone(),)  # a view would keep the whole batch
+        self.keep_first(raw, shown_of(self.arrangement.n, shape, layout_of(self.arrangement, shape)))
 
     def _save_grid(self) -> list[str]:
         first = torch.cat(self._first)
-        kind = self.arrangement.source_type()
-        sentence = f"{self.provenance.sentence()}, samples 0 to {len(first) - 1}"
-        info = png_info(sentence, self.provenance.of_grid(len(first)), kind)
-        grid(first, layout_of(self.arrangement, first.shape[1:])).save(self.folder / GRID, pnginfo=info)
+        self.save_overview(grid(first, layout_of(self.arrangement, first.shape[1:])), GRID, len(first))
         return [GRID]
 
 
@@ -74,17 +84,14 @@ class PNGWriter(_WithGrid):
         self._keep(raw)
         for index, image in enumerate(raw, start=self.written):
             about = self.provenance.of_sample(self.arrangement, index)
-            sentence, picture = f"{self.provenance.sentence()}, sample {index}", to_image(image)
-            kind = DIGITAL_SOURCE_TYPE if self.arrangement.generated(index) else None
-            if kind is None:
-                sentence = f"an original of {self.provenance.data}, for comparison"
-            elif self.provenance.explicit:
+            picture, title = to_image(image), self.provenance.title(self.arrangement, index)
+            if self.provenance.explicit and self.arrangement.generated(index):
                 picture = marked(picture)
-            self.save(picture, self.folder / self._name(index), sentence, about, kind)
+            self.save(picture, self.folder / self._name(index), title, about)
 
-    def save(self, image: Image.Image, path: Path, sentence: str, about: Mapping[str, Any], kind: str | None) -> None:
+    def save(self, image: Image.Image, path: Path, sentence: str, about: Mapping[str, Any]) -> None:
         """Writes one image with what is to be said of it, see :func:`png_info`."""
-        image.save(path, pnginfo=png_info(sentence, about, kind))
+        image.save(path, pnginfo=png_info(sentence, about, kind_of(about)))
 
     def end(self) -> tuple[list[str], list[str]]:
         """Writes the grid."""
@@ -106,10 +113,10 @@ class JPEGWriter(PNGWriter):
 
     suffix = "jpg"
 
-    def save(self, image: Image.Image, path: Path, sentence: str, about: Mapping[str, Any], kind: str | None) -> None:
+    def save(self, image: Image.Image, path: Path, sentence: str, about: Mapping[str, Any]) -> None:
         """See :meth:`PNGWriter.save`."""
         plain = image if image.mode in ("L", "RGB") else image.convert("RGB")
-        packet = xmp_packet(about, kind).encode()
+        packet = xmp_packet(about, kind_of(about)).encode()
         plain.save(path, format="JPEG", quality=95, subsampling=0, comment=sentence.encode(), xmp=packet)
 
 
@@ -118,9 +125,9 @@ class WebPWriter(PNGWriter):
 
     suffix = "webp"
 
-    def save(self, image: Image.Image, path: Path, sentence: str, about: Mapping[str, Any], kind: str | None) -> None:
+    def save(self, image: Image.Image, path: Path, sentence: str, about: Mapping[str, Any]) -> None:
         """See :meth:`PNGWriter.save`."""
-        image.save(path, format="WEBP", lossless=True, exact=True, xmp=xmp_packet(about, kind).encode())
+        image.save(path, format="WEBP", lossless=True, exact=True, xmp=xmp_packet(about, kind_of(about)).encode())
 
 
 class NPZWriter(_WithGrid, ArrayWriter):

@@ -137,6 +137,12 @@ class Provenance:
         """The provenance as a person reads it."""
         return f"{LABEL} by {self.model} trained on {self.data}: run {self.run}, step {self.step}, seed {self.seed}"
 
+    def title(self, arrangement: Arrangement, index: int) -> str:
+        """What one sample is, as a person reads it."""
+        if arrangement.generated(index):
+            return f"{self.sentence()}, sample {index}"
+        return f"an original of {self.data}, for comparison"
+
     def of_set(self, arrangement: Arrangement) -> dict[str, Any]:
         """The provenance of a whole set."""
         about = {"label": LABEL, "digital_source_type": arrangement.source_type(), **self._plain}

@@ -3,60 +3,35 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
-from copy import copy
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from aigc_cli.errors import ConfigError, DataError, warn
-from aigc_cli.files import checksum, kinds_of, listing_of, passed_over, walk_files
+from aigc_cli.files import checksum, kinds_of, listing_of, passed_over
 from aigc_cli.modalities.arrays import array_names, read_arrays
-from aigc_cli.modalities.base import Batch, DataSpec, Items
-from aigc_cli.modalities.samples import not_samples, read_record
+from aigc_cli.modalities.base import Batch, DataSpec
+from aigc_cli.modalities.file_items import FileItems, files_below
+from aigc_cli.modalities.samples import read_record
 from aigc_cli.modalities.text_files import printable
 from aigc_cli.modalities.unreadable import Unreadable
 from aigc_cli.modalities.video_codec import USUAL_RATE, VideoCodec
 from aigc_cli.modalities.video_decode import DECODED, NAMED, first_frames, is_video, missing_packages
-from aigc_cli.randomness import permutation
 
 _USUAL = (3, 16, 64, 64)  # of a clip, where nothing else says how large it is
 _LOSSY = ("gif", "mp4")
 
 
-class FileFilms(Items):
+class FileFilms(FileItems):
     """Clips that can be had in any order, each of the shape and the rate of `spec`."""
-
-    held: Sequence[Any] | np.ndarray  # what each is read from, in order
-
-    @property
-    def called(self) -> str:  # type: ignore[override]
-        """How many, and where they are."""
-        return f"{len(self):,} clips of {self.facts.get('folder', self.facts.get('file'))}"
-
-    def __len__(self) -> int:
-        return len(self.held)
 
     def batches(self, size: int) -> Iterator[Batch]:
         """Read as they are asked for, uint8 (n, c, t, h, w); raises DataError where one cannot be read."""
         for start in range(0, len(self), size):
             yield Batch(torch.from_numpy(np.stack([self.read(one) for one in self.held[start : start + size]])))
-
-    def few(self, n: int) -> Tensor:
-        """Drawn by a permutation that depends on the numbers alone: files of one class stand together as a rule."""
-        return torch.from_numpy(permutation(len(self), "files", n)[:n]).sort().values
-
-    def take(self, n: int) -> FileFilms:
-        """`n` that stand for all, in their order; raises DataError where there are fewer."""
-        if n > len(self):
-            raise DataError(f"n={n}: there are {len(self)} clips", f"use n={len(self)}, or no n=")
-        other = copy(self)
-        other.held = [self.held[place] for place in self.few(n).tolist()]
-        other.key = None if self.key is None else f"{self.key}/drawn {n}"
-        return other
 
     @abstractmethod
     def read(self, one: Any) -> np.ndarray:
@@ -96,14 +71,11 @@ class FolderFilms(FileFilms):
     """
 
     def __init__(self, folder: Path, like: DataSpec | None = None) -> None:
-        found = sorted(path for _, path in walk_files(folder))
-        parents = {path.parent for path in found}
-        left_out = {parent: not_samples(parent) for parent in parents}
-        for parent in sorted(parents):
+        found, own = files_below(folder)
+        for parent in sorted({path.parent for path in found}):
             if (record := read_record(parent)) is not None and record.get("format") in _LOSSY:
                 what = f"{printable(parent)} holds clips as {record['format']}, which is not what the model made"
                 raise DataError(what, "measure the run itself with run=, or write them with `aigc sample format=npz`")
-        own = [path for path in found if path.name not in left_out[path.parent]]
         self.held = paths = [path for path in own if is_video(path.name)]
         if not paths:
             raise DataError(f"there is no video in {folder}; {kinds_of(map(str, found))}", f"give {NAMED} files")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
@@ -21,9 +20,9 @@ from aigc_cli import __version__
 from aigc_cli.errors import ConfigError
 from aigc_cli.files import replacing
 from aigc_cli.modalities.arrays import ARCHIVE, ArrayWriter
-from aigc_cli.modalities.base import Codec, Writer
+from aigc_cli.modalities.base import Codec
 from aigc_cli.modalities.explicit import marked
-from aigc_cli.modalities.image_writers import GridLayout, grid, layout_of, png_info, shown_of, to_image
+from aigc_cli.modalities.image_writers import GridLayout, Overview, grid, layout_of, png_info, shown_of, to_image
 from aigc_cli.modalities.labels import embed, xmp_packet
 from aigc_cli.modalities.samples import LABEL, Arrangement, kind_of
 from aigc_cli.modalities.video_codec import codec_of_clips
@@ -34,29 +33,25 @@ _ACROSS = 16  # frames of a clip that a sheet shows, at most
 _QUALITY = "12"  # x264's constant rate factor: hardly a difference to the eye, and up to 23 of 255 in a pixel
 
 
-class _Films(Writer):
-    """Keeps the first clips for the sheet."""
+class _Films(Overview):
+    """Shows the first clips in a sheet, and in motion."""
 
     usual = 16
     preview_suffix = ".png"
-    _first: tuple[Tensor, ...] = ()
     _form = ""
 
     def _keep(self, raw: Tensor) -> None:
         """Takes the next clips, uint8 (b, c, t, h, w)."""
         frames, height, width = raw.shape[2:]
-        rate, limit = codec_of_clips(self.codec).rate, max(self.usual, self.arrangement.group)
+        rate = codec_of_clips(self.codec).rate
         self._form = f"{frames / rate:g} s each, {frames} frames of {width}x{height} at {rate} a second"
-        if (left := min(limit, self.arrangement.n) - sum(map(len, self._first))) > 0:
-            self._first += (raw[:left].clone(),)  # a view would keep the whole batch
+        self.keep_first(raw, max(self.usual, self.arrangement.group))
 
     def _save_views(self) -> list[str]:
         """The sheet, and the clips beside each other in motion."""
         first, rate = torch.cat(self._first), codec_of_clips(self.codec).rate
+        self.save_overview(sheet(first, self.arrangement), SHEET, len(first))
         about = self.provenance.of_grid(len(first))
-        kind = self.arrangement.source_type()
-        sentence = f"{self.provenance.sentence()}, samples 0 to {len(first) - 1}"
-        sheet(first, self.arrangement).save(self.folder / SHEET, pnginfo=png_info(sentence, about, kind))
         save_gif(self.folder / FILM, side_by_side(first, self.arrangement), rate, about)
         return [SHEET, FILM]
 
@@ -90,12 +85,10 @@ class GifWriter(_Films):
         self._keep(raw)
         for index, clip in enumerate(raw, start=self.written):
             about = self.provenance.of_sample(self.arrangement, index)
-            sentence = f"{self.provenance.sentence()}, sample {index}"
-            if not self.arrangement.generated(index):
-                sentence = f"an original of {self.provenance.data}, for comparison"
-            elif self.provenance.explicit:
+            if self.provenance.explicit and self.arrangement.generated(index):
                 clip = _labelled(clip)
-            self.save(self.folder / self._name(index), clip, {"description": sentence, **about})
+            title = self.provenance.title(self.arrangement, index)
+            self.save(self.folder / self._name(index), clip, {"description": title, **about})
 
     def save(self, path: Path, clip: Tensor, about: Mapping[str, Any]) -> None:
         """Writes one clip, uint8 (c, t, h, w), with facts."""
@@ -168,12 +161,7 @@ class FilmArrayWriter(_Films, ArrayWriter):
 
     def end(self) -> tuple[list[str], list[str]]:
         """Writes the rate and the sheet."""
-        self.open.close()
-        with (
-            zipfile.ZipFile(self.folder / ARCHIVE, "a") as archive,
-            archive.open(zipfile.ZipInfo("rate.npy"), "w") as entry,
-        ):
-            np.lib.format.write_array(entry, np.array(codec_of_clips(self.codec).rate), allow_pickle=False)
+        self.add("rate", np.array(codec_of_clips(self.codec).rate))
         return [ARCHIVE], self._save_views()
 
 

@@ -246,14 +246,14 @@ class ResidualQuantizer(nn.Module):
 
     def forward(self, vectors: Tensor, used: Tensor | None = None, *, plain: bool = False) -> Quantized:
         """See :meth:`Quantizer.forward`; tokens are (m, codebooks)."""
-        found: Quantized = self.levels[0](vectors, used, plain=plain)
+        first, *others = self._books
+        found: Quantized = first(vectors, used, plain=plain)
         start, nearest, tokens = found.vectors, found.nearest, [found.tokens]
-        for number, level in enumerate(self.levels):
-            if number and not plain:
+        for level in others:
+            if not plain:
                 found = level((start - nearest).detach(), used)
                 nearest = nearest + found.nearest
-            if number:
-                tokens.append(found.tokens)
+            tokens.append(found.tokens)
         return Quantized(start, nearest, torch.stack(tokens, dim=1))
 
 

@@ -13,7 +13,7 @@ from statistics import median
 from typing import Any
 
 from aigc_cli.config.origins import DEFAULT, ORIGINS, of_command, origin_of
-from aigc_cli.config.schema import walk
+from aigc_cli.config.schema import leaves, walk
 from aigc_cli.files import read_json
 from aigc_cli.files import shown as file_shown
 from aigc_cli.reports.media import inside
@@ -51,12 +51,8 @@ class Facts:
     @cached_property
     def config(self) -> dict[str, Any]:
         """Its configuration, flat; raises DataError where that cannot be read."""
-        flat = walk(self.run.config)
-        plain = {key: value for key, value in flat if not isinstance(value, Mapping)}
-        return {
-            key: value for key, value in plain.items()
-            if key.partition(".")[0] not in _APART and not key.rpartition(".")[2].isdecimal()
-        }  # fmt: skip
+        values = leaves(self.run.config)
+        return {key: value for key, value in values.items() if key.partition(".")[0] not in _APART}
 
     @cached_property
     def commands(self) -> list[str]:
@@ -65,11 +61,8 @@ class Facts:
 
     @cached_property
     def _origins(self) -> dict[str, str]:
-        with suppress(OSError, ValueError):
-            saved = read_json(self.run.path / ORIGINS)
-            if isinstance(saved, dict):
-                return {str(key): str(value) for key, value in saved.items()}
-        return of_command(next(iter(self.commands), ""))
+        saved = self._json(ORIGINS) or of_command(next(iter(self.commands), ""))
+        return {key: str(value) for key, value in saved.items()}
 
     def origin(self, key: str) -> str:
         """Where a value came from; runs of before that was kept know typed words alone."""
@@ -77,9 +70,13 @@ class Facts:
         return origin_of(key, self._origins, DEFAULT if kept else "default or recipe")
 
     @cached_property
+    def _environment(self) -> dict[str, Any]:
+        return self._json("env.json")
+
+    @cached_property
     def environment(self) -> dict[str, Any]:
         """Versions, device and git, flat."""
-        found = dict(walk(self._json("env.json")))
+        found = dict(walk(self._environment))
         return {key: value for key, value in found.items() if not isinstance(value, Mapping)}
 
     @cached_property
@@ -128,7 +125,7 @@ class Facts:
         """What the training took: steps, items, seconds, speed, disk, and on which device."""
         trainer = self.run.config.get("trainer", {})
         speeds = [row["items_per_second"] for row in self.rows if row.get("items_per_second")]
-        gpus, threads = self._json("env.json").get("gpus"), self._json("env.json").get("threads")
+        gpus, threads = self._environment.get("gpus"), self._environment.get("threads")
         threads_said = f"CPU, {threads} thread{'' if threads == 1 else 's'}" if threads else "unknown"
         items = self.run.step * trainer.get("batch_size", 0) * trainer.get("accumulate", 1)
         return {

@@ -35,7 +35,6 @@ class Album:
     room: int
     folder: Path
     left_out: list[str] = field(default_factory=list)
-    _count: int = 0
 
     def show(self, path: Path, *, about: str = "") -> str:
         """A file as HTML; "" where there is no room for it, which :attr:`left_out` then says, or it cannot be shown."""
@@ -57,7 +56,6 @@ class Album:
             self.left_out.append(path.name)
             return ""
         self.room -= len(encoded)
-        self._count += 1
         said, source = escape(about or path.name), f"data:{kind};base64,{encoded}"
         if kind.startswith("image"):
             return f'<img alt="{said}" src="{source}">'

@@ -24,7 +24,7 @@ _FOLDER = Path(__file__).parent
 def report(runs: Sequence[Facts], swept: Sequence[sweeps.Sweep] = (), *, room: int = ROOM) -> tuple[str, list[str]]:
     """The page, and the files that were left out of it for lack of room."""
     anchors = {run.name: f"run-{number}" for number, run in enumerate(runs)}
-    title = runs[0].name if len(runs) == 1 and not swept else f"{_counted(runs, swept)}"
+    title = runs[0].name if len(runs) == 1 and not swept else _counted(runs, swept)
     parts, links, left_out = [], [], []
     if len(runs) > 1:
         links.append(("overview", "Overview"))

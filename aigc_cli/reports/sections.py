@@ -155,13 +155,11 @@ def generated(run: Facts, album: Album) -> str:
         try:
             record = read_json(path)
             names = [*map(str, record["overview"]), *map(str, record["files"])]
-            names = [name for name in names if Path(name).name == name]  # a stranger's record may lead elsewhere
         except (OSError, ValueError, KeyError, TypeError):
             continue
-        overview = [name for name in names[: len(record["overview"])] if Path(name).name == name]
-        players = [
-            name for name in names if name.endswith((".wav", ".flac", ".mp3", ".mp4")) and Path(name).name == name
-        ]
+        names = [name for name in names if Path(name).name == name]  # a stranger's record may lead elsewhere
+        overview = names[: len(record["overview"])]
+        players = [name for name in names if name.endswith(_PLAYED)]
         shown = [album.show(path.parent / name) for name in [*overview, *players[:_PLAYERS]]]
         if any(shown):
             controls = {key: value for key, value in (record.get("controls") or {}).items() if value is not None}

@@ -70,7 +70,7 @@ def chart(title: str, lines: Sequence[Line], marks: Mapping[str, int] | None = N
         return _TOP + (high - y) / (high - low) * tall
 
     parts = [f'<rect class="box" x="{_LEFT}" y="{_TOP}" width="{wide}" height="{tall}"/>', '<g class="ys">']
-    parts += [_tick(f"{y:.4g}", _LEFT - 5, y_of(y) + 3, y_of(y)) for y in ticks(low, high)]
+    parts += [_tick(f"{y:.4g}", y_of(y)) for y in ticks(low, high)]
     parts.append("</g>")
     parts += [f'<text class="x" x="{x_of(x):.1f}" y="{HEIGHT - 10}">{x:g}</text>' for x in ticks(left, right)]
     for name, step in (marks or {}).items():
@@ -96,9 +96,9 @@ def chart(title: str, lines: Sequence[Line], marks: Mapping[str, int] | None = N
     )
 
 
-def _tick(label: str, x: float, y: float, line: float) -> str:
-    across = f'x1="{_LEFT}" x2="{WIDTH - _RIGHT}" y1="{line:.1f}" y2="{line:.1f}"'
-    return f'<line class="grid" {across}/><text class="y" x="{x:.1f}" y="{y:.1f}">{label}</text>'
+def _tick(label: str, y: float) -> str:
+    across = f'x1="{_LEFT}" x2="{WIDTH - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}"'
+    return f'<line class="grid" {across}/><text class="y" x="{_LEFT - 5:.1f}" y="{y + 3:.1f}">{label}</text>'
 
 
 def _legend(line: Line) -> str:
@@ -150,7 +150,7 @@ def _down(place: float) -> float:
 
 def _places(values: Sequence[Any]) -> tuple[list[float | None], list[tuple[str, float]]]:
     """Where each value stands on its axis, from 0 below to 1; and what is written there."""
-    numbers = [float(value) for value in values if _is_number(value)]
+    numbers = [number for value in values if (number := number_of(value)) is not None]
     known = [value for value in values if value is not None]
     if len(numbers) == len(known) and len(set(numbers)) > 1:
         low, high = min(numbers), max(numbers)
@@ -177,8 +177,10 @@ def _apart(labels: list[tuple[str, float]]) -> list[tuple[str, float]]:
     return [*kept, *labels[1:][-1:]]
 
 
-def _is_number(value: Any) -> bool:
+def number_of(value: Any) -> float | None:
+    """A finite number, be it as text; None where it is none."""
     try:
-        return math.isfinite(float(value))
+        number = float(value)
     except (TypeError, ValueError):
-        return False
+        return None
+    return number if math.isfinite(number) else None

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import csv
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from html import escape
 from pathlib import Path
-from typing import Any
 
 from aigc_cli.errors import DataError, unreadable
 from aigc_cli.reports.sections import table
-from aigc_cli.reports.svg import parallel
+from aigc_cli.reports.svg import number_of, parallel
 from aigc_cli.run_index import records_of
 from aigc_cli.runs import Run
 
@@ -66,7 +64,7 @@ class Sweep:
     @cached_property
     def values(self) -> list[float | None]:
         """The score of each job; None where it has none."""
-        return [_number(job.get(self.score or "")) for job in self.jobs]
+        return [number_of(job.get(self.score or "")) for job in self.jobs]
 
     @cached_property
     def higher(self) -> bool:
@@ -93,14 +91,6 @@ class Sweep:
     def best(self) -> Run | None:
         """The run of the best job."""
         return self.runs[self.order[0]] if self.order else None
-
-
-def _number(text: Any) -> float | None:
-    try:
-        value = float(text)
-    except (TypeError, ValueError):
-        return None
-    return value if math.isfinite(value) else None
 
 
 def section(sweep: Sweep, anchors: Mapping[str, str]) -> str:

@@ -128,7 +128,7 @@ def test_long_files_are_consecutive_clips_and_short_ones_end_in_silence(long):
     content = whole(data)
     assert content.shape == (7, 1, 8192)
     assert lengths(content).tolist() == [8192] * 5 + [3200, 8192]
-    file = data.gatherer("cpu")._samples[: 5 * 8192, 0]
+    file = data.gatherer("cpu").content[: 5 * 8192, 0]
     assert content[:5].flatten().equal(file)
     assert data.read(5)[0].equal(content[5])
     assert "shorter than 1.024 s, so that silence follows: 1; longer: 2, of which come 6 clips" in data.describe()[1]
@@ -136,7 +136,7 @@ def test_long_files_are_consecutive_clips_and_short_ones_end_in_silence(long):
 
 def test_clips_start_at_random_in_training_and_all_of_a_file_is_heard(long):
     data = opened(long, "train", *ALL)
-    gatherer, samples = data.gatherer("cpu"), data.gatherer("cpu")._samples[:, 0]
+    gatherer, samples = data.gatherer("cpu"), data.gatherer("cpu").content[:, 0]
     starts = []
     for draw in (0.0, 0.25, 0.5, 0.75, 0.9999):
         for clip in gatherer(torch.arange(5), torch.full((5, 8), draw)).content[:, 0]:

@@ -12,7 +12,7 @@ from aigc_cli.metrics.extractors import own_ssl
 from aigc_cli.metrics.extractors.base import PlainConfig, Sources
 from aigc_cli.metrics.extractors.frames import _OfFrames
 from aigc_cli.metrics.extractors.i3d import I3D, InceptionI3D
-from aigc_cli.metrics.video import Physics, PhysicsConfig, bounds_of, centres, frames_read, path_errors
+from aigc_cli.metrics.video import FramesConfig, Physics, bounds_of, centres, frames_read, path_errors
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ def test_a_frame_is_read_where_it_shows_surely_what_most_of_its_clip_do():
 
 
 def test_physics_adds_up_over_batches_and_follows_one_thing_alone(real):
-    metric = Physics(PhysicsConfig(name="physics"))
+    metric = Physics(FramesConfig(name="physics"))
     for part in real.split(100):
         metric.update("real", part)
     for part in real[:40].split(20):

@@ -25,7 +25,7 @@ from aigc_cli.data.cache import cache_dir
 from aigc_cli.data.open import Splits
 from aigc_cli.errors import DataError, warn
 from aigc_cli.files import write_atomically
-from aigc_cli.modalities.base import Items
+from aigc_cli.modalities.base import DataSpec, Items
 
 _SUMMED = 4096  # rows at a time, because each is copied to float64
 #: No entry of the cache is larger, and all together are not much.
@@ -84,6 +84,13 @@ class Sources:
     backbone: str | None = None
     #: Whether what learns may do so where it has not yet.
     learns: bool = True
+
+    @property
+    def spec(self) -> DataSpec | None:
+        """What the items are, of the dataset or else of files; None where there are neither."""
+        if self.splits is not None:
+            return self.splits["train"].spec
+        return None if self.items is None else self.items.spec
 
 
 def check_finite(features: Tensor, what: str) -> Tensor:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import ClassVar
-
 import torch
 from torch import Tensor, nn
 
@@ -41,8 +38,6 @@ class Frames(Classifier):
 class _OfFrames(nn.Module):
     """Clips (n, c, t, h, w) to ``"features"`` (n, d) of one frame each, to ``"frames"``, the logits of each of their
     frames one after the other (n, t * k), and to ``"logits"`` (n, k), the mean of these."""
-
-    known: ClassVar[Mapping[str, type]] = {}
 
     def __init__(self, channels: int, side: int, classes: int) -> None:
         super().__init__()

@@ -104,10 +104,7 @@ class I3D:
     widths: ClassVar[Mapping[str, int]] = {"features": 400}
 
     def __init__(self, config: PlainConfig, sources: Sources) -> None:
-        items = sources.items
-        spec = (
-            sources.splits["train"].plain.spec if sources.splits is not None else None if items is None else items.spec
-        )
+        spec = sources.spec
         if spec is None or len(spec.raw) != 4:
             raise ConfigError("extractor=i3d looks at clips of video", "use metric=fd for the data itself")
         if sources.weights is None:

@@ -58,8 +58,7 @@ class _Pretrained(ABC):
 
 def _check_pictures(name: str, sources: Sources) -> None:
     """Refuses to look at anything else, before weights are looked for."""
-    items = sources.items if sources.splits is None else None
-    spec = sources.splits["train"].spec if sources.splits is not None else None if items is None else items.spec
+    spec = sources.spec
     if spec is not None and modality(spec.modality).axes != ("channels", "height", "width"):
         what = f"extractor={name} looks at pictures, and these are {modality(spec.modality).noun[1]}"
         raise ConfigError(what, "`aigc eval --metric fd,kd,prdc` learns from the data itself")

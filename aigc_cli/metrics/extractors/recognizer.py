@@ -8,7 +8,7 @@ Classification, 2006).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -97,7 +97,7 @@ class Recognizer(Learned):
     @cached_property
     def units(self) -> list[str]:
         """What it writes: the words of the training split, or its characters."""
-        texts = {text for batch in _sources(self._splits["train"].plain) for text in self._read(batch)}
+        texts = {text for batch in batches_in_order(self.train, 512, "cpu") for text in self._read(batch)}
         words = sorted({word for text in texts for word in text.split()})
         return words if len(words) <= MOST_WORDS else sorted(set().union(*texts))
 
@@ -168,7 +168,3 @@ class Recognizer(Learned):
             kept = row[torch.cat([torch.tensor([True]), row[1:] != row[:-1]])]
             found.append(joint.join(self.units[unit - 1] for unit in kept.tolist() if unit != _BLANK))
         return found
-
-
-def _sources(dataset: Dataset) -> Iterator[Batch]:
-    return batches_in_order(dataset, 512, "cpu")

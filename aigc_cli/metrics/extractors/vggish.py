@@ -30,8 +30,7 @@ class VGGish:
     widths: ClassVar[Mapping[str, int]] = {"features": 128}
 
     def __init__(self, config: PlainConfig, sources: Sources) -> None:
-        items = sources.items
-        spec = sources.splits["train"].spec if sources.splits is not None else None if items is None else items.spec
+        spec = sources.spec
         if spec is None or spec.rate is None:
             raise ConfigError("extractor=vggish listens to sound", "use metric=fd for the data itself")
         if sources.weights is None:

@@ -20,7 +20,7 @@ from aigc_cli.errors import ConfigError
 from aigc_cli.modalities.base import Batch, DataSpec
 from aigc_cli.models.base import Model, ModelConfig, Prompts, Transfer
 from aigc_cli.models.latent import check_conditional, classes_asked_for
-from aigc_cli.nn.collective import draw
+from aigc_cli.nn.collective import draw, integers
 from aigc_cli.nn.decoding import Choice
 from aigc_cli.nn.style import TransformerConfig
 from aigc_cli.randomness import Noise
@@ -124,6 +124,14 @@ class CodesModel(Model):
         if self.training and self.config.class_dropout:
             tokens = torch.where(draw(torch.rand, rows, device=device) < self.config.class_dropout, self.any, tokens)
         return tokens
+
+    def replaced(self, codes: Tensor, share: float) -> Tensor:
+        """Codes (n, t) as they are read in training, of which a `share` is random: a small set is soon known by heart,
+        and so some of what is read is not what was there."""
+        if not share:
+            return codes
+        other = draw(integers(self.vocab_size), *codes.shape, device=codes.device)
+        return torch.where(draw(torch.rand, *codes.shape, device=codes.device) < share, other, codes)
 
     def asked_for(self, noise: Noise, controls: CodesControls, prompts: Prompts | None) -> tuple[Tensor, bool]:
         """The token that stands before each sample (n,), of its class; and whether it is guided by the class. What is

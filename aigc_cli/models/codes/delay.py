@@ -10,6 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from aigc_cli.models.codes.base import guided
 from aigc_cli.nn.decoding import Choice, choose
 from aigc_cli.nn.transformer import TokenTransformer
 
@@ -65,8 +66,7 @@ def write_delayed(
         scores = network.logits(network.hidden(rows, cache=cache)[:, -1]).float().view(-1, k, each)
         cache.read([step + 1] * len(rows))
         if guidance is not None:
-            own, unheard = scores.chunk(2)
-            scores = unheard + guidance * (own - unheard)
+            scores = guided(scores, guidance)
         draws = None if uniform is None else uniform[:, step].flatten()
         codes = choose(scores.flatten(0, 1), choice, draws).view(n, k) + each * offsets
         steps[:, step] = torch.where(free[step], codes, steps[:, step])

@@ -18,7 +18,7 @@ from aigc_cli.errors import ConfigError
 from aigc_cli.modalities.base import Batch, DataSpec
 from aigc_cli.models.base import Losses, Prompts
 from aigc_cli.models.codes.base import CodesModel, CodesModelConfig
-from aigc_cli.nn.collective import draw, integers, weighted
+from aigc_cli.nn.collective import weighted
 from aigc_cli.nn.decoding import Choice, Session, padded, write
 from aigc_cli.nn.transformer import TokenTransformer, Transformer, fresh
 from aigc_cli.randomness import Noise
@@ -89,7 +89,7 @@ class SpeechModel(CodesModel):
         """Codes (n, t) of which the longest item of a batch has a last one that counts, and the targets: those up to
         the first end."""
         codes = batch.content
-        counts = ((codes == self.end).cumsum(1) < 2) & ((codes == self.end).cumsum(1).roll(1, 1) == 0)
+        counts = (codes == self.end).cumsum(1).roll(1, 1) == 0  # there is no end before it
         counts[:, 0] = True
         if codes.device.type == "cpu":  # a GPU is not waited for to know
             kept = int(counts.any(0).nonzero().max()) + 1
@@ -106,12 +106,7 @@ class SpeechModel(CodesModel):
     def forward(self, phase: str, batch: Batch) -> Losses:
         """The mean cross-entropy of codes up to the end of each clip, in nats per code."""
         codes, targets = self._written(batch)
-        if self.config.replaced:  # a small set is soon known by heart: some of what is read is not what was there
-            other = draw(integers(self.vocab_size), *codes.shape, device=codes.device)
-            codes = torch.where(
-                draw(torch.rand, *codes.shape, device=codes.device) < self.config.replaced, other, codes
-            )
-        scores = self._scores(codes, batch)
+        scores = self._scores(self.replaced(codes, self.config.replaced), batch)
         loss = cross_entropy(scores.flatten(0, 1), targets.flatten(), ignore_index=_NONE)
         return {"loss": weighted(loss, (targets != _NONE).sum())}
 

@@ -19,7 +19,6 @@ from aigc_cli.modalities.base import Batch, DataSpec
 from aigc_cli.models.base import Losses, Prompts
 from aigc_cli.models.codes.base import CodesControls, CodesModel, CodesModelConfig, guided
 from aigc_cli.models.codes.delay import begun, delayed, write_delayed
-from aigc_cli.nn.collective import draw, integers
 from aigc_cli.nn.decoding import Session, choose
 from aigc_cli.nn.transformer import TokenTransformer
 from aigc_cli.randomness import Noise
@@ -73,10 +72,7 @@ class CodeTransformer(CodesModel):
 
     def forward(self, phase: str, batch: Batch) -> Losses:
         """The mean cross-entropy of codes (n, t), in nats per code."""
-        seen = batch.content
-        if self.config.replaced:  # a small set is soon known by heart: some of what is read is not what was there
-            other = draw(integers(self.vocab_size), *seen.shape, device=seen.device)
-            seen = torch.where(draw(torch.rand, *seen.shape, device=seen.device) < self.config.replaced, other, seen)
+        seen = self.replaced(batch.content, self.config.replaced)
         return {"loss": self._nats(self.told(batch), seen, batch.content, "mean")}
 
     def _nats(self, told: Tensor, seen: Tensor, codes: Tensor, reduction: str) -> Tensor:
