@@ -247,8 +247,9 @@ def evaluate(
     own = {key: value for key, value in keys.items() if key in known}
     config |= {"data": config["data"] or {}, "run": None, **own}
     config["controls"] = {word.rstrip("_"): value for word, value in keys.items() if word not in known}
-    run = fake.run if isinstance(fake, LoadedRun) else None
+    run = None
     if isinstance(fake, LoadedRun):
+        run = fake.run
         config |= {"run": str(fake.run.path), "step": fake.step, "device": own.get("device", str(fake.restored.device))}
     given: dict[str, Items] = {}
     sides = {"fake": None if run is not None else fake, "real": real, "held_out": held_out}
@@ -257,12 +258,10 @@ def evaluate(
             config[key] = None if side is None else str(side)
         else:
             given[key], config[key] = items_of(side, key), f"the {key} items"
-    options = Options(overrides=(*words, *(f"{key}=" for key in ("run",) if run), *(f"{key}=" for key in own)))
+    options = Options(overrides=(*words, *(["run="] if run else []), *(f"{key}=" for key in own)))
     asked: EvalConfig = check("", EvalConfig, config)
     if not named and run is not None:
         asked = with_usual_metrics(asked, Options(overrides=tuple(words)), [run])
-    if run is None and data is None and real is None:
-        asked = replace(asked, run=None)
     return Scores(replace(open_setting(asked, options, run), given=given).records())
 
 

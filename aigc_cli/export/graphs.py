@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import logging
 import re
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -32,8 +33,6 @@ class NotTheSame(AigcError):
 
 def needs(*modules: str) -> None:
     """Raises ConfigError where a package that exporting needs is missing."""
-    import importlib.util
-
     missing = [module for module in modules if importlib.util.find_spec(module) is None]
     if missing:
         raise ConfigError(f"exporting to this format needs {' and '.join(missing)}", _INSTALL)
@@ -125,20 +124,20 @@ def _rename(graph: Any, part: Part) -> None:
     del graph.graph.value_info[:]
 
 
-def run_onnx(path: Path) -> Any:
-    """The file in onnxruntime, as a function of named arrays."""
+def run_onnx(path: Path) -> tuple[Callable[[dict[str, Tensor]], list[np.ndarray]], dict[str, Sequence[Any]]]:
+    """The file in onnxruntime as a function of named arrays, and the shape of each of those."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = torch.get_num_threads()
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    known = [(each.name, each.shape) for each in session.get_inputs()]
+    shapes = {each.name: each.shape for each in session.get_inputs()}
 
     def call(given: dict[str, Tensor]) -> list[np.ndarray]:
-        return list(session.run(None, {name: given[name].numpy() for name, _ in known if name in given}))
+        return list(session.run(None, {name: given[name].numpy() for name in shapes if name in given}))
 
-    return call, dict(known)
+    return call, shapes
 
 
 def check(part: Part, call: Any, dtype: str, shapes: Mapping[str, Sequence[Any]] | None = None) -> dict[str, float]:
@@ -147,11 +146,10 @@ def check(part: Part, call: Any, dtype: str, shapes: Mapping[str, Sequence[Any]]
     Raises:
         NotTheSame: an axis that may vary does not, a size does not run, or a difference is above :data:`TOLERANCE`.
     """
-    for name, axes in (part.varying() if shapes is not None else {}).items():
-        assert shapes is not None
-        fixed = [axis for axis in axes if isinstance(shapes[name][axis], int)]
-        if fixed:
-            raise NotTheSame(f"{part.name}: axis {fixed[0]} of {name} is fixed at {shapes[name][fixed[0]]}")
+    if shapes is not None:
+        for name, axes in part.varying().items():
+            if fixed := [axis for axis in axes if isinstance(shapes[name][axis], int)]:
+                raise NotTheSame(f"{part.name}: axis {fixed[0]} of {name} is fixed at {shapes[name][fixed[0]]}")
     worst = dict.fromkeys(part.outputs, 0.0)
     for size in part.sizes:
         given = part.inputs(*size)

@@ -67,6 +67,13 @@ class Folder(NamedTuple):
     tensors: Tensors
     code: str = ""  # that loads it, where no class of transformers does
 
+    @property
+    def loader(self) -> str:
+        """The class of theirs that finds the right one."""
+        return {"eurobert": "AutoModelForMaskedLM", "blenderbot": "AutoModelForSeq2SeqLM"}.get(
+            self.kind, "AutoModelForCausalLM"
+        )
+
 
 def folder_of(model: Model) -> Folder:
     """The class of theirs that a model is, its config and its tensors by their names there.
@@ -176,13 +183,14 @@ def huggingface(restored: Restored, dtype: str, folder: Path) -> tuple[dict[str,
         module = CODE.removesuffix(".py")
         config["auto_map"] = {"AutoConfig": f"{module}.AigcConfig", "AutoModelForCausalLM": f"{module}.AigcForCausalLM"}
     write_json(folder / "config.json", config)
-    window = int(content_of(restored)["window"])
+    content = content_of(restored)
+    window = int(content["window"])
     write_json(folder / "generation_config.json", {**ids, "max_length": window, **(
         {"decoder_start_token_id": ids["bos_token_id"]} if found.kind == "blenderbot" else {})})  # fmt: skip
-    for name, content in restored.codec.portable(window, masks=model.mask is not None).items():
-        write_atomically(folder / name, content)
+    for name, text in restored.codec.portable(window, masks=model.mask is not None).items():
+        write_atomically(folder / name, text)
     use, following = _use(found)
-    record = {**about(restored, "huggingface", dtype), "class": found.architecture, **content_of(restored)}
+    record = {**about(restored, "huggingface", dtype), "class": found.architecture, **content}
     rows = []
     if importlib.util.find_spec("transformers") is None:
         warn("transformers is not installed, so that the folder was written and not loaded: pip install transformers")
@@ -215,9 +223,7 @@ def _reordered(found: Folder, ours: Tensor | None, restored: Restored) -> Folder
 
 
 def _use(found: Folder) -> tuple[str, str]:
-    name = {"eurobert": "AutoModelForMaskedLM", "blenderbot": "AutoModelForSeq2SeqLM"}.get(
-        found.kind, "AutoModelForCausalLM"
-    )
+    name = found.loader
     more = ", trust_remote_code=True" if found.code else ""
     lines = [f"from transformers import AutoTokenizer, {name}", 'tokenizer = AutoTokenizer.from_pretrained(".")',
              f'model = {name}.from_pretrained("."{more})']  # fmt: skip
@@ -228,15 +234,12 @@ def load(found: Folder, folder: Path) -> Any:
     """The folder in transformers, in float32; its own code, if it has any, is what we have just written."""
     import transformers
 
-    name = {"eurobert": "AutoModelForMaskedLM", "blenderbot": "AutoModelForSeq2SeqLM"}.get(
-        found.kind, "AutoModelForCausalLM"
-    )
     with quiet():
         said: Any = transformers.utils.logging
         said.set_verbosity_error()
         said.disable_progress_bar()
         return (
-            getattr(transformers, name)
+            getattr(transformers, found.loader)
             .from_pretrained(folder, trust_remote_code=bool(found.code), dtype=torch.float32, local_files_only=True)
             .eval()
         )

@@ -126,30 +126,34 @@ class _Raw(nn.Module):
         return self.codec.decode(content)
 
 
-class _Decoder(nn.Module):
-    """Latents, and classes, to encoded items, and to raw ones where the codec is a few sums."""
+class _Decodes(nn.Module):
+    """What ends in encoded items, and in raw ones where the codec is a few sums."""
 
     def __init__(self, model: Model, codec: Codec) -> None:
         super().__init__()
         self.model, self.codec = model, codec
         self.names = ("content", "raw") if codec.traceable else ("content",)
 
-    def forward(self, latent: Tensor, label: Tensor | None = None) -> tuple[Tensor, ...]:
-        content = self.model.decode(latent, label)
+    def ended(self, content: Tensor) -> tuple[Tensor, ...]:
         return (content, self.codec.decode(content)) if self.codec.traceable else (content,)
 
 
-class _Codes(nn.Module):
+class _Decoder(_Decodes):
+    """Latents, and classes, to items."""
+
+    def forward(self, latent: Tensor, label: Tensor | None = None) -> tuple[Tensor, ...]:
+        return self.ended(self.model.decode(latent, label))
+
+
+class _Codes(_Decodes):
     """The codes of a tokenizer to what they stand for."""
 
     def __init__(self, model: Model, codec: Codec, turn: Callable[[Tensor], Tensor]) -> None:
-        super().__init__()
-        self.model, self.codec, self.turn = model, codec, turn
-        self.names = ("content", "raw") if codec.traceable else ("content",)
+        super().__init__(model, codec)
+        self.turn = turn
 
     def forward(self, codes: Tensor) -> tuple[Tensor, ...]:
-        content = self.model.decode(self.turn(codes))
-        return (content, self.codec.decode(content)) if self.codec.traceable else (content,)
+        return self.ended(self.model.decode(self.turn(codes)))
 
 
 class _Encoder(nn.Module):

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from aigc_cli import __version__
-from aigc_cli.errors import DataError
-from aigc_cli.files import checksum, read_json, write_atomically, write_json
+from aigc_cli.files import checksum, write_atomically, write_json
+from aigc_cli.run_index import records_of
 from aigc_cli.training.restore import Restored
 
 RECORD = "export.json"
@@ -49,20 +48,6 @@ def write_record(folder: Path, record: Mapping[str, Any]) -> None:
     write_json(folder / RECORD, {**record, "sha256": sums})
 
 
-def scores_of(restored: Restored) -> list[dict[str, Any]]:
-    """What ``aigc eval`` has measured of the run at this step: metric, name, value and what it compares with."""
-    rows = []
-    for path in sorted((restored.run.path / "eval").glob("*.json")):
-        try:
-            saved = read_json(path)
-            if saved["generated"].get("step") == restored.step:
-                rows += [{"metric": saved["metric"], "name": name, "value": value["value"] if isinstance(value, dict)
-                          else value} for name, value in saved["scores"].items()]  # fmt: skip
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, DataError):
-            continue
-    return rows
-
-
 def write_card(folder: Path, restored: Restored, kind: str, record: Mapping[str, Any], use: str) -> None:
     """``README.md``: a model card with what the model is, what was measured, and how to use it."""
     spec, made = restored.spec, about(restored, record["format"], record["dtype"])
@@ -72,14 +57,15 @@ def write_card(folder: Path, restored: Restored, kind: str, record: Mapping[str,
     lines += [f"# {made['model']} on {made['data']}", ""]
     lines += [f"Trained with aigc {__version__} as `{made['run']}`, step {made['step']}.", ""]
     lines += [f"SHA-256 of its weights: `{made['model_checksum']}`. Label what it makes as AI-generated.", ""]
-    if rows := scores_of(restored):
-        lines += ["| metric | score |", "|---|---|"]
-        lines += [f"| {row['metric']}: {row['name']} | {_number(row['value'])} |" for row in rows] + [""]
+    rows = [
+        f"| {measured['metric']}: {name} | {value:.4g} |"
+        for measured in records_of(restored.run.path)
+        if (measured.get("generated") or {}).get("step") == restored.step
+        for name, value in measured["figures"].items()
+    ]
+    if rows:
+        lines += ["| metric | score |", "|---|---|", *rows, ""]
     else:
         lines += ["Nothing was measured yet: `aigc eval` does, and the next export says what it found.", ""]
     lines += ["## Use", "", use, ""]
     write_atomically(folder / "README.md", "\n".join(lines))
-
-
-def _number(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, int | float) else json.dumps(value)

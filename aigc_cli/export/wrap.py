@@ -14,7 +14,7 @@ class Part:
     """A module whose arguments and results are named tensors.
 
     `inputs` makes arguments of given sizes; of `sizes`, the first is what the part is traced with, and the others are
-    what it is tried with afterwards. The axes in which the arguments of two sizes differ are those that may vary.
+    what it is tried with afterwards.
     """
 
     name: str  # of its file, without the ending

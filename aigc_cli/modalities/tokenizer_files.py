@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from functools import cached_property
+from functools import cache, cached_property
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -46,10 +46,11 @@ class HFTokenizer(Tokenizer):
         spelled = {token: word for word, token in vocabulary.items()}
         special = {int(each["id"]) for each in saved.get("added_tokens", ()) if each.get("special")}
         bytewise = "ByteLevel" in json.dumps(saved.get("decoder"))
+        named = set(specials)
         #: Their ids by ours.
-        self.theirs = [*specials, *(token for token in range(rows) if token not in set(specials))]
-        ids = np.full(rows, 0, dtype=np.uint32)
-        ids[self.theirs[::-1]] = np.arange(rows + FIRST - len(set(specials)), dtype=np.uint32)[::-1]
+        self.theirs = [*specials, *(token for token in range(rows) if token not in named)]
+        ids = np.zeros(rows, dtype=np.uint32)
+        ids[self.theirs[::-1]] = np.arange(rows + FIRST - len(named), dtype=np.uint32)[::-1]
         #: Ours by theirs.
         self.ours = ids
         names = (
@@ -94,13 +95,9 @@ def _spelling(word: str, bytewise: bool) -> bytes:
     return word.replace("\u2581", " ").encode()
 
 
+@cache
 def _byte_of() -> dict[str, int]:
-    if not _BYTES:
-        _BYTES.update({letter: byte for byte, letter in enumerate(letters_of_bytes())})
-    return _BYTES
-
-
-_BYTES: dict[str, int] = {}
+    return {letter: byte for byte, letter in enumerate(letters_of_bytes())}
 
 
 def hf_tokenizer(folder: Path) -> HFTokenizer:

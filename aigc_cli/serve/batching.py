@@ -18,6 +18,7 @@ from torch import Tensor
 
 from aigc_cli.modalities.base import Batch
 from aigc_cli.models.base import Model, Prompts
+from aigc_cli.nn.decoding import padded
 from aigc_cli.randomness import Noise
 from aigc_cli.sampling.generate import auto_batch_size
 from aigc_cli.serve.tickets import Gone, Ticket, mine
@@ -209,8 +210,7 @@ class Shared:
             end.result()
         mine().check()
         whole = [[*each.begun, *text] for each, text in zip(rows, texts, strict=True)]
-        width = max(map(len, whole))
-        return torch.tensor([[*each, *[pad] * (width - len(each))] for each in whole])
+        return padded(whole, pad, "cpu")
 
 
 def of_prompt(prompts: Prompts, index: int) -> tuple[list[int] | None, list[int]]:

@@ -26,7 +26,7 @@ from aigc_cli.sampling.readings import embed
 from aigc_cli.serve.batching import of_prompt
 from aigc_cli.serve.choices import Choice
 from aigc_cli.serve.house import House, Served, labelled, seed_of
-from aigc_cli.serve.texts import Growing, Spelling
+from aigc_cli.serve.texts import Growing
 from aigc_cli.serve.tickets import Ticket
 from aigc_cli.serve.writing import Row
 
@@ -146,8 +146,9 @@ def router(house: House) -> APIRouter:
 
 def _begin(run: Served, asked: CompletionRequest, controls: Any, seed: int, ticket: Ticket) -> list[Choice]:
     """The texts of a request, handed to the model."""
-    spelling, stops, stop = Spelling(run.codec), asked.stops(), run.loaded.spec.special("eos")
+    spelling, stops, stop = run.spelling, asked.stops(), run.loaded.spec.special("eos")
     loop, queue = asyncio.get_running_loop(), asyncio.Queue[Choice]()
+    count = controls.max_tokens or run.loaded.spec.shape[0] - 1
     choices: list[Choice] = []
     rows: list[Row] = []
     for prompt in asked.prompts():
@@ -162,13 +163,11 @@ def _begin(run: Served, asked: CompletionRequest, controls: Any, seed: int, tick
         tokens, first = (None, []) if begin is None else of_prompt(begin, 0)
         if len(tokens or ()) > _LONGEST_PROMPT:
             raise ConfigError(f"a prompt may have {_LONGEST_PROMPT:,} tokens", "shorten it")
+        skip = max(0, len(text.encode()) - len(spelling.of(tokens or []))) if first else 0
         for index in range(asked.n):
-            skip = max(0, len(text.encode()) - len(spelling.of(tokens or []))) if first else 0
             choice = Choice(
                 len(choices), text, tokens or [], Growing(skip, stops), spelling, asked.logprobs, queue, loop
             )
-
-            count = controls.max_tokens or run.loaded.spec.shape[0] - 1
             rows.append(Row(
                 seed, index, tokens, first, count, controls.choice(), ticket, partial(choice.take, stop=stop),
                 choice.end, asked.logprobs,

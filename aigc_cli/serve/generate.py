@@ -7,6 +7,7 @@ import mimetypes
 import tempfile
 import threading
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -169,7 +170,7 @@ def _made(
             raise ConfigError(f"these would be {arrangement.n} samples", "ask for a smaller n, or fewer frames")
         if upload is not None:  # where it lay here is nobody's business
             facts = {key: value for key, value in arrangement.facts.items() if key not in _FILES}
-            object.__setattr__(arrangement, "facts", facts)
+            plan = replace(plan, arrangement=replace(arrangement, facts=facts))
         return _told(house, run, plan, controls, seed, format, Path(place))
 
 

@@ -55,7 +55,6 @@ class Counts:
     tokens: int = 0
     samples: int = 0
     waiting: int = 0  # requests that are at work, or wait for it
-    began: float = field(default_factory=time.monotonic)
 
 
 def refusal(status: int, message: str, hint: str = "", kind: str = "invalid_request_error") -> dict[str, Any]:

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from functools import cached_property
 from typing import Any, TypeVar, cast
 
 from starlette.exceptions import HTTPException
@@ -23,6 +24,7 @@ from aigc_cli.models.base import Model
 from aigc_cli.sampling.controls import named_values
 from aigc_cli.serve.batching import Shared, Worker
 from aigc_cli.serve.guard import Counts, Limits
+from aigc_cli.serve.texts import Spelling
 from aigc_cli.serve.tickets import Gone, Ticket, current
 
 _LOOK_S = 0.2  # between looks at whether the client is still there
@@ -46,6 +48,11 @@ class Served:
     def codec(self) -> Any:
         """Of its data."""
         return self.loaded.restored.codec
+
+    @cached_property
+    def spelling(self) -> Spelling:
+        """Of its tokens, where its data is text."""
+        return Spelling(self.codec)
 
     def about(self, seed: int, controls: Any) -> dict[str, Any]:
         """The label and where samples come from, as all answers carry it."""

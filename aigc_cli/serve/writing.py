@@ -162,9 +162,7 @@ class Writing:
         if asked:
             logs = logits[asked].log_softmax(-1)
             own = logs.gather(1, tokens[asked][:, None])[:, 0].tolist()
-            values, likeliest = logs.topk(
-                min(logs.shape[1], max(1, *(rows[place].logprobs or 0 for place in asked), 1))
-            )
+            values, likeliest = logs.topk(min(logs.shape[1], max(1, *(rows[place].logprobs or 0 for place in asked))))
             for at, place in enumerate(asked):
                 many = rows[place].logprobs or 0
                 pairs = tuple(zip(likeliest[at, :many].tolist(), values[at, :many].tolist(), strict=True))

@@ -187,15 +187,18 @@ def weights_of(folder: Path, model: Model, codec: Codec) -> dict[str, Tensor]:
     except (OSError, SafetensorError) as error:
         raise DataError(f"the weights of {folder} cannot be read: {error}", "restore them from a copy") from None
     places = {name: file for file in files for name in file.keys()}  # noqa: SIM118, it is no mapping
-    bare = "" if gpt2 and "wte.weight" in places else None  # as a model without a head is saved
+    bare = gpt2 and "wte.weight" in places  # as a model without a head is saved
+
+    def named(name: str) -> str:
+        return name.removeprefix("transformer.") if bare else name
 
     def has(name: str) -> bool:
-        return _named(name, bare) in places
+        return named(name) in places
 
     def take(name: str) -> Tensor:
         if not has(name):
             raise ConfigError(f"{folder} has no tensor {name}", "it is not the model that its config.json says")
-        tensor: Tensor = places[_named(name, bare)].get_tensor(_named(name, bare))
+        tensor: Tensor = places[named(name)].get_tensor(named(name))
         return tensor.float()
 
     found = {f"{part}.stack.{name}": each for name, each in to_ours(take, has, GPT2 if gpt2 else LLAMA, config).items()}
@@ -213,10 +216,6 @@ def weights_of(folder: Path, model: Model, codec: Codec) -> dict[str, Tensor]:
     if network.head is not None:
         found[f"{part}.head.weight"] = _rows(network.head.weight, take("lm_head.weight"), theirs, codec, {})
     return found
-
-
-def _named(name: str, bare: str | None) -> str:
-    return name if bare is None else name.removeprefix("transformer.")
 
 
 def _rows(fresh: Tensor, theirs: Tensor, tokenizer: HFTokenizer, codec: Codec, config: Mapping[str, Any]) -> Tensor:

@@ -20,6 +20,7 @@ from aigc_cli.export.graphs import NotTheSame
 from aigc_cli.export.parts import parts_of
 from aigc_cli.export.wrap import Part
 from aigc_cli.files import checksum
+from aigc_cli.metrics.record import Record, Score, file_name
 
 onnxruntime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
 pytest.importorskip("onnxscript", reason="onnxscript is not installed")
@@ -151,6 +152,19 @@ def test_the_weights_alone_are_those_that_are_sampled(tmp_path: Path) -> None:
     assert main(["export", "run=run", "out=there", "format=safetensors"]) == 0
     tensors = load_file("there/model.safetensors")
     assert all(torch.equal(tensor, tensors[name]) for name, tensor in found.model.state_dict().items())
+
+
+def test_the_card_says_what_was_measured_at_that_step(tmp_path: Path) -> None:
+    run = untrained(FAST["gan"][0])
+    (run.path / "eval").mkdir()
+    for step, value in ((2, 40.5), (3, 12.25)):
+        record = Record(
+            metric="fd", config={}, better={"fd": "lower"}, generated=Score({"fd": value}, 100), made={"step": step}
+        ).plain_json()
+        (run.path / "eval" / file_name(record)).write_text(json.dumps(record))
+    assert main(["export", "run=run", "format=safetensors", "out=there"]) == 0
+    rows = [line for line in (tmp_path / "there" / "README.md").read_text().splitlines() if line.startswith("| fd")]
+    assert rows == ["| fd: fd | 12.25 |"]
 
 
 def test_what_is_there_is_kept_and_what_is_wrong_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
