@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from pydantic import AliasChoices, Field
@@ -79,8 +79,11 @@ def classes_asked_for(model: Model, word: str | None) -> list[int]:
     return [classes.index(name) for name in names]
 
 
-def check_conditional(conditional: bool, spec: DataSpec) -> bool:
-    """`conditional`, whether a model is told the class; a ConfigError where the data has no classes to tell."""
+def check_conditional(conditional: bool | Literal["auto"], spec: DataSpec) -> bool:
+    """Whether a model is told the class, by its key `conditional`: auto is where the data has classes to tell; a
+    ConfigError where it is to be told and there are none."""
+    if conditional == "auto":
+        return len(spec.classes) > 1
     if conditional and len(spec.classes) < 2:
         what = "model.conditional=true needs labels, and this data has none"
         hint = "set model.conditional=false, or use data with classes, such as files in a folder for each"

@@ -97,6 +97,7 @@ def test_a_sample_does_not_depend_on_the_batch(run: Path) -> None:
     [
         (["prompt=7"], "no '7'"),
         (["prompt=seven", "speaker=teo"], "did you mean theo?"),
+        (["prompt=seven", "speaker=lucas"], "choose from: george, theo"),
         (["prompt=one two three"], "and this model reads"),
     ],
 )
