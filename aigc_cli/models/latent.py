@@ -61,11 +61,13 @@ class LatentModel(Model):
 
 
 def classes_asked_for(model: Model, word: str | None) -> list[int]:
-    """The classes that a word such as ``cat,dog`` names, all that a model has learnt for None; none where it is not
-    told classes; a ConfigError where there is no such class to draw."""
+    """The classes that a word such as ``cat,dog`` names, for None those of :attr:`Model.class_order`; none where the model
+    is not told classes. A ConfigError where there is no such class to draw."""
     classes, untrained = model.spec.classes, model.spec.untrained
+    if word is None and not model.conditional:
+        return []
     if word is None:
-        return [label for label in range(len(classes)) if classes[label] not in untrained] if model.conditional else []
+        return [*model.class_order] or [label for label, name in enumerate(classes) if name not in untrained]
     if not model.conditional:
         what = f"class={word}: this model was trained without classes"
         raise ConfigError(what, "train one with model.conditional=true, on data with labels")
