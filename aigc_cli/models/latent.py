@@ -61,8 +61,8 @@ class LatentModel(Model):
 
 
 def classes_asked_for(model: Model, word: str | None) -> list[int]:
-    """The classes that a word such as ``cat,dog`` names, for None those of :attr:`Model.class_order`; none where the model
-    is not told classes. A ConfigError where there is no such class to draw."""
+    """The classes that a word such as ``cat,dog`` names, for None those of :attr:`Model.class_order`; none where the
+    model is not told classes. A ConfigError where there is no such class to draw."""
     classes, untrained = model.spec.classes, model.spec.untrained
     if word is None and not model.conditional:
         return []
