@@ -28,7 +28,6 @@ from aigc_cli.registry import name_of
 from aigc_cli.sampling.controls import named_values
 from aigc_cli.sampling.generate import generate, in_batches, prepare, reconstruct
 from aigc_cli.sampling.modes import ignored, modes_of, warn_of_idle
-from aigc_cli.training.checkpoint import CheckpointFolder
 from aigc_cli.training.restore import Restored
 
 _COUNTED = 4096  # training items that the commonest token is counted on
@@ -87,11 +86,11 @@ class RunSubject(Subject):
 
     @cached_property
     def origin(self) -> dict[str, Any]:
-        """Which run, which checkpoint, and whether its averaged weights are in use, for a stamp."""
-        run, step = self.restored.run, self.restored.step
-        averaged = CheckpointFolder(run.checkpoints).folder(step) / "ema.safetensors"
-        known = {"run": str(run.path), "step": step, "checkpoint": self.restored.checksum}
-        return {**known, "weights": "ema" if averaged.is_file() else "raw"}
+        """Which run, which checkpoint, and which of its weights are in use, for a stamp."""
+        found = self.restored
+        return {
+            "run": str(found.run.path), "step": found.step, "checkpoint": found.checksum, "weights": found.weights
+        }  # fmt: skip
 
     def stamp(self, controls: Any = None, **more: Any) -> dict[str, Any]:
         """What a stamp says of items that the model made, or was asked about."""
@@ -112,7 +111,10 @@ class RunSubject(Subject):
         if kind.made_by == "continue" and self.mode == "reconstruct":
             raise ConfigError(f"{name} needs prompts, and mode=reconstruct has none", "leave one of them out")
         for ability in sorted(kind.needs - self.model.can):
-            raise ConfigError(f"model={name_of(type(self.model))} {_LACKS[ability]}: {name} needs that", "leave it out")
+            who, hint = f"model={name_of(type(self.model))}", "leave it out"
+            if ability in type(self.model).can:
+                who, hint = f"what was exported of {self.name}", "name the run itself, or leave it out"
+            raise ConfigError(f"{who} {_LACKS[ability]}: {name} needs that", hint)
         if "items" in kind.takes:
             return Source("items", "fill" if "fills" in views else "")
         makes = self.makes(kind)
