@@ -21,14 +21,16 @@ from pydantic.dataclasses import dataclass as typed
 
 from aigc_cli.config.schema import STRICT, check
 from aigc_cli.errors import ConfigError
-from aigc_cli.runs import Run, read_rows
+from aigc_cli.runs import Run
+from aigc_cli.training.judge import NAME, open_storage
 
 if TYPE_CHECKING:
     from optuna import Study
     from optuna.distributions import BaseDistribution
     from optuna.trial import Trial
 
-NAME, FILE = "optuna", "optuna.log"
+#: The file of the trials in a sweep's folder.
+FILE = "optuna.log"
 Count = Annotated[int, Field(ge=1)]
 
 
@@ -104,7 +106,7 @@ class Search:
         random = samplers.RandomSampler(seed=config.seed)
         startup = config.startup
         tpe = samplers.TPESampler(seed=config.seed, n_startup_trials=startup) if config.sampler == "tpe" else random
-        study = optuna.create_study(storage=_storage(folder / FILE), study_name=NAME, sampler=tpe)
+        study = optuna.create_study(storage=open_storage(folder / FILE), study_name=NAME, sampler=tpe)
         study.set_user_attr("rungs", [config.first_rung, config.prune])
         for point in self.grid or ():
             study.enqueue_trial(point)
@@ -120,13 +122,6 @@ def _tell(study: Study, trial: Trial, score: float | None) -> None:
     else:
         given_up = study.trials[trial.number].user_attrs.get("given up")
         study.tell(trial, state=TrialState.PRUNED if given_up else TrialState.FAIL)
-
-
-def _storage(path: Path) -> Any:
-    from optuna.storages import JournalStorage
-    from optuna.storages.journal import JournalFileBackend
-
-    return JournalStorage(JournalFileBackend(str(path)))
 
 
 def _distribution(word: Override) -> BaseDistribution:
@@ -148,52 +143,6 @@ def _distribution(word: Override) -> BaseDistribution:
         step = numbers[1] - numbers[0] if len(numbers) > 1 else 1
         return IntDistribution(numbers[0], numbers[-1], step=step)
     return CategoricalDistribution(list(dict.fromkeys(values)))
-
-
-class Judge:
-    """Tells one trial's held-out scores to its search; the job of that trial has one, which opens the file when asked.
-
-    `every` is how many steps lie between validations: trials are compared after as many validations.
-    """
-
-    def __init__(self, file: Path, job: int, every: int) -> None:
-        self._file, self._job, self._every = file, job, every
-        self._trial: Trial | None = None
-        self._told: set[int] = set()
-
-    def __call__(self, step: int, score: float) -> bool:
-        """Whether to give the trial up, by its score after `step` steps; one that was told before has no effect."""
-        number = math.ceil(step / self._every)
-        if number in self._told:
-            return False
-        self._told.add(number)
-        trial = self._trial = self._trial or self._open()
-        trial.report(score, number)
-        if not trial.should_prune():
-            return False
-        trial.set_user_attr("given up", True)
-        return True
-
-    def _open(self) -> Trial:
-        import optuna
-
-        storage = _storage(self._file)
-        study = optuna.load_study(study_name=NAME, storage=storage)
-        first, factor = study.user_attrs["rungs"]
-        if factor is not None:
-            study.pruner = optuna.pruners.SuccessiveHalvingPruner(min_resource=first, reduction_factor=factor)
-        else:
-            study.pruner = optuna.pruners.NopPruner()
-        found = storage.get_study_id_from_name(NAME)
-        return optuna.trial.Trial(study, storage.get_trial_id_from_study_id_trial_number(found, self._job))
-
-    def again(self, run: Run) -> bool:
-        """Tells the scores of a run that an earlier sweep left: whether it is given up once more."""
-        for row in read_rows(run.path / "metrics.jsonl"):
-            score = next((value for name, value in row.items() if name.startswith("val/")), None)
-            if score is not None and self(row["step"], score):
-                return True
-        return False
 
 
 def pruned_line(rows: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -28,7 +28,7 @@ from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from aigc_cli import errors
-from aigc_cli.commands.search import FILE, NAME, Search
+from aigc_cli.commands.search import FILE, Search
 from aigc_cli.commands.sweep_results import OBJECTIVE, Row, asked_metrics, common, finish, plainly
 from aigc_cli.config.compose import QUIET, compose_raw, plain, recipes
 from aigc_cli.config.folders import modality_of
@@ -41,6 +41,7 @@ from aigc_cli.locks import writing_alone
 from aigc_cli.new_run import stamped_folder
 from aigc_cli.registry import import_plugin
 from aigc_cli.runs import find_by_identity
+from aigc_cli.training.judge import NAME
 
 _BASIC = f"{BasicSweeper.__module__}.{BasicSweeper.__qualname__}"
 

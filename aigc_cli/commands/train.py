@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from aigc_cli.commands.search import Judge
 from aigc_cli.commands.train_result import TrainResult, result_of
 from aigc_cli.config.origins import origins_file
 from aigc_cli.config.schema import Options
@@ -32,6 +31,7 @@ from aigc_cli.sampling.modes import modes_of
 from aigc_cli.training.batch_size import fitting_data, naming_the_batch
 from aigc_cli.training.build import Parts, Settings, build, check_config, set_up_torch
 from aigc_cli.training.distributed import Processes, join, launched, share_of
+from aigc_cli.training.judge import Judge
 from aigc_cli.training.launch import train_until_done
 from aigc_cli.training.plan import plan_lines
 from aigc_cli.training.restore import changed_config, refuse_less, warn_of_jump

@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 
 from aigc_cli.cli import main
-from aigc_cli.commands.search import FILE, Judge, Search
+from aigc_cli.commands.search import FILE, Search
 from aigc_cli.commands.sweep import _parsed
 from aigc_cli.config.schema import load_yaml
 from aigc_cli.errors import ConfigError
 from aigc_cli.runs import Run
+from aigc_cli.training.judge import Judge
 
 pytest.importorskip("optuna", minversion="4", reason="the extra aigc-cli[sweep] is not installed")
 
