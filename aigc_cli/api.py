@@ -19,6 +19,7 @@ from aigc_cli.config.folders import top_level_keys
 from aigc_cli.config.schema import Options, check
 from aigc_cli.data.open import Splits
 from aigc_cli.errors import ConfigError, DataError
+from aigc_cli.exported_run import ExportedRun
 from aigc_cli.metrics.asked import EvalConfig, with_usual_metrics
 from aigc_cli.metrics.record import Record
 from aigc_cli.metrics.report import describe
@@ -43,7 +44,8 @@ def open_run(run: str | Path = "latest", *, step: int | str | None = None, devic
     """Loads a trained run.
 
     Args:
-        run: A run's directory, its name, or ``latest``, as after ``run=`` on the command line.
+        run: A run's directory, its name, or ``latest``, as after ``run=`` on the command line; or what ``aigc
+            export`` wrote, a folder or a file of it.
         step: Which checkpoint: a step, or "best"; None is the newest.
         device: auto, cpu, cuda or cuda:N.
 
@@ -51,7 +53,7 @@ def open_run(run: str | Path = "latest", *, step: int | str | None = None, devic
         ConfigError: there is no such run or checkpoint.
         DataError: the checkpoint is broken.
     """
-    return LoadedRun(restore_model(find_run(str(run)), step=step, device=device))
+    return LoadedRun(restore_model(find_run(str(run), exported=True), step=step, device=device))
 
 
 class LoadedRun:
@@ -169,10 +171,11 @@ class LoadedRun:
     def provenance(self, controls: Any, *, seed: int, format: str, source: Mapping[str, Any]) -> Provenance:
         """What made samples, for their label."""
         run = self.run
+        exported = {"exported": self.restored.weights} if isinstance(run, ExportedRun) else {}
         return Provenance(
             modality=run.spec.modality, format=format, run=run.name, model=run.config["model"]["name"],
             data=run.config["data"]["name"], step=self.step, model_checksum=self.restored.checksum, seed=seed,
-            controls=named_values(controls), source=source,
+            controls=named_values(controls), source={**exported, **source},
         )  # fmt: skip
 
     # reading

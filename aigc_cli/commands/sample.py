@@ -56,7 +56,7 @@ class SampleConfig:
 def main(config: dict[str, Any], options: Options) -> int:
     """Samples as `config` says; the exit code."""
     settings: SampleConfig = check("", SampleConfig, config)
-    run = find_run(settings.run)
+    run = find_run(settings.run, exported=True)
     drawing = drawing_of(settings, run)
     provenance, arrangement = drawing.provenance, drawing.plan.arrangement
     out = path_of(settings.out) if settings.out else default_out(run, provenance, drawing.usual)
