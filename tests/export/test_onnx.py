@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from families import ALWAYS, EVERYTHING, TEXT, words_of
-from table import BEGIN, KEPT, PAGE, sampled, table
+from exported_families import ALWAYS, EVERYTHING, TEXT, words_of
+from exported_table import BEGIN, KEPT, PAGE, sampled, table
 from untrained import EVERY, check_no_place, restored, text, untrained
 
 from aigc_cli import open_run

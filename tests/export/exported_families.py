@@ -57,7 +57,10 @@ EVERYTHING: dict[str, tuple[list[str], list[str]]] = {
     "bert on codes": (["model=bert", *DIGITS, *TEXT, "data.tokens=codes1"], DECODES),
     "bert on 4 codebooks": (["model=bert", *DIGITS, *TEXT, "data.tokens=codes4"], DECODES),
     "transformer on sound": (["model=transformer", *SPEECH, *TEXT, "data.tokens=kmeans"], DECODES),
-    "seq2seq on speech": (["model=seq2seq", *SPEECH, *TEXT], [DECODES[0], "decoder_model", "encoder_model"]),
+    "seq2seq on speech": (
+        ["model=seq2seq", *SPEECH, "data.task=speech", "data.tokens=kmeans", *TEXT],
+        ["codes_decoder", "decoder_model", "encoder_model"],
+    ),
     "seq2seq": (["model=seq2seq", *TEXT], ["decoder_model", "encoder_model"]),
     "seq2seq (Blenderbot)": (["model=seq2seq", *TEXT, *PLAIN, *CLASSIC], ["decoder_model", "encoder_model"]),
 }  # fmt: skip

@@ -1,6 +1,6 @@
 """Exports a small model of every family and preset in every format, and writes what came of it into docs/export.md.
 
-    python tests/export/table.py [NAME ...]
+    python tests/export/exported_table.py [NAME ...]
 
 Rows of families that are not named are kept as they were measured, in ``tests/export/measured.json``.
 """
@@ -19,7 +19,7 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 KEPT, PAGE = HERE / "measured.json", HERE.parents[1] / "docs" / "export.md"
 FORMATS = ("onnx", "torch_export", "safetensors", "huggingface", "web")
-BEGIN, END = "<!-- measured by tests/export/table.py -->\n", "<!-- end -->"
+BEGIN, END = "<!-- measured by tests/export/exported_table.py -->\n", "<!-- end -->"
 
 
 def measured(words: list[str], capture: Any = contextlib.redirect_stdout) -> dict[str, Any]:
@@ -95,7 +95,7 @@ def table(rows: dict[str, dict[str, Any]]) -> str:
 
 def main() -> None:
     """Measures the families that are named, or all, and writes the page."""
-    from families import EVERYTHING, words_of
+    from exported_families import EVERYTHING, words_of
 
     rows: dict[str, Any] = json.loads(KEPT.read_text()) if KEPT.is_file() else {}
     for name in sys.argv[1:] or EVERYTHING:
