@@ -98,7 +98,7 @@ class Tokenizer(ABC):
     def extensions(self, token: int) -> list[int]:
         """The tokens whose text begins with that of a token, itself among them."""
         beginning = self._texts[token]
-        first = bisect_left(self._sorted, (beginning,))
+        first = bisect_left(self._sorted, (beginning, -1))
         following = takewhile(lambda pair: pair[0].startswith(beginning), islice(self._sorted, first, None))
         return sorted(other for _, other in following)
 

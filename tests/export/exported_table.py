@@ -71,7 +71,7 @@ def sampled(open_run: Any, run: Path, folder: str) -> str:
     mine, theirs = (open_run(path, device="cpu") for path in (run, folder))
     about: dict[str, Any] = {"seed": 3}
     if mine.spec.source is not None:
-        about["prompt"] = "the red dog" if mine.spec.source.modality == mine.spec.modality else "seven three"
+        about["prompt"] = "the red dog" if mine.spec.source.modality == mine.spec.modality else "six"
     one, other = mine.sample(4, **about), theirs.sample(4, **about)
     if isinstance(one, list):
         return "equal" if one == other else "others"
