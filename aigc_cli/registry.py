@@ -35,6 +35,7 @@ HOMES = {
     "data": "aigc_cli.data",
     "survey": "aigc_cli.data",
     "optimizer": "aigc_cli.training",
+    "logger": "aigc_cli.training.loggers",
     "extractor": "aigc_cli.metrics.extractors",
     "metric": "aigc_cli.metrics",
     "report": "aigc_cli.data",

@@ -16,6 +16,7 @@ from torch import Tensor
 from aigc_cli.nn.attention import KVCache
 from aigc_cli.nn.transformer import TokenTransformer
 
+_COLDEST = 1e-6  # below it scores may overflow, and only the best one is ever drawn
 LOOK_EVERY = 16  # tokens between looks at whether all rows have ended, each of which waits for the device
 
 
@@ -164,7 +165,7 @@ def choose(logits: Tensor, choice: Choice, uniform: Tensor | None, seen: Tensor 
     """
     if seen is not None:
         logits = penalized(logits, seen, choice.repetition_penalty)
-    if choice.temperature == 0:
+    if choice.temperature < _COLDEST:
         return logits.argmax(-1)
     assert uniform is not None, "drawing needs draws"
     logits = logits / choice.temperature
