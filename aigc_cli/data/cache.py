@@ -280,7 +280,7 @@ def _unpack_member(tar: tarfile.TarFile, member: tarfile.TarInfo, folder: Path) 
         return
     content = tar.extractfile(member) if member.isfile() else None
     if content is None:
-        raise ValueError(f"{member.name} is no file and no folder")
+        raise ValueError(f"{member.name} is not a file or a folder")
     path.parent.mkdir(parents=True, exist_ok=True)
     with content, path.open("wb") as file:
         shutil.copyfileobj(content, file)
