@@ -19,7 +19,7 @@ from aigc_cli.config.folders import top_level_keys
 from aigc_cli.config.schema import Options, check
 from aigc_cli.data.open import Splits
 from aigc_cli.errors import ConfigError, DataError
-from aigc_cli.exported_run import ExportedRun
+from aigc_cli.exported_run import ExportedRun, open_exported
 from aigc_cli.metrics.asked import EvalConfig, with_usual_metrics
 from aigc_cli.metrics.record import Record
 from aigc_cli.metrics.report import describe
@@ -53,7 +53,7 @@ def open_run(run: str | Path = "latest", *, step: int | str | None = None, devic
         ConfigError: there is no such run or checkpoint.
         DataError: the checkpoint is broken.
     """
-    return LoadedRun(restore_model(find_run(str(run), exported=True), step=step, device=device))
+    return LoadedRun(restore_model(find_run(str(run), exported=open_exported), step=step, device=device))
 
 
 class LoadedRun:

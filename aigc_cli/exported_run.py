@@ -76,16 +76,13 @@ def is_exported(path: Path) -> bool:
     return path.suffix in (".onnx", ".pt2") or _folder(path) is not None
 
 
-def open_exported(path: Path, *, wanted: bool = True) -> ExportedRun:
+def open_exported(path: Path) -> ExportedRun:
     """The exported folder that `path` is, or is in, with all its files as they were written.
 
     Raises:
-        ConfigError: nothing says what it is; it is of a format that runs elsewhere alone; one is not `wanted`.
+        ConfigError: nothing says what it is; it is of a format that runs elsewhere alone.
         DataError: a file is missing, or is not what was written.
     """
-    if not wanted:
-        hint = "name the run itself; aigc sample, eval, embed and serve take exported files"
-        raise ConfigError(f"{path} is not a run: aigc export wrote it", hint)
     folder = _folder(path)
     if folder is None:
         what = f"{path}: there is no {RECORD} beside it" if path.exists() else f"there is nothing at {path}"

@@ -14,7 +14,7 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict
 from functools import cached_property
@@ -271,12 +271,11 @@ def open_run(path: Path) -> Run:
     return run
 
 
-def find_run(word: str, root: Path = OUTPUTS, *, trained: bool = True, exported: bool = False) -> Run:
+def find_run(
+    word: str, root: Path = OUTPUTS, *, trained: bool = True, exported: Callable[[Path], Run] | None = None
+) -> Run:
     """The run that `word` names: a directory, ``latest`` (if `trained`, of those with a checkpoint), a stamp, or
-    ``<model>-<data>/<stamp>``, or, if `exported`, an exported folder or a file of it. A :class:`ConfigError` says that
-    there is none, a :class:`DataError` that exported files are not what they were."""
-    from aigc_cli.exported_run import is_exported, open_exported
-
+    ``<model>-<data>/<stamp>``, or what `exported` opens of ``aigc export``; a :class:`ConfigError` without one."""
     if word == "latest":
         if not (root / "latest").is_dir():
             raise ConfigError(f"there is no run in {root}/ yet", "train one with `aigc train`, or name a run with run=")
@@ -288,8 +287,11 @@ def find_run(word: str, root: Path = OUTPUTS, *, trained: bool = True, exported:
     stamps = root.glob(f"*/{glob.escape(word.strip('/')) or '-'}")
     named = (path for path in elsewhere(root) if word in (path.name, Run(path).name))
     for path in (path_of(word), root / word, *sorted(stamps), *named):
-        if is_exported(path):
-            return open_exported(path, wanted=exported)
+        if path.suffix in (".onnx", ".pt2") or any((place / "export.json").is_file() for place in (path, path.parent)):
+            if exported is not None:
+                return exported(path)
+            hint = "name the run itself: aigc sample, eval, embed and serve take those"
+            raise ConfigError(f"{path} is not a run but exported", hint)
         if path.is_dir():
             return open_run(path)
     known = [run.name for run in list_runs(root)]

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from aigc_cli.config.schema import STRICT, Options, check
 from aigc_cli.errors import ConfigError, say_plainly, tell, warn
+from aigc_cli.exported_run import open_exported
 from aigc_cli.files import LONGEST_NAME, check_writable, path_of, replacing, resource_errors, shown, slug
 from aigc_cli.locks import writing_alone
 from aigc_cli.modalities.prompts import Lines
@@ -51,7 +52,7 @@ class EmbedConfig:
 def main(config: dict[str, Any], options: Options) -> int:
     """Embeds as `config` says; the exit code."""
     settings: EmbedConfig = check("", EmbedConfig, config)
-    run = find_run(settings.run, exported=True)
+    run = find_run(settings.run, exported=open_exported)
     if run.spec.layout != "tokens":  # before a file is taken for text
         hint = "name a run on text; from Python, open_run(RUN).encode(items) gives vectors of other content"
         raise ConfigError(f"aigc embed reads text, and {run.name} is of {run.spec.kind}", hint)

@@ -16,7 +16,7 @@ from aigc_cli.config.compose import compose
 from aigc_cli.config.schema import OF_ALL_DATA, Options, check
 from aigc_cli.environment import versions
 from aigc_cli.errors import ConfigError, DataError, warn
-from aigc_cli.exported_run import ExportedRun
+from aigc_cli.exported_run import ExportedRun, open_exported
 from aigc_cli.files import check_writable, path_of, resource_errors
 from aigc_cli.metrics.asked import LEARNED, EvalConfig, run_of, with_usual_metrics
 from aigc_cli.metrics.base import kind_of, require
@@ -128,7 +128,7 @@ def _compare(asked: EvalConfig, options: Options) -> int:
             named.append((Path(file).name, {record["metric"]: record}))
     else:
         asked = replace(asked, seeds=asked.seeds or SEEDS)
-        named = evaluated(asked, options, [find_run(word, exported=True) for word in words], keeper)
+        named = evaluated(asked, options, [find_run(word, exported=open_exported) for word in words], keeper)
     check_comparable(named)
     rows = differences(named)
     if options.json:

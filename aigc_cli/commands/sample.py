@@ -17,6 +17,7 @@ from aigc_cli.api import LoadedRun
 from aigc_cli.config.schema import STRICT, Options, check
 from aigc_cli.data.open import Splits
 from aigc_cli.errors import ConfigError, say_plainly, tell
+from aigc_cli.exported_run import open_exported
 from aigc_cli.files import LONGEST_NAME, checksum, path_of, shown, slug
 from aigc_cli.modalities.arrays import find_writer
 from aigc_cli.modalities.base import Writer
@@ -56,7 +57,7 @@ class SampleConfig:
 def main(config: dict[str, Any], options: Options) -> int:
     """Samples as `config` says; the exit code."""
     settings: SampleConfig = check("", SampleConfig, config)
-    run = find_run(settings.run, exported=True)
+    run = find_run(settings.run, exported=open_exported)
     drawing = drawing_of(settings, run)
     provenance, arrangement = drawing.provenance, drawing.plan.arrangement
     out = path_of(settings.out) if settings.out else default_out(run, provenance, drawing.usual)

@@ -255,7 +255,7 @@ codes, model = np.full((n, length), mask, np.int64), load("model")
 for step in range(1, passes + 1):  # each pass settles more of the codes: those that the model is surest of
     ids = np.concatenate([told[:, None], codes], 1)
     scores = model(input_ids=ids, attention_mask=np.ones_like(ids))["logits"][:, 1:].astype(np.float64)
-    if books > 1:  # a place has a code of its own codebook, or of none
+    if books > 1:  # a place has a code of one codebook, or of none
         owner = np.arange(scores.shape[2]) // (ABOUT["vocab_size"] // books)
         scores[:, (owner != np.arange(length)[:, None] % books) & (owner < books)] = -np.inf
     drawn = (scores + draws.gumbel(size=scores.shape)).argmax(-1)

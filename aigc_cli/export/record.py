@@ -54,10 +54,8 @@ def content_of(restored: Restored) -> dict[str, Any]:
 def _way_back(restored: Restored) -> dict[str, Any] | None:
     """What makes sound of spectrograms, which no graph does; None of anything else."""
     codec = getattr(restored.codec, "inner", restored.codec)
-    if restored.spec.rate is None or restored.spec.modality != "audio" or codec.traceable:
-        return None
-    kept: dict[str, Any] = json.loads(codec.files()[CODEC_FILE])
-    return kept
+    kept = codec.files().get(CODEC_FILE)
+    return None if kept is None or codec.traceable else dict(json.loads(kept))
 
 
 def keep_run(folder: Path, restored: Restored) -> None:

@@ -15,7 +15,7 @@ from aigc_cli.config.folders import top_level_keys
 from aigc_cli.config.schema import STRICT, Options
 from aigc_cli.data.base import Split
 from aigc_cli.errors import ConfigError, suggest, too_many, warn
-from aigc_cli.exported_run import ExportedRun
+from aigc_cli.exported_run import ExportedRun, open_exported
 from aigc_cli.metrics.base import kind_of, usual_metrics
 from aigc_cli.metrics.items import DatasetItems
 from aigc_cli.runs import Run, find_run
@@ -129,7 +129,7 @@ def run_of(asked: EvalConfig) -> Run | None:
     if asked.run is None:
         return None
     with suppress(ConfigError):
-        run = find_run(asked.run, exported=True)
+        run = find_run(asked.run, exported=open_exported)
         assert run.config  # one that cannot be read is told of before anything that follows from it
         return run
     return None

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from aigc_cli.config.schema import Options
 from aigc_cli.data.open import Splits
 from aigc_cli.errors import AigcError, ConfigError, DataError, too_many, warn
+from aigc_cli.exported_run import open_exported
 from aigc_cli.files import check_writable, path_of
 from aigc_cli.metrics.asked import EvalConfig, run_of
 from aigc_cli.metrics.base import kind_of
@@ -46,7 +47,7 @@ def open_setting(asked: EvalConfig, options: Options, run: Run | None = None) ->
     if run is None and asked.task == "measure" and asked.of_text():
         return Setting(replace(asked, device="cpu"), None, None, named_split=False)
     named_data = isinstance(asked.data.get("name"), str)
-    reference = None if asked.reference is None else find_run(asked.reference, exported=True)
+    reference = None if asked.reference is None else find_run(asked.reference, exported=open_exported)
     if named_data and _of_codec(asked, options, run):
         return Setting(asked, None, Splits.named(asked.data, None), "split" in options.given)
     if run is None:
@@ -55,7 +56,7 @@ def open_setting(asked: EvalConfig, options: Options, run: Run | None = None) ->
         alone = alone or (asked.fake is not None and not asked.compares_with_data())
         named = asked.run is not None and "run" in options.given  # run=null is none
         if named or (asked.fake is None and asked.task != "stats"):
-            run = find_run(asked.run or "latest", exported=True)
+            run = find_run(asked.run or "latest", exported=open_exported)
         elif not alone:  # files may do without a run: what needs one says so
             run = run_of(asked)
     if run is None:
@@ -259,7 +260,7 @@ class Setting:
         asked = self.asked
         if asked.reference is None:
             return self.items(max(n, MOST))
-        run = find_run(asked.reference, exported=True)
+        run = find_run(asked.reference, exported=open_exported)
         # Its noise follows that of the sample sets, so that a run against itself is not compared with the same samples.
         items = self._model(run, {}).fake(n, asked.seed + (asked.seeds or 1))
         items.facts["called"] = run.name
