@@ -34,24 +34,28 @@ from aigc_cli.runs import Run, find_run
 from aigc_cli.sampling import readings
 from aigc_cli.sampling.controls import check_controls, named_values, usual_controls
 from aigc_cli.sampling.generate import Plan, Request
+from aigc_cli.sampling.marked import Watermark
 from aigc_cli.sampling.modes import modes_of, plan
 from aigc_cli.sampling.readings import Content, Labels
 from aigc_cli.training.restore import Restored, restore_model
 
 
-def open_run(run: str | Path = "latest", *, step: int | str | None = None, device: str = "auto") -> LoadedRun:
+def open_run(
+    run: str | Path = "latest", *, step: int | str | None = None, device: str = "auto", watermark: str | None = None
+) -> LoadedRun:
     """Loads a trained run.
 
     Args:
         run: A run's directory, its name, or ``latest``, as after ``run=`` on the command line.
         step: Which checkpoint: a step, or "best"; None is the newest.
         device: auto, cpu, cuda or cuda:N.
+        watermark: A key, or a file that holds one: all that is drawn has its mark, as of ``aigc sample watermark=``.
 
     Raises:
-        ConfigError: there is no such run or checkpoint.
+        ConfigError: there is no such run or checkpoint, or no mark would hold in what it makes.
         DataError: the checkpoint is broken.
     """
-    return LoadedRun(restore_model(find_run(str(run)), step=step, device=device))
+    return LoadedRun(restore_model(find_run(str(run)), step=step, device=device), watermark)
 
 
 class LoadedRun:
@@ -61,8 +65,9 @@ class LoadedRun:
     channels, samples), strings. What the model sees of it, and back, is the codec's work, and is done here.
     """
 
-    def __init__(self, restored: Restored) -> None:
+    def __init__(self, restored: Restored, watermark: str | None = None) -> None:
         self.restored = restored
+        self.watermark = None if watermark is None else Watermark(watermark, restored)
 
     def __repr__(self) -> str:
         return f"<run {self.name}, step {self.step}, on {self.restored.device}>"
@@ -164,7 +169,10 @@ class LoadedRun:
 
     def plan(self, controls: Any, n: int | None = None, **how: Any) -> Plan:
         """How samples are drawn and arranged; what it takes is as of :meth:`request`."""
-        return plan(self.request(controls, n, **how))
+        if self.watermark is None:
+            return plan(self.request(controls, n, **how))
+        self.watermark.check(self.model, controls)
+        return self.watermark.of(plan(self.request(controls, n, **how)))
 
     def provenance(self, controls: Any, *, seed: int, format: str, source: Mapping[str, Any]) -> Provenance:
         """What made samples, for their label."""
@@ -173,6 +181,7 @@ class LoadedRun:
             modality=run.spec.modality, format=format, run=run.name, model=run.config["model"]["name"],
             data=run.config["data"]["name"], step=self.step, model_checksum=self.restored.checksum, seed=seed,
             controls=named_values(controls), source=source,
+            watermark="" if self.watermark is None else self.watermark.key.name,
         )  # fmt: skip
 
     # reading

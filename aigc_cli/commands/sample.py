@@ -51,6 +51,7 @@ class SampleConfig:
     controls: dict[str, Any]
     prompt_file: str | None
     label: bool = False
+    watermark: str | None = None
 
 
 def main(config: dict[str, Any], options: Options) -> int:
@@ -109,7 +110,7 @@ def drawing_of(settings: SampleConfig, run: Run) -> Drawing:
     """
     controls = check_controls(run, settings.controls)
     format, writer = find_writer(run.spec.modality, settings.format)
-    loaded = LoadedRun(restore_model(run, step=settings.step, device=settings.device))
+    loaded = LoadedRun(restore_model(run, step=settings.step, device=settings.device), settings.watermark)
     restored = loaded.restored
     tell(f"sampling {run.name}, step {restored.step}, on {restored.device}")
     drawn = loaded.plan(
@@ -146,6 +147,7 @@ def default_out(run: Run, provenance: Provenance, usual_format: bool) -> Path:
         parts.append(slug(f"prompt_file-{provenance.source['prompt_file']}"))
     parts += [] if usual_format else [provenance.format]
     parts += ["label"] if provenance.explicit else []
+    parts += [f"watermark-{provenance.watermark[:6]}"] if provenance.watermark else []
     return run.path / GENERATED / slug("-".join(parts), LONGEST_NAME)
 
 

@@ -34,6 +34,7 @@ class ServeConfig:
     timeout: Annotated[float, Field(gt=0)]
     step: Annotated[int, Field(ge=0)] | Literal["best"] | None
     device: str
+    watermark: str | None = None
 
 
 def main(config: dict[str, Any], options: Options) -> int:
@@ -55,7 +56,9 @@ def main(config: dict[str, Any], options: Options) -> int:
     if not words:
         raise ConfigError("run= names no run", "name one, or several with commas between")
     with _bound(settings.host, settings.port) as listening:  # before what takes long
-        runs = [open_run(word, step=settings.step, device=settings.device) for word in words]
+        runs = [
+            open_run(word, step=settings.step, device=settings.device, watermark=settings.watermark) for word in words
+        ]
         limits = Limits(samples=settings.max_samples, tokens=settings.max_tokens, bytes=settings.max_bytes,
                         queue=settings.queue, seconds=settings.timeout)  # fmt: skip
         hosts = tuple(name.strip() for name in (settings.hosts or "").split(",") if name.strip())

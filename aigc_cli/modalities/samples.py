@@ -111,17 +111,18 @@ class Provenance:
     controls: Mapping[str, Any]
     source: Mapping[str, Any] = field(default_factory=dict)  # the items of the data that the samples were made from
     explicit: bool = False  # whether a person sees or hears in each that it was generated
+    watermark: str = ""  # the name of the key that marks each, which does not give it away
     versions: Mapping[str, str] = field(default_factory=_versions)
 
     @cached_property
     def _plain(self) -> dict[str, Any]:
         # Through JSON, so that what was written and what is compared agree.
         values = dict(json.loads(json.dumps(asdict(self))))
-        return {key: value for key, value in values.items() if key not in ("source", "explicit") or value}
+        return {key: value for key, value in values.items() if key not in ("source", "explicit", "watermark") or value}
 
     def identity(self) -> dict[str, Any]:
         """What two sets of samples share exactly where one may replace the other."""
-        keys = ("modality", "format", "step", "model_checksum", "seed", "controls", "source", "explicit")
+        keys = ("modality", "format", "step", "model_checksum", "seed", "controls", "source", "explicit", "watermark")
         return {key: value for key, value in self._plain.items() if key in keys}
 
     def of_sample(self, arrangement: Arrangement, index: int) -> dict[str, Any]:

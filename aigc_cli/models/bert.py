@@ -209,7 +209,7 @@ class MaskedLanguageModel(LanguageModel):
             score=self._scores_of_text if asked.mode == "infill" else self.encoder.logits,
             mask=self.mask,
             canvas=canvas,
-            choice=asked.choice(),
+            choice=self.choice(asked),
             first=first,
         )
         width = canvas.shape[1]

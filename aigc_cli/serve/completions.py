@@ -169,7 +169,7 @@ def _begin(run: Served, asked: CompletionRequest, controls: Any, seed: int, tick
                 len(choices), text, tokens or [], Growing(skip, stops), spelling, asked.logprobs, queue, loop
             )
             rows.append(Row(
-                seed, index, tokens, first, count, controls.choice(), ticket, partial(choice.take, stop=stop),
+                seed, index, tokens, first, count, run.model.choice(controls), ticket, partial(choice.take, stop=stop),
                 choice.end, asked.logprobs,
             ))  # fmt: skip
             choices.append(choice)

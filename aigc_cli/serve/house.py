@@ -10,6 +10,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from copy import copy
 from dataclasses import replace
 from functools import cached_property
 from typing import Any, TypeVar, cast
@@ -41,7 +42,8 @@ class Served:
         self.worker = Worker(loaded.model, loaded.restored.device)
         self.model = loaded.model
         shared = cast(Model, Shared(loaded.model, self.worker))
-        self.loaded = LoadedRun(replace(loaded.restored, model=shared))
+        self.loaded = copy(loaded)
+        self.loaded.restored = replace(loaded.restored, model=shared)
         self.name = loaded.name
 
     @property

@@ -145,7 +145,7 @@ class Writing:
             seen = None
             if choice.repetition_penalty != 1:
                 seen = torch.stack([rows[place].seen for place in places])  # type: ignore[misc]
-            tokens[places] = choose(logits[places], choice, uniform, seen)
+            tokens[places] = choose(logits[places], choice, uniform, seen, (session.newest()[places], None))
         session.append(tokens)
         told = self._told(logits, tokens, rows)
         for row, written in zip(rows, told, strict=True):
