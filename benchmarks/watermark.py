@@ -120,7 +120,12 @@ def packed(sound: np.ndarray, rate: int, **how: str | float) -> np.ndarray:
 def sound(folder: Path) -> None:
     marker = SoundMarker(KEY)
     clips = [soundfile.read(path, dtype="int16", always_2d=True) for path in sorted(folder.rglob("*.wav"))[::10]]
-    plain = [(clip.T, rate) for clip, rate in clips]
+    # As loud as data.normalize=peak makes them.
+    plain = [
+        (np.rint(clip.T * (29000 / abs(clip.astype(int)).max())).astype(np.int16), rate)
+        for clip, rate in clips
+        if clip.any()
+    ]
     began = time.process_time()
     marked = [(marker.mark(clip, rate), rate) for clip, rate in plain]
     spent = (time.process_time() - began) / len(plain)
@@ -128,8 +133,7 @@ def sound(folder: Path) -> None:
            for a, b in zip(plain, marked, strict=True)]  # fmt: skip
     seconds = [clip.shape[1] / rate for clip, rate in plain]
     print(f"{spent * 1000:.1f} ms each")
-    print(f"{np.mean(seconds):.2f} s each; SNR {np.mean(snr):.1f} dB, at least {min(snr):.1f}"
-    )
+    print(f"{np.mean(seconds):.2f} s each; SNR {np.mean(snr):.1f} dB, at least {min(snr):.1f}")
     ways: dict[str, dict[str, str | float]] = {
         "FLAC": {"format": "FLAC"}, "Vorbis, quality 5": {"format": "OGG", "compression_level": 0.5},
         "Vorbis, quality 3": {"format": "OGG", "compression_level": 0.7}, "Vorbis, quality 1": {"format": "OGG", "compression_level": 0.9},

@@ -20,6 +20,7 @@ from aigc_cli.errors import ConfigError, say_plainly, tell
 from aigc_cli.files import LONGEST_NAME, checksum, path_of, shown, slug
 from aigc_cli.modalities.arrays import find_writer
 from aigc_cli.modalities.base import Writer
+from aigc_cli.modalities.credentials import Signer, check_signable
 from aigc_cli.modalities.prompts import Prompt, read_prompts
 from aigc_cli.modalities.samples import RECORD, Provenance, write_record
 from aigc_cli.progress import Progress
@@ -52,18 +53,25 @@ class SampleConfig:
     prompt_file: str | None
     label: bool = False
     watermark: str | None = None
+    sign: str | None = None
 
 
 def main(config: dict[str, Any], options: Options) -> int:
     """Samples as `config` says; the exit code."""
     settings: SampleConfig = check("", SampleConfig, config)
     run = find_run(settings.run)
+    signer = None
+    if settings.sign is not None:
+        check_signable(find_writer(run.spec.modality, settings.format)[0])
+        signer = Signer(path_of(settings.sign))
     drawing = drawing_of(settings, run)
     provenance, arrangement = drawing.provenance, drawing.plan.arrangement
     out = path_of(settings.out) if settings.out else default_out(run, provenance, drawing.usual)
     may = partial(check_replaceable, out, provenance, arrangement.n, settings.overwrite)
     with filling(out, may) as folder:
         files, overview, text = drawing.write(folder, settings.batch_size)
+        if signer is not None:
+            signer.sign_set(folder, provenance, arrangement, files, overview)
         write_record(folder, provenance.record(arrangement, files, overview))
     if options.json:
         named = {"out": str(out), "files": files, "overview": overview}

@@ -13,6 +13,9 @@ from pydantic.dataclasses import dataclass
 from aigc_cli.api import open_run
 from aigc_cli.config.schema import STRICT, Options, check
 from aigc_cli.errors import ConfigError, tell
+from aigc_cli.files import path_of
+from aigc_cli.modalities.arrays import find_writer
+from aigc_cli.modalities.credentials import Signer, check_signable
 
 _TOKEN = "AIGC_TOKEN"
 _DRAIN_S = 30
@@ -35,6 +38,7 @@ class ServeConfig:
     step: Annotated[int, Field(ge=0)] | Literal["best"] | None
     device: str
     watermark: str | None = None
+    sign: str | None = None
 
 
 def main(config: dict[str, Any], options: Options) -> int:
@@ -62,7 +66,11 @@ def main(config: dict[str, Any], options: Options) -> int:
         limits = Limits(samples=settings.max_samples, tokens=settings.max_tokens, bytes=settings.max_bytes,
                         queue=settings.queue, seconds=settings.timeout)  # fmt: skip
         hosts = tuple(name.strip() for name in (settings.hosts or "").split(",") if name.strip())
+        signer = None if settings.sign is None else Signer(path_of(settings.sign))
+        for run in runs if signer is not None else ():
+            check_signable(find_writer(run.spec.modality)[0])
         app, house = build(runs, limits, host=settings.host, token=token, hosts=hosts)
+        house.signer = signer
         for run in runs:
             tell(f"serving {run.name}, step {run.step}, on {run.restored.device}")
         shown = f"[{settings.host}]" if ":" in settings.host else settings.host

@@ -15,6 +15,7 @@ from aigc_cli.config.words import asked_of
 from aigc_cli.errors import EXIT_OK, AigcError, ConfigError, DataError
 from aigc_cli.files import checksum, path_of, read_json
 from aigc_cli.modalities.base import modality
+from aigc_cli.modalities.credentials import Signature, read_signature
 from aigc_cli.modalities.image_writers import GRID
 from aigc_cli.modalities.labels import read_label
 from aigc_cli.modalities.likeness import compared
@@ -24,9 +25,9 @@ from aigc_cli.nn.watermark import Key
 from aigc_cli.run_index import known_runs
 from aigc_cli.runs import OUTPUTS, Run, find_run
 
-_KEYS = ("run", "outputs", "device", "data.root", "watermark")
+_KEYS = ("run", "outputs", "device", "data.root", "watermark", "trust")
 #: What is found of a file, from the strongest to the weakest.
-PROVEN, ALTERED, MARKED, CLAIMED, UNKNOWN = "proven", "altered", "marked", "claimed", "unknown"
+PROVEN, ALTERED, SIGNED, MARKED, CLAIMED, UNKNOWN = "proven", "altered", "signed", "marked", "claimed", "unknown"
 _UNKNOWN = "it carries no label; that does not say that a person made it"
 #: What a claim must say for a sample to be drawn again, and of which type; a stranger may have written it.
 _NEEDED = {"model_checksum": str, "step": int, "seed": int, "controls": dict, "format": str}
@@ -43,6 +44,7 @@ class Found:
     claims: dict[str, Any]
     labels: list[str]
     watermark: dict[str, Any] | None = None
+    signature: dict[str, Any] | None = None
 
 
 def main(names: Sequence[str], words: Sequence[str], *, as_json: bool = False) -> int:
@@ -88,10 +90,25 @@ def _described(found: Found) -> Iterator[str]:
         yield f"  claims:   {LABEL} by {made}: {at}"
     if found.labels:
         yield f"  labels:   {', '.join(found.labels)}"
+    if found.signature is not None:
+        yield f"  signed:   {_signed(found.signature)}"
     if (mark := found.watermark) is not None:
         said = f"z {mark['z']:.1f}, which chance gives once in {1 / max(mark['p'], 1e-300):,.3g} times"
         yield f"  mark:     {'found' if mark['found'] else 'not found'}: {said}"
     yield f"  {f'{found.verdict}:':<9} {found.why}"
+
+
+def _signed(signature: Mapping[str, Any]) -> str:
+    """What a signature is worth."""
+    if "by" not in signature:
+        return str(signature["why"])
+    by = f"by {signature['by']}"
+    if not signature["valid"]:
+        return f"{by}, and changed since: {', '.join(signature['problems'])}"
+    known = (
+        "a root that you trust" if signature["trusted"] else "a name that anybody could write: no root that is known"
+    )
+    return f"{by}, and not changed since; {known}"
 
 
 class Drawn(NamedTuple):
@@ -130,11 +147,27 @@ class Verifier:
             labels += ["provenance beside each text"] if claims else []
         if not claims and path.name in recorded_files(record):
             claims, labels = {**record, **_place(record, path.name)}, [*labels, f"{RECORD} beside it"]
+        trusted = path_of(self.asked["trust"]) if "trust" in self.asked else None
+        signature = read_signature(path, trusted)
+        if isinstance(signature, Signature):
+            claims = claims or dict(signature.claims)
         found = Found(str(path), UNKNOWN, _UNKNOWN, claims, labels)
         self._look_for_mark(path, found)
-        if not claims and not labels:
-            return found
-        found.verdict = CLAIMED
+        if signature is not None:
+            found.signature = {"why": signature} if isinstance(signature, str) else asdict(signature)
+        if claims or labels:
+            self._judge(path, found, record)
+        if isinstance(signature, Signature) and not signature.valid:
+            found.verdict, found.why = ALTERED, "it was changed since it was signed"
+        elif isinstance(signature, Signature) and found.verdict in (CLAIMED, MARKED, UNKNOWN):
+            found.verdict, found.why = SIGNED, f"it was not changed since it was signed; {found.why}"
+        return found
+
+    def _judge(self, path: Path, found: Found, record: Mapping[str, Any]) -> None:
+        """Says whether what a file claims is true."""
+        claims = found.claims
+        if found.verdict == UNKNOWN:
+            found.verdict = CLAIMED
         if claims.get(ROLE) == ORIGINAL:
             found.why = "an item of the data, which stands beside what a model made"
         elif not _is_complete(claims):
@@ -144,7 +177,6 @@ class Verifier:
                 found.verdict, found.why = self._prove(path, claims, record)
             except AigcError as error:
                 found.why = f"it could not be drawn again: {error.message}"
-        return found
 
     def _look_for_mark(self, path: Path, found: Found) -> None:
         """Says how much the mark of the key stands out, where one is given and the file may have one."""

@@ -31,8 +31,8 @@ _WEAK = 6.0  # what a weak wave of a picture is raised to: about what JPEG at qu
 _PSNR = 43.0  # decibels that all of it stays below the content
 _LOWEST, _HIGHEST = 200.0, 6000.0  # Hz
 _HOP_S = 0.032  # seconds from one block of waves to the next, about
-_WEAK_SHARE = 0.3  # of the loudness around it that a weak wave of sound is raised to
-_SNR, _SNR_S = 22.0, 0.5  # decibels in a clip of so many seconds; more in longer ones, which need less
+_WEAK_SHARE = 0.35  # of the loudness around it that a weak wave of sound is raised to
+_SNR, _SNR_S = 19.0, 0.5  # decibels in a clip of so many seconds; more in longer ones, which need less
 _FLOOR = 2.0  # of 32,768 levels: what is weaker says nothing
 _AROUND = 8  # waves to either side that make up the loudness around one
 

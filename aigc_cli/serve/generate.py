@@ -19,6 +19,7 @@ from starlette.responses import JSONResponse, Response
 from aigc_cli.errors import ConfigError, DataError
 from aigc_cli.modalities.arrays import AUTO, find_writer
 from aigc_cli.modalities.base import modality
+from aigc_cli.modalities.credentials import check_signable
 from aigc_cli.modalities.prompts import Prompt
 from aigc_cli.sampling.generate import Plan
 from aigc_cli.serve.completions import Text
@@ -205,6 +206,9 @@ def _told(house: House, run: Served, plan: Plan, controls: Any, seed: int, forma
             files.write(raw)
             texts += codec.text(raw) or []
         names, overview = files.finish()
+    if house.signer is not None:
+        check_signable(format)
+        house.signer.sign_set(folder, provenance, arrangement, names, overview)
     house.counts.samples += arrangement.n
     samples: list[dict[str, Any]] = []
     for index in range(arrangement.n):

@@ -20,6 +20,7 @@ from starlette.requests import Request as WebRequest
 
 from aigc_cli.api import LoadedRun
 from aigc_cli.errors import ConfigError, suggest
+from aigc_cli.modalities.credentials import Signer
 from aigc_cli.modalities.samples import DIGITAL_SOURCE_TYPE, LABEL
 from aigc_cli.models.base import Model
 from aigc_cli.sampling.controls import named_values
@@ -71,6 +72,7 @@ class House:
         self.runs = {run.name: Served(run) for run in runs}
         self.limits, self.counts, self.draining = limits, Counts(), False
         self.began = int(time.time())
+        self.signer: Signer | None = None
         self._pool = ThreadPoolExecutor(limits.queue, "aigc-request")
 
     def close(self) -> None:
