@@ -102,9 +102,12 @@ def pictures(folder: Path | None) -> None:
         ]
         print(f"{side} pixels: PSNR {np.mean(psnr):.1f} dB, at least {min(psnr):.1f}; {spent * 1000:.1f} ms each")
         ways: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-            "as it is": lambda each: each, "JPEG 75": lambda each: jpeg(each, 75), "JPEG 50": lambda each: jpeg(each, 50),
-            "3/4 as large": resized, "3/4 as large, JPEG 75": lambda each: jpeg(resized(each), 75),
-        }  # fmt: skip
+            "as it is": lambda each: each,
+            "JPEG 75": lambda each: jpeg(each, 75),
+            "JPEG 50": lambda each: jpeg(each, 50),
+            "3/4 as large": resized,
+            "3/4 as large, JPEG 75": lambda each: jpeg(resized(each), 75),
+        }
         for what, way in ways.items():
             told(f"{side}, {what}", [marker.of(way(each)) for each in marked])
         told(f"{side}, not marked, 11 keys", [PictureMarker(key).of(each) for key in (KEY, *OTHERS) for each in plain])
@@ -135,9 +138,11 @@ def sound(folder: Path) -> None:
     print(f"{spent * 1000:.1f} ms each")
     print(f"{np.mean(seconds):.2f} s each; SNR {np.mean(snr):.1f} dB, at least {min(snr):.1f}")
     ways: dict[str, dict[str, str | float]] = {
-        "FLAC": {"format": "FLAC"}, "Vorbis, quality 5": {"format": "OGG", "compression_level": 0.5},
-        "Vorbis, quality 3": {"format": "OGG", "compression_level": 0.7}, "Vorbis, quality 1": {"format": "OGG", "compression_level": 0.9},
-    }  # fmt: skip
+        "FLAC": {"format": "FLAC"},
+        "Vorbis, quality 5": {"format": "OGG", "compression_level": 0.5},
+        "Vorbis, quality 3": {"format": "OGG", "compression_level": 0.7},
+        "Vorbis, quality 1": {"format": "OGG", "compression_level": 0.9},
+    }
     for what, how in ways.items():
         told(what, [marker.of(packed(clip, rate, **how), rate) for clip, rate in marked])
     told("half as loud", [marker.of(clip // 2, rate) for clip, rate in marked])
