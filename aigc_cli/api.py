@@ -33,6 +33,7 @@ from aigc_cli.registry import names
 from aigc_cli.runs import Run, find_run
 from aigc_cli.sampling import readings
 from aigc_cli.sampling.controls import check_controls, named_values, usual_controls
+from aigc_cli.sampling.filters import Filters, filtered
 from aigc_cli.sampling.generate import Plan, Request
 from aigc_cli.sampling.marked import Watermark
 from aigc_cli.sampling.modes import modes_of, plan
@@ -136,9 +137,7 @@ class LoadedRun:
         drawn = self.plan(self.checked(controls), n, seed=seed, prompts=prompts)
         parts = list(drawn.batches(batch_size))
         texts = [self.restored.codec.text(part) for part in parts]
-        if parts and texts[0] is None:
-            return torch.cat(parts)
-        return [text for some in texts for text in some or ()]
+        return torch.cat(parts) if parts and texts[0] is None else [text for some in texts for text in some or ()]
 
     def checked(self, controls: Mapping[str, Any]) -> Any:
         """The controls of the model, typed and complete, from the words for them; raises ConfigError as
@@ -167,12 +166,13 @@ class LoadedRun:
             usual=usual, prompts=prompts, train=lambda: data["train"], held_out=data.held_out,
         )  # fmt: skip
 
-    def plan(self, controls: Any, n: int | None = None, **how: Any) -> Plan:
+    def plan(self, controls: Any, n: int | None = None, *, filters: Filters | None = None, **how: Any) -> Plan:
         """How samples are drawn and arranged; what it takes is as of :meth:`request`."""
-        if self.watermark is None:
-            return plan(self.request(controls, n, **how))
-        self.watermark.check(self.model, controls)
-        return self.watermark.of(plan(self.request(controls, n, **how)))
+        if self.watermark is not None:
+            self.watermark.check(self.model, controls)
+        request = self.request(controls, n, **how)
+        drawn = plan(request) if filters is None else filtered(request, filters)
+        return drawn if self.watermark is None else self.watermark.of(drawn)
 
     def provenance(self, controls: Any, *, seed: int, format: str, source: Mapping[str, Any]) -> Provenance:
         """What made samples, for their label."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shlex
 from collections.abc import Callable, Mapping
@@ -27,6 +28,7 @@ from aigc_cli.progress import Progress
 from aigc_cli.registry import plugin_words
 from aigc_cli.runs import Run, find_run
 from aigc_cli.sampling.controls import check_controls, named_values, typed_again
+from aigc_cli.sampling.filters import Filtered, Filters
 from aigc_cli.sampling.folder import check_replaceable, filling
 from aigc_cli.sampling.generate import Plan
 from aigc_cli.training.restore import Restored, restore_model
@@ -54,6 +56,8 @@ class SampleConfig:
     label: bool = False
     watermark: str | None = None
     sign: str | None = None
+    filter: str | None = None
+    filtered: Filtered = "redraw"
 
 
 def main(config: dict[str, Any], options: Options) -> int:
@@ -72,7 +76,8 @@ def main(config: dict[str, Any], options: Options) -> int:
         files, overview, text = drawing.write(folder, settings.batch_size)
         if signer is not None:
             signer.sign_set(folder, provenance, arrangement, files, overview)
-        write_record(folder, provenance.record(arrangement, files, overview))
+        dropped = {} if drawing.filters is None else {"dropped": dict(drawing.filters.counts)}
+        write_record(folder, {**provenance.record(arrangement, files, overview), **dropped})
     if options.json:
         named = {"out": str(out), "files": files, "overview": overview}
         print(json.dumps({**named, **provenance.of_set(arrangement)}))
@@ -80,6 +85,8 @@ def main(config: dict[str, Any], options: Options) -> int:
     if text:
         say_plainly(text)
     print(f"{arrangement.described()}, {provenance.sentence()}")
+    if drawing.filters is not None and (dropped := drawing.filters.said()):
+        print(dropped)
     for name in (*overview, files[0] + (f" ... {files[-1]}" if len(files) > 1 else ""), RECORD):
         print(f"  {shown(out) / name}")
     words = [f"run={settings.run}"] if settings.run != "latest" else []
@@ -89,7 +96,7 @@ def main(config: dict[str, Any], options: Options) -> int:
     return 0
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Drawing:
     """A set of samples that is about to be drawn and written."""
 
@@ -97,6 +104,7 @@ class Drawing:
     provenance: Provenance
     writer: Callable[..., Writer]
     usual: bool  # whether the format is the modality's usual one
+    filters: Filters | None = None
 
     def write(self, folder: Path, batch_size: int | None) -> tuple[list[str], list[str], str]:
         """The names of the files with samples, of those that show some of them, and what a terminal shows of them."""
@@ -121,15 +129,17 @@ def drawing_of(settings: SampleConfig, run: Run) -> Drawing:
     loaded = LoadedRun(restore_model(run, step=settings.step, device=settings.device), settings.watermark)
     restored = loaded.restored
     tell(f"sampling {run.name}, step {restored.step}, on {restored.device}")
+    filters = None if settings.filter is None else Filters.of(settings.filter, settings.filtered, loaded.spec)
     drawn = loaded.plan(
         controls, 1 if settings.prompt_file and settings.n is None else settings.n, seed=settings.seed,
         prompts=_prompts(restored, settings, controls), usual=writer.usual, splits=Splits.of_run(run, settings.data),
+        filters=filters,
     )  # fmt: skip
     source = {**drawn.source, **_files_of(restored, settings, named_values(controls))}
     provenance = loaded.provenance(controls, seed=settings.seed, format=format, source=source)
-    provenance = replace(provenance, explicit=settings.label)
+    provenance = replace(provenance, explicit=settings.label, filters={} if filters is None else filters.facts)
     usual = format == find_writer(run.spec.modality)[0]
-    return Drawing(drawn, provenance, partial(writer, provenance=provenance, codec=restored.codec), usual)
+    return Drawing(drawn, provenance, partial(writer, provenance=provenance, codec=restored.codec), usual, filters)
 
 
 def _prompts(restored: Restored, settings: SampleConfig, controls: Any) -> list[Prompt]:
@@ -155,6 +165,7 @@ def default_out(run: Run, provenance: Provenance, usual_format: bool) -> Path:
         parts.append(slug(f"prompt_file-{provenance.source['prompt_file']}"))
     parts += [] if usual_format else [provenance.format]
     parts += ["label"] if provenance.explicit else []
+    parts += [f"filter-{name}" for name in provenance.filters]
     parts += [f"watermark-{provenance.watermark[:6]}"] if provenance.watermark else []
     return run.path / GENERATED / slug("-".join(parts), LONGEST_NAME)
 

@@ -16,6 +16,7 @@ from aigc_cli.errors import ConfigError, tell
 from aigc_cli.files import path_of
 from aigc_cli.modalities.arrays import find_writer
 from aigc_cli.modalities.credentials import Signer, check_signable
+from aigc_cli.sampling.filters import Filtered, Filters
 
 _TOKEN = "AIGC_TOKEN"
 _DRAIN_S = 30
@@ -39,6 +40,8 @@ class ServeConfig:
     device: str
     watermark: str | None = None
     sign: str | None = None
+    filter: str | None = None
+    filtered: Filtered = "redraw"
 
 
 def main(config: dict[str, Any], options: Options) -> int:
@@ -71,6 +74,8 @@ def main(config: dict[str, Any], options: Options) -> int:
             check_signable(find_writer(run.spec.modality)[0])
         app, house = build(runs, limits, host=settings.host, token=token, hosts=hosts)
         house.signer = signer
+        for served in house.runs.values() if settings.filter is not None else ():
+            served.filters = Filters.of(settings.filter or "", settings.filtered, served.loaded.spec)
         for run in runs:
             tell(f"serving {run.name}, step {run.step}, on {run.restored.device}")
         shown = f"[{settings.host}]" if ":" in settings.host else settings.host

@@ -205,6 +205,8 @@ class Verifier:
                 f"it was marked with the key called {claims['watermark']}, and is drawn again with watermark=KEY",
             )
         whole = "index" not in claims
+        if whole and claims.get("filters"):
+            return CLAIMED, "a filter chose what is in it; where each sample has a file, these are drawn again"
         n = claims.get("n", record.get("n", len(claims.get("indices") or ()))) if whole else claims["index"] + 1
         if type(n) is not int or not 0 < n <= _MOST:
             return CLAIMED, f"{n} samples would have to be drawn to prove it, and {_MOST:,} are the most"

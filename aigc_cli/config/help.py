@@ -226,7 +226,7 @@ examples
     "sign": """\
 usage: aigc sign init [out=~/.config/aigc/signing] [name=NAME]
 
-A key, a certificate for it and a root of its own, in a folder that only you may read; nothing is
+A key, a certificate for it and a root certificate, in a folder that only you may read; nothing is
 overwritten. aigc sample and aigc serve sign with it (sign=FOLDER), and aigc verify trust=FOLDER
 knows it. It proves that files come from one key and were not changed, not who you are.
 

@@ -165,7 +165,7 @@ def _made(
             file = Path(place) / f"upload{suffix}"
             file.write_bytes(body)
             prompts = [Prompt(_read(run, file), "the upload")]
-        plan = run.loaded.plan(controls, n, seed=seed, prompts=prompts)
+        plan = run.loaded.plan(controls, n, seed=seed, prompts=prompts, filters=run.sieve())
         arrangement = plan.arrangement
         if arrangement.n > 4 * house.limits.samples:
             raise ConfigError(f"these would be {arrangement.n} samples", "ask for a smaller n, or fewer frames")
@@ -194,7 +194,7 @@ def _read(run: Served, file: Path) -> str:
 
 def _told(house: House, run: Served, plan: Plan, controls: Any, seed: int, format: str, place: Path) -> Made:
     arrangement, codec = plan.arrangement, run.codec
-    provenance = run.loaded.provenance(controls, seed=seed, format=format, source=plan.source)
+    provenance = run.chosen(run.loaded.provenance(controls, seed=seed, format=format, source=plan.source))
     about = provenance.of_set(arrangement)
     folder = place / "samples"
     folder.mkdir()
