@@ -11,16 +11,19 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import torch
 from pydantic import Field
 from pydantic.dataclasses import dataclass
+from torch import Tensor
 
 from aigc_cli.api import LoadedRun
 from aigc_cli.config.schema import STRICT, Options, check
 from aigc_cli.data.open import Splits
 from aigc_cli.errors import ConfigError, say_plainly, tell
 from aigc_cli.files import LONGEST_NAME, checksum, path_of, shown, slug
+from aigc_cli.metrics.gate import hold_copies
 from aigc_cli.modalities.arrays import find_writer
-from aigc_cli.modalities.base import Writer
+from aigc_cli.modalities.base import Writer, modality
 from aigc_cli.modalities.credentials import Signer, check_signable
 from aigc_cli.modalities.prompts import Prompt, read_prompts
 from aigc_cli.modalities.samples import RECORD, Provenance, write_record
@@ -35,6 +38,13 @@ from aigc_cli.training.restore import Restored, restore_model
 
 #: The folder within a run that samples land in where ``out`` names no other.
 GENERATED = "generated"
+
+
+@dataclass(config=STRICT, frozen=True, kw_only=True)
+class MemorizationGate:
+    """The keys of ``memorization`` there."""
+
+    max: Annotated[float, Field(ge=0, le=1)] | None = None
 
 
 @dataclass(config=STRICT, frozen=True, kw_only=True)
@@ -58,6 +68,7 @@ class SampleConfig:
     sign: str | None = None
     filter: str | None = None
     filtered: Filtered = "redraw"
+    memorization: MemorizationGate = MemorizationGate()
 
 
 def main(config: dict[str, Any], options: Options) -> int:
@@ -74,6 +85,9 @@ def main(config: dict[str, Any], options: Options) -> int:
     may = partial(check_replaceable, out, provenance, arrangement.n, settings.overwrite)
     with filling(out, may) as folder:
         files, overview, text = drawing.write(folder, settings.batch_size)
+        if (most := settings.memorization.max) is not None:
+            share = hold_copies(torch.cat(drawing.glances), Splits.of_run(run, settings.data), most)
+            tell(f"{share:.1%} of the samples are copies of training items")
         if signer is not None:
             signer.sign_set(folder, provenance, arrangement, files, overview)
         dropped = {} if drawing.filters is None else {"dropped": dict(drawing.filters.counts)}
@@ -105,12 +119,17 @@ class Drawing:
     writer: Callable[..., Writer]
     usual: bool  # whether the format is the modality's usual one
     filters: Filters | None = None
+    looks: bool = False  # whether copies are looked for
+    glances: list[Tensor] = dataclasses.field(default_factory=list)  # then, at what the model made
 
     def write(self, folder: Path, batch_size: int | None) -> tuple[list[str], list[str], str]:
         """The names of the files with samples, of those that show some of them, and what a terminal shows of them."""
         arrangement = self.plan.arrangement
         with self.writer(folder, arrangement) as files, Progress(arrangement.n, "sampling", "samples") as bar:
             for raw in self.plan.batches(batch_size):
+                if self.looks:
+                    made = [arrangement.generated(files.written + place) for place in range(len(raw))]
+                    self.glances.append(modality(self.provenance.modality).glance(raw[torch.tensor(made)]))
                 files.write(raw)
                 bar.advance(len(raw))
             names, overview = files.finish()
@@ -139,7 +158,12 @@ def drawing_of(settings: SampleConfig, run: Run) -> Drawing:
     provenance = loaded.provenance(controls, seed=settings.seed, format=format, source=source)
     provenance = replace(provenance, explicit=settings.label, filters={} if filters is None else filters.facts)
     usual = format == find_writer(run.spec.modality)[0]
-    return Drawing(drawn, provenance, partial(writer, provenance=provenance, codec=restored.codec), usual, filters)
+    looks = settings.memorization.max is not None
+    if looks and restored.codec.readable:
+        raise ConfigError("memorization.max= looks at pictures, sound and video", "leave it out for text")
+    return Drawing(
+        drawn, provenance, partial(writer, provenance=provenance, codec=restored.codec), usual, filters, looks
+    )
 
 
 def _prompts(restored: Restored, settings: SampleConfig, controls: Any) -> list[Prompt]:

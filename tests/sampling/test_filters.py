@@ -8,7 +8,9 @@ from serve_runs import fresh_runs, serving
 from torch import Tensor
 
 from aigc_cli.cli import main
-from aigc_cli.errors import ConfigError
+from aigc_cli.data.open import Splits, items_at
+from aigc_cli.errors import ConfigError, DataError
+from aigc_cli.metrics.gate import hold_copies
 from aigc_cli.modalities.base import DataSpec
 from aigc_cli.registry import register
 from aigc_cli.runs import Run
@@ -26,7 +28,8 @@ def words(tmp_path: Path) -> WordList:
 @pytest.mark.parametrize(
     ("text", "found"),
     [
-        ("a sin.", True), ("a single cat", False), ("SIN", True), ("s\u200bin", True), ("\uff53\uff49\uff4e", True), ("sin2", False),
+        ("a sin.", True), ("a single cat", False), ("SIN", True), ("s\u200bin", True), ("\uff53\uff49\uff4e", True),
+        ("sin2", False),
         ("die STRASSE", True), ("a hot\ndog", True), ("hot dogs", False),
         ("这是禁止的", True), ("禁 止", False),
         ("नम", True), ("नमी", False), ("", False),
@@ -81,6 +84,19 @@ def _pictures(folder: str, n: int) -> list[object]:
     from PIL import Image
 
     return [np.array(Image.open(f"{folder}/{index:06d}.png")) for index in range(n)]
+
+
+def test_a_set_with_copies_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (run,) = fresh_runs(["digits/vae"])
+    assert main(["sample", "run=digits/vae", "n=4", "memorization.max=0.5", "out=a"]) == 0
+    splits = Splits.of_run(run.run)
+    copies = items_at(splits["train"], range(3)).content
+    with pytest.raises(DataError, match=r"100\.0% of the 3 samples are copies"):
+        hold_copies(copies, splits, 0.5)
+    monkeypatch.setattr("aigc_cli.commands.sample.hold_copies", lambda *_: hold_copies(copies, splits, 0.5))
+    assert main(["sample", "run=digits/vae", "n=3", "memorization.max=0.5", "out=b"]) == 3
+    assert not Path("b").exists()
 
 
 def test_texts_with_a_word_do_not_leave_a_server_nor_the_command(
