@@ -19,6 +19,7 @@ from aigc_cli.config.folders import top_level_keys
 from aigc_cli.config.schema import Options, check
 from aigc_cli.data.open import Splits
 from aigc_cli.errors import ConfigError, DataError
+from aigc_cli.exported_run import ExportedRun
 from aigc_cli.metrics.asked import EvalConfig, with_usual_metrics
 from aigc_cli.metrics.record import Record
 from aigc_cli.metrics.report import describe
@@ -47,7 +48,8 @@ def open_run(
     """Loads a trained run.
 
     Args:
-        run: A run's directory, its name, or ``latest``, as after ``run=`` on the command line.
+        run: A run's directory, its name, or ``latest``, as after ``run=`` on the command line; or what ``aigc
+            export`` wrote, a folder or a file of it.
         step: Which checkpoint: a step, or "best"; None is the newest.
         device: auto, cpu, cuda or cuda:N.
         watermark: A key, or a file that holds one: all that is drawn has its mark, as of ``aigc sample watermark=``.
@@ -56,7 +58,7 @@ def open_run(
         ConfigError: there is no such run or checkpoint, or no mark would hold in what it makes.
         DataError: the checkpoint is broken.
     """
-    return LoadedRun(restore_model(find_run(str(run)), step=step, device=device), watermark)
+    return LoadedRun(restore_model(find_run(str(run), exported=True), step=step, device=device), watermark)
 
 
 class LoadedRun:
@@ -168,19 +170,18 @@ class LoadedRun:
 
     def plan(self, controls: Any, n: int | None = None, *, filters: Filters | None = None, **how: Any) -> Plan:
         """How samples are drawn and arranged; what it takes is as of :meth:`request`."""
-        if self.watermark is not None:
-            self.watermark.check(self.model, controls)
         request = self.request(controls, n, **how)
         drawn = plan(request) if filters is None else filtered(request, filters)
-        return drawn if self.watermark is None else self.watermark.of(drawn)
+        return drawn if self.watermark is None else self.watermark.of(drawn, self.model, controls)
 
     def provenance(self, controls: Any, *, seed: int, format: str, source: Mapping[str, Any]) -> Provenance:
         """What made samples, for their label."""
         run = self.run
+        exported = {"exported": self.restored.weights} if isinstance(run, ExportedRun) else {}
         return Provenance(
             modality=run.spec.modality, format=format, run=run.name, model=run.config["model"]["name"],
             data=run.config["data"]["name"], step=self.step, model_checksum=self.restored.checksum, seed=seed,
-            controls=named_values(controls), source=source,
+            controls=named_values(controls), source={**exported, **source},
             watermark="" if self.watermark is None else self.watermark.key.name,
         )  # fmt: skip
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -95,6 +96,7 @@ class Monitor:
         return partial(self._mean_score, self.splits["val"], self.config.validate_items)
 
     def _frechet_distance(self) -> Callable[[], dict[str, float]]:
+        from aigc_cli.metrics.class_order import class_order, in_class_order
         from aigc_cli.metrics.evaluation import Evaluation  # torchmetrics takes seconds to import
         from aigc_cli.metrics.extractors.base import Sources
         from aigc_cli.metrics.items import SampledItems
@@ -104,12 +106,12 @@ class Monitor:
         def samples() -> Iterator[Batch]:
             controls = usual_controls(self.model, "sample")
             prepare(self.model, lambda: self.train, controls, device=self.device)  # anew: its weights have changed
-            drawn = generate(
-                self.model, self.train.codec, range(n), seed=0, device=self.device, batch_size=_DRAWN, controls=controls
-            )
-            return map(Batch, drawn)
+            how: dict[str, Any] = {"device": self.device, "batch_size": _DRAWN, "controls": controls}
+            with in_class_order(self.model, order):
+                yield from map(Batch, generate(self.model, self.train.codec, range(n), seed=0, **how))
 
         n = self.config.validate_items or min(len(self.train), MOST_SAMPLES)
+        order = class_order(self.train, n) if self.model.conditional else ()
         sources = Sources(device=self.device, splits=self.splits)
         real = items_of(self.splits["val"], "val", self.splits.name)  # whose features are computed once
         evaluation = Evaluation({"fd": {"name": "fd", "extractor": "auto"}}, Views(sources), real)

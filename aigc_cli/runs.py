@@ -264,9 +264,12 @@ def open_run(path: Path) -> Run:
     return run
 
 
-def find_run(word: str, root: Path = OUTPUTS, *, trained: bool = True) -> Run:
+def find_run(word: str, root: Path = OUTPUTS, *, trained: bool = True, exported: bool = False) -> Run:
     """The run that `word` names: a directory, ``latest`` (if `trained`, of those with a checkpoint), a stamp, or
-    ``<model>-<data>/<stamp>``; a :class:`ConfigError` where there is none."""
+    ``<model>-<data>/<stamp>``, or, if `exported`, an exported folder or a file of it. A :class:`ConfigError` says that
+    there is none, a :class:`DataError` that exported files are not what they were."""
+    from aigc_cli.exported_run import is_exported, open_exported
+
     if word == "latest":
         if not (root / "latest").is_dir():
             raise ConfigError(f"there is no run in {root}/ yet", "train one with `aigc train`, or name a run with run=")
@@ -278,6 +281,8 @@ def find_run(word: str, root: Path = OUTPUTS, *, trained: bool = True) -> Run:
     stamps = root.glob(f"*/{glob.escape(word.strip('/')) or '-'}")
     named = (path for path in elsewhere(root) if word in (path.name, Run(path).name))
     for path in (path_of(word), root / word, *sorted(stamps), *named):
+        if is_exported(path):
+            return open_exported(path, wanted=exported)
         if path.is_dir():
             return open_run(path)
     known = [run.name for run in list_runs(root)]
@@ -297,9 +302,10 @@ def elsewhere(root: Path) -> Iterator[Path]:
 
 def list_runs(root: Path = OUTPUTS) -> list[Run]:
     """All runs under `root`, the oldest first."""
-    places = (path.parent for path in root.glob("*/*/config.yaml"))  # one with a dot is being made
-    # What lies in a run, such as its tokenizer's folder, is not another one; `latest` is a run too.
-    found = [path for path in places if not path.name.startswith(".") and not (path.parent / "config.yaml").exists()]
+    places = [path.parent for path in root.glob("*/*/config.yaml")]  # one with a dot is being made
+    # What lies in a run, such as its tokenizer's folder, or in an exported one, is not another; `latest` is a run too.
+    inner = {path for path in places if any((path.parent / name).exists() for name in ("config.yaml", "export.json"))}
+    found = [path for path in places if not path.name.startswith(".") and path not in inner]
     ages = {}
     for path in found:
         with suppress(OSError):  # deleted meanwhile

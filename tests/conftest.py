@@ -65,7 +65,7 @@ def tiny_config() -> dict[str, Any]:
     """The configuration of :func:`tiny_run`."""
     from aigc_cli.config.compose import compose
 
-    words = ["data.size=8", "model.width=8", "model.max_width=16", "model.latent=8"]
+    words = ["data.size=8", "model.width=8", "model.max_width=16", "model.latent=8", "model.conditional=false"]
     return compose("train", ["model=gan", "data=digits", *words])
 
 

@@ -8,18 +8,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import torch
 import uvicorn
+from fresh_runs import fresh
 
 from aigc_cli.api import LoadedRun, open_run
-from aigc_cli.config.compose import compose
-from aigc_cli.data import open_dataset
-from aigc_cli.models.base import build_model
-from aigc_cli.new_run import create_run
 from aigc_cli.serve.app import Server, build
 from aigc_cli.serve.guard import Limits
 from aigc_cli.serve.house import House
-from aigc_cli.training.checkpoint import CheckpointFolder
 
 SMALL = ["model.layers=1", "model.heads=2", "model.width=16"]
 WORDS = "the cat sat on a mat and the dog ran to him in the sun\n"
@@ -47,13 +42,7 @@ def fresh_runs(names: list[str]) -> list[LoadedRun]:
     for name in names:
         words = RUNS[name]
         kind = ["data.tokenizer.kind=char"] if "data=text" in words or "data=pairs" in words else []
-        config = compose("train", [*words, *kind, f"run_dir=outputs/{name}"])
-        dataset, run = open_dataset(config["data"], "train"), create_run(config)
-        run.save_config(config, dataset.spec, dataset.codec.files())
-        torch.manual_seed(0)
-        model = build_model(config["model"], dataset.spec)
-        CheckpointFolder(run.checkpoints).save(3, {"model": model.state_dict()}, {"step": 3})
-        run.set_status("complete", 3)
+        fresh([*words, *kind, f"run_dir=outputs/{name}"])
     return [open_run(name, device="cpu") for name in names]
 
 

@@ -8,14 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from fresh_runs import fresh
 
 import aigc_cli
 from aigc_cli.cli import main
-from aigc_cli.config.compose import compose
-from aigc_cli.data import open_dataset
-from aigc_cli.models.base import build_model
-from aigc_cli.new_run import create_run
-from aigc_cli.training.checkpoint import CheckpointFolder
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = (ROOT / "docs" / "python.md").read_text()
@@ -44,13 +40,7 @@ def trained(tmp_path_factory):
             words = line.split()
             small = SMALL[words[0].partition("=")[2]]
             words = [word for word in words if not word.startswith("data=")]
-            config = compose("train", [*words, *small])
-            dataset, run = open_dataset(config["data"], "train"), create_run(config)
-            run.save_config(config, dataset.spec, dataset.codec.files())
-            torch.manual_seed(0)
-            model = build_model(config["model"], dataset.spec)
-            CheckpointFolder(run.checkpoints).save(3, {"model": model.state_dict()}, {"step": 3})
-            run.set_status("complete", 3)
+            fresh([*words, *small])
         yield folder
 
 

@@ -15,7 +15,7 @@ LAYERS = (
     ("errors", "registry", "randomness", "progress", "files", "locks", "environment"),
     ("config",),
     ("nn",),
-    ("modalities", "runs", "new_run", "run_index", "data"),
+    ("modalities", "runs", "exported_run", "new_run", "run_index", "data"),
     ("models",),
     ("training",),
     ("sampling", "metrics"),

@@ -51,7 +51,7 @@ class EmbedConfig:
 def main(config: dict[str, Any], options: Options) -> int:
     """Embeds as `config` says; the exit code."""
     settings: EmbedConfig = check("", EmbedConfig, config)
-    run = find_run(settings.run)
+    run = find_run(settings.run, exported=True)
     if run.spec.layout != "tokens":  # before a file is taken for text
         hint = "name a run on text; from Python, open_run(RUN).encode(items) gives vectors of other content"
         raise ConfigError(f"aigc embed reads text, and {run.name} is of {run.spec.kind}", hint)

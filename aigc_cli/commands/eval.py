@@ -16,6 +16,7 @@ from aigc_cli.config.compose import compose
 from aigc_cli.config.schema import OF_ALL_DATA, Options, check
 from aigc_cli.environment import versions
 from aigc_cli.errors import ConfigError, DataError, warn
+from aigc_cli.exported_run import ExportedRun
 from aigc_cli.files import check_writable, path_of, resource_errors
 from aigc_cli.metrics.asked import LEARNED, EvalConfig, run_of, with_usual_metrics
 from aigc_cli.metrics.base import kind_of, require
@@ -95,7 +96,7 @@ def _next(run: Run, folder: Path, records: list[Record], options: Options, asked
     held_out = any(record.metric in ("fd", "prdc") and record.baseline is not None for record in records)
     if held_out and not any(folder.glob("memorization-*.json")):
         return " ".join(["aigc eval --metric memorization", *map(shlex.quote, given), f"run={run.word}"])
-    if (run.path / GENERATED).is_dir():
+    if (run.path / GENERATED).is_dir() and not isinstance(run, ExportedRun):
         best = best_step(run)
         if asked.step is None and best is not None and best < run.step:
             return " ".join(["aigc eval step=best", *map(shlex.quote, given), f"run={run.word}"])
@@ -127,7 +128,7 @@ def _compare(asked: EvalConfig, options: Options) -> int:
             named.append((Path(file).name, {record["metric"]: record}))
     else:
         asked = replace(asked, seeds=asked.seeds or SEEDS)
-        named = evaluated(asked, options, [find_run(word) for word in words], keeper)
+        named = evaluated(asked, options, [find_run(word, exported=True) for word in words], keeper)
     check_comparable(named)
     rows = differences(named)
     if options.json:

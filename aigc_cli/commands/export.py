@@ -13,7 +13,7 @@ from pydantic.dataclasses import dataclass
 
 from aigc_cli.config.schema import STRICT, Options, check
 from aigc_cli.errors import ConfigError, suggest, tell
-from aigc_cli.export.record import RECORD
+from aigc_cli.exported_run import RECORD
 from aigc_cli.files import new_folder, path_of, resource_errors, shown
 from aigc_cli.runs import find_run
 from aigc_cli.training.restore import restore_model
@@ -50,8 +50,8 @@ class ExportConfig:
 
 def main(config: dict[str, Any], options: Options) -> int:
     """Exports as `config` says; the exit code."""
-    from aigc_cli.export.graphs import needs
     from aigc_cli.export.write import WRITERS
+    from aigc_cli.training.onnx_model import needs
 
     settings: ExportConfig = check("", ExportConfig, config)
     if settings.format not in FORMATS:

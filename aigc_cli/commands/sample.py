@@ -74,7 +74,7 @@ class SampleConfig:
 def main(config: dict[str, Any], options: Options) -> int:
     """Samples as `config` says; the exit code."""
     settings: SampleConfig = check("", SampleConfig, config)
-    run = find_run(settings.run)
+    run = find_run(settings.run, exported=True)
     signer = None
     if settings.sign is not None:
         check_signable(find_writer(run.spec.modality, settings.format)[0])

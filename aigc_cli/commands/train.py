@@ -314,7 +314,7 @@ def _next(run: Run) -> list[str]:
         lines.append("aigc sample mode=infill" + (_prompt(run, "The ____ of") if run.spec.layout == "tokens" else ""))
     if "reconstruct" in modes[1:]:
         lines.append("aigc sample mode=reconstruct")
-    if model.get("conditional") and run.spec.classes:
+    if model.get("conditional") and len(run.spec.classes) > 1:
         trained = next(name for name in run.spec.classes if name not in run.spec.untrained)
         lines.append(f"aigc sample {shlex.quote(f'class={trained}')}")
     return [*lines, "aigc eval"]

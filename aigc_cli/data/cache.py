@@ -6,6 +6,7 @@ import hashlib
 import http.client
 import json
 import os
+import shutil
 import tarfile
 import tempfile
 import urllib.error
@@ -247,23 +248,19 @@ def _blocks(answer: Any) -> Iterator[bytes]:
 def unpack(archive: Path, folder: Path, *, max_bytes: int) -> Path:
     """Unpacks a tar, plain or compressed, into the new `folder`, which appears whole or not at all.
 
-    Python's own filter for data refuses what leads outside, and devices. Its members may have `max_bytes` together: no
-    more comes out of a tar than the headers of its members say. Raises DataError where the archive is broken, or is
-    refused, and ResourceError where it cannot be written.
+    Files and folders are taken, and what leads outside, links and devices are refused. Its members may have `max_bytes`
+    together: no more comes out of a tar than the headers of its members say. Raises DataError where the archive is
+    broken, or is refused, and ResourceError where it cannot be written.
     """
-    left = max_bytes
-
-    def bounded(member: tarfile.TarInfo, path: str) -> tarfile.TarInfo | None:
-        nonlocal left
-        left -= member.size
-        if left < 0:
-            raise ValueError(f"it unpacks to more than {max_bytes} bytes")
-        return tarfile.data_filter(member, path)
-
     try:
         # Another process may be faster. It is read as a stream, so that it is decompressed but once.
         with suppress(Overtaken), new_folder(folder) as whole, tarfile.open(archive, "r|*") as tar:
-            tar.extractall(whole, filter=bounded)
+            left = max_bytes
+            for member in tar:
+                left -= member.size
+                if left < 0:
+                    raise ValueError(f"it unpacks to more than {max_bytes} bytes")
+                _unpack_member(tar, member, whole)
     except (tarfile.TarError, zlib.error, EOFError, ValueError, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:  # gzip and bz2 have none for broken content
             hint = hint_for(error, "with AIGC_CACHE or data.root=")
@@ -271,3 +268,19 @@ def unpack(archive: Path, folder: Path, *, max_bytes: int) -> Path:
         hint = "get it again from a source that you trust"
         raise DataError(f"{archive} is broken, or not safe to unpack: {error}", hint) from error
     return folder
+
+
+def _unpack_member(tar: tarfile.TarFile, member: tarfile.TarInfo, folder: Path) -> None:
+    """Not by ``extractall(filter="data")``, which Python has since 3.11.4 alone."""
+    path = folder / member.name.lstrip("/")
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise ValueError(f"{member.name} leads outside")
+    if member.isdir():
+        path.mkdir(parents=True, exist_ok=True)
+        return
+    content = tar.extractfile(member) if member.isfile() else None
+    if content is None:
+        raise ValueError(f"{member.name} is no file and no folder")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with content, path.open("wb") as file:
+        shutil.copyfileobj(content, file)

@@ -126,9 +126,12 @@ class Utterances(Sounds):
         labels = np.array([own.voices[parts[0][0]] for parts in self.items], dtype=np.int64)
         identity = digest_of([own.digest(), [list(map(list, parts)) for parts in self.items], source is not None])
         several = len(voices) > 1
+        heard = set(found("train").voices.tolist())
+        untrained = [name for voice, name in enumerate(voices) if voice not in heard] if several else []
         super().__init__(
             config, identity, lambda: _clips(found("train"), self._size), labels=labels if several else None,
-            classes=voices if several else (), attributes=(("speaker", tuple(voices)),) if several else (), **about,
+            classes=voices if several else (), attributes=(("speaker", tuple(voices)),) if several else (),
+            untrained=untrained, **about,
         )  # fmt: skip
         self._labels, self._source = labels if several else None, None
         if source is not None:

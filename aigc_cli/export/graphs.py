@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import logging
 import re
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from aigc_cli.errors import AigcError, ConfigError
+from aigc_cli.errors import AigcError
 from aigc_cli.export.wrap import Part
 
 #: The greatest difference that a file may have from the model, as a share of the greatest value; of whole numbers, such
@@ -24,18 +22,10 @@ from aigc_cli.export.wrap import Part
 TOLERANCE = {"fp32": 1e-4, "fp16": 2e-2, "int8": float("inf")}
 _SHARE = 0.01  # of codes that may be others, where two are nearly as near
 OPSET = 20
-_INSTALL = "pip install 'aigc-cli[export]'"
 
 
 class NotTheSame(AigcError):
     """A file that was written, and computes something else than the model: a bug of ours, or of a library."""
-
-
-def needs(*modules: str) -> None:
-    """Raises ConfigError where a package that exporting needs is missing."""
-    missing = [module for module in modules if importlib.util.find_spec(module) is None]
-    if missing:
-        raise ConfigError(f"exporting to this format needs {' and '.join(missing)}", _INSTALL)
 
 
 def trace(part: Part) -> torch.export.ExportedProgram:
@@ -47,7 +37,10 @@ def trace(part: Part) -> torch.export.ExportedProgram:
         # Strict tracing follows len(x), of which the other way makes a number; some of Python only the other follows.
         for strict in (False,) if "attention_mask" in given else (True, False):
             try:
-                return torch.export.export(part.module, part.packed(given), dynamic_shapes=shapes, strict=strict)
+                traced = torch.export.export(part.module, part.packed(given), dynamic_shapes=shapes, strict=strict)
+                for node in traced.graph.nodes:  # which says where Python's files lie on this machine
+                    node.meta.pop("stack_trace", None)
+                return traced
             except Exception as error:
                 failure = error
     raise NotTheSame(f"{part.name} cannot be traced: {str(failure).splitlines()[0]}") from failure
@@ -68,6 +61,7 @@ def to_onnx(part: Part, traced: torch.export.ExportedProgram, path: Path, dtype:
         with quiet():
             graph = convert_float_to_float16(graph, keep_io_types=True, disable_shape_infer=True)
         _in_order(graph.graph)
+    _without_traces(graph)
     for key, value in about.items():
         graph.metadata_props.add(key=key, value=value if isinstance(value, str) else json.dumps(value))
     onnx.save(graph, str(path))
@@ -124,20 +118,20 @@ def _rename(graph: Any, part: Part) -> None:
     del graph.graph.value_info[:]
 
 
-def run_onnx(path: Path) -> tuple[Callable[[dict[str, Tensor]], list[np.ndarray]], dict[str, Sequence[Any]]]:
-    """The file in onnxruntime as a function of named arrays, and the shape of each of those."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    options.intra_op_num_threads = torch.get_num_threads()
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    shapes = {each.name: each.shape for each in session.get_inputs()}
-
-    def call(given: dict[str, Tensor]) -> list[np.ndarray]:
-        return list(session.run(None, {name: given[name].numpy() for name in shapes if name in given}))
-
-    return call, shapes
+def _without_traces(model: Any) -> None:
+    """Takes away what the tracer says of each node: the lines of Python that it came from, with the paths of this
+    machine."""
+    for holder in (model.graph, *model.functions):
+        for each in (*holder.node, *getattr(holder, "initializer", ()), *holder.value_info):
+            del each.metadata_props[:]
+            each.doc_string = ""
+            for inner in getattr(each, "attribute", ()):
+                for graph in (inner.g, *inner.graphs):
+                    for node in graph.node:
+                        del node.metadata_props[:]
+        del holder.metadata_props[:]
+    for each in (*model.graph.input, *model.graph.output):
+        del each.metadata_props[:]
 
 
 def check(part: Part, call: Any, dtype: str, shapes: Mapping[str, Sequence[Any]] | None = None) -> dict[str, float]:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from aigc_cli import __version__
+from aigc_cli.config.schema import save_yaml
+from aigc_cli.exported_run import KEPT, RECORD
 from aigc_cli.files import checksum, write_atomically, write_json
 from aigc_cli.run_index import records_of
+from aigc_cli.training.checkpoint import write_tensors
+from aigc_cli.training.onnx_model import STATE
 from aigc_cli.training.restore import Restored
 
-RECORD = "export.json"
 _TASKS = {"writer": "text-generation", "filler": "fill-mask", "translator": "translation"}
 
 
@@ -40,6 +44,32 @@ def content_of(restored: Restored) -> dict[str, Any]:
         found |= {"window": getattr(getattr(model, "decoder", getattr(model, "encoder", None)), "length", None)}
         found |= {"any_class": getattr(model, "any", None)}
     return {**found, "controls": TypeAdapter(model.controls).json_schema(by_alias=True).get("properties", {})}
+
+
+def keep_run(folder: Path, restored: Restored) -> None:
+    """The folder ``run``: what samples and scores need of the run beside its networks, so that the exported folder can
+    stand in its place. Where things lay on this machine is not in it."""
+    model, inner = restored.model, folder / KEPT
+    inner.mkdir()
+    section = {key: value for key, value in restored.run.config["model"].items() if not key.startswith("init_")}
+    if "lora" in section:  # adapters are merged
+        section["lora"] = {**section["lora"], "rank": None}
+    save_yaml(inner / "config.yaml", {"model": section, "data": _without_places(restored.run.config["data"])})
+    write_json(inner / "data.json", asdict(restored.spec))
+    for name, content in restored.codec.files().items():
+        write_atomically(inner / name, content)
+    restored.codec.keep(inner)
+    if own := {name: model.get_buffer(name) for name in getattr(model, "own", ())}:
+        write_tensors(inner / STATE, own)
+
+
+def _without_places(value: Any) -> Any:
+    """A value of a configuration in which paths from the root of this machine are names alone."""
+    if isinstance(value, dict):
+        return {key: _without_places(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_without_places(each) for each in value]
+    return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
 
 
 def write_record(folder: Path, record: Mapping[str, Any]) -> None:

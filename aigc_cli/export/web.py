@@ -20,6 +20,7 @@ from aigc_cli.export import graphs
 from aigc_cli.export.parts import parts_of
 from aigc_cli.export.record import about, content_of, write_record
 from aigc_cli.files import write_atomically
+from aigc_cli.training.onnx_model import Graph
 from aigc_cli.training.restore import Restored
 
 PAGE = Path(__file__).parent / "page"
@@ -41,8 +42,9 @@ def web(restored: Restored, dtype: str, folder: Path) -> tuple[dict[str, Any], l
     with tempfile.TemporaryDirectory() as place:
         path = Path(place) / "model.onnx"
         graphs.to_onnx(part, graphs.trace(part), path, dtype, {})
-        call, shapes = graphs.run_onnx(path)
-        worst = graphs.check(part, call, dtype, shapes)
+        made = Graph(path)
+        shapes = made.shapes
+        worst = graphs.check(part, made.run, dtype, shapes)
         graph, weights = packed(path)
     saved = {"kind": exported.kind, "graph": graph, **content, **_more(restored, exported.kind, shapes)}
     saved.pop("controls")

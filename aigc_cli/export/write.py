@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from aigc_cli.config.schema import save_yaml
 from aigc_cli.errors import tell
 from aigc_cli.export import graphs
 from aigc_cli.export.examples import example
 from aigc_cli.export.huggingface import huggingface
 from aigc_cli.export.parts import Exported, parts_of
-from aigc_cli.export.record import about, content_of, write_card, write_record
+from aigc_cli.export.record import about, content_of, keep_run, write_card, write_record
 from aigc_cli.export.web import web
 from aigc_cli.export.wrap import Part
-from aigc_cli.files import write_atomically, write_json
+from aigc_cli.files import write_atomically
 from aigc_cli.training.checkpoint import write_tensors
+from aigc_cli.training.onnx_model import Graph, abilities
 from aigc_cli.training.restore import Restored
 
 #: What a writer returns: the record, lines for a person, and the command to type next, with {out} for the folder.
@@ -33,8 +32,8 @@ def onnx(restored: Restored, dtype: str, folder: Path) -> Written:
     def save(part: Part, traced: torch.export.ExportedProgram) -> tuple[Path, dict[str, float]]:
         path = folder / f"{part.name}.onnx"
         graphs.to_onnx(part, traced, path, dtype, {**about(restored, "onnx", dtype), **_metadata(restored)})
-        call, shapes = graphs.run_onnx(path)
-        return path, graphs.check(part, call, dtype, shapes)
+        graph = Graph(path)
+        return path, graphs.check(part, graph.run, dtype, graph.shapes)
 
     exported, files, rows = _each(restored, save)
     return _finish(restored, "onnx", dtype, folder, exported, files, rows)
@@ -69,13 +68,9 @@ def safetensors(restored: Restored, dtype: str, folder: Path) -> Written:
         for name, tensor in restored.model.state_dict().items()
     }
     write_tensors(folder / "model.safetensors", tensors)
-    model = {key: value for key, value in restored.run.config["model"].items() if not key.startswith("init_")}
-    save_yaml(folder / "config.yaml", {"model": model, "data": restored.run.config["data"]})
-    write_json(folder / "data.json", asdict(restored.spec))
-    for name, content in restored.codec.files().items():
-        write_atomically(folder / name, content)
-    record = {**about(restored, "safetensors", dtype), **content_of(restored)}
-    write_card(folder, restored, "", record, "The tensors are those of the model that `config.yaml` describes.")
+    keep_run(folder, restored)
+    record = {**about(restored, "safetensors", dtype), **content_of(restored), "can": sorted(restored.model.can)}
+    write_card(folder, restored, "", record, "The tensors are those of the model that `run/config.yaml` describes.")
     write_record(folder, record)
     count = sum(tensor.numel() for tensor in tensors.values())
     rows = [f"model.safetensors: {len(tensors)} tensors, {count:,} numbers"]
@@ -127,6 +122,9 @@ def _finish(
     rows: list[str],
 ) -> Written:  # fmt: skip
     record = {**about(restored, format, dtype), "kind": exported.kind, **content_of(restored), "files": files}
+    if format == "onnx":
+        record["can"] = abilities(restored.model, [part.name for part in exported.parts])
+        keep_run(folder, restored)
     window = record.get("window") or 0
     for name, content in restored.codec.portable(window, masks=restored.model.mask is not None).items():
         write_atomically(folder / name, content)

@@ -15,6 +15,7 @@ from aigc_cli.config.folders import top_level_keys
 from aigc_cli.config.schema import STRICT, Options
 from aigc_cli.data.base import Split
 from aigc_cli.errors import ConfigError, suggest, too_many, warn
+from aigc_cli.exported_run import ExportedRun
 from aigc_cli.metrics.base import kind_of, usual_metrics
 from aigc_cli.metrics.items import DatasetItems
 from aigc_cli.runs import Run, find_run
@@ -128,20 +129,23 @@ def run_of(asked: EvalConfig) -> Run | None:
     if asked.run is None:
         return None
     with suppress(ConfigError):
-        run = find_run(asked.run)
+        run = find_run(asked.run, exported=True)
         assert run.config  # one that cannot be read is told of before anything that follows from it
         return run
     return None
+
+
+def _able(run: Run) -> frozenset[str]:
+    """What the model of a run can do, or what was exported of it."""
+    can: frozenset[str] = model_class(run.config["model"]["name"]).can
+    return can & run.can if isinstance(run, ExportedRun) else can
 
 
 def with_usual_metrics(asked: EvalConfig, options: Options, runs: list[Run]) -> EvalConfig:
     """What was asked for, with the usual metrics of some runs where none are named; of several, those of all."""
     if "metric" in options.given or not runs:
         return asked
-    each = [
-        usual_metrics(run.spec.modality, run.spec.source is not None, model_class(run.config["model"]["name"]).can)
-        for run in runs
-    ]
+    each = [usual_metrics(run.spec.modality, run.spec.source is not None, _able(run)) for run in runs]
     usual = [name for name in each[0] if all(name in others for others in each)]
     if not usual:
         named = " and ".join(f"{run.name} is of {run.spec.modality}" for run in runs)

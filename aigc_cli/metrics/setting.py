@@ -46,7 +46,7 @@ def open_setting(asked: EvalConfig, options: Options, run: Run | None = None) ->
     if run is None and asked.task == "measure" and asked.of_text():
         return Setting(replace(asked, device="cpu"), None, None, named_split=False)
     named_data = isinstance(asked.data.get("name"), str)
-    reference = None if asked.reference is None else find_run(asked.reference)
+    reference = None if asked.reference is None else find_run(asked.reference, exported=True)
     if named_data and _of_codec(asked, options, run):
         return Setting(asked, None, Splits.named(asked.data, None), "split" in options.given)
     if run is None:
@@ -55,7 +55,7 @@ def open_setting(asked: EvalConfig, options: Options, run: Run | None = None) ->
         alone = alone or (asked.fake is not None and not asked.compares_with_data())
         named = asked.run is not None and "run" in options.given  # run=null is none
         if named or (asked.fake is None and asked.task != "stats"):
-            run = find_run(asked.run or "latest")
+            run = find_run(asked.run or "latest", exported=True)
         elif not alone:  # files may do without a run: what needs one says so
             run = run_of(asked)
     if run is None:
@@ -259,7 +259,7 @@ class Setting:
         asked = self.asked
         if asked.reference is None:
             return self.items(max(n, MOST))
-        run = find_run(asked.reference)
+        run = find_run(asked.reference, exported=True)
         # Its noise follows that of the sample sets, so that a run against itself is not compared with the same samples.
         items = self._model(run, {}).fake(n, asked.seed + (asked.seeds or 1))
         items.facts["called"] = run.name

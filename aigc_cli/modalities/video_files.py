@@ -15,7 +15,7 @@ from aigc_cli.files import checksum, kinds_of, listing_of, passed_over
 from aigc_cli.modalities.arrays import array_names, read_arrays
 from aigc_cli.modalities.base import Batch, DataSpec
 from aigc_cli.modalities.file_items import FileItems, files_below
-from aigc_cli.modalities.samples import read_record
+from aigc_cli.modalities.samples import not_samples, read_record
 from aigc_cli.modalities.text_files import printable
 from aigc_cli.modalities.unreadable import Unreadable
 from aigc_cli.modalities.video_codec import USUAL_RATE, VideoCodec
@@ -109,7 +109,8 @@ def open_films(path: Path, like: DataSpec | None = None) -> FileFilms:
     nothing at `path`, or it cannot be read as video."""
     if path.is_dir():
         archives = [file for file in sorted(path.glob("*.npz")) if not file.name.startswith(".")]
-        if len(archives) != 1:
+        films = {entry.name for entry in path.iterdir() if is_video(entry.name)}
+        if len(archives) != 1 or films - not_samples(path):
             return FolderFilms(path, like)
         path = archives[0]
     if not path.is_file():

@@ -116,6 +116,8 @@ class Model(nn.Module):
     controls: ClassVar[type] = NoControls
     #: Whether it was built to be told the class.
     conditional: bool = False
+    #: The classes of samples 0, 1, ... where nobody asks for any; with none, all that it has learnt take turns.
+    class_order: Sequence[int] = ()
     #: Whether what it makes may be any numbers, as latents are, and not only those of content.
     unbounded: ClassVar[bool] = False
     #: The controls that :meth:`latents` heeds, None is all: the others have no effect on a walk between latents.

@@ -93,8 +93,7 @@ class Flow(LatentModel):
     def __init__(self, config: FlowConfig, spec: DataSpec) -> None:
         super().__init__(spec)
         self.config = config
-        told = len(spec.classes) > 1 if config.conditional == "auto" else config.conditional
-        self.conditional = check_conditional(told, spec)
+        self.conditional = check_conditional(config.conditional, spec)
         self.solver = FlowControls()
         patch = _patch(config, spec.shape)
         told_apart = self.classes + 1 if self.classes else 0

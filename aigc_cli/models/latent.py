@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from pydantic import AliasChoices, Field
@@ -61,11 +61,13 @@ class LatentModel(Model):
 
 
 def classes_asked_for(model: Model, word: str | None) -> list[int]:
-    """The classes that a word such as ``cat,dog`` names, all that a model has learnt for None; none where it is not
-    told classes; a ConfigError where there is no such class to draw."""
+    """The classes that a word such as ``cat,dog`` names, for None those of :attr:`Model.class_order`; none where the
+    model is not told classes. A ConfigError where there is no such class to draw."""
     classes, untrained = model.spec.classes, model.spec.untrained
+    if word is None and not model.conditional:
+        return []
     if word is None:
-        return [label for label in range(len(classes)) if classes[label] not in untrained] if model.conditional else []
+        return [*model.class_order] or [label for label, name in enumerate(classes) if name not in untrained]
     if not model.conditional:
         what = f"class={word}: this model was trained without classes"
         raise ConfigError(what, "train one with model.conditional=true, on data with labels")
@@ -79,8 +81,11 @@ def classes_asked_for(model: Model, word: str | None) -> list[int]:
     return [classes.index(name) for name in names]
 
 
-def check_conditional(conditional: bool, spec: DataSpec) -> bool:
-    """`conditional`, whether a model is told the class; a ConfigError where the data has no classes to tell."""
+def check_conditional(conditional: bool | Literal["auto"], spec: DataSpec) -> bool:
+    """Whether a model is told the class, by its key `conditional`: auto is where the data has classes to tell; a
+    ConfigError where it is to be told and there are none."""
+    if conditional == "auto":
+        return len(spec.classes) > 1
     if conditional and len(spec.classes) < 2:
         what = "model.conditional=true needs labels, and this data has none"
         hint = "set model.conditional=false, or use data with classes, such as files in a folder for each"

@@ -7,17 +7,17 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import layer_norm, silu
+from torch.nn.functional import layer_norm
 
 from aigc_cli.nn.positions import GridPositions
 from aigc_cli.nn.style import Style, TransformerConfig
 from aigc_cli.nn.transformer import FRESH_STD, FeedForward, SelfAttention, fresh
-from aigc_cli.nn.unet import Times, convolutions
+from aigc_cli.nn.unet import Conditioned, Times, convolutions
 
 _STYLE = Style(norm="layer", positions="learned", mlp="gelu", qk_norm=True, bias=True)
 
 
-class DiT(nn.Module):
+class DiT(Conditioned):
     """(n, c, ...), times (n,) in [0, 1] and labels (n,) to (n, c, ...), through `layers` blocks on patches of `patch` a
     side, which have to divide the item's sides. Of `classes`, the last stands for any."""
 
@@ -44,10 +44,7 @@ class DiT(nn.Module):
 
     def forward(self, x: Tensor, time: Tensor, labels: Tensor | None = None) -> Tensor:
         """See the class."""
-        condition = self.times(time)
-        if self.classes is not None:
-            condition = condition + self.classes(labels)
-        condition = silu(condition)
+        condition = self.condition(time, labels)
         maps = self.into(x)
         tokens = maps.flatten(2).transpose(1, 2) + self.places()
         for block in self.blocks:

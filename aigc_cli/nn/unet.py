@@ -27,7 +27,21 @@ def convolutions(dimensions: int) -> tuple[Any, Any]:
     return _CONVS[dimensions], _TRANSPOSED[dimensions]
 
 
-class UNet(nn.Module):
+class Conditioned(nn.Module):
+    """What networks share that look at a time and, where there are any, a class, of which the last stands for any."""
+
+    times: Times
+    classes: nn.Embedding | None
+
+    def condition(self, time: Tensor, labels: Tensor | None) -> Tensor:
+        """Times (n,) in [0, 1] and labels (n,) as (n, width)."""
+        found: Tensor = self.times(time)
+        if self.classes is not None:
+            found = found + self.classes(labels)
+        return silu(found)
+
+
+class UNet(Conditioned):
     """(n, c, ...), times (n,) in [0, 1] and labels (n,) to (n, c, ...).
 
     `widths` are the channels of each size, the largest first; an item is first cut to patches of `patch` a side, whose
@@ -77,10 +91,7 @@ class UNet(nn.Module):
 
     def forward(self, x: Tensor, time: Tensor, labels: Tensor | None = None) -> Tensor:
         """See the class."""
-        condition = self.times(time)
-        if self.classes is not None:
-            condition = condition + self.classes(labels)
-        condition = silu(condition)
+        condition = self.condition(time, labels)
         x = self.into(x)
         kept = [x]
         for stage in self.down:

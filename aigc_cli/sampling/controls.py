@@ -82,7 +82,8 @@ def _with_class(run: Run, values: Mapping[str, Any]) -> Mapping[str, Any]:
         chosen = [place for name in dict.fromkeys(names) for place in chosen if attributes[word][place] == name]
     if not chosen:
         told = " and ".join(f"{word}={value}" for word, value in values.items() if word in {*asked, "class"})
-        raise ConfigError(f"no training item is {told}", f"choose from: {some_of(spec.classes, 20)}")
+        known = [name for name in spec.classes if name not in spec.untrained]
+        raise ConfigError(f"no training item is {told}", f"choose from: {some_of(known, 20)}")
     return {**others, "class": ",".join(spec.classes[place] for place in chosen)}
 
 

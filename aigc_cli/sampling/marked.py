@@ -34,15 +34,13 @@ class Watermark:
         else:
             raise ConfigError(f"watermark=: {restored.run.name} draws no tokens", "leave watermark= out")
 
-    def check(self, model: Any, controls: Any) -> None:
-        """Refuses a mode in which a text is not drawn, but decoded."""
+    def of(self, plan: Plan, model: Any, controls: Any) -> Plan:
+        """The same samples with the mark; items of the data that stand beside them have none. Refuses a mode in which a
+        text is not drawn, but decoded."""
         word = getattr(controls, "mode", None) or next(iter(modes_of(model)), "sample")
         if self._marker is None and word in MODES and "decode" in MODES[word].needs:
             what = f"watermark=: with mode={word} a text is decoded, and not drawn"
             raise ConfigError(what, "leave watermark= out, or use mode=sample")
-
-    def of(self, plan: Plan) -> Plan:
-        """The same samples with the mark; items of the data that stand beside them have none."""
         if self._marker is None:
             return plan
 

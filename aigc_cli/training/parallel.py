@@ -5,15 +5,14 @@ Either is called as the model is; what differs is how gradients are averaged and
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, TypeGuard, cast
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.fsdp import FSDPModule, fully_shard
-from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
@@ -24,6 +23,10 @@ from aigc_cli.nn import collective
 from aigc_cli.nn.transformer import Block
 from aigc_cli.training.distributed import Processes
 from aigc_cli.training.settings import TrainerConfig
+
+if TYPE_CHECKING:  # what spreads a model takes a second to import, and most runs spread none
+    from torch.distributed.fsdp import FSDPModule
+    from torch.distributed.tensor import DTensor
 
 
 class Replicas:
@@ -112,6 +115,8 @@ class Shards:
     """
 
     def __init__(self, model: Model) -> None:
+        from torch.distributed.fsdp import fully_shard
+
         self.model = model
         for module in model.modules():
             if isinstance(module, Block):
@@ -124,7 +129,7 @@ class Shards:
 
     def accumulating(self, phase: str, last: bool) -> AbstractContextManager[Any]:
         """Within the context gradients add up, and only those of the `last` batch are averaged, with all before."""
-        cast(FSDPModule, self.model).set_requires_gradient_sync(last)
+        cast("FSDPModule", self.model).set_requires_gradient_sync(last)
         return nullcontext()
 
     def average_statistics(self) -> None:
@@ -133,6 +138,8 @@ class Shards:
     @contextmanager
     def whole(self) -> Iterator[None]:
         """Within the context every process has all of the weights, so that one may look at the model by itself."""
+        from torch.distributed.fsdp import FSDPModule
+
         parts = [module for module in self.model.modules() if isinstance(module, FSDPModule)]
         for part in parts:
             part.set_reshard_after_forward(False)
@@ -160,11 +167,19 @@ def check_sharding(model: Model, config: TrainerConfig) -> None:
 
 def whole(tensor: Tensor) -> Tensor:
     """The tensor, whole; all processes call it together where it is spread."""
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+    return tensor.full_tensor() if _is_spread(tensor) else tensor
 
 
 def as_spread(tensor: Tensor, like: Tensor) -> Tensor:
     """A whole tensor, which every process has, spread as `like` is."""
-    if not isinstance(like, DTensor):
+    if not _is_spread(like):
         return tensor
+    from torch.distributed.tensor import distribute_tensor
+
     return distribute_tensor(tensor.to(like.device), like.device_mesh, like.placements, src_data_rank=None)
+
+
+def _is_spread(tensor: Tensor) -> TypeGuard[DTensor]:
+    """No tensor is before torch has loaded what spreads them."""
+    spread = sys.modules.get("torch.distributed.tensor")
+    return spread is not None and isinstance(tensor, spread.DTensor)

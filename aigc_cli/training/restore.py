@@ -13,6 +13,7 @@ import torch
 
 from aigc_cli.config.schema import check, walk
 from aigc_cli.errors import ConfigError, DataError, say, suggest, warn
+from aigc_cli.exported_run import ExportedRun
 from aigc_cli.files import read_json
 from aigc_cli.modalities.base import Codec, DataSpec
 from aigc_cli.modalities.token_codec import codec_of
@@ -23,6 +24,7 @@ from aigc_cli.registry import find
 from aigc_cli.runs import Run, list_runs
 from aigc_cli.training.checkpoint import Checkpoint, CheckpointFolder, State
 from aigc_cli.training.memory import is_out_of_memory
+from aigc_cli.training.onnx_model import opened
 from aigc_cli.training.optimizers import OptimizerConfig, lr_factor
 from aigc_cli.training.settings import TrainerConfig, resolve_device
 
@@ -53,6 +55,7 @@ class Restored:
     spec: DataSpec
     codec: Codec
     device: torch.device
+    weights: str  # which these are: "ema", averaged; "raw"; or in which form they were exported, "onnx fp32"
 
 
 def restore_model(run: Run, *, step: int | str | None = None, device: str = "auto") -> Restored:
@@ -64,6 +67,8 @@ def restore_model(run: Run, *, step: int | str | None = None, device: str = "aut
         ConfigError: the run has no such checkpoint.
         DataError: the checkpoint is broken, or is not of this model.
     """
+    if isinstance(run, ExportedRun):
+        return _of_export(run, step, device)
     where = resolve_device(device)
     model = build_model(run.config["model"], run.spec)
     checkpoint = choose_checkpoint(run, step)
@@ -82,7 +87,20 @@ def restore_model(run: Run, *, step: int | str | None = None, device: str = "aut
     used = checkpoint.sums[f"{weights}.safetensors"]
     own = any(not name.endswith(".safetensors") and name != "state.json" for name in checkpoint.sums)
     codec = codec_of(run.spec, run.path, checkpoint.path if own else run.path)
-    return Restored(run, model, checkpoint.step, used, run.spec, codec, where)
+    return Restored(run, model, checkpoint.step, used, run.spec, codec, where, "ema" if weights == "ema" else "raw")
+
+
+def _of_export(run: ExportedRun, step: int | str | None, device: str) -> Restored:
+    """As :func:`restore_model`, of what was exported, which has one step, and runs on a CPU."""
+    if step not in (None, run.step):
+        raise ConfigError(f"step={step}: {run.folder} was exported at step {run.step}", "leave step= out")
+    where = torch.device("cpu") if device == "auto" else resolve_device(device)
+    if where.type != "cpu" and run.record["format"] == "onnx":
+        raise ConfigError(f"device={device}: files of ONNX run on the CPU here", "leave device= out")
+    model, codec = opened(run)
+    model.requires_grad_(False).eval().to(where)
+    checksum = str(run.record["model_checksum"])
+    return Restored(run, model, run.step, checksum, run.spec, codec, where, run.weights)
 
 
 def choose_checkpoint(run: Run, step: int | str | None) -> Checkpoint:

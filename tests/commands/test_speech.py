@@ -9,7 +9,7 @@ import pytest
 import soundfile
 
 from aigc_cli.cli import main
-from aigc_cli.metrics.extractors import recognizer
+from aigc_cli.metrics.extractors import classifier, recognizer
 from aigc_cli.runs import Run
 
 DATA = ["data=fsdd", "data.root=digits", "data.seconds=0.3", "data.val_fraction=0.1", "data.codes=16"]
@@ -44,6 +44,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(trained: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(trained)
     monkeypatch.setattr(recognizer, "_STEPS", 20)
+    monkeypatch.setattr(classifier, "_FEWEST", 1280)
+    monkeypatch.setattr(classifier, "_PASSES", 1)
     return trained / "run"
 
 
@@ -97,6 +99,7 @@ def test_a_sample_does_not_depend_on_the_batch(run: Path) -> None:
     [
         (["prompt=7"], "no '7'"),
         (["prompt=seven", "speaker=teo"], "did you mean theo?"),
+        (["prompt=seven", "speaker=lucas"], "choose from: george, theo"),
         (["prompt=one two three"], "and this model reads"),
     ],
 )

@@ -5,15 +5,9 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
-import torch
+from fresh_runs import fresh
 
-from aigc_cli.config.compose import compose
-from aigc_cli.data import open_dataset
-from aigc_cli.modalities.text import TextCodec
-from aigc_cli.models.base import build_model
-from aigc_cli.new_run import create_run
 from aigc_cli.runs import Run
-from aigc_cli.training.checkpoint import CheckpointFolder
 
 SMALL = ["model.layers=1", "model.heads=2", "model.width=16"]
 WORDS = ["the", "a", "one", "red", "old", "dog", "cat", "bird", "sees", "hears", "naïve", "of", "moon", "tree"]
@@ -45,13 +39,4 @@ def write_pairs(folder: Path) -> list[str]:
 
 def fresh_run(words: list[str], name: str = "run") -> Run:
     """A run whose checkpoint of step 3 holds fresh weights, in the folder `name`."""
-    config = compose("train", [*words, *SMALL, f"run_dir={name}"])
-    dataset = open_dataset(config["data"], "train")
-    run = create_run(config)
-    assert isinstance(dataset.codec, TextCodec)
-    run.save_config(config, dataset.spec, dataset.codec.files())
-    torch.manual_seed(0)
-    model = build_model(config["model"], dataset.spec)
-    CheckpointFolder(run.checkpoints).save(3, {"model": model.state_dict()}, {"step": 3})
-    run.set_status("complete", 3)
-    return run
+    return fresh([*words, *SMALL, f"run_dir={name}"])

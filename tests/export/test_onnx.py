@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from text_runs import write_pairs
-from untrained import EVERY, restored, text, untrained
+from untrained import EVERY, check_no_place, restored, text, untrained
 
 from aigc_cli.cli import main
 from aigc_cli.errors import ConfigError
@@ -21,6 +21,7 @@ from aigc_cli.export.parts import parts_of
 from aigc_cli.export.wrap import Part
 from aigc_cli.files import checksum
 from aigc_cli.metrics.record import Record, Score, file_name
+from aigc_cli.training.onnx_model import Graph, needs
 
 onnxruntime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
 pytest.importorskip("onnxscript", reason="onnxscript is not installed")
@@ -92,7 +93,8 @@ def test_one_file_takes_batches_of_1_5_and_64_and_texts_of_1_7_and_128(tmp_path:
     lines = text(tmp_path, "data.context=128", "data.tokenizer.kind=char")
     [part] = parts_of(restored(["model=transformer", *TEXT, *lines])).parts
     graphs.to_onnx(part, graphs.trace(part), tmp_path / "model.onnx", "fp32", {"run": "mine", "step": 3})
-    call, shapes = graphs.run_onnx(tmp_path / "model.onnx")
+    graph = Graph(tmp_path / "model.onnx")
+    call, shapes = graph.run, graph.shapes
     assert shapes["input_ids"] == ["batch", "sequence"]
     assert shapes["past_key_values.0.key"][::2] == ["batch", "past"]
     for batch in (1, 5, 64):
@@ -140,6 +142,7 @@ def test_half_precision_is_within_and_int8_says_what_it_costs(tmp_path: Path) ->
 def test_torch_reads_its_own_format(tmp_path: Path) -> None:
     found = restored(FAST["gan"][0])
     assert main(["export", "run=run", "out=there", "format=torch_export"]) == 0
+    check_no_place(tmp_path / "there", tmp_path)
     module = torch.export.load("there/generator.pt2").module()
     latent, label = torch.randn(7, found.model.config.latent), torch.arange(7)  # type: ignore[union-attr]
     torch.testing.assert_close(module(latent, label)[0], found.model.decode(latent, label))
@@ -189,6 +192,6 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     import importlib.util
 
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ConfigError, match="needs onnx") as refused:
-        graphs.needs("onnx")
+    with pytest.raises(ConfigError, match="need onnx") as refused:
+        needs("onnx")
     assert "aigc-cli[export]" in refused.value.hint

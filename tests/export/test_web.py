@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from untrained import EVERY, restored, text, untrained
+from untrained import EVERY, check_no_place, restored, text, untrained
 
 from aigc_cli.cli import main
 from aigc_cli.export.parts import parts_of
@@ -66,6 +66,7 @@ def test_the_page_computes_what_the_model_does(name: str, tmp_path: Path) -> Non
     words = DCGAN if name == "pictures" else [*WRITER, *text(tmp_path, "data.tokenizer.vocab_size=280")]
     mine = restored(words)
     assert main(["export", "run=run", "format=web", "out=there"]) == 0
+    check_no_place(tmp_path / "there", tmp_path)
     part = parts_of(mine).parts[0]
     given = part.inputs(2) if name == "pictures" else part.inputs(2, 3, 4)
     told = in_node(given, None if name == "pictures" else "the red dog's  3 trees\n")

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
+import zipfile
 from pathlib import Path
 
 import pytest
 import torch
 
+import aigc_cli
 from aigc_cli.config.compose import compose
 from aigc_cli.data import open_dataset
 from aigc_cli.models.base import build_model
@@ -48,3 +51,15 @@ def text(folder: Path, *words: str) -> list[str]:
              for n in range(40)]  # fmt: skip
     (folder / "text.txt").write_text("\n".join(lines) + "\n")
     return ["data=text", f"data.root={folder / 'text.txt'}", "data.context=64", *words]
+
+
+def check_no_place(folder: Path, here: Path) -> None:
+    """Asserts that no exported file of a folder holds a path of this machine, within archives too."""
+    places = [str(here), str(Path(aigc_cli.__file__).parent), str(Path(torch.__file__).parent)]
+    for path in map(folder.joinpath, json.loads((folder / "export.json").read_text())["sha256"]):
+        contents = {path.name: path.read_bytes()}
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                contents |= {name: archive.read(name) for name in archive.namelist()}
+        for name, content in contents.items():
+            assert not (found := [place for place in places if place.encode() in content]), f"{name} holds {found[0]}"

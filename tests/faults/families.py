@@ -17,6 +17,7 @@ TEXT = ["data=text", "data.root=words.txt", "data.context=16", "data.tokenizer.k
 ROWS = ["data.root=squares.tsv", "data.tokenizer.kind=char"]
 PAIRS = ["model=seq2seq", "data=pairs", "data.source=question", "data.target=answer", "data.batch_tokens=128", *ROWS]
 LINES = ["model=vae_text", "data=text", "data.field=question", "data.items=documents", "data.context=20", *ROWS]
+CODES = ["data.tokens=kmeans", "data.codes=8", "data.residual=2", "model.replaced=0.1"]
 SMALL = ["model.width=16", "model.layers=1", "model.heads=2"]
 FAMILIES = {
     "gan": [
@@ -29,6 +30,7 @@ FAMILIES = {
     ],
     "vae": ["model=vae", *IMAGES, "model.network=conv", "model.width=4", "model.hidden=16"],
     "sound": ["model=vae", "data=tones", "data.seconds=0.25", "data.items=64", "model.width=4", "model.hidden=16"],
+    "codes": ["model=transformer", "data=tones", "data.seconds=0.25", "data.items=64", *CODES, *SMALL],
     "transformer": ["model=transformer", *TEXT, *SMALL, "model.dropout=0.1"],
     "bert": ["model=bert", *TEXT, *SMALL],
     "seq2seq": [*PAIRS, *SMALL],

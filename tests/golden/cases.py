@@ -13,7 +13,7 @@ BARE = ["recipe=null"]
 
 DIGITS = ["data=digits", "data.size=8"]
 FOLDER = ["recipe=null", "data=image_folder", "data.root=pictures", "data.size=16", "data.flip=true"]
-GAN = ["model=gan", *DIGITS, *BARE]
+GAN = ["model=gan", *DIGITS, *BARE, "model.conditional=false"]
 MLP = [*GAN, "model.network=mlp", "model.hidden=16", "model.latent=4"]
 NARROW = ["model.width=8", "model.max_width=16", "model.discriminator_width=8", "model.latent=20"]
 VAE = ["model=vae", *DIGITS, *BARE, "model.width=4", "model.hidden=16", "model.latent=4"]

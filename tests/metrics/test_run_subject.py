@@ -8,6 +8,7 @@ from toy_metrics import subject_of
 from toy_text import ToyText, documents
 
 from aigc_cli.config.compose import compose
+from aigc_cli.data.images import ImageDataset
 from aigc_cli.errors import ConfigError
 from aigc_cli.metrics.evaluate import sources_of
 from aigc_cli.metrics.passages import Passages
@@ -31,6 +32,23 @@ def test_metrics_that_do_not_suit_a_subject_are_refused_by_what_they_need(blobs:
             sources_of([name], subject_of(Plain(dataset.spec), dataset))
     with pytest.raises(ConfigError, match="likelihood needs a model"):
         sources_of(["likelihood"], FilesSubject(Texts(["a"])))
+
+
+def test_samples_beside_data_with_rare_classes_have_each_as_often_as_it() -> None:
+    labels = torch.arange(20) % 4 // 3  # of four, three are of the first
+    dataset = ImageDataset(torch.zeros(20, 1, 8, 8, dtype=torch.uint8), labels, ("often", "rarely"))
+    tiny = ["model.network=mlp", "model.hidden=4", "model.latent=2", "model.embedding=2"]
+    model: Any = build_model(compose("train", ["model=gan", *tiny])["model"], dataset.spec).eval()
+    made = subject_of(model, dataset).fake(8, 0)
+    (batch,) = made.batches(8)
+    assert batch.labels is not None
+    assert batch.labels.tolist() == [0, 0, 1, 0, 0, 0, 1, 0]
+    assert made.facts["classes"] == "as in the training split"
+    assert made.notes
+    subject = subject_of(model, dataset, class_="rarely")
+    assert torch.cat([part.content for part in subject.fake(8, 0).batches(8)]).shape == (8, 1, 8, 8)
+    assert "classes" not in subject.fake(8, 0).facts
+    assert model.labels(range(4), model.controls(), "cpu").tolist() == [0, 1, 0, 1], "which is how anyone else draws"
 
 
 def test_a_model_that_translates_is_measured_on_translations() -> None:

@@ -113,6 +113,16 @@ def test_mp4_plays_everywhere_and_says_what_made_it(tmp_path):
     assert abs(frames[2][:15, :15].astype(int) - smooth[0, :, 2].permute(1, 2, 0).numpy()).max() < 24
 
 
+def test_an_archive_among_films_of_ones_own_is_not_what_is_measured(tmp_path):
+    (tmp_path / "set").mkdir()
+    (tmp_path / "mine").mkdir()
+    written(tmp_path / "set", "npz", clips())
+    assert len(modality("video").read(tmp_path / "set", SPEC)) == 3
+    files, *_ = written(tmp_path / "mine", "webp", clips(2))
+    (tmp_path / "mine" / files[0]).rename(tmp_path / "set" / "mine.webp")
+    assert len(modality("video").read(tmp_path / "set", SPEC)) == 1
+
+
 def test_a_preview_is_a_sheet_with_a_row_a_clip_and_a_film_beside_it(tmp_path):
     _, kind = find_writer("video")
     kind.preview(tmp_path / "step-1.png", iter([clips(4)]), Arrangement(n=4), CODEC, "step 1")

@@ -19,7 +19,7 @@ SPEC = DataSpec("image", (1, 8, 8), ("cat", "dog", "ant"), untrained=("dog",))
 
 
 def turns(word: str | None) -> list[int]:
-    model: Any = SimpleNamespace(spec=SPEC, conditional=True, classes=3)
+    model: Any = SimpleNamespace(spec=SPEC, conditional=True, classes=3, class_order=())
     return LatentModel.turns(model, SimpleNamespace(class_=word))
 
 

@@ -81,8 +81,7 @@ class CodesModel(Model):
         self.config, self.vocab_size, self.length = config, spec.vocab_size, spec.shape[0]
         #: How many codes stand for each place of the grid, of a codebook each, one after the other.
         self.codebooks = self.length // math.prod(spec.grid) if spec.grid else 1
-        asked = len(spec.classes) > 1 if config.conditional == "auto" else config.conditional
-        self.conditional = check_conditional(asked, spec)
+        self.conditional = check_conditional(config.conditional, spec)
         #: Tokens that are read and never written: the classes, and any.
         self.any = self.vocab_size + (len(spec.classes) if self.conditional else 0)
 

@@ -27,7 +27,7 @@ class GANConfig(ModelConfig):
     name: Literal["gan"]
     network: Literal["dcgan", "mlp", "resnet", "biggan", "r3gan", "wavegan", "dcgan3d"]
     loss: Literal["minimax", "non_saturating", "hinge", "lsgan", "wgan", "relativistic"]
-    conditional: bool
+    conditional: bool | Literal["auto"]
     latent: Count
     embedding: Count
     hidden: Annotated[int, Field(ge=0)]

@@ -158,15 +158,10 @@ class GAN(LatentModel):
             repeated = None if labels is None else labels.repeat(len(batches))
             scores = self.discriminator(torch.cat(batches), repeated).float()
             real_score, fake_score, *changed = scores.chunk(len(batches))
-        margins = self.adversarial.margins(real_score.detach(), fake_score.detach())
-        losses = {
-            "loss": self.adversarial.discriminator(real_score, fake_score),
-            "real_score": real_score.detach().mean(),
-            "fake_score": fake_score.detach().mean(),
-            "accuracy": (torch.cat(margins) > 0).float().mean(),
-        }
+        losses = self.adversarial.judged(real_score, fake_score)
         if "ada" in config.augment:
             due = self._step % ADJUST_EVERY == 0
+            margins = self.adversarial.margins(real_score.detach(), fake_score.detach())
             target, length = config.ada_target, config.ada_length
             adapt(self.ada_strength, self.ada_signs, margins[0], target=target, length=length, due=due)
             losses["ada_strength"] = self.ada_strength.clone()

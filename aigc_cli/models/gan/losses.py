@@ -32,6 +32,17 @@ class AdversarialLoss:
     #: How far each score, of real and of fake (n,), is on the right side of the boundary between the two.
     margins: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] = lambda real, fake: (real, -fake)
 
+    def judged(self, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
+        """The ``"loss"`` of the discriminator, from scores (n,), and its curves: the mean scores, and ``"accuracy"``,
+        the share of scores on the right side."""
+        margins = self.margins(real.detach(), fake.detach())
+        return {
+            "loss": self.discriminator(real, fake),
+            "real_score": real.detach().mean(),
+            "fake_score": fake.detach().mean(),
+            "accuracy": (torch.cat(margins) > 0).float().mean(),
+        }
+
 
 def _cross_entropy(real: Tensor, fake: Tensor) -> Tensor:
     """-E log D(x) - E log(1 - D(G(z)))."""

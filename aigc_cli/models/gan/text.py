@@ -101,13 +101,7 @@ class TextGAN(DecoderLanguageModel):
         with torch.no_grad():
             fake = self._drawn(first, tokens.shape[1] - 1)[0][:, 1:]
         real_score, fake_score = self._scores(self._hard(tokens[:, 1:])), self._scores(self._hard(fake))
-        margins = self.adversarial.margins(real_score.detach(), fake_score.detach())
-        losses = {
-            "loss": self.adversarial.discriminator(real_score, fake_score),
-            "real_score": real_score.detach().mean(),
-            "fake_score": fake_score.detach().mean(),
-            "accuracy": (torch.cat(margins) > 0).float().mean(),
-        }
+        losses = self.adversarial.judged(real_score, fake_score)
         if self.config.r1_gamma:
             penalties = [self._r1(network, tokens[:, 1:]) for network in self._each()]
             losses["r1"] = torch.stack(penalties).mean()

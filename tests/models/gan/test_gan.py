@@ -36,7 +36,7 @@ def defaults() -> dict[str, Any]:
 def build(defaults: dict[str, Any], shape: tuple[int, ...] = (1, 16, 16), **changes: Any) -> GAN:
     torch.manual_seed(0)
     own = OWN.get(changes.get("network", ""), {})
-    config = check("model", GANConfig, {**defaults, **SMALL, **own, **changes})
+    config = check("model", GANConfig, {**defaults, "conditional": False, **SMALL, **own, **changes})
     return GAN(config, DataSpec("image", shape, CLASSES))
 
 
@@ -265,6 +265,14 @@ def test_the_class_steers_samples_and_scores(defaults: dict[str, Any], network: 
     assert not torch.allclose(scores[0], scores[1])
     asked = sampled(model, Noise(0, range(4)), class_="one")
     torch.testing.assert_close(asked, ones)
+
+
+def test_it_is_told_the_class_where_the_data_has_classes(defaults: dict[str, Any]) -> None:
+    assert build(defaults, conditional=defaults["conditional"]).conditional
+    for classes in ((), ("one",)):
+        assert not GAN(
+            check("model", GANConfig, {**defaults, **SMALL}), DataSpec("image", (1, 16, 16), classes)
+        ).conditional
 
 
 def test_conditional_needs_labels(defaults: dict[str, Any]) -> None:
