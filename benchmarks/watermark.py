@@ -15,6 +15,7 @@ import io
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ from PIL import Image
 
 from aigc_cli import open_run
 from aigc_cli.modalities.watermarks import PictureMarker, SoundMarker
-from aigc_cli.nn.watermark import GreenList, Key, Score
+from aigc_cli.nn.watermark import Key, Score, text_score
 
 OTHERS = [Key(f"key number {number}") for number in range(10)]
 KEY = Key("the key of the benchmark")
@@ -49,15 +50,12 @@ def text(name: str, n: int) -> None:
         cost = float(nats["nll"].sum() / nats["tokens"].sum())
         print(f"{kind}: {cost:.3f} nats a token by the model itself")
         rows[kind] = [codec.tokenizer.encode(each).tolist() for each in texts]  # type: ignore[attr-defined]
-    green = GreenList(KEY, size, range(4))
+    green = partial(text_score, KEY, size, range(4))
     for length in (25, 50, 100):
-        told(f"marked, {length} tokens", [green.score([row[:length]]) for row in rows["marked"]])
-    told(
-        "marked, a tenth of tokens lost",
-        [green.score([[t for i, t in enumerate(r) if i % 10]]) for r in rows["marked"]],
-    )
-    told("not marked", [green.score([row]) for row in rows["plain"]])
-    told("marked by another key", [GreenList(OTHERS[0], size, range(4)).score([row]) for row in rows["marked"]])
+        told(f"marked, {length} tokens", [green([row[:length]]) for row in rows["marked"]])
+    told("marked, a tenth of tokens lost", [green([[t for i, t in enumerate(r) if i % 10]]) for r in rows["marked"]])
+    told("not marked", [green([row]) for row in rows["plain"]])
+    told("marked by another key", [text_score(OTHERS[0], size, range(4), [row]) for row in rows["marked"]])
 
 
 def tiles(side: int, folder: Path | None) -> list[np.ndarray]:

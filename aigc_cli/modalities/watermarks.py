@@ -21,7 +21,7 @@ from aigc_cli.modalities.base import Codec
 from aigc_cli.modalities.likeness import texts_of
 from aigc_cli.modalities.text import TextCodec
 from aigc_cli.modalities.tokenizers import FIRST
-from aigc_cli.nn.watermark import GreenList, Key, Score, normal_tail
+from aigc_cli.nn.watermark import Key, Score, normal_tail, text_score
 from aigc_cli.randomness import derive
 
 #: Pixels of the shorter side from which a mark outlasts JPEG at quality 75.
@@ -217,7 +217,7 @@ def score_of(path: Path, key: Key, about: Mapping[str, object], codec: Codec | N
         if not isinstance(codec, TextCodec):
             return None
         rows = [codec.tokenizer.encode(text).tolist() for text in texts_of(path)]
-        return GreenList(key, codec.tokenizer.vocab_size, range(FIRST)).score(rows)
+        return text_score(key, codec.tokenizer.vocab_size, range(FIRST), rows)
     kind = next((MARKERS[name] for name, suffixes in _SUFFIXES.items() if suffix in suffixes), None)
     return None if kind is None else kind(key).score(path, about)
 

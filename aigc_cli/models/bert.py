@@ -75,6 +75,7 @@ class MaskedLanguageModel(LanguageModel):
     controls: ClassVar[type] = FillingControls
     config: BertConfig
     tokens = "encoder"
+    left_to_right = False
     fills_from = "what is left around it"
     filling: ClassVar[dict[str, Any]] = {"sampler": "confidence", "temperature": 0.0}
 

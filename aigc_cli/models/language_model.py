@@ -19,7 +19,7 @@ from aigc_cli.models.base import Model, ModelConfig, Prompts, Transfer
 from aigc_cli.nn.decoding import Choice, Session, beam_search, write
 from aigc_cli.nn.lora import adapters
 from aigc_cli.nn.style import TransformerConfig
-from aigc_cli.nn.watermark import GreenList, Key
+from aigc_cli.nn.watermark import GreenList, Key, usual_width
 from aigc_cli.randomness import Noise
 
 #: How many tokens may be asked for; room for them is made beforehand.
@@ -114,6 +114,8 @@ class LanguageModel(Model):
     config: TransformerConfig
     #: What marks the texts that it draws, as of :meth:`watermark`.
     mark: GreenList | None = None
+    #: Whether the tokens before one are known when it is chosen.
+    left_to_right: ClassVar[bool] = True
 
     def __init__(self, spec: DataSpec) -> None:
         super().__init__(spec)
@@ -124,7 +126,8 @@ class LanguageModel(Model):
 
     def watermark(self, key: Key) -> None:
         """From now on texts are drawn with a mark."""
-        self.mark = GreenList(key, self.vocab_size, (token for _, token in self.spec.specials))
+        width = usual_width(self.vocab_size) if self.left_to_right else 1
+        self.mark = GreenList(key, self.vocab_size, (token for _, token in self.spec.specials), width=width)
 
     def choice(self, controls: DrawingControls) -> Choice:
         """How a token is chosen; a ConfigError where a text is to have a mark, and nothing is drawn that could."""

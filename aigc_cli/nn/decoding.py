@@ -78,7 +78,7 @@ class Session:
         full = [row for row, length in enumerate(self.cache.lengths) if length == self.network.length]
         if full:
             self._move_on(full)
-        hidden = self._hidden(self.newest()[:, None], self.cache)
+        hidden = self._hidden(self.newest(), self.cache)
         self.cache.read([length + 1 for length in self.cache.lengths])
         return hidden[:, -1]
 
@@ -98,9 +98,10 @@ class Session:
         seen = self.seen if rows is None else {name: part[rows] for name, part in self.seen.items()}
         return self.network.hidden(tokens, cache=cache, **seen)
 
-    def newest(self) -> Tensor:
-        """The last token of each row, (n,)."""
-        return self.tokens.gather(1, self.ends[:, None] - 1)[:, 0]
+    def newest(self, count: int = 1) -> Tensor:
+        """The last tokens of each row, (n, count); -1 where it has fewer."""
+        places = self.ends[:, None] - count + torch.arange(count, device=self.device)
+        return self.tokens.gather(1, places.clamp(min=0)).masked_fill(places < 0, -1)
 
     def append(self, tokens: Tensor) -> None:
         """Adds a token (n,) to each row."""
@@ -148,7 +149,8 @@ def write(session: Session, choice: Choice, uniform: Tensor | None, count: int, 
     for step in range(count):
         draws = None if uniform is None else uniform[:, step]
         logits = session.logits()
-        token = choose(logits, choice, draws, seen, (session.newest(), None))
+        beside = None if choice.mark is None else (session.newest(choice.mark.width), None)
+        token = choose(logits, choice, draws, seen, beside)
         if stop is not None:
             token = torch.where(done, session.pad, token)
             done = done | (token == stop)
@@ -172,7 +174,7 @@ def choose(
         uniform: Draws in [0, 1), (n,); a token is drawn by inverting the distribution, so that a row takes the same
             token for the same draw whatever the others do.
         seen: (n, vocab), True for tokens that a row has.
-        beside: The tokens before and after, (n,), by which the mark goes, as of :meth:`GreenList.weights`.
+        beside: The tokens before (n, width) and after (n,), by which the mark goes, as of :meth:`GreenList.weights`.
     """
     if seen is not None:
         logits = penalized(logits, seen, choice.repetition_penalty)

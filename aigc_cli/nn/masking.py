@@ -102,9 +102,9 @@ class Filling:
 
 
 def _beside(tokens: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
-    """The tokens (n, t) before and after places (n, m), (n * m,) each; -1 beyond the ends."""
+    """The tokens (n, t) before places (n, m), (n * m, 1), and after them, (n * m,); -1 beyond the ends."""
     wide = torch.nn.functional.pad(tokens, (1, 1), value=-1)
-    return wide.gather(1, places).flatten(), wide.gather(1, places + 2).flatten()
+    return wide.gather(1, places).flatten()[:, None], wide.gather(1, places + 2).flatten()
 
 
 @torch.no_grad()

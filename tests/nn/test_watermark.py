@@ -5,7 +5,7 @@ import torch
 
 from aigc_cli.errors import ConfigError
 from aigc_cli.nn.decoding import Choice, choose
-from aigc_cli.nn.watermark import GreenList, Key, binomial_tail
+from aigc_cli.nn.watermark import GreenList, Key, binomial_tail, text_score, usual_width
 
 KEY = Key("a secret of mine")
 
@@ -20,7 +20,7 @@ def drawn(mark: GreenList | None, length: int, rows: int = 64) -> list[list[int]
     draws = torch.rand(rows, length, generator=torch.Generator().manual_seed(0))
     tokens = [torch.full((rows,), 5)]
     for place in range(length):
-        beside = (tokens[-1], None)
+        beside = (tokens[-1][:, None], None)
         tokens.append(choose(torch.zeros(rows, 500), Choice(mark=mark), draws[:, place], beside=beside))
     return torch.stack(tokens[1:], 1).tolist()
 
@@ -36,7 +36,7 @@ def test_a_mark_is_found_by_its_key_and_by_no_other(green: GreenList) -> None:
 
 def test_a_quarter_of_all_pairs_is_green_and_another_after_each_token(green: GreenList) -> None:
     every = torch.arange(500)
-    table = green.green(every[:, None], every)
+    table = green.green(every[:, None, None], every)
     assert abs(float(table.double().mean()) - 0.25) < 0.005
     assert abs(float((table[10] & table[11]).double().mean()) - 0.0625) < 0.04
 
@@ -47,24 +47,36 @@ def test_pairs_count_once_and_special_tokens_not_at_all(green: GreenList) -> Non
 
 
 def test_special_tokens_stay_as_likely_as_tokens_are_on_average(green: GreenList) -> None:
-    weights = green.weights(torch.arange(4, 300))
+    weights = green.weights(torch.arange(4, 300)[:, None])
     assert abs(float(weights[:, 4:].mean() / weights[0, 0]) - 1) < 0.02
     assert weights[:, :4].unique().numel() == 1
 
 
 def test_a_gap_is_tilted_by_what_follows_it_and_by_no_neighbour_that_is_open(green: GreenList) -> None:
-    before, after = torch.tensor([9, -1, 500]), torch.tensor([500, 11, -1])
+    before, after = torch.tensor([[9], [-1], [500]]), torch.tensor([500, 11, -1])
     weights = green.weights(before, after)
     assert torch.equal(weights[0], green.weights(before[:1])[0])
-    assert torch.equal(weights[1, 4:] > 1, green.green(torch.arange(500), torch.tensor(11))[4:])
+    assert torch.equal(weights[1, 4:] > 1, green.green(torch.arange(500)[:, None], torch.tensor(11))[4:])
     assert bool((weights[2] == 1).all())
 
 
 def test_what_top_k_keeps_out_stays_out(green: GreenList) -> None:
     logits = torch.randn(200, 500, generator=torch.Generator().manual_seed(1))
-    draws, previous = torch.rand(200, generator=torch.Generator().manual_seed(2)), torch.full((200,), 9)
+    draws, previous = torch.rand(200, generator=torch.Generator().manual_seed(2)), torch.full((200, 1), 9)
     tokens = choose(logits, Choice(top_k=3, mark=green), draws, beside=(previous, None))
     assert bool((logits.gather(1, tokens[:, None]) >= logits.topk(3).values[:, 2:]).all())
+
+
+def test_where_there_are_few_tokens_more_of_them_count() -> None:
+    mark = GreenList(KEY, 12, range(4), width=usual_width(12))
+    draws = torch.rand(32, 100, generator=torch.Generator().manual_seed(0))
+    rows = torch.full((32, 3), 5)
+    for place in range(100):
+        token = choose(torch.zeros(32, 12), Choice(mark=mark), draws[:, place], beside=(rows[:, -3:], None))
+        rows = torch.cat([rows, token[:, None]], 1)
+    scores = [text_score(KEY, 12, range(4), [row]) for row in rows.tolist()]
+    assert all(score.found for score in scores)
+    assert not text_score(Key("a secret of yours"), 12, range(4), [rows[0].tolist()]).found
 
 
 def test_a_key_may_lie_in_a_file_and_its_name_is_no_secret(tmp_path: Path) -> None:
