@@ -115,7 +115,7 @@ class GreenList:
         return torch.where(marked, tilt, 1.0)
 
     def score(self, rows: Iterable[Sequence[int]]) -> Score:
-        """How much the mark stands out in rows of token ids. What comes again counts once, since it is not so many times
+        """How much the mark stands out in rows of token ids. What comes again counts once, as it is not so many times
         more evidence; `p` is exact for a random key."""
         long = self.width + 1
         parts = {tuple(row[start : start + long]) for row in rows for start in range(len(row) - self.width)}
