@@ -36,6 +36,7 @@ HOMES = {
     "filter": "aigc_cli.sampling",
     "survey": "aigc_cli.data",
     "optimizer": "aigc_cli.training",
+    "logger": "aigc_cli.training.loggers",
     "extractor": "aigc_cli.metrics.extractors",
     "metric": "aigc_cli.metrics",
     "report": "aigc_cli.data",

@@ -17,7 +17,7 @@ from typing import Any
 
 from aigc_cli.config.schema import leaves
 from aigc_cli.errors import DataError
-from aigc_cli.files import read_json, write_atomically, write_json
+from aigc_cli.files import read_json, stamp, write_atomically, write_json
 from aigc_cli.runs import Run, elsewhere, is_number, last_values, list_runs, read_rows
 
 INDEX, NOTES = ".index.json", "notes.json"
@@ -92,8 +92,7 @@ def _stamp(path: Path) -> list[list[int] | None]:
     found: list[list[int] | None] = []
     for name in _READ:
         try:
-            stat = os.stat(os.path.join(path, name))
-            found.append([stat.st_mtime_ns, stat.st_size])
+            found.append([*stamp(os.stat(os.path.join(path, name)))])
         except OSError:
             found.append(None)
     return found

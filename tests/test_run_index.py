@@ -66,6 +66,15 @@ def test_the_index_heals_itself(here: Path) -> None:
     assert "else/where" in rows
 
 
+def test_rows_that_change_while_their_size_and_time_stay_are_seen(here: Path) -> None:
+    path = OUTPUTS / "gan-digits/a/metrics.jsonl"
+    rows_of(OUTPUTS)
+    stat, text = path.stat(), path.read_text()
+    path.write_text(text.replace("1.0", "9.0"))  # of the loss, as another machine has it
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert next(row for row in rows_of(OUTPUTS) if row["name"] == "gan-digits/a")["figures"] == {"main/loss": 9.0}
+
+
 def test_an_index_is_not_believed_where_it_says_what_no_run_is(here: Path) -> None:
     before = rows_of(OUTPUTS)
     index = json.loads((OUTPUTS / INDEX).read_text())

@@ -27,7 +27,7 @@ _ASKED = ("run", "name", "path", "model", "data", "status", "step", "steps", "se
           "metrics", "tags", "note")  # fmt: skip
 
 
-def selected(words: Sequence[str]) -> tuple[list[Row], list[str]]:
+def selected(words: Sequence[str], others: Sequence[str] = ()) -> tuple[list[Row], list[str]]:
     """The rows that key=value words leave, in their order, and the names of the columns to show.
 
     ``outputs=`` is the folder of the runs, ``sort=KEY`` or ``sort=-KEY`` their order, ``columns=A,B`` what to show. All
@@ -35,7 +35,7 @@ def selected(words: Sequence[str]) -> tuple[list[Row], list[str]]:
     ``KEY=<1``. A key is a metric, a score, or one of the configuration, of which the last part will do.
 
     Raises:
-        ConfigError: no run has such a key.
+        ConfigError: no run has such a key; it may have been meant for one of the `others` that the command takes.
     """
     parsed = [split_key(word) for word in words]
     asked = {key: value or "" for _, key, value in parsed if key in KEYS}
@@ -45,7 +45,7 @@ def selected(words: Sequence[str]) -> tuple[list[Row], list[str]]:
     order = asked.get("sort", "")
     wanted = {*columns, *([order.removeprefix("-")] if order else []), *(key for key, _ in filters)}
     if rows:
-        _check(wanted, rows)
+        _check(wanted, rows, (*KEYS, *others))
     for row in rows:
         row["age"] = time.time() - row["made"]
         row["disk"] = disk_use(Path(row["path"]))
@@ -59,11 +59,11 @@ def selected(words: Sequence[str]) -> tuple[list[Row], list[str]]:
     return rows, columns
 
 
-def _check(names: Iterable[str], rows: Sequence[Row]) -> None:
+def _check(names: Iterable[str], rows: Sequence[Row], others: Sequence[str]) -> None:
     known = {*_ASKED, *(key for row in rows for part in ("figures", "scores", "config") for key in row.get(part, ()))}
     for name in names:
         if name not in known and all(value_of(row, name) is None for row in rows):
-            raise ConfigError(f"no run has {name!r}", suggest(name, known))
+            raise ConfigError(f"no run has {name!r}", suggest(name, {*known, *others}))
 
 
 def value_of(row: Row, key: str) -> Any:

@@ -66,7 +66,7 @@ def _prune(names: Sequence[str], words: Sequence[str], as_json: bool) -> int:
         raise ConfigError(f"yes={yes} is neither true nor false", "leave it out to be asked")
     root = path_of(asked.get("outputs") or OUTPUTS)
     chosen = [word for word in words if split_key(word)[1] not in ("keep", "yes", "sort", "columns")]
-    rows, _ = selected(chosen)
+    rows, _ = selected(chosen, ("keep", "yes"))
     wanted = {find_run(name, root, trained=False).path.resolve() for name in names}
     if wanted and (away := wanted - {run.path.resolve() for run in known_runs(root)}):
         raise ConfigError(f"{min(away)} is not one of the runs of {root}/", "name the folder of its runs with outputs=")

@@ -21,7 +21,8 @@ from aigc_cli.data.sounds import SoundsConfig
 from aigc_cli.data.splits import CutConfig, rows_of
 from aigc_cli.data.utterances import Recordings, Utterances
 from aigc_cli.errors import DataError
-from aigc_cli.files import some_of
+from aigc_cli.files import some_of, stamp
+from aigc_cli.modalities.audio_decode import is_sound
 from aigc_cli.modalities.spoken import SpokenText, normal
 from aigc_cli.modalities.text import read_codec
 from aigc_cli.modalities.text_files import printable, read_lines
@@ -144,7 +145,7 @@ def read_metadata(folder: Path, *, second: bool) -> list[Row]:
 def _names(folder: Path) -> dict[str, Path]:
     """The files of recordings, by their names without an ending."""
     below = folder / "wavs" if (folder / "wavs").is_dir() else folder
-    return {path.stem: path for path in sorted(below.iterdir()) if path.is_file() and path.name != METADATA}
+    return {path.stem: path for path in sorted(below.iterdir()) if path.is_file() and is_sound(path.name)}
 
 
 def _path(folder: Path, name: str) -> Path:
@@ -157,4 +158,4 @@ def _path(folder: Path, name: str) -> Path:
 def _stamp(folder: Path, name: str) -> str:
     found = _names(folder).get(name.removesuffix(".wav"))
     about = None if found is None else found.stat()
-    return json.dumps([name, None if about is None else [about.st_size, about.st_mtime_ns]])
+    return json.dumps([name, None if about is None else stamp(about)])

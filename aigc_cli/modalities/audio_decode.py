@@ -28,7 +28,7 @@ from aigc_cli.files import hint_for
 from aigc_cli.modalities.audio_config import FULL
 from aigc_cli.modalities.mp3 import is_mp3, with_length
 from aigc_cli.modalities.ogg import fault_of, is_ogg
-from aigc_cli.modalities.unreadable import Unreadable
+from aigc_cli.modalities.unreadable import Unreadable, decoding
 
 Normalize = Literal["peak", "rms", "none"]
 
@@ -40,7 +40,7 @@ SUFFIXES = (
 OTHERS = (".m4a", ".aac", ".mp4", ".webm", ".mka", ".mkv", ".wma")
 EXTRA = "'aigc-cli[video]'"
 NAMED = "wav, flac, ogg, opus, mp3, aiff or caf"  # for messages
-DECODED = 3  # the version of what becomes of a file here, for what is remembered of it
+DECODED = 4  # the version of what becomes of a file here, for what is remembered of it
 SHORTEST = 0.02  # seconds
 SILENCE = 1e-3  # the largest sample of a file that holds nothing to hear: -60 dBFS
 CLIPPED = 0.01  # the share of samples at full scale from which on a file counts as clipped
@@ -54,6 +54,7 @@ _PIPED = (range(2**32 - 2**16, 2**32), range(2**31 - 2**12, 2**31 + 2**8))
 _SHOULD = re.compile(r"^ *(?:data|SSND|Data Size|RIFF|riff|Riff size|FORM) *: (\d+) \(should be (\d+)\)", re.MULTILINE)
 #: Errors of the machine: no file is to be called broken, and left out for good, because the disk was full.
 _SPENT = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EMFILE, errno.ENFILE)
+_CLOCK = re.compile(r"(\d+):(\d+):([\d.]+)")
 _CUT = 0.98  # the share of the frames in its header that a file must have: encoders pad, and estimate
 
 
@@ -131,6 +132,7 @@ class _Sums:
             if not np.isfinite(block).all():
                 raise Unreadable("it holds values that are not finite numbers")
             self.frames += len(block)
+            decoding(4 * self.frames * block.shape[1])
             levels = np.abs(block)
             self.heard = max(self.heard, float(np.ptp(block, axis=0).max(initial=0)))
             self.loud += int(((levels >= 0.9999) & (levels <= self.loudest)).sum())
@@ -140,6 +142,7 @@ class _Sums:
         """A block of what it becomes."""
         if len(block):
             self.n += len(block)
+            decoding(4 * self.n * block.shape[1])
             self.total += block.sum(axis=0, dtype=np.float64)
             self.squares += np.square(block, dtype=np.float64).sum(axis=0)
             self.low, self.high = np.minimum(self.low, block.min(axis=0)), np.maximum(self.high, block.max(axis=0))
@@ -311,7 +314,19 @@ def _opened_by_av(given: IO[bytes]) -> Iterator[_File]:
                 for part in planes.resample(frame):
                     yield np.ascontiguousarray(part.to_ndarray().T)
 
-        yield _File(stream.rate, stream.channels, 0, np.inf, blocks())
+        yield _File(stream.rate, stream.channels, _promised(container, stream), np.inf, blocks())
+
+
+def _promised(container: Any, stream: Any) -> int:
+    """The frames that a file has by its header; 0 where that does not say, or only guesses, as of AAC by itself."""
+    if container.format.name == "aac":
+        return 0
+    seconds = float(stream.duration * stream.time_base) if stream.duration else 0.0
+    if found := _CLOCK.match(stream.metadata.get("DURATION", "")):  # as Matroska has it, of each stream
+        seconds = sum(float(part) * unit for part, unit in zip(found.groups(), (3600, 60, 1), strict=True))
+    elif not seconds and len(container.streams) == 1:
+        seconds = (container.duration or 0) / 1e6
+    return max(0, round((seconds - 0.1) * stream.rate))  # it counts what encoders add before and behind
 
 
 @contextmanager

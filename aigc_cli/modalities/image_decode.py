@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from aigc_cli.modalities.unreadable import Unreadable
+from aigc_cli.modalities.unreadable import Unreadable, decoding
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -33,6 +33,7 @@ NAMED = "png, jpeg, webp, bmp, tiff or gif"  # for messages
 DECODED = 2  # the version of what becomes of a file's pixels here, for what is remembered of them
 ORIENTED = ("exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif")  # where the orientation may stand
 MODES = {1: "L", 3: "RGB"}
+_BYTES = 4  # of a pixel, at most: on the way it may be RGBA, or 32 bits of grey
 
 
 @cache
@@ -76,6 +77,7 @@ def decode_image(source: bytes | Path, size: int, channels: int) -> np.ndarray:
     with opened(source) as image:
         if min(image.size) >= 4 * size:
             image.draft(None, (2 * size, 2 * size))  # a JPEG can decode at a half, a quarter or an eighth
+        decoding(_BYTES * image.width * image.height)
         image.load()
         return planes(square(plain(upright(image), MODES[channels]), size))
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from aigc_cli.modalities.image_decode import MODES, opened, pillow_errors, plain, planes, square
-from aigc_cli.modalities.unreadable import Unreadable
+from aigc_cli.modalities.unreadable import Unreadable, decoding
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -28,7 +28,7 @@ SUFFIXES = (".gif", ".webp")
 OTHERS = (".mp4", ".m4v", ".mov", ".webm", ".mkv", ".avi", ".mpg", ".mpeg", ".ogv")
 EXTRA = "'aigc-cli[video]'"
 NAMED = "mp4, mov, webm, mkv, avi, gif or animated webp"  # for messages
-DECODED = 2  # the version of what becomes of a file here, for what is remembered of it
+DECODED = 3  # the version of what becomes of a file here, for what is remembered of it
 #: What a file of each of FFmpeg's formats begins with, and where. No other is opened: a playlist, which is a text, may
 #: name files and addresses of its own.
 _BEGINNINGS = (
@@ -36,6 +36,7 @@ _BEGINNINGS = (
     (8, (b"AVI ",), "avi"), (0, (b"\x00\x00\x01\xba",), "mpeg"), (0, (b"OggS",), "ogg"),
 )  # fmt: skip
 _CLOSE = 2e-3  # seconds by which a frame may come late and still be in time
+_CLOSE_GIF = 6e-3  # where time is told in hundredths of a second
 _GAP = 3600.0  # seconds between two frames that no video has
 _PIXELS = 1 << 26  # of a frame, at most
 _CUT = 0.9  # the share of the length in its header that a file must have
@@ -66,7 +67,7 @@ class Film:
     def __init__(self, source: bytes | Path) -> None:
         self.source = source
         self.seconds, self.rate, self.cut, self.sound = 0.0, 0.0, "", False
-        self._count = 0
+        self._count, self._close = 0, _CLOSE
 
     def frames(self, fps: float, size: int, channels: int) -> Iterator[np.ndarray]:
         """Frames, uint8 (channels, size, size), `fps` a second from its first on.
@@ -80,7 +81,7 @@ class Film:
 
         def until(second: float) -> Iterator[np.ndarray]:
             nonlocal wanted, made
-            while wanted / fps < second - _CLOSE:
+            while wanted / fps < second - min(self._close, 0.5 / fps):
                 if made is None:
                     assert current is not None
                     made = planes(square(plain(current(), MODES[channels]), size))
@@ -129,9 +130,11 @@ class Film:
         start = 0.0
         with opened(self.source) as image:
             several: Any = image
+            self._close = _CLOSE_GIF if image.format == "GIF" else _CLOSE
             count = int(getattr(image, "n_frames", 1))
             for place in range(count):
                 try:
+                    decoding(4 * image.width * image.height)
                     several.seek(place)
                     image.load()
                 except (OSError, EOFError, SyntaxError, ValueError) as error:
@@ -162,6 +165,7 @@ class Film:
             expected = container.duration / 1e6 if container.duration else 0.0
             if stream.duration and stream.time_base:  # that of the file may be of its sound
                 expected = float(stream.duration * stream.time_base)
+            decoding(4 * stream.width * stream.height)
             end = yield from self._decoded(av, container, stream)
             if not self.cut and end < _CUT * expected - 0.1:
                 self.cut = f"it is cut: {end:.2g} of {expected:.2g} s are there"

@@ -114,6 +114,7 @@ class WebPWriter(GifWriter):
             path, format="WEBP", save_all=True, append_images=others, duration=delays, loop=0, lossless=True,
             exact=True, exif=exif, xmp=xmp_packet(about, kind_of(about)).encode(),
         )  # fmt: skip
+        path.write_bytes(_lasting(path.read_bytes(), sum(delays)))
 
 
 class MP4Writer(GifWriter):
@@ -169,6 +170,28 @@ def _pixels(clip: Tensor) -> np.ndarray:
     """A clip (c, t, h, w) as (t, h, w, c)."""
     found: np.ndarray = clip.permute(1, 2, 3, 0).contiguous().numpy()
     return found
+
+
+def _lasting(webp: bytes, milliseconds: int) -> bytes:
+    """A WebP as an animation, where frames that are all alike have become a picture that does not say how long it is
+    to be seen: one of one frame, as Google's WebP Container Specification has it. Others are left as they are."""
+    chunks, at = [], 12
+    while at < len(webp):
+        size = int.from_bytes(webp[at + 4 : at + 8], "little")
+        chunks.append((webp[at : at + 4], webp[at + 8 : at + 8 + size]))
+        at += 8 + size + size % 2
+    if any(name == b"ANIM" for name, _ in chunks):
+        return webp
+    found = dict(chunks)
+    head = found[b"VP8X"]  # a byte of flags, three without a use, and width and height less one
+    frame = bytes(6) + head[4:10] + milliseconds.to_bytes(3, "little") + b"\x02" + _chunk(b"VP8L", found[b"VP8L"])
+    rest = [(name, data) for name, data in chunks if name not in (b"VP8X", b"VP8L")]
+    whole = [(b"VP8X", bytes([head[0] | 2]) + head[1:]), (b"ANIM", bytes(6)), (b"ANMF", frame), *rest]
+    return _chunk(b"RIFF", b"WEBP" + b"".join(_chunk(*each) for each in whole))
+
+
+def _chunk(name: bytes, data: bytes) -> bytes:
+    return name + len(data).to_bytes(4, "little") + data + bytes(len(data) % 2)
 
 
 def _labelled(clip: Tensor) -> Tensor:

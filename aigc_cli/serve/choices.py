@@ -67,12 +67,10 @@ class Choice:
         return {"index": self.index, "text": "".join(pieces), "logprobs": logprobs, "finish_reason": None}
 
     def _logprobs(self, written: list[Written], offsets: list[int]) -> dict[str, Any]:
-        def text(token: int) -> str:
-            return self.spelling[token].decode("utf-8", "replace")
-
+        name = self.spelling.name
         return {
-            "tokens": [text(each.token) for each in written],
+            "tokens": [name(each.token) for each in written],
             "token_logprobs": [each.logprob for each in written],
-            "top_logprobs": [{text(token): logprob for token, logprob in each.likeliest} for each in written],
+            "top_logprobs": [{name(token): logprob for token, logprob in each.likeliest} for each in written],
             "text_offset": [len(self.prompt) + offset for offset in offsets],
         }

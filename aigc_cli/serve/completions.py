@@ -64,6 +64,8 @@ class CompletionRequest(BaseModel):
                 raise ConfigError(f"{word} is not supported", "leave it out")
         if words.get("top_p") == 1 or words.get("temperature") == 0:  # as clients send it, to no effect
             words.pop("top_p", None)
+        if self.echo and self.logprobs is not None:  # whoever asks for both scores the prompt by them
+            raise ConfigError("the prompt has no log-probabilities here", "leave out echo or logprobs")
         return words
 
     def stops(self) -> list[str]:

@@ -21,6 +21,7 @@ from aigc_cli.modalities.arrays import AUTO, find_writer
 from aigc_cli.modalities.base import modality
 from aigc_cli.modalities.credentials import check_signable
 from aigc_cli.modalities.prompts import Prompt
+from aigc_cli.modalities.unreadable import Unreadable, watched
 from aigc_cli.sampling.generate import Plan
 from aigc_cli.serve.completions import Text
 from aigc_cli.serve.house import House, Served, labelled, seed_of
@@ -32,6 +33,7 @@ for _kind, _suffix in (("audio/wav", ".wav"), ("audio/flac", ".flac"), ("audio/o
     _TYPES.add_type(_kind, _suffix)
 #: One upload is decoded at a time: a small file may become many pixels, and Pillow's warnings are the whole process's.
 _READING = threading.Lock()
+_DECODED = 64 << 20  # bytes that an upload may become: 16 million pixels, or six minutes of sound at 44.1 kHz
 #: Controls that name files, of models whose content is not text: nobody elsewhere names files of this machine.
 _FILES = ("prompt", "to")
 
@@ -183,13 +185,19 @@ def _read(run: Served, file: Path) -> str:
         except UnicodeDecodeError:
             raise ConfigError("the upload is not text in UTF-8", "save it as UTF-8") from None
     try:
-        with _READING:
+        with _READING, watched(_allowed):
             content = modality(run.loaded.spec.modality).parse(str(file), run.codec).content
     except (ConfigError, DataError) as error:
         raise ConfigError(f"the upload cannot be used: {error.message.replace(str(file), 'it')}", error.hint) from None
     if tuple(content.shape[1:]) != tuple(run.loaded.spec.raw):
         raise ConfigError("the upload has another shape than the data of the run", "bring it to that size")
     return str(file)
+
+
+def _allowed(size: int) -> None:
+    mine().check()
+    if size > _DECODED:
+        raise Unreadable(f"it has more than {_DECODED >> 20} MB once it is decoded")
 
 
 def _told(house: House, run: Served, plan: Plan, controls: Any, seed: int, format: str, place: Path) -> Made:

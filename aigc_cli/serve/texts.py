@@ -6,6 +6,8 @@ import codecs
 from collections.abc import Sequence
 from typing import Any
 
+from aigc_cli.modalities.tokenizers import SPECIALS
+
 
 class Spelling:
     """The bytes of each token of a codec of text."""
@@ -15,6 +17,15 @@ class Spelling:
         texts: list[bytes] = tokenizer.spellings()
         specials = tokenizer.vocab_size - len(texts)
         self._texts: list[bytes] = [tokenizer.decode([token]).encode() for token in range(specials)] + texts
+        names: dict[str, None] = {}
+        for token, name in enumerate([*(f"<{name}>" for name, _ in SPECIALS), *map(_named, texts)]):
+            names[f"{name}#{token}" if name in names else name] = None  # a tokenizer made elsewhere may have one twice
+        self._names = list(names)
+
+    def name(self, token: int) -> str:
+        """What a token is called in an answer, and no other is: its text, or its bytes, as OpenAI has them, where these
+        are no text on their own."""
+        return self._names[token]
 
     def __getitem__(self, token: int) -> bytes:
         return self._texts[token]
@@ -22,6 +33,13 @@ class Spelling:
     def of(self, tokens: Sequence[int]) -> bytes:
         """The bytes of several."""
         return b"".join(self._texts[token] for token in tokens)
+
+
+def _named(spelling: bytes) -> str:
+    try:
+        return spelling.decode()
+    except UnicodeDecodeError:
+        return "bytes:" + "".join(f"\\x{byte:02x}" for byte in spelling)
 
 
 class Growing:

@@ -6,6 +6,7 @@ order of sums alone, so that its text is the same in any company, but where a dr
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -166,6 +167,8 @@ class Writing:
             values, likeliest = logs.topk(min(logs.shape[1], max(1, *(rows[place].logprobs or 0 for place in asked))))
             for at, place in enumerate(asked):
                 many = rows[place].logprobs or 0
-                pairs = tuple(zip(likeliest[at, :many].tolist(), values[at, :many].tolist(), strict=True))
-                plain[place] = Written(plain[place].token, own[at], pairs)
+                pairs = zip(likeliest[at, :many].tolist(), values[at, :many].tolist(), strict=True)
+                # What cannot come, since the prompt ends within a token, has no number that JSON can hold.
+                possible = tuple(pair for pair in pairs if math.isfinite(pair[1]))
+                plain[place] = Written(plain[place].token, own[at], possible)
         return plain

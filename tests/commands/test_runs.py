@@ -88,3 +88,11 @@ def test_prune_looks_again_once_it_has_the_run(tiny_run: Run, monkeypatch: pytes
     monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
     assert main(["runs", "prune"]) == 0
     assert steps(tiny_run) == [3, 5]
+
+
+def test_a_word_that_is_nearly_one_of_the_commands_is_not_taken_for_a_metric(
+    tiny_run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for word, meant in (("kep=2", "keep"), ("outptus=x", "outputs"), ("yess=true", "yes")):
+        assert main(["runs", "prune", word]) == 2
+        assert f"did you mean {meant}" in capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -53,6 +54,17 @@ def test_recordings_come_with_what_is_said_as_it_is_read(folder: Path) -> None:
     alone = opened(folder, "data.task=null")
     assert alone.spec.source is None
     assert alone.gatherer("cpu")(torch.arange(1)).source is None
+
+
+def test_recordings_are_known_by_more_than_their_size_and_time_of_change(folder: Path) -> None:
+    before = opened(folder, "data.task=null").spec.fingerprint
+    for path in (folder / "wavs").glob("*.wav"):
+        path.with_suffix(".xml").write_text("<words/>")  # as tools that align text leave it
+        stat, wave = path.stat(), soundfile.read(path)[0]
+        soundfile.write(path, wave[::-1], 8000)
+        assert path.stat().st_size == stat.st_size
+        os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert opened(folder, "data.task=null").spec.fingerprint != before
 
 
 def test_metadata_that_is_missing_or_malformed_is_named(folder: Path) -> None:

@@ -105,6 +105,24 @@ def test_an_ogg_that_is_cut_or_chained_is_named(tmp_path, subtype):
         decode_sound(content + content, 16000, 1, "peak")
 
 
+@pytest.mark.parametrize(("name", "codec", "rate"), [("a.webm", "libopus", 48000), ("a.mka", "aac", 16000)])
+def test_what_ffmpeg_reads_of_a_file_that_is_cut_is_named(tmp_path, name, codec, rate):
+    av = pytest.importorskip("av")
+    path = tmp_path / name
+    with av.open(str(path), "w") as file:
+        stream = file.add_stream(codec, rate=rate, layout="mono")
+        for start in range(0, 2 * rate, 1024):
+            wave = (0.3 * np.sin(np.arange(start, start + 1024) * 0.05)).astype(np.float32)[None]
+            frame = av.AudioFrame.from_ndarray(wave, format="fltp", layout="mono")
+            frame.sample_rate, frame.pts = rate, start
+            file.mux(stream.encode(frame))
+        file.mux(stream.encode())
+    whole = path.read_bytes()
+    assert decode_sound(whole, 16000, 1, "peak").seconds == pytest.approx(2, abs=0.1)
+    with pytest.raises(Unreadable, match="it is cut"):
+        decode_sound(whole[: len(whole) // 2], 16000, 1, "peak")
+
+
 def test_channels_that_cancel_each_other_are_not_called_silent(tmp_path):
     wave = sine(440, 16000)
     path = written(tmp_path, np.stack([wave, -wave], axis=1), 16000)

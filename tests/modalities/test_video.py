@@ -77,8 +77,7 @@ def test_clips_of_any_rate_play_at_it(form, rate, tmp_path):
     film = Film(path)
     found = np.stack(list(film.frames(rate, 8, 1)), axis=1)
     assert film.seconds == pytest.approx(45 / rate, abs=6e-3)
-    if form == "webp":
-        assert np.array_equal(found, raw[0].numpy())
+    assert np.array_equal(found, raw[0].numpy())
 
 
 def test_a_frame_of_a_gif_that_is_hardly_seen_is_seen_for_as_long_as_players_show_it(tmp_path):
@@ -86,6 +85,18 @@ def test_a_frame_of_a_gif_that_is_hardly_seen_is_seen_for_as_long_as_players_sho
     frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:], duration=10)
     film = Film(tmp_path / "a.gif")
     assert [int(frame[0, 0, 0]) for frame in film.frames(10, 8, 1)] == [0, 60, 120, 180]
+
+
+@pytest.mark.parametrize("form", ["gif", "webp"])
+def test_a_clip_that_does_not_move_is_as_long_as_others(form, tmp_path):
+    raw = torch.full((1, *SPEC.shape), 90, dtype=torch.uint8)
+    written(tmp_path, form, raw)
+    film = Film(next(tmp_path.glob(f"000000*.{form}")))
+    assert (np.stack(list(film.frames(10, 16, 1)), axis=1) == raw[0].numpy()).all()
+    assert film.seconds == 0.6
+    if form == "webp":
+        with Image.open(film.source) as image:
+            assert image.getexif()[0x10E]
 
 
 def test_every_file_says_what_made_it(tmp_path):

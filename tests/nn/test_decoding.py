@@ -165,6 +165,12 @@ def test_each_choice_draws_from_its_own_distribution(choice: Choice, expected: l
     torch.testing.assert_close(drawn(LOGITS, choice), torch.tensor(expected), atol=2e-3, rtol=0, check_dtype=False)
 
 
+@pytest.mark.parametrize("temperature", [1e-300, 1e-39, 1e-7])
+def test_a_temperature_at_which_scores_would_overflow_takes_the_best(temperature: float) -> None:
+    logits = torch.tensor([[0.5, -torch.inf, 40.0, -90.0]])
+    assert choose(logits, Choice(temperature), torch.tensor([0.3])).tolist() == [2]
+
+
 def test_top_k_takes_exactly_k_of_tokens_that_tie() -> None:
     assert (drawn([0.0] * 6, Choice(top_k=2)) > 0).sum() == 2
 

@@ -21,6 +21,7 @@ import httpx
 import numpy as np
 import openai
 import pytest
+import soundfile
 from PIL import Image
 from serve_runs import fresh_runs, serving
 
@@ -125,6 +126,10 @@ def test_logprobs_are_those_of_the_model(openly: openai.OpenAI) -> None:
     for logprob, top in zip(told.token_logprobs, told.top_logprobs, strict=True):
         assert logprob == pytest.approx(max(top.values()))  # the likeliest was taken
     assert "".join(told.tokens) == choice.text
+    many = openly.completions.create(model=WRITER, prompt="the", max_tokens=2, logprobs=20).choices[0].logprobs
+    assert many is not None
+    assert many.top_logprobs is not None
+    assert [len(top) for top in many.top_logprobs] == [20, 20], "each token has a name of its own"
 
 
 def test_other_models_complete_embed_fill_and_translate(openly: openai.OpenAI, client: httpx.Client) -> None:
@@ -189,6 +194,20 @@ def test_an_upload_is_reconstructed(client: httpx.Client) -> None:
     assert client.post(f"{where}&seed=-1", content=b"x", headers=kind).status_code == 400
 
 
+def test_an_upload_that_would_fill_the_memory_is_refused_before_it_is_decoded(client: httpx.Client) -> None:
+    buffer = io.BytesIO()
+    Image.new("1", (5000, 4000)).save(buffer, "PNG")  # of 3 kB
+    kind = {"content-type": "image/png"}
+    answer = client.post(f"/reconstruct?model={VAE}", content=buffer.getvalue(), headers=kind)
+    assert answer.status_code == 400
+    assert "64 MB once it is decoded" in answer.json()["error"]["message"]
+    buffer = io.BytesIO()
+    soundfile.write(buffer, np.tile(np.arange(1000, dtype=np.int16), 18_000), 8000, format="FLAC")  # 38 minutes
+    kind = {"content-type": "audio/flac"}
+    answer = client.post(f"/reconstruct?model={SOUND}", content=buffer.getvalue(), headers=kind)
+    assert "64 MB once it is decoded" in answer.json()["error"]["message"]
+
+
 # what is refused
 
 
@@ -209,6 +228,7 @@ def test_an_upload_is_reconstructed(client: httpx.Client) -> None:
         ("/v1/completions", {"prompt": [10**6]}, 400, "vocabulary"),
         ("/v1/completions", {"prompt": [5] * 9000}, 400, "8,192 tokens"),
         ("/v1/completions", {"prompt": "the", "seed": "one"}, 400, "seed"),
+        ("/v1/completions", {"prompt": "the", "echo": True, "logprobs": 1}, 400, "leave out echo or logprobs"),
         ("/v1/completions", {"prompt": "the", "presence_penalty": 1}, 400, "not supported"),
         ("/v1/completions", {"model": TOLD, "prompt": "the"}, 400, "completes no texts"),
         ("/v1/embeddings", {"model": TOLD, "input": "the"}, 400, "reads text"),

@@ -1,8 +1,15 @@
-"""Text as it comes: whole characters, and nothing from the first stop on."""
+"""Text as it comes: whole characters, nothing from the first stop on, and a name for each token."""
+
+import json
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+import torch
 
-from aigc_cli.serve.texts import Growing
+from aigc_cli.modalities.tokenizers import CharTokenizer, Tokenizer
+from aigc_cli.serve.texts import Growing, Spelling
+from aigc_cli.serve.writing import Writing
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7])
@@ -31,3 +38,29 @@ def test_what_only_begins_a_stop_is_told_in_the_end() -> None:
     growing = Growing(skip=2, stops=["END"])
     assert growing.add(b"..some EN") == "some "
     assert growing.add(b"", last=True) == "EN"
+
+
+class Pieces(Tokenizer):
+    """Tokens that are parts of characters, and one twice."""
+
+    def __init__(self) -> None:
+        super().__init__([b"a", b"\xe2", b"\x80", b"a", b"\xc3\xa9"])
+
+    encode_all: Any = None
+    state: Any = None
+
+
+def test_each_token_has_a_name_of_its_own() -> None:
+    spelling = Spelling(SimpleNamespace(tokenizer=Pieces()))
+    names = [spelling.name(token) for token in range(9)]
+    assert names == ["<pad>", "<bos>", "<eos>", "<unk>", "a", "bytes:\\xe2", "bytes:\\x80", "a#7", "\xe9"]
+    plain = Spelling(SimpleNamespace(tokenizer=CharTokenizer("ab")))
+    assert [plain.name(token) for token in (4, 5)] == ["a", "b"]
+
+
+def test_log_probabilities_are_of_what_can_come_and_are_numbers() -> None:
+    logits = torch.tensor([[0.5, -torch.inf, 0.1, -torch.inf, -torch.inf]])  # as where a prompt ends within a token
+    rows: list[Any] = [SimpleNamespace(logprobs=5)]
+    told = object.__new__(Writing)._told(logits, torch.tensor([2]), rows)[0]
+    assert [token for token, _ in told.likeliest] == [0, 2]
+    json.dumps(told, allow_nan=False)
