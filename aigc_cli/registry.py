@@ -33,6 +33,7 @@ HOMES = {
     "tokenizer": "aigc_cli.models",
     "modality": "aigc_cli.modalities",
     "data": "aigc_cli.data",
+    "filter": "aigc_cli.sampling",
     "survey": "aigc_cli.data",
     "optimizer": "aigc_cli.training",
     "logger": "aigc_cli.training.loggers",

@@ -288,10 +288,9 @@ def find_run(
     named = (path for path in elsewhere(root) if word in (path.name, Run(path).name))
     for path in (path_of(word), root / word, *sorted(stamps), *named):
         if path.suffix in (".onnx", ".pt2") or any((place / "export.json").is_file() for place in (path, path.parent)):
-            if exported is not None:
-                return exported(path)
-            hint = "name the run itself: aigc sample, eval, embed and serve take those"
-            raise ConfigError(f"{path} is not a run but exported", hint)
+            if exported is None:
+                raise ConfigError(f"{path} is not a run but exported", "name the run itself, or `aigc sample` it")
+            return exported(path)
         if path.is_dir():
             return open_run(path)
     known = [run.name for run in list_runs(root)]

@@ -130,11 +130,13 @@ def _distribution(word: Override) -> BaseDistribution:
 
     value = word.value()
     if isinstance(value, IntervalSweep):
-        low, high, log = value.start, value.end, "log" in value.tags
+        low: Any = value.start
+        high: Any = value.end
+        log = "log" in value.tags
         try:
             if isinstance(low, int) and isinstance(high, int):
                 return IntDistribution(low, high, log=log)
-            return FloatDistribution(float(low), float(high), log=log)  # type: ignore[arg-type]
+            return FloatDistribution(float(low), float(high), log=log)
         except ValueError as error:
             raise ConfigError(f"{word.input_line}: {error}", "write interval(LOW,HIGH)") from None
     values = [str(each) for each in word.sweep_string_iterator()]

@@ -83,8 +83,8 @@ def main(overrides: Sequence[str], options: Options) -> int:
         _check_metrics(options.metric, configs)
     folder = _make_folder(master, configs[0])
     code, before = errors.EXIT_OK, signal.signal(signal.SIGTERM, _stop)
-    total, file = (search.count, str(folder / FILE)) if search is not None else (grid and len(grid), None)
-    plan = Plan(options, folder, total, file)
+    total = search.count if search is not None else None if grid is None else len(grid)
+    plan = Plan(options, folder, total, None if search is None else str(folder / FILE))
     try:
         with _alone(folder):
             _launch(words, first, plan, search)
@@ -261,7 +261,8 @@ def _launch(words: Sequence[str], first: Sequence[str], plan: Plan, search: Sear
         logging.getLogger(name).addHandler(logging.NullHandler())
     context, job = HydraContext(loader, Callbacks(None)), functools.partial(_job, plan)
     try:
-        plugins, parts = Plugins.instance(), {"config": master, "hydra_context": context, "task_function": job}
+        plugins = Plugins.instance()
+        parts: dict[str, Any] = {"config": master, "hydra_context": context, "task_function": job}
         if search is not None:
             usual = master.hydra.launcher.get("n_jobs") or 1  # joblib's -1 stands for all cores
             search.run(plugins.instantiate_launcher(**parts), plan.folder, search.config.n_jobs or max(1, usual))

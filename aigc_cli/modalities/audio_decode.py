@@ -9,12 +9,10 @@ from __future__ import annotations
 
 import errno
 import io
-import os
 import re
-import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
@@ -326,20 +324,4 @@ def _promised(container: Any, stream: Any) -> int:
         seconds = sum(float(part) * unit for part, unit in zip(found.groups(), (3600, 60, 1), strict=True))
     elif not seconds and len(container.streams) == 1:
         seconds = (container.duration or 0) / 1e6
-    return max(0, round((seconds - 0.1) * stream.rate))  # it counts what encoders add before and behind
-
-
-@contextmanager
-def quiet() -> Iterator[IO[str]]:
-    """Drops what libraries in C write to stderr, such as libmpg123's notes; what it gives writes there still."""
-    sys.stderr.flush()
-    kept = os.dup(2)
-    with open(kept, "w", encoding=sys.stderr.encoding or "utf-8", closefd=True) as still:
-        with open(os.devnull, "wb") as nothing:
-            os.dup2(nothing.fileno(), 2)
-        try:
-            yield still
-        finally:
-            with suppress(ValueError):
-                sys.stderr.flush()
-            os.dup2(kept, 2)
+    return max(0, round((seconds - 0.1) * int(stream.rate)))  # it counts what encoders add before and behind

@@ -202,7 +202,7 @@ class Shared:
                 if not ends[place].done():
                     ends[place].set_exception(error) if error is not None else ends[place].set_result(None)
 
-            return Row(noise.seed, index, *own, count, controls.choice(), mine(), take, done)
+            return Row(noise.seed, index, *own, count, self._model.choice(controls), mine(), take, done)
 
         rows = [row(place, index) for place, index in enumerate(noise.indices)]
         self._worker.enter(rows)
