@@ -33,6 +33,7 @@ from aigc_cli.modalities.base import DataSpec
 from aigc_cli.modalities.specs import read_spec
 
 OUTPUTS = Path("outputs")
+Opener = Callable[[Path], "Run"]
 #: The file among the runs that names those which lie elsewhere.
 PLACES = ".places"
 #: How the reason begins for which a run is complete before its last step.
@@ -271,9 +272,7 @@ def open_run(path: Path) -> Run:
     return run
 
 
-def find_run(
-    word: str, root: Path = OUTPUTS, *, trained: bool = True, exported: Callable[[Path], Run] | None = None
-) -> Run:
+def find_run(word: str, root: Path = OUTPUTS, *, trained: bool = True, exported: Opener | None = None) -> Run:
     """The run that `word` names: a directory, ``latest`` (if `trained`, of those with a checkpoint), a stamp, or
     ``<model>-<data>/<stamp>``, or what `exported` opens of ``aigc export``; a :class:`ConfigError` without one."""
     if word == "latest":
@@ -290,8 +289,7 @@ def find_run(
         if path.suffix in (".onnx", ".pt2") or any((place / "export.json").is_file() for place in (path, path.parent)):
             if exported is not None:
                 return exported(path)
-            hint = "name the run itself: aigc sample, eval, embed and serve take those"
-            raise ConfigError(f"{path} is not a run but exported", hint)
+            raise ConfigError(f"{path} is not a run: aigc export wrote it", "name the run itself")
         if path.is_dir():
             return open_run(path)
     known = [run.name for run in list_runs(root)]
