@@ -33,6 +33,7 @@ from aigc_cli.modalities.base import DataSpec
 from aigc_cli.modalities.specs import read_spec
 
 OUTPUTS = Path("outputs")
+Opener = Callable[[Path], "Run"]
 #: The file among the runs that names those which lie elsewhere.
 PLACES = ".places"
 #: How the reason begins for which a run is complete before its last step.
@@ -271,9 +272,7 @@ def open_run(path: Path) -> Run:
     return run
 
 
-def find_run(
-    word: str, root: Path = OUTPUTS, *, trained: bool = True, exported: Callable[[Path], Run] | None = None
-) -> Run:
+def find_run(word: str, root: Path = OUTPUTS, *, trained: bool = True, exported: Opener | None = None) -> Run:
     """The run that `word` names: a directory, ``latest`` (if `trained`, of those with a checkpoint), a stamp, or
     ``<model>-<data>/<stamp>``, or what `exported` opens of ``aigc export``; a :class:`ConfigError` without one."""
     if word == "latest":
@@ -288,9 +287,9 @@ def find_run(
     named = (path for path in elsewhere(root) if word in (path.name, Run(path).name))
     for path in (path_of(word), root / word, *sorted(stamps), *named):
         if path.suffix in (".onnx", ".pt2") or any((place / "export.json").is_file() for place in (path, path.parent)):
-            if exported is None:
-                raise ConfigError(f"{path} is not a run but exported", "name the run itself, or `aigc sample` it")
-            return exported(path)
+            if exported is not None:
+                return exported(path)
+            raise ConfigError(f"{path} is not a run: aigc export wrote it", "name the run itself")
         if path.is_dir():
             return open_run(path)
     known = [run.name for run in list_runs(root)]
