@@ -159,7 +159,10 @@ def test_a_marked_text_is_drawn_again_with_its_key_alone_and_known_without_its_l
         assert main([*words, "out=b", "batch_size=5"]) == 0
         assert Path("a/samples.jsonl").read_bytes() == Path("b/samples.jsonl").read_bytes()
         assert "a secret of mine" not in "".join(path.read_text() for path in Path("a").iterdir())
-        assert marks(capsys, "a", "watermark=a secret of mine") == [("proven", True)] * 2
+        assert marks(capsys, "a/samples.jsonl", "watermark=a secret of mine") == [("proven", True)]
+        assert (
+            marks(capsys, "a/samples.txt", "watermark=a secret of mine")[0][0] == "proven"
+        )  # headings dilute its mark
         assert marks(capsys, "a", "watermark=a secret of yours") == [("claimed", False)] * 2
         texts = [json.loads(line)["text"] for line in Path("a/samples.jsonl").read_text().splitlines()]
         Path("bare.txt").write_text("\n".join(texts))
