@@ -101,6 +101,7 @@ def _bound(host: str, port: int) -> socket.socket:
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listening.bind((host, port))
+        listening.listen()  # at once: until one does, another may bind to the same place
     except OSError as error:
         listening.close()
         what = f"host={host} port={port} cannot be listened on: {error.strerror or error}"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Generator, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from functools import cache, partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -149,12 +149,14 @@ class Film:
     def _by_av(self, name: str) -> Iterator[tuple[float, float, Callable[[], Image]]]:
         import av
 
-        source: Any = io.BytesIO(self.source) if isinstance(self.source, bytes) else str(self.source)
-        try:
-            container: Any = av.open(source, format=name, metadata_errors="ignore")
-        except (av.error.FFmpegError, OSError, ValueError) as error:
-            raise Unreadable(f"it is broken, or cut: {_reason(error)}") from error
-        with container:  # at once: what is left to the garbage collector keeps files and threads
+        with ExitStack() as stack:  # at once: what is left to the garbage collector keeps files and threads
+            try:
+                # By the file itself: FFmpeg takes a name with a colon for an address, and only those in UTF-8.
+                source = io.BytesIO(self.source) if isinstance(self.source, bytes) else self.source.open("rb")
+                given: Any = stack.enter_context(source)
+                container: Any = stack.enter_context(av.open(given, format=name, metadata_errors="ignore"))
+            except (av.error.FFmpegError, OSError, ValueError) as error:
+                raise Unreadable(f"it is broken, or cut: {_reason(error)}") from error
             self.sound = bool(container.streams.audio)
             if not container.streams.video:
                 raise Unreadable("it holds no pictures")

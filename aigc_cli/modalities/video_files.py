@@ -51,9 +51,11 @@ class ArrayFilms(FileFilms):
         array = found[name]
         if array.ndim != 5 or array.dtype != np.uint8 or 0 in array.shape:
             raise DataError(f"{path} holds an array of {array.dtype} of shape {array.shape}", hint)
-        rate = int(found["rate"]) if "rate" in found else (like and like.rate) or USUAL_RATE
+        rate = found.get("rate", np.array((like and like.rate) or USUAL_RATE))
+        if rate.size != 1 or rate.dtype.kind not in "iuf" or not 1 <= (known := rate.item()) == round(known) <= 1000:
+            raise DataError(f"{path} does not say how many frames a second has: `rate` is {rate}", hint)
         self.held = array
-        self.spec = DataSpec("video", (array.shape[4], *array.shape[1:4]), rate=rate)
+        self.spec = DataSpec("video", (array.shape[4], *array.shape[1:4]), rate=round(known))
         self.key = f"npz/{checksum(path)}"
         self.facts = {"file": str(path), "sha256": self.key.removeprefix("npz/")}
 

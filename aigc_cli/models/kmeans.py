@@ -83,6 +83,10 @@ class KMeansTokenizer(nn.Module):
             codebook.copy_(torch.cat([silence, k_means(left, codes - len(silence))[0]]))
             left = left - codebook[self._nearest(left, codebook)]
 
+    def heard(self, content: Tensor) -> int:
+        """How many patches of encoded items (n, channels, bins, frames) are not silent."""
+        return int(self._heard(self._patches(content)).sum())
+
     def encode(self, batch: Batch) -> Tensor:
         """Codes, int64 (n, patches * levels), those of all levels for each patch."""
         left = self._patches(batch.content)

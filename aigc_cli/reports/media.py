@@ -81,7 +81,7 @@ def _picture(path: Path) -> tuple[str, bytes]:
     with Image.open(io.BytesIO(content)) as image:
         if image.width * image.height > _PIXELS:
             raise ValueError("it is too large")  # a run may be a stranger's
-        if len(content) <= _AS_IT_IS:
+        if len(content) <= _AS_IT_IS or getattr(image, "is_animated", False):  # one that moves is to move
             return _TYPES[path.suffix.lower()], content
         picture = image.convert("RGB")
     picture.thumbnail((_SIDE, _SIDE))

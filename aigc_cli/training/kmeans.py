@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +23,7 @@ from aigc_cli.training.tokenizer_folder import placed, write_tokenizer
 CODES = 512  # of 300 spoken digits, 256 leave 41 that are not recognised, these 24, and two levels of them 6
 _SECONDS = 0.032  # of a patch
 _ROWS = 128  # clips that are encoded at a time
-_VERSION = 1  # of how it is fitted
+_VERSION = 2  # of how it is fitted
 
 
 def fitted(values: Mapping[str, Any]) -> str:
@@ -49,13 +50,16 @@ def fitted(values: Mapping[str, Any]) -> str:
 
 def _write(dataset: Dataset, model: KMeansTokenizer, data: Mapping[str, Any], folder: Path) -> None:
     """Fits a tokenizer, and writes its folder."""
-    rows = sorted(chosen_rows(dataset, KMEANS)[:LEARNT])
-    tell(f"fitting {model.vocab_size - 1:,} codes to patches of {len(rows):,} training clips")
 
-    def encoded() -> Iterator[Tensor]:
+    def encoded(rows: list[int]) -> Iterator[Tensor]:
         for start in range(0, len(rows), _ROWS):
             yield dataset.codec.encode(items_at(dataset, rows[start : start + _ROWS]).content)
 
-    model.fit(encoded())
+    chosen = chosen_rows(dataset, KMEANS)
+    few = chosen[:_ROWS]  # of all kinds, as all that is learnt from has to be: files often lie kind by kind
+    share = sum(map(model.heard, encoded(few))) / len(few)
+    rows = sorted(chosen[: min(LEARNT, max(len(few), math.ceil(LEARNT / max(share, 1))))])
+    tell(f"fitting {model.vocab_size - 1:,} codes to patches of {len(rows):,} training clips")
+    model.fit(encoded(rows))
     about = {"model": dict(vars(model.config)), "data": data, "run": KMEANS, "step": 0}
     write_tokenizer(folder, about, model.spec, dataset.codec, model)

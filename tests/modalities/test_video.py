@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -97,6 +98,23 @@ def test_a_clip_that_does_not_move_is_as_long_as_others(form, tmp_path):
     if form == "webp":
         with Image.open(film.source) as image:
             assert image.getexif()[0x10E]
+
+
+@pytest.mark.parametrize("name", ["clip:1.mp4", "-x\n\U0001f642.mp4", b"b\xff.mp4".decode("utf-8", "surrogateescape")])
+def test_a_file_of_any_name_is_read(name, tmp_path, monkeypatch):
+    pytest.importorskip("av")
+    monkeypatch.chdir(tmp_path)  # FFmpeg takes what stands before a colon for a protocol
+    _, kind = find_writer("video", "mp4")
+    kind(tmp_path, Arrangement(n=1), provenance("mp4"), CODEC).save(tmp_path / "a.mp4", clips(1)[0], {"label": "x"})
+    (tmp_path / "a.mp4").rename(name)
+    assert len(list(Film(Path(name)).frames(10, 16, 1))) == 6
+
+
+@pytest.mark.parametrize("rate", [np.array([10, 10]), np.array(0), np.array(np.nan), np.array(29.97), np.array("x")])
+def test_an_array_of_clips_with_an_odd_rate_is_refused(rate, tmp_path):
+    np.savez(tmp_path / "a.npz", clips=np.zeros((2, 6, 16, 16, 1), np.uint8), rate=rate)
+    with pytest.raises(DataError, match="how many frames a second"):
+        modality("video").read(tmp_path / "a.npz", SPEC)
 
 
 def test_every_file_says_what_made_it(tmp_path):

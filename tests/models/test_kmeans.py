@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +13,9 @@ from torch import Tensor
 
 from aigc_cli.errors import ConfigError
 from aigc_cli.modalities.base import Batch, DataSpec
+from aigc_cli.models import kmeans
 from aigc_cli.models.kmeans import KMeansConfig, KMeansTokenizer
+from aigc_cli.training import kmeans as fitting
 
 SPEC = DataSpec("audio", (1, 8, 10), content=(1, 1280), rate=8000, padding=-1.0)
 
@@ -58,3 +64,19 @@ def test_what_has_no_spectrogram_or_too_few_patches_is_refused() -> None:
         KMeansTokenizer(KMeansConfig(name="kmeans", codes=4, levels=1, frames=1), DataSpec("image", (1, 8, 8)))
     with pytest.raises(ConfigError, match="too few for 512 codes"):
         fitted(codes=512)
+
+
+def test_of_many_clips_some_of_each_kind_are_learnt_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = torch.zeros(600, 1, 8, 9)
+    made[:300], made[300:] = -0.5, 0.5  # as files lie, class by class
+    made += 0.01 * torch.randn(made.shape, generator=torch.Generator().manual_seed(0))
+    for module in (kmeans, fitting):
+        monkeypatch.setattr(module, "LEARNT", 300)
+    monkeypatch.setattr(fitting, "items_at", lambda dataset, rows: Batch(made[rows]))
+    monkeypatch.setattr(fitting, "write_tokenizer", lambda *arguments: None)
+    model = KMeansTokenizer(KMeansConfig(name="kmeans", codes=9, levels=1, frames=3), SPEC)
+    dataset: Any = type("Clips", (), {"__len__": lambda self: 600, "codec": SimpleNamespace(encode=lambda raw: raw)})()
+    fitting._write(dataset, model, {}, Path())
+    means = model.centres[0, 1:].mean(1)
+    assert (means > 0.4).any()
+    assert (means < -0.4).any()

@@ -1,4 +1,6 @@
+import base64
 import csv
+import io
 import json
 import re
 import shutil
@@ -143,6 +145,16 @@ def test_large_pictures_and_sounds_are_made_smaller(tmp_path: Path) -> None:
     (tmp_path / "b.png").write_bytes(b"no picture")
     assert album.show(tmp_path / "b.png") == ""
     assert "b.png" in album.left_out[0]
+
+
+def test_a_picture_that_moves_stays_one(tmp_path: Path) -> None:
+    draw = np.random.default_rng(0).integers(0, 256, (4, 96, 96, 3), dtype=np.uint8)
+    first, *others = map(Image.fromarray, draw)
+    first.save(tmp_path / "a.webp", save_all=True, append_images=others, duration=100, lossless=True)
+    assert (tmp_path / "a.webp").stat().st_size > 60_000
+    shown = Album(10**6, tmp_path).show(tmp_path / "a.webp")
+    with Image.open(io.BytesIO(base64.b64decode(shown.partition("base64,")[2].partition('"')[0]))) as image:
+        assert image.n_frames == 4  # type: ignore[attr-defined]
 
 
 def test_no_peak_is_lost_where_points_are_thinned() -> None:

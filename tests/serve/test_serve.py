@@ -27,6 +27,8 @@ from serve_runs import fresh_runs, serving
 
 from aigc_cli.api import LoadedRun
 from aigc_cli.cli import main
+from aigc_cli.commands.serve import _bound
+from aigc_cli.errors import ConfigError
 from aigc_cli.serve.guard import Limits
 from aigc_cli.serve.house import House
 
@@ -322,6 +324,11 @@ def test_the_command_refuses_in_a_line(
 ) -> None:
     assert main(["serve", f"run={WRITER}", "port=0", *words]) == 2
     assert said in capsys.readouterr().err
+
+
+def test_a_place_is_taken_before_the_run_is_loaded() -> None:
+    with _bound("127.0.0.1", 0) as first, pytest.raises(ConfigError, match="cannot be listened on"):
+        _bound("127.0.0.1", first.getsockname()[1])
 
 
 def test_a_signal_drains_what_is_at_work(runs: list[LoadedRun]) -> None:
