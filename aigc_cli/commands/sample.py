@@ -100,8 +100,8 @@ def main(config: dict[str, Any], options: Options) -> int:
     if text:
         say_plainly(text)
     print(f"{arrangement.described()}, {provenance.sentence()}")
-    if drawing.filters is not None and (dropped := drawing.filters.said()):
-        print(dropped)
+    if drawing.filters is not None and (said := drawing.filters.said()):
+        print(said)
     for name in (*overview, files[0] + (f" ... {files[-1]}" if len(files) > 1 else ""), RECORD):
         print(f"  {shown(out) / name}")
     words = [f"run={settings.run}"] if settings.run != "latest" else []

@@ -220,8 +220,7 @@ unknown: none of these, which does not say that a person made it.
 
 examples
   aigc verify picture.png
-  aigc verify outputs/latest/generated/step-5000-seed-0
-  aigc verify clip.wav run=gan-tones/2026-11-30_08-00-00 --json
+  aigc verify outputs/latest/generated/step-5000-seed-0 --json
   aigc verify found.txt run=latest watermark=mark.key""",
     "sign": """\
 usage: aigc sign init [out=~/.config/aigc/signing] [name=NAME]
@@ -232,7 +231,8 @@ knows it. It proves that files come from one key and were not changed, not who y
 
 examples
   aigc sign init name="A. Person"
-  aigc sample sign=~/.config/aigc/signing""",
+  aigc sample sign=~/.config/aigc/signing
+  aigc verify picture.png trust=~/.config/aigc/signing""",
     "completion": """\
 usage: aigc completion bash
 

@@ -129,8 +129,8 @@ class PictureMarker(Marker):
 
     def _brightness(self, pixels: np.ndarray) -> np.ndarray:
         if len(pixels) in (3, 4):
-            return np.tensordot(self._luma, pixels[:3].astype(np.float64), 1)
-        return pixels[0].astype(np.float64)
+            return np.asarray(np.tensordot(self._luma, pixels[:3].astype(np.float64), 1))
+        return np.asarray(pixels[0], np.float64)
 
 
 class SoundMarker(Marker):
@@ -197,7 +197,7 @@ def _lapped(hop: int) -> np.ndarray:
     time = np.arange(2 * hop) + 0.5
     window = np.sin(np.pi * time / (2 * hop))
     waves: np.ndarray = np.cos(np.pi / hop * np.outer(time + hop / 2, np.arange(hop) + 0.5))
-    return window[:, None] * waves * math.sqrt(2 / hop)
+    return np.asarray(window[:, None] * waves * math.sqrt(2 / hop))
 
 
 def _hop(rate: int) -> int:

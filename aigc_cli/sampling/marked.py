@@ -11,6 +11,7 @@ from torch import Tensor
 
 from aigc_cli.errors import ConfigError
 from aigc_cli.modalities.watermarks import Marker, marker
+from aigc_cli.models.language_model import LanguageModel
 from aigc_cli.nn.watermark import Key
 from aigc_cli.sampling.generate import Plan
 from aigc_cli.sampling.modes import MODES, modes_of
@@ -26,11 +27,12 @@ class Watermark:
 
     def __init__(self, word: str, restored: Restored) -> None:
         self.key = Key(word)
-        self._rate, self._marker = restored.spec.rate or 0, None
+        self._rate, model = restored.spec.rate or 0, restored.model
+        self._marker: Marker | None = None
         if not restored.codec.readable:
-            self._marker: Marker | None = marker(restored.spec.modality, restored.spec.raw, self.key)
-        elif hasattr(restored.model, "watermark"):
-            restored.model.watermark(self.key)
+            self._marker = marker(restored.spec.modality, restored.spec.raw, self.key)
+        elif isinstance(model, LanguageModel):
+            model.watermark(self.key)
         else:
             raise ConfigError(f"watermark=: {restored.run.name} draws no tokens", "leave watermark= out")
 

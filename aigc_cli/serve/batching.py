@@ -151,7 +151,8 @@ class Shared:
     """Stands for a model in all that samples it: what takes time happens in the model's own thread, in company."""
 
     def __init__(self, model: Model, worker: Worker) -> None:
-        self._model, self._worker = model, worker
+        self._model: Any = model
+        self._worker = worker
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._model, name)

@@ -153,6 +153,7 @@ def _begin(run: Served, asked: CompletionRequest, controls: Any, seed: int, tick
     count = controls.max_tokens or run.loaded.spec.shape[0] - 1
     choices: list[Choice] = []
     rows: list[Row] = []
+    model: Any = run.model
     for prompt in asked.prompts():
         text, begin = "", None
         if isinstance(prompt, str):
@@ -171,7 +172,7 @@ def _begin(run: Served, asked: CompletionRequest, controls: Any, seed: int, tick
                 len(choices), text, tokens or [], Growing(skip, stops), spelling, asked.logprobs, queue, loop
             )
             rows.append(Row(
-                seed, index, tokens, first, count, run.model.choice(controls), ticket, partial(choice.take, stop=stop),
+                seed, index, tokens, first, count, model.choice(controls), ticket, partial(choice.take, stop=stop),
                 choice.end, asked.logprobs,
             ))  # fmt: skip
             choices.append(choice)
