@@ -153,8 +153,8 @@ def test_a_marked_text_is_drawn_again_with_its_key_alone_and_known_without_its_l
 ) -> None:
     monkeypatch.chdir(tmp_path)
     fresh_runs(["text/writer", "text/filler"])
-    for run in ("text/writer", "text/filler"):
-        words = ["sample", f"run={run}", "n=80", "max_tokens=40", "watermark=a secret of mine", "overwrite=true"]
+    for run, n in (("text/writer", 80), ("text/filler", 24)):  # of 21 letters there are few pairs, and most come again
+        words = ["sample", f"run={run}", f"n={n}", "max_tokens=40", "watermark=a secret of mine", "overwrite=true"]
         assert main([*words, "out=a", "batch_size=80"]) == 0
         assert main([*words, "out=b", "batch_size=30"]) == 0
         assert Path("a/samples.jsonl").read_bytes() == Path("b/samples.jsonl").read_bytes()
