@@ -163,9 +163,10 @@ def test_a_marked_text_is_drawn_again_with_its_key_alone_and_known_without_its_l
         # What stands between texts, such as headings, has no mark.
         assert marks(capsys, "a/samples.txt", "watermark=a secret of mine")[0][0] == "proven"
         assert marks(capsys, "a", "watermark=a secret of yours") == [("claimed", False)] * 2
-        texts = [json.loads(line)["text"] for line in Path("a/samples.jsonl").read_text().splitlines()]
-        Path("bare.txt").write_text("\n".join(texts))
-        assert marks(capsys, "bare.txt", f"run={run}", "watermark=a secret of mine") == [("marked", True)]
+        if run == "text/writer":
+            texts = [json.loads(line)["text"] for line in Path("a/samples.jsonl").read_text().splitlines()]
+            Path("bare.txt").write_text("\n".join(texts))
+            assert marks(capsys, "bare.txt", f"run={run}", "watermark=a secret of mine") == [("marked", True)]
     assert main(["sample", "run=text/writer", "temperature=0", "watermark=a secret of mine"]) == 2
 
 
