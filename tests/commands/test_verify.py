@@ -153,20 +153,20 @@ def test_a_marked_text_is_drawn_again_with_its_key_alone_and_known_without_its_l
 ) -> None:
     monkeypatch.chdir(tmp_path)
     fresh_runs(["text/writer", "text/filler"])
-    for run in ("text/writer", "text/filler"):
-        words = ["sample", f"run={run}", "n=24", "max_tokens=40", "watermark=a secret of mine", "overwrite=true"]
-        assert main([*words, "out=a", "batch_size=24"]) == 0
-        assert main([*words, "out=b", "batch_size=5"]) == 0
+    for run, n in (("text/writer", 80), ("text/filler", 24)):  # of 21 letters there are few pairs, and most come again
+        words = ["sample", f"run={run}", f"n={n}", "max_tokens=40", "watermark=a secret of mine", "overwrite=true"]
+        assert main([*words, "out=a", "batch_size=80"]) == 0
+        assert main([*words, "out=b", "batch_size=30"]) == 0
         assert Path("a/samples.jsonl").read_bytes() == Path("b/samples.jsonl").read_bytes()
         assert "a secret of mine" not in "".join(path.read_text() for path in Path("a").iterdir())
         assert marks(capsys, "a/samples.jsonl", "watermark=a secret of mine") == [("proven", True)]
-        assert (
-            marks(capsys, "a/samples.txt", "watermark=a secret of mine")[0][0] == "proven"
-        )  # headings dilute its mark
+        # What stands between texts, such as headings, has no mark.
+        assert marks(capsys, "a/samples.txt", "watermark=a secret of mine")[0][0] == "proven"
         assert marks(capsys, "a", "watermark=a secret of yours") == [("claimed", False)] * 2
-        texts = [json.loads(line)["text"] for line in Path("a/samples.jsonl").read_text().splitlines()]
-        Path("bare.txt").write_text("\n".join(texts))
-        assert marks(capsys, "bare.txt", f"run={run}", "watermark=a secret of mine") == [("marked", True)]
+        if run == "text/writer":
+            texts = [json.loads(line)["text"] for line in Path("a/samples.jsonl").read_text().splitlines()]
+            Path("bare.txt").write_text("\n".join(texts))
+            assert marks(capsys, "bare.txt", f"run={run}", "watermark=a secret of mine") == [("marked", True)]
     assert main(["sample", "run=text/writer", "temperature=0", "watermark=a secret of mine"]) == 2
 
 
