@@ -34,13 +34,17 @@ from aigc_cli.registry import names
 from aigc_cli.runs import Run, find_run
 from aigc_cli.sampling import readings
 from aigc_cli.sampling.controls import check_controls, named_values, usual_controls
+from aigc_cli.sampling.filters import Filters, filtered
 from aigc_cli.sampling.generate import Plan, Request
+from aigc_cli.sampling.marked import Watermark
 from aigc_cli.sampling.modes import modes_of, plan
 from aigc_cli.sampling.readings import Content, Labels
 from aigc_cli.training.restore import Restored, restore_model
 
 
-def open_run(run: str | Path = "latest", *, step: int | str | None = None, device: str = "auto") -> LoadedRun:
+def open_run(
+    run: str | Path = "latest", *, step: int | str | None = None, device: str = "auto", watermark: str | None = None
+) -> LoadedRun:
     """Loads a trained run.
 
     Args:
@@ -48,12 +52,13 @@ def open_run(run: str | Path = "latest", *, step: int | str | None = None, devic
             export`` wrote, a folder or a file of it.
         step: Which checkpoint: a step, or "best"; None is the newest.
         device: auto, cpu, cuda or cuda:N.
+        watermark: A key, or a file that holds one: all that is drawn has its mark, as of ``aigc sample watermark=``.
 
     Raises:
-        ConfigError: there is no such run or checkpoint.
+        ConfigError: there is no such run or checkpoint, or no mark would hold in what it makes.
         DataError: the checkpoint is broken.
     """
-    return LoadedRun(restore_model(find_run(str(run), exported=True), step=step, device=device))
+    return LoadedRun(restore_model(find_run(str(run), exported=True), step=step, device=device), watermark)
 
 
 class LoadedRun:
@@ -63,8 +68,9 @@ class LoadedRun:
     channels, samples), strings. What the model sees of it, and back, is the codec's work, and is done here.
     """
 
-    def __init__(self, restored: Restored) -> None:
+    def __init__(self, restored: Restored, watermark: str | None = None) -> None:
         self.restored = restored
+        self.watermark = None if watermark is None else Watermark(watermark, restored)
 
     def __repr__(self) -> str:
         return f"<run {self.name}, step {self.step}, on {self.restored.device}>"
@@ -133,9 +139,7 @@ class LoadedRun:
         drawn = self.plan(self.checked(controls), n, seed=seed, prompts=prompts)
         parts = list(drawn.batches(batch_size))
         texts = [self.restored.codec.text(part) for part in parts]
-        if parts and texts[0] is None:
-            return torch.cat(parts)
-        return [text for some in texts for text in some or ()]
+        return torch.cat(parts) if parts and texts[0] is None else [text for some in texts for text in some or ()]
 
     def checked(self, controls: Mapping[str, Any]) -> Any:
         """The controls of the model, typed and complete, from the words for them; raises ConfigError as
@@ -164,9 +168,11 @@ class LoadedRun:
             usual=usual, prompts=prompts, train=lambda: data["train"], held_out=data.held_out,
         )  # fmt: skip
 
-    def plan(self, controls: Any, n: int | None = None, **how: Any) -> Plan:
+    def plan(self, controls: Any, n: int | None = None, *, filters: Filters | None = None, **how: Any) -> Plan:
         """How samples are drawn and arranged; what it takes is as of :meth:`request`."""
-        return plan(self.request(controls, n, **how))
+        request = self.request(controls, n, **how)
+        drawn = plan(request) if filters is None else filtered(request, filters)
+        return drawn if self.watermark is None else self.watermark.of(drawn, self.model, controls)
 
     def provenance(self, controls: Any, *, seed: int, format: str, source: Mapping[str, Any]) -> Provenance:
         """What made samples, for their label."""
@@ -176,6 +182,7 @@ class LoadedRun:
             modality=run.spec.modality, format=format, run=run.name, model=run.config["model"]["name"],
             data=run.config["data"]["name"], step=self.step, model_checksum=self.restored.checksum, seed=seed,
             controls=named_values(controls), source={**exported, **source},
+            watermark="" if self.watermark is None else self.watermark.key.name,
         )  # fmt: skip
 
     # reading

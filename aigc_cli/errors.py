@@ -99,6 +99,10 @@ class Interrupted(AigcError):
     exit_code = EXIT_INTERRUPTED
 
 
+class GivenUp(Interrupted):
+    """A job that a search gave up, after its run was saved: it does worse than others."""
+
+
 class Terminated(AigcError):
     """SIGTERM, after the run was saved (exit 143)."""
 

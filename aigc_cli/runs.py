@@ -35,6 +35,8 @@ from aigc_cli.modalities.specs import read_spec
 OUTPUTS = Path("outputs")
 #: The file among the runs that names those which lie elsewhere.
 PLACES = ".places"
+#: How the reason begins for which a run is complete before its last step.
+STOPPED_EARLY = "stopped early"
 _BITS = 64  # of an integer from a file, at most
 #: How a run that is there goes on in another place.
 IN_A_COPY = "by copying the run there: `aigc train --resume COPY`"
@@ -177,8 +179,13 @@ class Run:
 
     @property
     def why(self) -> str:
-        """What it failed of; "" where it did not, or nobody knows."""
+        """What it failed of, or ended early for; "" where it did not, or nobody knows."""
         return str(self._status().get("why", ""))
+
+    @property
+    def stopped_early(self) -> bool:
+        """Whether it is complete since its held-out score became no better (``trainer.early_stop``)."""
+        return self.recorded_status() == "complete" and self.why.startswith(STOPPED_EARLY)
 
     def figures(self) -> dict[str, float]:
         """See :func:`last_values`."""

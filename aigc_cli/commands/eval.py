@@ -167,7 +167,8 @@ def evaluated(asked: EvalConfig, options: Options, runs: list[Run], keeper: Keep
         for record in setting.records(known):
             found[record.metric] = record.plain_json()
             keeper.keep(record, folder)
-        named.append((run.name, {name: found[name] for name in asked.metric}))
+        called = f"{run.name} ({run.weights})" if isinstance(run, ExportedRun) else run.name
+        named.append((called, {name: found[name] for name in asked.metric}))
     return named
 
 

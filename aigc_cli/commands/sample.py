@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shlex
 from collections.abc import Callable, Mapping
@@ -10,28 +11,40 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import torch
 from pydantic import Field
 from pydantic.dataclasses import dataclass
+from torch import Tensor
 
 from aigc_cli.api import LoadedRun
 from aigc_cli.config.schema import STRICT, Options, check
 from aigc_cli.data.open import Splits
 from aigc_cli.errors import ConfigError, say_plainly, tell
 from aigc_cli.files import LONGEST_NAME, checksum, path_of, shown, slug
+from aigc_cli.metrics.gate import hold_copies
 from aigc_cli.modalities.arrays import find_writer
-from aigc_cli.modalities.base import Writer
+from aigc_cli.modalities.base import Writer, modality
+from aigc_cli.modalities.credentials import Signer, check_signable
 from aigc_cli.modalities.prompts import Prompt, read_prompts
 from aigc_cli.modalities.samples import RECORD, Provenance, write_record
 from aigc_cli.progress import Progress
 from aigc_cli.registry import plugin_words
 from aigc_cli.runs import Run, find_run
 from aigc_cli.sampling.controls import check_controls, named_values, typed_again
+from aigc_cli.sampling.filters import Filtered, Filters
 from aigc_cli.sampling.folder import check_replaceable, filling
 from aigc_cli.sampling.generate import Plan
 from aigc_cli.training.restore import Restored, restore_model
 
 #: The folder within a run that samples land in where ``out`` names no other.
 GENERATED = "generated"
+
+
+@dataclass(config=STRICT, frozen=True, kw_only=True)
+class MemorizationGate:
+    """The keys of ``memorization`` there."""
+
+    max: Annotated[float, Field(ge=0, le=1)] | None = None
 
 
 @dataclass(config=STRICT, frozen=True, kw_only=True)
@@ -51,19 +64,34 @@ class SampleConfig:
     controls: dict[str, Any]
     prompt_file: str | None
     label: bool = False
+    watermark: str | None = None
+    sign: str | None = None
+    filter: str | None = None
+    filtered: Filtered = "redraw"
+    memorization: MemorizationGate = MemorizationGate()
 
 
 def main(config: dict[str, Any], options: Options) -> int:
     """Samples as `config` says; the exit code."""
     settings: SampleConfig = check("", SampleConfig, config)
     run = find_run(settings.run, exported=True)
+    signer = None
+    if settings.sign is not None:
+        check_signable(find_writer(run.spec.modality, settings.format)[0])
+        signer = Signer(path_of(settings.sign))
     drawing = drawing_of(settings, run)
     provenance, arrangement = drawing.provenance, drawing.plan.arrangement
     out = path_of(settings.out) if settings.out else default_out(run, provenance, drawing.usual)
     may = partial(check_replaceable, out, provenance, arrangement.n, settings.overwrite)
     with filling(out, may) as folder:
         files, overview, text = drawing.write(folder, settings.batch_size)
-        write_record(folder, provenance.record(arrangement, files, overview))
+        if (most := settings.memorization.max) is not None:
+            share = hold_copies(torch.cat(drawing.glances), Splits.of_run(run, settings.data), most)
+            tell(f"{share:.1%} of the samples are copies of training items")
+        if signer is not None:
+            signer.sign_set(folder, provenance, arrangement, files, overview)
+        dropped = {} if drawing.filters is None else {"dropped": dict(drawing.filters.counts)}
+        write_record(folder, {**provenance.record(arrangement, files, overview), **dropped})
     if options.json:
         named = {"out": str(out), "files": files, "overview": overview}
         print(json.dumps({**named, **provenance.of_set(arrangement)}))
@@ -71,6 +99,8 @@ def main(config: dict[str, Any], options: Options) -> int:
     if text:
         say_plainly(text)
     print(f"{arrangement.described()}, {provenance.sentence()}")
+    if drawing.filters is not None and (dropped := drawing.filters.said()):
+        print(dropped)
     for name in (*overview, files[0] + (f" ... {files[-1]}" if len(files) > 1 else ""), RECORD):
         print(f"  {shown(out) / name}")
     words = [f"run={settings.run}"] if settings.run != "latest" else []
@@ -80,7 +110,7 @@ def main(config: dict[str, Any], options: Options) -> int:
     return 0
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Drawing:
     """A set of samples that is about to be drawn and written."""
 
@@ -88,12 +118,18 @@ class Drawing:
     provenance: Provenance
     writer: Callable[..., Writer]
     usual: bool  # whether the format is the modality's usual one
+    filters: Filters | None = None
+    looks: bool = False  # whether copies are looked for
+    glances: list[Tensor] = dataclasses.field(default_factory=list)  # then, at what the model made
 
     def write(self, folder: Path, batch_size: int | None) -> tuple[list[str], list[str], str]:
         """The names of the files with samples, of those that show some of them, and what a terminal shows of them."""
         arrangement = self.plan.arrangement
         with self.writer(folder, arrangement) as files, Progress(arrangement.n, "sampling", "samples") as bar:
             for raw in self.plan.batches(batch_size):
+                if self.looks:
+                    made = [arrangement.generated(files.written + place) for place in range(len(raw))]
+                    self.glances.append(modality(self.provenance.modality).glance(raw[torch.tensor(made)]))
                 files.write(raw)
                 bar.advance(len(raw))
             names, overview = files.finish()
@@ -109,18 +145,25 @@ def drawing_of(settings: SampleConfig, run: Run) -> Drawing:
     """
     controls = check_controls(run, settings.controls)
     format, writer = find_writer(run.spec.modality, settings.format)
-    loaded = LoadedRun(restore_model(run, step=settings.step, device=settings.device))
+    loaded = LoadedRun(restore_model(run, step=settings.step, device=settings.device), settings.watermark)
     restored = loaded.restored
     tell(f"sampling {run.name}, step {restored.step}, on {restored.device}")
+    filters = None if settings.filter is None else Filters.of(settings.filter, settings.filtered, loaded.spec)
     drawn = loaded.plan(
         controls, 1 if settings.prompt_file and settings.n is None else settings.n, seed=settings.seed,
         prompts=_prompts(restored, settings, controls), usual=writer.usual, splits=Splits.of_run(run, settings.data),
+        filters=filters,
     )  # fmt: skip
     source = {**drawn.source, **_files_of(restored, settings, named_values(controls))}
     provenance = loaded.provenance(controls, seed=settings.seed, format=format, source=source)
-    provenance = replace(provenance, explicit=settings.label)
+    provenance = replace(provenance, explicit=settings.label, filters={} if filters is None else filters.facts)
     usual = format == find_writer(run.spec.modality)[0]
-    return Drawing(drawn, provenance, partial(writer, provenance=provenance, codec=restored.codec), usual)
+    looks = settings.memorization.max is not None
+    if looks and restored.codec.readable:
+        raise ConfigError("memorization.max= looks at pictures, sound and video", "leave it out for text")
+    return Drawing(
+        drawn, provenance, partial(writer, provenance=provenance, codec=restored.codec), usual, filters, looks
+    )
 
 
 def _prompts(restored: Restored, settings: SampleConfig, controls: Any) -> list[Prompt]:
@@ -146,6 +189,8 @@ def default_out(run: Run, provenance: Provenance, usual_format: bool) -> Path:
         parts.append(slug(f"prompt_file-{provenance.source['prompt_file']}"))
     parts += [] if usual_format else [provenance.format]
     parts += ["label"] if provenance.explicit else []
+    parts += [f"filter-{name}" for name in provenance.filters]
+    parts += [f"watermark-{provenance.watermark[:6]}"] if provenance.watermark else []
     return run.path / GENERATED / slug("-".join(parts), LONGEST_NAME)
 
 

@@ -13,6 +13,10 @@ from pydantic.dataclasses import dataclass
 from aigc_cli.api import open_run
 from aigc_cli.config.schema import STRICT, Options, check
 from aigc_cli.errors import ConfigError, tell
+from aigc_cli.files import path_of
+from aigc_cli.modalities.arrays import find_writer
+from aigc_cli.modalities.credentials import Signer, check_signable
+from aigc_cli.sampling.filters import Filtered, Filters
 
 _TOKEN = "AIGC_TOKEN"
 _DRAIN_S = 30
@@ -34,6 +38,10 @@ class ServeConfig:
     timeout: Annotated[float, Field(gt=0)]
     step: Annotated[int, Field(ge=0)] | Literal["best"] | None
     device: str
+    watermark: str | None = None
+    sign: str | None = None
+    filter: str | None = None
+    filtered: Filtered = "redraw"
 
 
 def main(config: dict[str, Any], options: Options) -> int:
@@ -55,11 +63,19 @@ def main(config: dict[str, Any], options: Options) -> int:
     if not words:
         raise ConfigError("run= names no run", "name one, or several with commas between")
     with _bound(settings.host, settings.port) as listening:  # before what takes long
-        runs = [open_run(word, step=settings.step, device=settings.device) for word in words]
+        runs = [
+            open_run(word, step=settings.step, device=settings.device, watermark=settings.watermark) for word in words
+        ]
         limits = Limits(samples=settings.max_samples, tokens=settings.max_tokens, bytes=settings.max_bytes,
                         queue=settings.queue, seconds=settings.timeout)  # fmt: skip
         hosts = tuple(name.strip() for name in (settings.hosts or "").split(",") if name.strip())
+        signer = None if settings.sign is None else Signer(path_of(settings.sign))
+        for run in runs if signer is not None else ():
+            check_signable(find_writer(run.spec.modality)[0])
         app, house = build(runs, limits, host=settings.host, token=token, hosts=hosts)
+        house.signer = signer
+        for served in house.runs.values() if settings.filter is not None else ():
+            served.filters = Filters.of(settings.filter or "", settings.filtered, served.loaded.spec)
         for run in runs:
             tell(f"serving {run.name}, step {run.step}, on {run.restored.device}")
         shown = f"[{settings.host}]" if ":" in settings.host else settings.host

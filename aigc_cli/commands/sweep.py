@@ -25,23 +25,24 @@ from hydra.core.override_parser.types import IntervalSweep, Override
 from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
 from hydra.types import HydraContext, RunMode
-from omegaconf import DictConfig, open_dict, read_write
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from aigc_cli import errors
+from aigc_cli.commands.search import FILE, Search
 from aigc_cli.commands.sweep_results import OBJECTIVE, Row, asked_metrics, common, finish, plainly
 from aigc_cli.config.compose import QUIET, compose_raw, plain, recipes
 from aigc_cli.config.folders import modality_of
 from aigc_cli.config.grammar import prepare, quote
 from aigc_cli.config.loader import config_loader
 from aigc_cli.config.schema import Options
-from aigc_cli.errors import ConfigError, Interrupted, Terminated
+from aigc_cli.errors import ConfigError, GivenUp, Interrupted, Terminated
 from aigc_cli.files import path_of, resource_errors, write_json
 from aigc_cli.locks import writing_alone
 from aigc_cli.new_run import stamped_folder
 from aigc_cli.registry import import_plugin
 from aigc_cli.runs import find_by_identity
+from aigc_cli.training.judge import NAME
 
-_MAX_FAILURES = "hydra.sweeper.max_failure_rate"
 _BASIC = f"{BasicSweeper.__module__}.{BasicSweeper.__qualname__}"
 
 
@@ -60,7 +61,7 @@ class Plan:
     options: Options
     folder: Path  # where it leaves its row
     total: int | None  # jobs; None where an optimizer decides
-    raises: bool = False  # a job that fails: where a word says how many may
+    search: str | None = None  # the file of the optimizer's trials
     process: int = field(default_factory=os.getpid)  # the sweep's own
     rows: dict[int, Row] = field(default_factory=dict)  # those of jobs in this process
 
@@ -76,16 +77,17 @@ def main(overrides: Sequence[str], options: Options) -> int:
         asked_metrics(options.metric)
     first = _first_job(words)
     master = compose_raw("train", first)
-    grid = _expand(words, master)
+    grid, search = _expand(words, master), _search(words, master)
     configs = _check_all(grid or [first])
     if options.metric:
         _check_metrics(options.metric, configs)
     folder = _make_folder(master, configs[0])
     code, before = errors.EXIT_OK, signal.signal(signal.SIGTERM, _stop)
-    plan = Plan(options, folder, None if grid is None else len(grid), _gives(words, _MAX_FAILURES))
+    total, file = (search.count, str(folder / FILE)) if search is not None else (grid and len(grid), None)
+    plan = Plan(options, folder, total, file)
     try:
         with _alone(folder):
-            _launch(words, first, plan)
+            _launch(words, first, plan, search)
     except KeyboardInterrupt:
         code = errors.EXIT_INTERRUPTED
     except Stopped as stopped:
@@ -152,7 +154,7 @@ def _expand(words: Sequence[str], master: DictConfig) -> list[list[str]] | None:
     params = [f"{key}={value}" for key, value in (sweeper.get("params") or {}).items()]
     if len(_task(params)) < len(params):
         raise ConfigError("hydra.sweeper.params sweeps over Hydra's own settings", "sweep over other keys")
-    if sweeper._target_ != _BASIC:
+    if sweeper.get("_target_") != _BASIC:
         return None
     parsed = _parsed([*params, *_task(words)])
     try:
@@ -163,6 +165,15 @@ def _expand(words: Sequence[str], master: DictConfig) -> list[list[str]] | None:
             f"{interval} is not a list of values, and a grid needs one",
             "let an optimizer choose, with hydra/sweeper=optuna (pip install 'aigc-cli[sweep]')",
         ) from None
+
+
+def _search(words: Sequence[str], master: DictConfig) -> Search | None:
+    """The search that ``hydra/sweeper=optuna`` asks for."""
+    section: dict[str, Any] = OmegaConf.to_container(master.hydra.sweeper, resolve=True)  # type: ignore[assignment]
+    if section.get("name") != NAME:
+        return None
+    params = [f"{key}={value}" for key, value in (section.get("params") or {}).items()]
+    return Search(section, _parsed([*params, *_task(words)]))
 
 
 def _check_all(jobs: Sequence[Sequence[str]]) -> list[dict[str, Any]]:
@@ -238,7 +249,7 @@ def _gives(words: Sequence[str], key: str) -> bool:
 # running them
 
 
-def _launch(words: Sequence[str], first: Sequence[str], plan: Plan) -> None:
+def _launch(words: Sequence[str], first: Sequence[str], plan: Plan, search: Search | None) -> None:
     """Hands the sweep to Hydra's sweeper and launcher."""
     own, loader = [f"hydra.sweep.dir={quote(str(plan.folder))}", "hydra.sweep.subdir=."], config_loader()
     # Hydra would compose the sweep without the words that are swept over, and so refuse keys that only some of the
@@ -246,19 +257,18 @@ def _launch(words: Sequence[str], first: Sequence[str], plan: Plan) -> None:
     master = loader.load_configuration("train", [*first, *QUIET, *own], RunMode.MULTIRUN, from_shell=False)
     with read_write(master.hydra), open_dict(master.hydra):
         master.hydra.overrides.task = _task(words)
-        if "max_failure_rate" in master.hydra.sweeper and not _gives(words, _MAX_FAILURES):
-            master.hydra.sweeper.max_failure_rate = 1.0  # a job that fails does not keep the others from running
     for name in ("hydra", "hydra_plugins"):  # what they log of a job that failed has been said
         logging.getLogger(name).addHandler(logging.NullHandler())
     context, job = HydraContext(loader, Callbacks(None)), functools.partial(_job, plan)
     try:
-        sweeper = Plugins.instance().instantiate_sweeper(config=master, hydra_context=context, task_function=job)
-        sweeper.sweep(arguments=_task(words))
+        plugins, parts = Plugins.instance(), {"config": master, "hydra_context": context, "task_function": job}
+        if search is not None:
+            usual = master.hydra.launcher.get("n_jobs") or 1  # joblib's -1 stands for all cores
+            search.run(plugins.instantiate_launcher(**parts), plan.folder, search.config.n_jobs or max(1, usual))
+        else:
+            plugins.instantiate_sweeper(**parts).sweep(arguments=_task(words))
     except HydraException as error:
         raise ConfigError(" ".join(str(error).split()), "check the words that begin with hydra") from error
-    except ValueError:
-        if not any(row["status"] == "failed" for row in _read_rows(plan.folder)):
-            raise  # otherwise the optimizer complains that no trial succeeded, which the table says better
 
 
 def _job(plan: Plan, config: DictConfig) -> float | None:
@@ -277,10 +287,15 @@ def _job(plan: Plan, config: DictConfig) -> float | None:
         for module in plan.options.plugins:
             import_plugin(module)
         values = train.settled(plain("train", config), plan.options)
-        result = train.run_training(values, replace(plan.options, job=number, recipe=recipes(words)))
+        options = replace(plan.options, job=number, search=plan.search, recipe=recipes(words))
+        result = train.run_training(values, options)
         row |= {"status": result.status, "run": str(result.run.path.absolute()), "figures": result.figures,
                 "objective": result.objective}  # fmt: skip
         return result.objective
+    except GivenUp as error:
+        row["status"] = "pruned"
+        errors.say(error.message)
+        return None
     except (KeyboardInterrupt, Interrupted, Terminated) as error:
         code = errors.EXIT_TERMINATED if isinstance(error, Terminated) else errors.EXIT_INTERRUPTED
         row |= {"status": "stopped", "code": code, "message": str(error)}
@@ -289,8 +304,6 @@ def _job(plan: Plan, config: DictConfig) -> float | None:
         raise Stopped(code) from None
     except Exception as error:
         row |= {"code": errors.report(error, prefix=f"job {number + 1}: "), "message": " ".join(str(error).split())}
-        if plan.raises:
-            raise
         return None
     finally:
         if values and not row["run"] and (left := find_by_identity(values)) is not None:

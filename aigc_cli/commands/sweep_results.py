@@ -19,6 +19,7 @@ from hydra.core.override_parser.types import QuotedString
 
 from aigc_cli import errors
 from aigc_cli.commands.ls_runs import headline
+from aigc_cli.commands.search import pruned_line
 from aigc_cli.config.compose import compose
 from aigc_cli.config.grammar import parse, prepare
 from aigc_cli.config.schema import Options, check
@@ -281,8 +282,7 @@ def _report(folder: Path, groups: Sequence[Group], ranking: Ranking, moved: bool
                 f"{row['status'] + ':':<12} job {row['job'] + 1}{f' ({own})' if own else ''}: {row['message']}"
             )
     lines.append(f"sweep:       {os.path.relpath(folder / 'sweep.csv')}")
-    if (trials := folder / "optimization_results.yaml").exists():
-        lines.append(f"optimizer:   {os.path.relpath(trials)}")
+    lines += pruned_line(rows)
     best = _best_json(groups, ranking)
     if best is not None:
         over = f" over {best['n']} seeds" if best["n"] > 1 else ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,12 +13,13 @@ from typing import Any
 import torch
 from torch import nn
 
+from aigc_cli.commands.train_result import TrainResult, result_of
 from aigc_cli.config.origins import origins_file
 from aigc_cli.config.schema import Options
 from aigc_cli.data.base import Dataset
 from aigc_cli.data.loader import Loader
 from aigc_cli.data.open import absolute_paths
-from aigc_cli.errors import ConfigError, Interrupted, Terminated, say, tell, warn
+from aigc_cli.errors import ConfigError, GivenUp, Interrupted, Terminated, say, tell, warn
 from aigc_cli.files import shown
 from aigc_cli.modalities.base import modality
 from aigc_cli.monitor import Monitor
@@ -30,6 +31,7 @@ from aigc_cli.sampling.modes import modes_of
 from aigc_cli.training.batch_size import fitting_data, naming_the_batch
 from aigc_cli.training.build import Parts, Settings, build, check_config, set_up_torch
 from aigc_cli.training.distributed import Processes, join, launched, share_of
+from aigc_cli.training.judge import Judge
 from aigc_cli.training.launch import train_until_done
 from aigc_cli.training.plan import plan_lines
 from aigc_cli.training.restore import changed_config, refuse_less, warn_of_jump
@@ -37,16 +39,6 @@ from aigc_cli.training.settings import TrainerConfig
 from aigc_cli.training.tokenizer import with_tokenizer
 from aigc_cli.training.trainer import Trainer
 from aigc_cli.training.warm_start import with_source
-
-
-@dataclass(frozen=True)
-class TrainResult:
-    """How a run ended."""
-
-    run: Run
-    figures: dict[str, float]
-    status: str  # "complete", or "skipped" where it was complete before
-    objective: float | None
 
 
 def main(config: dict[str, Any], options: Options) -> int:
@@ -104,12 +96,16 @@ def train(config: dict[str, Any], options: Options, note: Path | None) -> TrainR
             config, settings = run.config, check_config(run.config)
         starting.enter_context(_stopped_early(run, processes))
         resumed = run is not None
+        judge = _judge(config, options, settings)
         if run is not None:
             run = own = Run(run.path, writes=processes.main)
             locks.enter_context(run.lock())
             # The main one alone: to look at a status takes the lock for a moment, at which it could not be had.
+            given_up = judge is not None and processes.from_main(lambda: judge.again(own))
             if processes.from_main(lambda: _is_done(own, settings.trainer)):
-                return _result(run, config)
+                return result_of(run, config)
+            if given_up:
+                raise GivenUp(f"{run.name} is given up once more at step {run.step}")
 
         parts, monitor = processes.in_turn(partial(build_all, config, settings, device, run))
         if run is None:  # one that is resumed keeps its batch, which may be from before there was such a bound
@@ -126,8 +122,8 @@ def train(config: dict[str, Any], options: Options, note: Path | None) -> TrainR
                 say(f"{run.name} has no checkpoint yet; it starts from step 0")
             if trainer.finished:
                 refuse_less(run, settings.trainer, trainer.state.step, trainer.state.seconds)
-                run.set_status("complete", trainer.state.step)
-                return _result(run, config)
+                run.set_status("complete", trainer.state.step, trainer.why_early)
+                return result_of(run, config)
             warn_of_jump(run, settings.optimizer, settings.trainer, trainer.state)
             if config != run.config:
                 run.save_config(config, run.spec)
@@ -135,8 +131,16 @@ def train(config: dict[str, Any], options: Options, note: Path | None) -> TrainR
         starting.close()  # from here on the trainer answers
         with naming_the_batch(config, device):
             found = partial(plan_lines, config=config, on_cpu=device.type == "cpu", new=not resumed)
-            figures = trainer.fit(replace(monitor.hooks(run.path / "samples"), plan=found))
-    return _result(run, config, figures)
+            figures = trainer.fit(replace(monitor.hooks(run.path / "samples"), plan=found, judge=judge))
+    return result_of(run, config, figures)
+
+
+def _judge(config: Mapping[str, Any], options: Options, settings: Settings) -> Judge | None:
+    """What tells a search of a job's held-out scores; None where there are none, or where it minimises another."""
+    every = settings.trainer.validate_every
+    if options.search is None or options.job is None or every is None or config["sweep"]["objective"] is not None:
+        return None
+    return Judge(Path(options.search), options.job, every)
 
 
 def _begin(
@@ -166,6 +170,8 @@ def _is_done(run: Run, trainer: TrainerConfig) -> bool:
     """Whether a run is complete, and nothing more is asked of it."""
     if run.status() != "complete":
         return False
+    if run.stopped_early:  # more steps would not help; another patience may
+        return bool(run.config["trainer"]["early_stop"] == trainer.early_stop)
     if trainer.minutes is not None:
         return bool(run.config["trainer"].get("minutes") == trainer.minutes)
     refuse_less(run, trainer, run.step, 0.0)
@@ -197,25 +203,6 @@ def trainer_of(run: Run, parts: Parts, settings: Settings, device: torch.device,
         model=parts.model, loader=loader, optimizer=settings.optimizer, config=config, seed=seed, run=run,
         device=device, processes=processes,
     )  # fmt: skip
-
-
-def _result(run: Run, config: Mapping[str, Any], figures: dict[str, float] | None = None) -> TrainResult:
-    """The result of a run that trained to its end; without `figures`, of one that had been there before."""
-    last = run.figures() if figures is None else figures
-    return TrainResult(run, last, "skipped" if figures is None else "complete", _objective(last, config))
-
-
-def _objective(figures: Mapping[str, float], config: Mapping[str, Any]) -> float | None:
-    """What a sweep's optimizer minimises: as configured, else the first held-out score, else the last loss."""
-    wanted = (config.get("sweep") or {}).get("objective")
-    if wanted is not None:
-        if wanted not in figures:
-            hint = f"choose from: {', '.join(sorted(figures))}"
-            raise ConfigError(f"sweep.objective={wanted} is not a metric of this run", hint)
-        return figures[wanted]
-    held_out = [value for name, value in figures.items() if name.startswith("val/")]
-    losses = [value for name, value in figures.items() if name.endswith("/loss")]
-    return next(iter([*held_out, *reversed(losses)]), None)
 
 
 # what it says
@@ -280,7 +267,7 @@ def count(module: nn.Module, *, trained: bool = False) -> str:
 def _report_end(run: Run, *, skipped: bool) -> None:
     """Says what a run has written, and what to type next."""
     if skipped:
-        print(f"{run.name} is complete: it has done {run.step} steps")
+        print(f"{run.name} is complete: it has done {run.step} steps{f'; {run.why}' if run.why else ''}")
         print(f"to continue: {to_continue(run)}")
         return
     print(f"run:         {shown(run.path)}")
@@ -289,10 +276,12 @@ def _report_end(run: Run, *, skipped: bool) -> None:
         print(f"{'' if number else 'samples:':<13}{shown(path)}")
     if not found:
         print(f"checkpoint:  {shown(run.checkpoints)}/step-{run.step}")
+    if run.stopped_early:
+        print(f"end:         {run.why}")
     print(f"curves:      {shown(run.path / 'curves.png')}")
     latest = OUTPUTS / "latest"
     is_latest = latest.is_dir() and latest.resolve() == run.path.resolve()
-    named = plugin_words() if is_latest else f" run={run.word}"
+    named = (" step=best" if run.stopped_early else "") + (plugin_words() if is_latest else f" run={run.word}")
     print(f"next:        {'    or    '.join(f'{line}{named}' for line in _next(run))}")
 
 
@@ -300,6 +289,7 @@ def to_continue(run: Run) -> str:
     """What to type to train a run on: to its end, or where it has come to that, for as long again."""
     minutes = run.config["trainer"].get("minutes")
     longer = f" trainer.steps={2 * run.step}" if minutes is None else f" trainer.minutes={2 * minutes:g}"
+    longer = " trainer.early_stop=null" if run.stopped_early else longer
     return f"aigc train --resume {run.word}{longer if run.status() == 'complete' else ''}"
 
 

@@ -14,16 +14,20 @@ from aigc_cli.commands.sample import Drawing, SampleConfig, drawing_of
 from aigc_cli.config.words import asked_of
 from aigc_cli.errors import EXIT_OK, AigcError, ConfigError, DataError
 from aigc_cli.files import checksum, path_of, read_json
+from aigc_cli.modalities.base import modality
+from aigc_cli.modalities.credentials import Signature, read_signature
 from aigc_cli.modalities.image_writers import GRID
 from aigc_cli.modalities.labels import read_label
 from aigc_cli.modalities.likeness import compared
 from aigc_cli.modalities.samples import LABEL, ORIGINAL, RECORD, ROLE, read_record, recorded_files
+from aigc_cli.modalities.watermarks import score_of
+from aigc_cli.nn.watermark import Key
 from aigc_cli.run_index import known_runs
 from aigc_cli.runs import OUTPUTS, Run, find_run
 
-_KEYS = ("run", "outputs", "device", "data.root")
+_KEYS = ("run", "outputs", "device", "data.root", "watermark", "trust")
 #: What is found of a file, from the strongest to the weakest.
-PROVEN, ALTERED, CLAIMED, UNKNOWN = "proven", "altered", "claimed", "unknown"
+PROVEN, ALTERED, SIGNED, MARKED, CLAIMED, UNKNOWN = "proven", "altered", "signed", "marked", "claimed", "unknown"
 _UNKNOWN = "it carries no label; that does not say that a person made it"
 #: What a claim must say for a sample to be drawn again, and of which type; a stranger may have written it.
 _NEEDED = {"model_checksum": str, "step": int, "seed": int, "controls": dict, "format": str}
@@ -39,6 +43,8 @@ class Found:
     why: str
     claims: dict[str, Any]
     labels: list[str]
+    watermark: dict[str, Any] | None = None
+    signature: dict[str, Any] | None = None
 
 
 def main(names: Sequence[str], words: Sequence[str], *, as_json: bool = False) -> int:
@@ -84,7 +90,25 @@ def _described(found: Found) -> Iterator[str]:
         yield f"  claims:   {LABEL} by {made}: {at}"
     if found.labels:
         yield f"  labels:   {', '.join(found.labels)}"
+    if found.signature is not None:
+        yield f"  signed:   {_signed(found.signature)}"
+    if (mark := found.watermark) is not None:
+        said = f"z {mark['z']:.1f}, which chance gives once in {1 / max(mark['p'], 1e-300):,.3g} times"
+        yield f"  mark:     {'found' if mark['found'] else 'not found'}: {said}"
     yield f"  {f'{found.verdict}:':<9} {found.why}"
+
+
+def _signed(signature: Mapping[str, Any]) -> str:
+    """What a signature is worth."""
+    if "by" not in signature:
+        return str(signature["why"])
+    by = f"by {signature['by']}"
+    if not signature["valid"]:
+        return f"{by}, and changed since: {', '.join(signature['problems'])}"
+    known = (
+        "a root that you trust" if signature["trusted"] else "a name that anybody could write: no root that is known"
+    )
+    return f"{by}, and not changed since; {known}"
 
 
 class Drawn(NamedTuple):
@@ -105,6 +129,7 @@ class Verifier:
     def __init__(self, asked: Mapping[str, str], temporary: Path) -> None:
         self.asked, self.temporary = asked, temporary
         self.root = path_of(asked.get("outputs") or OUTPUTS)
+        self.key = Key(asked["watermark"]) if "watermark" in asked else None
         self._drawn: dict[str, list[Drawn]] = {}
         self._runs: dict[tuple[str, int], Run | None] = {}
         self._record = cache(read_record)
@@ -122,10 +147,27 @@ class Verifier:
             labels += ["provenance beside each text"] if claims else []
         if not claims and path.name in recorded_files(record):
             claims, labels = {**record, **_place(record, path.name)}, [*labels, f"{RECORD} beside it"]
+        trusted = path_of(self.asked["trust"]) if "trust" in self.asked else None
+        signature = read_signature(path, trusted)
+        if isinstance(signature, Signature):
+            claims = claims or dict(signature.claims)
         found = Found(str(path), UNKNOWN, _UNKNOWN, claims, labels)
-        if not claims and not labels:
-            return found
-        found.verdict = CLAIMED
+        self._look_for_mark(path, found)
+        if signature is not None:
+            found.signature = {"why": signature} if isinstance(signature, str) else asdict(signature)
+        if claims or labels:
+            self._judge(path, found, record)
+        if isinstance(signature, Signature) and not signature.valid:
+            found.verdict, found.why = ALTERED, "it was changed since it was signed"
+        elif isinstance(signature, Signature) and found.verdict in (CLAIMED, MARKED, UNKNOWN):
+            found.verdict, found.why = SIGNED, f"it was not changed since it was signed; {found.why}"
+        return found
+
+    def _judge(self, path: Path, found: Found, record: Mapping[str, Any]) -> None:
+        """Says whether what a file claims is true."""
+        claims = found.claims
+        if found.verdict == UNKNOWN:
+            found.verdict = CLAIMED
         if claims.get(ROLE) == ORIGINAL:
             found.why = "an item of the data, which stands beside what a model made"
         elif not _is_complete(claims):
@@ -135,7 +177,21 @@ class Verifier:
                 found.verdict, found.why = self._prove(path, claims, record)
             except AigcError as error:
                 found.why = f"it could not be drawn again: {error.message}"
-        return found
+
+    def _look_for_mark(self, path: Path, found: Found) -> None:
+        """Says how much the mark of the key stands out, where one is given and the file may have one."""
+        if self.key is None:
+            return
+        run = find_run(self.asked["run"], self.root) if "run" in self.asked else None
+        if run is None and _is_complete(found.claims):
+            run = self._run(found.claims)
+        codec = None if run is None else modality(run.spec.modality).codec(run.spec, run.path)
+        score = score_of(path, self.key, found.claims, codec)
+        if score is None:
+            return
+        found.watermark = {**score._asdict(), "found": score.found}
+        if score.found:
+            found.verdict, found.why = MARKED, "it has the mark of this key, and says nothing of itself"
 
     def _prove(self, path: Path, claims: dict[str, Any], record: Mapping[str, Any]) -> tuple[str, str]:
         run = self._run(claims)
@@ -143,7 +199,14 @@ class Verifier:
             where = f"in {self.root}/" if "run" not in self.asked else f"in {self.asked['run']}"
             which = f"{str(claims['model_checksum'])[:12]} of step {claims['step']}"
             return CLAIMED, f"the checkpoint {which} is not {where}"
+        if claims.get("watermark") and (self.key is None or self.key.name != claims["watermark"]):
+            return (
+                CLAIMED,
+                f"it was marked with the key called {claims['watermark']}, and is drawn again with watermark=KEY",
+            )
         whole = "index" not in claims
+        if whole and claims.get("filters"):
+            return CLAIMED, "a filter chose what is in it; where each sample has a file, these are drawn again"
         n = claims.get("n", record.get("n", len(claims.get("indices") or ()))) if whole else claims["index"] + 1
         if type(n) is not int or not 0 < n <= _MOST:
             return CLAIMED, f"{n} samples would have to be drawn to prove it, and {_MOST:,} are the most"
@@ -170,7 +233,7 @@ class Verifier:
 
     def _redrawn(self, run: Run, claims: Mapping[str, Any], n: int, *, exactly: bool) -> Drawn:
         """A set with at least, or `exactly`, `n` samples of the set that `claims` says."""
-        key = json.dumps([str(run.path), *(claims.get(key) for key in (*_NEEDED, "source", "explicit"))])
+        key = json.dumps([str(run.path), *(claims.get(key) for key in (*_NEEDED, "source", "explicit", "watermark"))])
         drawn = self._drawn.setdefault(key, [])
         for one in drawn:
             if one.n == n or (one.n > n and not exactly):
@@ -193,6 +256,7 @@ class Verifier:
             format=claims["format"], device=self.asked.get("device") or "auto", overwrite=False,
             data={"root": root, "source": None, "target": None}, controls=controls, prompt_file=file,
             label=bool(claims.get("explicit")),
+            watermark=self.asked.get("watermark") if claims.get("watermark") else None,
         )  # fmt: skip
         one = drawing_of(settings, run)  # of each prompt, or row, so many samples
         rows = -(-n // one.plan.arrangement.n)

@@ -35,7 +35,7 @@ _INSTEAD = {
     "serve": "leave it out: the run has its own",
     "export": "leave it out: the run has its own",
 }
-_EXTRAS = {"hydra/launcher": "joblib", "hydra/sweeper": "optuna"}
+_EXTRAS = {"hydra/launcher": "joblib"}
 
 
 def refuse(problems: Iterable[Problem | None]) -> None:

@@ -208,16 +208,31 @@ examples
   aigc report outputs/sweeps/2026-11-30_08-00-00 out=sweep.html""",
     "verify": """\
 usage: aigc verify FILE|FOLDER [...] [run=RUN] [outputs=FOLDER] [data.root=FOLDER] [device=auto]
+                   [watermark=KEY] [trust=FOLDER]
 
 What each file claims (the labels in its metadata, or samples.json beside it), and what is proven:
 the run whose weights it names draws the sample again, and pixels, sound or words are compared.
-proven: equal. altered: not equal (exit 3). claimed: labelled, and the weights are not here.
-unknown: no label, which does not say that a person made it.
+With watermark= the mark of that key is looked for; of text, run= says whose tokens it is made of.
+A signature is checked; trust= names a root certificate, or the folder of aigc sign init, to go by.
+proven: equal. altered: not equal, or changed since it was signed (exit 3). signed: not changed
+since. marked: the mark of the key is there. claimed: labelled, and the weights are not here.
+unknown: none of these, which does not say that a person made it.
 
 examples
   aigc verify picture.png
   aigc verify outputs/latest/generated/step-5000-seed-0
-  aigc verify clip.wav run=gan-tones/2026-11-30_08-00-00 --json""",
+  aigc verify clip.wav run=gan-tones/2026-11-30_08-00-00 --json
+  aigc verify found.txt run=latest watermark=mark.key""",
+    "sign": """\
+usage: aigc sign init [out=~/.config/aigc/signing] [name=NAME]
+
+A key, a certificate for it and a root certificate, in a folder that only you may read; nothing is
+overwritten. aigc sample and aigc serve sign with it (sign=FOLDER), and aigc verify trust=FOLDER
+knows it. It proves that files come from one key and were not changed, not who you are.
+
+examples
+  aigc sign init name="A. Person"
+  aigc sample sign=~/.config/aigc/signing""",
     "completion": """\
 usage: aigc completion bash
 

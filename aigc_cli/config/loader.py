@@ -25,6 +25,7 @@ from hydra._internal.config_repository import CachingConfigRepository, IConfigRe
 from hydra._internal.core_plugins.file_config_source import FileConfigSource
 from hydra._internal.defaults_list import DefaultsList, create_defaults_list
 from hydra._internal.utils import create_config_search_path
+from hydra.core.config_store import ConfigStore
 from hydra.core.default_element import ResultDefault
 from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.types import Override
@@ -43,16 +44,9 @@ from aigc_cli.errors import ConfigError
 _PLUGIN = re.compile(r"(hydra\._internal\.core_plugins|hydra_plugins)\.[\w.]+")
 #: The only places where Hydra itself needs the name of a class, with what the name must match: a plugin's is looked up
 #: among those that Hydra found, but any other is followed through modules to whatever they import.
-_TARGETS = {
-    "hydra.launcher._target_": _PLUGIN,
-    "hydra.sweeper._target_": _PLUGIN,
-    "hydra.sweeper.sampler._target_": re.compile(r"optuna\.samplers\.\w+Sampler"),
-}
+_TARGETS = {"hydra.launcher._target_": _PLUGIN, "hydra.sweeper._target_": _PLUGIN}
 #: Hydra's own settings that name code, files or lines of a shell by other means than ``_target_``: they stay empty.
-_CLOSED = (
-    "hydra.callbacks", "hydra.job_logging.root", "hydra.hydra_logging.root", "hydra.launcher.setup",
-    "hydra.sweeper.custom_search_space",
-)  # fmt: skip
+_CLOSED = ("hydra.callbacks", "hydra.job_logging.root", "hydra.hydra_logging.root", "hydra.launcher.setup")
 _NO_CODE = "name a registered component instead; `aigc ls models` and `aigc ls data` list them"
 
 
@@ -245,6 +239,9 @@ def _set_up_hydra() -> None:
     setup_globals()
     JobRuntime.instance().set("name", "aigc")
     Plugins.instance().register(_UserFolder)
+    # hydra-optuna-sweeper, which is for Optuna 2 and prunes nothing, has a schema that our file would be held against.
+    stored: Any = ConfigStore.instance().repo["hydra"]
+    stored.get("sweeper", {}).pop("optuna.yaml", None)
 
 
 def config_loader() -> Loader:

@@ -32,6 +32,7 @@ class Options:
     json: bool = False  # print one JSON object on stdout and nothing else
     resume: str | None = None  # a run's name or directory, or "latest"
     job: int | None = None  # the number of this job within a sweep
+    search: str | None = None  # the file of the search that has chosen it
     plugins: tuple[str, ...] = ()  # modules named with --plugin
     metric: tuple[str, ...] = ()  # metrics named with --metric
     recipe: tuple[str, ...] = ()  # files that set values which nobody typed; of a new run

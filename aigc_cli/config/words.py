@@ -23,6 +23,7 @@ COMMANDS = {
     "compare": "what differs between runs, and what came of it",
     "report": "one page on runs and sweeps that can be kept and passed on",
     "verify": "what files claim about where they come from, and what of it is proven",
+    "sign": "make a key of your own that signs what is sampled",
     "runs": "note down what you think of a run, or free the disk of old checkpoints",
     "ls": "list models, data, metrics, runs and what else there is to choose",
     "completion": "print the completion script for bash",
@@ -30,7 +31,7 @@ COMMANDS = {
 #: Those that are configured by a YAML file, and so by key=value words.
 COMPOSED = ("data", "train", "sample", "eval", "embed", "export", "serve")
 #: Those that are told by words alone which runs or files they are about.
-NAMING = ("runs", "compare", "report", "verify")
+NAMING = ("runs", "compare", "report", "verify", "sign")
 #: What ``ls`` lists, with what each list holds; alone it prints the first four.
 LISTS = {
     "models": "the names to use after model=, yours among them",

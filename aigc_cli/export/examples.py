@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from aigc_cli.export.way_back import SOUND
+
 _HEAD = '''\
 """Draws samples from the files beside it. It needs numpy and onnxruntime, and nothing else.
 
@@ -50,6 +52,13 @@ def save(raw, stem):
     print(f"{len(raw)} samples {raw.shape[1:]} {raw.dtype}: {stem}")
 
 
+def raw_of(found):
+    """What a person sees or hears of what a file gave."""
+    if (HERE / "latents_decoder.onnx").is_file():
+        found = load("latents_decoder")(latents=found["content"])
+    return found["raw"] if "raw" in found else heard(found["content"]) if ABOUT["sound"] else found["content"]
+
+
 draws = np.random.default_rng(SEED)
 '''
 _COUNT = """
@@ -60,8 +69,7 @@ _LATENT = """
 file = "decoder" if (HERE / "decoder.onnx").is_file() else "generator"
 width = ABOUT["files"][f"{file}.onnx"]["inputs"]["latent"]["shape"][1]
 latent = draws.standard_normal((n, width)).astype(np.float32)
-found = load(file)(latent=latent, **labels)
-save(found.get("raw", found["content"]), "sample")
+save(raw_of(load(file)(latent=latent, **labels)), "sample")
 """
 _FLOW = """
 velocity, steps = load("velocity"), 16
@@ -76,13 +84,12 @@ for step in range(steps):  # Heun's method, from noise at time 0 to data at time
     first = at(x, step / steps)
     second = at(x + first / steps, (step + 1) / steps)
     x = x + (first + second) / (2 * steps)
-save(load("codec")(content=x)["raw"] if (HERE / "codec.onnx").is_file() else x, "sample")
+save(raw_of(load("codec")(content=x) if (HERE / "codec.onnx").is_file() else {"content": x}), "sample")
 """
 _CODES_ONLY = """
 encode, decode = load("encoder"), load("decoder")
 content = np.zeros((n, *ABOUT["shape"]), np.float32)  # items as the encoding has them; put yours here
-found = decode(codes=encode(content=content)["codes"])
-save(found.get("raw", found["content"]), "reconstruction")
+save(raw_of(decode(codes=encode(content=content)["codes"])), "reconstruction")
 """
 _WRITE = '''
 
@@ -93,17 +100,21 @@ def start(count):
     return {name: np.zeros((count, s[1], 0, s[3]), np.float32) for name, s in shapes.items() if s[2] == "past"}
 
 
-def write(rows, count, temperature=1.0, more=None, stop=None):
-    """Rows of token ids, all of one length, with up to `count` more tokens each."""
+def write(rows, count, temperature=1.0, more=None, stop=None, limited=None):
+    """Rows of token ids, all of one length, with up to `count` more tokens each; codebooks of `limited` codes, if there
+    are several, take turns."""
     model, past, ids = load(FILE), start(len(rows)), np.array(rows, np.int64)
     read, tokens = 0, ids
-    for _ in range(count):
+    for step in range(count):
         read += tokens.shape[1]
         places = np.tile(np.arange(read - tokens.shape[1], read, dtype=np.int64), (len(rows), 1))
         found = model(input_ids=tokens, attention_mask=np.ones((len(rows), read), np.int64), position_ids=places,
                       **past, **(more or {}))
         past = {name: found[name.replace("past_key_values", "present")] for name in past}
         scores = found["logits"][:, -1].astype(np.float64)
+        if limited:
+            owner = np.arange(scores.shape[1]) // limited
+            scores[:, (owner != step % ABOUT["codebooks"]) & (owner < ABOUT["codebooks"])] = -np.inf
         if temperature:  # adding Gumbel noise and taking the largest draws from the distribution
             scores = scores / temperature + draws.gumbel(size=scores.shape)
         tokens = scores.argmax(-1)[:, None]
@@ -118,7 +129,7 @@ import re
 SAVED = json.loads((HERE / "tokenizer.json").read_text())
 VOCABULARY = SAVED["model"]["vocab"]
 SPELLED = {token: word for word, token in VOCABULARY.items()}
-SPECIAL = ABOUT["specials"]
+SPECIAL = ABOUT.get("source_specials") or ABOUT["specials"]
 RANKS = {tuple(merge): rank for rank, merge in enumerate(SAVED["model"]["merges"])}
 BYTES = SAVED["decoder"]["type"] == "ByteLevel"
 PRINTABLE = [*range(33, 127), *range(161, 173), *range(174, 256)]
@@ -194,19 +205,59 @@ for row in write([[SPECIAL["bos"]]] * 4, ABOUT["window"] - 1, more={"latent": la
 """
 _CODES_WRITER = """
 FILE = "model"
-length = ABOUT["shape"][0]
+length, books = ABOUT["shape"][0], ABOUT["codebooks"]
+each = ABOUT["vocab_size"] // books  # codes of a codebook; those of the first come first
 told = [ABOUT["vocab_size"] + label for label in labels.get("label", ())] or [ABOUT["any_class"]] * n
-codes = write([[token] for token in told], length)[:, 1:]
-found = load("codes_decoder")(codes=codes)
-save(found.get("raw", found["content"]), "sample")
+if ABOUT["delayed"]:  # each step writes a code of every codebook, and those of the next one come a step later each
+    ids = write_steps(np.array(told), length // books + books - 1, books, each)
+    codes = np.stack([ids[:, book : book + length // books, book] for book in range(books)], 2).reshape(n, length)
+else:
+    codes = write([[token] for token in told], length, limited=None if books == 1 else each)[:, 1:]
+save(raw_of(load("codes_decoder")(codes=codes)), "sample")
+"""
+_STEPS = '''
+
+def write_steps(told, count, books, each):
+    """Codes (n, count, books), with the token for any class where a codebook has none yet, or none any more."""
+    model, past, n = load(FILE), start(len(told)), len(told)
+    tokens, found = np.repeat(told[:, None, None], books, 2).astype(np.int64), []
+    for step in range(count):
+        given = model(input_ids=tokens, attention_mask=np.ones((n, step + 1), np.int64),
+                      position_ids=np.full((n, 1), step, np.int64), **past)
+        past = {name: given[name.replace("past_key_values", "present")] for name in past}
+        scores = given["logits"][:, -1].reshape(n, books, -1).astype(np.float64)
+        codes = (scores + draws.gumbel(size=scores.shape)).argmax(-1) + each * np.arange(books)
+        beyond = [not book <= step < count - books + 1 + book for book in range(books)]
+        codes[:, beyond] = ABOUT["any_class"]
+        tokens = codes[:, None].astype(np.int64)
+        found.append(codes)
+    return np.stack(found, 1)
+
+'''
+_CODES_SPEAKER = """
+FILE, end, length = "decoder_model", ABOUT["specials"]["eos"], ABOUT["shape"][0]
+said = sys.argv[1] if len(sys.argv) > 1 else "seven"
+voice = np.array([ABOUT["vocab_size"] if ABOUT["classes"] else ABOUT["any_class"]], np.int64)  # the first of them
+ids = np.array([[SPECIAL["bos"], *tokens_of(said), SPECIAL["eos"]]], np.int64)
+read = load("encoder_model")(input_ids=ids, voice=voice)
+read.pop("last_hidden_state")
+across = {name.replace("present", "past_key_values"): part for name, part in read.items()}
+there = np.ones((1, ids.shape[1] + 1), np.int64)  # the voice stands before the text
+codes = write([[ABOUT["vocab_size"]]], length, temperature=0.7, more={"encoder_attention_mask": there, **across},
+              stop=end)[:, 1:]
+codes = np.pad(codes, ((0, 0), (0, length - codes.shape[1])), constant_values=end)
+save(raw_of(load("codes_decoder")(codes=codes)), "speech")
 """
 _CODES_FILLER = """
-length, mask, passes = ABOUT["shape"][0], ABOUT["mask"], 12
+length, mask, passes, books = ABOUT["shape"][0], ABOUT["mask"], 12, ABOUT["codebooks"]
 told = np.array([ABOUT["vocab_size"] + label for label in labels.get("label", ())] or [ABOUT["any_class"]] * n)
 codes, model = np.full((n, length), mask, np.int64), load("model")
 for step in range(1, passes + 1):  # each pass settles more of the codes: those that the model is surest of
     ids = np.concatenate([told[:, None], codes], 1)
     scores = model(input_ids=ids, attention_mask=np.ones_like(ids))["logits"][:, 1:].astype(np.float64)
+    if books > 1:  # a place has a code of its own codebook, or of none
+        owner = np.arange(scores.shape[2]) // (ABOUT["vocab_size"] // books)
+        scores[:, (owner != np.arange(length)[:, None] % books) & (owner < books)] = -np.inf
     drawn = (scores + draws.gumbel(size=scores.shape)).argmax(-1)
     sure = np.take_along_axis(scores, drawn[..., None], -1)[..., 0] - np.logaddexp.reduce(scores, -1)
     sure = sure + 4 * (1 - step / passes) * draws.gumbel(size=sure.shape)
@@ -214,8 +265,7 @@ for step in range(1, passes + 1):  # each pass settles more of the codes: those 
     left = int(length * np.cos(np.pi / 2 * step / passes))
     codes = drawn
     np.put_along_axis(codes, sure.argsort(-1)[:, :left], mask, -1)
-found = load("codes_decoder")(codes=codes)
-save(found.get("raw", found["content"]), "sample")
+save(raw_of(load("codes_decoder")(codes=codes)), "sample")
 """
 _SCRIPTS = {
     "latent": (" [how many]", _COUNT + _LATENT),
@@ -225,14 +275,16 @@ _SCRIPTS = {
     "translator": (' ["a text"]', _TEXT + _WRITE + _TRANSLATOR),
     "filler": (' ["a text with ____"]', _TEXT + _FILLER),
     "text_latent": ("", _TEXT + _WRITE + _TEXT_LATENT),
-    "codes_writer": (" [how many]", _COUNT + _WRITE + _CODES_WRITER),
+    "codes_writer": (" [how many]", _COUNT + _WRITE + _STEPS + _CODES_WRITER),
+    "codes_speaker": (' ["what is said"]', _TEXT + _WRITE + _CODES_SPEAKER),
     "codes_filler": (" [how many]", _COUNT + _CODES_FILLER),
 }
 
 
-def example(kind: str) -> str:
-    """The script of a kind of loop, as of :class:`aigc_cli.export.parts.Exported`; "" where there is none."""
+def example(kind: str, *, sound: bool = False) -> str:
+    """The script of a kind of loop, as of :class:`aigc_cli.export.parts.Exported`, with the way back to `sound` where
+    that is needed; "" where there is none."""
     if kind not in _SCRIPTS:
         return ""
     usage, body = _SCRIPTS[kind]
-    return _HEAD.replace("{usage}", usage) + body
+    return _HEAD.replace("{usage}", usage) + (SOUND if sound else "") + body

@@ -15,7 +15,7 @@ from aigc_cli.errors import ConfigError
 from aigc_cli.export.text import text_parts
 from aigc_cli.export.wrap import Part
 from aigc_cli.modalities.base import Batch, Codec
-from aigc_cli.modalities.token_codec import TokenCodec
+from aigc_cli.modalities.token_codec import LatentCodec, TokenCodec
 from aigc_cli.models.base import Model
 from aigc_cli.models.flow import Flow
 from aigc_cli.nn.quantize import Quantizer
@@ -53,8 +53,9 @@ def parts_of(restored: Restored) -> Exported:
         return Exported(*text_parts(model))
     if isinstance(model, Flow):
         network = _Velocity(model)
-        return Exported("flow", [Part("velocity", network, _flow(model), _SIZES, ("velocity",)), *_raw_part(restored)])
-    found = []
+        flow = Part("velocity", network, _flow(model), _SIZES, ("velocity",))
+        return Exported("flow", [flow, *_raw_part(restored), *_of_latents(codec)])
+    found = _of_latents(codec)
     if "decode" in model.can and "tokens" in model.can:
         tokenizer: Any = model
         decode = _Codes(model, codec, lambda codes: codes)
@@ -71,6 +72,15 @@ def parts_of(restored: Restored) -> Exported:
         name = restored.run.config["model"]["name"]
         raise ConfigError(f"model={name} has no part that can be exported", "export it with format=safetensors")
     return Exported("codes_only" if "tokens" in model.can else "latent", found)
+
+
+def _of_latents(codec: Codec) -> list[Part]:
+    """What a model of latents needs behind it: the decoder of the autoencoder that they are of."""
+    if not isinstance(codec, LatentCodec):
+        return []
+    settle(codec.model)
+    decode, shape = _Latents(codec), (len(codec.mean), *codec.grid)
+    return [Part("latents_decoder", decode, lambda n: {"latents": _normal(n, *shape)}, _SIZES, decode.names)]
 
 
 def settle(model: nn.Module) -> None:
@@ -154,6 +164,17 @@ class _Codes(_Decodes):
 
     def forward(self, codes: Tensor) -> tuple[Tensor, ...]:
         return self.ended(self.model.decode(self.turn(codes)))
+
+
+class _Latents(_Decodes):
+    """Latents of an autoencoder, as another model draws them, to what they stand for."""
+
+    def __init__(self, codec: LatentCodec) -> None:
+        super().__init__(codec.model, codec.inner)
+        self.outer = codec
+
+    def forward(self, latents: Tensor) -> tuple[Tensor, ...]:
+        return self.ended(self.model.decode(self.outer.unscaled(latents)))
 
 
 class _Encoder(nn.Module):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -11,6 +12,7 @@ from aigc_cli import __version__
 from aigc_cli.config.schema import save_yaml
 from aigc_cli.exported_run import KEPT, RECORD
 from aigc_cli.files import checksum, write_atomically, write_json
+from aigc_cli.modalities.audio_config import CODEC_FILE
 from aigc_cli.run_index import records_of
 from aigc_cli.training.checkpoint import write_tensors
 from aigc_cli.training.onnx_model import STATE
@@ -37,13 +39,25 @@ def content_of(restored: Restored) -> dict[str, Any]:
         "modality": spec.modality, "shape": list(spec.shape), "layout": spec.layout, "raw_shape": list(spec.raw),
         "encoding": restored.codec.preprocessing, "classes": list(spec.classes) if model.conditional else [],
     }  # fmt: skip
+    found |= {"source_specials": dict(spec.source.specials)} if spec.source else {}
     found |= {"rate": spec.rate} if spec.rate else {}
+    found |= {"sound": _way_back(restored)}
     if spec.vocab_size is not None:
         found |= {"vocab_size": spec.vocab_size, "specials": dict(spec.specials)}
         found |= {"start": getattr(restored.codec, "start", None), "mask": model.mask}
         found |= {"window": getattr(getattr(model, "decoder", getattr(model, "encoder", None)), "length", None)}
-        found |= {"any_class": getattr(model, "any", None)}
+        found |= {"any_class": getattr(model, "any", None), "codebooks": getattr(model, "codebooks", 1)}
+        found |= {"delayed": getattr(model, "delayed", False)}
     return {**found, "controls": TypeAdapter(model.controls).json_schema(by_alias=True).get("properties", {})}
+
+
+def _way_back(restored: Restored) -> dict[str, Any] | None:
+    """What makes sound of spectrograms, which no graph does; None of anything else."""
+    codec = getattr(restored.codec, "inner", restored.codec)
+    if restored.spec.rate is None or restored.spec.modality != "audio" or codec.traceable:
+        return None
+    kept: dict[str, Any] = json.loads(codec.files()[CODEC_FILE])
+    return kept
 
 
 def keep_run(folder: Path, restored: Restored) -> None:

@@ -17,6 +17,7 @@ from aigc_cli.export.wrap import Part
 from aigc_cli.models.base import Model
 from aigc_cli.models.bert import MaskedLanguageModel
 from aigc_cli.models.codes.bert import CodeBert
+from aigc_cli.models.codes.speech import SpeechModel
 from aigc_cli.models.codes.transformer import CodeTransformer
 from aigc_cli.models.transformer import DecoderLanguageModel, Seq2SeqModel
 from aigc_cli.models.vae.text import TextVAE
@@ -28,7 +29,9 @@ _BATCHES = (3, 1, 5, 64)
 
 def text_parts(model: Model) -> tuple[str, list[Part]]:
     """The kind of loop that a model of tokens is used in, and its parts."""
-    if isinstance(model, DecoderLanguageModel | CodeTransformer):
+    if isinstance(model, CodeTransformer):
+        return "writer", [writer("model", model.decoder, codebooks=model.codebooks if model.delayed else None)]
+    if isinstance(model, DecoderLanguageModel):
         return "writer", [writer("model", model.decoder)]
     if isinstance(model, MaskedLanguageModel | CodeBert):
         network = model.encoder
@@ -39,6 +42,8 @@ def text_parts(model: Model) -> tuple[str, list[Part]]:
         names = ("last_hidden_state", *encoder.names)
         parts = [_reader("encoder_model", encoder, model.decoder, names), writer("decoder_model", model.decoder)]
         return "translator", parts
+    if isinstance(model, SpeechModel):
+        return "speaker", [_listener(model), writer("decoder_model", model.decoder)]
     if isinstance(model, TextVAE):
         reader = _reader("encoder", _TextEncoder(model), model.decoder, ("latent",))
         return "text_latent", [reader, writer("decoder", model.decoder, model)]
@@ -70,28 +75,48 @@ def _reader(
     return Part(name, module, inputs, sizes, outputs, {"input_ids": both, "attention_mask": both})
 
 
-def writer(name: str, network: TokenTransformer, model: TextVAE | None = None) -> Part:
-    """A part that reads (n, t) tokens after `past` others, whose keys and values it is given."""
+def _listener(model: SpeechModel) -> Part:
+    """A part that reads what is to be said (n, t), and by whom (n,)."""
+    source = model.spec.source
+    assert source is not None and source.vocab_size is not None, "speech says a text"  # noqa: PT018
+    vocabulary, voices = source.vocab_size, model.any + 1 - model.vocab_size
+
+    def inputs(n: int, t: int) -> dict[str, Tensor]:
+        ids = _ids(vocabulary - 4, n, t) + 4  # its last letters may not be there
+        return {"input_ids": ids * _mask(n, t) + model.pad * (1 - _mask(n, t)),
+                "voice": model.vocab_size + torch.arange(n) % voices}  # fmt: skip
+
+    encoder = _SpeechEncoder(model)
+    sizes = [(n, min(t, model.longest)) for n, t in zip(_BATCHES, _LENGTHS, strict=True)]
+    axes = {"input_ids": {0: "batch", 1: "sequence"}, "voice": {0: "batch"}}
+    return Part("encoder_model", encoder, inputs, sizes, ("last_hidden_state", *encoder.names), axes)
+
+
+def writer(name: str, network: TokenTransformer, model: TextVAE | None = None, codebooks: int | None = None) -> Part:
+    """A part that reads (n, t) tokens, or (n, t, k) of so many `codebooks` at a time, after `past` others, whose keys
+    and values it is given."""
     config = network.stack.config
     shape = config.groups, config.dim
     cross = any(block.cross is not None for block in network.stack.blocks)
+    heads = config.heads  # of what is read across, each with keys and values of its own
     kept = _names(config.layers, ".decoder" if cross and model is None else "")
     memory = _names(config.layers, ".encoder") if cross and model is None else []
     latent = 0 if model is None else model.dimensions
 
     def inputs(n: int, t: int, past: int) -> dict[str, Any]:
         places = torch.arange(past, past + t).expand(n, t)
-        found: dict[str, Any] = {"input_ids": _ids(network.vocab_size, n, t)}
+        ids = _ids(network.vocab_size, n, t * (codebooks or 1))
+        found: dict[str, Any] = {"input_ids": ids if codebooks is None else ids.view(n, t, codebooks)}
         found |= {"attention_mask": _left(n, past + t), "position_ids": places.contiguous()}
         draws = torch.Generator().manual_seed(n)
 
-        def some(length: int) -> Tensor:
-            return torch.randn(n, shape[0], length, shape[1], generator=draws)
+        def some(length: int, groups: int = shape[0]) -> Tensor:
+            return torch.randn(n, groups, length, shape[1], generator=draws)
 
         found |= {f"past_key_values.{name}": some(past) for name in kept}
         if memory:
             found |= {"encoder_attention_mask": _mask(n, 6 + n)}
-            found |= {f"past_key_values.{name}": some(6 + n) for name in memory}
+            found |= {f"past_key_values.{name}": some(6 + n, heads) for name in memory}
         if latent:
             found |= {"latent": torch.randn(n, latent, generator=draws)}
         return found
@@ -192,6 +217,20 @@ class _SourceEncoder(nn.Module):
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, ...]:
         memory = self.encoder(self.embedding(input_ids), mask=attention_mask != 0)
         return memory, *(part for cross in _crosses(self.stack) for part in cross.read(memory))
+
+
+class _SpeechEncoder(nn.Module):
+    """The same of what is to be said and by whom, which stands before it."""
+
+    def __init__(self, model: SpeechModel) -> None:
+        super().__init__()
+        self.model = model
+        self.names = [f"present.{name}" for name in _names(model.decoder.stack.config.layers, ".encoder")]
+
+    def forward(self, input_ids: Tensor, voice: Tensor) -> tuple[Tensor, ...]:
+        memory = self.model.read(input_ids, voice)["memory"]
+        assert memory is not None, "there is something to say"
+        return memory, *(part for cross in _crosses(self.model.decoder.stack) for part in cross.read(memory))
 
 
 def _crosses(stack: Transformer) -> list[CrossAttention]:

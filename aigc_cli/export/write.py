@@ -126,10 +126,11 @@ def _finish(
         record["can"] = abilities(restored.model, [part.name for part in exported.parts])
         keep_run(folder, restored)
     window = record.get("window") or 0
-    for name, content in restored.codec.portable(window, masks=restored.model.mask is not None).items():
+    spoken = restored.codec if restored.codec.readable else restored.codec.source or restored.codec
+    for name, content in spoken.portable(window, masks=restored.model.mask is not None).items():
         write_atomically(folder / name, content)
     use, following = "`export.json` says what each file takes and gives.", "cat {out}/export.json"
-    if format == "onnx" and (script := example(exported.kind)):
+    if format == "onnx" and (script := example(exported.kind, sound=bool(record["sound"]))):
         write_atomically(folder / "example.py", script)
         use, following = "```\npip install numpy onnxruntime\npython example.py\n```", "python {out}/example.py"
     write_card(folder, restored, exported.kind, record, use)

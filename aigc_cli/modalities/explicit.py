@@ -42,11 +42,16 @@ def marked(image: Image.Image) -> Image.Image:
 
 def announced(clip: np.ndarray, rate: int) -> np.ndarray:
     """A clip, int16 (channels, samples), after the Morse signs of "AI"."""
+    signs = announcement(rate)
+    return np.concatenate([np.broadcast_to(signs, (len(clip), len(signs))), clip], axis=1)
+
+
+def announcement(rate: int) -> np.ndarray:
+    """The signs, and a moment of silence, int16 (samples,)."""
     dot = round(_DOT * rate)
     pitch = min(_PITCH, rate / 4)
     on = np.repeat([float(sign) for sign in _MORSE], dot)
     ramp = max(1, dot // 8)  # a tone that starts at once clicks
     smooth = np.convolve(np.pad(on, ramp, mode="edge"), np.ones(2 * ramp + 1) / (2 * ramp + 1), mode="valid")
     tone = np.sin(2 * np.pi * pitch * np.arange(len(on)) / rate) * smooth * _LOUD * 32767
-    signs = np.concatenate([tone, np.zeros(round(_AFTER * rate))]).round().astype(np.int16)
-    return np.concatenate([np.broadcast_to(signs, (len(clip), len(signs))), clip], axis=1)
+    return np.concatenate([tone, np.zeros(round(_AFTER * rate))]).round().astype(np.int16)

@@ -27,6 +27,8 @@ COMPOSITE_SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/composit
 RECORD = "samples.json"
 #: Under this key a record says that only some of its files are there yet.
 INCOMPLETE = "incomplete"
+#: The parts of where samples come from that are told where there is something to tell.
+_OPTIONAL = ("source", "explicit", "watermark", "filters")
 _DIGITS = 6  # at least, so that the names of the first million do not depend on how many there are
 
 
@@ -111,17 +113,19 @@ class Provenance:
     controls: Mapping[str, Any]
     source: Mapping[str, Any] = field(default_factory=dict)  # the items of the data that the samples were made from
     explicit: bool = False  # whether a person sees or hears in each that it was generated
+    filters: Mapping[str, Any] = field(default_factory=dict)  # what chose which samples are in the set
+    watermark: str = ""  # the name of the key that marks each, which does not give it away
     versions: Mapping[str, str] = field(default_factory=_versions)
 
     @cached_property
     def _plain(self) -> dict[str, Any]:
         # Through JSON, so that what was written and what is compared agree.
         values = dict(json.loads(json.dumps(asdict(self))))
-        return {key: value for key, value in values.items() if key not in ("source", "explicit") or value}
+        return {key: value for key, value in values.items() if key not in _OPTIONAL or value}
 
     def identity(self) -> dict[str, Any]:
         """What two sets of samples share exactly where one may replace the other."""
-        keys = ("modality", "format", "step", "model_checksum", "seed", "controls", "source", "explicit")
+        keys = ("modality", "format", "step", "model_checksum", "seed", "controls", *_OPTIONAL)
         return {key: value for key, value in self._plain.items() if key in keys}
 
     def of_sample(self, arrangement: Arrangement, index: int) -> dict[str, Any]:

@@ -224,8 +224,12 @@ class LatentCodec(LearnedCodec):
 
     def decode(self, encoded: Tensor) -> Tensor:
         """Raw content of latents."""
-        mean, deviation = self._scale(encoded.float())
-        return self._decoded((encoded.float().movedim(1, -1) * deviation + mean).flatten(1))
+        return self._decoded(self.unscaled(encoded.float()))
+
+    def unscaled(self, encoded: Tensor) -> Tensor:
+        """Latents (n, d) as the autoencoder decodes them, of those that another model sees."""
+        mean, deviation = self._scale(encoded)
+        return (encoded.movedim(1, -1) * deviation + mean).flatten(1)
 
 
 def open_tokenizer(folder: Path, wanted: str | None = None) -> LearnedCodec:

@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
+from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from functools import cached_property
-from itertools import islice
+from itertools import islice, takewhile
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
@@ -97,7 +98,14 @@ class Tokenizer(ABC):
     def extensions(self, token: int) -> list[int]:
         """The tokens whose text begins with that of a token, itself among them."""
         beginning = self._texts[token]
-        return [other for other in range(FIRST, self.vocab_size) if self._texts[other].startswith(beginning)]
+        first = bisect_left(self._sorted, (beginning, -1))
+        following = takewhile(lambda pair: pair[0].startswith(beginning), islice(self._sorted, first, None))
+        return sorted(other for _, other in following)
+
+    @cached_property
+    def _sorted(self) -> list[tuple[bytes, int]]:
+        """Texts in order, each with its token, so that those that begin alike are neighbours."""
+        return sorted((self._texts[token], token) for token in range(FIRST, self.vocab_size))
 
 
 class CharTokenizer(Tokenizer):

@@ -251,6 +251,9 @@ class Model(nn.Module):
         """
         raise NotImplementedError
 
+    def heed(self, controls: Any) -> None:
+        """Takes note of the `controls` that :meth:`decode` and :meth:`encode` go by, of which most have none."""
+
     def prepare(self, items: Iterable[Batch], controls: Any) -> None:
         """Gets ready to :meth:`sample` with `controls` that need to see the encoded training set, such as a prior that
         is fitted on its latents. Most need not; `items` is read only if they do."""

@@ -75,6 +75,7 @@ class MaskedLanguageModel(LanguageModel):
     controls: ClassVar[type] = FillingControls
     config: BertConfig
     tokens = "encoder"
+    left_to_right = False
     fills_from = "what is left around it"
     filling: ClassVar[dict[str, Any]] = {"sampler": "confidence", "temperature": 0.0}
 
@@ -209,7 +210,7 @@ class MaskedLanguageModel(LanguageModel):
             score=self._scores_of_text if asked.mode == "infill" else self.encoder.logits,
             mask=self.mask,
             canvas=canvas,
-            choice=asked.choice(),
+            choice=self.choice(asked),
             first=first,
         )
         width = canvas.shape[1]

@@ -134,6 +134,10 @@ class Flow(LatentModel):
         if controls.guidance != 1 and not self.conditional:
             what = f"guidance={controls.guidance:g}: this model was trained without classes"
             raise ConfigError(what, "leave guidance= out, or train with model.conditional=true on data with labels")
+        self.heed(controls)
+
+    def heed(self, controls: FlowControls) -> None:
+        """How the path is followed."""
         self.solver = controls
 
     def sample(self, noise: Noise, controls: FlowControls, prompts: Prompts | None = None) -> Tensor:

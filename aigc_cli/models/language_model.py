@@ -19,6 +19,7 @@ from aigc_cli.models.base import Model, ModelConfig, Prompts, Transfer
 from aigc_cli.nn.decoding import Choice, Session, beam_search, write
 from aigc_cli.nn.lora import adapters
 from aigc_cli.nn.style import TransformerConfig
+from aigc_cli.nn.watermark import GreenList, Key, usual_width
 from aigc_cli.randomness import Noise
 
 #: How many tokens may be asked for; room for them is made beforehand.
@@ -111,6 +112,10 @@ class LanguageModel(Model):
     #: Tensors that belong to its own data, as of :class:`Transfer`.
     own: ClassVar[tuple[str, ...]] = ()
     config: TransformerConfig
+    #: What marks the texts that it draws, as of :meth:`watermark`.
+    mark: GreenList | None = None
+    #: Whether the tokens before one are known when it is chosen.
+    left_to_right: ClassVar[bool] = True
 
     def __init__(self, spec: DataSpec) -> None:
         super().__init__(spec)
@@ -118,6 +123,21 @@ class LanguageModel(Model):
         self.vocab_size = spec.vocab_size
         specials = dict(spec.specials)
         self.pad, self.bos, self.eos = specials["pad"], specials["bos"], specials["eos"]
+
+    def watermark(self, key: Key) -> None:
+        """From now on texts are drawn with a mark."""
+        width = usual_width(self.vocab_size) if self.left_to_right else 1
+        self.mark = GreenList(key, self.vocab_size, (token for _, token in self.spec.specials), width=width)
+
+    def choice(self, controls: DrawingControls) -> Choice:
+        """How a token is chosen; a ConfigError where a text is to have a mark, and nothing is drawn that could."""
+        choice = controls.choice()
+        if self.mark is None:
+            return choice
+        if choice.temperature == 0 or choice.top_k == 1:
+            what = "watermark=: the likeliest token is taken, and a mark lies in how tokens are drawn"
+            raise ConfigError(what, "add temperature=1, or leave watermark= out")
+        return replace(choice, mark=self.mark)
 
     def transfer(self) -> Transfer:
         """One family's transformer of tokens may start from another's; a head from the embedding it was tied to."""
@@ -172,10 +192,12 @@ class LanguageModel(Model):
             what = f"beam={controls.beam} is more than the {self.vocab_size} tokens of the vocabulary"
             raise ConfigError(what, "follow fewer, such as beam=5")
         if controls.beam > 1:
+            if self.mark is not None:
+                raise ConfigError("watermark=: beam search draws nothing that a mark could lie in", "leave beam= out")
             penalty = controls.length_penalty
             return beam_search(session, controls.beam, count, length_penalty=penalty, stop=self.eos)[0]
         uniform = noise.uniform(count) if controls.temperature > 0 else None
-        return write(session, controls.choice(), uniform, count, self.eos)
+        return write(session, self.choice(controls), uniform, count, self.eos)
 
 
 def token_scores(logits: Tensor, targets: Tensor, pad: int) -> dict[str, Tensor]:

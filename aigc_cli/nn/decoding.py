@@ -15,6 +15,7 @@ from torch import Tensor
 
 from aigc_cli.nn.attention import KVCache
 from aigc_cli.nn.transformer import TokenTransformer
+from aigc_cli.nn.watermark import GreenList
 
 _COLDEST = 1e-6  # below it scores may overflow, and only the best one is ever drawn
 LOOK_EVERY = 16  # tokens between looks at whether all rows have ended, each of which waits for the device
@@ -29,6 +30,7 @@ class Choice:
     top_p: float | None = None  # of the fewest tokens that have this probability together (Holtzman et al. 2020)
     min_p: float | None = None  # of those with at least this share of the best one's probability (Nguyen et al. 2024)
     repetition_penalty: float = 1.0  # makes tokens that a row has already less likely (Keskar et al. 2019)
+    mark: GreenList | None = None  # tilts the draw towards a secret share of what the others leave
 
 
 class Session:
@@ -77,7 +79,7 @@ class Session:
         full = [row for row, length in enumerate(self.cache.lengths) if length == self.network.length]
         if full:
             self._move_on(full)
-        hidden = self._hidden(self.tokens.gather(1, self.ends[:, None] - 1), self.cache)
+        hidden = self._hidden(self.newest(), self.cache)
         self.cache.read([length + 1 for length in self.cache.lengths])
         return hidden[:, -1]
 
@@ -96,6 +98,11 @@ class Session:
         """Features of tokens (m, t) of all rows, or of `rows` (m,)."""
         seen = self.seen if rows is None else {name: part[rows] for name, part in self.seen.items()}
         return self.network.hidden(tokens, cache=cache, **seen)
+
+    def newest(self, count: int = 1) -> Tensor:
+        """The last tokens of each row, (n, count); -1 where it has fewer."""
+        places = self.ends[:, None] - count + torch.arange(count, device=self.device)
+        return self.tokens.gather(1, places.clamp(min=0)).masked_fill(places < 0, -1)
 
     def append(self, tokens: Tensor) -> None:
         """Adds a token (n,) to each row."""
@@ -142,7 +149,9 @@ def write(session: Session, choice: Choice, uniform: Tensor | None, count: int, 
     seen = _seen(session) if choice.repetition_penalty != 1 else None
     for step in range(count):
         draws = None if uniform is None else uniform[:, step]
-        token = choose(session.logits(), choice, draws, seen)
+        logits = session.logits()
+        beside = None if choice.mark is None else (session.newest(choice.mark.width), None)
+        token = choose(logits, choice, draws, seen, beside)
         if stop is not None:
             token = torch.where(done, session.pad, token)
             done = done | (token == stop)
@@ -154,14 +163,19 @@ def write(session: Session, choice: Choice, uniform: Tensor | None, count: int, 
     return session.tokens
 
 
-def choose(logits: Tensor, choice: Choice, uniform: Tensor | None, seen: Tensor | None = None) -> Tensor:
+def choose(
+    logits: Tensor, choice: Choice, uniform: Tensor | None, seen: Tensor | None = None,
+    beside: tuple[Tensor, Tensor | None] | None = None,
+) -> Tensor:  # fmt: skip
     """One token for each row, (n,), from scores (n, vocab), float32.
 
     Args:
-        choice: Repetition first, then temperature, top_k, top_p of what that leaves, min_p.
+        choice: Repetition first, then temperature, top_k, top_p of what that leaves, min_p, and last the mark, which
+            so lets nothing in that they keep out.
         uniform: Draws in [0, 1), (n,); a token is drawn by inverting the distribution, so that a row takes the same
             token for the same draw whatever the others do.
         seen: (n, vocab), True for tokens that a row has.
+        beside: The tokens before (n, width) and after (n,), by which the mark goes, as of :meth:`GreenList.weights`.
     """
     if seen is not None:
         logits = penalized(logits, seen, choice.repetition_penalty)
@@ -180,6 +194,9 @@ def choose(logits: Tensor, choice: Choice, uniform: Tensor | None, seen: Tensor 
         shares = torch.where(before < choice.top_p, shares, 0)
     if choice.min_p is not None:
         shares = torch.where(shares >= choice.min_p * shares.amax(-1, keepdim=True), shares, 0)
+    if choice.mark is not None and beside is not None:
+        weights = choice.mark.weights(*beside)
+        shares = shares * (weights if order is None else weights.gather(1, order))
     place = invert(shares, uniform)
     return place if order is None else order.gather(1, place[:, None])[:, 0]
 

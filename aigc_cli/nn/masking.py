@@ -96,9 +96,15 @@ class Filling:
             there, allowed = self.first
             scores = scores.masked_fill((places == there[:, None])[..., None] & ~allowed[:, None], -torch.inf)
         logits = scores.flatten(0, 1)
-        chosen = choose(logits, self.choice, uniform.flatten())
+        chosen = choose(logits, self.choice, uniform.flatten(), beside=_beside(tokens, places))
         sure = logits.log_softmax(-1).gather(1, chosen[:, None])[:, 0]
         return chosen.view_as(places), sure.view_as(places)
+
+
+def _beside(tokens: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
+    """The tokens (n, t) before places (n, m), (n * m, 1), and after them, (n * m,); -1 beyond the ends."""
+    wide = torch.nn.functional.pad(tokens, (1, 1), value=-1)
+    return wide.gather(1, places).flatten()[:, None], wide.gather(1, places + 2).flatten()
 
 
 @torch.no_grad()

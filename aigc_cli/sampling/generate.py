@@ -251,10 +251,7 @@ class Request:
 
     def drawn(self, n: int, prompts: Prompts | None = None) -> Batches:
         """The batches of `n` samples, drawn from `prompts` if there are any."""
-        return lambda batch_size: generate(
-            self.model, self.codec, range(n), seed=self.seed, device=self.device, batch_size=batch_size,
-            controls=self.controls, prompts=prompts,
-        )  # fmt: skip
+        return Drawn(self, n, prompts)
 
     def decoded(
         self, n: int, latents: Callable[[Sequence[int]], Tensor], labels: Sequence[int] | None = None
@@ -267,3 +264,24 @@ class Request:
             return decoded(self.model.decode(latents(some), own), self.codec, what)
 
         return lambda batch_size: in_batches(draw, range(n), self.model.held(), self.device, batch_size)
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """The batches of samples that are drawn each by itself."""
+
+    request: Request
+    n: int
+    prompts: Prompts | None = None
+
+    def __call__(self, batch_size: int | None) -> Iterator[Tensor]:
+        """All of them."""
+        return self.of(range(self.n), batch_size)
+
+    def of(self, indices: Sequence[int], batch_size: int | None = None) -> Iterator[Tensor]:
+        """Those of some numbers."""
+        asked = self.request
+        return generate(
+            asked.model, asked.codec, indices, seed=asked.seed, device=asked.device, batch_size=batch_size,
+            controls=asked.controls, prompts=self.prompts,
+        )  # fmt: skip

@@ -202,7 +202,7 @@ class Shared:
                 if not ends[place].done():
                     ends[place].set_exception(error) if error is not None else ends[place].set_result(None)
 
-            return Row(noise.seed, index, *own, count, controls.choice(), mine(), take, done)
+            return Row(noise.seed, index, *own, count, self._model.choice(controls), mine(), take, done)
 
         rows = [row(place, index) for place, index in enumerate(noise.indices)]
         self._worker.enter(rows)
@@ -231,20 +231,20 @@ def _sample(model: Model, asked: list[tuple[Any, ...]], device: torch.device) ->
     return model.sample(noise, controls, prompts)
 
 
-def _prepared(model: Any, controls: Any) -> None:
-    """What :meth:`Model.prepare` has a flow keep, which another request may have changed since."""
-    if controls is not None and hasattr(model, "solver"):
-        model.solver = controls
+def _heeded(model: Model, controls: Any) -> None:
+    """Has a model heed the controls of this request, since another may have had others."""
+    if controls is not None:
+        model.heed(controls)
 
 
 def _decode(model: Model, asked: list[tuple[Any, ...]], device: torch.device) -> Tensor:
-    _prepared(model, asked[0][2])
+    _heeded(model, asked[0][2])
     labels = None if asked[0][1] is None else torch.cat([each[1] for each in asked])
     return model.decode(torch.cat([each[0] for each in asked]), labels)
 
 
 def _encode(model: Model, asked: list[tuple[Any, ...]], device: torch.device) -> Tensor:
-    _prepared(model, asked[0][1])
+    _heeded(model, asked[0][1])
     batches: list[Batch] = [each[0] for each in asked]
     if len(batches) == 1:
         return model.encode(batches[0])

@@ -110,7 +110,7 @@ def router(house: House) -> APIRouter:
                  "model": run.name}  # fmt: skip
         async with AsyncExitStack() as stack:
             ticket = await stack.enter_async_context(house.admitted())
-            if not run.worker.writes or controls.beam > 1:
+            if not run.worker.writes or controls.beam > 1 or run.filters is not None:
                 await stack.aclose()
                 return await _at_once(house, run, asked, controls, seed, request, {**frame, "aigc": about})
             choices = _begin(run, asked, controls, seed, ticket)
@@ -171,7 +171,7 @@ def _begin(run: Served, asked: CompletionRequest, controls: Any, seed: int, tick
                 len(choices), text, tokens or [], Growing(skip, stops), spelling, asked.logprobs, queue, loop
             )
             rows.append(Row(
-                seed, index, tokens, first, count, controls.choice(), ticket, partial(choice.take, stop=stop),
+                seed, index, tokens, first, count, run.model.choice(controls), ticket, partial(choice.take, stop=stop),
                 choice.end, asked.logprobs,
             ))  # fmt: skip
             choices.append(choice)
@@ -266,18 +266,18 @@ async def _at_once(
     if any(isinstance(prompt, list) for prompt in prompts):
         raise ConfigError(f"{run.name} reads prompts as text", "give strings")
 
-    def write() -> list[str]:
-        texts = []
+    def write() -> list[tuple[int, str]]:
+        texts: list[list[str]] = []
         for prompt in prompts:
             given = [] if prompt is None else [Prompt(str(prompt), "the prompt")]
-            plan = run.loaded.plan(controls, asked.n, seed=seed, prompts=given)
-            texts += [text for raw in plan.batches(None) for text in run.codec.text(raw)]
-        return texts
+            plan = run.loaded.plan(controls, asked.n, seed=seed, prompts=given, filters=run.sieve())
+            texts.append([text for raw in plan.batches(None) for text in run.codec.text(raw)])
+        return [(place, text) for place, some in enumerate(texts) for text in some]
 
     texts = await house.work(request, write)
     told = []
-    for index, text in enumerate(texts):
-        prompt = str(prompts[index // asked.n] or "")
+    for index, (place, text) in enumerate(texts):
+        prompt = str(prompts[place] or "")
         goes_on = run.loaded.spec.source is None and bool(prompt) and text.startswith(prompt)
         growing = Growing(len(prompt.encode()) if goes_on else 0, asked.stops())
         text = (prompt if asked.echo and goes_on else "") + growing.add(text.encode("utf-8", "replace"), last=True)

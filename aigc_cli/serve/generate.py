@@ -19,6 +19,7 @@ from starlette.responses import JSONResponse, Response
 from aigc_cli.errors import ConfigError, DataError
 from aigc_cli.modalities.arrays import AUTO, find_writer
 from aigc_cli.modalities.base import modality
+from aigc_cli.modalities.credentials import check_signable
 from aigc_cli.modalities.prompts import Prompt
 from aigc_cli.modalities.unreadable import Unreadable, watched
 from aigc_cli.sampling.generate import Plan
@@ -166,7 +167,7 @@ def _made(
             file = Path(place) / f"upload{suffix}"
             file.write_bytes(body)
             prompts = [Prompt(_read(run, file), "the upload")]
-        plan = run.loaded.plan(controls, n, seed=seed, prompts=prompts)
+        plan = run.loaded.plan(controls, n, seed=seed, prompts=prompts, filters=run.sieve())
         arrangement = plan.arrangement
         if arrangement.n > 4 * house.limits.samples:
             raise ConfigError(f"these would be {arrangement.n} samples", "ask for a smaller n, or fewer frames")
@@ -201,7 +202,7 @@ def _allowed(size: int) -> None:
 
 def _told(house: House, run: Served, plan: Plan, controls: Any, seed: int, format: str, place: Path) -> Made:
     arrangement, codec = plan.arrangement, run.codec
-    provenance = run.loaded.provenance(controls, seed=seed, format=format, source=plan.source)
+    provenance = run.chosen(run.loaded.provenance(controls, seed=seed, format=format, source=plan.source))
     about = provenance.of_set(arrangement)
     folder = place / "samples"
     folder.mkdir()
@@ -213,6 +214,9 @@ def _told(house: House, run: Served, plan: Plan, controls: Any, seed: int, forma
             files.write(raw)
             texts += codec.text(raw) or []
         names, overview = files.finish()
+    if house.signer is not None:
+        check_signable(format)
+        house.signer.sign_set(folder, provenance, arrangement, names, overview)
     house.counts.samples += arrangement.n
     samples: list[dict[str, Any]] = []
     for index in range(arrangement.n):

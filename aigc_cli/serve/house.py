@@ -7,9 +7,11 @@ import contextvars
 import json
 import secrets
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from copy import copy
 from dataclasses import replace
 from functools import cached_property
 from typing import Any, TypeVar, cast
@@ -19,9 +21,11 @@ from starlette.requests import Request as WebRequest
 
 from aigc_cli.api import LoadedRun
 from aigc_cli.errors import ConfigError, suggest
-from aigc_cli.modalities.samples import DIGITAL_SOURCE_TYPE, LABEL
+from aigc_cli.modalities.credentials import Signer
+from aigc_cli.modalities.samples import DIGITAL_SOURCE_TYPE, LABEL, Provenance
 from aigc_cli.models.base import Model
 from aigc_cli.sampling.controls import named_values
+from aigc_cli.sampling.filters import Filters
 from aigc_cli.serve.batching import Shared, Worker
 from aigc_cli.serve.guard import Counts, Limits
 from aigc_cli.serve.texts import Spelling
@@ -41,8 +45,10 @@ class Served:
         self.worker = Worker(loaded.model, loaded.restored.device)
         self.model = loaded.model
         shared = cast(Model, Shared(loaded.model, self.worker))
-        self.loaded = LoadedRun(replace(loaded.restored, model=shared))
+        self.loaded = copy(loaded)
+        self.loaded.restored = replace(loaded.restored, model=shared)
         self.name = loaded.name
+        self.filters: Filters | None = None
 
     @property
     def codec(self) -> Any:
@@ -54,9 +60,18 @@ class Served:
         """Of its tokens, where its data is text."""
         return Spelling(self.codec)
 
+    def sieve(self) -> Filters | None:
+        """The filters, for one request."""
+        return None if self.filters is None else replace(self.filters, counts=Counter())
+
+    def chosen(self, provenance: Provenance) -> Provenance:
+        """The same, with the filters."""
+        return provenance if self.filters is None else replace(provenance, filters=self.filters.facts)
+
     def about(self, seed: int, controls: Any) -> dict[str, Any]:
         """The label and where samples come from, as all answers carry it."""
         provenance = self.loaded.provenance(controls, seed=seed, format="json", source={})
+        provenance = self.chosen(provenance)
         plain = {key: value for key, value in provenance.identity().items() if key != "format"}
         return {"label": LABEL, "digital_source_type": DIGITAL_SOURCE_TYPE, "run": self.name,
                 "model": provenance.model, "data": provenance.data, **plain}  # fmt: skip
@@ -69,6 +84,7 @@ class House:
         self.runs = {run.name: Served(run) for run in runs}
         self.limits, self.counts, self.draining = limits, Counts(), False
         self.began = int(time.time())
+        self.signer: Signer | None = None
         self._pool = ThreadPoolExecutor(limits.queue, "aigc-request")
 
     def close(self) -> None:

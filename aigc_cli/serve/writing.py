@@ -146,7 +146,8 @@ class Writing:
             seen = None
             if choice.repetition_penalty != 1:
                 seen = torch.stack([rows[place].seen for place in places])  # type: ignore[misc]
-            tokens[places] = choose(logits[places], choice, uniform, seen)
+            beside = None if choice.mark is None else (session.newest(choice.mark.width)[places], None)
+            tokens[places] = choose(logits[places], choice, uniform, seen, beside)
         session.append(tokens)
         told = self._told(logits, tokens, rows)
         for row, written in zip(rows, told, strict=True):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,6 +21,7 @@ from aigc_cli.models.base import Model, build_model, keys_of
 from aigc_cli.registry import find
 from aigc_cli.training.checkpoint import CheckpointFolder
 from aigc_cli.training.distributed import launched, own_device, share_of
+from aigc_cli.training.loggers.base import check_loggers
 from aigc_cli.training.memory import keep_freed_memory
 from aigc_cli.training.optimizers import OptimizerConfig, check_networks
 from aigc_cli.training.parallel import check_sharding, synchronize_batchnorm
@@ -84,9 +84,13 @@ def check_config(config: Mapping[str, Any]) -> Settings:
     own_device(trainer)
     processes = launched()
     share_of(trainer.batch_size, processes.world_size if processes else trainer.devices)
-    if trainer.tensorboard and find_spec("tensorboard") is None:
-        what = "trainer.tensorboard=true needs TensorBoard, which is not installed"
-        raise ConfigError(what, "pip install 'aigc-cli[tensorboard]'")
+    if trainer.early_stop is not None and trainer.validate_every is None:
+        what = f"trainer.early_stop={trainer.early_stop} waits for a held-out score, and nothing measures one"
+        raise ConfigError(what, "add trainer.validate_every=N, in steps")
+    if trainer.early_stop is None and trainer.early_stop_delta:
+        what = "trainer.early_stop_delta has no effect without trainer.early_stop"
+        raise ConfigError(what, "add trainer.early_stop=N, in validations")
+    check_loggers(trainer.loggers)
     return Settings(checked["optimizer"], trainer, top.seed)
 
 

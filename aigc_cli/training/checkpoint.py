@@ -10,7 +10,7 @@ import os
 import re
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -45,12 +45,20 @@ class State:
     seconds: float = 0.0  # spent in training, over all its processes
     best: float | None = None  # lowest validation score
     best_step: Position | None = None
+    to_beat: float | None = None  # score that a validation must be below, by trainer.early_stop_delta, to be better
+    since_better: Position = 0  # validations since one was
     fingerprint: str = ""  # of the training data
     processes: Annotated[int, Field(ge=1)] = 1  # that trained it last
     scalers: dict[str, dict[str, int | float]] = field(default_factory=dict)  # for fp16, by phase
     tally: list[Sums] = field(default_factory=list)  # what the next row is made of
     config: dict[str, Any] = field(default_factory=dict)  # that of the run
     format: Annotated[int, Field(ge=1)] = FORMAT
+
+    def continued(self, batch_size: int, processes: int) -> State:
+        """As so many processes resume from it, with batches of this size: a smaller one may have replaced that of the
+        checkpoint, and a step then accumulates more of them."""
+        batches = self.batches * (self.batch_size or batch_size) // batch_size
+        return replace(self, batches=batches, batch_size=batch_size, processes=processes)
 
 
 class NewerCheckpoint(DataError):

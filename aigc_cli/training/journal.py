@@ -21,6 +21,7 @@ from aigc_cli.errors import NonFiniteError
 from aigc_cli.files import replacing, resource_errors, write_atomically
 from aigc_cli.models.base import Model
 from aigc_cli.runs import Run, read_rows
+from aigc_cli.training.loggers.base import Loggers
 
 _WARNING = re.compile(r"step (\d+): ([^:]+): (.*)")
 #: How the names of scores begin that are of held-out data.
@@ -115,8 +116,8 @@ class Journal:
     (:attr:`Run.writes`), it only keeps the newest values.
     """
 
-    def __init__(self, run: Run, step: int, *, tensorboard: bool = False) -> None:
-        self.path = run.path
+    def __init__(self, run: Run, step: int, loggers: Sequence[str] = ()) -> None:
+        self.run, self.path = run, run.path
         #: The step of each warning's first time, by its name.
         self.warned: dict[str, int] = {}
         self._lines: list[str] = []  # of warnings.txt
@@ -125,15 +126,16 @@ class Journal:
         self._validated = False  # whether they are those that the best checkpoint is kept by
         self._losses: list[tuple[int, float]] = []  # of training
         self._file: TextIO | None = None
-        self._board: Any = None
+        self._loggers: Loggers | None = None
         if run.writes:
-            self._open(step, tensorboard)
+            self._open(step, loggers)
         #: The last value of each curve.
         self.figures = run.figures()
 
-    def _open(self, step: int, tensorboard: bool) -> None:
+    def _open(self, step: int, loggers: Sequence[str]) -> None:
         rows, warnings = self.path / "metrics.jsonl", self.path / "warnings.txt"
-        kept = [row for row in read_rows(rows) if row["step"] <= step]
+        written = read_rows(rows)
+        kept = [row for row in written if row["step"] <= step]
         with resource_errors(rows):
             write_atomically(rows, "".join(json.dumps(row) + "\n" for row in kept))
             self._file = rows.open("a")
@@ -145,10 +147,8 @@ class Journal:
             self.warned = {match[2]: int(match[1]) for match in reversed(found)}
             self._lines = [match[0] for match in found]
             self._write_warnings()
-        if tensorboard:
-            from torch.utils.tensorboard import SummaryWriter
-
-            self._board = SummaryWriter(str(self.path / "tensorboard"), purge_step=step + 1)
+        if loggers:
+            self._loggers = Loggers(loggers, self.run, step, kept, max((row["step"] for row in written), default=0))
 
     def write(self, step: int, figures: Mapping[str, float], beside: Mapping[str, float] | None = None) -> None:
         """Adds a row of `figures` and of what is `beside` them: bookkeeping that nothing is judged by."""
@@ -159,9 +159,13 @@ class Journal:
             with resource_errors(self.path / "metrics.jsonl"):
                 self._file.write(json.dumps({"step": step, **values}) + "\n")
                 self._file.flush()
-        if self._board is not None:
-            for name, value in values.items():
-                self._board.add_scalar(name, value, step)
+        if self._loggers is not None:
+            self._loggers.scalars(step, values)
+
+    def samples(self, step: int) -> None:
+        """Hands the previews of a step on to the loggers."""
+        if self._loggers is not None:
+            self._loggers.samples(step)
 
     def _note(self, step: int, row: Mapping[str, Any]) -> None:
         """Keeps what :func:`overfitting` is seen by; samples of a GAN have no likelihood that could rise."""
@@ -192,9 +196,11 @@ class Journal:
             write_atomically(path, "".join(f"{line}\n" for line in self._lines))
 
     def close(self) -> None:
-        """Closes the files."""
-        for file in filter(None, (self._board, self._file)):
-            file.close()
+        """Closes the files, and ends the run at the loggers as its status says."""
+        if self._loggers is not None:
+            self._loggers.close(self.run.recorded_status())
+        if self._file is not None:
+            self._file.close()
 
     def draw(self) -> None:
         """Draws the curves, with a line at the step of each warning."""

@@ -192,8 +192,8 @@ def place(model: Model, codec: Codec, graphs: Mapping[str, Graph]) -> None:
     for name, graph in graphs.items():
         if name in ("model", "decoder_model") or "input_ids" in graph.shapes:
             _of_tokens(model, name, graph)
-        elif name == "codes_decoder":
-            assert isinstance(codec, LearnedCodec), "codes have a tokenizer"
+        elif name in ("codes_decoder", "latents_decoder"):
+            assert isinstance(codec, LearnedCodec), "codes, and latents, are those of another model"
             _of_codec(codec, graph)
         elif name == "velocity":
             model.net = _Velocity(graph)
@@ -205,7 +205,7 @@ def place(model: Model, codec: Codec, graphs: Mapping[str, Graph]) -> None:
 
 def _of_tokens(model: Any, name: str, graph: Graph) -> None:
     if name == "encoder_model":
-        vars(model)["read"] = lambda source: _read(graph, source, source != model.pad)
+        vars(model)["read"] = lambda source, *voice: _read(graph, source, source != model.pad, *voice)
     elif name == "encoder":
         vars(model)["encode"] = lambda batch: graph(
             input_ids=batch.content[:, 1:], attention_mask=batch.content[:, 1:] != model.pad
@@ -220,10 +220,12 @@ def _of_tokens(model: Any, name: str, graph: Graph) -> None:
             vars(model)["encode"] = lambda batch: encode(batch)[:, network.vocab_size :]
 
 
-def _read(graph: Graph, source: Tensor, there: Tensor) -> dict[str, Tensor]:
-    """What a decoder attends to of sources (n, s): the keys and values of all layers side by side, (n, s, ...)."""
-    found = graph(input_ids=source, attention_mask=there)
+def _read(graph: Graph, source: Tensor, there: Tensor, *voice: Tensor) -> dict[str, Tensor]:
+    """What a decoder attends to of sources (n, s), before which a voice (n,) may stand: the keys and values of all
+    layers side by side, (n, s, ...)."""
+    found = graph(input_ids=source, attention_mask=there, **dict(zip(("voice",), voice, strict=False)))
     parts = [part.transpose(1, 2).flatten(2) for name, part in found.items() if name.startswith("present.")]
+    there = torch.cat([torch.ones_like(there[:, : len(voice)]), there], 1)
     return {"memory": torch.cat(parts, 2), "memory_mask": there}
 
 
@@ -256,10 +258,12 @@ def _encoding(model: Model, graph: Graph) -> Callable[[Batch], Tensor]:
 
 
 def _of_codec(codec: LearnedCodec, graph: Graph) -> None:
-    """The way from codes by a graph, with the tokenizer's own codec behind it; the way there is the tokenizer's."""
+    """The way from codes, or latents, by a graph, with the tokenizer's own codec behind it; the way there is the
+    tokenizer's, which the folder keeps."""
+    [argument] = graph.shapes
 
     def decode(encoded: Tensor) -> Tensor:
-        parts = (graph(codes=part)["content"] for part in torch.split(encoded, _AT_ONCE))
+        parts = (graph(**{argument: part})["content"] for part in torch.split(encoded, _AT_ONCE))
         return torch.cat([codec.inner.decode(part) for part in parts])
 
     vars(codec)["decode"] = decode

@@ -34,7 +34,7 @@ MAY_CHANGE = frozenset(
     for key in (
         "steps", "minutes", "device", "devices", "restarts", "sharding", "compile", "log_every", "first_look",
         "examine_every", "checkpoint_every", "keep", "sample_every", "samples", "validate_every", "validate_items",
-        "validate_metric", "workers", "threads", "tensorboard",
+        "validate_metric", "early_stop", "early_stop_delta", "workers", "threads", "logger", "tensorboard",
     )
 ) | {
     "data.root", "data.source", "data.target", "outputs", "run_dir", "sweep.objective",
@@ -154,8 +154,10 @@ def changed_config(saved: dict[str, Any], words: Sequence[str]) -> dict[str, Any
         ConfigError: a word names no key of the run, or would change what a resumed run keeps.
     """
     config = copy.deepcopy(saved)
-    for key in ("minutes", "first_look"):  # runs of before there were these have no value for them
+    # Runs of before there were these have no value for them.
+    for key in ("minutes", "first_look", "early_stop", "early_stop_delta"):
         config["trainer"].setdefault(key, getattr(TrainerConfig, key))
+    config["trainer"].setdefault("logger", [])
     for word in words:
         _apply(config, word)
     before, after = dict(walk(saved)), dict(walk(config))

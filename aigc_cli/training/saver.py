@@ -19,7 +19,7 @@ from aigc_cli.progress import size
 from aigc_cli.runs import Run
 from aigc_cli.training.checkpoint import Checkpoint, CheckpointFolder, State, Tensors
 from aigc_cli.training.distributed import Processes
-from aigc_cli.training.optimizers import EMA, load_optimizer_state, optimizer_state
+from aigc_cli.training.optimizers import EMA, OptimizerConfig, load_optimizer_state, optimizer_state, state_copies
 from aigc_cli.training.parallel import as_spread, whole
 from aigc_cli.training.settings import TrainerConfig
 
@@ -110,9 +110,9 @@ def tensors_of(model: Model, optimizers: Mapping[str, Optimizer], ema: EMA | Non
     return {file: {name: whole(tensor) for name, tensor in group.items()} for file, group in tensors.items()}
 
 
-def bytes_of(model: Model, optimizers: Mapping[str, Optimizer], ema: EMA | None, copies: int) -> int:
-    """About what a checkpoint takes on a disk; optimizers remember so many `copies` of what they train, which have no
-    size before a step."""
+def bytes_of(model: Model, optimizers: Mapping[str, Optimizer], ema: EMA | None, config: OptimizerConfig) -> int:
+    """About what a checkpoint takes on a disk; what optimizers remember of each weight has no size before a step."""
+    copies = state_copies(config)
     trained = [parameter for phase in optimizers for parameter in model.network(phase).parameters()]
     tensors = [*model.state_dict().values(), *(ema.shadow.values() if ema is not None else ()), *trained * copies]
     return sum(tensor.nbytes for tensor in tensors)

@@ -7,13 +7,20 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import torch
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 from pydantic.dataclasses import dataclass as typed
 
 from aigc_cli.config.schema import STRICT
 from aigc_cli.errors import ConfigError
 
+
+def _listed(names: object) -> object:
+    return (names,) if isinstance(names, str) else tuple(names) if isinstance(names, list) else names
+
+
 Count = Annotated[int, Field(ge=1)]
+#: A list of names, or one of them.
+Names = Annotated[tuple[str, ...], BeforeValidator(_listed)]
 #: Items below which no verdict is given. With 8, an estimate of a variance is off by a factor of two now and then
 #: (its relative deviation is sqrt(2/7)), but not by the five and more from which we warn.
 HANDFUL = 8
@@ -50,10 +57,18 @@ class TrainerConfig:
     validate_metric: Literal["auto", "score", "fd"]
     workers: Annotated[int, Field(ge=0)]
     threads: Count | None
-    tensorboard: bool
     # Runs of before there were these have no value for them.
     minutes: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     first_look: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = 30.0
+    logger: Names = ()
+    tensorboard: bool = False  # older runs have this in place of logger=tensorboard
+    early_stop: Count | None = None
+    early_stop_delta: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+
+    @property
+    def loggers(self) -> list[str]:
+        """The names of what a run is logged to beside its own files."""
+        return [*self.logger, *(["tensorboard"] if self.tensorboard else [])]
 
     @property
     def brief(self) -> bool:
@@ -79,6 +94,8 @@ class Hooks:
     preview: Callable[[int], None] | None = None
     #: Held-out scores; the first is what the best checkpoint minimises.
     validate: Callable[[], dict[str, float]] | None = None
+    #: Whether a search gives the run up, by its step and its held-out score; the main process alone is asked.
+    judge: Callable[[int, float], bool] | None = None
     #: The model's own further curves, of its weights as they are.
     examine: Callable[[], dict[str, float]] | None = None
     #: The lines that say what the rest of the run takes, once its rate is known.

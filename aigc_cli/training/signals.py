@@ -10,15 +10,19 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from aigc_cli.errors import EXIT_INTERRUPTED, AigcError, Interrupted, Terminated, tell
+from aigc_cli.errors import EXIT_INTERRUPTED, AigcError, GivenUp, Interrupted, Terminated, tell
 from aigc_cli.runs import Run
 
+#: In place of a signal: what a search asks for.
+GIVEN_UP = -1
 _WATCH, _AGAIN = "parent", 5.0  # seconds
 _ANSWERED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
 def stopped_by(number: int, far: str, run: Run) -> AigcError:
-    """What a run that was saved, so `far`, ends with at a signal."""
+    """What a run that was saved, so `far`, ends with at a signal, or where a search gave it up."""
+    if number == GIVEN_UP:
+        return GivenUp(f"given up {far}, as others have better scores there")
     kind = {signal.SIGINT: Interrupted, signal.SIGTERM: Terminated}[signal.Signals(number)]
     return kind(f"stopped {far}, saved in {run.path}", f"resume with `aigc train --resume {run.word}`")
 

@@ -7,11 +7,9 @@ bit where the uninterrupted one ends.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
-from dataclasses import replace
 from typing import TypeVar
 
 import torch
@@ -25,25 +23,17 @@ from aigc_cli.progress import Progress
 from aigc_cli.runs import Run
 from aigc_cli.training.checkpoint import State
 from aigc_cli.training.distributed import Processes
+from aigc_cli.training.early_stop import has_stalled, note_score, why_early
 from aigc_cli.training.journal import Journal, Tally
 from aigc_cli.training.memory import peak_memory
-from aigc_cli.training.optimizers import (
-    EMA,
-    OptimizerConfig,
-    Precision,
-    build_optimizers,
-    clip,
-    lr_factor,
-    set_lr,
-    state_copies,
-)
+from aigc_cli.training.optimizers import EMA, OptimizerConfig, Precision, build_optimizers, clip, lr_factor, set_lr
 from aigc_cli.training.pace import Pace
 from aigc_cli.training.parallel import Replicas, Shards
 from aigc_cli.training.plan import plan
 from aigc_cli.training.restore import must_fit, refuse_changes, say_resumed
 from aigc_cli.training.saver import Saver, bytes_of, load_tensors, newest_for_all, tensors_of
 from aigc_cli.training.settings import HANDFUL, Hooks, Plan, TrainerConfig
-from aigc_cli.training.signals import Signals, signals_to, stopped_by
+from aigc_cli.training.signals import GIVEN_UP, Signals, signals_to, stopped_by
 
 T = TypeVar("T")
 _UNITS = 10**12  # of a run's progress, which processes agree on as a whole number
@@ -69,7 +59,7 @@ class Trainer:
         self.parallel = shards or Replicas(model, phases, self.processes, self._train_only)
         self.ema = EMA(model.averaged(), config.ema, config.ema_start) if config.ema is not None else None
         self.saver = Saver(run, config.keep)
-        self.checkpoint_bytes = bytes_of(model, self.optimizers, self.ema, state_copies(optimizer))
+        self.checkpoint_bytes = bytes_of(model, self.optimizers, self.ema, optimizer)
         self.checkpoints = self.saver.checkpoints
         fingerprint, count = loader.dataset.spec.fingerprint, self.processes.world_size
         self.state = State(fingerprint=fingerprint, batch_size=config.batch_size, processes=count)
@@ -80,7 +70,7 @@ class Trainer:
     # the loop
 
     def fit(self, hooks: Hooks) -> dict[str, float]:
-        """Trains for `config.steps`, or `config.minutes`, and returns the last value of each curve.
+        """Trains for `config.steps`, or `config.minutes`, or until `config.early_stop`; the last value of each curve.
 
         Raises:
             NonFiniteError: a loss or a gradient is not finite; nothing is saved after it.
@@ -88,7 +78,7 @@ class Trainer:
         """
         if self.config.compile:
             self.model.compile_networks()
-        self.journal = Journal(self.run, self.state.step, tensorboard=self.config.tensorboard)
+        self.journal = Journal(self.run, self.state.step, self.config.loggers)
         self.hooks = hooks
         self._reported = time.monotonic(), self.loader.epoch(self.state.batches)
         self.pace.start(self.state)
@@ -106,7 +96,7 @@ class Trainer:
                     self._after_step(signals)
                 with self.pace.timed("write"):
                     self.saver.wait()
-            self.run.set_status("complete", self.state.step)
+            self.run.set_status("complete", self.state.step, self.why_early)
         except BaseException as error:
             if isinstance(error, DataError | NonFiniteError) and self.processes.alone and self.state.step:
                 with suppress(Exception):  # what it had come to; others would not take part
@@ -125,8 +115,13 @@ class Trainer:
 
     @property
     def finished(self) -> bool:
-        """Whether the run has had all of its steps, or of its minutes."""
-        return self.progress >= 1
+        """Whether the run has had all of its steps, or of its minutes, or more of them would not help."""
+        return self.progress >= 1 or has_stalled(self.state, self.config)
+
+    @property
+    def why_early(self) -> str:
+        """Why a run that is finished is so before its time; "" where it is not."""
+        return why_early(self.state) if self.progress < 1 else ""
 
     def scheduled(self, count: int) -> float:
         """Where in `config.steps` schedules are after so many steps, or updates: as far as the time is in a run by
@@ -215,18 +210,26 @@ class Trainer:
         better, validates = False, hooks.validate is not None and due(config.validate_every)
         if validates:
             with self.pace.timed("validate"):
-                better = self._validate()
+                better, given_up = self._validate()
+            stop = stop or (GIVEN_UP if given_up else 0)
+        early = self.finished and not last
+        if early:
+            self.bar.write(f"aigc: {self.why_early}")
+            if not reports:
+                self._report(whole=True)
+            if not previews:
+                self._preview()
         if (reports or examines or look or validates) and len(self.loader.dataset) >= HANDFUL:
             self.journal.warn(done, self.model, self.bar.write)
-        if stop or better or save or due(config.checkpoint_every):
+        if stop or early or better or save or due(config.checkpoint_every):
             signals.save = False
             with self.pace.timed("save"):
                 self.save()
-        if not (self.pace.planned or last or stop) and self.pace.until is None and self.pace.measured():
+        if not (self.pace.planned or last or stop or early) and self.pace.until is None and self.pace.measured():
             self.pace.planned = True
             if hooks.plan is not None and self.processes.main:
                 self.bar.write("\n".join(hooks.plan(self.plan())))
-        if stop and not last:
+        if stop and not self.finished:
             self.saver.wait()
             if not previews:
                 self._preview()
@@ -244,6 +247,7 @@ class Trainer:
         self.run.check_place()
         with self.pace.timed("preview"):
             self._of_average(lambda: self.hooks.preview(self.state.step))  # type: ignore[misc]
+        self.journal.samples(self.state.step)
 
     def _report(self, *, whole: bool) -> None:
         """Writes a row of means, since the last `whole` one. A row in between, by time, leaves the next as it would be
@@ -270,15 +274,13 @@ class Trainer:
             curves = self.processes.from_main(self.hooks.examine)  # type: ignore[arg-type]
         self.journal.write(self.state.step, {f"examine/{name}": value for name, value in curves.items()})
 
-    def _validate(self) -> bool:
-        """Scores held-out data; whether this is the best so far."""
+    def _validate(self) -> tuple[bool, bool]:
+        """Scores held-out data; whether this is the best so far, and whether a search gives the run up for it."""
         scores = self._of_average(self.hooks.validate)  # type: ignore[arg-type]
         self.journal.write(self.state.step, {f"val/{name}": value for name, value in scores.items()})
-        value = next(iter(scores.values()))
-        if not math.isfinite(value) or (self.state.best is not None and value >= self.state.best):
-            return False
-        self.state.best, self.state.best_step = value, self.state.step
-        return True
+        step, value, judge = self.state.step, next(iter(scores.values())), self.hooks.judge
+        better = note_score(self.state, value, self.config.early_stop_delta)
+        return better, judge is not None and self.processes.from_main(lambda: judge(step, value))
 
     def _of_average(self, act: Callable[[], T]) -> T:
         """What the main process makes of the averaged weights, in evaluation mode, without gradients."""
@@ -318,10 +320,7 @@ class Trainer:
             load_tensors(checkpoint, self.model, self.optimizers, self.ema)
             self.precision.load_state_dict(checkpoint.state.scalers)
             self.tally.load(checkpoint.state.tally, self.device)
-        before, size = checkpoint.state, self.config.batch_size
-        # A smaller batch may have replaced that of the checkpoint; a step then accumulates more of them.
-        batches = before.batches * (before.batch_size or size) // size
-        self.state = replace(before, batches=batches, batch_size=size, processes=self.processes.world_size)
+        self.state = checkpoint.state.continued(self.config.batch_size, self.processes.world_size)
         self.pace.start(self.state)
         (progress,) = self.processes.highest(round(self.pace.progress(self.state.step) * _UNITS))
         self.progress = progress / _UNITS

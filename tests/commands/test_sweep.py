@@ -358,9 +358,8 @@ def test_sweeper_params_from_an_experiment(training: FakeTraining, tmp_path: Pat
     assert [(config["optimizer"]["lr"], config["seed"]) for config, _ in training.seen] == [(1e-3, 5), (2e-3, 5)]
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # Optuna 2 imports what is old
 def test_an_optimizer_chooses(training: FakeTraining, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
+    pytest.importorskip("optuna", minversion="4")
     training.failures = {0: DataError("the data went away")}
     words = ["hydra/sweeper=optuna", "hydra.sweeper.n_trials=3", "hydra.sweeper.n_jobs=1"]
     assert main(["train", "-m", *words, "optimizer.lr=interval(1e-4,1e-3)", "model.loss=choice(hinge,lsgan)"]) == 3
@@ -368,30 +367,26 @@ def test_an_optimizer_chooses(training: FakeTraining, tmp_path: Path, capsys: py
     assert len(set(rates)) == 3
     assert all(1e-4 <= rate <= 1e-3 for rate in rates)
     assert [row["status"] for row in sweep_csv(tmp_path)] == ["failed", "complete", "complete"]
-    (best,) = tmp_path.glob("outputs/sweeps/*/optimization_results.yaml")
-    assert f"{1000 * min(rates[1:]):.6f}"[:6] in best.read_text()
     out, err = capsys.readouterr()
     assert f"best:        aigc train optimizer.lr={min(rates[1:])} model.loss=" in out
     assert "Error executing job" not in err  # Hydra's, beside ours
     assert "Failed experiment" not in err
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 def test_an_optimizer_cannot_choose_code(training: FakeTraining, tmp_path: Path) -> None:
-    pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
+    pytest.importorskip("optuna", minversion="4")
     folder = tmp_path / "configs" / "experiment"
     folder.mkdir(parents=True)
     (folder / "good.yaml").write_text("# @package _global_\nseed: 1\n")
     evil = "hydra: {job_logging: {root: {handlers: [a]}, handlers: {a: {'()': os.getcwd}}}}"
     (folder / "evil.yaml").write_text(f"# @package _global_\n{evil}\n")
-    words = ["hydra/sweeper=optuna", "hydra/sweeper/sampler=grid", "hydra.sweeper.n_jobs=1"]
+    words = ["hydra/sweeper=optuna", "hydra.sweeper.sampler=grid", "hydra.sweeper.n_jobs=1"]
     assert main(["train", "-m", *words, "experiment=good,evil"]) == 2
     assert all(config["seed"] == 1 for config, _ in training.seen)
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 def test_an_optimizer_whose_jobs_all_fail(training: FakeTraining, tmp_path: Path) -> None:
-    pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
+    pytest.importorskip("optuna", minversion="4")
     training.failures = {0: DataError("gone"), 1: DataError("gone")}
     words = ["hydra/sweeper=optuna", "hydra.sweeper.n_trials=2", "hydra.sweeper.n_jobs=1"]
     assert main(["train", "-m", *words, "optimizer.lr=interval(1e-4,1e-3)"]) == 3

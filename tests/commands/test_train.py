@@ -284,6 +284,24 @@ def test_a_run_trains_for_minutes_or_for_steps(toy_here: Path, capsys: pytest.Ca
     assert find_run("latest").step == 3
 
 
+def test_a_run_that_stopped_early_says_so_names_its_best_checkpoint_and_how_to_train_on(
+    toy_here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    waits = ["trainer.validate_every=1", "trainer.early_stop=1", "trainer.early_stop_delta=1e9"]
+    assert main([*TOY[:-1], "trainer.steps=9", *waits]) == 0
+    run = find_run("latest")
+    assert (run.step, run.status()) == (2, "complete")
+    out = capsys.readouterr().out.splitlines()
+    assert "end:         stopped early at step 2: 1 validation without a held-out score" in "\n".join(out)
+    assert out[-1].startswith("next:        aigc sample step=best    or    ")
+    for words in ([], ["trainer.steps=12"]):
+        assert main(["train", "--resume", *words]) == 0
+        out = capsys.readouterr().out
+        assert "is complete: it has done 2 steps; stopped early" in out
+    assert main(shlex.split(out.splitlines()[-1].partition("aigc ")[2])) == 0
+    assert (find_run("latest").step, find_run("latest").why) == (9, "")
+
+
 def test_the_latest_run_is_one_that_can_be_sampled(toy_here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(TOY) == 0
     first = find_run("latest")

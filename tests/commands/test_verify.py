@@ -6,6 +6,7 @@ import pytest
 import soundfile
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
+from serve_runs import fresh_runs
 
 from aigc_cli.cli import main
 from aigc_cli.modalities.likeness import compared
@@ -138,3 +139,34 @@ def test_what_lies_is_not_believed(tiny_run: Run, capsys: pytest.CaptureFixture[
 def test_other_words_are_refused(words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert main(["verify", *words]) == 2
+
+
+def marks(capsys: pytest.CaptureFixture[str], *words: str) -> list[tuple[str, bool]]:
+    capsys.readouterr()
+    assert main(["verify", *words, "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    return [(row["verdict"], row["watermark"]["found"]) for row in rows if row["watermark"]]
+
+
+def test_a_marked_text_is_drawn_again_with_its_key_alone_and_known_without_its_label(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    fresh_runs(["text/writer", "text/filler"])
+    for run in ("text/writer", "text/filler"):
+        words = ["sample", f"run={run}", "n=24", "max_tokens=40", "watermark=a secret of mine", "overwrite=true"]
+        assert main([*words, "out=a", "batch_size=24"]) == 0
+        assert main([*words, "out=b", "batch_size=5"]) == 0
+        assert Path("a/samples.jsonl").read_bytes() == Path("b/samples.jsonl").read_bytes()
+        assert "a secret of mine" not in "".join(path.read_text() for path in Path("a").iterdir())
+        assert marks(capsys, "a", "watermark=a secret of mine") == [("proven", True)] * 2
+        assert marks(capsys, "a", "watermark=a secret of yours") == [("claimed", False)] * 2
+        texts = [json.loads(line)["text"] for line in Path("a/samples.jsonl").read_text().splitlines()]
+        Path("bare.txt").write_text("\n".join(texts))
+        assert marks(capsys, "bare.txt", f"run={run}", "watermark=a secret of mine") == [("marked", True)]
+    assert main(["sample", "run=text/writer", "temperature=0", "watermark=a secret of mine"]) == 2
+
+
+def test_a_mark_is_refused_where_it_does_not_hold(tiny_run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["sample", "watermark=a secret of mine"]) == 2
+    assert "in 8x8 pixels no mark outlasts JPEG" in capsys.readouterr().err

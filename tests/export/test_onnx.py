@@ -10,9 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from text_runs import write_pairs
+from exported_families import ALWAYS, EVERYTHING, TEXT, words_of
+from exported_table import BEGIN, KEPT, PAGE, sampled, table
 from untrained import EVERY, check_no_place, restored, text, untrained
 
+from aigc_cli import open_run
 from aigc_cli.cli import main
 from aigc_cli.errors import ConfigError
 from aigc_cli.export import graphs
@@ -25,32 +27,7 @@ from aigc_cli.training.onnx_model import Graph, needs
 
 onnxruntime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
 pytest.importorskip("onnxscript", reason="onnxscript is not installed")
-DIGITS = ["data=digits", "data.size=8"]
-TEXT = ["model.layers=1", "model.heads=2", "model.width=16"]
-VQVAE = ["model=vqvae", *DIGITS, "model.width=8", "model.blocks=1", "model.codes=16", "model.downsampling=2"]
-#: The words of each family, with the files that it becomes.
-FAST = {
-    "gan": (["model=gan", *DIGITS, "model.network=mlp", "model.hidden=16", "model.conditional=true"], ["generator"])
-}
-SLOW = {
-    "transformer": (["model=transformer", *TEXT], ["model"]),
-    "dcgan": (["model=dcgan", *DIGITS, "model.width=8", "model.max_width=16"], ["generator"]),
-    "biggan": (["model=biggan", *DIGITS, "model.width=8", "model.max_width=16"], ["generator"]),
-    "r3gan": (["model=r3gan_small", *DIGITS, "model.width=8", "model.max_width=16"], ["generator"]),
-    "vae": (["model=vae", *DIGITS, "model.width=4", "model.hidden=16", "model.prior=flow"], ["decoder", "encoder"]),
-    "hvae": (["model=hvae", *DIGITS, "model.width=8", "model.latent=2"], ["decoder", "encoder"]),
-    "vqvae": (VQVAE, ["decoder", "encoder"]),
-    "flow": (["model=flow", *DIGITS, "model.width=8"], ["codec", "velocity"]),
-    "wavegan": (
-        ["model=wavegan", "data=tones", "data.codec.kind=waveform", "model.width=4", "model.max_width=16"],
-        ["generator"],
-    ),
-    "bert": (["model=bert", *TEXT], ["model"]),
-    "seq2seq": (["model=seq2seq", *TEXT], ["decoder_model", "encoder_model"]),
-    "vae_text": (["model=vae_text", *TEXT, "model.latent=4"], ["decoder", "encoder"]),
-    "transformer_codes": (["model=transformer", *DIGITS, *TEXT], ["codes_decoder", "model"]),
-    "bert_codes": (["model=bert", *DIGITS, *TEXT], ["codes_decoder", "model"]),
-}
+GAN = EVERYTHING["gan (mlp)"][0]
 
 
 @pytest.fixture(autouse=True)
@@ -58,17 +35,7 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def words_of(name: str, folder: Path) -> list[str]:
-    words = [*{**FAST, **SLOW}[name][0]]
-    if name.endswith("_codes"):
-        untrained(VQVAE, "tokenizer")
-        return [*words, "data.tokens=tokenizer"]
-    if name == "seq2seq":
-        return [*words, *write_pairs(folder)]
-    return words if "data=" in " ".join(words) else [*words, *text(folder, "data.tokenizer.kind=char")]
-
-
-@pytest.mark.parametrize("name", [*FAST, *(pytest.param(name, marks=EVERY) for name in SLOW)])
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[] if name in ALWAYS else EVERY) for name in EVERYTHING])
 def test_every_family_runs_elsewhere_at_all_sizes(
     name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -77,7 +44,7 @@ def test_every_family_runs_elsewhere_at_all_sizes(
     told = json.loads(capsys.readouterr().out)
     folder = tmp_path / "there"
     record = json.loads((folder / "export.json").read_text())
-    assert sorted(Path(file).stem for file in record["files"]) == {**FAST, **SLOW}[name][1]
+    assert sorted(Path(file).stem for file in record["files"]) == EVERYTHING[name][1]
     assert {*record["sha256"], "export.json"} == {*told["written"]}
     assert all(checksum(folder / file) == wanted for file, wanted in record["sha256"].items())
     for about in record["files"].values():
@@ -85,6 +52,7 @@ def test_every_family_runs_elsewhere_at_all_sizes(
         assert all(each["shape"][0] == "batch" for each in about["inputs"].values())
         differences = {key: value for key, value in about["greatest_difference"].items() if key != "raw"}
         assert max(differences.values(), default=0) < 1e-4
+    assert sampled(open_run, Path("run"), "there") in ("equal", "1 level")
     done = subprocess.run([sys.executable, "there/example.py"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
@@ -140,7 +108,7 @@ def test_half_precision_is_within_and_int8_says_what_it_costs(tmp_path: Path) ->
 
 
 def test_torch_reads_its_own_format(tmp_path: Path) -> None:
-    found = restored(FAST["gan"][0])
+    found = restored(GAN)
     assert main(["export", "run=run", "out=there", "format=torch_export"]) == 0
     check_no_place(tmp_path / "there", tmp_path)
     module = torch.export.load("there/generator.pt2").module()
@@ -151,14 +119,14 @@ def test_torch_reads_its_own_format(tmp_path: Path) -> None:
 def test_the_weights_alone_are_those_that_are_sampled(tmp_path: Path) -> None:
     from safetensors.torch import load_file
 
-    found = restored(FAST["gan"][0])
+    found = restored(GAN)
     assert main(["export", "run=run", "out=there", "format=safetensors"]) == 0
     tensors = load_file("there/model.safetensors")
     assert all(torch.equal(tensor, tensors[name]) for name, tensor in found.model.state_dict().items())
 
 
 def test_the_card_says_what_was_measured_at_that_step(tmp_path: Path) -> None:
-    run = untrained(FAST["gan"][0])
+    run = untrained(GAN)
     (run.path / "eval").mkdir()
     for step, value in ((2, 40.5), (3, 12.25)):
         record = Record(
@@ -171,7 +139,7 @@ def test_the_card_says_what_was_measured_at_that_step(tmp_path: Path) -> None:
 
 
 def test_what_is_there_is_kept_and_what_is_wrong_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    untrained(FAST["gan"][0])
+    untrained(GAN)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("all of it")
     for words, message in (
@@ -195,3 +163,12 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match="need onnx") as refused:
         needs("onnx")
     assert "aigc-cli[export]" in refused.value.hint
+
+
+def test_every_model_that_comes_with_the_install_is_exported_and_stands_in_the_table() -> None:
+    words = {word for words, _ in EVERYTHING.values() for word in words}
+    told_by_data = {"transformer_codes", "bert_codes", "seq2seq_audio"}  # which are chosen by the data, not by name
+    presets = {path.stem for path in (PAGE.parents[1] / "configs" / "model").glob("*.yaml")} - told_by_data
+    assert {f"model={name}" for name in presets} <= words
+    page = PAGE.read_text(encoding="utf-8")
+    assert table(json.loads(KEPT.read_text())) in page.partition(BEGIN)[2]

@@ -140,14 +140,6 @@ def test_marks_are_drawn_in_every_panel(tmp_path: Path) -> None:
     assert min(red[1]) > 50  # dashes over the height of each panel
 
 
-def test_tensorboard_events_are_written(tmp_path: Path) -> None:
-    pytest.importorskip("tensorboard", reason="the extra aigc-cli[tensorboard] is not installed")
-    journal = Journal(Run(tmp_path), 0, tensorboard=True)
-    journal.write(10, {"main/loss": 1.0})
-    journal.close()
-    assert list((tmp_path / "tensorboard").glob("events*"))
-
-
 def test_tally_gives_means_and_starts_afresh() -> None:
     tally = Tally()
     for value in (1.0, 3.0):
