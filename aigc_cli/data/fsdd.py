@@ -23,8 +23,7 @@ from aigc_cli.data.utterances import Recordings as Spoken
 from aigc_cli.data.utterances import Utterances, how_many, strings, with_room
 from aigc_cli.errors import DataError
 from aigc_cli.files import walk_files
-from aigc_cli.modalities.audio_decode import decode_sound
-from aigc_cli.modalities.quiet import quiet
+from aigc_cli.modalities.audio_decode import decode_sound, quiet
 from aigc_cli.modalities.spoken import SpokenText
 from aigc_cli.modalities.unreadable import Unreadable
 from aigc_cli.registry import register

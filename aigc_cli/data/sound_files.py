@@ -28,9 +28,8 @@ from aigc_cli.data.own import EncodedFiles, Parts, about_untrained, accept
 from aigc_cli.data.raw import offer
 from aigc_cli.data.sounds import Sounds, SoundsConfig
 from aigc_cli.data.splits import CutConfig
-from aigc_cli.modalities.audio_decode import DECODED, Decoded, Normalize, decode_sound
+from aigc_cli.modalities.audio_decode import DECODED, Decoded, Normalize, decode_sound, quiet
 from aigc_cli.modalities.base import Batch
-from aigc_cli.modalities.quiet import quiet
 from aigc_cli.modalities.unreadable import Unreadable
 
 if TYPE_CHECKING:

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import errno
 import io
+import os
 import re
+import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
@@ -23,6 +25,7 @@ import numpy as np
 
 from aigc_cli.errors import ResourceError
 from aigc_cli.files import hint_for
+from aigc_cli.modalities.audio_by_av import opened_by_av
 from aigc_cli.modalities.audio_config import FULL
 from aigc_cli.modalities.mp3 import is_mp3, with_length
 from aigc_cli.modalities.ogg import fault_of, is_ogg
@@ -52,7 +55,6 @@ _PIPED = (range(2**32 - 2**16, 2**32), range(2**31 - 2**12, 2**31 + 2**8))
 _SHOULD = re.compile(r"^ *(?:data|SSND|Data Size|RIFF|riff|Riff size|FORM) *: (\d+) \(should be (\d+)\)", re.MULTILINE)
 #: Errors of the machine: no file is to be called broken, and left out for good, because the disk was full.
 _SPENT = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EMFILE, errno.ENFILE)
-_CLOCK = re.compile(r"(\d+):(\d+):([\d.]+)")
 _CUT = 0.98  # the share of the frames in its header that a file must have: encoders pad, and estimate
 
 
@@ -246,8 +248,8 @@ def _opened(source: bytes | Path) -> Iterator[_File]:
         if head[4:8] == b"ftyp" or head.startswith((b"\x1aE\xdf\xa3", b"0&\xb2u")) or _is_adts(head):
             if not find_spec("av"):
                 raise Unreadable(f"it needs pip install {EXTRA}")
-            with _opened_by_av(stream) as file:
-                yield file
+            with opened_by_av(stream) as (rate, channels, expected, blocks):
+                yield _File(rate, channels, expected, np.inf, blocks)
             return
 
         class Forward(soundfile.SoundFile):
@@ -297,31 +299,16 @@ def _expected(frames: int, log: str) -> int:
 
 
 @contextmanager
-def _opened_by_av(given: IO[bytes]) -> Iterator[_File]:
-    """What libsndfile has no reader for, by FFmpeg."""
-    import av
-
-    with av.open(given, "r") as container:
-        if not container.streams.audio:
-            raise Unreadable("it holds no sound")
-        stream = container.streams.audio[0]
-        planes = av.AudioResampler(format="fltp")
-
-        def blocks() -> Iterator[np.ndarray]:
-            for frame in container.decode(stream):
-                for part in planes.resample(frame):
-                    yield np.ascontiguousarray(part.to_ndarray().T)
-
-        yield _File(stream.rate, stream.channels, _promised(container, stream), np.inf, blocks())
-
-
-def _promised(container: Any, stream: Any) -> int:
-    """The frames that a file has by its header; 0 where that does not say, or only guesses, as of AAC by itself."""
-    if container.format.name == "aac":
-        return 0
-    seconds = float(stream.duration * stream.time_base) if stream.duration else 0.0
-    if found := _CLOCK.match(stream.metadata.get("DURATION", "")):  # as Matroska has it, of each stream
-        seconds = sum(float(part) * unit for part, unit in zip(found.groups(), (3600, 60, 1), strict=True))
-    elif not seconds and len(container.streams) == 1:
-        seconds = (container.duration or 0) / 1e6
-    return max(0, round((seconds - 0.1) * int(stream.rate)))  # it counts what encoders add before and behind
+def quiet() -> Iterator[IO[str]]:
+    """Drops what libraries in C write to stderr, such as libmpg123's notes; what it gives writes there still."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with open(kept, "w", encoding=sys.stderr.encoding or "utf-8", closefd=True) as still:
+        with open(os.devnull, "wb") as nothing:
+            os.dup2(nothing.fileno(), 2)
+        try:
+            yield still
+        finally:
+            with suppress(ValueError):
+                sys.stderr.flush()
+            os.dup2(kept, 2)

@@ -21,11 +21,19 @@ from aigc_cli.files import checksum, kinds_of, listing_of, passed_over
 from aigc_cli.modalities.arrays import array_names, read_arrays
 from aigc_cli.modalities.audio_codecs import AudioCodec
 from aigc_cli.modalities.audio_config import FULL, MULTIPLE
-from aigc_cli.modalities.audio_decode import DECODED, NAMED, Normalize, decode_sound, is_sound, missing_packages, mix
+from aigc_cli.modalities.audio_decode import (
+    DECODED,
+    NAMED,
+    Normalize,
+    decode_sound,
+    is_sound,
+    missing_packages,
+    mix,
+    quiet,
+)
 from aigc_cli.modalities.base import Batch, Codec, DataSpec
 from aigc_cli.modalities.file_items import FileItems, files_below
 from aigc_cli.modalities.mp3 import is_mp3, with_length
-from aigc_cli.modalities.quiet import quiet
 from aigc_cli.modalities.samples import read_record
 from aigc_cli.modalities.text_files import printable
 from aigc_cli.modalities.unreadable import Unreadable

@@ -8,9 +8,8 @@ import soundfile
 from trouble_sound import sine
 
 from aigc_cli.modalities.audio_config import FULL
-from aigc_cli.modalities.audio_decode import PEAK, RMS, _resampled, decode_sound, leveled, mix
+from aigc_cli.modalities.audio_decode import PEAK, RMS, _resampled, decode_sound, leveled, mix, quiet
 from aigc_cli.modalities.mp3 import _size, with_length
-from aigc_cli.modalities.quiet import quiet
 from aigc_cli.modalities.unreadable import Unreadable
 
 
