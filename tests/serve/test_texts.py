@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from types import SimpleNamespace
 from typing import Any
 
@@ -80,8 +81,8 @@ def test_a_stream_has_the_log_probability_of_each_token_where_its_text_is() -> N
         house: Any = SimpleNamespace(counts=SimpleNamespace(tokens=0, samples=0))
         for token in (5, 6):  # "a", "b"
             choice.take(Written(token, -1.0), None)
-        told: list[dict[str, Any]] = []
-        async for event in _events(house, [choice], CompletionRequest(logprobs=0), {}, Ticket()):
+        told, ticket = list[dict[str, Any]](), Ticket(time.monotonic() + 5)
+        async for event in _events(house, [choice], CompletionRequest(logprobs=0), {}, ticket):
             if not told:
                 choice.take(Written(4, -2.0), None)  # "E", while the second of two pieces is already told
             elif not choice.ended:
