@@ -97,6 +97,8 @@ def open_exported(path: Path) -> ExportedRun:
 
 
 def _folder(path: Path) -> Path | None:
+    if not path.exists():
+        return None
     places = [path, path.parent] if path.name == KEPT else [path] if path.is_dir() else [path.parent]
     return next((place for place in places if (place / RECORD).is_file()), None)
 
