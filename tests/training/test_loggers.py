@@ -245,7 +245,7 @@ def test_mlflow_logs_into_outputs_wherever_the_run_lies(
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
     outputs = tmp_path / "all #1"
     far = Run(tmp_path / "disk" / "mine")
-    far.path.mkdir(parents=True)
+    (far.path / "samples").mkdir(parents=True)
     (far.path / "config.yaml").write_text(json.dumps({**CONFIG, "outputs": str(outputs)}))
     train(far, range(1, 3), ["mlflow"])
     assert [*outputs.glob("mlruns/*/*/metrics/main/loss")]
