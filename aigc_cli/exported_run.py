@@ -71,11 +71,6 @@ class ExportedRun(Run):
         return "exported"
 
 
-def is_exported(path: Path) -> bool:
-    """Whether a path is an exported folder, a file in one, or what such a folder keeps of its run."""
-    return path.suffix in (".onnx", ".pt2") or _folder(path) is not None
-
-
 def open_exported(path: Path) -> ExportedRun:
     """The exported folder that `path` is, or is in, with all its files as they were written.
 
@@ -97,6 +92,8 @@ def open_exported(path: Path) -> ExportedRun:
 
 
 def _folder(path: Path) -> Path | None:
+    if not path.exists():
+        return None
     places = [path, path.parent] if path.name == KEPT else [path] if path.is_dir() else [path.parent]
     return next((place for place in places if (place / RECORD).is_file()), None)
 

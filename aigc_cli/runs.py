@@ -251,10 +251,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 
 def last_values(rows: Iterable[Mapping[str, Any]]) -> dict[str, float]:
     """The last finite value of every curve, but for bookkeeping such as the learning rate."""
-    last: dict[str, float] = {}
-    for row in rows:
-        last.update({k: v for k, v in row.items() if "/" in k and not k.endswith("/lr") and math.isfinite(v)})
-    return last
+    return {k: v for row in rows for k, v in row.items() if "/" in k and not k.endswith("/lr") and math.isfinite(v)}
 
 
 def is_number(value: Any) -> bool:
@@ -286,7 +283,8 @@ def find_run(word: str, root: Path = OUTPUTS, *, trained: bool = True, exported:
     stamps = root.glob(f"*/{glob.escape(word.strip('/')) or '-'}")
     named = (path for path in elsewhere(root) if word in (path.name, Run(path).name))
     for path in (path_of(word), root / word, *sorted(stamps), *named):
-        if path.suffix in (".onnx", ".pt2") or any((place / "export.json").is_file() for place in (path, path.parent)):
+        places = [path, path.parent] if path.exists() else []  # a word that names nothing is no file of a folder
+        if path.suffix in (".onnx", ".pt2") or any((place / "export.json").is_file() for place in places):
             if exported is not None:
                 return exported(path)
             raise ConfigError(f"{path} is not a run: aigc export wrote it", "name the run itself")

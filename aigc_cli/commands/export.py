@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass as plain
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -14,7 +15,7 @@ from pydantic.dataclasses import dataclass
 from aigc_cli.config.schema import STRICT, Options, check
 from aigc_cli.errors import ConfigError, suggest, tell
 from aigc_cli.exported_run import RECORD
-from aigc_cli.files import new_folder, path_of, resource_errors, shown
+from aigc_cli.files import new_folder, path_of, read_json, resource_errors, shown
 from aigc_cli.runs import find_run
 from aigc_cli.training.restore import restore_model
 
@@ -64,7 +65,7 @@ def main(config: dict[str, Any], options: Options) -> int:
     restored = restore_model(find_run(settings.run), step=settings.step, device="cpu")
     name = f"{settings.format}-step-{restored.step}" + ("" if settings.dtype == "fp32" else f"-{settings.dtype}")
     out = path_of(settings.out) if settings.out else restored.run.path / "exported" / name
-    _make_room(out, settings.overwrite or settings.out is None)
+    _make_room(out, settings.overwrite, usual=settings.out is None)
     tell(f"exporting {restored.run.name}, step {restored.step}, as {settings.format}")
     with resource_errors(out, "with out="), new_folder(out) as folder:
         record, rows, following = WRITERS[settings.format](restored, settings.dtype, folder)
@@ -83,12 +84,23 @@ def main(config: dict[str, Any], options: Options) -> int:
     return 0
 
 
-def _make_room(out: Path, overwrite: bool) -> None:
-    """Refuses to replace what is in a folder, but for an earlier export where `overwrite` allows it."""
+def _make_room(out: Path, overwrite: bool, usual: bool) -> None:
+    """Refuses to replace what is in a folder, but for an earlier export where `overwrite` allows it, or in the `usual`
+    place where nothing was made of it since."""
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
-    if not overwrite or not (out / RECORD).is_file():
-        earlier = (out / RECORD).is_file()
-        hint = "replace it with overwrite=true, or choose another with out=" if earlier else "choose another with out="
-        what = "an earlier export" if earlier else "something that aigc export did not write"
-        raise ConfigError(f"out={out} holds {what}", hint)
+    if not (out / RECORD).is_file():
+        raise ConfigError(f"out={out} holds something that aigc export did not write", "choose another with out=")
+    made = _made_since(out)
+    if not overwrite and (made or not usual):
+        what = f"an earlier export, and what was made of it since, such as {made[0]}" if made else "an earlier export"
+        raise ConfigError(f"out={out} holds {what}", "replace it with overwrite=true, or choose another with out=")
+
+
+def _made_since(out: Path) -> list[str]:
+    """The files in an exported folder that the export did not write, such as samples in its folder ``run``."""
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        written = {RECORD, *read_json(out / RECORD)["sha256"]}
+        files = (path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file())
+        return sorted({*files} - written)
+    return []

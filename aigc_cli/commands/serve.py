@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import socket
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -66,6 +67,11 @@ def main(config: dict[str, Any], options: Options) -> int:
         runs = [
             open_run(word, step=settings.step, device=settings.device, watermark=settings.watermark) for word in words
         ]
+        paths: dict[str, Path] = {}
+        for run in runs:
+            if paths.setdefault(run.name, run.run.path) != run.run.path:
+                what = f"{paths[run.name]} and {run.run.path} are both called {run.name}, by which clients name a run"
+                raise ConfigError(what, "serve each by a command of its own, with another port=")
         limits = Limits(samples=settings.max_samples, tokens=settings.max_tokens, bytes=settings.max_bytes,
                         queue=settings.queue, seconds=settings.timeout)  # fmt: skip
         hosts = tuple(name.strip() for name in (settings.hosts or "").split(",") if name.strip())

@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 
 from aigc_cli.commands.sample import Drawing, SampleConfig, drawing_of
 from aigc_cli.config.words import asked_of
-from aigc_cli.errors import EXIT_OK, AigcError, ConfigError, DataError
+from aigc_cli.errors import EXIT_OK, AigcError, ConfigError, DataError, say_plainly
+from aigc_cli.exported_run import ExportedRun, open_exported
 from aigc_cli.files import checksum, path_of, read_json
 from aigc_cli.modalities.base import modality
 from aigc_cli.modalities.credentials import Signature, read_signature
@@ -62,9 +63,9 @@ def main(names: Sequence[str], words: Sequence[str], *, as_json: bool = False) -
         # The last first: of the samples that are drawn for it, those before it are the first.
         found = [verifier.verify(path) for path in reversed(paths)][::-1]
     if as_json:
-        print(json.dumps([asdict(each) for each in found], ensure_ascii=False))
+        say_plainly(json.dumps([asdict(each) for each in found], ensure_ascii=False))
     else:
-        print("\n".join(line for each in found for line in _described(each)))
+        say_plainly("\n".join(_in_a_line(line) for each in found for line in _described(each)))
     return DataError.exit_code if any(each.verdict == ALTERED for each in found) else EXIT_OK
 
 
@@ -76,6 +77,11 @@ def _files(path: Path) -> list[Path]:
     if not path.is_file():
         raise ConfigError(f"there is no file {path}", "name a file, or a folder that aigc sample wrote")
     return [path]
+
+
+def _in_a_line(text: str) -> str:
+    """A text of a stranger's, which else could move the cursor, or begin a line that looks like a verdict."""
+    return "".join(sign if sign.isprintable() else "\ufffd" for sign in text)
 
 
 def _described(found: Found) -> Iterator[str]:
@@ -145,7 +151,10 @@ class Verifier:
         if path.suffix == ".jsonl" and not claims:
             claims = _of_text(path)
             labels += ["provenance beside each text"] if claims else []
-        if not claims and path.name in recorded_files(record):
+        unsaid = not claims or isinstance(
+            claims.get("source"), str
+        )  # a text's own, in the place of where all come from
+        if unsaid and path.name in recorded_files(record):
             claims, labels = {**record, **_place(record, path.name)}, [*labels, f"{RECORD} beside it"]
         trusted = path_of(self.asked["trust"]) if "trust" in self.asked else None
         signature = read_signature(path, trusted)
@@ -182,11 +191,14 @@ class Verifier:
         """Says how much the mark of the key stands out, where one is given and the file may have one."""
         if self.key is None:
             return
-        run = find_run(self.asked["run"], self.root) if "run" in self.asked else None
+        run = self._asked()
         if run is None and _is_complete(found.claims):
             run = self._run(found.claims)
         codec = None if run is None else modality(run.spec.modality).codec(run.spec, run.path)
-        score = score_of(path, self.key, found.claims, codec)
+        try:
+            score = score_of(path, self.key, found.claims, codec)
+        except DataError as error:  # the other files are looked at all the same
+            score, found.why = None, error.message
         if score is None:
             return
         found.watermark = {**score._asdict(), "found": score.found}
@@ -218,6 +230,10 @@ class Verifier:
         if not made.is_file():
             return CLAIMED, f"the run draws no file called {name}"
         same, said = compared(path, made)
+        by, here = (claims.get("source") or {}).get("exported"), run.weights if isinstance(run, ExportedRun) else None
+        if not same and by != here:  # it may be just as it was drawn
+            drew, name = (f"files of {by}", "their folder") if by else ("a run", "the run")
+            return CLAIMED, f"it was drawn by {drew}, and {run.named} rounds in another way: name {name} with run="
         own = {key: run.config[key]["name"] for key in ("model", "data")}
         if same and any(claims.get(key, name) != name for key, name in own.items()):
             return ALTERED, f"its label is not true: {run.name} is {own['model']} trained on {own['data']}; {said}"
@@ -227,9 +243,14 @@ class Verifier:
         """The run with the very weights."""
         weights, step = claims["model_checksum"], claims["step"]
         if (weights, step) not in self._runs:  # the files of a set all name the same ones
-            runs = [find_run(self.asked["run"], self.root)] if "run" in self.asked else known_runs(self.root)
+            asked = self._asked()
+            runs = known_runs(self.root) if asked is None else [asked]
             self._runs[weights, step] = next((run for run in runs if _weights(run, step) == weights), None)
         return self._runs[weights, step]
+
+    def _asked(self) -> Run | None:
+        """The run, or exported folder, that the user names."""
+        return find_run(self.asked["run"], self.root, exported=open_exported) if "run" in self.asked else None
 
     def _redrawn(self, run: Run, claims: Mapping[str, Any], n: int, *, exactly: bool) -> Drawn:
         """A set with at least, or `exactly`, `n` samples of the set that `claims` says."""
@@ -265,6 +286,8 @@ class Verifier:
 
 def _weights(run: Run, step: int) -> Any:
     """The sum of the weights that a checkpoint is sampled by; None where there is none."""
+    if isinstance(run, ExportedRun):
+        return run.record["model_checksum"] if run.step == step else None
     try:
         sums = read_json(run.checkpoints / f"step-{step}" / "manifest.json")
     except (OSError, ValueError, TypeError):

@@ -36,11 +36,11 @@ class Judge:
 
     def __call__(self, step: int, score: float) -> bool:
         """Whether to give the trial up, by its score after `step` steps; one that was told before has no effect."""
+        trial = self._trial = self._trial or self._open()
         number = math.ceil(step / self._every)
         if number in self._told:
             return False
         self._told.add(number)
-        trial = self._trial = self._trial or self._open()
         trial.report(score, number)
         if not trial.should_prune():
             return False
@@ -57,6 +57,7 @@ class Judge:
             study.pruner = optuna.pruners.SuccessiveHalvingPruner(min_resource=first, reduction_factor=factor)
         else:
             study.pruner = optuna.pruners.NopPruner()
+        self._told.update(study.trials[self._job].intermediate_values)  # by this job, before it started again
         found = storage.get_study_id_from_name(NAME)
         return optuna.trial.Trial(study, storage.get_trial_id_from_study_id_trial_number(found, self._job))
 

@@ -91,11 +91,12 @@ def restore_model(run: Run, *, step: int | str | None = None, device: str = "aut
 
 
 def _of_export(run: ExportedRun, step: int | str | None, device: str) -> Restored:
-    """As :func:`restore_model`, of what was exported, which has one step, and runs on a CPU."""
+    """As :func:`restore_model`, of what was exported, which has one step; of ONNX it runs on a CPU."""
     if step not in (None, run.step):
         raise ConfigError(f"step={step}: {run.folder} was exported at step {run.step}", "leave step= out")
-    where = torch.device("cpu") if device == "auto" else resolve_device(device)
-    if where.type != "cpu" and run.record["format"] == "onnx":
+    onnx = run.record["format"] == "onnx"
+    where = resolve_device("cpu" if onnx and device == "auto" else device)
+    if onnx and where.type != "cpu":
         raise ConfigError(f"device={device}: files of ONNX run on the CPU here", "leave device= out")
     model, codec = opened(run)
     model.requires_grad_(False).eval().to(where)
@@ -160,6 +161,8 @@ def changed_config(saved: dict[str, Any], words: Sequence[str]) -> dict[str, Any
     config["trainer"].setdefault("logger", [])
     for word in words:
         _apply(config, word)
+    if saved["trainer"].get("early_stop") is not None and config["trainer"]["early_stop"] is None:
+        config["trainer"]["early_stop_delta"] = 0.0  # it belongs to early_stop, and is refused without
     before, after = dict(walk(saved)), dict(walk(config))
     changed = sorted(key for key, value in after.items() if not isinstance(value, Mapping) and value != before.get(key))
     refused = [f"{key}: {before.get(key)} -> {after[key]}" for key in changed if key not in MAY_CHANGE]

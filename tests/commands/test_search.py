@@ -40,6 +40,9 @@ class Returns:
         judge = Judge(self.folder / FILE, number, every=10)
         value = self.score(words)
         for count in range(1, 10):
+            if count == 6:  # it starts again from its last checkpoint
+                judge = Judge(self.folder / FILE, number, every=10)
+                assert not any(judge(10 * told, value + 1 / told) for told in range(1, 6))
             if judge(10 * count, value + 1 / count):
                 break
         self.lengths.append(count)
@@ -61,10 +64,10 @@ def test_bad_jobs_are_given_up_at_the_rungs_and_good_ones_are_not(tmp_path: Path
     search(["seed=1", "optimizer.lr=interval(0.0,1.0)"]).run(launcher, tmp_path, 1)
     assert len(launcher.jobs) == 20
     assert all(words[0] == "seed=1" for words in launcher.jobs)
-    assert set(launcher.lengths) <= {1, 3, 9}
+    assert set(launcher.lengths) <= {1, 2, 4, 8, 9}
     best = min(range(20), key=lambda number: rate(launcher.jobs[number]))
     assert launcher.lengths[best] == 9
-    assert sum(launcher.lengths) < 0.6 * 180
+    assert sum(launcher.lengths) < 0.7 * 180
     states = [trial.state.name for trial in optuna.load_study(
         study_name="optuna", storage=optuna.storages.JournalStorage(
             optuna.storages.journal.JournalFileBackend(str(tmp_path / FILE)))).trials]  # fmt: skip

@@ -6,13 +6,16 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+from PIL import Image
 from untrained import check_no_place, restored, text, untrained
 
 import aigc_cli
 from aigc_cli.cli import main
-from aigc_cli.exported_run import is_exported
 from aigc_cli.runs import list_runs
+from aigc_cli.training import restore
 
 pytest.importorskip("onnxscript", reason="onnxscript is not installed")
 VAE = ["model=vae", "data=digits", "data.size=8", "model.network=mlp", "model.hidden=8", "model.latent=4",
@@ -76,6 +79,8 @@ def test_what_files_cannot_do_is_refused_by_name(here: Path, capsys: pytest.Capt
         (["export", "run=there"], "name the run itself"),
         (["sample", "run=lone.onnx"], "there is no export.json beside it"),
         (["sample", "run=none.onnx"], "there is nothing at none.onnx"),
+        (["sample", "run=there/decodr.onnx"], "there is nothing at there/decodr.onnx"),
+        (["sample", "run=there/decoder"], "there is no run 'there/decoder'"),
     ):
         (here / "lone.onnx").touch()
         assert main(words) == 2, words
@@ -89,6 +94,37 @@ def test_what_files_cannot_do_is_refused_by_name(here: Path, capsys: pytest.Capt
         (here / "there" / "export.json").write_text(json.dumps({**record, "format": format}))
         assert main(["sample", "run=there"]) == 2
         assert hint in capsys.readouterr().err
+
+
+def test_a_sample_is_proven_by_the_files_that_drew_it_and_not_called_altered_by_others(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["sample", "run=there", "n=2", "seed=1", "out=drawn"]) == 0
+
+    def verdict(run: str) -> str:
+        capsys.readouterr()
+        main(["verify", "drawn/000001-1.png", f"run={run}", "--json"])
+        (found,) = json.loads(capsys.readouterr().out)
+        return f"{found['verdict']}: {found['why']}"
+
+    assert verdict("there").startswith("proven")
+    with Image.open("drawn/000001-1.png") as picture:
+        pixels = np.array(picture)
+    pixels[2, 2] ^= 8
+    Image.fromarray(pixels).save("drawn/000001-1.png")
+    assert verdict("there").startswith("altered")
+    assert verdict("run").startswith("claimed: it was drawn by files of onnx fp32, and ")
+
+
+def test_an_export_that_samples_were_drawn_from_is_not_replaced_unasked(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    again = ["export", "run=run", "format=safetensors"]
+    assert main(again) == main(again) == 0
+    assert main(["sample", "run=run/exported/safetensors-step-3", "n=2"]) == 0
+    assert main(again) == 2
+    assert "what was made of it since, such as run/generated/" in capsys.readouterr().err
+    assert main([*again, "overwrite=true"]) == 0
 
 
 @pytest.mark.parametrize("file", ["decoder.onnx", "run/config.yaml"])
@@ -119,5 +155,6 @@ def test_weights_alone_stand_for_a_run_and_data_is_found_elsewhere(
     theirs = aigc_cli.open_run("there")
     assert theirs.sample(3, seed=2) == aigc_cli.LoadedRun(mine).sample(3, seed=2)
     assert "score" in theirs.model.can
-    assert is_exported(tmp_path / "there")
+    monkeypatch.setattr(restore, "resolve_device", lambda word: torch.device("meta" if word == "auto" else word))
+    assert aigc_cli.open_run("there").restored.device.type == "meta"  # weights run where those of a run would
     assert tmp_path / "there" / "run" not in [run.path for run in list_runs(tmp_path.parent)]

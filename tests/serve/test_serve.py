@@ -7,6 +7,7 @@ import contextlib
 import io
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -324,6 +325,14 @@ def test_the_command_refuses_in_a_line(
 ) -> None:
     assert main(["serve", f"run={WRITER}", "port=0", *words]) == 2
     assert said in capsys.readouterr().err
+
+
+def test_two_runs_of_one_name_are_not_served_as_one(
+    runs: list[LoadedRun], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = shutil.copytree(runs[0].run.path, tmp_path / WRITER)
+    assert main(["serve", f"run={WRITER},{other}", "port=0"]) == 2
+    assert f"are both called {WRITER}" in capsys.readouterr().err
 
 
 def test_a_place_is_taken_before_the_run_is_loaded() -> None:

@@ -237,6 +237,21 @@ READERS: dict[str, Callable[[Run, Path], tuple[Curves, set[str]]]] = {
 }  # fmt: skip
 
 
+def test_mlflow_logs_into_outputs_wherever_the_run_lies(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("mlflow", reason="the extra aigc-cli[mlflow] is not installed")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    outputs = tmp_path / "all #1"
+    far = Run(tmp_path / "disk" / "mine")
+    (far.path / "samples").mkdir(parents=True)
+    (far.path / "config.yaml").write_text(json.dumps({**CONFIG, "outputs": str(outputs)}))
+    train(far, range(1, 3), ["mlflow"])
+    assert [*outputs.glob("mlruns/*/*/metrics/main/loss")]
+    assert not (tmp_path / "mlruns").exists()
+
+
 @pytest.mark.parametrize("name", READERS)
 def test_what_a_library_wrote_is_what_the_run_holds(
     name: str, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -1,4 +1,4 @@
-"""MLflow: to the server of ``MLFLOW_TRACKING_URI``, else into the folder ``mlruns`` beside the runs."""
+"""MLflow: to the server of ``MLFLOW_TRACKING_URI``, else into the folder ``mlruns`` of ``outputs``."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from PIL import Image
 
 from aigc_cli.config.schema import leaves
 from aigc_cli.registry import register
+from aigc_cli.runs import OUTPUTS
 from aigc_cli.training.loggers.base import Start
 
 #: Parameters that a server takes at once, and characters of one.
@@ -28,7 +29,7 @@ class MLflow:
     rewinds: ClassVar[bool] = False
 
     def __init__(self, start: Start) -> None:
-        uri = os.environ.get("MLFLOW_TRACKING_URI") or f"file:{start.folder.parent.parent / 'mlruns'}"
+        uri = os.environ.get("MLFLOW_TRACKING_URI") or (_outputs(start) / "mlruns").absolute().as_uri()
         if uri.startswith("file:"):
             os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")  # MLflow would rather have a database
         from mlflow.tracking import MlflowClient
@@ -71,6 +72,13 @@ class MLflow:
     def close(self, status: str) -> None:
         """Ends it with its status."""
         self._client.set_terminated(self.id, _ENDS.get(status, "FAILED"))
+
+
+def _outputs(start: Start) -> Path:
+    """Where the run lies among others, from wherever it is resumed; of one that ``run_dir=`` put elsewhere, which may
+    be at the root of a disk, the folder that its configuration names."""
+    usual = start.folder.parent.name == start.project
+    return start.folder.parent.parent if usual else Path(start.config.get("outputs") or OUTPUTS)
 
 
 def _name(name: str) -> str:
