@@ -25,6 +25,7 @@ def subject_of(model: Any, dataset: Dataset, batch_size: int | None = None, **co
     """A model as the subject of an evaluation, whose training split is the dataset too; no run holds it."""
     restored: Any = SimpleNamespace(
         run=SimpleNamespace(name="toy", path=Path("toy"), checkpoints=Path("toy")), step=1, checksum="0" * 64,
+        weights="raw",
         model=model, codec=dataset.codec, spec=dataset.spec, device=torch.device("cpu"),
     )  # fmt: skip
     splits = Splits("toy", lambda split: dataset)
