@@ -148,6 +148,7 @@ def drawing_of(settings: SampleConfig, run: Run) -> Drawing:
     format, writer = find_writer(run.spec.modality, settings.format)
     loaded = LoadedRun(restore_model(run, step=settings.step, device=settings.device), settings.watermark)
     restored = loaded.restored
+    _check_mark(settings, restored)
     tell(f"sampling {run.name}, step {restored.step}, on {restored.device}")
     filters = None if settings.filter is None else Filters.of(settings.filter, settings.filtered, loaded.spec)
     drawn = loaded.plan(
@@ -165,6 +166,13 @@ def drawing_of(settings: SampleConfig, run: Run) -> Drawing:
     return Drawing(
         drawn, provenance, partial(writer, provenance=provenance, codec=restored.codec), usual, filters, looks
     )
+
+
+def _check_mark(settings: SampleConfig, restored: Restored) -> None:
+    """Refuses words on pictures that are to have a mark, as these hide it."""
+    if settings.label and settings.watermark is not None and restored.spec.modality == "image":
+        what = "label=true puts words on pictures, and the mark of watermark= is not found below them"
+        raise ConfigError(what, "leave one of them out")
 
 
 def _prompts(restored: Restored, settings: SampleConfig, controls: Any) -> list[Prompt]:

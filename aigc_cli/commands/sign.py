@@ -13,6 +13,7 @@ from aigc_cli.files import path_of, shown
 from aigc_cli.modalities.credentials import KEY, ROOT, make_identity
 
 _USUAL = "~/.config/aigc/signing"
+_LONGEST = 58  # bytes of a name: certificates hold 64, and the root's has ", root" after it
 
 
 def main(names: Sequence[str], words: Sequence[str], *, as_json: bool = False) -> int:
@@ -27,8 +28,8 @@ def main(names: Sequence[str], words: Sequence[str], *, as_json: bool = False) -
         )
     asked = asked_of(words, ("out", "name"), "sign init")
     name = asked.get("name") or getpass.getuser()
-    if not 0 < len(name) <= 60:
-        raise ConfigError("name= has 1 to 60 characters", "choose another name=")
+    if not 0 < len(name.encode()) <= _LONGEST:
+        raise ConfigError(f"name= has 1 to {_LONGEST} bytes", "choose another name=")
     folder = path_of(asked.get("out") or str(Path(_USUAL).expanduser()))
     make_identity(folder, name)
     if as_json:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from aigc_cli.commands.sample import Drawing, SampleConfig, drawing_of
 from aigc_cli.config.words import asked_of
-from aigc_cli.errors import EXIT_OK, AigcError, ConfigError, DataError
+from aigc_cli.errors import EXIT_OK, AigcError, ConfigError, DataError, say_plainly
 from aigc_cli.exported_run import ExportedRun, open_exported
 from aigc_cli.files import checksum, path_of, read_json
 from aigc_cli.modalities.base import modality
@@ -63,9 +63,9 @@ def main(names: Sequence[str], words: Sequence[str], *, as_json: bool = False) -
         # The last first: of the samples that are drawn for it, those before it are the first.
         found = [verifier.verify(path) for path in reversed(paths)][::-1]
     if as_json:
-        print(json.dumps([asdict(each) for each in found], ensure_ascii=False))
+        say_plainly(json.dumps([asdict(each) for each in found], ensure_ascii=False))
     else:
-        print("\n".join(line for each in found for line in _described(each)))
+        say_plainly("\n".join(_in_a_line(line) for each in found for line in _described(each)))
     return DataError.exit_code if any(each.verdict == ALTERED for each in found) else EXIT_OK
 
 
@@ -77,6 +77,11 @@ def _files(path: Path) -> list[Path]:
     if not path.is_file():
         raise ConfigError(f"there is no file {path}", "name a file, or a folder that aigc sample wrote")
     return [path]
+
+
+def _in_a_line(text: str) -> str:
+    """A text of a stranger's, which else could move the cursor, or begin a line that looks like a verdict."""
+    return "".join(sign if sign.isprintable() else "\ufffd" for sign in text)
 
 
 def _described(found: Found) -> Iterator[str]:
@@ -146,7 +151,10 @@ class Verifier:
         if path.suffix == ".jsonl" and not claims:
             claims = _of_text(path)
             labels += ["provenance beside each text"] if claims else []
-        if not claims and path.name in recorded_files(record):
+        unsaid = not claims or isinstance(
+            claims.get("source"), str
+        )  # a text's own, in the place of where all come from
+        if unsaid and path.name in recorded_files(record):
             claims, labels = {**record, **_place(record, path.name)}, [*labels, f"{RECORD} beside it"]
         trusted = path_of(self.asked["trust"]) if "trust" in self.asked else None
         signature = read_signature(path, trusted)
@@ -187,7 +195,10 @@ class Verifier:
         if run is None and _is_complete(found.claims):
             run = self._run(found.claims)
         codec = None if run is None else modality(run.spec.modality).codec(run.spec, run.path)
-        score = score_of(path, self.key, found.claims, codec)
+        try:
+            score = score_of(path, self.key, found.claims, codec)
+        except DataError as error:  # the other files are looked at all the same
+            score, found.why = None, error.message
         if score is None:
             return
         found.watermark = {**score._asdict(), "found": score.found}

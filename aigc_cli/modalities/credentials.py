@@ -128,9 +128,10 @@ class Signer:
     def sign_set(
         self, folder: Path, provenance: Provenance, arrangement: Arrangement, files: list[str], overview: list[str]
     ) -> None:
-        """Signs the samples in a folder, a file each, and what shows some of them."""
+        """Signs the samples in a folder, a file each, and what shows some of them; not items of the data."""
         for index, name in enumerate(files):
-            self.sign(folder / name, provenance.of_sample(arrangement, index))
+            if arrangement.generated(index):
+                self.sign(folder / name, provenance.of_sample(arrangement, index))
         for name in overview:
             self.sign(folder / name, provenance.of_set(arrangement))
 
@@ -138,9 +139,7 @@ class Signer:
         """Signs a finished file; raises DataError where it cannot be."""
         import c2pa
 
-        kind = kind_of(about)
-        action = {"action": "c2pa.created" if kind else "c2pa.opened", "softwareAgent": f"aigc {__version__}"}
-        action |= {"digitalSourceType": kind} if kind else {}
+        action = {"action": "c2pa.created", "softwareAgent": f"aigc {__version__}", "digitalSourceType": kind_of(about)}
         manifest = {
             "claim_generator_info": [{"name": "aigc", "version": __version__}],
             "title": path.name,

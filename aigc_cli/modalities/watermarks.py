@@ -34,6 +34,8 @@ _HOP_S = 0.032  # seconds from one block of waves to the next, about
 _WEAK_SHARE = 0.35  # of the loudness around it that a weak wave of sound is raised to
 _SNR, _SNR_S = 19.0, 0.5  # decibels in a clip of so many seconds; more in longer ones, which need less
 _FLOOR = 2.0  # of 32,768 levels: what is weaker says nothing
+_RATES = 2000, 96_000  # Hz, between which there are waves to mark, and not too many for the memory
+_LOOKED_S = 120  # seconds of a clip in which the mark is looked for
 _AROUND = 8  # waves to either side that make up the loudness around one
 
 
@@ -155,12 +157,16 @@ class SoundMarker(Marker):
         """See :meth:`Marker.score`; the signs that are heard before a labelled clip have no mark."""
         import soundfile
 
-        try:
-            sound, rate = soundfile.read(path, dtype="int16", always_2d=True)
-        except Exception as error:  # a stranger's file may break its reader in any way
-            raise unreadable(path, error, "it is broken, or is not what its name says") from None
         from aigc_cli.modalities.explicit import announcement
 
+        try:
+            with soundfile.SoundFile(path) as file:
+                rate = file.samplerate
+                if not _RATES[0] <= rate <= _RATES[1]:
+                    return None
+                sound = file.read(_LOOKED_S * rate, dtype="int16", always_2d=True)
+        except Exception as error:  # a stranger's file may break its reader in any way
+            raise unreadable(path, error, "it is broken, or is not what its name says") from None
         begin = len(announcement(rate)) if about.get("explicit") else 0
         return self.of(sound[begin:].T, rate) if len(sound) > begin else None
 
@@ -216,7 +222,7 @@ def score_of(path: Path, key: Key, about: Mapping[str, object], codec: Codec | N
     if suffix in (".txt", ".jsonl"):
         if not isinstance(codec, TextCodec):
             return None
-        rows = [codec.tokenizer.encode(text).tolist() for text in texts_of(path)]
+        rows = [codec.tokenizer.encode(text).tolist() for text in texts_of(path) if isinstance(text, str)]
         return text_score(key, codec.tokenizer.vocab_size, range(FIRST), rows)
     kind = next((MARKERS[name] for name, suffixes in _SUFFIXES.items() if suffix in suffixes), None)
     return None if kind is None else kind(key).score(path, about)
@@ -230,8 +236,8 @@ _SUFFIXES = {
 }
 
 
-def marker(modality: str, shape: tuple[int, ...], key: Key) -> Marker:
-    """What marks items of a modality and a raw `shape`.
+def marker(modality: str, shape: tuple[int, ...], key: Key, rate: int = 0) -> Marker:
+    """What marks items of a modality and a raw `shape`; `rate` is of sound.
 
     Raises:
         ConfigError: no mark would hold there.
@@ -242,5 +248,8 @@ def marker(modality: str, shape: tuple[int, ...], key: Key) -> Marker:
         raise ConfigError(what, "leave watermark= out; label=true and sign= work")
     if kind is PictureMarker and min(shape[1:]) < LEAST:
         what = f"watermark=: in {shape[1]}x{shape[2]} pixels no mark outlasts JPEG, which takes {LEAST} a side"
+        raise ConfigError(what, "leave watermark= out; label=true and sign= work")
+    if kind is SoundMarker and not _RATES[0] <= rate <= _RATES[1]:
+        what = f"watermark=: sound of {rate} Hz gets no mark, which takes {_RATES[0]} to {_RATES[1]}"
         raise ConfigError(what, "leave watermark= out; label=true and sign= work")
     return kind(key)

@@ -16,7 +16,7 @@ from aigc_cli.config.schema import STRICT
 from aigc_cli.errors import ConfigError
 from aigc_cli.modalities.base import DataSpec
 from aigc_cli.models.base import Model, ModelConfig, Prompts, Transfer
-from aigc_cli.nn.decoding import Choice, Session, beam_search, write
+from aigc_cli.nn.decoding import COLDEST, Choice, Session, beam_search, write
 from aigc_cli.nn.lora import adapters
 from aigc_cli.nn.style import TransformerConfig
 from aigc_cli.nn.watermark import GreenList, Key, usual_width
@@ -134,7 +134,7 @@ class LanguageModel(Model):
         choice = controls.choice()
         if self.mark is None:
             return choice
-        if choice.temperature == 0 or choice.top_k == 1:
+        if choice.temperature < COLDEST or choice.top_k == 1 or choice.min_p == 1:
             what = "watermark=: the likeliest token is taken, and a mark lies in how tokens are drawn"
             raise ConfigError(what, "add temperature=1, or leave watermark= out")
         return replace(choice, mark=self.mark)

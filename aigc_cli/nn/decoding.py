@@ -17,7 +17,7 @@ from aigc_cli.nn.attention import KVCache
 from aigc_cli.nn.transformer import TokenTransformer
 from aigc_cli.nn.watermark import GreenList
 
-_COLDEST = 1e-6  # below it scores may overflow, and only the best one is ever drawn
+COLDEST = 1e-6  # below it scores may overflow, and only the best one is ever drawn
 LOOK_EVERY = 16  # tokens between looks at whether all rows have ended, each of which waits for the device
 
 
@@ -179,7 +179,7 @@ def choose(
     """
     if seen is not None:
         logits = penalized(logits, seen, choice.repetition_penalty)
-    if choice.temperature < _COLDEST:
+    if choice.temperature < COLDEST:
         return logits.argmax(-1)
     assert uniform is not None, "drawing needs draws"
     logits = logits / choice.temperature

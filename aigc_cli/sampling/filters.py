@@ -125,7 +125,11 @@ class Filters:
     def of(cls, words: str, then: Filtered, spec: DataSpec) -> Filters:
         """Those that ``filter=NAME:ARGUMENT,NAME`` asks for."""
         asked = [word.strip().partition(":") for word in words.strip("[]").split(",") if word.strip()]
-        return cls({name: find("filter", name).build(argument, spec) for name, _, argument in asked}, then)
+        named: dict[str, Filter] = {}
+        for name, _, argument in asked:
+            key = name if name not in named else f"{name}-{len(named) + 1}"  # none takes the place of another
+            named[key] = find("filter", name).build(argument, spec)
+        return cls(named, then)
 
     @property
     def facts(self) -> dict[str, Any]:

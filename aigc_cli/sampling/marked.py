@@ -30,7 +30,7 @@ class Watermark:
         self._rate, model = restored.spec.rate or 0, restored.model
         self._marker: Marker | None = None
         if not restored.codec.readable:
-            self._marker = marker(restored.spec.modality, restored.spec.raw, self.key)
+            self._marker = marker(restored.spec.modality, restored.spec.raw, self.key, self._rate)
         elif isinstance(model, LanguageModel):
             model.watermark(self.key)
         else:

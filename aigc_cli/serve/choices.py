@@ -35,7 +35,7 @@ class Choice:
         if written.token == stop:
             self.finish = "stop"
             return True
-        self.offsets.append(self.growing.told)
+        self.offsets.append(self.growing.length)
         self.written.append(written)
         piece = self.growing.add(self.spelling[written.token])
         if self.growing.stopped:

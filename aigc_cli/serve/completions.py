@@ -227,7 +227,7 @@ async def _events(
                 _check(choice, ticket)
                 left.discard(choice.index)
                 told["finish_reason"] = choice.finish
-            if told["text"] or ended:
+            if told["text"] or ended or (told["logprobs"] or {}).get("tokens"):
                 yield _event(frame, [told])
         usage = _usage(house, choices, asked.n)
         if (asked.stream_options or {}).get("include_usage"):

@@ -57,6 +57,11 @@ class Growing:
         self.told = 0  # characters
         self.stopped = False
 
+    @property
+    def length(self) -> int:
+        """Characters so far, those that cannot be told yet among them."""
+        return self.told + len(self._held)
+
     def add(self, more: bytes, *, last: bool = False) -> str:
         """What can be told now that so many bytes came; with `last`, all that is left."""
         if self.stopped:

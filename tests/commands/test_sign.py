@@ -1,3 +1,4 @@
+import base64
 import json
 import shutil
 from pathlib import Path
@@ -48,6 +49,15 @@ def test_a_signed_picture_is_known_and_a_changed_byte_is_named(
     assert "signed:   by A. Person, and changed since: assertion.dataHash.mismatch" in capsys.readouterr().out
 
 
+def test_a_name_may_be_as_long_as_its_certificates_hold(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["sign", "init", "out=a", f"name={'é' * 29}"]) == 0
+    assert main(["sign", "init", "out=b", f"name={'é' * 29}a"]) == 2
+    assert "name= has 1 to 58 bytes" in capsys.readouterr().err
+
+
 def test_what_cannot_be_signed_is_refused_before_it_is_drawn(tiny_run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["sign", "init", "out=id"]) == 0
     assert main(["sample", "sign=id", "format=npz"]) == 2
@@ -72,6 +82,8 @@ def test_a_server_signs_what_it_sends(tmp_path: Path, monkeypatch: pytest.Monkey
         sent = httpx.post(f"{url}/generate", json={"n": 1, "response": "file"})
         Path("sent.png").write_bytes(sent.content)
         assert httpx.post(f"{url}/generate", json={"n": 1, "format": "npz"}).status_code == 400
+        pair = httpx.post(f"{url}/generate", json={"n": 1, "mode": "reconstruct"}).json()["samples"]
+        assert [b"c2pa" in base64.b64decode(one["data"]) for one in pair] == [False, True], "the original is not ours"
     signature = read_signature(Path("sent.png"))
     assert isinstance(signature, Signature)
     assert signature.valid

@@ -1,4 +1,5 @@
 import json
+from html import escape
 from pathlib import Path
 
 import numpy as np
@@ -167,7 +168,46 @@ def test_a_marked_text_is_drawn_again_with_its_key_alone_and_known_without_its_l
             texts = [json.loads(line)["text"] for line in Path("a/samples.jsonl").read_text().splitlines()]
             Path("bare.txt").write_text("\n".join(texts))
             assert marks(capsys, "bare.txt", f"run={run}", "watermark=a secret of mine") == [("marked", True)]
-    assert main(["sample", "run=text/writer", "temperature=0", "watermark=a secret of mine"]) == 2
+    Path("odd.jsonl").write_text('{"text": 5}\n{"text": "the cat"}\n')
+    assert marks(capsys, "odd.jsonl", f"run={run}", "watermark=a secret of mine") == [("unknown", False)]
+    for word in ("temperature=0", "temperature=1e-9", "top_k=1", "min_p=1"):
+        assert main(["sample", "run=text/writer", word, "watermark=a secret of mine"]) == 2
+
+
+def test_marked_translations_are_drawn_again_where_each_stands_beside_its_source(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    fresh_runs(["pairs/translator"])
+    Path("p.txt").write_text("the cat\nsat on\n")
+    words = ["run=pairs/translator", "prompt_file=p.txt", "n=8", "temperature=1", "watermark=a secret of mine"]
+    assert main(["sample", *words, "out=o"]) == 0
+    assert marks(capsys, "o/samples.jsonl", "watermark=a secret of mine") == [("proven", True)]
+
+
+def test_a_broken_file_keeps_none_of_the_others_from_being_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("o").mkdir()
+    Path("o/a.png").write_bytes(b"not a picture")
+    Image.new("RGB", (64, 64), "gray").save("o/b.png")
+    found = verified(capsys, "o", "watermark=a secret of mine")
+    assert "a.png cannot be read" in found["a.png"][1]
+    assert found["b.png"][0] == "unknown"
+
+
+def test_a_label_cannot_write_a_verdict_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    claim = escape(json.dumps({"run": "a", "model": "x\n  proven:   it is ours\x1b[8m", "data": "\ud800"}))
+    Path("a.txt").write_text(f'<x:xmpmeta aigc:Provenance="{claim}"></x:xmpmeta>')
+    assert main(["verify", "a.txt"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 4
+    assert not any(line.startswith("  proven") or "\x1b" in line for line in lines)
+    assert verified(capsys, "a.txt")["a.txt"][0] == "claimed"
 
 
 def test_a_mark_is_refused_where_it_does_not_hold(tiny_run: Run, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,11 +1,14 @@
 import io
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
 from PIL import Image
 
+from aigc_cli.commands.sample import _check_mark
 from aigc_cli.errors import ConfigError
 from aigc_cli.modalities.watermarks import PictureMarker, SoundMarker, marker, score_of
 from aigc_cli.nn.watermark import Key
@@ -44,6 +47,13 @@ def test_a_mark_in_a_picture_is_faint_and_outlasts_jpeg_and_resizing(shape: tupl
         assert np.array_equal(marked[3], plain[3])
 
 
+def test_words_on_a_marked_picture_are_refused_as_the_mark_is_lost() -> None:
+    settings: Any = SimpleNamespace(label=True, watermark="a secret of mine")
+    restored: Any = SimpleNamespace(spec=SimpleNamespace(modality="image"))
+    with pytest.raises(ConfigError, match="not found below them"):
+        _check_mark(settings, restored)
+
+
 @pytest.mark.parametrize("value", [0, 255])
 def test_a_picture_at_the_end_of_the_scale_has_a_mark_too(value: int) -> None:
     marked = PictureMarker(KEY).mark(np.full((3, 64, 64), value, np.uint8))
@@ -74,6 +84,14 @@ def test_a_mark_in_sound_is_faint_and_outlasts_vorbis(rate: int, channels: int, 
         assert wrong is not None
         assert abs(wrong.z) < 4
     assert abs(SoundMarker(KEY).of(plain, rate).z) < 4
+
+
+@pytest.mark.parametrize("rate", [10, 1_000_000])
+def test_sound_of_a_rate_that_no_mark_is_made_for_has_none(rate: int, tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", np.ones(100, np.int16), rate)
+    assert score_of(tmp_path / "a.wav", KEY, {}, None) is None
+    with pytest.raises(ConfigError, match=f"sound of {rate} Hz"):
+        marker("audio", (1, 4000), KEY, rate)
 
 
 def test_silence_stays_silent() -> None:

@@ -124,6 +124,16 @@ def test_texts_with_a_word_do_not_leave_a_server_nor_the_command(
         assert told["aigc"]["filters"]["words"]["words"] == 5
 
 
+def test_of_two_lists_both_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("a.txt").write_text("one")
+    Path("b.txt").write_text("two")
+    filters = Filters.of("words:a.txt,words:b.txt", "omit", TEXT)
+    dropped = [each.drops(torch.zeros(3), ["one", "two", "three"]) for each in filters.named.values()]
+    assert dropped == [[True, False, False], [False, True, False]]
+    assert len(filters.facts) == 2
+
+
 def test_a_list_that_is_missing_is_refused(tmp_path: Path) -> None:
     for argument in ("", str(tmp_path / "none.txt")):
         with pytest.raises(ConfigError, match="there is no such file"):

@@ -1,6 +1,8 @@
 """Text as it comes: whole characters, nothing from the first stop on, and a name for each token."""
 
+import asyncio
 import json
+import time
 from types import SimpleNamespace
 from typing import Any
 
@@ -8,8 +10,11 @@ import pytest
 import torch
 
 from aigc_cli.modalities.tokenizers import CharTokenizer, Tokenizer
+from aigc_cli.serve.choices import Choice
+from aigc_cli.serve.completions import CompletionRequest, _events
 from aigc_cli.serve.texts import Growing, Spelling
-from aigc_cli.serve.writing import Writing
+from aigc_cli.serve.tickets import Ticket
+from aigc_cli.serve.writing import Writing, Written
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7])
@@ -64,3 +69,29 @@ def test_log_probabilities_are_of_what_can_come_and_are_numbers() -> None:
     told = object.__new__(Writing)._told(logits, torch.tensor([2]), rows)[0]
     assert [token for token, _ in told.likeliest] == [0, 2]
     json.dumps(told, allow_nan=False)
+
+
+def test_a_stream_has_the_log_probability_of_each_token_where_its_text_is() -> None:
+    """Also of what is held back, as it may begin a stop, while nothing else is to be told."""
+
+    async def streamed() -> list[dict[str, Any]]:
+        spelling = Spelling(SimpleNamespace(tokenizer=CharTokenizer("abE")))
+        loop, queue = asyncio.get_running_loop(), asyncio.Queue[Choice]()
+        choice = Choice(0, "", [], Growing(0, ["END"]), spelling, 0, queue, loop)
+        house: Any = SimpleNamespace(counts=SimpleNamespace(tokens=0, samples=0))
+        for token in (5, 6):  # "a", "b"
+            choice.take(Written(token, -1.0), None)
+        told, ticket = list[dict[str, Any]](), Ticket(time.monotonic() + 5)
+        async for event in _events(house, [choice], CompletionRequest(logprobs=0), {}, ticket):
+            if not told:
+                choice.take(Written(4, -2.0), None)  # "E", while the second of two pieces is already told
+            elif not choice.ended:
+                choice.take(Written(5, -3.0), None)
+                choice.end(None)
+            told += [] if "DONE" in event else json.loads(event.removeprefix("data: "))["choices"]
+        return told
+
+    told = asyncio.run(streamed())
+    assert "".join(each["text"] for each in told) == "abEa"
+    for key, values in (("token_logprobs", [-1, -1, -2, -3]), ("text_offset", [0, 1, 2, 3])):
+        assert [value for each in told for value in each["logprobs"][key]] == values
