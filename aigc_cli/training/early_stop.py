@@ -36,5 +36,7 @@ def has_stalled(state: State, config: TrainerConfig) -> bool:
 def why_early(state: State) -> str:
     """The sentence that says so."""
     best = "" if state.best is None else f" better than {state.best:.4g}, that of step {state.best_step}, which is kept"
+    if state.best is not None and state.to_beat is not None and state.best < state.to_beat:  # by less than the delta
+        best = f" much better than {state.to_beat:.4g}; the best, {state.best:.4g} of step {state.best_step}, is kept"
     count = "1 validation" if state.since_better == 1 else f"{state.since_better} validations"
     return f"{STOPPED_EARLY} at step {state.step}: {count} without a held-out score{best}"

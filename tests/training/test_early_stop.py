@@ -12,7 +12,7 @@ from aigc_cli.errors import ConfigError, Interrupted
 from aigc_cli.runs import read_rows
 from aigc_cli.training.build import check_config
 from aigc_cli.training.checkpoint import State
-from aigc_cli.training.early_stop import note_score
+from aigc_cli.training.early_stop import note_score, why_early
 from aigc_cli.training.settings import Hooks
 
 SCORES = [3.0, 1.0, 2.0, 1.5, 0.5, 0.4]
@@ -48,6 +48,8 @@ def test_a_score_is_better_where_it_is_lower_by_more_than_the_delta(delta, waits
     assert found == waits
     assert best == [True, True, False, False, True, True]  # the best checkpoint is the best, by however little
     assert not note_score(state, math.nan, delta)
+    compared = "much better than 3; the best, 0.39 of step 6, is kept" if delta == 9 else "better than 0.39, that of"
+    assert compared in why_early(state)
     assert (state.since_better, state.best) == (waits[-1] + 1, 0.39)
 
 
