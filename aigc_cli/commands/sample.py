@@ -35,6 +35,7 @@ from aigc_cli.sampling.controls import check_controls, named_values, typed_again
 from aigc_cli.sampling.filters import Filtered, Filters
 from aigc_cli.sampling.folder import check_replaceable, filling
 from aigc_cli.sampling.generate import Plan
+from aigc_cli.sampling.marked import Watermark
 from aigc_cli.training.restore import Restored, restore_model
 
 #: The folder within a run that samples land in where ``out`` names no other.
@@ -148,7 +149,7 @@ def drawing_of(settings: SampleConfig, run: Run) -> Drawing:
     format, writer = find_writer(run.spec.modality, settings.format)
     loaded = LoadedRun(restore_model(run, step=settings.step, device=settings.device), settings.watermark)
     restored = loaded.restored
-    _check_mark(settings, restored)
+    _check_mark(settings, loaded.watermark)
     tell(f"sampling {run.name}, step {restored.step}, on {restored.device}")
     filters = None if settings.filter is None else Filters.of(settings.filter, settings.filtered, loaded.spec)
     drawn = loaded.plan(
@@ -168,9 +169,9 @@ def drawing_of(settings: SampleConfig, run: Run) -> Drawing:
     )
 
 
-def _check_mark(settings: SampleConfig, restored: Restored) -> None:
+def _check_mark(settings: SampleConfig, mark: Watermark | None) -> None:
     """Refuses words on pictures that are to have a mark, as these hide it."""
-    if settings.label and settings.watermark is not None and restored.spec.modality == "image":
+    if settings.label and mark is not None and mark.hidden_by_words:
         what = "label=true puts words on pictures, and the mark of watermark= is not found below them"
         raise ConfigError(what, "leave one of them out")
 

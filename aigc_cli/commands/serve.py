@@ -71,7 +71,7 @@ def main(config: dict[str, Any], options: Options) -> int:
         for run in runs:
             if paths.setdefault(run.name, run.run.path) != run.run.path:
                 what = f"{paths[run.name]} and {run.run.path} are both called {run.name}, by which clients name a run"
-                raise ConfigError(what, "serve each by a command of its own, with another port=")
+                raise ConfigError(what, "serve each by its own command, with another port=")
         limits = Limits(samples=settings.max_samples, tokens=settings.max_tokens, bytes=settings.max_bytes,
                         queue=settings.queue, seconds=settings.timeout)  # fmt: skip
         hosts = tuple(name.strip() for name in (settings.hosts or "").split(",") if name.strip())

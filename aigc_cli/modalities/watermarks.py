@@ -13,6 +13,7 @@ import math
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
@@ -41,6 +42,9 @@ _AROUND = 8  # waves to either side that make up the loudness around one
 
 class Marker:
     """Marks contents of a modality, and looks for the mark."""
+
+    #: Whether the mark is lost where a label for people is put on top.
+    hidden_by_words: ClassVar[bool] = False
 
     def __init__(self, key: Key) -> None:
         self.key = key
@@ -82,6 +86,7 @@ def standing_out(waves: np.ndarray, signs: np.ndarray) -> Score:
 class PictureMarker(Marker):
     """Of pictures, uint8 (channels, height, width): in their brightness."""
 
+    hidden_by_words = True
     _luma = np.array([0.299, 0.587, 0.114])
 
     def mark(self, content: np.ndarray, rate: int = 0) -> np.ndarray:

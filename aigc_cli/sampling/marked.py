@@ -36,6 +36,11 @@ class Watermark:
         else:
             raise ConfigError(f"watermark=: {restored.run.name} draws no tokens", "leave watermark= out")
 
+    @property
+    def hidden_by_words(self) -> bool:
+        """Whether a label for people hides it."""
+        return self._marker is not None and self._marker.hidden_by_words
+
     def of(self, plan: Plan, model: Any, controls: Any) -> Plan:
         """The same samples with the mark; items of the data that stand beside them have none. Refuses a mode in which a
         text is not drawn, but decoded."""

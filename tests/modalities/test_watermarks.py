@@ -49,9 +49,9 @@ def test_a_mark_in_a_picture_is_faint_and_outlasts_jpeg_and_resizing(shape: tupl
 
 def test_words_on_a_marked_picture_are_refused_as_the_mark_is_lost() -> None:
     settings: Any = SimpleNamespace(label=True, watermark="a secret of mine")
-    restored: Any = SimpleNamespace(spec=SimpleNamespace(modality="image"))
+    mark: Any = PictureMarker(KEY)
     with pytest.raises(ConfigError, match="not found below them"):
-        _check_mark(settings, restored)
+        _check_mark(settings, mark)
 
 
 @pytest.mark.parametrize("value", [0, 255])
