@@ -8,6 +8,7 @@ train a step, whatever the number of ranks. A dataset may bring another order an
 from __future__ import annotations
 
 import signal
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -237,3 +238,6 @@ def _stream(dataset: Dataset, indices: Iterator[list[int]], workers: int, device
 
 def _in_worker(_: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole process group; the main process decides
+    # Errors of items are handed over. What else comes here is a thread that offers shared memory to a process which has
+    # ended: its traceback would stand above the error that the main process names.
+    sys.excepthook = lambda *_: None

@@ -2,13 +2,14 @@ import gc
 import multiprocessing
 import os
 import signal
+import sys
 
 import numpy as np
 import pytest
 import torch
 
 from aigc_cli.data.images import EncodedImages, ImageDataset, StreamedImages
-from aigc_cli.data.loader import Loader, batches_in_order
+from aigc_cli.data.loader import Loader, _in_worker, batches_in_order
 from aigc_cli.errors import DataError
 from aigc_cli.modalities.base import Batch
 from aigc_cli.randomness import permutation
@@ -200,3 +201,11 @@ def test_a_dataset_may_have_an_order_of_its_own():
     it = loader(data)
     assert [it.batch(k).labels.tolist() for k in (0, 4)] == [[N - 1], [N - 5]]
     assert it.epoch(N) == 1
+
+
+def test_a_thread_of_a_worker_says_nothing_when_the_main_process_has_ended(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    _in_worker(0)
+    sys.excepthook(EOFError, EOFError(), None)
+    assert not capsys.readouterr().err
