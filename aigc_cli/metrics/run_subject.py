@@ -151,8 +151,10 @@ class RunSubject(Subject):
             made.against = None
             return made
         assert n is not None, "the reference says how many"
-        asked = self.model.conditional and getattr(self.controls, "class_", None) is None
-        order = class_order(self.splits["train"], n) if asked else ()
+        order: Sequence[int] = ()
+        if self.model.conditional and getattr(self.controls, "class_", None) is None:
+            with suppress(DataError):  # statistics in a file may be all that is left of the data
+                order = class_order(self.splits["train"], n)
         with in_class_order(self.model, order):
             labels = self.model.labels(range(n), self.controls, "cpu")
 

@@ -9,7 +9,8 @@ from toy_text import ToyText, documents
 
 from aigc_cli.config.compose import compose
 from aigc_cli.data.images import ImageDataset
-from aigc_cli.errors import ConfigError
+from aigc_cli.data.open import Splits
+from aigc_cli.errors import ConfigError, DataError
 from aigc_cli.metrics.evaluate import sources_of
 from aigc_cli.metrics.passages import Passages
 from aigc_cli.metrics.subject import FilesSubject, Source
@@ -49,6 +50,15 @@ def test_samples_beside_data_with_rare_classes_have_each_as_often_as_it() -> Non
     assert torch.cat([part.content for part in subject.fake(8, 0).batches(8)]).shape == (8, 1, 8, 8)
     assert "classes" not in subject.fake(8, 0).facts
     assert model.labels(range(4), model.controls(), "cpu").tolist() == [0, 1, 0, 1], "which is how anyone else draws"
+
+    def gone(split: str) -> ImageDataset:
+        raise DataError("there is no data", "")
+
+    subject = subject_of(model, dataset)
+    subject.splits = Splits("toy", gone)
+    (batch,) = subject.fake(4, 0).batches(4)
+    assert batch.labels is not None
+    assert batch.labels.tolist() == [0, 1, 0, 1], "statistics in a file may be all that is left of the data"
 
 
 def test_a_model_that_translates_is_measured_on_translations() -> None:
