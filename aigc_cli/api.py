@@ -145,6 +145,8 @@ class LoadedRun:
         """The controls of the model, typed and complete, from the words for them; raises ConfigError as
         :meth:`sample`."""
         words = {"class" if word == "class_" else word: value for word, value in controls.items()}
+        if type(words.get("class")) in (int, float):  # which the command line reads as text
+            words["class"] = str(words["class"])
         return check_controls(self.run, words)
 
     def request(

@@ -171,7 +171,7 @@ class Film:
             end = yield from self._decoded(av, container, stream)
             expected, exact = _promised(container, stream)
             # A frame may lack: of the last one, few files say how long it is to be seen.
-            if not self.cut and end < (expected - 1.5 * end / self._count if exact else _CUT * expected - 0.1):
+            if not self.cut and end < (expected - 1.5 * end / max(1, self._count) if exact else _CUT * expected - 0.1):
                 self.cut = f"it is cut: {end:.3g} of {expected:.3g} s are there"
 
     def _decoded(

@@ -30,8 +30,6 @@ def check_controls(run: Run, values: Mapping[str, Any], command: str = "sample")
         ConfigError: a word is neither a control of the model nor a key of the command; a control has a wrong value; a
             mode that the model does not have.
     """
-    if type(values.get("class")) in (int, float):  # which the command line reads as text
-        values = {**values, "class": str(values["class"])}
     name = run.config["model"]["name"]
     kind = model_class(name)
     schema: type = kind.controls

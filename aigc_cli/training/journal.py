@@ -261,12 +261,9 @@ def draw_curves(rows: list[dict[str, Any]], path: Path, marks: Mapping[str, int]
                 *zip(*points, strict=True), label=key, marker="o" if len(points) < 20 else None, markersize=3
             )
             if lost := [step for step, value in points if not math.isfinite(value)]:
-                across: dict[str, Any] = {
-                    "transform": axes.get_xaxis_transform(),
-                    "color": line.get_color(),
-                    "linestyle": "",
-                }
-                axes.plot(lost, [0.97 - 0.06 * (n % 8)] * len(lost), marker="x", label="NaN or infinite", **across)
+                at, colour = axes.get_xaxis_transform(), line.get_color()
+                heights = [0.97 - 0.06 * (n % 8)] * len(lost)
+                axes.plot(lost, heights, "x", color=colour, transform=at, label="NaN or infinite")
         _draw_marks(axes, marks or {}, named=number == 0)
         axes.set_title(term, fontsize=10)
         axes.set_xlabel("step", fontsize=8)

@@ -104,11 +104,15 @@ def test_a_file_that_lacks_a_few_of_its_last_frames_is_named_as_cut(tmp_path, na
     assert part.cut.startswith("it is cut: 3.")
 
 
-def test_an_mp4_that_ends_within_its_index_is_broken(tmp_path):
-    content = written(tmp_path / "a.mp4", "libx264", "yuv420p", [np.zeros((16, 16, 3), np.uint8)] * 3).read_bytes()
-    for end in range(content.index(b"moov"), content.index(b"stsd"), 9):
-        with pytest.raises(Unreadable, match=r"it is broken, or cut|it holds no pictures"):
-            list(Film(content[:end]).frames(10, 16, 1))
+def test_a_file_without_its_whole_index_or_any_frame_is_broken(tmp_path):
+    noise = [*np.random.default_rng(0).integers(0, 255, (3, 32, 32, 3), np.uint8)]
+    film = written(tmp_path / "a.mp4", "libx264", "yuv420p", noise).read_bytes()
+    parts = [film[:end] for end in range(film.index(b"moov"), film.index(b"stsd"), 9)]
+    film = written(tmp_path / "a.webm", "libvpx", "yuv420p", noise).read_bytes()
+    start = film.index(b"\x1f\x43\xb6\x75")  # a cluster
+    for part in (*parts, film[: start + 4], film[: start + 60]):
+        with pytest.raises(Unreadable, match=r"it is broken, or cut|it is cut: 0 of|it holds no "):
+            list(Film(part).frames(10, 16, 1))
 
 
 def test_sound_that_is_longer_than_the_pictures_does_not_make_a_file_cut(tmp_path):
