@@ -16,7 +16,7 @@ from aigc_cli.errors import EXIT_OK, AigcError, ConfigError, DataError, say_plai
 from aigc_cli.exported_run import ExportedRun, open_exported
 from aigc_cli.files import checksum, path_of, read_json
 from aigc_cli.modalities.base import modality
-from aigc_cli.modalities.credentials import Signature, read_signature
+from aigc_cli.modalities.credentials import Signature, read_signature, root_certificate
 from aigc_cli.modalities.image_writers import GRID
 from aigc_cli.modalities.labels import read_label
 from aigc_cli.modalities.likeness import Likeness, compared
@@ -135,6 +135,9 @@ class Verifier:
         self.asked, self.temporary = asked, temporary
         self.root = path_of(asked.get("outputs") or OUTPUTS)
         self.key = Key(asked["watermark"]) if "watermark" in asked else None
+        self.trusted = path_of(asked["trust"]) if "trust" in asked else None
+        if self.trusted is not None:
+            root_certificate(self.trusted)  # whatever the files turn out to be
         self._drawn: dict[str, list[Drawn]] = {}
         self._runs: dict[tuple[str, int], Run | None] = {}
         self._record = cache(read_record)
@@ -155,8 +158,7 @@ class Verifier:
         )  # a text's own, in the place of where all come from
         if unsaid and path.name in recorded_files(record):
             claims, labels = {**record, **place_of(record, path.name)}, [*labels, f"{RECORD} beside it"]
-        trusted = path_of(self.asked["trust"]) if "trust" in self.asked else None
-        signature = read_signature(path, trusted)
+        signature = read_signature(path, self.trusted)
         if isinstance(signature, Signature):
             claims = claims or dict(signature.claims)
         found = Found(str(path), UNKNOWN, _UNKNOWN, claims, labels)
