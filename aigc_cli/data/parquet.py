@@ -227,6 +227,7 @@ def _columns(schema: pa.Schema, named: Columns, path: Path, labels: bool) -> tup
 
 
 def holds_images(kind: pa.DataType) -> bool:
+    """Whether a column of a type holds encoded images: bytes, or a struct with such."""
     import pyarrow.types as types
 
     if types.is_struct(kind):

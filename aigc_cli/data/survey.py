@@ -54,7 +54,7 @@ def data_of(path: Path) -> str:
             files = dict(itertools.islice(walk_files(path), _LISTED))
         else:
             with zipfile.ZipFile(path) as packed:
-                files = {name: path for name in packed.namelist()[:_LISTED]}
+                files = dict.fromkeys(packed.namelist()[:_LISTED], path)
         found: dict[str, list[Path]] = {name: [] for name in _READ}
         for name in filter(lambda name: not about_folder(name), files):
             kind = kind_of(Path(name))
