@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from aigc_cli.cli import main
+from aigc_cli.config.compose import compose
 from aigc_cli.config.schema import save_yaml
 from aigc_cli.run_index import INDEX, known_runs, rows_of
 from aigc_cli.runs import PLACES, Run, find_run
@@ -160,15 +161,18 @@ def test_scores_that_do_not_compare_share_no_column_and_no_rank(
 
 
 def test_a_thousand_runs_are_listed_in_two_seconds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Counted in processor time, and with an index that is there; the first listing reads every configuration."""
+    """Counted in processor time, without an index, when every configuration is read, and with one."""
     monkeypatch.chdir(tmp_path)
     first = make(OUTPUTS / "gan-digits/0")
+    save_yaml(first.path / "config.yaml", {**compose("train", ["model=gan", "data=digits"]), "seed": 12345})
+    text = (first.path / "config.yaml").read_text()
     for number in range(1, 1000):
         path = OUTPUTS / f"gan-digits/{number}"
         path.mkdir()
-        for name in ("config.yaml", "status.json", "metrics.jsonl"):
+        (path / "config.yaml").write_text(text.replace("12345", str(number)))
+        for name in ("status.json", "metrics.jsonl"):
             os.link(first.path / name, path / name)
-    assert main(["ls", "runs"]) == 0
-    began = time.process_time()
-    assert main(["ls", "runs", "sort=main/loss"]) == 0
-    assert time.process_time() - began < 2
+    for _ in range(2):
+        began = time.process_time()
+        assert main(["ls", "runs", "sort=main/loss"]) == 0
+        assert time.process_time() - began < 2
