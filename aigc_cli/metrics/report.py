@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _LISTED = 3  # of the files, one by one
+#: What stands above the columns of a gallery of copies, and the pixels that it takes.
+_TITLES, _HEAD = ("sample", "nearest in\nfeatures", "nearest in\npixels"), 36
 _PICTURES = 5  # axes of a gallery of pictures; nothing else can be drawn
 Records = Mapping[str, Mapping[str, Any]]
 _Scores = Mapping[str, float]
@@ -70,19 +72,22 @@ class Keeper:
 def _draw(gallery: Tensor, path: Path, scale_to: int = 96) -> None:
     """Rows of images side by side, each enlarged to about `scale_to` pixels."""
     import numpy as np
-    from PIL import Image
+    from PIL import Image, ImageDraw
 
     rows, columns, _, height, width = gallery.shape
-    scale, gap = max(1, scale_to // max(height, width)), 2
+    scale, gap, head = max(1, scale_to // max(height, width)), 2, _HEAD
     down, across = height * scale + gap, width * scale + gap
-    sheet = np.full((rows * down + gap, columns * across + gap, 3), 255, dtype=np.uint8)
+    sheet = np.full((head + rows * down + gap, columns * across + gap, 3), 255, dtype=np.uint8)
     for row in range(rows):
         for column in range(columns):
             pixels = gallery[row, column].permute(1, 2, 0).expand(-1, -1, 3).numpy().repeat(scale, 0).repeat(scale, 1)
-            top, left = gap + row * down, gap + column * across
+            top, left = head + gap + row * down, gap + column * across
             sheet[top : top + height * scale, left : left + width * scale] = pixels
+    image = Image.fromarray(sheet)
+    for column, title in enumerate(_TITLES[:columns]):
+        ImageDraw.Draw(image).text((gap + column * across, gap), title, fill="black", font_size=_HEAD // 3)
     with replacing(path) as part, part.open("wb") as file:
-        Image.fromarray(sheet).save(file, format="PNG")
+        image.save(file, format="PNG")
 
 
 def describe(records: Sequence[Record], files: Sequence[Path]) -> str:

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from toy_metrics import KnownExtractor, record_of, records_of, sets_of
 
 from aigc_cli.errors import ConfigError
@@ -78,9 +79,12 @@ def test_files_are_named_where_they_are_few_and_counted_where_they_are_many(tmp_
 
 
 def test_only_pictures_have_a_gallery_to_look_at(tmp_path: Path) -> None:
-    pictures, signals = torch.zeros(2, 3, 1, 4, 4, dtype=torch.uint8), torch.zeros(2, 3, 1, 16)
+    pictures, signals = torch.full((2, 3, 1, 4, 4), 255, dtype=torch.uint8), torch.zeros(2, 3, 1, 16)
     assert [path.suffix for path in write(record_of(gallery=pictures), tmp_path)] == [".json", ".png"]
     assert [path.suffix for path in write(record_of(gallery=signals), tmp_path)] == [".json"]
+    titles = Image.open(next(tmp_path.glob("*.png"))).crop((0, 0, 300, 36)).convert("L")
+    for left in (2, 100, 198):  # each column has its own
+        assert titles.crop((left, 0, left + 96, 36)).getextrema()[0] < 128
 
 
 @pytest.mark.parametrize(
