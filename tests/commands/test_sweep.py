@@ -1,6 +1,7 @@
 import csv
 import errno
 import json
+import logging
 import os
 import shlex
 from pathlib import Path
@@ -127,6 +128,21 @@ def test_a_job_that_fails_lets_the_others_run(
     out, err = capsys.readouterr()
     assert "failed:      job 2 (seed=1): the data went away bring it back" in out.splitlines()
     assert "aigc: job 2: the data went away" in err
+    assert "Error executing job" not in err  # Hydra's, beside ours
+
+
+def test_what_a_sweeper_logs_of_a_job_is_not_said_beside_ours(
+    training: FakeTraining, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def logged(config: dict[str, Any], options: Options) -> TrainResult:
+        logging.getLogger("hydra_plugins.some_sweeper").error("Failed experiment")
+        return training(config, options)
+
+    monkeypatch.setattr(train, "run_training", logged)
+    for name in (None, "hydra_plugins"):  # what pytest has there, and sweeps before
+        monkeypatch.setattr(logging.getLogger(name), "handlers", [])
+    assert main(["train", "-m", "seed=0,1"]) == 0
+    assert "Failed experiment" not in capsys.readouterr().err
 
 
 # the winner
