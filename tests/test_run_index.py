@@ -135,6 +135,31 @@ def test_scores_can_be_sorted_by_without_the_extractor(here: Path, capsys: pytes
     assert listed(capsys, "fd=<2.5") == ["gan-digits/b"]
 
 
+def test_scores_that_do_not_compare_share_no_column_and_no_rank(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, score, value in (("a", "own-ssl", 23.5), ("b", "own-ssl", 21.5), ("c", "cnn", 0.8), ("d", "cnn", 0.7)):
+        folder = make(OUTPUTS / f"{'vae' if name == 'c' else 'gan'}-digits/{name}").path / "eval"
+        folder.mkdir()
+        record = {"metric": "fd", "figures": {f"fd[{score}]": value}, "time": "2026"}
+        (folder / "fd.json").write_text(json.dumps(record))
+    other = OUTPUTS / "gan-digits/d/config.yaml"
+    other.write_text(other.read_text().replace("name: digits", "name: own\n  root: there"))
+    assert main(["ls", "runs", "sort=fd"]) == 0
+    out, err = capsys.readouterr()
+    head, *lines = out.splitlines()
+    assert head.split()[:3] == ["run", "fd[own-ssl]", "fd[cnn]"]
+    assert [line.split()[:2] for line in lines] == [
+        ["gan-digits/b", "21.5"], ["gan-digits/a", "23.5"], ["vae-digits/c", "0.8"], ["gan-digits/d", "0.7"]
+    ]  # fmt: skip
+    assert "fd of different features or data does not compare" in err
+    assert main(["ls", "runs", "sort=-fd", "columns=run,fd", "data=digits"]) == 0
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()[1:]] == [
+        "gan-digits/a", "gan-digits/b", "vae-digits/c"
+    ]  # fmt: skip
+
+
 def test_a_thousand_runs_are_listed_in_two_seconds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Counted in processor time, without an index, when every configuration is read, and with one."""
     monkeypatch.chdir(tmp_path)

@@ -235,6 +235,25 @@ def test_a_metric_is_measured_of_every_run_and_ranks_them(
     assert [row["fd[cnn]"] for row in sweep_csv(tmp_path)] == ["3.0", "2.0", ""]
 
 
+def test_jobs_of_the_same_minutes_show_their_unequal_steps_and_how_to_compare_fairly(
+    measured: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    measured |= {"0": records(3.0), "1": records(2.0)}
+    for job, step in ((0, 178), (1, 198)):
+        (tmp_path / str(job)).mkdir()
+        Run(tmp_path / str(job)).set_status("complete", step)
+    words = ["optimizer.lr=1e-3,2e-3", "--metric", "fd"]
+    lines = out_of(["trainer.minutes=2", *words], capsys)
+    assert [line.split()[3] for line in lines[:3]] == ["steps", "198", "178"]
+    assert (
+        "note:        the jobs were trained for unequal steps, 178 to 198; trainer.steps=178 in place of "
+        "trainer.minutes= gives all the same"
+    ) in lines
+    assert [row["steps"] for row in sweep_csv(tmp_path)] == ["178", "198"]
+    lines = out_of(words, capsys)  # not by the clock
+    assert "steps" not in lines[0]
+
+
 def test_scores_that_do_not_compare_name_no_winner(
     measured: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
