@@ -145,7 +145,8 @@ class LoadedRun:
         """The controls of the model, typed and complete, from the words for them; raises ConfigError as
         :meth:`sample`."""
         words = {"class" if word == "class_" else word: value for word, value in controls.items()}
-        return check_controls(self.run, words)
+        number = type(words.get("class")) in (int, float)  # which the command line reads as text
+        return check_controls(self.run, {**words, "class": str(words["class"])} if number else words)
 
     def request(
         self,

@@ -1,8 +1,8 @@
 """How surely marks are found, how often where there are none, and what they cost.
 
-Of text: a run of model=transformer on text, whose samples of 100 tokens are scored; the cost is what its own likelihood
-of them falls by. Of pictures: tiles of photographs (those of scikit-learn, and others in a folder), through JPEG and
-resizing. Of sound: clips in a folder, through FLAC and Vorbis.
+Of text: a run of model=transformer on text, whose samples of 100 tokens are scored, and pieces of its data; the cost is
+what its own likelihood of them falls by. Of pictures: tiles of photographs (those of scikit-learn, and others in a
+folder), through JPEG and resizing. Of sound: clips in a folder, through FLAC and Vorbis.
 
     python benchmarks/watermark.py text RUN [n]
     python benchmarks/watermark.py pictures [FOLDER]
@@ -23,6 +23,7 @@ import soundfile
 from PIL import Image
 
 from aigc_cli import open_run
+from aigc_cli.data.open import items_at, open_dataset
 from aigc_cli.modalities.watermarks import PictureMarker, SoundMarker
 from aigc_cli.nn.watermark import Key, Score, text_score
 
@@ -55,6 +56,11 @@ def text(name: str, n: int) -> None:
         told(f"marked, {length} tokens", [green([row[:length]]) for row in rows["marked"]])
     told("marked, a tenth of tokens lost", [green([[t for i, t in enumerate(r) if i % 10]]) for r in rows["marked"]])
     told("not marked", [green([row]) for row in rows["plain"]])
+    data = open_dataset(plain_run.run.config["data"], "train")
+    tokens = items_at(data, list(range(min(n, len(data))))).content.flatten().tolist()
+    pieces = [tokens[start : start + 100] for start in range(0, len(tokens) - 99, 100)][:n]
+    told("text of the data, by people", [green([piece]) for piece in pieces])
+    told("the same, 10 other keys", [text_score(key, size, range(4), [p]) for key in OTHERS for p in pieces])
     told("marked by another key", [text_score(OTHERS[0], size, range(4), [row]) for row in rows["marked"]])
 
 

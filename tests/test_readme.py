@@ -94,6 +94,7 @@ def small(line, shared_data, folder):
     return [stamp.sub(made, word) for word in words]
 
 
+@pytest.mark.usefixtures("small_classifier")
 @pytest.mark.parametrize("page", COMMANDS)
 def test_its_commands_run(page, home, request, capsys):
     for line in COMMANDS[page]:

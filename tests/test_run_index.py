@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from aigc_cli.cli import main
+from aigc_cli.config.compose import compose
 from aigc_cli.config.schema import save_yaml
 from aigc_cli.run_index import INDEX, known_runs, rows_of
 from aigc_cli.runs import PLACES, Run, find_run
@@ -134,16 +135,44 @@ def test_scores_can_be_sorted_by_without_the_extractor(here: Path, capsys: pytes
     assert listed(capsys, "fd=<2.5") == ["gan-digits/b"]
 
 
+def test_scores_that_do_not_compare_share_no_column_and_no_rank(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, score, value in (("a", "own-ssl", 23.5), ("b", "own-ssl", 21.5), ("c", "cnn", 0.8), ("d", "cnn", 0.7)):
+        folder = make(OUTPUTS / f"{'vae' if name == 'c' else 'gan'}-digits/{name}").path / "eval"
+        folder.mkdir()
+        record = {"metric": "fd", "figures": {f"fd[{score}]": value}, "time": "2026"}
+        (folder / "fd.json").write_text(json.dumps(record))
+    other = OUTPUTS / "gan-digits/d/config.yaml"
+    other.write_text(other.read_text().replace("name: digits", "name: own\n  root: there"))
+    assert main(["ls", "runs", "sort=fd"]) == 0
+    out, err = capsys.readouterr()
+    head, *lines = out.splitlines()
+    assert head.split()[:3] == ["run", "fd[own-ssl]", "fd[cnn]"]
+    assert [line.split()[:2] for line in lines] == [
+        ["gan-digits/b", "21.5"], ["gan-digits/a", "23.5"], ["vae-digits/c", "0.8"], ["gan-digits/d", "0.7"]
+    ]  # fmt: skip
+    assert "fd of different features or data does not compare" in err
+    assert main(["ls", "runs", "sort=-fd", "columns=run,fd", "data=digits"]) == 0
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()[1:]] == [
+        "gan-digits/a", "gan-digits/b", "vae-digits/c"
+    ]  # fmt: skip
+
+
 def test_a_thousand_runs_are_listed_in_two_seconds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Counted in processor time, and with an index that is there; the first listing reads every configuration."""
+    """Counted in processor time, without an index, when every configuration is read, and with one."""
     monkeypatch.chdir(tmp_path)
     first = make(OUTPUTS / "gan-digits/0")
+    save_yaml(first.path / "config.yaml", {**compose("train", ["model=gan", "data=digits"]), "seed": 12345})
+    text = (first.path / "config.yaml").read_text()
     for number in range(1, 1000):
         path = OUTPUTS / f"gan-digits/{number}"
         path.mkdir()
-        for name in ("config.yaml", "status.json", "metrics.jsonl"):
+        (path / "config.yaml").write_text(text.replace("12345", str(number)))
+        for name in ("status.json", "metrics.jsonl"):
             os.link(first.path / name, path / name)
-    assert main(["ls", "runs"]) == 0
-    began = time.process_time()
-    assert main(["ls", "runs", "sort=main/loss"]) == 0
-    assert time.process_time() - began < 2
+    for _ in range(2):
+        began = time.process_time()
+        assert main(["ls", "runs", "sort=main/loss"]) == 0
+        assert time.process_time() - began < 2

@@ -189,6 +189,38 @@ def test_the_hint_is_what_to_type(line: str, hint: str, workplace: Path, capsys:
     assert not re.search(r"Model|GAN|VAE", message)  # a class's name, which nobody can type
 
 
+@pytest.mark.parametrize(
+    ("files", "suits"),
+    [
+        (["a/1.png", "b/2.JPG", "notes.txt"], "image_folder"),
+        (["1.wav", "2.m4a"], "audio_folder"),
+        (["1.mp4", "2.webm", "cover.png"], "video_folder"),
+        (["1.txt", "2.md", "3.md", "logo.png"], "text"),
+        (["train.parquet"], "parquet"),
+        (["train/state.json", "train/data-00000-of-00001.arrow"], "arrow"),
+    ],
+)
+def test_a_path_gets_the_data_that_reads_what_lies_there(
+    files: list[str], suits: str, workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    table = pa.table({"image": [b"bytes"]})
+    for path in map((workplace / "my own").joinpath, files):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+        if path.suffix == ".parquet":
+            parquet.write_table(table, path)
+        elif path.suffix == ".arrow":
+            with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, table.schema) as stream:
+                stream.write_table(table)
+    for line in (["train", "data=my own"], ["data", "show", "my own"], ["data", "data.root=my own"],
+                 ["train", "model=gan", "data.root=my own"]):  # fmt: skip
+        assert main(line) == 2
+        assert capsys.readouterr().err.splitlines()[1] == f"  write data={suits} data.root='my own'"
+
+
 def test_a_root_for_data_that_has_none_names_the_data_that_have_one(
     workplace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

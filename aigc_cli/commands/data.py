@@ -155,7 +155,8 @@ def _print(look: Look, report: Report, followed: Sequence[str]) -> None:
 def next_command(look: Look, report: Report, options: Options) -> str | None:
     """What to type next: a cleaned copy where that puts something right, else training; where that would stop, what
     shows pictures as such, or nothing."""
-    words = words_of(options.overrides)
+    changed = {split_key(word)[1] for word in report.sets}
+    words = [word for word in words_of(options.overrides) if split_key(word)[1] not in changed] + report.sets
     prepared = [finding for finding in report.findings if finding.prepared]
     if report.stops and all(finding.code not in _STOPPING for finding in prepared):
         kinds: Mapping[str, int] = report.facts.get("left_out", {})

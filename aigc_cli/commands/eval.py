@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from aigc_cli.commands.sample import GENERATED
-from aigc_cli.commands.train import to_continue
+from aigc_cli.commands.train import cut_short, to_continue
 from aigc_cli.config.compose import compose
 from aigc_cli.config.schema import OF_ALL_DATA, Options, check
 from aigc_cli.environment import versions
@@ -80,6 +80,8 @@ def _measure(asked: EvalConfig, options: Options) -> int:
     else:
         print(describe(records, files), flush=True)  # before what is said of files that could not be written
         if setting.run is not None and folder is not None and keeper.failed is None:
+            if short := _cut_short(setting.run, asked):
+                print(f"note: it was trained for {short}")
             print(f"next: {_next(setting.run, folder, records, options, asked)}")
     keeper.check()
     for error in failed:
@@ -90,8 +92,10 @@ def _measure(asked: EvalConfig, options: Options) -> int:
 
 
 def _next(run: Run, folder: Path, records: list[Record], options: Options, asked: EvalConfig) -> str:
-    """What to type after a run's scores: whether it copies, which no distance shows, a look at what it makes, or where
-    that has been, its best checkpoint, or more training."""
+    """What to type after a run's scores: the rest of a training that was cut short, whether it copies, which no
+    distance shows, a look at what it makes, or where that has been, its best checkpoint, or more training."""
+    if _cut_short(run, asked):
+        return to_continue(run)
     given = [word for word in options.overrides if not word.lstrip("+").startswith(("run=", "metric", "real="))]
     held_out = any(record.metric in ("fd", "prdc") and record.baseline is not None for record in records)
     if held_out and not any(folder.glob("memorization-*.json")):
@@ -103,6 +107,11 @@ def _next(run: Run, folder: Path, records: list[Record], options: Options, asked
         return to_continue(run)
     drawn = [*([] if asked.step is None else [f"step={asked.step}"]), *typed_again(run, asked.controls)]
     return " ".join(["aigc sample", *map(shlex.quote, drawn), f"run={run.word}"])
+
+
+def _cut_short(run: Run, asked: EvalConfig) -> str:
+    """What share of a full run the weights in question have had, where its minutes ended it before; else ""."""
+    return "" if asked.step is not None or isinstance(run, ExportedRun) else cut_short(run)
 
 
 # several runs

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 from aigc_cli.config.folders import command_keys
 from aigc_cli.config.schema import differing
 from aigc_cli.config.words import split_key
-from aigc_cli.errors import ConfigError, namesake, suggest
+from aigc_cli.errors import ConfigError, namesake, say, suggest
 from aigc_cli.files import path_of
 from aigc_cli.progress import size
 from aigc_cli.run_index import Row, disk_use, rows_of
@@ -25,6 +26,8 @@ _COLUMNS = ("run", "status", "step", "age", "disk", "words", "metrics")
 #: What a run can be asked for beside its metrics, scores and configuration.
 _ASKED = ("run", "name", "path", "model", "data", "status", "step", "steps", "seconds", "age", "disk", "words",
           "metrics", "tags", "note")  # fmt: skip
+#: In what runs are the same whose scores of one name compare: the data that they are scored against.
+_COMPARED = ("data", "data.root", "data.size", "data.channels")
 
 
 def selected(words: Sequence[str], others: Sequence[str] = ()) -> tuple[list[Row], list[str]]:
@@ -55,8 +58,10 @@ def selected(words: Sequence[str], others: Sequence[str] = ()) -> tuple[list[Row
     if order:
         rows = _sorted(rows, order)
     if not columns:
-        columns = [*_COLUMNS, *(name for name in ("tags", "note") if any(row[name] for row in rows))]
-    return rows, columns
+        notes = [name for name in ("tags", "note") if any(row[name] for row in rows)]
+        ordering = [key for key in [order.removeprefix("-")] if key not in ("", "name", *_COLUMNS, *notes)]
+        columns = [_COLUMNS[0], *ordering, *_COLUMNS[1:], *notes]
+    return rows, [full for name in columns for full in _full_names(name, rows) or [name]]
 
 
 def _check(names: Iterable[str], rows: Sequence[Row], others: Sequence[str]) -> None:
@@ -80,6 +85,15 @@ def value_of(row: Row, key: str) -> Any:
         return config[full]
     scores = (value for name, value in row.get("scores", {}).items() if name.partition("[")[0] == key)
     return next(scores, None)
+
+
+def _full_names(key: str, rows: Sequence[Row]) -> list[str]:
+    """The scores that a key is short for, such as ``fd[digits-cnn]``, that of most runs first; none where it names
+    something else."""
+    if key in _ASKED or any(key in row.get("figures", {}) or namesake(key, row.get("config", {})) for row in rows):
+        return []
+    scores = Counter(name for row in rows for name in row.get("scores", {}))
+    return [name for name, _ in scores.most_common() if key in (name, name.partition("[")[0])]
 
 
 def _matches(value: Any, pattern: str) -> bool:
@@ -107,15 +121,29 @@ def _text(value: Any) -> str:
 
 
 def _sorted(rows: list[Row], order: str) -> list[Row]:
-    """By a key, the lowest first, or after a minus the highest; runs that have none come last."""
+    """By a key, the lowest first, or after a minus the highest; runs that have none come last. Scores that do not
+    compare, of different features or data, are sorted each among its own, those of most runs first."""
     key, down = order.removeprefix("-"), order.startswith("-")
-    having: list[Row] = []
+    names = _full_names(key, rows)
+    groups: dict[tuple[Any, ...], list[Row]] = {}
     lacking: list[Row] = []
     for row in rows:
-        (lacking if value_of(row, key) in (None, "", []) else having).append(row)
-    numbers = all(isinstance(value_of(row, key), (int, float)) for row in having)
-    having.sort(key=lambda row: value_of(row, key) if numbers else _text(value_of(row, key)), reverse=down)
-    return [*having, *lacking]
+        score = next((name for name in names if name in row.get("scores", {})), key)
+        if value_of(row, score) in (None, "", []):
+            lacking.append(row)
+        else:
+            alike = (score, *(value_of(row, each) for each in _COMPARED)) if names else (score,)
+            groups.setdefault(alike, []).append(row)
+    for (score, *_), having in groups.items():
+        values = [value_of(row, score) for row in having]
+        numbers = all(isinstance(value, (int, float)) for value in values)
+        places = sorted(range(len(having)), key=[v if numbers else _text(v) for v in values].__getitem__, reverse=down)
+        having[:] = [having[place] for place in places]
+    if len(groups) > 1:
+        say(
+            f"{key} of different features or data does not compare: runs are sorted within each of {len(groups)} groups"
+        )
+    return [row for having in sorted(groups.values(), key=len, reverse=True) for row in having] + lacking
 
 
 def _tell_apart(rows: Sequence[Row]) -> None:

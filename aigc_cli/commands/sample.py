@@ -93,7 +93,8 @@ def main(config: dict[str, Any], options: Options) -> int:
         if signer is not None:
             signer.sign_set(folder, provenance, arrangement, files, overview)
         dropped = {} if drawing.filters is None else {"dropped": dict(drawing.filters.counts)}
-        write_record(folder, {**provenance.record(arrangement, files, overview), **dropped})
+        sized = {} if settings.batch_size is None else {"batch_size": settings.batch_size}
+        write_record(folder, {**provenance.record(arrangement, files, overview), **sized, **dropped})
     if options.json:
         named = {"out": str(out), "files": files, "overview": overview}
         print(json.dumps({**named, **provenance.of_set(arrangement)}))

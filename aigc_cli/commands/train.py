@@ -33,7 +33,7 @@ from aigc_cli.training.build import Parts, Settings, build, check_config, set_up
 from aigc_cli.training.distributed import Processes, join, launched, share_of
 from aigc_cli.training.judge import Judge
 from aigc_cli.training.launch import train_until_done
-from aigc_cli.training.plan import plan_lines
+from aigc_cli.training.plan import enough, plan_lines, short_of
 from aigc_cli.training.restore import changed_config, refuse_less, warn_of_jump
 from aigc_cli.training.settings import TrainerConfig
 from aigc_cli.training.tokenizer import with_tokenizer
@@ -278,17 +278,29 @@ def _report_end(run: Run, *, skipped: bool) -> None:
         print(f"checkpoint:  {shown(run.checkpoints)}/step-{run.step}")
     if run.stopped_early:
         print(f"end:         {run.why}")
+    if short := cut_short(run):
+        print(f"end:         {short}")
     print(f"curves:      {shown(run.path / 'curves.png')}")
     latest = OUTPUTS / "latest"
     is_latest = latest.is_dir() and latest.resolve() == run.path.resolve()
     named = (" step=best" if run.stopped_early else "") + (plugin_words() if is_latest else f" run={run.word}")
-    print(f"next:        {'    or    '.join(f'{line}{named}' for line in _next(run))}")
+    lines = [*(f"{line}{named}" for line in _next(run)), *([to_continue(run)] if short else [])]
+    print(f"next:        {'    or    '.join(lines)}")
+
+
+def cut_short(run: Run) -> str:
+    """What share of a full run one has had that its minutes ended; "" of any other."""
+    trainer, ended = run.config["trainer"], run.recorded_status() == "complete" and not run.stopped_early
+    return short_of(trainer, run.step / trainer["steps"]) if ended else ""
 
 
 def to_continue(run: Run) -> str:
-    """What to type to train a run on: to its end, or where it has come to that, for as long again."""
-    minutes = run.config["trainer"].get("minutes")
+    """What to type to train a run on: to its end, or where it has come to that, for as long again, or in minutes that
+    were too few, for those that have time for all its steps."""
+    trainer = run.config["trainer"]
+    minutes = trainer.get("minutes")
     longer = f" trainer.steps={2 * run.step}" if minutes is None else f" trainer.minutes={2 * minutes:g}"
+    longer = f" {enough(trainer, run.step / trainer['steps'])}" if cut_short(run) else longer
     longer = " trainer.early_stop=null" if run.stopped_early else longer
     return f"aigc train --resume {run.word}{longer if run.status() == 'complete' else ''}"
 

@@ -16,22 +16,21 @@ from aigc_cli.errors import EXIT_OK, AigcError, ConfigError, DataError, say_plai
 from aigc_cli.exported_run import ExportedRun, open_exported
 from aigc_cli.files import checksum, path_of, read_json
 from aigc_cli.modalities.base import modality
-from aigc_cli.modalities.credentials import Signature, read_signature
+from aigc_cli.modalities.credentials import Signature, read_signature, root_certificate
 from aigc_cli.modalities.image_writers import GRID
 from aigc_cli.modalities.labels import read_label
-from aigc_cli.modalities.likeness import compared
+from aigc_cli.modalities.likeness import Likeness, compared
 from aigc_cli.modalities.samples import LABEL, ORIGINAL, RECORD, ROLE, read_record, recorded_files
 from aigc_cli.modalities.watermarks import score_of
 from aigc_cli.nn.watermark import Key
 from aigc_cli.run_index import known_runs
 from aigc_cli.runs import OUTPUTS, Run, find_run
+from aigc_cli.sampling.claims import NEEDED, is_complete, of_text, place_of
 
 _KEYS = ("run", "outputs", "device", "data.root", "watermark", "trust")
 #: What is found of a file, from the strongest to the weakest.
 PROVEN, ALTERED, SIGNED, MARKED, CLAIMED, UNKNOWN = "proven", "altered", "signed", "marked", "claimed", "unknown"
 _UNKNOWN = "it carries no label; that does not say that a person made it"
-#: What a claim must say for a sample to be drawn again, and of which type; a stranger may have written it.
-_NEEDED = {"model_checksum": str, "step": int, "seed": int, "controls": dict, "format": str}
 _MOST = 10_000  # samples that are drawn to prove one
 
 
@@ -136,6 +135,9 @@ class Verifier:
         self.asked, self.temporary = asked, temporary
         self.root = path_of(asked.get("outputs") or OUTPUTS)
         self.key = Key(asked["watermark"]) if "watermark" in asked else None
+        self.trusted = path_of(asked["trust"]) if "trust" in asked else None
+        if self.trusted is not None:
+            root_certificate(self.trusted)  # whatever the files turn out to be
         self._drawn: dict[str, list[Drawn]] = {}
         self._runs: dict[tuple[str, int], Run | None] = {}
         self._record = cache(read_record)
@@ -149,15 +151,14 @@ class Verifier:
         labels = [name for name, key in (("DigitalSourceType", "digital_source_type"), ("GB 45438", "gb45438"),
                                          ("provenance", "provenance")) if key in label]  # fmt: skip
         if path.suffix == ".jsonl" and not claims:
-            claims = _of_text(path)
+            claims = of_text(path)
             labels += ["provenance beside each text"] if claims else []
         unsaid = not claims or isinstance(
             claims.get("source"), str
         )  # a text's own, in the place of where all come from
         if unsaid and path.name in recorded_files(record):
-            claims, labels = {**record, **_place(record, path.name)}, [*labels, f"{RECORD} beside it"]
-        trusted = path_of(self.asked["trust"]) if "trust" in self.asked else None
-        signature = read_signature(path, trusted)
+            claims, labels = {**record, **place_of(record, path.name)}, [*labels, f"{RECORD} beside it"]
+        signature = read_signature(path, self.trusted)
         if isinstance(signature, Signature):
             claims = claims or dict(signature.claims)
         found = Found(str(path), UNKNOWN, _UNKNOWN, claims, labels)
@@ -179,7 +180,7 @@ class Verifier:
             found.verdict = CLAIMED
         if claims.get(ROLE) == ORIGINAL:
             found.why = "an item of the data, which stands beside what a model made"
-        elif not _is_complete(claims):
+        elif not is_complete(claims):
             found.why = "the label names no run of ours that could draw it again"
         else:
             try:
@@ -192,7 +193,7 @@ class Verifier:
         if self.key is None:
             return
         run = self._asked()
-        if run is None and _is_complete(found.claims):
+        if run is None and is_complete(found.claims):
             run = self._run(found.claims)
         codec = None if run is None else modality(run.spec.modality).codec(run.spec, run.path)
         try:
@@ -222,14 +223,19 @@ class Verifier:
         n = claims.get("n", record.get("n", len(claims.get("indices") or ()))) if whole else claims["index"] + 1
         if type(n) is not int or not 0 < n <= _MOST:
             return CLAIMED, f"{n} samples would have to be drawn to prove it, and {_MOST:,} are the most"
-        drawn = self._redrawn(run, claims, n, exactly=whole)
-        name = path.name if whole else drawn.name(claims["index"])
-        if not (drawn.folder / name).is_file() and path.suffix == ".png":
-            name = GRID
-        made = drawn.folder / name
-        if not made.is_file():
-            return CLAIMED, f"the run draws no file called {name}"
-        same, said = compared(path, made)
+        beside = record if path.name in recorded_files(record) else {}
+        size, all_of_them = (_number(beside.get(key)) for key in ("batch_size", "n"))
+        drawn = self._redrawn(run, claims, n, size, exactly=whole)
+        found = _held_against(path, claims, drawn)
+        if found is not None and found.near and not whole:
+            # Its batch did not end here, and what phases make of that is more: so the whole set, or a usual one.
+            drawn = self._redrawn(run, claims, all_of_them, size, exactly=True)
+            found = _held_against(path, claims, drawn) or found
+        if found is None:
+            return CLAIMED, f"the run draws no file called {path.name if whole else drawn.name(claims['index'])}"
+        same, said, near = found
+        if near:
+            return CLAIMED, f"{run.name} draws nearly the same: {said}, as phases do that are found in other batches"
         by, here = (claims.get("source") or {}).get("exported"), run.weights if isinstance(run, ExportedRun) else None
         if not same and by != here:  # it may be just as it was drawn
             drew, name = (f"files of {by}", "their folder") if by else ("a run", "the run")
@@ -252,20 +258,22 @@ class Verifier:
         """The run, or exported folder, that the user names."""
         return find_run(self.asked["run"], self.root, exported=open_exported) if "run" in self.asked else None
 
-    def _redrawn(self, run: Run, claims: Mapping[str, Any], n: int, *, exactly: bool) -> Drawn:
-        """A set with at least, or `exactly`, `n` samples of the set that `claims` says."""
-        key = json.dumps([str(run.path), *(claims.get(key) for key in (*_NEEDED, "source", "explicit", "watermark"))])
-        drawn = self._drawn.setdefault(key, [])
+    def _redrawn(self, run: Run, claims: Mapping[str, Any], n: int | None, size: int | None, *, exactly: bool) -> Drawn:
+        """A set with at least, or `exactly`, `n` samples of the set that `claims` says, in batches of `size`; None
+        stands for as many as suit."""
+        facts = (claims.get(key) for key in (*NEEDED, "source", "explicit", "watermark"))
+        drawn = self._drawn.setdefault(json.dumps([str(run.path), size, n is None, *facts]), [])
         for one in drawn:
-            if one.n == n or (one.n > n and not exactly):
+            if n is None or one.n == n or (one.n > n and not exactly):
                 return one
         folder = self.temporary / str(sum(map(len, self._drawn.values())))
         folder.mkdir()
-        files, _, _ = self._drawing(run, claims, n).write(folder, None)
-        drawn.append(Drawn(n, folder, files))
+        drawing = self._drawing(run, claims, n)
+        files, _, _ = drawing.write(folder, size)
+        drawn.append(Drawn(n or drawing.plan.arrangement.n, folder, files))
         return drawn[-1]
 
-    def _drawing(self, run: Run, claims: Mapping[str, Any], n: int) -> Drawing:
+    def _drawing(self, run: Run, claims: Mapping[str, Any], n: int | None) -> Drawing:
         controls = {key: value for key, value in dict(claims["controls"]).items() if value is not None}
         source = dict(claims.get("source") or {})
         file = source.get("prompt_file")
@@ -279,9 +287,25 @@ class Verifier:
             label=bool(claims.get("explicit")),
             watermark=self.asked.get("watermark") if claims.get("watermark") else None,
         )  # fmt: skip
+        if n is None:
+            return drawing_of(replace(settings, n=None), run)
         one = drawing_of(settings, run)  # of each prompt, or row, so many samples
         rows = -(-n // one.plan.arrangement.n)
         return one if rows == 1 else drawing_of(replace(settings, n=rows), run)
+
+
+def _number(value: Any) -> int | None:
+    return value if type(value) is int and 0 < value <= _MOST else None
+
+
+def _held_against(path: Path, claims: Mapping[str, Any], drawn: Drawn) -> Likeness | None:
+    """A file beside the one of its name, or its place, in a set that was drawn; None where there is none."""
+    made = drawn.folder / (drawn.name(claims["index"]) if "index" in claims else path.name)
+    if not made.is_file() and path.suffix == ".png":
+        made = drawn.folder / GRID
+    elif not made.is_file() and len(alike := [*drawn.folder.glob(f"*{path.suffix}")]) == 1:
+        made = alike[0]  # it was renamed
+    return compared(path, made) if made.is_file() else None
 
 
 def _weights(run: Run, step: int) -> Any:
@@ -293,33 +317,3 @@ def _weights(run: Run, step: int) -> Any:
     except (OSError, ValueError, TypeError):
         return None
     return sums.get("ema.safetensors", sums.get("model.safetensors")) if isinstance(sums, dict) else None
-
-
-def _is_complete(claims: Mapping[str, Any]) -> bool:
-    typed = all(type(claims.get(key)) is kind for key, kind in _NEEDED.items())
-    numbers = (claims.get(key, 0) for key in ("step", "seed", "index", "n"))
-    return (
-        typed and all(type(number) is int and number >= 0 for number in numbers)
-        and isinstance(claims.get("indices", []), list) and isinstance(claims.get("source", {}), dict)
-    )  # fmt: skip
-
-
-def _of_text(path: Path) -> dict[str, Any]:
-    """What the first text of a file says, as of all of them."""
-    try:
-        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-        first = {key: value for key, value in rows[0].items() if key not in ("text", "index")}
-    except (OSError, ValueError, IndexError, AttributeError, RecursionError):
-        return {}
-    return {**first, "n": len(rows)} if first.get("label") == LABEL else {}
-
-
-def _place(record: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """Which sample of a set a file is, where each has its own, and what is said of it alone."""
-    files, facts = record.get("files"), record.get("samples")
-    if not isinstance(files, list) or len(files) < 2 or name not in files:
-        return {}
-    index = files.index(name)
-    lists = facts.items() if isinstance(facts, dict) else ()
-    own = {key: values[index] for key, values in lists if isinstance(values, list) and len(values) == len(files)}
-    return {"index": index, **own}

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import shlex
 import types
 import typing
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 from aigc_cli.config.folders import GLOBAL, chosen_options, command_keys, groups, keys_of, modality_of, options
 from aigc_cli.config.words import COMPOSED, ELSEWHERE, split_key
 from aigc_cli.errors import ConfigError, namesake, nearest, no_such, suggest
-from aigc_cli.registry import is_imported
+from aigc_cli.files import path_of
+from aigc_cli.registry import find, is_imported
 
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
@@ -77,6 +79,8 @@ def wrong_choice(command: str, word: Override, names: Sequence[str]) -> Problem 
             if is_imported(group, str(name)):
                 what = f"{group} {name} is registered, but there is no configs/{group}/{name}.yaml"
                 return what, f"write it in configs/{group} beside the plugin, or in ./configs/{group}"
+            if group == "data" and (hint := own_data(str(name))):
+                return f"data={name} names a path, not a kind of data", hint
             error = no_such(group, str(name), names, f"add one as a YAML file in ./configs/{group}")
             return error.message, error.hint
     return None
@@ -102,7 +106,8 @@ def wrong_key(command: str, word: Override, known: Mapping[str, Any]) -> Problem
     variant = any(chosen.rpartition("_")[0] == other or other.rpartition("_")[0] == chosen for other in others)
     if others and not variant and group in groups(command) and command not in _INSTEAD:
         named = ", ".join(f"{group}={option}" for option in others)
-        return f"there is no key {key} in the {group} that is chosen", f"{key} is a key of {named}"
+        hint = own_data(str(word.value())) if key == "data.root" else ""
+        return f"there is no key {key} in the {group} that is chosen", hint or f"{key} is a key of {named}"
     hint = _nearest_key(command, key, [*known, *groups(command)])
     whole = hint.startswith("write ") and hint.endswith("=")
     return f"there is no key {key}", f"{hint}{line.partition('=')[2]}" if whole else hint
@@ -121,6 +126,14 @@ def _elsewhere(command: str, key: str) -> str:
             return f"did you mean {group}.{key}? It is a key of {named}"
     having = [f"aigc {other}" for other in COMPOSED if {key, f"controls.{key}"} & set(command_keys(other))]
     return f"{key} is a key of {' and '.join(having)}" if having else ""
+
+
+def own_data(path: str) -> str:
+    """A hint: the words for what lies at a path as data; "" where nothing lies there that any data= reads."""
+    if not path or not path_of(path).exists():
+        return ""
+    name = find("survey", "path").build(path_of(path))
+    return f"write data={name} data.root={shlex.quote(path)}" if name else ""
 
 
 def no_model_of(overrides: Sequence[str]) -> Problem | None:

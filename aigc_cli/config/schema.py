@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -73,8 +77,7 @@ def load_yaml(path: Path) -> dict[str, Any]:
         if "&" in text and any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text)):
             # Ours never has any, and they may expand without end.
             raise yaml.YAMLError("it contains aliases, which the file of a run never does")
-        # The parser in C is ten times as fast, as safe, and lets nothing nest deeper than a thousand times.
-        loaded = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        loaded = _of_sections(text)
     except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
         raise unreadable(path, yaml_reason(error), "restore the file, or train the run again") from None
     if not isinstance(loaded, dict):
@@ -85,6 +88,29 @@ def load_yaml(path: Path) -> dict[str, Any]:
         if isinstance(value, str) and "${" in value:
             raise DataError(f"{path} is not resolved: {key} is {value}", "write the value itself there")
     return {str(key): value for key, value in loaded.items()}
+
+
+#: A key of the first level, with the indented lines and lists below it: what a run's configuration has nothing beside.
+_SECTION = re.compile(r"^[A-Za-z_]\w*:(?: .*)?\n(?:(?: |- ).*\n)*", re.MULTILINE)
+
+
+def _of_sections(text: str) -> Any:
+    """What YAML says, read a section at a time, as the sections of many runs are the same."""
+    import yaml
+
+    sections = _SECTION.findall(text)
+    if sections and sum(map(len, sections)) == len(text):
+        with suppress(yaml.YAMLError):  # something reaches over the end of its section
+            return copy.deepcopy({key: value for part in sections for key, value in _parsed(part).items()})
+    return _parsed.__wrapped__(text)
+
+
+@lru_cache(maxsize=1024)
+def _parsed(text: str) -> Any:
+    import yaml
+
+    # The parser in C is ten times as fast, as safe, and lets nothing nest deeper than a thousand times.
+    return yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
 
 
 def walk(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

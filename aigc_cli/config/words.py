@@ -258,6 +258,7 @@ def _refuse_other_bytes(word: str) -> None:
 
 def _place(words: Words, others: list[str], argv: list[str]) -> None:
     """Finds the place of each word that is neither a command, a flag nor a key=value word."""
+    from aigc_cli.config.explain import own_data
     from aigc_cli.config.folders import chosen_options, command_keys, explained_keys, groups, options, values_of
 
     if words.command is None and others:
@@ -286,7 +287,9 @@ def _place(words: Words, others: list[str], argv: list[str]) -> None:
             chosen = chosen or [
                 f"{group}={near}" for group in groups("train") for near in nearest(word, options(group), 1)
             ]
-        if chosen:
+        if words.command in ("data", "train") and (own := own_data(word)):
+            hint = own
+        elif chosen:
             hint = f"did you mean {' or '.join(chosen)}?"
         elif "run" in command_keys(words.command) and ("/" in word or word == "latest"):
             hint = f"write run={word}"

@@ -85,6 +85,7 @@ def _add_files(report: Report, look: Look, facts: Facts) -> None:
     small[some] = short < size
     fitting = 2 ** min(8, max(3, int(np.log2(max(1, np.quantile(short, 0.05))))))  # a power of two suits all models
     hint = f"data.size={fitting} or less enlarges few" if fitting < size else ""
+    report.sets += [f"data.size={fitting}"] if hint else []
     report.find("small", facts.named(small), f"smaller than data.size={size}, so enlarged and blurred", hint)
     far = np.zeros(len(facts.names), dtype=bool)
     far[some] = aspect >= _ELONGATED

@@ -195,7 +195,7 @@ def _binary(path: Path, name: str) -> list[pa.Array]:
     import pyarrow as pa
 
     column = column_of(path, name)
-    if not _holds_images(column.type):
+    if not holds_images(column.type):
         raise DataError(f"column {name} of {path} holds no encoded images", "make all files alike")
     chunks = [chunk.field("bytes") if pa.types.is_struct(chunk.type) else chunk for chunk in column.chunks]
     return [chunk.cast(pa.large_binary()) for chunk in chunks]
@@ -208,7 +208,7 @@ def _columns(schema: pa.Schema, named: Columns, path: Path, labels: bool) -> tup
             raise ConfigError(f"data.{key}={name}: {path} has no such column", suggest(name, schema.names))
     if twice := [name for name, count in Counter(schema.names).items() if count > 1]:
         raise DataError(f"{path} has two columns called {twice[0]}", "rename one of them")
-    images = [field.name for field in schema if _holds_images(field.type)]
+    images = [field.name for field in schema if holds_images(field.type)]
     image = named[0] or next((name for name in (*IMAGE_NAMES, *images) if name in images), None)
     if image is None or image not in images:
         what = f"column {image!r} of {path} holds no" if image else f"no column of {path} holds"
@@ -226,12 +226,13 @@ def _columns(schema: pa.Schema, named: Columns, path: Path, labels: bool) -> tup
     ]  # fmt: skip
 
 
-def _holds_images(kind: pa.DataType) -> bool:
+def holds_images(kind: pa.DataType) -> bool:
+    """Whether a column of a type holds encoded images: bytes, or a struct with such."""
     import pyarrow.types as types
 
     if types.is_struct(kind):
         index = kind.get_field_index("bytes")
-        return index >= 0 and _holds_images(kind.field(index).type)
+        return index >= 0 and holds_images(kind.field(index).type)
     return bool(types.is_binary(kind) or types.is_large_binary(kind) or str(kind) == "binary_view")
 
 

@@ -62,6 +62,7 @@ class Report:
     noun: tuple[str, str]  # one item and several
     stops: bool = False  # whether training would, for what one of the findings says
     facts: dict[str, Any] = field(default_factory=dict)  # plain data
+    sets: list[str] = field(default_factory=list)  # the words that findings propose in place of what is set
     lines: list[list[str]] = field(default_factory=list)  # of the table that a person reads: a title, and what it is
     findings: list[Finding] = field(default_factory=list)
     preview: Callable[[Any], None] | None = None  # writes a picture of some items to a path

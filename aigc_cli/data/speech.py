@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from functools import cache, lru_cache, partial
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
@@ -30,6 +31,7 @@ from aigc_cli.modalities.unreadable import Unreadable
 from aigc_cli.registry import register
 
 METADATA = "metadata.csv"
+_NUMBER = re.compile(r"\s*\d[\d.,:]*\s*")
 _LAYOUT = "a folder with wavs/ and a metadata.csv, of which each line is id|text, or id|text|text as it is read"
 
 
@@ -71,13 +73,14 @@ def speech(config: SpeechConfig, split: Split) -> Utterances:
     what = "a file with a sentence a line" if config.voice else _LAYOUT
     root = find_root(config.root, f"name {what}")
     folder = corpus_of(root, config.voice) if config.voice else root
-    rows = read_metadata(folder, second=config.speakers or config.voice is not None)
+    rows, idle = read_metadata(folder, second=config.speakers or config.voice is not None)
     files = sound_files(
         config, read=partial(_path, folder), keys=[row.file for row in rows], names=[row.file for row in rows],
         identity=digest_of([str(folder), *(_stamp(folder, row.file) for row in rows)]),
     )  # fmt: skip
     failed = {place: entry.reason for place, entry in enumerate(files.entries) if entry.reason}
-    problems = accept(files, failed, config.max_bad, NOUN[1])
+    problems = [f"each line of {METADATA} ends in a number, which is not read as text"] if idle else []
+    problems += accept(files, failed, config.max_bad, NOUN[1])
     long = [row.file for row, entry in zip(rows, files.entries, strict=True) if entry.n > config.samples]
     kept = [place for place, entry in enumerate(files.entries) if not entry.reason and entry.n <= config.samples]
     if not kept:
@@ -116,8 +119,9 @@ def _utterances(
     )  # fmt: skip
 
 
-def read_metadata(folder: Path, *, second: bool) -> list[Row]:
-    """The rows of a folder's metadata; with `second` the second field says who speaks.
+def read_metadata(folder: Path, *, second: bool) -> tuple[list[Row], bool]:
+    """The rows of a folder's metadata; with `second` the second field says who speaks. And whether a last field is
+    passed over, which is a number in every row, such as how long a recording is: a text as it is read spells them out.
 
     Raises:
         DataError: it is missing, or a line has too few fields.
@@ -125,20 +129,24 @@ def read_metadata(folder: Path, *, second: bool) -> list[Row]:
     path = folder / METADATA
     if not path.is_file():
         raise DataError(f"there is no {METADATA} in {printable(folder)}", f"point data.root= at {_LAYOUT}")
-    rows = []
+    lines = []
     for number, line in enumerate(read_lines(path), start=1):
         if not line.strip():
             continue
         file, *fields = line.split("|")
         speaker = fields.pop(0).strip() if second and fields else ""
-        text = normal(fields[-1]) if fields else ""
+        lines.append((number, file, speaker, fields))
+    idle = all(len(fields) > 1 and _NUMBER.fullmatch(fields[-1]) for *_, fields in lines)
+    rows = []
+    for number, file, speaker, fields in lines:
+        text = normal(fields[-2 if idle else -1]) if fields else ""
         if not file.strip() or not text or Path(file).name != file.strip():
             form = "id|speaker|text" if second else "id|text"
             raise DataError(f"line {number} of {printable(path)} is not {form}", "write it so, or remove it")
         rows.append(Row(file.strip(), text, speaker))
     if not rows:
         raise DataError(f"{printable(path)} is empty", f"point data.root= at {_LAYOUT}")
-    return rows
+    return rows, idle
 
 
 @lru_cache(maxsize=4)

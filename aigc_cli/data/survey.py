@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import re
+import zipfile
 from collections import Counter
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -17,17 +18,56 @@ from typing import Any
 from aigc_cli.data.audio_folder import AudioFolderConfig, folder_sounds
 from aigc_cli.data.image_folder import ImageFolderConfig, folder_pictures
 from aigc_cli.data.pairs import PairsConfig, pair_parts
-from aigc_cli.data.parquet import ParquetConfig, parquet_pictures
+from aigc_cli.data.parquet import ParquetConfig, holds_images, parquet_pictures
 from aigc_cli.data.splits import CutConfig
 from aigc_cli.data.text import TextConfig, text_parts
-from aigc_cli.modalities import columns
+from aigc_cli.errors import DataError
+from aigc_cli.files import about_folder, walk_files
+from aigc_cli.modalities import audio_decode, columns, image_decode, video_decode
 from aigc_cli.modalities.scripts import main_script
-from aigc_cli.modalities.text_files import blocks, kind_of
+from aigc_cli.modalities.text_files import SUFFIXES, blocks, kind_of
 from aigc_cli.registry import register
 
 _SAMPLE = 1 << 16  # bytes of a file
 _ROWS = 500  # of a file with columns
 _SAMPLED = 20  # files
+_LISTED = 20_000  # files of a folder of which nobody has said what they are
+#: What is read of files by their suffixes, the first that has one, and of as many files the first counts too.
+_READ = {
+    "image_folder": (*image_decode.SUFFIXES, *(suffix for suffix, _, _ in image_decode.OTHERS)),
+    "video_folder": video_decode.OTHERS,
+    "audio_folder": (*audio_decode.SUFFIXES, *audio_decode.OTHERS),
+    "parquet": columns.SUFFIXES[:1],
+    "arrow": columns.SUFFIXES[1:],
+    "text": SUFFIXES,
+}
+
+
+@register("survey", "path")
+def data_of(path: Path) -> str:
+    """Which ``data=`` reads most of what a folder, a zip or a file holds, by the suffixes in it; "" where none does."""
+    try:
+        whole = path.is_dir() or zipfile.is_zipfile(path)
+        if not whole:
+            files = {path.name: path}
+        elif path.is_dir():
+            files = dict(itertools.islice(walk_files(path), _LISTED))
+        else:
+            with zipfile.ZipFile(path) as packed:
+                files = dict.fromkeys(packed.namelist()[:_LISTED], path)
+        found: dict[str, list[Path]] = {name: [] for name in _READ}
+        for name in filter(lambda name: not about_folder(name), files):
+            kind = kind_of(Path(name))
+            for reads in (data for data, suffixes in _READ.items() if kind in suffixes):
+                found[reads].append(files[name])
+                break
+        most = max(found, key=lambda name: len(found[name]))
+        if most in ("parquet", "arrow") and not any(map(holds_images, columns.schema_of(found[most][0]).types)):
+            most = "text"
+        alone = most in ("parquet", "arrow", "text")  # a file that is not a zip may be these
+        return most if found[most] and (whole or alone) else ""
+    except (OSError, DataError, zipfile.BadZipFile):
+        return ""
 
 
 @register("survey", "image_folder", ImageFolderConfig)

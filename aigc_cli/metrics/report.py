@@ -28,6 +28,7 @@ _BETTER = {
 }  # fmt: skip
 #: A difference counts where it exceeds so many standard deviations of a difference between two sample sets.
 BEYOND = 2.0
+_CLEARLY = 0.1  # by so much precision is below that of held-out items, be they a few dozen
 
 
 def write(record: Record, folder: Path) -> list[Path]:
@@ -105,12 +106,7 @@ def _described(records: Sequence[Record]) -> Iterator[str]:
     yield from table(_rows(records))
     yield ""
     notes = [note for record in records for note in record.notes]
-    for record in records:
-        sizes = (record.generated.n, record.n_real, record.baseline.n if record.baseline else None)
-        fewest = min((n for n in sizes if n), default=FEW)
-        if "precision" in record.better and fewest < FEW:
-            what = "precision and density can look as good as real where samples are not; fd and recall see more"
-            notes.append(f"of as few as {fewest} items, {what}")
+    notes += [note for record in records if "precision" in record.better for note in _doubts(record, records)]
     features = [record for record in records if record.extractor is not None]
     if features and all(not record.baseline_of for record in features):
         notes.append("there are no held-out real items to show a baseline for; name some with held_out=")
@@ -119,6 +115,28 @@ def _described(records: Sequence[Record]) -> Iterator[str]:
         known = f", accuracy {extractor.facts['accuracy']:.1%}" if "accuracy" in extractor.facts else ""
         yield f"extractor: {extractor.name}{known}, sha256 {extractor.checksum[:12]}"
     yield from (f"{record.metric}: {record.facts['signature']}" for record in records if record.facts.get("signature"))
+
+
+def _doubts(record: Record, records: Sequence[Record]) -> Iterator[str]:
+    """What not to conclude from precision and its like, and from the `fd` beside it."""
+    sizes = (record.generated.n, record.n_real, record.baseline.n if record.baseline else None)
+    fewest = min((n for n in sizes if n), default=FEW)
+    if fewest < FEW:
+        blind = ""
+        if record.extractor is not None and record.extractor.name == "own-ssl":
+            blind = "; in these features precision and density do not see blur"
+        elif record.extractor is not None and "accuracy" in record.extractor.facts:
+            blind = "; in a classifier's features fd does not see what the classes do not need, such as shapes"
+        yield f"of as few as {fewest} items, samples are as good as real ones only where no score says otherwise{blind}"
+    distance = next((each for each in records if "fd" in each.better and each.baseline is not None), None)
+    if distance is None or distance.baseline is None or record.baseline is None:
+        return
+    found = (distance.at_baseline_n or distance.generated).figures
+    found = found | {"precision": (record.at_baseline_n or record.generated).figures.get("precision", 1.0)}
+    real = record.baseline.figures.get("precision", 0.0)
+    if found["fd"] < distance.baseline.figures["fd"] and found["precision"] < real - _CLEARLY:
+        what = f"precision {found['precision']:.2g} against {real:.2g} says that some look like no real one"
+        yield f"fd below that of held-out items does not make samples better than real: {what}"
 
 
 def _rows(records: Sequence[Record]) -> list[list[str]]:

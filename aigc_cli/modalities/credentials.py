@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import ssl
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -170,6 +171,24 @@ class Signature:
     claims: dict[str, Any]
 
 
+def root_certificate(root: Path) -> str:
+    """The certificate, PEM, that ``trust=`` names: a file, or a folder of :func:`make_identity`.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    file, hint = root / ROOT if root.is_dir() else root, "name a root certificate (PEM), or a folder with one"
+    if not file.is_file():
+        raise ConfigError(f"trust={root}: there is no {file}", hint)
+    try:
+        text = file.read_text(encoding="ascii", errors="ignore")
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=text)
+    except (OSError, ValueError) as error:
+        why = f"cannot be read: {error.strerror}" if isinstance(error, PermissionError) else "holds no certificate"
+        raise ConfigError(f"trust={root}: {file.name} {why}", hint) from None
+    return text
+
+
 def read_signature(path: Path, root: Path | None = None) -> Signature | str | None:
     """The signature in a file, checked; a sentence where there is one and it cannot be; None where there is none.
 
@@ -181,12 +200,7 @@ def read_signature(path: Path, root: Path | None = None) -> Signature | str | No
         return f"it carries content credentials, which need pip install {EXTRA} to be checked"
     import c2pa
 
-    settings: dict[str, Any] = {}
-    if root is not None:
-        file = root / ROOT if root.is_dir() else root
-        if not file.is_file():
-            raise ConfigError(f"trust={root}: there is no {file}", "name a root certificate, or a folder with one")
-        settings = {"trust": {"user_anchors": file.read_text(encoding="ascii", errors="replace")}}
+    settings = {} if root is None else {"trust": {"user_anchors": root_certificate(root)}}
     try:
         with c2pa.Reader(path, context=c2pa.Context(c2pa.Settings.from_dict(settings))) as reader:
             store = json.loads(reader.json())

@@ -8,6 +8,7 @@ to be seen then. The file is turned as its header says, its sound is passed over
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, suppress
 from functools import cache, partial
@@ -28,7 +29,7 @@ SUFFIXES = (".gif", ".webp")
 OTHERS = (".mp4", ".m4v", ".mov", ".webm", ".mkv", ".avi", ".mpg", ".mpeg", ".ogv")
 EXTRA = "'aigc-cli[video]'"
 NAMED = "mp4, mov, webm, mkv, avi, gif or animated webp"  # for messages
-DECODED = 3  # the version of what becomes of a file here, for what is remembered of it
+DECODED = 4  # the version of what becomes of a file here, for what is remembered of it
 #: What a file of each of FFmpeg's formats begins with, and where. No other is opened: a playlist, which is a text, may
 #: name files and addresses of its own.
 _BEGINNINGS = (
@@ -39,7 +40,7 @@ _CLOSE = 2e-3  # seconds by which a frame may come late and still be in time
 _CLOSE_GIF = 6e-3  # where time is told in hundredths of a second
 _GAP = 3600.0  # seconds between two frames that no video has
 _PIXELS = 1 << 26  # of a frame, at most
-_CUT = 0.9  # the share of the length in its header that a file must have
+_CUT = 0.9  # the share of the length in its header that a file must have, where that may be a guess
 
 
 @cache
@@ -161,16 +162,17 @@ class Film:
             if not container.streams.video:
                 raise Unreadable("it holds no pictures")
             stream = container.streams.video[0]
+            if stream.codec_context is None:  # the index that ends an MP4 is there in part
+                raise Unreadable("it is broken, or cut")
             stream.thread_count = 1
             if stream.width * stream.height * max(1, stream.sample_aspect_ratio or 1) > _PIXELS:
                 raise Unreadable(f"its frames have {stream.width}x{stream.height} pixels")
-            expected = container.duration / 1e6 if container.duration else 0.0
-            if stream.duration and stream.time_base:  # that of the file may be of its sound
-                expected = float(stream.duration * stream.time_base)
             decoding(4 * stream.width * stream.height)
             end = yield from self._decoded(av, container, stream)
-            if not self.cut and end < _CUT * expected - 0.1:
-                self.cut = f"it is cut: {end:.2g} of {expected:.2g} s are there"
+            expected, exact = _promised(container, stream)
+            # A frame may lack: of the last one, few files say how long it is to be seen.
+            if not self.cut and end < (expected - 1.5 * end / max(1, self._count) if exact else _CUT * expected - 0.1):
+                self.cut = f"it is cut: {end:.3g} of {expected:.3g} s are there"
 
     def _decoded(
         self, av: Any, container: Any, stream: Any
@@ -193,7 +195,20 @@ class Film:
             start = max(start, at) if self._count else 0.0
             length = float(frame.duration * frame.time_base) if frame.duration and frame.time_base else usual
             yield start, length, partial(_upright, frame, wide)
-        return start + length if self._count else 0.0
+        return max(0.0, first or 0.0) + start + length if self._count else 0.0
+
+
+def _promised(container: Any, stream: Any) -> tuple[float, bool]:
+    """How many seconds of pictures there are by the header, and whether it knows: else they may be of the sound, or a
+    guess. FFmpeg passes over an AVI's length, where it is cut, and a tag of Matroska, which alone is of a stream."""
+    whole, name = (container.duration or 0) / 1e6, container.format.name
+    if "matroska" in name:
+        told = re.fullmatch(r"(\d+):(\d\d):(\d\d\.\d+)", stream.metadata.get("DURATION", ""), re.ASCII)
+        hours, minutes, seconds = map(float, told.groups()) if told else (0.0, 0.0, whole)
+        return min(whole, 3600 * hours + 60 * minutes + seconds), bool(told) or not container.streams.audio
+    if name == "avi" and stream.frames and stream.average_rate:
+        return stream.frames / float(stream.average_rate), True
+    return float(stream.duration * stream.time_base) if stream.duration and stream.time_base else whole, False
 
 
 def _upright(frame: Any, wide: float) -> Image:

@@ -30,6 +30,7 @@ from aigc_cli.modalities.video_codec import codec_of_clips
 SHEET, FILM = "frames.png", "clips.gif"
 EXTRA = "'aigc-cli[video]'"
 _ACROSS = 16  # frames of a clip that a sheet shows, at most
+_GIF_RATE = 50  # times are hundredths of a second, and players show a frame of one hundredth for ten
 _QUALITY = "12"  # x264's constant rate factor: hardly a difference to the eye, and up to 23 of 255 in a pixel
 
 
@@ -206,14 +207,17 @@ def images_of(clip: Tensor) -> list[Image.Image]:
 
 
 def _delays(frames: int, rate: int, unit: int) -> list[int]:
-    """Milliseconds from each frame to the next, in multiples of a `unit`, which add up to the length of a clip; at
-    least two of these: players slow down a GIF whose frames are shorter."""
+    """Milliseconds from each frame to the next, in multiples of a `unit`, which add up to the length of a clip."""
     times = [round(1000 * place / rate / unit) for place in range(frames + 1)]
-    return [unit * max(2, after - before) for before, after in pairwise(times)]
+    return [unit * max(1, after - before) for before, after in pairwise(times)]
 
 
 def save_gif(path: Path, frames: Sequence[Image.Image], rate: int, about: Mapping[str, Any]) -> None:
-    """Writes images of one size as a GIF that plays again and again, with facts as JSON in its comment."""
+    """Writes images of one size as a GIF that plays again and again, with facts as JSON in its comment. Of more
+    than 50 a second, those are left out that players would not show in time."""
+    if rate > _GIF_RATE:
+        count = max(1, round(len(frames) * _GIF_RATE / rate))
+        frames, rate = [frames[place * rate // _GIF_RATE] for place in range(count)], _GIF_RATE
     first, *others = frames
     delays = _delays(len(frames), rate, 10)
     first.save(

@@ -10,6 +10,7 @@ from aigc_cli.errors import ConfigError
 from aigc_cli.files import shown as file_shown
 from aigc_cli.progress import clock, size, table
 from aigc_cli.reports.facts import Facts
+from aigc_cli.reports.svg import number_of
 
 #: What of the environment changes from run to run and explains nothing.
 _NOT_ENVIRONMENT = ("time",)
@@ -200,7 +201,7 @@ def as_json(runs: Sequence[Facts]) -> dict[str, Any]:
         "config": [each._asdict() for each in configuration(runs)],
         "data": [{"key": each.key, "values": each.values} for each in data(runs)],
         "environment": [{"key": each.key, "values": each.values} for each in environment(runs)],
-        "metrics": {"step": step, "values": values},
+        "metrics": {"step": step, "values": {key: [*map(number_of, each)] for key, each in values.items()}},
         "scores": {"records": [{"name": name, **records} for name, records in found.named], "refused": found.refused},
         "samples": {"step": drawn, "files": {kind: [str(run.previews[kind][drawn]) for run in runs] for kind in kinds}},
         "cost": [run.cost for run in runs],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Collection, Mapping
 from contextlib import suppress
@@ -92,11 +91,11 @@ class Facts:
 
     @cached_property
     def curves(self) -> dict[str, list[Point]]:
-        """The points of each curve, by its name; what is not finite is left out."""
+        """The points of each curve, by its name, those that are NaN or infinite among them."""
         found: dict[str, list[Point]] = {}
         for row in self.rows:
             for key, value in row.items():
-                if key not in _BESIDE and math.isfinite(value):
+                if key not in _BESIDE:
                     found.setdefault(key, []).append((row["step"], float(value)))
         return found
 

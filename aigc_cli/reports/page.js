@@ -8,14 +8,16 @@ for (const figure of document.querySelectorAll(".chart")) {
   const linear = ys.innerHTML, drawn = [...paths].map(path => path.getAttribute("d"));
   const values = data.lines.flatMap(line => line.points.map(point => point[1]));
   const xOf = x => left + (x - first) / (last - first) * wide;
-  const steps = [...new Set(data.lines.flatMap(line => line.points.map(point => point[0])))].sort((a, b) => a - b);
+  const stepsOf = line => [...line.points.map(point => point[0]), ...Object.keys(line.lost).map(Number)];
+  const steps = [...new Set(data.lines.flatMap(stepsOf))].sort((a, b) => a - b);
   let at = steps.length - 1;
-  if (values.some(value => value <= 0)) { button.disabled = true; button.title = "not all values are above 0"; }
+  if (!values.length || values.some(value => value <= 0)) { button.disabled = true; button.title = "not all values are above 0"; }
   const show = place => {
     at = Math.max(0, Math.min(steps.length - 1, place));
     const x = xOf(steps[at]);
     cursor.setAttribute("x1", x); cursor.setAttribute("x2", x); cursor.setAttribute("visibility", "visible");
     const found = data.lines.map(line => {
+      if (steps[at] in line.lost) return line.name + " " + line.lost[steps[at]];
       const before = line.points.filter(point => point[0] <= steps[at]);
       return before.length ? line.name + " " + before[before.length - 1][1].toPrecision(5) : "";
     });
@@ -30,7 +32,7 @@ for (const figure of document.querySelectorAll(".chart")) {
     let low = Math.log10(Math.min(...values)), high = Math.log10(Math.max(...values));
     if (high - low < 1e-9) { low -= .5; high += .5; }
     const yOf = y => top + (high - Math.log10(y)) / (high - low) * tall;
-    paths.forEach((path, n) => path.setAttribute("d", "M" + [...data.lines[n].points, data.lines[n].points.at(-1)].map(
+    paths.forEach((path, n) => data.lines[n].points.length && path.setAttribute("d", "M" + [...data.lines[n].points, data.lines[n].points.at(-1)].map(
       point => xOf(point[0]).toFixed(1) + "," + yOf(point[1]).toFixed(1)).join("L")));
     let ticks = [];
     for (let power = Math.floor(low); power <= high; power++)

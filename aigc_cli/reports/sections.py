@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
@@ -54,8 +55,9 @@ def words(run: Facts) -> list[str]:
         f"{size(cost['disk'])} on the disk."
     ]
     for key, points in run.curves.items():
-        if key.startswith(HELD_OUT[0]) and len(points) > 1:
-            best = min(points, key=lambda point: point[1])
+        finite = [point for point in points if math.isfinite(point[1])]
+        if key.startswith(HELD_OUT[0]) and len(points) > 1 and finite:
+            best = min(finite, key=lambda point: point[1])
             found.append(
                 f"Held-out {key.removeprefix(HELD_OUT[0])} went from {points[0][1]:.4g} at step {points[0][0]} to "
                 f"{points[-1][1]:.4g} at step {points[-1][0]}; its lowest is {best[1]:.4g} at step {best[0]}."

@@ -14,16 +14,19 @@ _MOST = 400  # points of a line; more than that no screen shows
 #: Okabe and Ito's colours, which people who see few colours tell apart too.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f7f7f", "#b8a800")
 _TICKS = 5
+#: What the legend says of a curve with crosses.
+LOST = " (\N{MULTIPLICATION SIGN}: NaN or infinite)"
 _AXIS, _HIGH, _FIRST = 150, 260, 70  # of parallel coordinates: pixels between axes, their height, the first one's place
 
 
 class Line(NamedTuple):
-    """A curve of a chart; `dashed` where it is of held-out data."""
+    """A curve of a chart; `dashed` where it is of held-out data. `lost` are the points that it cannot go through."""
 
     name: str
     points: Sequence[tuple[float, float]]
     colour: int = 0
     dashed: bool = False
+    lost: Sequence[tuple[float, float]] = ()
 
 
 def embedded(value: Any) -> str:
@@ -55,10 +58,11 @@ def ticks(low: float, high: float, count: int = _TICKS) -> list[float]:
 
 
 def chart(title: str, lines: Sequence[Line], marks: Mapping[str, int] | None = None) -> str:
-    """Curves over steps, a vertical line at each of `marks`; the script adds hover, keys and a logarithmic axis."""
-    lines = [line._replace(points=thinned(line.points)) for line in lines if line.points]
-    xs = [x for line in lines for x, _ in line.points]
-    ys = [y for line in lines for _, y in line.points]
+    """Curves over steps, a vertical line at each of `marks`, a cross above what is NaN or infinite; the script adds
+    hover, keys and a logarithmic axis."""
+    lines = [_parted(line) for line in lines if line.points]
+    xs = [x for line in lines for x, _ in [*line.points, *line.lost]]
+    ys = [y for line in lines for _, y in line.points] or [0.0]
     left, right, low, high = min(xs), max(xs), min(ys), max(ys)
     right, (low, high) = right if right > left else left + 1, (low, high) if high > low else (low - 0.5, high + 0.5)
     wide, tall = WIDTH - _LEFT - _RIGHT, HEIGHT - _TOP - _BOTTOM
@@ -76,15 +80,22 @@ def chart(title: str, lines: Sequence[Line], marks: Mapping[str, int] | None = N
     for name, step in (marks or {}).items():
         at = f'x1="{x_of(step):.1f}" x2="{x_of(step):.1f}" y1="{_TOP}" y2="{_TOP + tall}"'
         parts.append(f'<line class="mark" {at}><title>step {step}: {escape(name)}</title></line>')
-    for line in lines:
+    for n, line in enumerate(lines):
         # A line of one point has length none, and is seen by its round end.
         points = line.points if len(line.points) > 1 else [*line.points, *line.points]
-        path = "M" + "L".join(f"{x_of(x):.1f},{y_of(y):.1f}" for x, y in points)
+        path = "L".join(f"{x_of(x):.1f},{y_of(y):.1f}" for x, y in points)
         kind = ' stroke-width="6"' if len(line.points) == 1 else ' stroke-dasharray="5 3"' if line.dashed else ""
-        parts.append(f'<path class="line" d="{path}" stroke="{COLOURS[line.colour % len(COLOURS)]}"{kind}/>')
+        colour = COLOURS[line.colour % len(COLOURS)]
+        parts.append(f'<path class="line" d="{"M" * bool(path)}{path}" stroke="{colour}"{kind}/>')
+        for x, y in line.lost:
+            cross = f"M{x_of(x) - 3:.1f},{_TOP + 2 + 8 * (n % 8)}l6,6m0,-6l-6,6"
+            said = f"<title>step {x}: {escape(line.name)} is {y}</title>"
+            parts.append(f'<path class="lost" d="{cross}" stroke="{colour}">{said}</path>')
     data = {
         "box": [_LEFT, _TOP, wide, tall], "x": [left, right],
-        "lines": [{"name": line.name, "points": line.points} for line in lines],
+        "lines": [
+            {"name": line.name, "points": line.points, "lost": {str(x): str(y) for x, y in line.lost}} for line in lines
+        ],
     }  # fmt: skip
     legend = "".join(_legend(line) for line in lines)
     return (
@@ -96,6 +107,13 @@ def chart(title: str, lines: Sequence[Line], marks: Mapping[str, int] | None = N
     )
 
 
+def _parted(line: Line) -> Line:
+    """A line with no more points than a screen shows, and those apart that are NaN or infinite."""
+    lost = [point for point in line.points if not math.isfinite(point[1])]
+    points = [point for point in line.points if math.isfinite(point[1])] if lost else line.points
+    return line._replace(points=thinned(points), lost=lost[:: -(-len(lost) // _MOST) or 1])
+
+
 def _tick(label: str, y: float) -> str:
     across = f'x1="{_LEFT}" x2="{WIDTH - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}"'
     return f'<line class="grid" {across}/><text class="y" x="{_LEFT - 5:.1f}" y="{y + 3:.1f}">{label}</text>'
@@ -104,11 +122,14 @@ def _tick(label: str, y: float) -> str:
 def _legend(line: Line) -> str:
     style = "dashed" if line.dashed else "solid"
     mark = f'<i style="border-top:2px {style} {COLOURS[line.colour % len(COLOURS)]}"></i>'
-    return f"<span>{mark}{escape(line.name)}</span>"
+    return f"<span>{mark}{escape(line.name)}{LOST if line.lost else ''}</span>"
 
 
 def _said(title: str, lines: Sequence[Line]) -> str:
-    ends = (f"{line.name} from {line.points[0][1]:.4g} to {line.points[-1][1]:.4g}" for line in lines)
+    ends = (
+        f"{line.name}" + (f" from {line.points[0][1]:.4g} to {line.points[-1][1]:.4g}" if line.points else "")
+        + (LOST if line.lost else "") for line in lines
+    )  # fmt: skip
     return f"{title}: {'; '.join(ends)}"
 
 

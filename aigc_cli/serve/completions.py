@@ -267,22 +267,30 @@ async def _at_once(
     if any(isinstance(prompt, list) for prompt in prompts):
         raise ConfigError(f"{run.name} reads prompts as text", "give strings")
 
-    def write() -> list[tuple[int, str]]:
-        texts: list[list[str]] = []
+    spec, fills = run.loaded.spec, getattr(controls, "mode", None) == "infill"
+
+    def write() -> list[tuple[int, str, bool]]:
+        texts: list[list[tuple[str, bool]]] = []
         for prompt in prompts:
             given = [] if prompt is None else [Prompt(str(prompt), "the prompt")]
             plan = run.loaded.plan(controls, asked.n, seed=seed, prompts=given, filters=run.sieve())
-            texts.append([text for raw in plan.batches(None) for text in run.codec.text(raw)])
-        return [(place, text) for place, some in enumerate(texts) for text in some]
+            texts.append([
+                (text, fills or not text or spec.special("eos") in row)
+                for raw in plan.batches(None)
+                for text, row in zip(run.codec.text(raw), raw[:, 1:].tolist(), strict=True)
+            ])  # fmt: skip
+        return [(place, *each) for place, some in enumerate(texts) for each in some]
 
     texts = await house.work(request, write)
     told = []
-    for index, (place, text) in enumerate(texts):
+    for index, (place, text, ended) in enumerate(texts):
         prompt = str(prompts[place] or "")
-        goes_on = run.loaded.spec.source is None and bool(prompt) and text.startswith(prompt)
+        goes_on = spec.source is None and bool(prompt) and text.startswith(prompt)
         growing = Growing(len(prompt.encode()) if goes_on else 0, asked.stops())
         text = (prompt if asked.echo and goes_on else "") + growing.add(text.encode("utf-8", "replace"), last=True)
-        told.append({"index": index, "text": text, "logprobs": None, "finish_reason": "stop"})
+        # Of a text with gaps nothing is cut off; others end by themselves, or where no token is left to write.
+        reason = "stop" if ended or growing.stopped else "length"
+        told.append({"index": index, "text": text, "logprobs": None, "finish_reason": reason})
     house.counts.samples += len(told)
     if asked.stream:
         events = iter([*(_event(frame, [choice]) for choice in told), "data: [DONE]\n\n"])

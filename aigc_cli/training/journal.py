@@ -235,7 +235,8 @@ def overfitting(
 
 
 def draw_curves(rows: list[dict[str, Any]], path: Path, marks: Mapping[str, int] | None = None) -> None:
-    """Draws the rows' curves as a PNG: a panel for each term, its phases together, held-out values as dots.
+    """Draws the rows' curves as a PNG: a panel for each term, its phases together, held-out values as dots, and a cross
+    above what is NaN or infinite.
 
     A thin line stands at the step of each mark, whose name the first panel shows.
     """
@@ -254,16 +255,22 @@ def draw_curves(rows: list[dict[str, Any]], path: Path, marks: Mapping[str, int]
     terms = sorted(panels, key=lambda term: (term in _DRAWN_LAST, term not in _DRAWN_FIRST))
     for number, term in enumerate(terms):
         axes = figure.add_subplot(lines, columns, number + 1)
-        for key in panels[term]:
+        for n, key in enumerate(panels[term]):
             points = [(row["step"], row[key]) for row in rows if key in row]
-            axes.plot(*zip(*points, strict=True), label=key, marker="o" if len(points) < 20 else None, markersize=3)
+            [line] = axes.plot(
+                *zip(*points, strict=True), label=key, marker="o" if len(points) < 20 else None, markersize=3
+            )
+            if lost := [step for step, value in points if not math.isfinite(value)]:
+                at, colour = axes.get_xaxis_transform(), line.get_color()
+                heights = [0.97 - 0.06 * (n % 8)] * len(lost)
+                axes.plot(lost, heights, "x", color=colour, transform=at, label="NaN or infinite")
         _draw_marks(axes, marks or {}, named=number == 0)
         axes.set_title(term, fontsize=10)
         axes.set_xlabel("step", fontsize=8)
         axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
         axes.tick_params(labelsize=8)
         axes.grid(alpha=0.3)
-        if len(panels[term]) > 1:
+        if len(axes.get_lines()) > 1 + len(marks or {}):
             axes.legend(fontsize=7)
     with replacing(path) as part:
         figure.savefig(part, format="png", dpi=110)

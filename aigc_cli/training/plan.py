@@ -11,6 +11,8 @@ from aigc_cli.training.pace import Pace
 from aigc_cli.training.settings import Plan, TrainerConfig
 
 HALF_AN_HOUR = 1800
+#: The share of its steps from which a run by minutes counts as a full one: the rate of a machine wavers by as much.
+_NEARLY = 0.95
 #: The keys that make each step cheaper, the least that they are halved from, and what that does.
 _CHEAPER = {
     "data.size": (64, "about a quarter of the work in a step; pictures of half the side"),
@@ -29,7 +31,8 @@ def plan(pace: Pace, config: TrainerConfig, step: int, *, memory: int, disk: int
         end = step + max(1, round(left / each))
         for _ in range(5):  # as many fewer as what comes between them takes
             end = step + max(1, round((end - step) * left / sum(parts(pace, config, step, end).values())))
-    return Plan(end - step, sum(parts(pace, config, step, end).values()), 1 / each, memory, disk)
+    seconds = sum(parts(pace, config, step, end).values())
+    return Plan(end - step, seconds, 1 / each, memory, disk, end / config.steps)
 
 
 def parts(pace: Pace, config: TrainerConfig, start: int, end: int) -> dict[str, float]:
@@ -67,6 +70,8 @@ def plan_lines(found: Plan, config: Mapping[str, Any], *, on_cpu: bool, new: boo
         f"plan:        {found.steps:,} steps in about {clock(found.seconds)}, {found.steps_per_second:.3g} a second; "
         f"memory {size(found.memory)} at the peak; checkpoints {size(found.disk)} at most"
     ]
+    if short := short_of(config["trainer"], found.share):
+        lines.append(f"             {short}; {enough(config['trainer'], found.share)} has time for all of them")
     if on_cpu and config["trainer"].get("minutes") is None and found.seconds > HALF_AN_HOUR:
         share = f"{max(0.01, HALF_AN_HOUR / found.seconds):.0%}"
         lines.append(f"             long for a CPU; trainer.minutes=30 has time for {share} of it: rougher results")
@@ -76,3 +81,17 @@ def plan_lines(found: Plan, config: Mapping[str, Any], *, on_cpu: bool, new: boo
             if type(value) is int and value >= least:
                 lines.append(f"             {key}={value // 2} (now {value}): {costs}")
     return lines
+
+
+def short_of(trainer: Mapping[str, Any], share: float) -> str:
+    """What is said of a run whose minutes have time for but a `share` of the steps that it would train for without
+    them, such as those of its recipe; "" where that is nearly all of them, or where it trains for steps."""
+    if trainer.get("minutes") is None or share > _NEARLY:
+        return ""
+    return f"{max(0.01, share):.0%} of the {trainer['steps']:,} steps of a full run: rougher results"
+
+
+def enough(trainer: Mapping[str, Any], share: float) -> str:
+    """The word with minutes for all of the steps, at the rate of those that had time for that share; they count from
+    the start of a run, resumed or not."""
+    return f"trainer.minutes={math.ceil(trainer['minutes'] / share)}"

@@ -85,6 +85,7 @@ class Plan:
     steps_per_second: float
     memory: int  # bytes, at the peak so far
     disk: int  # bytes of all its checkpoints at most
+    share: float = 1.0  # of the steps of a full run that it has had by then
 
 
 @dataclass(frozen=True)

@@ -64,6 +64,18 @@ def test_a_report_says_what_to_type_next_and_keeps_a_preview(capsys: pytest.Capt
     assert pixels(Path("outputs/data/own.png")).size[0] > 10 * 32
 
 
+def test_what_comes_next_has_the_size_that_a_finding_proposes(capsys: pytest.CaptureFixture[str]) -> None:
+    folder = pictures("own")
+    for path in folder.iterdir():
+        pixels(path).resize((40, 40)).save(path)
+    for typed in ([], ["data.size=64"]):
+        found = told(capsys, "data=image_folder", "data.root=own", *typed)
+        assert [each["hint"] for each in found["findings"] if each["code"] == "small"] == [
+            "data.size=32 or less enlarges few"
+        ]
+        assert found["next"] == "aigc train model=gan data=image_folder data.root=own data.size=32"
+
+
 def test_text_is_shown_as_training_has_it(capsys: pytest.CaptureFixture[str]) -> None:
     Path("zh.txt").write_text("".join(chr(0x4E00 + index * index % 1999) for index in range(9000)), encoding="utf-8")
     words = ["data=text", "data.root=zh.txt"]

@@ -54,6 +54,17 @@ def test_no_words_at_all(tiny_run: Run, capsys: pytest.CaptureFixture[str]) -> N
     }
 
 
+def test_a_run_that_its_minutes_cut_short_is_to_be_trained_on(
+    tiny_run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trainer = {**tiny_run.config["trainer"], "minutes": 2, "steps": 50}
+    tiny_run.save_config({**tiny_run.config, "trainer": trainer}, tiny_run.spec)
+    assert main(["eval", "n=40", "--metric", "prdc", "metric.prdc.k=3"]) == 0
+    note, following = capsys.readouterr().out.splitlines()[-2:]
+    assert note == "note: it was trained for 10% of the 50 steps of a full run: rougher results"
+    assert following == f"next: aigc train --resume {tiny_run.name} trainer.minutes=20"
+
+
 def test_what_to_type_next_does_not_go_in_a_circle(tiny_run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["eval", "n=40", "truncation=0.7", "--metric", "prdc", "metric.prdc.k=3"]) == 0
     following = capsys.readouterr().out.splitlines()[-1]

@@ -58,6 +58,23 @@ def test_a_name_may_be_as_long_as_its_certificates_hold(
     assert "name= has 1 to 58 bytes" in capsys.readouterr().err
 
 
+def test_what_is_trusted_is_a_certificate(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["sign", "init", "out=id"]) == 0
+    Path("a.txt").write_text("a text")
+    Path("broken.pem").write_text("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
+    Path("binary.pem").write_bytes(bytes(range(256)))
+    for name in ("a.txt", "broken.pem", "binary.pem", "id/key.pem"):
+        capsys.readouterr()
+        assert main(["verify", "a.txt", f"trust={name}"]) == 2
+        assert f"trust={name}: {Path(name).name} holds no certificate" in capsys.readouterr().err
+    assert main(["verify", "a.txt", "trust=nothing"]) == 2
+    for name in ("id", "id/root.pem"):
+        assert main(["verify", "a.txt", f"trust={name}"]) == 0
+
+
 def test_what_cannot_be_signed_is_refused_before_it_is_drawn(tiny_run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["sign", "init", "out=id"]) == 0
     assert main(["sample", "sign=id", "format=npz"]) == 2

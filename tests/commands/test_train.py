@@ -272,13 +272,16 @@ def test_a_run_trains_for_minutes_or_for_steps(toy_here: Path, capsys: pytest.Ca
     assert main([*TOY, "trainer.minutes=1"]) == 2  # both were typed
     assert "trainer.steps=2 and trainer.minutes=1 are two lengths for one run" in capsys.readouterr().err
     assert main([*TOY[:-1], "trainer.minutes=1e-5"]) == 0  # the steps of the defaults give way
-    said = capsys.readouterr().err
+    out, said = capsys.readouterr()
     assert "training:    1e-05 minutes, in steps of 8 items" in said
     run = find_run("latest")
     assert run.step == 1
+    steps = run.config["trainer"]["steps"]
+    assert f"end:         1% of the {steps:,} steps of a full run: rougher results\n" in out
+    assert out.splitlines()[-1].endswith(f"    or    aigc train --resume {run.name} trainer.minutes=1")
     assert main(["train", "--resume"]) == 0
     assert "to continue: aigc train --resume " in (out := capsys.readouterr().out)
-    assert "trainer.minutes=2e-05" in out
+    assert "trainer.minutes=1\n" in out  # which has time for all
     assert main(["train", "--resume", "trainer.minutes=1e-6"]) == 2
     assert main(["train", "--resume", "trainer.steps=3"]) == 0
     assert find_run("latest").step == 3

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import pytest
+import yaml
 from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
 
@@ -125,6 +126,23 @@ def test_a_saved_configuration_is_not_trusted(text: str, reason: str, tmp_path: 
     assert reason in caught.value.message
     assert str(path) in caught.value.message
     assert len(str(caught.value).splitlines()) <= 2
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a: 'x\nb: y'\n", "a: {x: 1,\nb: 2}\n", "a:\n- 1\n- b: 2\n  c: 3\nd: 3\n", "a: |\n  x\nb: y\n", "a: 1\na: 2\n",
+        "a: 1\n# b\nc: 2\n", "a: 1\nb: 'c\n\n  d'\n", "a: 1", "on: 1\n", "a: >\n  b: c\n\nd: 1\n",
+    ],
+)  # fmt: skip
+def test_what_is_read_by_sections_is_what_yaml_says(text: str, tmp_path: Path) -> None:
+    path, expected = write(tmp_path / "config.yaml", text), yaml.safe_load(text)
+    for _ in range(2):  # what was read before is not changed by who has it
+        found = load_yaml(path)
+        assert found == {str(key): value for key, value in expected.items()}
+        for value in found.values():
+            if isinstance(value, list):
+                value.clear()
 
 
 def test_a_saved_configuration_that_is_not_there(tmp_path: Path) -> None:

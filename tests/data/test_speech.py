@@ -56,6 +56,21 @@ def test_recordings_come_with_what_is_said_as_it_is_read(folder: Path) -> None:
     assert alone.gatherer("cpu")(torch.arange(1)).source is None
 
 
+def test_a_last_field_of_numbers_is_not_what_is_said(folder: Path) -> None:
+    path = folder / "metadata.csv"
+    lines = path.read_text().splitlines()
+    said = "metadata.csv ends in a number"
+    for field in ("1.25", "1:02,5", "900"):
+        path.write_text("".join(f"{line}|{field}\n" for line in lines))
+        train = opened(folder)
+        assert all(text.startswith("mister number ") for text in train.texts)
+        assert any(said in line for line in train.problems())
+    path.write_text("\n".join([*(f"{line}|900" for line in lines[1:]), lines[0]]) + "\n")
+    train = opened(folder)
+    assert "900" in train.texts, "one line has words there"
+    assert not any(said in line for line in train.problems())
+
+
 def test_recordings_are_known_by_more_than_their_size_and_time_of_change(folder: Path) -> None:
     before = opened(folder, "data.task=null").spec.fingerprint
     for path in (folder / "wavs").glob("*.wav"):

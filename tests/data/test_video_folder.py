@@ -11,6 +11,7 @@ from aigc_cli.data.loader import Loader
 from aigc_cli.data.open import open_dataset
 from aigc_cli.data.report import look_at, report_on
 from aigc_cli.errors import ConfigError, DataError
+from aigc_cli.modalities.unreadable import Unreadable
 from aigc_cli.modalities.video_decode import Film
 
 pytest.importorskip("av")
@@ -89,6 +90,29 @@ def test_pixels_are_made_square_and_what_is_transparent_is_laid_on_white(tmp_pat
     clear[:16] = 200, 0, 0, 255
     first = next(Film(written(tmp_path / "clear.mkv", "ffv1", "bgra", [clear] * 3)).frames(10, 32, 3))
     assert first[:, [4, 28], 4].T.tolist() == [[200, 0, 0], [255, 255, 255]]
+
+
+@pytest.mark.parametrize(("name", "codec", "sound"), [
+    ("a.webm", "libvpx", 0), ("a.mkv", "libx264", 6), ("a.avi", "mpeg4", 0),
+])  # fmt: skip
+def test_a_file_that_lacks_a_few_of_its_last_frames_is_named_as_cut(tmp_path, name, codec, sound):
+    noise = np.random.default_rng(0).integers(0, 255, (40, 32, 32, 3), np.uint8)
+    path = written(tmp_path / name, codec, "yuv420p", [*noise], sound=sound)
+    whole, part = Film(path), Film(path.read_bytes()[: round(0.91 * path.stat().st_size)])
+    assert (len(list(whole.frames(10, 16, 1))), whole.cut) == (40, "")
+    assert 35 <= len(list(part.frames(10, 16, 1))) < 39
+    assert part.cut.startswith("it is cut: 3.")
+
+
+def test_a_file_without_its_whole_index_or_any_frame_is_broken(tmp_path):
+    noise = [*np.random.default_rng(0).integers(0, 255, (3, 32, 32, 3), np.uint8)]
+    film = written(tmp_path / "a.mp4", "libx264", "yuv420p", noise).read_bytes()
+    parts = [film[:end] for end in range(film.index(b"moov"), film.index(b"stsd"), 9)]
+    film = written(tmp_path / "a.webm", "libvpx", "yuv420p", noise).read_bytes()
+    start = film.index(b"\x1f\x43\xb6\x75")  # a cluster
+    for part in (*parts, film[: start + 4], film[: start + 60]):
+        with pytest.raises(Unreadable, match=r"it is broken, or cut|it is cut: 0 of|it holds no "):
+            list(Film(part).frames(10, 16, 1))
 
 
 def test_sound_that_is_longer_than_the_pictures_does_not_make_a_file_cut(tmp_path):

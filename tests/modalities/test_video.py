@@ -15,6 +15,7 @@ from aigc_cli.modalities.base import DataSpec, modality
 from aigc_cli.modalities.samples import Arrangement, Provenance, write_record
 from aigc_cli.modalities.video_decode import Film
 from aigc_cli.modalities.video_network import retimed
+from aigc_cli.modalities.video_writers import save_gif
 
 SPEC = DataSpec("video", (1, 6, 16, 16), ("a", "b"), rate=10)
 CODEC = modality("video").codec(SPEC)
@@ -79,6 +80,21 @@ def test_clips_of_any_rate_play_at_it(form, rate, tmp_path):
     found = np.stack(list(film.frames(rate, 8, 1)), axis=1)
     assert film.seconds == pytest.approx(45 / rate, abs=6e-3)
     assert np.array_equal(found, raw[0].numpy())
+
+
+@pytest.mark.parametrize("rate", [60, 90, 240])
+def test_a_gif_of_more_frames_than_players_show_lasts_as_long(rate, tmp_path):
+    frames = [Image.new("L", (8, 8), place) for place in range(120)]
+    save_gif(tmp_path / "a.gif", frames, rate, {})
+    with Image.open(tmp_path / "a.gif") as film:
+        shown = []
+        for place in range(film.n_frames):
+            film.seek(place)
+            shown.append((film.info["duration"], film.convert("L").getpixel((0, 0))))
+    assert min(length for length, _ in shown) >= 20
+    assert sum(length for length, _ in shown) == pytest.approx(1000 * 120 / rate, abs=10)
+    starts = np.cumsum([0, *(length for length, _ in shown)])[:-1]
+    assert np.abs(starts / 1000 - [value / rate for _, value in shown]).max() < 1 / rate + 1e-6
 
 
 def test_a_frame_of_a_gif_that_is_hardly_seen_is_seen_for_as_long_as_players_show_it(tmp_path):

@@ -1,4 +1,5 @@
 import json
+import re
 from collections.abc import Callable
 
 import pytest
@@ -72,6 +73,16 @@ def test_json(make: Make, capsys: pytest.CaptureFixture[str]) -> None:
     assert found["metrics"] == {"step": 20, "values": {"generator/loss": [0.1, 0.1], "val/fd": [70.0, 70.0]}}
     assert found["cost"][0]["items"] == 320
     assert found["environment"] == []
+
+
+def test_a_run_that_ended_in_nan_is_compared_by_that(make: Make, capsys: pytest.CaptureFixture[str]) -> None:
+    with (make("a").path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 20, "val/fd": NaN}\n')
+    make("b")
+    assert main(["compare", "a", "b"]) == 0
+    assert re.search(r"val/fd +nan +70", capsys.readouterr().out)
+    assert main(["compare", "a", "b", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["metrics"]["values"]["val/fd"] == [None, 70.0]
 
 
 def test_one_run_is_not_compared(make: Make, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,7 @@ import base64
 import csv
 import io
 import json
+import math
 import re
 import shutil
 import subprocess
@@ -157,6 +158,23 @@ def test_a_picture_that_moves_stays_one(tmp_path: Path) -> None:
         assert image.n_frames == 4  # type: ignore[attr-defined]
 
 
+def test_what_is_nan_or_infinite_is_marked_at_its_step(make: Make) -> None:
+    run = make("a")
+    rows = [
+        {"step": step, "main/loss": loss, "main/kl": math.nan}
+        for step, loss in ((5, 2.0), (10, math.nan), (15, math.inf))
+    ]
+    (run.path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    page = report(facts_of([run]))[0]
+    crosses = re.findall(r'<path class="lost"[^>]*><title>([^<]*)</title>', page)
+    lost = ["step 10: main/loss is nan", "step 15: main/loss is inf"]
+    assert crosses == [*lost, *(f"step {step}: main/kl is nan" for step in (5, 10, 15))]
+    assert re.findall("<h4>(.*?) <button", page) == ["loss", "kl"]
+    assert page.count("main/loss (\N{MULTIPLICATION SIGN}: NaN or infinite)</span>") == 1
+    for found in re.findall(r'<script type="application/json">(.*?)</script>', page):
+        json.loads(found, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+
+
 def test_no_peak_is_lost_where_points_are_thinned() -> None:
     points = [(float(step), 1.0) for step in range(10_000)]
     points[777] = (777.0, 50.0)
@@ -175,7 +193,7 @@ def test_ticks_are_round() -> None:
 def test_a_chart_has_its_numbers_and_says_them() -> None:
     made = chart("a<b", [Line("train", [(1, 2.0), (2, 1.0)]), Line("val", [(2, 3.0)], 1, dashed=True)], {"m": 2})
     data = json.loads(re.search(r'json">(.*?)</script>', made)[1])  # type: ignore[index]
-    assert data["lines"][0] == {"name": "train", "points": [[1, 2.0], [2, 1.0]]}
+    assert data["lines"][0] == {"name": "train", "points": [[1, 2.0], [2, 1.0]], "lost": {}}
     assert 'aria-label="a&lt;b: train from 2 to 1; val from 3 to 3"' in made
     assert "step 2: m" in made
 

@@ -129,14 +129,25 @@ def test_logprobs_are_those_of_the_model(openly: openai.OpenAI) -> None:
     for logprob, top in zip(told.token_logprobs, told.top_logprobs, strict=True):
         assert logprob == pytest.approx(max(top.values()))  # the likeliest was taken
     assert "".join(told.tokens) == choice.text
-    many = openly.completions.create(model=WRITER, prompt="the", max_tokens=2, logprobs=20).choices[0].logprobs
+    asked: dict[str, Any] = {"model": WRITER, "prompt": "the", "max_tokens": 2, "seed": 0}
+    many = openly.completions.create(**asked, logprobs=20).choices[0].logprobs
     assert many is not None
     assert many.top_logprobs is not None
     assert [len(top) for top in many.top_logprobs] == [20, 20], "each token has a name of its own"
 
 
 def test_other_models_complete_embed_fill_and_translate(openly: openai.OpenAI, client: httpx.Client) -> None:
-    assert openly.completions.create(model=FILLER, prompt="the", max_tokens=4, seed=0).choices[0].text
+    written = openly.completions.create(model=FILLER, prompt="the", max_tokens=4, seed=0).choices[0]
+    assert written.finish_reason == "length"
+    told = openly.completions.create(model=FILLER, prompt="the", max_tokens=4, seed=0, stop=written.text[-1]).choices[0]
+    assert (told.text, told.finish_reason) == (written.text.partition(written.text[-1])[0], "stop")
+    whole = openly.completions.create(model=FILLER, prompt="the ____ cat", extra_body={"mode": "infill"}).choices[0]
+    assert whole.finish_reason == "stop"
+    asked: dict[str, Any] = {"model": TRANSLATOR, "prompt": "the", "temperature": 1, "seed": 0, "n": 16}
+    some, more = (openly.completions.create(**asked, max_tokens=most).choices for most in (30, 50))
+    assert {each.finish_reason for each in some} == {"length", "stop"}
+    for each, longer in zip(some, more, strict=True):
+        assert (each.text == longer.text) == (each.finish_reason == "stop")
     vectors = openly.embeddings.create(model=FILLER, input=["the cat", "a mat"]).data  # base64, as it asks by itself
     assert len(vectors[0].embedding) == 16
     filled = client.post("/infill", json={"model": FILLER, "prompt": "the ____ cat", "seed": 1}).json()["samples"]
@@ -163,6 +174,8 @@ def test_pictures_are_of_their_class_and_seed_alone_and_among_others(client: htt
         assert [sample["class"] for sample in made["samples"]] == ["3", "5"]
         for one, other in zip(made["samples"], alone[seed % 4]["samples"], strict=True):
             assert abs(pixels(one) - pixels(other)).max() <= 1
+    number = client.post("/generate", json={"model": TOLD, "n": 1, "class": 3}).json()
+    assert number["samples"][0]["class"] == "3", "as at the command line"
     about = alone[0]["aigc"]
     assert (about["label"], about["run"], about["seed"]) == ("AI-generated", TOLD, 0)
 

@@ -126,6 +126,20 @@ def test_curves_are_drawn(tmp_path: Path) -> None:
     assert not list(tmp_path.glob(".*"))
 
 
+def test_what_is_not_finite_is_marked(tmp_path: Path) -> None:
+    dark = []
+    for value in (1.0, math.nan, math.inf):
+        rows = [{"step": step, "main/loss": value if step == 20 else 1.0} for step in (10, 20, 30)]
+        draw_curves(rows, tmp_path / "curves.png")
+        with Image.open(tmp_path / "curves.png") as drawn:
+            pixels = np.asarray(drawn.convert("RGB")).astype(int)
+        height, width = pixels.shape[:2]
+        top = pixels[height // 12 : height // 5, 4 * width // 9 : 3 * width // 4]
+        dark.append(int(((top[..., 2] > 150) & (top[..., 0] < 60)).sum()))  # in blue, the first line's colour
+    assert dark[0] == 0
+    assert min(dark[1:]) > 10
+
+
 def test_marks_are_drawn_in_every_panel(tmp_path: Path) -> None:
     rows = [{"step": step, "main/loss": 1.0, "main/kl": 2.0} for step in (10, 20, 30)]
     red = []

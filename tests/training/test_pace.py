@@ -131,3 +131,20 @@ def test_what_is_long_for_a_cpu_comes_with_words_that_are_not():
     assert "trainer.minutes=30 has time for 5%" in more[0]
     assert len(plan_lines(plan, CONFIG, on_cpu=True, new=False)) == 2  # a resumed run keeps its sizes
     assert len(plan_lines(plan, CONFIG, on_cpu=False, new=True)) == 1
+
+
+def test_minutes_without_time_for_all_steps_say_which_share_they_have_and_how_many_do(tmp_path, slow):
+    found = []
+    for minutes in (1, 99):
+        words = [f"trainer.minutes={minutes}", "trainer.steps=120"]
+        make(tmp_path / str(minutes), *words, build=slow(6)).fit(Hooks(plan=lambda plan: found.append(plan) or []))
+    short, whole = (
+        plan_lines(plan, CONFIG | {"trainer": {"minutes": minutes, "steps": 120}}, on_cpu=False, new=False)[1:]
+        for plan, minutes in zip(found, (1, 99), strict=True)
+    )
+    assert found[0].share == pytest.approx(10 / 120)
+    (line,) = short
+    assert line.strip() == (
+        "8% of the 120 steps of a full run: rougher results; trainer.minutes=12 has time for all of them"
+    )
+    assert whole == []
