@@ -264,8 +264,7 @@ def _launch(words: Sequence[str], first: Sequence[str], plan: Plan, search: Sear
         plugins = Plugins.instance()
         parts: dict[str, Any] = {"config": master, "hydra_context": context, "task_function": job}
         if search is not None:
-            usual = master.hydra.launcher.get("n_jobs") or 1  # joblib's -1 stands for all cores
-            search.run(plugins.instantiate_launcher(**parts), plan.folder, search.config.n_jobs or max(1, usual))
+            search.run(plugins.instantiate_launcher(**parts), plan.folder, master.hydra.launcher.get("n_jobs"))
         else:
             plugins.instantiate_sweeper(**parts).sweep(arguments=_task(words))
     except HydraException as error:

@@ -1,12 +1,14 @@
 import csv
 import errno
 import json
+import logging
 import os
 import shlex
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hydra.core.utils import JobReturn, JobStatus
 
 from aigc_cli.cli import main
 from aigc_cli.commands import sweep, sweep_results, train
@@ -127,6 +129,21 @@ def test_a_job_that_fails_lets_the_others_run(
     out, err = capsys.readouterr()
     assert "failed:      job 2 (seed=1): the data went away bring it back" in out.splitlines()
     assert "aigc: job 2: the data went away" in err
+    assert "Error executing job" not in err  # Hydra's, beside ours
+
+
+def test_what_a_sweeper_logs_of_a_job_is_not_said_beside_ours(
+    training: FakeTraining, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def logged(config: dict[str, Any], options: Options) -> TrainResult:
+        logging.getLogger("hydra_plugins.some_sweeper").error("Failed experiment")
+        return training(config, options)
+
+    monkeypatch.setattr(train, "run_training", logged)
+    for name in (None, "hydra_plugins"):  # what pytest has there, and sweeps before
+        monkeypatch.setattr(logging.getLogger(name), "handlers", [])
+    assert main(["train", "-m", "seed=0,1"]) == 0
+    assert "Failed experiment" not in capsys.readouterr().err
 
 
 # the winner
@@ -390,6 +407,26 @@ def test_an_optimizer_chooses(training: FakeTraining, tmp_path: Path, capsys: py
     assert f"best:        aigc train optimizer.lr={min(rates[1:])} model.loss=" in out
     assert "Error executing job" not in err  # Hydra's, beside ours
     assert "Failed experiment" not in err
+
+
+@pytest.mark.parametrize(("jobs", "expected"), [(-1, [3, 2]), (2, [2, 2, 1])])
+def test_an_optimizer_has_as_many_jobs_run_at_a_time_as_the_launcher_does(
+    jobs: int, expected: list[int], training: FakeTraining, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("optuna", minversion="4")
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2})
+    batches: list[int] = []
+
+    class Launcher:
+        def launch(self, jobs: list[list[str]], initial_job_idx: int) -> list[JobReturn]:
+            batches.append(len(jobs))
+            return [JobReturn(_return_value=1.0, status=JobStatus.COMPLETED) for _ in jobs]
+
+    monkeypatch.setattr(sweep.Plugins, "instantiate_launcher", lambda self, **parts: Launcher())
+    words = ["hydra/sweeper=optuna", "hydra.sweeper.n_trials=5", "hydra/launcher=joblib"]
+    main(["train", "-m", *words, f"hydra.launcher.n_jobs={jobs}", "optimizer.lr=interval(1e-4,1e-3)"])
+    assert batches == expected
 
 
 def test_an_optimizer_cannot_choose_code(training: FakeTraining, tmp_path: Path) -> None:
