@@ -59,8 +59,11 @@ def test_work_goes_on_when_nobody_reads_its_lines(monkeypatch: pytest.MonkeyPatc
     assert bar.count == 1
 
 
-def test_what_is_quick_says_nothing_in_a_log(capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_quick_says_nothing_in_a_log(
+    clock_of_ours: Callable[[float], None], capsys: pytest.CaptureFixture[str]
+) -> None:
     with Progress(3, "reading", "items") as bar:
+        clock_of_ours(9.9)
         bar.advance(3)
     assert capsys.readouterr().err == ""
 

@@ -254,6 +254,15 @@ def test_words_that_are_not_utf8_are_refused_in_one_line(
     assert r"\xff" in said
 
 
+def test_words_that_a_locale_without_utf8_leaves_as_bytes_say_what_to_set(
+    workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["sample", "prompt=größe".encode().decode("ascii", "surrogateescape")]) == 2
+    said, hint = capsys.readouterr().err.splitlines()
+    assert "prompt=größe is not ASCII" in said
+    assert "PYTHONUTF8=1" in hint
+
+
 def test_a_key_that_is_given_twice_says_which_counts(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", "optimizer.lr=1", "optimizer.lr=2", "seed=0", "seed=0", "--cfg"]) == 0
     out, err = capsys.readouterr()

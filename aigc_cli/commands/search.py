@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -85,10 +86,12 @@ class Search:
                 raise ConfigError(what, "list them, or use hydra.sweeper.sampler=tpe")
         return [dict(zip(self.space, row, strict=True)) for row in itertools.product(*values)]
 
-    def run(self, launcher: Launcher, folder: Path, side_by_side: int) -> None:
-        """Has `launcher` run the jobs, in batches; their trials are in the sweep's `folder`."""
+    def run(self, launcher: Launcher, folder: Path, usual: int | None) -> None:
+        """Has `launcher`, which runs `usual` jobs side by side, run them in batches; their trials are in the sweep's
+        `folder`."""
         import optuna
 
+        side_by_side = self.config.n_jobs or _counted(usual or 1)
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         study = self._study(folder)
         for first in range(0, self.count, side_by_side):
@@ -111,6 +114,15 @@ class Search:
         for point in self.grid or ():
             study.enqueue_trial(point)
         return study
+
+
+def _counted(jobs: int) -> int:
+    """How many jobs joblib runs for its ``n_jobs``: -1 stands for all cores that this process may use, -2 for all but
+    one."""
+    if jobs > 0:
+        return jobs
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores + 1 + jobs)
 
 
 def _tell(study: Study, trial: Trial, score: float | None) -> None:

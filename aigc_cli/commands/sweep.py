@@ -29,10 +29,10 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from aigc_cli import errors
 from aigc_cli.commands.search import FILE, Search
-from aigc_cli.commands.sweep_results import OBJECTIVE, Row, asked_metrics, common, finish, plainly
+from aigc_cli.commands.sweep_results import OBJECTIVE, Row, asked_metrics, common, finish
 from aigc_cli.config.compose import QUIET, compose_raw, plain, recipes
 from aigc_cli.config.folders import modality_of
-from aigc_cli.config.grammar import prepare, quote
+from aigc_cli.config.grammar import plainly, prepare, quote
 from aigc_cli.config.loader import config_loader
 from aigc_cli.config.schema import Options
 from aigc_cli.errors import ConfigError, GivenUp, Interrupted, Terminated
@@ -264,8 +264,7 @@ def _launch(words: Sequence[str], first: Sequence[str], plan: Plan, search: Sear
         plugins = Plugins.instance()
         parts: dict[str, Any] = {"config": master, "hydra_context": context, "task_function": job}
         if search is not None:
-            usual = master.hydra.launcher.get("n_jobs") or 1  # joblib's -1 stands for all cores
-            search.run(plugins.instantiate_launcher(**parts), plan.folder, search.config.n_jobs or max(1, usual))
+            search.run(plugins.instantiate_launcher(**parts), plan.folder, master.hydra.launcher.get("n_jobs"))
         else:
             plugins.instantiate_sweeper(**parts).sweep(arguments=_task(words))
     except HydraException as error:

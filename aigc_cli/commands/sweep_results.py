@@ -7,23 +7,20 @@ import io
 import json
 import math
 import os
-import shlex
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from hydra.core.override_parser.types import QuotedString
-
 from aigc_cli import errors
 from aigc_cli.commands.ls_runs import headline
 from aigc_cli.commands.search import pruned_line
 from aigc_cli.config.compose import compose
-from aigc_cli.config.grammar import parse, prepare
+from aigc_cli.config.grammar import plainly, typed
 from aigc_cli.config.schema import Options, check
-from aigc_cli.errors import AigcError, ConfigError
+from aigc_cli.errors import AigcError
 from aigc_cli.files import resource_errors, write_atomically
 from aigc_cli.new_run import point_latest
 from aigc_cli.progress import table
@@ -86,6 +83,8 @@ def finish(
     that was `stopped` nothing is measured. Otherwise ``latest`` in `outputs`, the last job, becomes the winner.
     """
     code, ranking = errors.EXIT_OK, Ranking(None)
+    for row in rows:
+        row["steps"] = Run(Path(row["run"])).step if row["run"] else 0
     if options.metric and not stopped:
         code, ranking = _measured(rows, options.metric)
     elif not options.metric:
@@ -206,32 +205,6 @@ def _swept(rows: Sequence[Row]) -> list[str]:
     return list(dict.fromkeys(word for row in rows for word in row["overrides"] if word not in shared))
 
 
-def plainly(words: Iterable[str]) -> str:
-    """Words as a person would type them, without the quotes of Hydra's grammar."""
-    return " ".join(map(_unquoted, words))
-
-
-def _unquoted(word: str) -> str:
-    parsed = parse(word)
-    value = None if parsed is None else parsed._value
-    return f"{word.partition('=')[0]}={value.text}" if isinstance(value, QuotedString) else word
-
-
-def _typed(words: Sequence[str]) -> str:
-    """Words that a shell reads back as they were."""
-    return " ".join(
-        shlex.quote(typed if _reads_as(typed, word) else word)
-        for word, typed in zip(words, map(_unquoted, words), strict=True)
-    )
-
-
-def _reads_as(typed: str, word: str) -> bool:
-    try:
-        return prepare("train", [typed]) == [word]
-    except ConfigError:
-        return False
-
-
 def _grouped(rows: Sequence[Row]) -> list[Group]:
     """The jobs in groups that differ in their seed alone."""
     found: dict[tuple[str, ...], Group] = {}
@@ -281,12 +254,13 @@ def _report(folder: Path, groups: Sequence[Group], ranking: Ranking, moved: bool
             lines.append(
                 f"{row['status'] + ':':<12} job {row['job'] + 1}{f' ({own})' if own else ''}: {row['message']}"
             )
+    lines += _unequal(rows)
     lines.append(f"sweep:       {os.path.relpath(folder / 'sweep.csv')}")
     lines += pruned_line(rows)
     best = _best_json(groups, ranking)
     if best is not None:
         over = f" over {best['n']} seeds" if best["n"] > 1 else ""
-        lines.append(f"best:        aigc train {_typed(best['words'])}".rstrip() + plugin_words())
+        lines.append(f"best:        aigc train {typed(best['words'])}".rstrip() + plugin_words())
         lines.append(f"             {ranking.score} {groups[0].shown(best['score'])}{over}")
     elif ranking.why:
         lines.append(f"best:        not known: {ranking.why}")
@@ -300,12 +274,24 @@ def _report(folder: Path, groups: Sequence[Group], ranking: Ranking, moved: bool
     return lines
 
 
+def _unequal(rows: Sequence[Row]) -> list[str]:
+    """Says so where jobs of the same minutes had unequal steps: how busy the machine was is no merit of their words."""
+    steps = {row["steps"] for row in rows if row["status"] in _DONE}
+    if len(steps) < 2 or any(word.startswith(("trainer.steps=", "trainer.minutes=")) for word in _swept(rows)):
+        return []
+    if not any(word.startswith("trainer.minutes=") for row in rows for word in row["overrides"]):
+        return []  # they stopped early, say
+    fair = f"trainer.steps={min(steps)} in place of trainer.minutes= gives all the same"
+    return [f"note:        the jobs were trained for unequal steps, {min(steps):,} to {max(steps):,}; {fair}"]
+
+
 def _table_rows(groups: Sequence[Group], score: str | None) -> list[list[str]]:
     """The groups with the words in which they differ, and some scores, below the names of columns."""
     names = list(dict.fromkeys(name for group in groups for row in group.rows for name in row["figures"]))
     scores = list(dict.fromkeys([*([score] if score else []), *headline(names)]))[:_SHOWN]
     shared, seeds = common([group.words for group in groups]), any(len(group.rows) > 1 for group in groups)
-    found = [["job", "words", "status", *(["n"] if seeds else []), *scores, "run"]]
+    unequal = bool(_unequal([row for group in groups for row in group.rows]))
+    found = [["job", "words", "status", *(["n"] if seeds else []), *(["steps"] if unequal else []), *scores, "run"]]
     for group in groups:
         words = plainly(word for word in group.words if word not in shared) or "-"
         jobs = ",".join(str(job) for job in sorted(row["job"] + 1 for row in group.rows))
@@ -314,7 +300,8 @@ def _table_rows(groups: Sequence[Group], score: str | None) -> list[list[str]]:
         n = [str(sum(row["status"] in _DONE for row in group.rows))] if seeds else []
         runs = [os.path.relpath(row["run"]) for row in group.rows if row["run"]]
         run = f"{runs[0]}{', ...' if len(runs) > 1 else ''}" if runs else ""
-        found.append([jobs, words, status, *n, *(group.shown(name) for name in scores), run])
+        steps = [",".join(str(row["steps"]) for row in group.rows)] if unequal else []
+        found.append([jobs, words, status, *n, *steps, *(group.shown(name) for name in scores), run])
     return found
 
 
@@ -322,9 +309,10 @@ def _write(path: Path, rows: Sequence[Row]) -> None:
     """A row for each job, whole or not at all."""
     figures = list(dict.fromkeys(key for row in rows for key in row["figures"]))
     writer = csv.writer(text := io.StringIO())
-    writer.writerow(["job", "overrides", "status", "run", *figures, "message"])
+    writer.writerow(["job", "overrides", "status", "run", "steps", *figures, "message"])
     for row in rows:
         values = [row["figures"].get(key, "") for key in figures]
-        writer.writerow([row["job"] + 1, plainly(row["overrides"]), row["status"], row["run"], *values, row["message"]])
+        about = [row["job"] + 1, plainly(row["overrides"]), row["status"], row["run"], row["steps"]]
+        writer.writerow([*about, *values, row["message"]])
     with resource_errors(path):
         write_atomically(path, text.getvalue())

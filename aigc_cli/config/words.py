@@ -168,11 +168,8 @@ def parse(argv: list[str]) -> Words:
         ConfigError: an unknown command or flag, a flag without its value, a word that is none of all this.
     """
     for word in argv:
-        if (
-            not word.isprintable()
-            and (shown := word.encode(errors="surrogateescape").decode(errors="backslashreplace")) != word
-        ):
-            raise ConfigError(f"{shown} is not text in UTF-8")
+        if not word.isprintable():
+            _refuse_other_bytes(word)
     command = next((word for word in argv if word in COMMANDS or word == "help"), None)
     words = Words(command, [word for word in argv if is_key_value(word)])
     rest = [word for word in argv if not is_key_value(word)]
@@ -247,6 +244,18 @@ def _unknown_flag(command: str | None, word: str, following: str | None) -> Conf
     return ConfigError(f"there is no flag {name}", suggest(name, close or [flag.shown for flag in FLAGS.values()]))
 
 
+def _refuse_other_bytes(word: str) -> None:
+    """Refuses a word that is not UTF-8, or that Python did not take for it, since the locale is another."""
+    content = word.encode(errors="surrogateescape")
+    try:
+        decoded = content.decode()
+    except UnicodeDecodeError:
+        raise ConfigError(f"{content.decode(errors='backslashreplace')} is not text in UTF-8") from None
+    if decoded != word:
+        what = f"{decoded} is not ASCII, which is all that this locale has"
+        raise ConfigError(what, "set LANG=C.UTF-8 or PYTHONUTF8=1")
+
+
 def _place(words: Words, others: list[str], argv: list[str]) -> None:
     """Finds the place of each word that is neither a command, a flag nor a key=value word."""
     from aigc_cli.config.explain import own_data
@@ -278,8 +287,8 @@ def _place(words: Words, others: list[str], argv: list[str]) -> None:
             chosen = chosen or [
                 f"{group}={near}" for group in groups("train") for near in nearest(word, options(group), 1)
             ]
-        if words.command in ("data", "train") and (own := own_data(word)):
-            hint = own
+        if words.command in ("data", "train") and (words_for_it := own_data(word)):
+            hint = words_for_it
         elif chosen:
             hint = f"did you mean {' or '.join(chosen)}?"
         elif "run" in command_keys(words.command) and ("/" in word or word == "latest"):

@@ -79,7 +79,7 @@ def parts_of(root: Path, suffix: str = ".parquet") -> tuple[dict[Split, list[Pat
     if not names:
         hint = f"point data.root= at a folder with *{suffix} files"
         raise DataError(f"there are no {suffix[1:]} files in {root}; {kinds_of(found)}", hint)
-    lines = passed_over(name for name in found if name not in names and name not in beside)
+    lines = passed_over(sorted(set(found) - set(names) - beside))
     parts = parts_named(names)
     if parts:
         return {split: [found[names[place]] for place in part] for split, part in parts.items()}, [

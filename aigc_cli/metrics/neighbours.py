@@ -158,8 +158,8 @@ class Memorization(Metric):
 
     takes: ClassVar[Takes] = dict.fromkeys(("real", "held_out", "fake"), ("features", "glance"))
     figures: ClassVar[Figures] = {
-        "closer": "",
-        "closer_pixels": "",
+        "closer": "near",
+        "closer_pixels": "near",
         "copies": "lower",
         "copies_pixels": "lower",
         "authenticity": "higher",
@@ -214,20 +214,23 @@ class Memorization(Metric):
         return {"floor": "every second held-out item against the others"}
 
     def notes(self) -> list[str]:
-        """Says so where near in pixels need not mean copied: a blurry mean is near everything."""
+        """Says which way copies lie, and where near in pixels need not mean copied: a blur is near all."""
+        others = f"{1 - self.config.quantile:.0%} of held-out ones are"
+        means = "closer is one half of new items and 1 of copies"
+        means = f"{means}; copies is the share nearer to a training item than {others}"
         real, held_out, fake = (self._rows(side, "pixels") for side in ("real", "held_out", "fake"))
         some = [rows[:: max(1, len(rows) // 4096)].float() for rows in (fake, real)]
         spread, usual = (float(rows.std(dim=0).mean()) for rows in some)
-        why = [f"{len(held_out)} held-out items are few"] if len(held_out) < FEW else []
+        halves = f"in their own column {(len(held_out) + 1) // 2} against the others"
+        why = [f"{len(held_out)} held-out items are few ({halves})"] if len(held_out) < FEW else []
         why += ["samples vary less than real items"] if len(fake) >= FEW and spread < _VARIED * usual else []
         if not why:
-            return []
+            return [means]
         what = f"copies_pixels and closer_pixels cannot tell copies from blur: {' and '.join(why)}"
         gallery = self.gallery()
         if gallery is None or gallery.ndim < 5:  # which is drawn of pictures alone
-            return [what]
-        columns = "a sample, its nearest training item in features, and that in pixels"
-        return [f"{what}; look at the .png beside the record, whose columns are {columns}"]
+            return [means, what]
+        return [means, f"{what}; look at the .png beside the record, a sample in each row with what it is nearest to"]
 
     def gallery(self) -> Tensor | None:
         """The samples nearest to a training item: (k, 3, ...), each with its nearest by features and by

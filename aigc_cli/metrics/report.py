@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _LISTED = 3  # of the files, one by one
+#: What stands above the columns of a gallery of copies, and the pixels that it takes.
+_TITLES, _HEAD = ("sample", "nearest in\nfeatures", "nearest in\npixels"), 36
 _PICTURES = 5  # axes of a gallery of pictures; nothing else can be drawn
 Records = Mapping[str, Mapping[str, Any]]
 _Scores = Mapping[str, float]
@@ -28,6 +30,7 @@ _BETTER = {
 }  # fmt: skip
 #: A difference counts where it exceeds so many standard deviations of a difference between two sample sets.
 BEYOND = 2.0
+_CLEARLY = 0.1  # by so much precision is below that of held-out items, be they a few dozen
 
 
 def write(record: Record, folder: Path) -> list[Path]:
@@ -69,19 +72,22 @@ class Keeper:
 def _draw(gallery: Tensor, path: Path, scale_to: int = 96) -> None:
     """Rows of images side by side, each enlarged to about `scale_to` pixels."""
     import numpy as np
-    from PIL import Image
+    from PIL import Image, ImageDraw
 
     rows, columns, _, height, width = gallery.shape
-    scale, gap = max(1, scale_to // max(height, width)), 2
+    scale, gap, head = max(1, scale_to // max(height, width)), 2, _HEAD
     down, across = height * scale + gap, width * scale + gap
-    sheet = np.full((rows * down + gap, columns * across + gap, 3), 255, dtype=np.uint8)
+    sheet = np.full((head + rows * down + gap, columns * across + gap, 3), 255, dtype=np.uint8)
     for row in range(rows):
         for column in range(columns):
             pixels = gallery[row, column].permute(1, 2, 0).expand(-1, -1, 3).numpy().repeat(scale, 0).repeat(scale, 1)
-            top, left = gap + row * down, gap + column * across
+            top, left = head + gap + row * down, gap + column * across
             sheet[top : top + height * scale, left : left + width * scale] = pixels
+    image = Image.fromarray(sheet)
+    for column, title in enumerate(_TITLES[:columns]):
+        ImageDraw.Draw(image).text((gap + column * across, gap), title, fill="black", font_size=_HEAD // 3)
     with replacing(path) as part, part.open("wb") as file:
-        Image.fromarray(sheet).save(file, format="PNG")
+        image.save(file, format="PNG")
 
 
 def describe(records: Sequence[Record], files: Sequence[Path]) -> str:
@@ -105,12 +111,7 @@ def _described(records: Sequence[Record]) -> Iterator[str]:
     yield from table(_rows(records))
     yield ""
     notes = [note for record in records for note in record.notes]
-    for record in records:
-        sizes = (record.generated.n, record.n_real, record.baseline.n if record.baseline else None)
-        fewest = min((n for n in sizes if n), default=FEW)
-        if "precision" in record.better and fewest < FEW:
-            what = "precision and density can look as good as real where samples are not; fd and recall see more"
-            notes.append(f"of as few as {fewest} items, {what}")
+    notes += [note for record in records if "precision" in record.better for note in _doubts(record, records)]
     features = [record for record in records if record.extractor is not None]
     if features and all(not record.baseline_of for record in features):
         notes.append("there are no held-out real items to show a baseline for; name some with held_out=")
@@ -119,6 +120,28 @@ def _described(records: Sequence[Record]) -> Iterator[str]:
         known = f", accuracy {extractor.facts['accuracy']:.1%}" if "accuracy" in extractor.facts else ""
         yield f"extractor: {extractor.name}{known}, sha256 {extractor.checksum[:12]}"
     yield from (f"{record.metric}: {record.facts['signature']}" for record in records if record.facts.get("signature"))
+
+
+def _doubts(record: Record, records: Sequence[Record]) -> Iterator[str]:
+    """What not to conclude from precision and its like, and from the `fd` beside it."""
+    sizes = (record.generated.n, record.n_real, record.baseline.n if record.baseline else None)
+    fewest = min((n for n in sizes if n), default=FEW)
+    if fewest < FEW:
+        blind = ""
+        if record.extractor is not None and record.extractor.name == "own-ssl":
+            blind = "; in these features precision and density do not see blur"
+        elif record.extractor is not None and "accuracy" in record.extractor.facts:
+            blind = "; in a classifier's features fd does not see what the classes do not need, such as shapes"
+        yield f"of as few as {fewest} items, samples are as good as real ones only where no score says otherwise{blind}"
+    distance = next((each for each in records if "fd" in each.better and each.baseline is not None), None)
+    if distance is None or distance.baseline is None or record.baseline is None:
+        return
+    found = (distance.at_baseline_n or distance.generated).figures
+    found = found | {"precision": (record.at_baseline_n or record.generated).figures.get("precision", 1.0)}
+    real = record.baseline.figures.get("precision", 0.0)
+    if found["fd"] < distance.baseline.figures["fd"] and found["precision"] < real - _CLEARLY:
+        what = f"precision {found['precision']:.2g} against {real:.2g} says that some look like no real one"
+        yield f"fd below that of held-out items does not make samples better than real: {what}"
 
 
 def _rows(records: Sequence[Record]) -> list[list[str]]:

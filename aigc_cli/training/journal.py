@@ -24,6 +24,8 @@ from aigc_cli.runs import Run, read_rows
 from aigc_cli.training.loggers.base import Loggers
 
 _WARNING = re.compile(r"step (\d+): ([^:]+): (.*)")
+#: What is written of one that holds no more.
+_PASSED = "it has passed, nothing need be changed"
 #: How the names of scores begin that are of held-out data.
 HELD_OUT = ("val/", "examine/held_out/")
 #: The share by which such a score has risen that is no chance; and the training losses that are taken together.
@@ -122,6 +124,7 @@ class Journal:
         self.warned: dict[str, int] = {}
         self._lines: list[str] = []  # of warnings.txt
         self._said: set[str] = set()
+        self._passed: set[str] = set()  # those of warnings.txt that held no more
         self._held_out: list[tuple[int, float]] = []  # scores, by step
         self._validated = False  # whether they are those that the best checkpoint is kept by
         self._losses: list[tuple[int, float]] = []  # of training
@@ -146,6 +149,7 @@ class Journal:
             found = [match for match in lines if match and int(match[1]) <= step]
             self.warned = {match[2]: int(match[1]) for match in reversed(found)}
             self._lines = [match[0] for match in found]
+            self._passed = {name for name, line in {match[2]: match[3] for match in found}.items() if line == _PASSED}
             self._write_warnings()
         if loggers:
             self._loggers = Loggers(loggers, self.run, step, kept, max((row["step"] for row in written), default=0))
@@ -177,16 +181,26 @@ class Journal:
             self._losses.append((step, loss))
 
     def warn(self, step: int, model: Model, say: Callable[[str], None]) -> None:
-        """Says what the model makes of the newest values, each warning once a process and once in ``warnings.txt``."""
+        """Says what the model makes of the newest values, each warning once a process and once in ``warnings.txt``, and
+        once of a collapse that it is over."""
         if self._file is None:
             return
         overfits = overfitting(self._held_out, self._losses, kept=self._validated)
-        for name, line in chain(model.warnings(self.figures), overfits):
+        found = list(chain(model.warnings(self.figures), overfits))
+        for name in [name for name in self.warned if name.endswith("collapse")]:
+            if name not in self._passed and name not in dict(found):
+                self._passed.add(name)
+                self._said.discard(name)  # it may come back
+                say(f"aigc: step {step}: {name}: {_PASSED}")
+                self._lines.append(f"step {step}: {name}: {_PASSED}")
+                self._write_warnings()
+        for name, line in found:
             if name not in self._said:
                 self._said.add(name)
                 say(f"aigc: warning: step {step}: {line}")
-            if name not in self.warned:
-                self.warned[name] = step
+            if name not in self.warned or name in self._passed:
+                self._passed.discard(name)
+                self.warned.setdefault(name, step)
                 self._lines.append(f"step {step}: {name}: {line}")
                 self._write_warnings()
 

@@ -1,12 +1,14 @@
 import csv
 import errno
 import json
+import logging
 import os
 import shlex
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hydra.core.utils import JobReturn, JobStatus
 
 from aigc_cli.cli import main
 from aigc_cli.commands import sweep, sweep_results, train
@@ -127,6 +129,21 @@ def test_a_job_that_fails_lets_the_others_run(
     out, err = capsys.readouterr()
     assert "failed:      job 2 (seed=1): the data went away bring it back" in out.splitlines()
     assert "aigc: job 2: the data went away" in err
+    assert "Error executing job" not in err  # Hydra's, beside ours
+
+
+def test_what_a_sweeper_logs_of_a_job_is_not_said_beside_ours(
+    training: FakeTraining, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def logged(config: dict[str, Any], options: Options) -> TrainResult:
+        logging.getLogger("hydra_plugins.some_sweeper").error("Failed experiment")
+        return training(config, options)
+
+    monkeypatch.setattr(train, "run_training", logged)
+    for name in (None, "hydra_plugins"):  # what pytest has there, and sweeps before
+        monkeypatch.setattr(logging.getLogger(name), "handlers", [])
+    assert main(["train", "-m", "seed=0,1"]) == 0
+    assert "Failed experiment" not in capsys.readouterr().err
 
 
 # the winner
@@ -232,6 +249,25 @@ def test_a_metric_is_measured_of_every_run_and_ranks_them(
     assert "complete:    job 3 (optimizer.lr=0.003): too few items" in lines
     assert "best:        aigc train optimizer.lr=0.002" in lines
     assert [row["fd[cnn]"] for row in sweep_csv(tmp_path)] == ["3.0", "2.0", ""]
+
+
+def test_jobs_of_the_same_minutes_show_their_unequal_steps_and_how_to_compare_fairly(
+    measured: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    measured |= {"0": records(3.0), "1": records(2.0)}
+    for job, step in ((0, 178), (1, 198)):
+        (tmp_path / str(job)).mkdir()
+        Run(tmp_path / str(job)).set_status("complete", step)
+    words = ["optimizer.lr=1e-3,2e-3", "--metric", "fd"]
+    lines = out_of(["trainer.minutes=2", *words], capsys)
+    assert [line.split()[3] for line in lines[:3]] == ["steps", "198", "178"]
+    assert (
+        "note:        the jobs were trained for unequal steps, 178 to 198; trainer.steps=178 in place of "
+        "trainer.minutes= gives all the same"
+    ) in lines
+    assert [row["steps"] for row in sweep_csv(tmp_path)] == ["178", "198"]
+    lines = out_of(words, capsys)  # not by the clock
+    assert "steps" not in lines[0]
 
 
 def test_scores_that_do_not_compare_name_no_winner(
@@ -371,6 +407,26 @@ def test_an_optimizer_chooses(training: FakeTraining, tmp_path: Path, capsys: py
     assert f"best:        aigc train optimizer.lr={min(rates[1:])} model.loss=" in out
     assert "Error executing job" not in err  # Hydra's, beside ours
     assert "Failed experiment" not in err
+
+
+@pytest.mark.parametrize(("jobs", "expected"), [(-1, [3, 2]), (2, [2, 2, 1])])
+def test_an_optimizer_has_as_many_jobs_run_at_a_time_as_the_launcher_does(
+    jobs: int, expected: list[int], training: FakeTraining, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("optuna", minversion="4")
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2})
+    batches: list[int] = []
+
+    class Launcher:
+        def launch(self, jobs: list[list[str]], initial_job_idx: int) -> list[JobReturn]:
+            batches.append(len(jobs))
+            return [JobReturn(_return_value=1.0, status=JobStatus.COMPLETED) for _ in jobs]
+
+    monkeypatch.setattr(sweep.Plugins, "instantiate_launcher", lambda self, **parts: Launcher())
+    words = ["hydra/sweeper=optuna", "hydra.sweeper.n_trials=5", "hydra/launcher=joblib"]
+    main(["train", "-m", *words, f"hydra.launcher.n_jobs={jobs}", "optimizer.lr=interval(1e-4,1e-3)"])
+    assert batches == expected
 
 
 def test_an_optimizer_cannot_choose_code(training: FakeTraining, tmp_path: Path) -> None:

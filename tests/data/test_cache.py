@@ -1,7 +1,10 @@
 import hashlib
 import io
 import os
+import pickle
 import random
+import subprocess
+import sys
 import tarfile
 import time
 
@@ -171,6 +174,26 @@ def test_plain_files_are_unpacked(tmp_path):
     found = {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     assert found == {"a/b.txt": b"one", "c.txt": b"two"}
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize("what", ["download", "unpack"])
+def test_what_a_kill_left_goes_with_the_next_one(what, server, tmp_path):
+    folder = tmp_path / "cache"
+    folder.mkdir()
+    work = {
+        "download": (download, ([server.serve("/file", BODY)], folder / "file", SUMS), {}),
+        "unpack": (unpack, (tar(tmp_path / "archive", [("a", b"one")]), folder / "file"), {"max_bytes": 100}),
+    }[what]
+    killed = (
+        "import os, pathlib, pickle, sys\n"
+        "pathlib.Path.replace = pathlib.Path.rename = lambda *_: os._exit(9)\n"
+        "function, arguments, options = pickle.load(sys.stdin.buffer)\n"
+        "function(*arguments, **options)"
+    )
+    assert subprocess.run([sys.executable, "-c", killed], input=pickle.dumps(work), check=False).returncode == 9
+    assert [path.suffix for path in folder.iterdir()] == [".part"]
+    work[0](*work[1], **work[2])
+    assert [path.name for path in folder.iterdir()] == ["file"]
 
 
 WICKED = {

@@ -258,6 +258,15 @@ def test_files_of_other_kinds_are_named(tmp_path: Path) -> None:
     assert "README" not in line
 
 
+@pytest.mark.parametrize("name", ["parquet", "arrow"])
+def test_files_beside_those_with_columns_are_named(tmp_path: Path, name: str) -> None:
+    write(tmp_path / f"0.{name}", 4)
+    for other in ("2.png", "1.csv", "README.md"):
+        (tmp_path / other).write_text("")
+    data = opened(name, tmp_path, **WHOLE)
+    assert (len(data), data.problems()) == (4, ["passed over: 1 x .csv, 1 x .png"])
+
+
 def metadata(folder: Path, text: str, name: str = "metadata.csv") -> Path:
     paint(folder, "a/0.png", "a/1.png", "2.png")
     (folder / name).write_text(text)

@@ -91,6 +91,15 @@ def test_a_folder_of_every_kind_packed_or_not(tmp_path):
     assert dataset.extent.documents == 4
 
 
+def test_a_json_is_rows_and_no_text_as_it_stands(tmp_path):
+    (tmp_path / "a.json").write_text('[{"text": "first "}, {"text": "second", "id": 2}]')
+    (tmp_path / "config.json").write_text('{"text": "third"}')
+    dataset = opened(tmp_path / "a.json", context=8, val_fraction=0.0, test_fraction=0.0)
+    assert dataset_text(dataset) == "first second"
+    with pytest.raises(DataError, match=r"config\.json is not an array"):
+        opened(tmp_path / "config.json")
+
+
 @pytest.mark.parametrize(
     ("content", "changes", "error", "words"),
     [

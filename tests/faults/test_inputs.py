@@ -19,7 +19,7 @@ from aigc_cli.data.open import open_dataset
 from aigc_cli.modalities.audio_files import open_clips
 from aigc_cli.modalities.image_files import open_images
 
-STREAMED = ["data=image_folder", "data.size=8", "data.memory_gb=1e-6", "data.val_fraction=0", "data.test_fraction=0"]
+STREAMED = ["data=image_folder", "data.size=16", "data.memory_gb=1e-6", "data.val_fraction=0", "data.test_fraction=0"]
 
 
 def paint(path: Path, value: int) -> None:
@@ -38,8 +38,10 @@ def rewritten(path: Path, write: Callable[[Path], object]) -> None:
 
 
 def fingerprint(*words: str) -> str:
-    """Of a dataset's training split."""
-    return open_dataset(compose("train", ["model=vae", "recipe=null", *words])["data"], "train").spec.fingerprint
+    """Of a dataset's training split, which is not held."""
+    dataset = open_dataset(compose("train", ["model=vae", "recipe=null", *words])["data"], "train")
+    assert dataset.resident() is None
+    return dataset.spec.fingerprint
 
 
 def test_pictures_that_are_streamed(tmp_path: Path) -> None:

@@ -17,6 +17,8 @@ from children import aigc, hashes, train
 from families import words_of
 from streamed import STREAMED, paint
 
+from aigc_cli.runs import Run
+
 SHORT = ["trainer.steps=2", "trainer.checkpoint_every=2"]
 DRAWN = ["n=3", "max_tokens=4"]
 
@@ -41,13 +43,21 @@ def fill(number: int) -> None:
     os.dup2(os.open("/dev/full", os.O_WRONLY), number)
 
 
+def leave_unread(*numbers: int) -> None:
+    """As behind ``| head``, which has ended."""
+    read, written = os.pipe()
+    os.close(read)
+    for number in numbers:
+        os.dup2(written, number)
+
+
 @pytest.mark.parametrize(
     "before",
     [
         functools.partial(close, 1), functools.partial(close, 2), functools.partial(close, 0, 1, 2),
-        functools.partial(fill, 2),
+        functools.partial(fill, 2), functools.partial(leave_unread, 2),
     ],
-    ids=["stdout closed", "stderr closed", "all closed", "stderr full"],
+    ids=["stdout closed", "stderr closed", "all closed", "stderr full", "stderr unread"],
 )  # fmt: skip
 def test_what_cannot_be_told_ends_no_work(tmp_path: Path, bert: Path, before: Callable[[], object]) -> None:
     words = [*words_of("vae", tmp_path), *SHORT]
@@ -58,6 +68,16 @@ def test_what_cannot_be_told_ends_no_work(tmp_path: Path, bert: Path, before: Ca
     assert hashes(tmp_path / "run")
     for path in (tmp_path / "out").iterdir():
         assert "sampling" not in path.read_text(), "nothing that is said lands in a file"
+
+
+def test_a_run_whose_lines_nobody_reads_is_complete(tmp_path: Path) -> None:
+    code, said = aigc(
+        "train", "run_dir=run", *words_of("vae", tmp_path), *SHORT, folder=tmp_path,
+        before=functools.partial(leave_unread, 1, 2),
+    )  # fmt: skip
+    assert code == 141, said
+    assert Run(tmp_path / "run").status() == "complete"
+    assert hashes(tmp_path / "run")
 
 
 def leave() -> None:

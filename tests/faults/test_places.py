@@ -16,7 +16,7 @@ from aigc_cli.errors import DataError
 from aigc_cli.files import checksum
 from aigc_cli.modalities.image_files import open_images
 from aigc_cli.modalities.samples import read_record
-from aigc_cli.runs import list_runs
+from aigc_cli.runs import Run, list_runs
 
 SHORT = ["trainer.steps=2", "trainer.checkpoint_every=2"]
 #: What happens to a run's folder before its first step, in this order.
@@ -55,6 +55,24 @@ def test_a_sweep_killed_as_a_job_begins_is_finished_by_the_same_command(tmp_path
     code, said = aigc(*words, folder=tmp_path)
     assert code == 0, said
     assert [run.status() for run in list_runs(tmp_path / "outputs")] == ["complete", "complete"]
+
+
+def keep_tokens_in(cache: str, *, killed: bool) -> None:
+    os.environ["AIGC_CACHE"] = cache
+    if killed:
+        die_at("os.rename", "/tokens/", 1)
+
+
+def test_tokens_killed_as_they_appear_leave_nothing_after_the_same_command(tmp_path: Path) -> None:
+    words = ["train", "run_dir=run", *words_of("transformer", tmp_path), *SHORT]
+    place = functools.partial(keep_tokens_in, str(tmp_path / "cache"))
+    for _ in range(2):
+        code, said = aigc(*words, folder=tmp_path, before=functools.partial(place, killed=True))
+        assert code == -signal.SIGKILL, said
+        assert len(list(tmp_path.glob("cache/tokens/.*"))) == 1
+    code, said = aigc(*words, folder=tmp_path, before=functools.partial(place, killed=False))
+    assert code == 0, said
+    assert not list(tmp_path.glob("cache/tokens/.*"))
 
 
 @pytest.fixture(scope="module")
@@ -117,14 +135,24 @@ def test_of_two_sweeps_into_one_folder_the_second_is_refused(tmp_path: Path) -> 
     assert code == 0, said
 
 
-def test_a_run_that_is_moved_as_it_trains_is_not_made_again(tmp_path: Path) -> None:
+@pytest.mark.parametrize("writes", ["save", "preview"])
+def test_a_run_that_is_moved_as_it_trains_is_not_made_again(tmp_path: Path, writes: str) -> None:
     run, moved = tmp_path / "run", tmp_path / "moved"
-    words = words_of("vae", tmp_path)
-    child = Child(["train", "run_dir=run", *words, "trainer.steps=100000"], tmp_path)
-    child.wait_for(lambda: steps(run))
+    words = [*words_of("vae", tmp_path), "trainer.checkpoint_every=100000", "trainer.steps=100000"]
+    words += ["trainer.sample_every=100"] if writes == "preview" else []
+    child = Child(["train", "run_dir=run", *words], tmp_path)
+    child.wait_for(lambda: (run / "metrics.jsonl").is_file() and (run / "metrics.jsonl").read_text())
+    child.send(signal.SIGUSR1)
+    child.wait_for(lambda: Run(run).step)  # which is the last that a save writes
     run.rename(moved)
+    if writes == "save":
+        child.send(signal.SIGTERM)
+    child.wait_for(run.exists)
+    if made_again := run.exists():
+        child.send(signal.SIGKILL)
+    assert not made_again, child.said
     assert child.wait() == 5, child.said
-    # Whichever notices first: what looks whether the folder is the run's own, or what writes into it.
+    # A preview that was being written as it was moved finds its folder gone.
     assert re.search("is no longer there: it was moved or deleted|its folder is not there", child.said)
     assert "Traceback" not in child.said
     assert not run.exists()

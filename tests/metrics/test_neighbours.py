@@ -106,11 +106,13 @@ def test_copies_are_seen_in_every_figure() -> None:
 
 def test_blur_and_few_items_are_told_apart_from_copies_by_no_pixels() -> None:
     train, held, fresh = pictures(300, 0), pictures(200, 1), pictures(200, 2)
-    assert metric(train, held, fresh).notes() == []
-    (blurry,) = metric(train, held, fresh // 4 + 96).notes()
+    (means,) = metric(train, held, fresh).notes()
+    assert "closer is one half of new items and 1 of copies; copies is the share nearer" in means
+    _, blurry = metric(train, held, fresh // 4 + 96).notes()
     assert "samples vary less than real items" in blurry
-    (few,) = metric(train, held[:20], fresh).notes()
-    assert "20 held-out items are few" in few
+    _, few = metric(train, held[:20], fresh).notes()
+    assert "20 held-out items are few (in their own column 10 against the others)" in few
+    assert Memorization.figures["closer"] == "near"
 
 
 def test_the_share_of_copies_among_others_is_found() -> None:

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 import torch
-from toy_metrics import record_of, records_of, sets_of
+from PIL import Image
+from toy_metrics import KnownExtractor, record_of, records_of, sets_of
 
 from aigc_cli.errors import ConfigError
 from aigc_cli.metrics.record import Score, averaged, difference
@@ -37,6 +38,26 @@ def test_few_items_on_any_side_are_told_of_where_neighbours_are_counted() -> Non
     assert any("note: of as few as 24 items" in line for line in lines(record_of(better=better, **few)))
 
 
+@pytest.mark.parametrize(("name", "says"), [("own-ssl", "do not see blur"), ("known-cnn", "fd does not see")])
+def test_what_few_items_hide_depends_on_the_features_and_no_score_alone_is_better_than_real(
+    name: str, says: str
+) -> None:
+    extractor = KnownExtractor()
+    extractor.name, extractor.facts = name, {} if name == "own-ssl" else {"accuracy": 1.0}
+    seen: dict[str, Any] = {"extractor": extractor}
+    precise = record_of(
+        better={"precision": "higher"}, baseline=Score({"precision": 1.0}, 27),
+        generated=Score({"precision": 0.7}, 254), **seen,
+    )  # fmt: skip
+    for fd in (1.993, 4.3):
+        near = record_of(better={"fd": "lower"}, baseline=Score({"fd": 4.07}, 27), generated=Score({"fd": fd}, 254),
+                         **seen)  # fmt: skip
+        notes = [line for line in lines(near, precise) if line.startswith("note: ")]
+        assert says in next(note for note in notes if "as few as 27 items" in note)
+        wrong = "note: fd below that of held-out items does not make samples better than real: precision 0.7 against 1"
+        assert any(note.startswith(wrong) for note in notes) == (fd < 4.07)
+
+
 def test_records_of_other_items_have_a_table_of_their_own() -> None:
     first, second = (record_of(called=(name, "")) for name in ("a", "b"))
     shown = lines(first, second, first)
@@ -58,9 +79,12 @@ def test_files_are_named_where_they_are_few_and_counted_where_they_are_many(tmp_
 
 
 def test_only_pictures_have_a_gallery_to_look_at(tmp_path: Path) -> None:
-    pictures, signals = torch.zeros(2, 3, 1, 4, 4, dtype=torch.uint8), torch.zeros(2, 3, 1, 16)
+    pictures, signals = torch.full((2, 3, 1, 4, 4), 255, dtype=torch.uint8), torch.zeros(2, 3, 1, 16)
     assert [path.suffix for path in write(record_of(gallery=pictures), tmp_path)] == [".json", ".png"]
     assert [path.suffix for path in write(record_of(gallery=signals), tmp_path)] == [".json"]
+    titles = Image.open(next(tmp_path.glob("*.png"))).crop((0, 0, 300, 36)).convert("L")
+    for left in (2, 100, 198):  # each column has its own
+        assert titles.crop((left, 0, left + 96, 36)).getextrema()[0] < 128
 
 
 @pytest.mark.parametrize(

@@ -106,6 +106,22 @@ def test_a_resumed_run_says_it_again_and_writes_it_no_second_time(tmp_path: Path
     assert journal.warned == {"high loss": 20}
 
 
+def test_a_collapse_that_has_passed_is_said_to_have_until_it_comes_back(tmp_path: Path) -> None:
+    said: list[str] = []
+    for step, active in ((40, 0.0), (50, 1.0), (60, 1.0), (70, 0.0)):
+        journal = Journal(Run(tmp_path), step)
+        journal.write(step, {"examine/active": active})
+        journal.warn(step, DOUBTFUL, said.append)
+        journal.warn(step, DOUBTFUL, said.append)
+        journal.close()
+    passed = "step 50: collapse: it has passed, nothing need be changed"
+    first, again = (f"step {step}: collapse: nothing is active" for step in (40, 70))
+    assert said[1] == f"aigc: {passed}"
+    assert len(said) == 3
+    assert (tmp_path / "warnings.txt").read_text().splitlines() == [first, passed, again]
+    assert journal.warned == {"collapse": 40}
+
+
 def test_no_warnings_no_file(tmp_path: Path) -> None:
     journal = Journal(Run(tmp_path), 0)
     journal.warn(1, DOUBTFUL, pytest.fail)

@@ -8,7 +8,9 @@ from __future__ import annotations
 import json
 import math
 import struct
+import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -250,6 +252,39 @@ def test_mlflow_logs_into_outputs_wherever_the_run_lies(
     train(far, range(1, 3), ["mlflow"])
     assert [*outputs.glob("mlruns/*/*/metrics/main/loss")]
     assert not (tmp_path / "mlruns").exists()
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_runs_that_begin_together_are_in_one_experiment(
+    together: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("mlflow", reason="the extra aigc-cli[mlflow] is not installed")
+    from mlflow.tracking import MlflowClient
+
+    from aigc_cli.training.loggers.mlflow import MLflow
+
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    starts = [Start(tmp_path / f"vae-digits/{name}", name, CONFIG, 0, name, known=False) for name in "ab"]
+    look, make = MlflowClient.get_experiment_by_name, MlflowClient.create_experiment
+
+    def slowly(self: Any, name: str) -> Any:
+        found = look(self, name)
+        time.sleep(0.3)
+        return found
+
+    def twice(self: Any, name: str) -> Any:
+        make(self, name)  # another machine is faster
+        return make(self, name)
+
+    if together:
+        monkeypatch.setattr(MlflowClient, "get_experiment_by_name", slowly)
+    else:
+        monkeypatch.setattr(MlflowClient, "create_experiment", twice)
+    with ThreadPoolExecutor(2 if together else 1) as pool:
+        loggers = list(pool.map(MLflow, starts))
+    (experiment,) = [each for each in loggers[0]._client.search_experiments() if each.name == "vae-digits"]
+    assert len(loggers[0]._client.search_runs([experiment.experiment_id])) == 2
 
 
 @pytest.mark.parametrize("name", READERS)

@@ -75,9 +75,9 @@ def dataset_of(words, config):
     return ToyText(documents(44, 12), documents(44, 9, seed=5) if "data=pairs" in words else None)
 
 
-def trained(path, name, processes, steps=STEPS):
+def trained(path, name, processes, steps=STEPS, more=(), hooks=lambda trainer: Hooks()):
     """The last checkpoint of one case, trained from the newest that there is."""
-    words = (CASES | SHARED_NORM)[name]
+    words = [*(CASES | SHARED_NORM)[name], *more]
     usual = ["trainer.batch_size=8", f"trainer.steps={steps}", "trainer.log_every=3", "trainer.device=cpu"]
     config = compose("train", [*words, *usual, "trainer.checkpoint_every=6", "recipe=null"])
     checked = check_config(config)
@@ -96,7 +96,7 @@ def trained(path, name, processes, steps=STEPS):
     trainer.restore()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("aigc_cli.training.journal.Journal.draw", lambda _: None)  # in the other process too
-        trainer.fit(Hooks())
+        trainer.fit(hooks(trainer))
     return trainer
 
 
@@ -117,6 +117,19 @@ def assert_close(left, right):
     assert max(differences.values()) <= 1e-5, differences
 
 
+def stopped_early(path, processes):
+    """The same, with a held-out score that only the main process may measure, and that does not become better."""
+
+    def hooks(trainer):
+        def validate():
+            assert processes.main, "each process would measure another score, and stop elsewhere"
+            return {"fd": {2: 3.0, 4: 1.0}.get(trainer.state.step, 2.0)}
+
+        return Hooks(validate=validate)
+
+    return trained(path, "vae", processes, more=["trainer.validate_every=2", "trainer.early_stop=2"], hooks=hooks)
+
+
 def train_together(folder, rank):
     """What each of two processes does."""
     distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
@@ -125,6 +138,10 @@ def train_together(folder, rank):
         trainer = trained(folder / "together" / name, name, processes)
         state = {key: whole(tensor).contiguous().clone() for key, tensor in trainer.model.state_dict().items()}
         save_file(state, folder / f"{name}-{rank}.safetensors")
+    early = stopped_early(folder / "together" / "early", processes)
+    save_file(
+        {"step": torch.tensor(early.state.step), **early.model.state_dict()}, folder / f"early-{rank}.safetensors"
+    )
     with contextlib.redirect_stderr(io.StringIO()) as said:
         for name in RESUMED:
             trained(folder / "resumed" / name, name, processes)
@@ -171,6 +188,18 @@ def test_the_figures_are_of_the_whole_batch_and_written_once(folder):
         assert right["epoch"] == left["epoch"]
         losses = {key: value for key, value in left.items() if "/" in key}
         assert {key: right[key] for key in losses} == pytest.approx(losses, abs=1e-5)
+
+
+def test_both_stop_early_where_one_alone_does(folder):
+    stopped_early(folder / "alone" / "early", Processes())
+    alone, together = (Run(folder / which / "early") for which in ("alone", "together"))
+    assert together.why == alone.why
+    assert "stopped early at step 8: 2 validations without a held-out score better than 1" in together.why
+    assert together.status() == "complete"
+    assert_close(saved(together.path, 8), saved(alone.path, 8))
+    first, second = (load_file(folder / f"early-{rank}.safetensors") for rank in range(2))
+    assert first["step"] == 8
+    assert all(torch.equal(first[key], second[key]) for key in first)
 
 
 @pytest.mark.parametrize("name", RESUMED)

@@ -230,6 +230,17 @@ def test_a_models_warnings_reach_the_person(tmp_path, capsys):
     assert (tmp_path / "run" / "warnings.txt").read_text() == "step 4: worry: the score is 1.0\n"
 
 
+def test_of_a_handful_of_items_no_warning_is_given(tmp_path, capsys):
+    class Worried(Two):
+        def warnings(self, figures):
+            yield "worry", "it is of too few"
+
+    for count in (7, 8):
+        make(tmp_path / str(count), dataset=images(count), build=Worried).fit(Hooks())
+        assert ("of too few" in capsys.readouterr().err) == (count == 8)
+        assert (tmp_path / str(count) / "warnings.txt").exists() == (count == 8)
+
+
 def test_the_average_is_a_copy_until_it_starts(tmp_path):
     trainer = make(tmp_path / "run", "trainer.ema=0.9", "trainer.ema_start=4", "trainer.checkpoint_every=1",
                    "trainer.keep=9", build=Two)  # fmt: skip

@@ -267,7 +267,8 @@ class GAN(LatentModel):
             yield "discriminator winning", f"{says}: {_weaken(config)}, or lower optimizer.discriminator.lr"
         if diversity < COLLAPSED and (self._step if self._looked is None else self._looked) >= YOUNG:
             says = f"samples differ from each other only {diversity:.0%} as much as real images do (mode collapse)"
-            yield "mode collapse", f"{says}: {_weaken(config)}, or lower optimizer.lr and start again"
+            hint = f"if it lasts, {_weaken(config)} or a lower optimizer.lr in a new run, or take model=vae"
+            yield "mode collapse", f"{says}; {hint}"
         lead = figures.get("examine/real_score", math.inf) - figures.get("examine/fake_score", 0.0)
         if overfitting > OVERFITTED and lead > LEAD:
             says = f"held-out images score {overfitting:.0%} of the way from training images down to samples"

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -34,17 +36,32 @@ class MLflow:
             os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")  # MLflow would rather have a database
         from mlflow.tracking import MlflowClient
 
-        self._client: Any = MlflowClient(tracking_uri=uri)
         self.where = uri
+        with _alone(_outputs(start)):  # it makes a folder that is not there
+            self._client: Any = MlflowClient(tracking_uri=uri)
         if start.known:
             self.id = start.id
             self._client.update_run(self.id, status="RUNNING")
             return
         project = os.environ.get("MLFLOW_EXPERIMENT_NAME") or start.project
-        found = self._client.get_experiment_by_name(project)
-        experiment = found.experiment_id if found is not None else self._client.create_experiment(project)
+        with _alone(_outputs(start)):
+            experiment = self._experiment(project)
         self.id = self._client.create_run(experiment, run_name=start.name).info.run_id
         self._put_params(leaves(start.config))
+
+    def _experiment(self, project: str) -> str:
+        """The experiment of that name, which is made where there is none."""
+        from mlflow.exceptions import MlflowException
+
+        found = self._client.get_experiment_by_name(project)
+        if found is None:
+            try:
+                return str(self._client.create_experiment(project))
+            except MlflowException:  # another run has made it on the server meanwhile
+                found = self._client.get_experiment_by_name(project)
+                if found is None:
+                    raise
+        return str(found.experiment_id)
 
     def _put_params(self, values: Mapping[str, Any]) -> None:
         from mlflow.entities import Param
@@ -72,6 +89,15 @@ class MLflow:
     def close(self, status: str) -> None:
         """Ends it with its status."""
         self._client.set_terminated(self.id, _ENDS.get(status, "FAILED"))
+
+
+@contextmanager
+def _alone(outputs: Path) -> Iterator[None]:
+    """No other run of these `outputs` makes an experiment meanwhile: in a folder there can be two of one name."""
+    outputs.mkdir(parents=True, exist_ok=True)
+    with (outputs / ".mlruns.lock").open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def _outputs(start: Start) -> Path:

@@ -169,6 +169,12 @@ def test_a_generator_that_ignores_its_latent_has_collapsed(defaults: dict[str, A
     assert [name for name, _ in model.warnings(figures)] == ["mode collapse"]
 
 
+def test_a_collapse_may_pass_so_nothing_is_to_be_changed_at_once(defaults: dict[str, Any]) -> None:
+    ((_, line),) = build(defaults).warnings(HEALTHY | {"examine/diversity": 0.34})
+    assert "(mode collapse); if it lasts, try model." in line
+    assert line.endswith("take model=vae")
+
+
 def test_one_image_a_class_is_a_collapse_too(defaults: dict[str, Any]) -> None:
     model = build(defaults, classes=2, conditional=True, network="mlp", generator_norm="none")
     first = model.generator.body[0].weight.data
