@@ -132,7 +132,7 @@ def namesake(last: str, keys: Iterable[str]) -> str | None:
 def suggest(word: str, choices: Iterable[str], limit: int = 12) -> str:
     """A hint for a word that is not among `choices`: the nearest ones, or all of them where they are few."""
     options = sorted(set(choices))
-    close = nearest(word, options)
+    close = nearest(word, options) or [each for each in options if len(word) > 2 and word.lower() in each.lower()][:3]
     if close:
         return f"did you mean {' or '.join(close)}?"
     if not options:

@@ -22,7 +22,7 @@ class Progress:
         self.notes: dict[str, str] = {}
         self._shown: dict[str, str] = {}
         self._began = self._told = time.monotonic()
-        self._lines = 0
+        self._lines, self._last = 0, initial
         self._bar: Any = None
         if sys.stderr.isatty():
             from tqdm import tqdm
@@ -69,12 +69,14 @@ class Progress:
             self._bar.close()
             self._bar = None
         elif self._lines:
-            self._tell()
+            if self.count != self._last:
+                self._tell()
             self._lines = 0
 
     def _tell(self) -> None:
         self._told = time.monotonic()
         self._lines += 1
+        self._last = self.count
         seconds = max(self._told - self._began, 1e-9)
         rate = (self.count - self.initial) / seconds
         parts = [f"{self._amount(self.count)}/{self._amount(self.total)}" if self.total else self._amount(self.count)]

@@ -27,7 +27,7 @@ from aigc_cli.config.schema import identity, load_yaml, save_yaml
 from aigc_cli.config.words import parse
 from aigc_cli.environment import environment
 from aigc_cli.errors import ConfigError, DataError, ResourceError, say, suggest, unreadable
-from aigc_cli.files import path_of, read_json, resource_errors, write_atomically, write_json
+from aigc_cli.files import path_of, read_json, resource_errors, some_of, write_atomically, write_json
 from aigc_cli.locks import holding
 from aigc_cli.modalities.base import DataSpec
 from aigc_cli.modalities.specs import read_spec
@@ -262,7 +262,9 @@ def is_number(value: Any) -> bool:
 def open_run(path: Path) -> Run:
     """The run in a directory; a :class:`ConfigError` where that holds none."""
     if not (path / "config.yaml").is_file():
-        hint = "name a run; `aigc ls runs` lists those in outputs/"
+        newest = [f"run={run.word}" for run in reversed([*list_runs(path), *list_runs(path.parent)])
+                  if path in run.path.parents]  # fmt: skip
+        hint = f"it holds runs, so name one: {some_of(newest)}" if newest else "`aigc ls runs` lists those in outputs/"
         raise ConfigError(f"{path} is not a run: it holds no config.yaml", hint)
     run = Run(path.resolve())
     registry.of_runs.append(run.plugins)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from aigc_cli.errors import ConfigError, ResourceError, as_user_error
+from aigc_cli.errors import ConfigError, ResourceError, as_user_error, suggest
 
 
 def test_a_batch_norm_of_one_item_is_the_users_batch_size() -> None:
@@ -38,3 +38,7 @@ def test_a_limit_is_named_with_what_raises_it(error: Exception, told: str) -> No
 
 def test_a_name_that_is_too_long_is_the_users_word() -> None:
     assert isinstance(as_user_error(OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG), "x")), ConfigError)
+
+
+def test_a_part_of_a_name_brings_the_names_that_have_it() -> None:
+    assert suggest("ball", ["blue-box", "green-ball"]) == "did you mean green-ball?"

@@ -108,6 +108,15 @@ def test_an_index_that_cannot_be_written_costs_nothing_but_time(here: Path, monk
     assert len(rows_of(OUTPUTS)) == 3
 
 
+def test_a_folder_of_runs_is_answered_with_their_names(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (OUTPUTS / "latest").symlink_to("gan-digits/a")
+    for word, count in (("gan-digits", 2), ("outputs", 3)):
+        assert main(["sample", f"run={word}"]) == 2
+        hint = capsys.readouterr().err.splitlines()[1]
+        assert hint.startswith("  it holds runs, so name one: run=")
+        assert hint.count("run=") == count
+
+
 def test_filters_take_values_patterns_bounds_and_keys_of_the_configuration(
     here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

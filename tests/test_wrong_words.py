@@ -94,6 +94,7 @@ WRONG = [
     ("train +hydra.callbacks.mine._target_=os.system", 2, ["hydra.callbacks"]),
     ("train -m seed=0,1 hydra.launcher._target_=os.system", 2, ["hydra.launcher._target_"]),
     # things that are not there, or are not what they say
+    ("train model=dcgan data=pydocs", 2, ["model=dcgan cannot model text data"]),
     ("sample", 2, ["aigc train"]),
     ("sample run=nothing", 2, ["nothing"]),
     ("train --resume nothing", 2, ["nothing"]),
@@ -176,8 +177,11 @@ HINTS = [
     ("train -m data=text seed=0,1", "add model=bert, model=transformer or model=vae"),
     ("train data=pairs data.source=en", "add model=seq2seq"),
     ("train model=transformer data=digits",
-     "add data.tokens=RUN, of a run of model=vqvae, or choose model=flow or model=gan or model=hvae or model=vae or "
-     "model=vqvae or other data=; `aigc ls` lists them"),
+     "add data.tokens=RUN, of a run of model=vqvae, or choose model=gan (the usual one), model=flow, model=hvae, "
+     "model=vae, model=vqvae or other data=; `aigc ls` lists them (this model takes items laid out as tokens)"),
+    ("train model=dcgan data=pydocs",
+     "choose model=transformer (the usual one), model=bert, model=gan, model=vae or other data=; `aigc ls` lists them "
+     "(this model takes items laid out as map or sequence or volume)"),
 ]  # fmt: skip
 
 

@@ -60,12 +60,12 @@ def _measured(config: dict[str, Any], options: Options, note: Path | None) -> di
     settings = check_config(config)
     device = set_up_torch(settings.trainer)
     with join(device) as processes, TemporaryDirectory(prefix="aigc-") as folder:
-        parts, monitor = processes.in_turn(partial(build_all, config, _few_scored(settings), device, None))
+        parts, monitor = processes.in_turn(partial(build_all, config, _few_scored(settings), device, None, options))
         config = fitting_data(config, len(parts.dataset), processes)
         settings = check_config(config)
         run = Run(Path(folder), writes=processes.main)
         trainer, began = trainer_of(run, parts, settings, device, processes), time.monotonic()
-        about = described(trainer, parts.dataset, options.recipe)
+        about = described(trainer, parts.dataset, options)
         with naming_the_batch(config, device):
             _measure(trainer, monitor, parts)
         disk = trainer.checkpoint_bytes * trainer.saver.most(settings.trainer, 0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
@@ -24,7 +24,7 @@ from aigc_cli.files import shown
 from aigc_cli.modalities.base import modality
 from aigc_cli.monitor import Monitor
 from aigc_cli.new_run import create_run
-from aigc_cli.registry import plugin_words
+from aigc_cli.registry import name_of, plugin_words
 from aigc_cli.runs import OUTPUTS, Run, find_by_identity, find_run
 from aigc_cli.sampling.controls import model_class
 from aigc_cli.sampling.modes import modes_of
@@ -107,7 +107,7 @@ def train(config: dict[str, Any], options: Options, note: Path | None) -> TrainR
             if given_up:
                 raise GivenUp(f"{run.name} is given up once more at step {run.step}")
 
-        parts, monitor = processes.in_turn(partial(build_all, config, settings, device, run))
+        parts, monitor = processes.in_turn(partial(build_all, config, settings, device, run, options))
         if run is None:  # one that is resumed keeps its batch, which may be from before there was such a bound
             asked, config = config, fitting_data(config, len(parts.dataset), processes)
             settings = check_config(config)
@@ -127,7 +127,7 @@ def train(config: dict[str, Any], options: Options, note: Path | None) -> TrainR
             warn_of_jump(run, settings.optimizer, settings.trainer, trainer.state)
             if config != run.config:
                 run.save_config(config, run.spec)
-        processes.from_main(lambda: _report_start(trainer, parts, note, () if resumed else options.recipe))
+        processes.from_main(lambda: _report_start(trainer, parts, note, options))
         starting.close()  # from here on the trainer answers
         with naming_the_batch(config, device):
             found = partial(plan_lines, config=config, on_cpu=device.type == "cpu", new=not resumed)
@@ -185,10 +185,13 @@ def _earlier(config: dict[str, Any]) -> Run | None:
 
 
 def build_all(
-    config: dict[str, Any], settings: Settings, device: torch.device, run: Run | None
+    config: dict[str, Any], settings: Settings, device: torch.device, run: Run | None, options: Options
 ) -> tuple[Parts, Monitor]:
     """What is trained, and what looks at it; `run` is one to resume."""
-    parts = build(config, settings, device, run.path if run is not None else None)
+    try:
+        parts = build(config, settings, device, run.path if run is not None else None)
+    except ConfigError as error:  # it names the component, which a preset such as dcgan is typed for
+        raise ConfigError(options.as_typed(error.message, "model", config["model"]["name"]), error.hint) from error
     return parts, Monitor(parts.model, parts.splits, settings.trainer, device)
 
 
@@ -208,14 +211,8 @@ def trainer_of(run: Run, parts: Parts, settings: Settings, device: torch.device,
 # what it says
 
 
-def _report_start(trainer: Trainer, parts: Parts, note: Path | None, recipe: Sequence[str]) -> None:
-    """Records and says what is about to train, if there is room for its checkpoints.
-
-    `recipe` names the files that gave values which no word chose.
-
-    Raises:
-        ResourceError: the disk has no room for the run's checkpoints.
-    """
+def _report_start(trainer: Trainer, parts: Parts, note: Path | None, options: Options) -> None:
+    """Records and says what is about to train; raises ResourceError where the disk has no room for its checkpoints."""
     trainer.check_space()
     run = trainer.run
     run.record_command()
@@ -225,7 +222,7 @@ def _report_start(trainer: Trainer, parts: Parts, note: Path | None, recipe: Seq
         warn(f"{problem} with the data, listed in {run.path}/bad_files.txt")
     start = [] if parts.taken is None else [f"start:       {parts.taken.sentence()}"]
     where = f"run:         {shown(run.path)}"
-    tell("\n".join([*described(trainer, parts.dataset, recipe), *_ceiling(trainer, parts), where, *start]))
+    tell("\n".join([*described(trainer, parts.dataset, options), *_ceiling(trainer, parts), where, *start]))
     if note is not None:
         note.write_text(str(run.path))
 
@@ -239,9 +236,10 @@ def _ceiling(trainer: Trainer, parts: Parts) -> list[str]:
     return [f"ceiling:     {line}" for line in ceiling(parts.splits, trainer.device, brief=trainer.config.brief)]
 
 
-def described(trainer: Trainer, dataset: Dataset, recipe: Sequence[str]) -> list[str]:
+def described(trainer: Trainer, dataset: Dataset, options: Options) -> list[str]:
     """The lines that say what is trained, on what, and how long."""
     model, config, spec = trainer.model, trainer.config, dataset.spec
+    name = options.named("model", name_of(type(model)))
     parts = [f"{name} {count(part)}" for name, part in model.named_children()]
     frozen = any(not parameter.requires_grad for parameter in model.parameters())
     trained = f", {count(model, trained=True)} of them trained" if frozen else ""
@@ -250,11 +248,11 @@ def described(trainer: Trainer, dataset: Dataset, recipe: Sequence[str]) -> list
     length = f"{config.steps} steps" if config.minutes is None else f"{config.minutes:g} minutes, in steps"
     where = trainer.device if processes.alone else f"{processes.world_size} processes, {trainer.device.type}"
     return [
-        f"model:       {type(model).__name__}, {count(model)} parameters ({', '.join(parts)}){trained}",
+        f"model:       {name} ({type(model).__name__}), {count(model)} parameters ({', '.join(parts)}){trained}",
         f"data:        {len(dataset)} items of {shape} {spec.kind}{classes}",
         *(f"             {line}" for line in dataset.describe()),
         f"training:    {length} of {config.batch_size * config.accumulate} items on {where}, {trainer.precision.name}",
-        *([f"recipe:      {', '.join(recipe)}"] if recipe else []),
+        *([f"recipe:      {', '.join(options.recipe)}"] if options.recipe else []),
     ]
 
 

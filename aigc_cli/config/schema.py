@@ -42,6 +42,16 @@ class Options:
     recipe: tuple[str, ...] = ()  # files that set values which nobody typed; of a new run
     began: float = 0.0  # when the command did, by the monotonic clock
 
+    def named(self, group: str, name: str) -> str:
+        """What the user's words call the choice of a group; `name` where none does, or several do."""
+        typed = [value for _, key, value in map(split_key, self.overrides) if key == group and value]
+        return typed[-1] if typed and "," not in typed[-1] else name
+
+    def as_typed(self, message: str, group: str, name: str) -> str:
+        """A message that begins with the choice `name` of a group, which it calls as the user's words do."""
+        own = f"{group}={name} "
+        return f"{group}={self.named(group, name)} {message.removeprefix(own)}" if message.startswith(own) else message
+
     @property
     def given(self) -> set[str]:
         """The keys that the user's words set."""

@@ -287,8 +287,8 @@ def _place(words: Words, others: list[str], argv: list[str]) -> None:
             chosen = chosen or [
                 f"{group}={near}" for group in groups("train") for near in nearest(word, options(group), 1)
             ]
-        if words.command in ("data", "train") and (own := own_data(word)):
-            hint = own
+        if words.command in ("data", "train") and (words_for_it := own_data(word)):
+            hint = words_for_it
         elif chosen:
             hint = f"did you mean {' or '.join(chosen)}?"
         elif "run" in command_keys(words.command) and ("/" in word or word == "latest"):

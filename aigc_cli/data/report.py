@@ -26,7 +26,7 @@ from aigc_cli.registry import find, is_imported
 
 SPLIT, CLASS, FILE = ("split", "splits"), ("class", "classes"), ("file", "files")
 #: The model that each kind of content is usually trained with.
-_MODELS = {"image": "gan", "audio": "gan", "video": "vqvae", "text": "transformer", "text from text": "seq2seq"}
+USUAL = {"image": "gan", "audio": "gan", "video": "vqvae", "text": "transformer", "text from text": "seq2seq"}
 NAMED = 3  # names that a line shows
 #: How lines of readers begin that are told as findings of their own: kinds of files, and classes.
 _TOLD = ("passed over:", "no training item has")
@@ -102,7 +102,7 @@ class Look:
     @property
     def model(self) -> str:
         """The model that suits such data, or nothing."""
-        return _MODELS.get(self.kind, "")
+        return USUAL.get(self.kind, "")
 
     @property
     def config(self) -> Any:

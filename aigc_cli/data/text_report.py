@@ -59,6 +59,8 @@ def text_report(look: Look) -> Report:
     if not parts:
         raise DataError("no text can be read", "; ".join(str(error) for error in files.failed.values()))
     add_counts(report, {split: facts.documents for split, facts in parts.items()})
+    if not (corpora.parts or corpora.by == "document" or corpora.whole):
+        report.lines[-1][1] += ", of texts that are cut where held-out text begins"
     report.findings = [finding for finding in report.findings if finding.code != "few"]  # of one document, the words
     add_characters(report, parts, look)
     _add_lines(report, parts)

@@ -7,6 +7,7 @@ trainer asks for its phases, calls it once a phase, and steps the phase's optimi
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self, get_args
@@ -17,6 +18,7 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
 from aigc_cli.config.schema import STRICT, check
+from aigc_cli.data.report import USUAL
 from aigc_cli.errors import ConfigError
 from aigc_cli.modalities.base import Batch, DataSpec, Layout
 from aigc_cli.nn.lora import train_adapters_only
@@ -151,9 +153,9 @@ class Model(nn.Module):
             tokens = "add data.tokens=RUN, of a run of model=vqvae, or " if able else ""
             kind = f"latents of {spec.kind}" if spec.latents else f"{spec.kind} data"
             raise ConfigError(
-                f"model={name} cannot model {kind}; it takes items laid out as "
-                f"{' or '.join(sorted(self.layouts))}{source}",
-                f"{tokens}choose {' or '.join([*_models_of(spec), 'other data='])}; `aigc ls` lists them",
+                f"model={name} cannot model {kind}",
+                f"{tokens}choose {', '.join(_models_of(spec))} or other data=; `aigc ls` lists them "
+                f"(this model takes items laid out as {' or '.join(sorted(self.layouts))}{source})",
             )
         self.spec = spec
         self._step = 0
@@ -278,9 +280,12 @@ class Model(nn.Module):
 
 
 def _models_of(spec: DataSpec) -> list[str]:
-    """The words that choose a model for such data."""
+    """The words that choose a model for such data, the usual one first; those for a variant are the model's own."""
     models: dict[str, Any] = {name: find("model", name).build for name in names("model")}
-    return [f"model={name}" for name, model in models.items() if model.takes(spec)]
+    found = [re.sub(rf"_({spec.modality}|codes)$", "", name) for name, model in models.items() if model.takes(spec)]
+    usual = USUAL.get(spec.kind, "")
+    ordered = sorted({*found}, key=lambda name: (name != usual, name))
+    return [f"model={name}{' (the usual one)' if name == usual else ''}" for name in ordered]
 
 
 def build_model(config: Mapping[str, Any], spec: DataSpec) -> Model:

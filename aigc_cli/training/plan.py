@@ -68,8 +68,9 @@ def plan_lines(found: Plan, config: Mapping[str, Any], *, on_cpu: bool, new: boo
     """The lines that say it: what it takes, and where that is long for a CPU, which words of the whole configuration
     would fit half an hour; a run that is not `new` may change its length alone."""
     lines = [
-        f"plan:        {found.steps:,} steps in about {clock(found.seconds)}, {found.steps_per_second:.3g} a second; "
-        f"memory {size(found.memory)} at the peak; checkpoints {size(found.disk)} at most"
+        f"plan:        {found.steps:,}{'' if new else ' more'} steps in about {clock(found.seconds)}, "
+        f"{found.steps_per_second:.3g} a second; memory {size(found.memory)} at the peak; "
+        f"checkpoints {size(found.disk)} at most"
     ]
     if short := short_of(config["trainer"], found.share):
         lines.append(f"             {short}; {enough(config['trainer'], found.share)} has time for all of them")

@@ -129,7 +129,9 @@ def test_what_is_long_for_a_cpu_comes_with_words_that_are_not():
     )
     assert [line.split()[0] for line in more] == ["long", "data.size=32", "model.width=48"]
     assert "trainer.minutes=30 has time for 5%" in more[0]
-    assert len(plan_lines(plan, CONFIG, on_cpu=True, new=False)) == 2  # a resumed run keeps its sizes
+    resumed = plan_lines(plan, CONFIG, on_cpu=True, new=False)
+    assert len(resumed) == 2  # a resumed run keeps its sizes
+    assert resumed[0].startswith("plan:        5,000 more steps in about")
     assert len(plan_lines(plan, CONFIG, on_cpu=False, new=True)) == 1
 
 

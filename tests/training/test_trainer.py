@@ -400,7 +400,7 @@ def test_a_smaller_batch_goes_on_with_the_same_items(tmp_path):
 
 
 def test_a_model_refuses_what_it_cannot_serve():
-    with pytest.raises(ConfigError, match="model=Two cannot model text data; it takes items laid out as map"):
+    with pytest.raises(ConfigError, match=r"model=Two cannot model text data\n.*takes items laid out as map"):
         Two(DataSpec("text", (16,), vocab_size=65))
 
 
