@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from aigc_cli.commands.sample import GENERATED
-from aigc_cli.commands.train import cut_short, to_continue
+from aigc_cli.commands.train import to_continue
 from aigc_cli.config.compose import compose
 from aigc_cli.config.schema import OF_ALL_DATA, Options, check
 from aigc_cli.environment import versions
@@ -30,6 +30,7 @@ from aigc_cli.metrics.views import Key
 from aigc_cli.registry import plugin_words
 from aigc_cli.runs import Run, find_run
 from aigc_cli.sampling.controls import typed_again
+from aigc_cli.training.plan import cut_short
 from aigc_cli.training.restore import best_step
 
 SEEDS = 3  # of a comparison; fewer show no spread worth the name

@@ -30,9 +30,10 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from aigc_cli import errors
 from aigc_cli.commands.search import FILE, Search
 from aigc_cli.commands.sweep_results import OBJECTIVE, Row, asked_metrics, common, finish
+from aigc_cli.commands.sweep_words import plainly
 from aigc_cli.config.compose import QUIET, compose_raw, plain, recipes
 from aigc_cli.config.folders import modality_of
-from aigc_cli.config.grammar import plainly, prepare, quote
+from aigc_cli.config.grammar import prepare, quote
 from aigc_cli.config.loader import config_loader
 from aigc_cli.config.schema import Options
 from aigc_cli.errors import ConfigError, GivenUp, Interrupted, Terminated

@@ -17,8 +17,8 @@ from typing import Any
 from aigc_cli import errors
 from aigc_cli.commands.ls_runs import headline
 from aigc_cli.commands.search import pruned_line
+from aigc_cli.commands.sweep_words import plainly, typed
 from aigc_cli.config.compose import compose
-from aigc_cli.config.grammar import plainly, typed
 from aigc_cli.config.schema import Options, check
 from aigc_cli.errors import AigcError
 from aigc_cli.files import resource_errors, write_atomically

@@ -33,7 +33,7 @@ from aigc_cli.training.build import Parts, Settings, build, check_config, set_up
 from aigc_cli.training.distributed import Processes, join, launched, share_of
 from aigc_cli.training.judge import Judge
 from aigc_cli.training.launch import train_until_done
-from aigc_cli.training.plan import enough, plan_lines, short_of
+from aigc_cli.training.plan import cut_short, enough, plan_lines
 from aigc_cli.training.restore import changed_config, refuse_less, warn_of_jump
 from aigc_cli.training.settings import TrainerConfig
 from aigc_cli.training.tokenizer import with_tokenizer
@@ -284,12 +284,6 @@ def _report_end(run: Run, *, skipped: bool) -> None:
     named = (" step=best" if run.stopped_early else "") + (plugin_words() if is_latest else f" run={run.word}")
     lines = [*(f"{line}{named}" for line in _next(run)), *([to_continue(run)] if short else [])]
     print(f"next:        {'    or    '.join(lines)}")
-
-
-def cut_short(run: Run) -> str:
-    """What share of a full run one has had that its minutes ended; "" of any other."""
-    trainer, ended = run.config["trainer"], run.recorded_status() == "complete" and not run.stopped_early
-    return short_of(trainer, run.step / trainer["steps"]) if ended else ""
 
 
 def to_continue(run: Run) -> str:

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, Quote, QuotedString
@@ -96,32 +95,3 @@ def _kind(command: str, key: str) -> str:
     if group in groups(command):
         found += [keys_of(path).get(name) for path in options(group).values()]
     return next((declaration.kind for declaration in found if declaration and declaration.kind), "")
-
-
-# the way back
-
-
-def plainly(words: Iterable[str]) -> str:
-    """Words as a person would type them, without the quotes of Hydra's grammar."""
-    return " ".join(map(_unquoted, words))
-
-
-def _unquoted(word: str) -> str:
-    parsed = parse(word)
-    value = None if parsed is None else parsed._value
-    return f"{word.partition('=')[0]}={value.text}" if isinstance(value, QuotedString) else word
-
-
-def typed(words: Sequence[str]) -> str:
-    """Words that a shell reads back as they were."""
-    return " ".join(
-        shlex.quote(plain if _reads_as(plain, word) else word)
-        for word, plain in zip(words, map(_unquoted, words), strict=True)
-    )
-
-
-def _reads_as(plain: str, word: str) -> bool:
-    try:
-        return prepare("train", [plain]) == [word]
-    except ConfigError:
-        return False

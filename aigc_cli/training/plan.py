@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from aigc_cli.progress import clock, size
+from aigc_cli.runs import Run
 from aigc_cli.training.pace import Pace
 from aigc_cli.training.settings import Plan, TrainerConfig
 
@@ -90,6 +91,12 @@ def short_of(trainer: Mapping[str, Any], share: float) -> str:
     if trainer.get("minutes") is None or share > _NEARLY:
         return ""
     return f"{max(0.01, share):.0%} of the {trainer['steps']:,} steps of a full run: rougher results"
+
+
+def cut_short(run: Run) -> str:
+    """What share of a full run one has had that its minutes ended; "" of any other."""
+    trainer, ended = run.config["trainer"], run.recorded_status() == "complete" and not run.stopped_early
+    return short_of(trainer, run.step / trainer["steps"]) if ended else ""
 
 
 def enough(trainer: Mapping[str, Any], share: float) -> str:
