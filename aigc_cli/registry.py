@@ -17,6 +17,7 @@ import importlib
 import importlib.metadata
 import importlib.util
 import pkgutil
+import shlex
 import sys
 import traceback
 from collections.abc import Callable
@@ -25,6 +26,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from aigc_cli.errors import ConfigError, no_such
+from aigc_cli.files import path_of
 
 ENTRY_POINT_GROUP = "aigc_plugins"
 #: The folder whose modules hold each kind of component.
@@ -133,6 +135,14 @@ def find(kind: str, name: str) -> Component:
         missing = sorted({module for plugins in of_runs for module in plugins()} - {*_plugins})
         hint = f"{error.hint}; name the plugin that adds it with --plugin"
         raise ConfigError(error.message, f"add --plugin {','.join(missing)}" if missing else hint) from None
+
+
+def own_data(path: str) -> str:
+    """A hint: the words for what lies at a path as data; "" where nothing lies there that any data= reads."""
+    if not path or not path_of(path).exists():
+        return ""
+    name = find("survey", "path").build(path_of(path))
+    return f"write data={name} data.root={shlex.quote(path)}" if name else ""
 
 
 def name_of(build: Any) -> str:

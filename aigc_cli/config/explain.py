@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-import shlex
 import types
 import typing
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,8 +16,7 @@ from typing import TYPE_CHECKING, Any
 from aigc_cli.config.folders import GLOBAL, chosen_options, command_keys, groups, keys_of, modality_of, options
 from aigc_cli.config.words import COMPOSED, ELSEWHERE, split_key
 from aigc_cli.errors import ConfigError, namesake, nearest, no_such, suggest
-from aigc_cli.files import path_of
-from aigc_cli.registry import find, is_imported
+from aigc_cli.registry import is_imported, own_data
 
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
@@ -126,14 +124,6 @@ def _elsewhere(command: str, key: str) -> str:
             return f"did you mean {group}.{key}? It is a key of {named}"
     having = [f"aigc {other}" for other in COMPOSED if {key, f"controls.{key}"} & set(command_keys(other))]
     return f"{key} is a key of {' and '.join(having)}" if having else ""
-
-
-def own_data(path: str) -> str:
-    """A hint: the words for what lies at a path as data; "" where nothing lies there that any data= reads."""
-    if not path or not path_of(path).exists():
-        return ""
-    name = find("survey", "path").build(path_of(path))
-    return f"write data={name} data.root={shlex.quote(path)}" if name else ""
 
 
 def no_model_of(overrides: Sequence[str]) -> Problem | None:

@@ -10,6 +10,7 @@ from functools import partial
 from typing import NoReturn
 
 from aigc_cli.errors import ConfigError, namesake, nearest, suggest
+from aigc_cli.registry import own_data
 
 #: Each command, with what it does in a few words.
 COMMANDS = {
@@ -258,7 +259,6 @@ def _refuse_other_bytes(word: str) -> None:
 
 def _place(words: Words, others: list[str], argv: list[str]) -> None:
     """Finds the place of each word that is neither a command, a flag nor a key=value word."""
-    from aigc_cli.config.explain import own_data
     from aigc_cli.config.folders import chosen_options, command_keys, explained_keys, groups, options, values_of
 
     if words.command is None and others:
