@@ -16,6 +16,7 @@ import functools
 import importlib
 import importlib.metadata
 import importlib.util
+import os
 import pkgutil
 import shlex
 import sys
@@ -139,9 +140,10 @@ def find(kind: str, name: str) -> Component:
 
 def own_data(path: str) -> str:
     """A hint: the words for what lies at a path as data; "" where nothing lies there that any data= reads."""
-    if not path or not path_of(path).exists():
+    found = path_of(path)
+    if not path or not os.path.exists(found) or os.path.realpath(found) == os.sep:  # nobody's data is all there is
         return ""
-    name = find("survey", "path").build(path_of(path))
+    name = find("survey", "path").build(found)
     return f"write data={name} data.root={shlex.quote(path)}" if name else ""
 
 

@@ -225,6 +225,27 @@ def test_a_path_gets_the_data_that_reads_what_lies_there(
         assert capsys.readouterr().err.splitlines()[1] == f"  write data={suits} data.root='my own'"
 
 
+def test_a_path_that_cannot_be_looked_into_is_no_data(
+    workplace: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    os.mkfifo(workplace / "pipe")
+    (workplace / "locked").mkdir()
+    stat = os.stat
+
+    def refusing(path: str | Path, *rest: object, **more: object) -> os.stat_result:
+        if str(path).endswith("locked/in"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return stat(path, *rest, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(os, "stat", refusing)
+    monkeypatch.setattr("zipfile.is_zipfile", lambda path: pytest.fail(f"{path} is waited for"))
+    for name in ("pipe", "locked/in", "/"):
+        assert main(["train", f"data={name}"]) == 2
+        said, hint = capsys.readouterr().err.splitlines()
+        assert f"there is no data named '{name}'" in said
+        assert hint.startswith("  choose from")
+
+
 def test_a_root_for_data_that_has_none_names_the_data_that_have_one(
     workplace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

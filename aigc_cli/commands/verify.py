@@ -234,8 +234,9 @@ class Verifier:
         if found is None:
             return CLAIMED, f"the run draws no file called {path.name if whole else drawn.name(claims['index'])}"
         same, said, near = found
-        if near:
-            return CLAIMED, f"{run.name} draws nearly the same: {said}, as phases do that are found in other batches"
+        if near and _finds_phases(run):
+            why = "as phases do that are found in other batches or on another machine, or after a faint change"
+            return CLAIMED, f"{run.name} draws nearly the same: {said}, {why}"
         by, here = (claims.get("source") or {}).get("exported"), run.weights if isinstance(run, ExportedRun) else None
         if not same and by != here:  # it may be just as it was drawn
             drew, name = (f"files of {by}", "their folder") if by else ("a run", "the run")
@@ -292,6 +293,13 @@ class Verifier:
         one = drawing_of(settings, run)  # of each prompt, or row, so many samples
         rows = -(-n // one.plan.arrangement.n)
         return one if rows == 1 else drawing_of(replace(settings, n=rows), run)
+
+
+def _finds_phases(run: Run) -> bool:
+    """Whether its sound comes from spectrograms; what is off by more than rounding elsewhere was changed."""
+    from aigc_cli.modalities.audio_codecs import WaveformCodec
+
+    return not isinstance(modality(run.spec.modality).codec(run.spec, run.path), WaveformCodec)
 
 
 def _number(value: Any) -> int | None:

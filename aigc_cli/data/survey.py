@@ -47,6 +47,8 @@ _READ = {
 def data_of(path: Path) -> str:
     """Which ``data=`` reads most of what a folder, a zip or a file holds, by the suffixes in it; "" where none does."""
     try:
+        if not (path.is_dir() or path.is_file()):
+            return ""  # to look into a pipe is to wait for who writes to it
         whole = path.is_dir() or zipfile.is_zipfile(path)
         if not whole:
             files = {path.name: path}

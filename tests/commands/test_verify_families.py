@@ -82,3 +82,22 @@ def test_what_a_family_draws_is_proven_alone_and_a_change_is_found(
         assert verdict == "proven" or "nearly the same" in why or name == "seq2seq"
         changed(last)
         assert [verdict for verdict, _ in verdicts(last, 3)] == ["altered"]
+
+
+@pytest.mark.parametrize(("name", "verdict"), [("wavegan", "altered"), ("specgan", "claimed")])
+def test_a_faint_change_all_over_is_found_where_no_phases_could_explain_it(
+    name: str, verdict: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = words_of(name, tmp_path)
+    untrained([*words, *(FEW if "data=tones" in words else [])], "outputs/run")
+    assert main(["sample", "run=outputs/run", "n=1", "out=drawn"]) == 0
+    [path] = Path("drawn").glob("0*.wav")
+    sound, rate = soundfile.read(path, dtype="int16", always_2d=True)
+    off = int(0.009 * np.sqrt(np.mean(sound.astype(float) ** 2)))
+    assert off > 16  # more than rounding
+    soundfile.write(path, sound - off * np.sign(sound), rate)
+    capsys.readouterr()
+    main(["verify", str(path), "--json"])
+    [found] = json.loads(capsys.readouterr().out)
+    assert (found["verdict"], "nearly the same" in found["why"]) == (verdict, verdict == "claimed")
