@@ -123,10 +123,10 @@ class MP4Writer(GifWriter):
 
     suffix = "mp4"
 
-    def __init__(self, *arguments: Any) -> None:
+    def __init__(self, *arguments: Any, **named: Any) -> None:
         if find_spec("av") is None:
             raise ConfigError("format=mp4 needs PyAV", f"pip install {EXTRA}, or use format=gif, webp or npz")
-        super().__init__(*arguments)
+        super().__init__(*arguments, **named)
 
     def save(self, path: Path, clip: Tensor, about: Mapping[str, Any]) -> None:
         """See :meth:`GifWriter.save`; the facts are in its comment. Odd sides are repeated by one pixel."""

@@ -18,6 +18,8 @@ _PIXELS = 50_000_000  # of one that is opened at all
 _SIDE = 1200  # pixels of a picture at most
 _LONGEST = 20.0  # seconds of sound
 _TEXT = 20_000  # characters of text
+#: What models may write and HTML may not hold, each shown as a character that is not known.
+_CONTROLS = {code: "\N{REPLACEMENT CHARACTER}" for code in (*range(32), 127) if chr(code) not in "\t\n\r"}
 #: The rates that MP3 knows; other sound is kept as FLAC.
 _MP3 = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
 
@@ -63,7 +65,7 @@ class Album:
         return f'<{tag} controls preload="metadata" aria-label="{said}" src="{source}"></{tag}>'
 
     def _text(self, path: Path) -> str:
-        text = path.read_text(encoding="utf-8", errors="replace")
+        text = path.read_text(encoding="utf-8", errors="replace").translate(_CONTROLS)
         more = f"\n... and {len(text) - _TEXT:,} characters more" if len(text) > _TEXT else ""
         shown = text[:_TEXT] + more
         if len(shown) > self.room:

@@ -9,7 +9,7 @@ from html import escape
 from typing import Any, NamedTuple
 
 WIDTH, HEIGHT = 460, 230
-_LEFT, _TOP, _RIGHT, _BOTTOM = 56, 8, 10, 26
+_LEFT, _TOP, _RIGHT, _BOTTOM = 56, 8, 18, 26
 _MOST = 400  # points of a line; more than that no screen shows
 #: Okabe and Ito's colours, which people who see few colours tell apart too.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f7f7f", "#b8a800")

@@ -17,7 +17,8 @@ from aigc_cli.runs import Run
 
 TABLE = "sweep.csv"
 _LISTED = 20
-_BEFORE_SCORES = ("job", "overrides", "status", "run", "message")
+_NO_SCORES = ("job", "overrides", "status", "run", "steps", "message")
+_DONE = ("complete", "skipped")
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ class Sweep:
     @cached_property
     def score(self) -> str | None:
         """What the jobs are ranked by: an optimizer's objective, what was measured, a held-out score, or a loss."""
-        names = [name for name in self.jobs[0] if name not in _BEFORE_SCORES]
+        names = [name for name in self.jobs[0] if name not in _NO_SCORES]
         measured = [name for name in names if "/" not in name]
         held_out = [name for name in names if name.startswith("val/")]
         losses = [name for name in names if name.endswith("loss")]
@@ -84,8 +85,9 @@ class Sweep:
 
     @cached_property
     def order(self) -> list[int]:
-        """The jobs that have a score, the best first."""
-        scored = [(value, number) for number, value in enumerate(self.values) if value is not None]
+        """The jobs that came to their end with a score, the best first."""
+        ended = (number for number, job in enumerate(self.jobs) if job["status"] in _DONE)
+        scored = [(value, number) for number in ended if (value := self.values[number]) is not None]
         return [number for _, number in sorted(scored, reverse=self.higher)]
 
     def best(self) -> Run | None:
@@ -96,7 +98,7 @@ class Sweep:
 def section(sweep: Sweep, anchors: Mapping[str, str]) -> str:
     """The sweep as HTML; `anchors` are the runs that the page shows, by name."""
     way = "higher is better" if sweep.higher else "lower is better"
-    done = sum(job["status"] in ("complete", "skipped") for job in sweep.jobs)
+    done = sum(job["status"] in _DONE for job in sweep.jobs)
     said = f"{len(sweep.jobs)} jobs, {done} of them complete, over {', '.join(sweep.swept) or 'nothing'}"
     if sweep.score is None or not sweep.order:
         return f"<p>{escape(said)}. No job has a score to rank them by.</p>"

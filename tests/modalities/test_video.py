@@ -34,7 +34,7 @@ def provenance(form):
 def written(folder, form, raw):
     _, kind = find_writer("video", form)
     arrangement = Arrangement(n=len(raw), facts={"class": ["a", "b", "a"][: len(raw)]}, turns=("a", "b"))
-    with kind(folder, arrangement, provenance(form), CODEC) as writer:
+    with kind(folder, arrangement, provenance=provenance(form), codec=CODEC) as writer:  # as aigc sample makes it
         for part in raw.split(2):
             writer.write(part)
         files, overview = writer.finish()
