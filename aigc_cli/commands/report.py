@@ -12,7 +12,8 @@ from aigc_cli.files import check_writable, path_of, resource_errors, shown, writ
 from aigc_cli.progress import size
 from aigc_cli.reports.facts import Facts, facts_of
 from aigc_cli.reports.page import report
-from aigc_cli.reports.sweep import TABLE, Sweep
+from aigc_cli.reports.sweep import Sweep
+from aigc_cli.reports.sweep_table import TABLE
 from aigc_cli.runs import OUTPUTS, Run, find_run
 
 _KEYS = ("out", "outputs")

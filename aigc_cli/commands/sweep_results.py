@@ -25,13 +25,13 @@ from aigc_cli.files import resource_errors, write_atomically
 from aigc_cli.new_run import point_latest
 from aigc_cli.progress import table
 from aigc_cli.registry import plugin_words
+from aigc_cli.reports.sweep_table import AFTER, BEFORE, DONE, TABLE
 from aigc_cli.runs import Run
 
 #: What is known of a job: its number, words, status, exit code, run, metrics and message.
 Row = dict[str, Any]
 #: The score that an optimizer minimises, whatever curve it is.
 OBJECTIVE = "objective"
-_DONE = ("complete", "skipped")
 _SHOWN = 4  # scores in the table
 
 
@@ -44,7 +44,7 @@ class Group:
 
     def values(self, score: str) -> list[float]:
         """The score of each job that has it."""
-        return [row["figures"][score] for row in self.rows if row["status"] in _DONE and score in row["figures"]]
+        return [row["figures"][score] for row in self.rows if row["status"] in DONE and score in row["figures"]]
 
     def shown(self, score: str) -> str:
         """Its mean, with the standard deviation over several seeds."""
@@ -90,7 +90,7 @@ def finish(
     elif not options.metric:
         ranking = _by_curves(rows, objective)
     groups = ranking.order(_grouped(rows))
-    path, unkept, moved = folder / "sweep.csv", None, False
+    path, unkept, moved = folder / TABLE, None, False
     try:  # before it is shown, which may end at a pipe that nobody reads
         _write(path, rows)
         moved = not stopped and _point_at_winner(outputs / "latest", rows, _winner(groups, ranking))
@@ -125,7 +125,7 @@ def _measured(rows: Sequence[Row], metrics: Sequence[str]) -> tuple[int, Ranking
     from aigc_cli.metrics.record import difference
     from aigc_cli.metrics.report import Keeper
 
-    done, records, keeper = [row for row in rows if row["status"] in _DONE], [], Keeper()
+    done, records, keeper = [row for row in rows if row["status"] in DONE], [], Keeper()
     for number, row in enumerate(done, start=1):
         errors.say(f"measuring {', '.join(metrics)}: run {number} of {len(done)}")
         try:
@@ -163,7 +163,7 @@ def _by_record(metric: str, record: Mapping[str, Any]) -> Ranking:
 
 def _by_curves(rows: Sequence[Row], objective: str | None) -> Ranking:
     """The objective that was named, or the first held-out score; a loss in training says nothing of the samples."""
-    done = [row for row in rows if row["status"] in _DONE]
+    done = [row for row in rows if row["status"] in DONE]
     if not done:
         return Ranking(None)
     for row in done if objective == OBJECTIVE else ():
@@ -231,7 +231,7 @@ def _best_json(groups: Sequence[Group], ranking: Ranking) -> dict[str, Any] | No
 def _winner(groups: Sequence[Group], ranking: Ranking) -> Run | None:
     """The best run of the best words; None where the jobs are not ranked."""
     rows = [] if ranking.score is None or not groups else groups[0].rows
-    won = (row for row in rows if row["status"] in _DONE and ranking.score in row["figures"])
+    won = (row for row in rows if row["status"] in DONE and ranking.score in row["figures"])
     return next((Run(Path(row["run"])) for row in won), None)
 
 
@@ -255,7 +255,7 @@ def _report(folder: Path, groups: Sequence[Group], ranking: Ranking, moved: bool
                 f"{row['status'] + ':':<12} job {row['job'] + 1}{f' ({own})' if own else ''}: {row['message']}"
             )
     lines += _unequal(rows)
-    lines.append(f"sweep:       {os.path.relpath(folder / 'sweep.csv')}")
+    lines.append(f"sweep:       {os.path.relpath(folder / TABLE)}")
     lines += pruned_line(rows)
     best = _best_json(groups, ranking)
     if best is not None:
@@ -268,7 +268,7 @@ def _report(folder: Path, groups: Sequence[Group], ranking: Ranking, moved: bool
         lines += ["latest:      latest is the winner"] if moved else []
         lines.append(f"next:        aigc sample run={winner.word}")
         return lines
-    runs = list(dict.fromkeys(Run(Path(row["run"])).named for row in rows if row["status"] in _DONE))[:8]
+    runs = list(dict.fromkeys(Run(Path(row["run"])).named for row in rows if row["status"] in DONE))[:8]
     if len(runs) > 1 and not any(word.startswith("data") for word in swept):  # others' data would be refused
         lines.append(f"next:        aigc eval compare run={','.join(runs)}{plugin_words()}")
     return lines
@@ -276,7 +276,7 @@ def _report(folder: Path, groups: Sequence[Group], ranking: Ranking, moved: bool
 
 def _unequal(rows: Sequence[Row]) -> list[str]:
     """Says so where jobs of the same minutes had unequal steps: how busy the machine was is no merit of their words."""
-    steps = {row["steps"] for row in rows if row["status"] in _DONE}
+    steps = {row["steps"] for row in rows if row["status"] in DONE}
     if len(steps) < 2 or any(word.startswith(("trainer.steps=", "trainer.minutes=")) for word in _swept(rows)):
         return []
     if not any(word.startswith("trainer.minutes=") for row in rows for word in row["overrides"]):
@@ -297,7 +297,7 @@ def _table_rows(groups: Sequence[Group], score: str | None) -> list[list[str]]:
         jobs = ",".join(str(job) for job in sorted(row["job"] + 1 for row in group.rows))
         counts = Counter(row["status"] for row in group.rows)
         status = ", ".join(f"{count} {name}" if len(counts) > 1 else name for name, count in counts.items())
-        n = [str(sum(row["status"] in _DONE for row in group.rows))] if seeds else []
+        n = [str(sum(row["status"] in DONE for row in group.rows))] if seeds else []
         runs = [os.path.relpath(row["run"]) for row in group.rows if row["run"]]
         run = f"{runs[0]}{', ...' if len(runs) > 1 else ''}" if runs else ""
         steps = [",".join(str(row["steps"]) for row in group.rows)] if unequal else []
@@ -309,7 +309,7 @@ def _write(path: Path, rows: Sequence[Row]) -> None:
     """A row for each job, whole or not at all."""
     figures = list(dict.fromkeys(key for row in rows for key in row["figures"]))
     writer = csv.writer(text := io.StringIO())
-    writer.writerow(["job", "overrides", "status", "run", "steps", *figures, "message"])
+    writer.writerow([*BEFORE, *figures, *AFTER])
     for row in rows:
         values = [row["figures"].get(key, "") for key in figures]
         about = [row["job"] + 1, plainly(row["overrides"]), row["status"], row["run"], row["steps"]]

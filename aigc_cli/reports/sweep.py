@@ -12,13 +12,11 @@ from pathlib import Path
 from aigc_cli.errors import DataError, unreadable
 from aigc_cli.reports.sections import table
 from aigc_cli.reports.svg import number_of, parallel
+from aigc_cli.reports.sweep_table import AFTER, BEFORE, DONE, TABLE
 from aigc_cli.run_index import records_of
 from aigc_cli.runs import Run
 
-TABLE = "sweep.csv"
 _LISTED = 20
-_NO_SCORES = ("job", "overrides", "status", "run", "steps", "message")
-_DONE = ("complete", "skipped")
 
 
 @dataclass(frozen=True)
@@ -56,7 +54,7 @@ class Sweep:
     @cached_property
     def score(self) -> str | None:
         """What the jobs are ranked by: an optimizer's objective, what was measured, a held-out score, or a loss."""
-        names = [name for name in self.jobs[0] if name not in _NO_SCORES]
+        names = [name for name in self.jobs[0] if name not in (*BEFORE, *AFTER)]
         measured = [name for name in names if "/" not in name]
         held_out = [name for name in names if name.startswith("val/")]
         losses = [name for name in names if name.endswith("loss")]
@@ -86,7 +84,7 @@ class Sweep:
     @cached_property
     def order(self) -> list[int]:
         """The jobs that came to their end with a score, the best first."""
-        ended = (number for number, job in enumerate(self.jobs) if job["status"] in _DONE)
+        ended = (number for number, job in enumerate(self.jobs) if job["status"] in DONE)
         scored = [(value, number) for number in ended if (value := self.values[number]) is not None]
         return [number for _, number in sorted(scored, reverse=self.higher)]
 
@@ -98,7 +96,7 @@ class Sweep:
 def section(sweep: Sweep, anchors: Mapping[str, str]) -> str:
     """The sweep as HTML; `anchors` are the runs that the page shows, by name."""
     way = "higher is better" if sweep.higher else "lower is better"
-    done = sum(job["status"] in _DONE for job in sweep.jobs)
+    done = sum(job["status"] in DONE for job in sweep.jobs)
     said = f"{len(sweep.jobs)} jobs, {done} of them complete, over {', '.join(sweep.swept) or 'nothing'}"
     if sweep.score is None or not sweep.order:
         return f"<p>{escape(said)}. No job has a score to rank them by.</p>"

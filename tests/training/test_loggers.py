@@ -239,12 +239,15 @@ READERS: dict[str, Callable[[Run, Path], tuple[Curves, set[str]]]] = {
 }  # fmt: skip
 
 
-def test_mlflow_logs_into_outputs_wherever_the_run_lies(
-    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def mlflow_in_files(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("mlflow", reason="the extra aigc-cli[mlflow] is not installed")
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+
+
+@pytest.mark.usefixtures("mlflow_in_files")
+def test_mlflow_logs_into_outputs_wherever_the_run_lies(run: Run, tmp_path: Path) -> None:
     outputs = tmp_path / "all #1"
     far = Run(tmp_path / "disk" / "mine")
     (far.path / "samples").mkdir(parents=True)
@@ -254,17 +257,15 @@ def test_mlflow_logs_into_outputs_wherever_the_run_lies(
     assert not (tmp_path / "mlruns").exists()
 
 
+@pytest.mark.usefixtures("mlflow_in_files")
 @pytest.mark.parametrize("together", [True, False])
 def test_runs_that_begin_together_are_in_one_experiment(
     together: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pytest.importorskip("mlflow", reason="the extra aigc-cli[mlflow] is not installed")
     from mlflow.tracking import MlflowClient
 
     from aigc_cli.training.loggers.mlflow import MLflow
 
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
     starts = [Start(tmp_path / f"vae-digits/{name}", name, CONFIG, 0, name, known=False) for name in "ab"]
     look, make = MlflowClient.get_experiment_by_name, MlflowClient.create_experiment
 
