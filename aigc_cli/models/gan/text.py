@@ -9,7 +9,7 @@ Gumbel-Softmax, 2017, section 2.2), ever less smooth ones.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 import torch
 from pydantic import Field, model_validator
@@ -64,6 +64,7 @@ class TextGAN(DecoderLanguageModel):
 
     can = frozenset({"sample", "prompt", "encode", "score", "fill", "examine"})
     config: TextGANConfig  # type: ignore[assignment]
+    mixed_lengths: ClassVar[bool] = True  # else how long texts are would tell real from fake, batch by batch
 
     def __init__(self, config: TextGANConfig, spec: DataSpec) -> None:
         super().__init__(config, spec)  # type: ignore[arg-type]
@@ -101,8 +102,7 @@ class TextGAN(DecoderLanguageModel):
     def forward(self, phase: str, batch: Batch) -> Losses:
         """The losses of ``"discriminator"`` or ``"generator"`` on token ids (n, t)."""
         tokens = batch.content
-        # A batch holds texts of similar length: a sample that ends with them would be known by being cut, and the
-        # generator would learn to be short.
+        # A sample that is cut where the longest of a batch ends would be known by that.
         first, real = tokens[:, 0], pad(tokens[:, 1:], (0, self.context + 1 - tokens.shape[1]), value=self.pad)
         if phase == "generator":
             return self._generator_losses(first, real)
