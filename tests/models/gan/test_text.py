@@ -92,7 +92,7 @@ def test_a_gradient_reaches_back_over_so_many_tokens(defaults: dict[str, Any], t
 
 
 def test_it_learns_to_write_what_only_the_discriminators_have_seen(defaults: dict[str, Any]) -> None:
-    model = build(defaults, sharpest=3.0, sharpen_steps=100)
+    model = build(defaults, r1_gamma=1.0, sharpest=3.0, sharpen_steps=100)
     real = Batch(counting())
     rates = {"generator": 5e-3, "discriminator": 5e-3}
     optimizers = {
