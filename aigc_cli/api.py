@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -169,10 +169,15 @@ class LoadedRun:
             usual=usual, prompts=prompts, train=lambda: data["train"], held_out=data.held_out,
         )  # fmt: skip
 
-    def plan(self, controls: Any, n: int | None = None, *, filters: Filters | None = None, **how: Any) -> Plan:
-        """How samples are drawn and arranged; what it takes is as of :meth:`request`."""
+    def plan(
+        self, controls: Any, n: int | None = None, *, filters: Filters | None = None,
+        look: Callable[[Tensor], None] | None = None, **how: Any,
+    ) -> Plan:  # fmt: skip
+        """How samples are drawn and arranged; what it takes is as of :meth:`request`. `look` sees what the model made,
+        before it gets a mark."""
         request = self.request(controls, n, **how)
         drawn = plan(request) if filters is None else filtered(request, filters)
+        drawn = drawn if look is None else drawn.seen(look)
         return drawn if self.watermark is None else self.watermark.of(drawn, self.model, controls)
 
     def provenance(self, controls: Any, *, seed: int, format: str, source: Mapping[str, Any]) -> Provenance:

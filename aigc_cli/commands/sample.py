@@ -122,17 +122,13 @@ class Drawing:
     writer: Callable[..., Writer]
     usual: bool  # whether the format is the modality's usual one
     filters: Filters | None = None
-    looks: bool = False  # whether copies are looked for
-    glances: list[Tensor] = dataclasses.field(default_factory=list)  # then, at what the model made
+    glances: list[Tensor] = dataclasses.field(default_factory=list)  # at what the model made, where copies are sought
 
     def write(self, folder: Path, batch_size: int | None) -> tuple[list[str], list[str], str]:
         """The names of the files with samples, of those that show some of them, and what a terminal shows of them."""
         arrangement = self.plan.arrangement
         with self.writer(folder, arrangement) as files, Progress(arrangement.n, "sampling", "samples") as bar:
             for raw in self.plan.batches(batch_size):
-                if self.looks:
-                    made = [arrangement.generated(files.written + place) for place in range(len(raw))]
-                    self.glances.append(modality(self.provenance.modality).glance(raw[torch.tensor(made)]))
                 files.write(raw)
                 bar.advance(len(raw))
             names, overview = files.finish()
@@ -153,21 +149,24 @@ def drawing_of(settings: SampleConfig, run: Run) -> Drawing:
     _check_mark(settings, loaded.watermark)
     tell(f"sampling {run.name}, step {restored.step}, on {restored.device}")
     filters = None if settings.filter is None else Filters.of(settings.filter, settings.filtered, loaded.spec)
+    looks, glances = settings.memorization.max is not None, list[Tensor]()
+    if looks and restored.codec.readable:
+        raise ConfigError("memorization.max= looks at pictures, sound and video", "leave it out for text")
+
+    def look(made: Tensor) -> None:
+        glances.append(modality(loaded.spec.modality).glance(made))
+
     drawn = loaded.plan(
         controls, 1 if settings.prompt_file and settings.n is None else settings.n, seed=settings.seed,
         prompts=_prompts(restored, settings, controls), usual=writer.usual, splits=Splits.of_run(run, settings.data),
-        filters=filters,
+        filters=filters, look=look if looks else None,
     )  # fmt: skip
     source = {**drawn.source, **_files_of(restored, settings, named_values(controls))}
     provenance = loaded.provenance(controls, seed=settings.seed, format=format, source=source)
     provenance = replace(provenance, explicit=settings.label, filters={} if filters is None else filters.facts)
     usual = format == find_writer(run.spec.modality)[0]
-    looks = settings.memorization.max is not None
-    if looks and restored.codec.readable:
-        raise ConfigError("memorization.max= looks at pictures, sound and video", "leave it out for text")
-    return Drawing(
-        drawn, provenance, partial(writer, provenance=provenance, codec=restored.codec), usual, filters, looks
-    )
+    written = partial(writer, provenance=provenance, codec=restored.codec)
+    return Drawing(drawn, provenance, written, usual, filters, glances)
 
 
 def _check_mark(settings: SampleConfig, mark: Watermark | None) -> None:
