@@ -36,7 +36,7 @@ from aigc_cli.sampling.readings import embed
 
 ORDER, REFERENCES, LENGTH = 5, 500, 32
 TEMPERATURES = (0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.2)
-STEPS = {"mle": 3500, "gan": 400, "bert": 800, "reverse": 300}  # in MINUTES
+STEPS = {"mle": 3500, "gan": 600, "bert": 800, "reverse": 1000}  # in MINUTES
 MINUTES = 25.0
 POINTS = 5  # steps at which the GAN is measured
 REVERSE = 5  # times as many texts to train on as to measure
@@ -227,18 +227,24 @@ def draw(rows: dict[str, dict[str, float]], path: Path) -> None:
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(figsize=(6.4, 4.4), layout="constrained")
-    for kind, label, mark in (("mle", "transformer, by temperature", "o-"), ("gan", "GAN, by step", "s--")):
+    close = axes.inset_axes((0.07, 0.58, 0.36, 0.39))
+    for kind, label, mark in (("mle", "transformer, by temperature", "o-"), ("gan", "GAN, by step", "s")):
         named = {name.partition("-")[2]: row for name, row in rows.items() if name.startswith(kind)}
         places = [(row["self_bleu"], row["bleu"]) for row in named.values()]
-        axes.plot(*zip(*places, strict=True), mark, label=label, markersize=4, linewidth=1)
+        for axis in (axes, close):
+            axis.plot(*zip(*places, strict=True), mark, label=label, markersize=4, linewidth=1)
+        axis, offset = (axes, (-3, 5)) if kind == "mle" else (close, (4, -8))
         for text, place in zip(named, places, strict=True):
-            offset = (-3, 5) if kind == "mle" else (5, -9)
-            right = "right" if kind == "mle" else "left"
-            axes.annotate(text, place, offset, textcoords="offset points", fontsize=7, ha=right)
-    axes.plot(rows["real"]["self_bleu"], rows["real"]["bleu"], "k*", markersize=10, label="held-out captions")
-    axes.set_xlabel("self-BLEU-5 (further left: more different)")
-    axes.set_ylabel("BLEU-5 (higher: more like real ones)")
-    axes.grid(alpha=0.3)
+            axis.annotate(
+                text, place, offset, textcoords="offset points", fontsize=7, ha="right" if axis is axes else "left"
+            )
+    for axis in (axes, close):
+        axis.plot(rows["real"]["self_bleu"], rows["real"]["bleu"], "k*", markersize=10, label="held-out captions")
+        axis.grid(alpha=0.3)
+    x, y = rows["mle-1.0"]["self_bleu"], rows["mle-1.0"]["bleu"]
+    close.set(xlim=(x - 3, x + 1.5), ylim=(y - 2.5, y + 1))
+    close.tick_params(labelsize=7)
+    axes.set(xlabel="self-BLEU-5 (further left: more different)", ylabel="BLEU-5 (higher: more like real ones)")
     axes.legend(loc="lower right")
     figure.savefig(path, dpi=90)
 
