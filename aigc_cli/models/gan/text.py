@@ -198,6 +198,9 @@ class TextGAN(DecoderLanguageModel):
 
     def warnings(self, figures: Mapping[str, float]) -> Iterator[tuple[str, str]]:
         """What is going wrong; see :meth:`Model.warnings`."""
+        if self.config.init_from is None:
+            hint = "train model=transformer on it first, and name that run with model.init_from="
+            yield "a start from nothing", f"this generator knows no text, and learns little from its opponents: {hint}"
         diversity = figures.get("examine/diversity", 1.0)
         if diversity < COLLAPSED:
             says = f"samples have {diversity:.0%} of the pairs of tokens that as many real texts have (mode collapse)"

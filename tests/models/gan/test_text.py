@@ -136,7 +136,8 @@ def test_a_collapse_is_named(defaults: dict[str, Any]) -> None:
     assert diversity < 0.75
     named = dict(model.warnings({"examine/diversity": 0.4}))
     assert "step=" in named["mode collapse"]
-    assert not dict(model.warnings({"examine/diversity": 0.9}))
+    assert "model.init_from=" in dict(model.warnings({}))["a start from nothing"]
+    assert not dict(build(defaults, init_from="latest").warnings({"examine/diversity": 0.9}))
 
 
 def test_dropout_is_refused(defaults: dict[str, Any]) -> None:
