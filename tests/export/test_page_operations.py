@@ -95,6 +95,9 @@ def of_rows() -> Iterator[Case]:
     yield "TopK", {"axis": -1}, [x, ints(2)], x.topk(2)
     left, right = normal(2, 1, 5, 7), normal(3, 7, 6)
     yield "MatMul", {}, [left, right], left @ right
+    yield "MatMul", {}, [left, right[0, :, 0]], left @ right[0, :, 0]
+    yield "MatMul", {}, [left[0, 0, 0], right], left[0, 0, 0] @ right
+    yield "MatMul", {}, [left[0, 0, 0], right[0, :, 0]], left[0, 0, 0] @ right[0, :, 0]
     left, right, bias = normal(7, 5), normal(6, 7), normal(6)
     turned = {"transA": 1, "transB": 1, "alpha": 2.0, "beta": 3.0}
     yield "Gemm", turned, [left, right, bias], 2 * left.T @ right.T + 3 * bias

@@ -30,7 +30,10 @@ KINDS: dict[str, tuple[list[str], dict[str, Any]]] = {
     "gan (dcgan)": (DCGAN, {}),
     "vae": ([*EVERYTHING["vae"][0], "model.prior_layers=2"], {}),
     "flow": (["model=flow", *DIGITS, "model.width=8"], {**HEUN, "guidance": 2.0}),
-    "biggan with attention": (["model=biggan", *DIGITS, "data.size=16", "model.width=8", "model.attention=8"], {}),
+    "biggan": (
+        ["model=biggan", *DIGITS, "data.size=16", "model.width=16", "model.max_width=64", "model.attention=8"],
+        {},
+    ),
     "gan (r3gan_small)": (EVERYTHING["gan (r3gan_small)"][0], {}),
     "vae of a map": (["model=vae", *DIGITS, "model.width=4", "model.latent=2", "model.latent_side=4"], {}),
     "hvae": (EVERYTHING["hvae"][0], {}),

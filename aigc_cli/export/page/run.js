@@ -76,6 +76,8 @@ function gemm(out, po, a, pa, ra, qa, b, pb, m, k, n) {
   }
 }
 function matmul(a, b) {
+  if (a.s.length < 2) { const r = matmul(T([1, ...a.s], a.d), b); return T(r.s.filter((_, i) => i !== r.s.length - (b.s.length > 1 ? 2 : 1)), r.d); }
+  if (b.s.length < 2) { const r = matmul(a, T([...b.s, 1], b.d)); return T(r.s.slice(0, -1), r.d); }
   let [m, k] = a.s.slice(-2), [, n] = b.s.slice(-2);
   const lead = shapes(a.s.slice(0, -2), b.s.slice(0, -2)), count = size(lead);
   const sa = stepsOf(a.s.slice(0, -2), lead).map(x => x * m * k), sb = stepsOf(b.s.slice(0, -2), lead).map(x => x * k * n);
