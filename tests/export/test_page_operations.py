@@ -67,6 +67,9 @@ def of_maps() -> Iterator[Case]:
     yield "Resize", linear, [x, none, twice], F.interpolate(x, scale_factor=2.0, mode="bilinear")
     pool = {"kernel_shape": [3, 2], "strides": [2, 2], "pads": [1, 0, 1, 0]}
     yield "MaxPool", pool, [x], F.max_pool2d(x, (3, 2), 2, (1, 0))
+    for padded in (True, False):
+        wanted = F.avg_pool2d(x, (3, 2), 2, (1, 0), count_include_pad=padded)
+        yield "AveragePool", {**pool, "count_include_pad": int(padded)}, [x], wanted
     norm = [normal(8), normal(8), normal(8), normal(8).abs()]
     yield "BatchNormalization", {}, [x, *norm], F.batch_norm(x, norm[2], norm[3], norm[0], norm[1])
     kernel = normal(7, 8, 1, 1)
@@ -93,6 +96,9 @@ def of_rows() -> Iterator[Case]:
     yield "ReduceL2", {"keepdims": 0}, [x, ints(1, 2)], x.norm(dim=(1, 2))
     yield "TopK", {"axis": 1, "largest": 0}, [x, ints(8)], x.sort(1)
     yield "TopK", {"axis": -1}, [x, ints(2)], x.topk(2)
+    yield "ArgMax", {"axis": 1, "keepdims": 0}, [x], x.argmax(1)
+    yield "CumSum", {}, [x, ints(2)], x.cumsum(2)
+    yield "Pad", {}, [x, ints(0, 1, 0, 2, 0, 0, 3, 0), torch.tensor([0.5])], F.pad(x, (2, 0, 0, 3, 1, 0), value=0.5)
     left, right = normal(2, 1, 5, 7), normal(3, 7, 6)
     yield "MatMul", {}, [left, right], left @ right
     yield "MatMul", {}, [left, right[0, :, 0]], left @ right[0, :, 0]

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from exported_families import EVERYTHING, words_of
+from exported_families import EVERYTHING, WAVES, words_of
 from untrained import EVERY, check_no_place, restored, text, untrained
 
 from aigc_cli.cli import main
@@ -43,6 +43,7 @@ KINDS: dict[str, tuple[list[str], dict[str, Any]]] = {
     "gan on clips": (EVERYTHING["gan on clips"][0], {}),
     "vae on clips": (EVERYTHING["vae on clips"][0], {}),
     "wavegan": (EVERYTHING["wavegan"][0], {}),
+    "vae of waves": (["model=vae", *WAVES, "model.network=mlp", "model.hidden=16"], {}),
 }
 #: Reads the page as a browser would, and runs its graph on what the test gives.
 _READ = """

@@ -138,6 +138,12 @@ const erf = x => { const s = Math.sign(x), z = Math.abs(x), t = 1 / (1 + 0.5 * z
 const soft = f => (n, a) => { const d = F(a.d.length); along(a, axisOf(n.a.axis ?? -1, a.s.length), (at, st, k) => { let m = -Infinity, t = 0;
   for (let j = 0; j < k; j++) m = Math.max(m, a.d[at + j * st]); for (let j = 0; j < k; j++) t += Math.exp(a.d[at + j * st] - m);
   for (let j = 0; j < k; j++) d[at + j * st] = f(a.d[at + j * st] - m, t); }); return [T(a.s, d)]; };
+const pool = (start, add, end) => (n, x) => { const [ky, kx] = n.a.kernel_shape, [sy, sx] = n.a.strides ?? [1, 1], [top, left, down, right] = n.a.pads ?? [0, 0, 0, 0], [N, C, H, W] = x.s;
+  const h = Math.floor((H + top + down - ky) / sy) + 1, w = Math.floor((W + left + right - kx) / sx) + 1, d = F(N * C * h * w);
+  for (let i = 0; i < d.length; i++) { const y = Math.floor(i / w) % h * sy - top, z = i % w * sx - left, at = Math.floor(i / w / h) * H * W; let v = start, seen = 0;
+    for (let Y = Math.max(0, y); Y < Math.min(H, y + ky); Y++) for (let Z = Math.max(0, z); Z < Math.min(W, z + kx); Z++) { v = add(v, x.d[at + Y * W + Z]); seen++; }
+    d[i] = end(v, n.a.count_include_pad ? ky * kx : seen); }
+  return [T([N, C, h, w], d)]; };
 const OPS = {
   Add: number((x, y) => x + y), Sub: number((x, y) => x - y), Mul: number((x, y) => x * y), Pow: number((x, y) => x ** y),
   Div: (n, a, b) => [kind(a) === "int" && kind(b) === "int" ? each([a, b], (x, y) => Math.trunc(x / y), "int") : each([a, b], (x, y) => x / y)],
@@ -182,14 +188,15 @@ const OPS = {
         const to = (o * L + j) * inner, at = (o * k + Math.max(0, low)) * inner, next = (o * k + Math.min(k - 1, low + 1)) * inner;
         for (let i = 0; i < inner; i++) d[to + i] = u ? (1 - u) * t.d[at + i] + u * t.d[next + i] : t.d[at + i]; }
       t = T(t.s.map((v, i) => i === axis ? L : v), d); }); return [t]; },
-  MaxPool: (n, x) => { const [ky, kx] = n.a.kernel_shape, [sy, sx] = n.a.strides ?? [1, 1], [top, left, down, right] = n.a.pads ?? [0, 0, 0, 0], [N, C, H, W] = x.s;
-    const h = Math.floor((H + top + down - ky) / sy) + 1, w = Math.floor((W + left + right - kx) / sx) + 1, d = F(N * C * h * w).fill(-Infinity);
-    for (let i = 0; i < d.length; i++) { const y = Math.floor(i / w) % h * sy - top, z = i % w * sx - left, at = Math.floor(i / w / h) * H * W;
-      for (let Y = Math.max(0, y); Y < Math.min(H, y + ky); Y++) for (let Z = Math.max(0, z); Z < Math.min(W, z + kx); Z++) d[i] = Math.max(d[i], x.d[at + Y * W + Z]); }
-    return [T([N, C, h, w], d)]; },
+  MaxPool: pool(-Infinity, Math.max, v => v), AveragePool: pool(0, (v, x) => v + x, (v, k) => v / k),
   TopK: (n, a, count) => { const axis = axisOf(n.a.axis ?? -1, a.s.length), k = Number(count.d[0]), s = a.s.map((v, i) => i === axis ? k : v), d = room(a, size(s)), which = I(size(s)), sign = n.a.largest ?? 1 ? -1 : 1;
     along(a, axis, (at, step, L, to) => { const out = Math.floor(to / step) * k * step + to % step, order = Array.from({length: L}, (_, j) => j).sort((p, q) => sign * (a.d[at + p * step] - a.d[at + q * step]) || p - q);
       for (let j = 0; j < k; j++) { which[out + j * step] = order[j]; d[out + j * step] = a.d[at + order[j] * step]; } }); return [T(s, d), T(s, which)]; },
+  ArgMax: (n, a) => { const x = axisOf(n.a.axis ?? 0, a.s.length), keep = n.a.keepdims ?? 1, s = a.s.map((v, i) => i === x ? 1 : v), d = I(size(s));
+    along(a, x, (at, step, k, to) => { for (let j = 1; j < k; j++) if (a.d[at + j * step] > a.d[at + d[to] * step]) d[to] = j; }); return [T(keep ? s : s.filter((_, i) => i !== x), d)]; },
+  CumSum: (n, a, axis) => { const d = room(a, a.d.length); along(a, axisOf(Number(axis.d[0]), a.s.length), (at, step, k) => { let t = 0; for (let j = 0; j < k; j++) d[at + j * step] = t += a.d[at + j * step]; }); return [T(a.s, d)]; },
+  Pad: (n, a, pads, v) => { const r = a.s.length, p = ints(pads), s = a.s.map((k, i) => k + p[i] + p[r + i]), d = room(a, size(s)).fill(v ? Number(v.d[0]) : 0), st = strides(s), L = a.s.at(-1);
+    places(a.s, [st], [st.reduce((t, k, i) => t + k * p[i], 0)], ([at], row) => d.set(a.d.subarray(row * L, (row + 1) * L), at)); return [T(s, d)]; },
   Expand: (n, a, s) => { const out = shapes(a.s, ints(s)); return [pick(a, out, stepsOf(a.s, out))]; },
   Concat: (n, ...ts) => { const axis = axisOf(n.a.axis, ts[0].s.length), s = [...ts[0].s]; s[axis] = ts.reduce((r, t) => r + t.s[axis], 0);
     const out = room(ts[0], size(s)), inner = size(s.slice(axis + 1)), outer = size(s.slice(0, axis)); let at = 0;
