@@ -71,6 +71,13 @@ def test_the_recipe_of_a_dataset_replaces_those_of_its_kind(write: Any) -> None:
     assert compose("train", ["model=vae", "data=mnist"])["trainer"]["keep"] == 7
 
 
+def test_latents_of_pictures_have_a_recipe_of_their_own() -> None:
+    words = ["model=flow", "data=cifar10", "trainer.device=cpu"]
+    assert recipes(words)[-1].endswith("from recipe/flow_pictures.yaml")
+    (line,) = recipes([*words, "data.latents=latest"])
+    assert line.endswith("from recipe/flow_latents.yaml")
+
+
 def test_recipes_of_ones_own_come_after_ours(write: Any) -> None:
     write("mine", "model=vae", "trainer: {steps: 3}")
     assert compose("train", ["model=vae"])["trainer"]["steps"] == 3
