@@ -67,7 +67,7 @@ def test_the_recipe_of_a_dataset_replaces_those_of_its_kind(write: Any) -> None:
     write("kind", "model=vae modality=image", "trainer: {keep: 7}")
     write("paper", "model=vae", "trainer: {log_every: 7}")
     trainer = compose("train", ["model=vae"])["trainer"]
-    assert (trainer["keep"], trainer["log_every"], trainer["steps"]) == (2, 7, 4000)
+    assert (trainer["keep"], trainer["log_every"], trainer["steps"]) == (2, 7, 6000)
     assert compose("train", ["model=vae", "data=mnist"])["trainer"]["keep"] == 7
 
 
