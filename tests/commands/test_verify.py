@@ -196,6 +196,7 @@ def test_marked_translations_are_drawn_again_where_each_stands_beside_its_source
     Path("p.txt").write_text("the cat\nsat on\n")
     words = ["run=pairs/translator", "prompt_file=p.txt", "n=8", "temperature=1", "watermark=a secret of mine"]
     assert main(["sample", *words, "out=o"]) == 0
+    assert "a translation by itself is seldom found" in capsys.readouterr().err
     assert marks(capsys, "o/samples.jsonl", "watermark=a secret of mine") == [("proven", True)]
 
 
