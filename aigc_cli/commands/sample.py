@@ -83,9 +83,7 @@ def main(config: dict[str, Any], options: Options) -> int:
         signer = Signer(path_of(settings.sign))
     drawing = drawing_of(settings, run)
     if settings.watermark is not None and run.spec.modality == "text" and run.spec.source is not None:
-        warn(
-            "the mark of a translation by itself is seldom found, as it is short; of 100 tokens of several it mostly is"
-        )
+        warn("the mark of a translation by itself is seldom found; in many it is, more of them with lower temperature=")
     provenance, arrangement = drawing.provenance, drawing.plan.arrangement
     out = path_of(settings.out) if settings.out else default_out(run, provenance, drawing.usual)
     may = partial(check_replaceable, out, provenance, arrangement.n, settings.overwrite)
