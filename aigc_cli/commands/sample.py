@@ -19,7 +19,7 @@ from torch import Tensor
 from aigc_cli.api import LoadedRun
 from aigc_cli.config.schema import STRICT, Options, check
 from aigc_cli.data.open import Splits
-from aigc_cli.errors import ConfigError, say_plainly, tell
+from aigc_cli.errors import ConfigError, say_plainly, tell, warn
 from aigc_cli.exported_run import open_exported
 from aigc_cli.files import LONGEST_NAME, checksum, path_of, shown, slug
 from aigc_cli.metrics.gate import hold_copies
@@ -82,6 +82,8 @@ def main(config: dict[str, Any], options: Options) -> int:
         check_signable(find_writer(run.spec.modality, settings.format)[0])
         signer = Signer(path_of(settings.sign))
     drawing = drawing_of(settings, run)
+    if settings.watermark is not None and run.spec.modality == "text" and run.spec.source is not None:
+        warn("the mark of a translation by itself is seldom found; in many it is, more of them with lower temperature=")
     provenance, arrangement = drawing.provenance, drawing.plan.arrangement
     out = path_of(settings.out) if settings.out else default_out(run, provenance, drawing.usual)
     may = partial(check_replaceable, out, provenance, arrangement.n, settings.overwrite)
