@@ -1,11 +1,12 @@
 """Requests to ``aigc serve`` that come together, side by side with the same one after another; and load that is rough.
 
     python benchmarks/serve.py transformer-shakespeare/first
-    python benchmarks/serve.py transformer-shakespeare/first --minutes 10
+    python benchmarks/serve.py transformer-shakespeare/first,vae-digits/first --minutes 10
 
-Both ask the same of a server in a process of its own, a text of 64 tokens for each of 32 seeds, and take turns; each
-turn gives one ratio, and the texts are compared. With ``--minutes`` requests of all kinds follow: streams that are left
-halfway, bodies that are broken, words that are wrong; statuses are counted, and the memory of the server is looked at.
+Both ask the same of the first run, in a server that is a process of its own, a text of 64 tokens for each of 32 seeds,
+and take turns; each turn gives one ratio, and the texts are compared. With ``--minutes`` requests of all kinds follow,
+of all runs: samples, streams that are left halfway, uploads and bodies that are broken, words that are wrong; statuses
+are counted, and the memory of the server is looked at.
 """
 
 from __future__ import annotations
@@ -80,10 +81,11 @@ def memory(process: int) -> float:
 def rough(url: str, process: int, minutes: float) -> None:
     """Requests of all kinds, until the time is up."""
     end, statuses = time.monotonic() + 60 * minutes, Counter[object]()
+    runs = [model["id"] for model in httpx.get(f"{url}/v1/models").json()["data"]]
 
     def ask(number: int) -> None:
         draw = random.Random(number)
-        kind, json_ = draw.randrange(8), {"content-type": "application/json"}
+        kind, json_ = draw.randrange(10), {"content-type": "application/json"}
         with httpx.Client(base_url=url, timeout=120) as client:
             asked = {"prompt": "The ", "seed": number, "max_tokens": draw.randint(1, 120), "n": draw.randint(1, 3)}
             try:
@@ -100,6 +102,13 @@ def rough(url: str, process: int, minutes: float) -> None:
                 elif kind == 6:
                     wrong = draw.choice([{"n": 10_000}, {"temperature": -1}, {"top_q": 1}, {"model": "../x"}])
                     statuses[client.post("/generate", json=wrong).status_code] += 1
+                elif kind == 7:
+                    made = {"model": draw.choice(runs), "n": draw.randint(1, 4), "seed": number}
+                    statuses[client.post("/generate", json=made).status_code] += 1
+                elif kind == 8:
+                    broken = draw.randbytes(draw.choice([0, 100, 10**6]))
+                    image = {"content-type": "image/png"}
+                    statuses[client.post("/reconstruct", content=broken, headers=image).status_code] += 1
                 else:
                     statuses[client.get(draw.choice(["/metrics", "/", "/v1/models", "/nowhere"])).status_code] += 1
             except httpx.HTTPError as error:

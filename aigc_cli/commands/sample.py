@@ -19,7 +19,7 @@ from torch import Tensor
 from aigc_cli.api import LoadedRun
 from aigc_cli.config.schema import STRICT, Options, check
 from aigc_cli.data.open import Splits
-from aigc_cli.errors import ConfigError, say_plainly, tell
+from aigc_cli.errors import ConfigError, say_plainly, tell, warn
 from aigc_cli.exported_run import open_exported
 from aigc_cli.files import LONGEST_NAME, checksum, path_of, shown, slug
 from aigc_cli.metrics.gate import hold_copies
@@ -82,6 +82,8 @@ def main(config: dict[str, Any], options: Options) -> int:
         check_signable(find_writer(run.spec.modality, settings.format)[0])
         signer = Signer(path_of(settings.sign))
     drawing = drawing_of(settings, run)
+    if settings.watermark is not None and run.spec.modality == "text" and run.spec.source is not None:
+        warn("the mark of a translation by itself is seldom found; in many it is, more of them with lower temperature=")
     provenance, arrangement = drawing.provenance, drawing.plan.arrangement
     out = path_of(settings.out) if settings.out else default_out(run, provenance, drawing.usual)
     may = partial(check_replaceable, out, provenance, arrangement.n, settings.overwrite)
@@ -122,17 +124,13 @@ class Drawing:
     writer: Callable[..., Writer]
     usual: bool  # whether the format is the modality's usual one
     filters: Filters | None = None
-    looks: bool = False  # whether copies are looked for
-    glances: list[Tensor] = dataclasses.field(default_factory=list)  # then, at what the model made
+    glances: list[Tensor] = dataclasses.field(default_factory=list)  # at what the model made, where copies are sought
 
     def write(self, folder: Path, batch_size: int | None) -> tuple[list[str], list[str], str]:
         """The names of the files with samples, of those that show some of them, and what a terminal shows of them."""
         arrangement = self.plan.arrangement
         with self.writer(folder, arrangement) as files, Progress(arrangement.n, "sampling", "samples") as bar:
             for raw in self.plan.batches(batch_size):
-                if self.looks:
-                    made = [arrangement.generated(files.written + place) for place in range(len(raw))]
-                    self.glances.append(modality(self.provenance.modality).glance(raw[torch.tensor(made)]))
                 files.write(raw)
                 bar.advance(len(raw))
             names, overview = files.finish()
@@ -153,21 +151,24 @@ def drawing_of(settings: SampleConfig, run: Run) -> Drawing:
     _check_mark(settings, loaded.watermark)
     tell(f"sampling {run.name}, step {restored.step}, on {restored.device}")
     filters = None if settings.filter is None else Filters.of(settings.filter, settings.filtered, loaded.spec)
+    looks, glances = settings.memorization.max is not None, list[Tensor]()
+    if looks and restored.codec.readable:
+        raise ConfigError("memorization.max= looks at pictures, sound and video", "leave it out for text")
+
+    def look(made: Tensor) -> None:
+        glances.append(modality(loaded.spec.modality).glance(made))
+
     drawn = loaded.plan(
         controls, 1 if settings.prompt_file and settings.n is None else settings.n, seed=settings.seed,
         prompts=_prompts(restored, settings, controls), usual=writer.usual, splits=Splits.of_run(run, settings.data),
-        filters=filters,
+        filters=filters, look=look if looks else None,
     )  # fmt: skip
     source = {**drawn.source, **_files_of(restored, settings, named_values(controls))}
     provenance = loaded.provenance(controls, seed=settings.seed, format=format, source=source)
     provenance = replace(provenance, explicit=settings.label, filters={} if filters is None else filters.facts)
     usual = format == find_writer(run.spec.modality)[0]
-    looks = settings.memorization.max is not None
-    if looks and restored.codec.readable:
-        raise ConfigError("memorization.max= looks at pictures, sound and video", "leave it out for text")
-    return Drawing(
-        drawn, provenance, partial(writer, provenance=provenance, codec=restored.codec), usual, filters, looks
-    )
+    written = partial(writer, provenance=provenance, codec=restored.codec)
+    return Drawing(drawn, provenance, written, usual, filters, glances)
 
 
 def _check_mark(settings: SampleConfig, mark: Watermark | None) -> None:

@@ -201,6 +201,7 @@ def trainer_of(run: Run, parts: Parts, settings: Settings, device: torch.device,
     loader = Loader(
         parts.dataset, batch_size=share_of(config.batch_size, processes.world_size), seed=seed, device=device,
         rank=processes.rank, world_size=processes.world_size, workers=config.workers,
+        mixed=parts.model.mixed_lengths,
     )  # fmt: skip
     return Trainer(
         model=parts.model, loader=loader, optimizer=settings.optimizer, config=config, seed=seed, run=run,

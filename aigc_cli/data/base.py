@@ -65,6 +65,7 @@ class BatchPlan:
     seed: int
     rank: int = 0
     world_size: int = 1
+    mixed: bool = False  # of sequences, whether a batch holds short and long ones, padded, and not ones of like length
 
 
 class Order(Protocol):
@@ -245,7 +246,7 @@ class BucketOrder:
     short. All epochs have the same number of batches, and ranks share each of them.
     """
 
-    def __init__(self, lengths: np.ndarray, plan: BatchPlan, *, batch_tokens: int | None, buckets: int = 16) -> None:
+    def __init__(self, lengths: np.ndarray, plan: BatchPlan, *, batch_tokens: int | None, buckets: int) -> None:
         """`lengths` (n,) are of the longer side of each item.
 
         `batch_tokens` bounds the tokens of a batch of all ranks on that side, padding counted; it takes the place of

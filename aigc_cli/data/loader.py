@@ -47,13 +47,14 @@ class Loader:
         workers: int = 0,
         augment: bool = True,
         codec: Codec | None = None,
+        mixed: bool = False,
     ) -> None:
         """Without `augment` items come as they are, whatever the data's configuration says of training; a `codec`
-        encodes them in place of the data's own."""
+        encodes them in place of the data's own. `mixed` is as of :class:`BatchPlan`."""
         if not len(dataset):
             raise DataError("the dataset is empty", "point data.root= at data with at least one item")
         self.dataset, self.device, self.workers, self._codec = dataset, device, workers, codec or dataset.codec
-        plan = BatchPlan(batch_size, seed, rank, world_size)
+        plan = BatchPlan(batch_size, seed, rank, world_size, mixed)
         self._kept = dataset.kept(device) if augment and codec is None else None
         self._gatherer = gatherer_of(dataset, device) if self._kept is None else self._kept
         where: Device = "cpu" if self._gatherer is None else self._gatherer.device

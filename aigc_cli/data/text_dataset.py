@@ -217,7 +217,8 @@ class Sequences(TextDataset):
     """Sequences of `bos`, text and `eos`, int64 (n, t), filled up with `pad` to the longest of a batch.
 
     Of pairs, `content` is the target and `source` the source, each padded to its own longest. In training, a batch
-    holds items of similar length. A sequence that was cut, because it has more than `longest` tokens, has no `eos`.
+    holds items of similar length, unless it is :attr:`BatchPlan.mixed`. A sequence that was cut, because it has more
+    than `longest` tokens, has no `eos`.
     """
 
     def __init__(
@@ -244,7 +245,7 @@ class Sequences(TextDataset):
     def order(self, plan: BatchPlan, device: torch.device | str = "cpu") -> BucketOrder:
         """Items of similar length together: see :class:`BucketOrder`."""
         longer = np.maximum.reduce([side.lengths for side in self._sides])
-        return BucketOrder(longer, plan, batch_tokens=self._batch_tokens)
+        return BucketOrder(longer, plan, batch_tokens=self._batch_tokens, buckets=1 if plan.mixed else 16)
 
     def padding(self, plan: BatchPlan) -> float:
         """The share of the tokens in an epoch's batches that is `pad`."""

@@ -116,6 +116,8 @@ class Model(nn.Module):
     from_source: ClassVar[bool] = False
     #: A dataclass with a field for each control that :meth:`sample` takes.
     controls: ClassVar[type] = NoControls
+    #: Whether batches hold sequences of all lengths, as :attr:`BatchPlan.mixed`: for what compares batches.
+    mixed_lengths: ClassVar[bool] = False
     #: Whether it was built to be told the class.
     conditional: bool = False
     #: The classes of samples 0, 1, ... where nobody asks for any; with none, all that it has learnt take turns.

@@ -14,7 +14,7 @@ from aigc_cli.reports.svg import number_of
 
 #: What of the environment changes from run to run and explains nothing.
 _NOT_ENVIRONMENT = ("time",)
-_NO_VALUE = "-"
+NO_VALUE = "-"
 #: Characters of a value in a column.
 _WIDE = 40
 
@@ -27,17 +27,22 @@ class Difference(NamedTuple):
     origins: list[str]
 
 
-class Scores(NamedTuple):
-    """The evaluations that all runs share, as far as they compare, and why others do not."""
+#: The records of runs by metric, beside the name of each.
+Named = list[tuple[str, dict[str, dict[str, Any]]]]
 
-    named: list[tuple[str, dict[str, dict[str, Any]]]]
+
+class Scores(NamedTuple):
+    """The evaluations that runs share, as far as they compare: those that the most runs share come first. And why
+    others do not."""
+
+    groups: list[Named]
     refused: list[str]
 
 
 def configuration(runs: Sequence[Facts]) -> list[Difference]:
     """The keys in which the configurations differ."""
     return [
-        Difference(key, values, [run.origin(key) if key in run.config else _NO_VALUE for run in runs])
+        Difference(key, values, [run.origin(key) if key in run.config else NO_VALUE for run in runs])
         for key, values in _differing([run.config for run in runs])
     ]
 
@@ -73,31 +78,39 @@ def metrics(runs: Sequence[Facts]) -> tuple[int, dict[str, list[float]]]:
 
 
 def scores(runs: Sequence[Facts]) -> Scores:
-    """The newest evaluation of each metric of every run that was made under the same conditions as one of the first."""
-    if not all(run.records for run in runs):
-        return Scores([], [])
+    """The newest evaluation of each metric that some runs made under the same conditions, together."""
+    shared: dict[tuple[str, ...], Named] = {}
+    refused = []
+    for metric in dict.fromkeys(record["metric"] for run in runs for record in run.records):
+        left = {run.name: [each for each in reversed(run.records) if each["metric"] == metric] for run in runs}
+        while len(left := {name: records for name, records in left.items() if records}) > 1:
+            chosen, why = _together(metric, left)
+            left = {name: records for name, records in left.items() if name not in chosen}
+            refused += [why] if why else []
+            if len(chosen) > 1:
+                named = shared.setdefault(tuple(chosen), [(name, {}) for name in chosen])
+                for name, own in named:
+                    own[metric] = chosen[name]
+    return Scores(sorted(shared.values(), key=len, reverse=True), refused)
+
+
+def _together(metric: str, left: Mapping[str, list[dict[str, Any]]]) -> tuple[dict[str, dict[str, Any]], str]:
+    """The record of the first of some runs that the most others have one to compare with, and theirs; and why another
+    has none."""
     from aigc_cli.metrics.report import check_comparable  # torchmetrics takes seconds to import
 
-    found: list[tuple[str, dict[str, dict[str, Any]]]] = [(run.name, {}) for run in runs]
-    refused = []
-    for metric in dict.fromkeys(record["metric"] for record in runs[0].records):
-        kept = [[record for record in reversed(run.records) if record["metric"] == metric] for run in runs]
-        if not all(kept):
-            continue
-        reasons = []
-        for first in kept[0]:
-            chosen = [first]
-            for name, records in zip(found[1:], kept[1:], strict=True):
-                fitting, why = _fitting(first, records, (runs[0].name, name[0]), metric, check_comparable)
-                reasons += [why] if why else []
-                chosen += [fitting] if fitting else []
-            if len(chosen) == len(runs):
-                for (_, own), record in zip(found, chosen, strict=True):
-                    own[metric] = record
-                break
-        else:
-            refused.append(reasons[0])
-    return Scores(found if found[0][1] else [], refused)
+    (name, own), *others = left.items()
+    best: dict[str, dict[str, Any]] = {}
+    reason = ""
+    for first in own:
+        chosen, reasons = {name: first}, []
+        for other, records in others:
+            fitting, why = _fitting(first, records, (name, other), metric, check_comparable)
+            chosen |= {other: fitting} if fitting else {}
+            reasons += [why] if why else []
+        if len(chosen) > len(best):
+            best, reason = chosen, next(iter(reasons), "")
+    return best, reason
 
 
 def _fitting(
@@ -127,7 +140,7 @@ def previews(runs: Sequence[Facts]) -> tuple[int, list[str]]:
 def shown(value: Any) -> str:
     """A value in a table."""
     if value is None:
-        return _NO_VALUE
+        return NO_VALUE
     text = value if isinstance(value, str) else f"{value:.5g}" if isinstance(value, float) else json.dumps(value)
     return text if len(text) <= _WIDE else f"{text[: _WIDE - 3]}..."
 
@@ -141,7 +154,7 @@ def cost_rows(runs: Sequence[Facts]) -> list[list[str]]:
     }  # fmt: skip
     names = {"seconds": "time", "items_per_second": "items a second"}
     return [
-        [names.get(key, key), *(_NO_VALUE if cost[key] is None else form(cost[key]) for cost in costs)]
+        [names.get(key, key), *(NO_VALUE if cost[key] is None else form(cost[key]) for cost in costs)]
         for key, form in formats.items()
     ]
 
@@ -167,7 +180,7 @@ def _with_origins(found: Sequence[Difference]) -> list[list[str]]:
     rows = []
     for key, values, origins in found:
         beside = (f"{shown(value)} ({origin})" for value, origin in zip(values, origins, strict=True))
-        rows.append([key, *(cell.removesuffix(f" ({_NO_VALUE})") for cell in beside)])
+        rows.append([key, *(cell.removesuffix(f" ({NO_VALUE})") for cell in beside)])
     return rows
 
 
@@ -177,18 +190,26 @@ def _section(title: str, header: list[str], rows: list[list[str]], none: str = "
     return "\n".join([title, *(f"  {line}" for line in table([header, *rows]))])
 
 
+def whose(group: Named, runs: Sequence[Facts]) -> str:
+    """Which of the runs share scores, where it is not all of them."""
+    names = [name for name, _ in group]
+    return "" if len(names) == len(runs) else f"of {', '.join(names[:-1])} and {names[-1]}"
+
+
 def _scores(runs: Sequence[Facts]) -> list[str]:
     found = scores(runs)
-    lines = ["scores"]
-    if found.named:
+    lines = []
+    for group in found.groups:
         from aigc_cli.metrics.report import describe_comparison, differences
 
-        lines += [f"  {line}" for line in describe_comparison(found.named, differences(found.named)).splitlines()]
-    lines += [f"  {why}" for why in found.refused]
-    if len(lines) == 1:
+        lines.append(f"scores {whose(group, runs)}".rstrip())
+        lines += [f"  {line}" for line in describe_comparison(group, differences(group)).splitlines()]
+        lines.append("")
+    lines += ["scores that do not compare", *(f"  {why}" for why in found.refused), ""] if found.refused else []
+    if not lines:
         words = ",".join(run.run.named for run in runs)
         return [f"scores: the runs share no evaluation; aigc eval compare run={words} makes one"]
-    return lines
+    return lines[:-1]
 
 
 def as_json(runs: Sequence[Facts]) -> dict[str, Any]:
@@ -202,7 +223,10 @@ def as_json(runs: Sequence[Facts]) -> dict[str, Any]:
         "data": [{"key": each.key, "values": each.values} for each in data(runs)],
         "environment": [{"key": each.key, "values": each.values} for each in environment(runs)],
         "metrics": {"step": step, "values": {key: [*map(number_of, each)] for key, each in values.items()}},
-        "scores": {"records": [{"name": name, **records} for name, records in found.named], "refused": found.refused},
+        "scores": {
+            "groups": [[{"name": name, **records} for name, records in group] for group in found.groups],
+            "refused": found.refused,
+        },
         "samples": {"step": drawn, "files": {kind: [str(run.previews[kind][drawn]) for run in runs] for kind in kinds}},
         "cost": [run.cost for run in runs],
     }

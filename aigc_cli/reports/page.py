@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
@@ -12,12 +13,14 @@ from aigc_cli.modalities.samples import LABEL
 from aigc_cli.progress import clock
 from aigc_cli.reports import comparison, sections
 from aigc_cli.reports import sweep as sweeps
+from aigc_cli.reports.comparison import NO_VALUE
 from aigc_cli.reports.facts import Facts
 from aigc_cli.reports.media import Album
 from aigc_cli.reports.svg import Line, chart
 
 #: Bytes of samples in a page; with all else it stays below 3 MB.
 ROOM = 2_300_000
+_SHARED, _OWN = 4, 4  # scores of the overview: columns of those that several runs have, and others of each run
 _FOLDER = Path(__file__).parent
 
 
@@ -69,16 +72,28 @@ def _of_run(run: Facts, album: Album, anchor: str) -> str:
 
 
 def _overview(runs: Sequence[Facts], anchors: Mapping[str, str]) -> str:
+    found = [_scores_of(run) for run in runs]
+    having = Counter(name for scores in found for name in scores)
+    # Counted ones come in the order in which they were met, and equal ones stay so.
+    shared = [name for name, count in having.most_common() if count > 1][:_SHARED]
     rows = []
-    for run in runs:
-        records = sorted(run.records, key=lambda record: record["metric"] == "memorization")  # its scores are many
-        scores = {name: value for record in records for name, value in record["figures"].items()}
-        shown = ", ".join(f"{name} {value:.4g}" for name, value in [*scores.items()][:4])
+    for run, scores in zip(runs, found, strict=True):
+        others = [f"{name} {value:.4g}" for name, value in scores.items() if name not in shared][:_OWN]
         rows.append([
             f'<a href="#{anchors[run.name]}">{escape(run.name)}</a>', escape(run.run.status()), f"{run.run.step:,}",
-            clock(run.seconds), escape(shown), escape(", ".join(run.notes["tags"])), str(len(run.warnings) or ""),
+            clock(run.seconds), *(f"{scores[name]:.4g}" if name in scores else "" for name in shared),
+            escape(", ".join(others)), escape(", ".join(run.notes["tags"])), str(len(run.warnings) or ""),
         ])  # fmt: skip
-    return sections.table(["run", "status", "steps", "time", "scores", "tags", "warnings"], rows, numbers=True)
+    header = ["run", "status", "steps", "time", *map(escape, shared), "other scores", "tags", "warnings"]
+    note = "<p class='soft'>Scores of one name compare as far as the comparison below has them side by side.</p>"
+    return sections.table(header, rows, numbers=True) + (note if shared else "")
+
+
+def _scores_of(run: Facts) -> dict[str, float]:
+    """The newest value of each score, those of copies last, as they are many; without spreads over subsets."""
+    records = sorted(run.records, key=lambda record: record["metric"] == "memorization")
+    found = {name: value for record in records for name, value in record["figures"].items()}
+    return {name: value for name, value in found.items() if not name.partition("[")[0].endswith("_std")}
 
 
 def _comparison(runs: Sequence[Facts], anchors: Mapping[str, str]) -> str:
@@ -86,7 +101,7 @@ def _comparison(runs: Sequence[Facts], anchors: Mapping[str, str]) -> str:
     found = comparison.configuration(runs)
     rows = [
         [f"<code>{escape(key)}</code>", *(
-            f"{escape(comparison.shown(value))} <small>{escape(origin)}</small>"
+            escape(comparison.shown(value)) + (f" <small>{escape(origin)}</small>" if origin != NO_VALUE else "")
             for value, origin in zip(values, origins, strict=True)
         )] for key, values, origins in found
     ]  # fmt: skip
@@ -118,13 +133,15 @@ def _curves(runs: Sequence[Facts]) -> str:
 def _scores(runs: Sequence[Facts]) -> str:
     found = comparison.scores(runs)
     parts = []
-    if found.named:
+    for group in found.groups:
         from aigc_cli.metrics.report import describe_comparison, differences
 
-        parts.append(f"<pre>{escape(describe_comparison(found.named, differences(found.named)))}</pre>")
+        parts.append(f"<h3>{escape(f'Scores {comparison.whose(group, runs)}'.rstrip())}</h3>")
+        parts.append(f"<pre>{escape(describe_comparison(group, differences(group)))}</pre>")
+    parts = parts or ["<h3>Scores</h3>"]
     parts += [f'<div class="warn">{escape(why)}</div>' for why in found.refused]
     none = "<p>The runs share no evaluation: <code>aigc eval compare</code> makes one.</p>"
-    return "".join(["<h3>Scores</h3>", *(parts or [none])])
+    return "".join(parts + [none] * (len(parts) == 1))
 
 
 def _beside(runs: Sequence[Facts], anchors: Mapping[str, str]) -> str:

@@ -6,7 +6,7 @@ Sample ``i`` depends on the seed and ``i`` alone, so that a plan of more samples
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, TypeVar
 
 import torch
@@ -179,6 +179,18 @@ class Plan:
     batches: Batches
     #: What of the data the samples show.
     source: Mapping[str, Any] = field(default_factory=dict)
+
+    def seen(self, look: Callable[[Tensor], None]) -> Plan:
+        """The same, of which `look` sees what the model made, raw content (b, ...), and no items of the data."""
+
+        def batches(batch_size: int | None) -> Iterator[Tensor]:
+            index = 0
+            for raw in self.batches(batch_size):
+                look(raw[torch.tensor([self.arrangement.generated(index + place) for place in range(len(raw))])])
+                yield raw
+                index += len(raw)
+
+        return replace(self, batches=batches)
 
 
 class HeldOut(NamedTuple):

@@ -75,6 +75,10 @@ class CompletionRequest(BaseModel):
             raise ConfigError(f"stop may hold {_STOPS} texts of {_LONGEST_STOP} characters", "give fewer")
         return found
 
+    def wants_usage(self) -> bool:
+        """Whether a stream is to end with what it took."""
+        return bool((self.stream_options or {}).get("include_usage"))
+
     def prompts(self) -> list[str | list[int] | None]:
         """One or more, each text or token ids; None stands for none."""
         if self.prompt is None or isinstance(self.prompt, str):
@@ -200,9 +204,13 @@ def _whole(choice: Choice, echo: bool) -> dict[str, Any]:
 
 def _usage(house: House, choices: list[Choice], n: int) -> dict[str, int]:
     prompt = sum(len(choice.tokens) for choice in choices[::n])
-    written = sum(len(choice.written) for choice in choices)
+    return _counted(house, prompt, sum(len(choice.written) for choice in choices), len(choices))
+
+
+def _counted(house: House, prompt: int, written: int, samples: int) -> dict[str, int]:
+    """The tokens of an answer, which the server's own counters take note of."""
     house.counts.tokens += written
-    house.counts.samples += len(choices)
+    house.counts.samples += samples
     return {"prompt_tokens": prompt, "completion_tokens": written, "total_tokens": prompt + written}
 
 
@@ -230,8 +238,8 @@ async def _events(
             if told["text"] or ended or (told["logprobs"] or {}).get("tokens"):
                 yield _event(frame, [told])
         usage = _usage(house, choices, asked.n)
-        if (asked.stream_options or {}).get("include_usage"):
-            yield f"data: {json.dumps({**frame, 'choices': [], 'usage': usage})}\n\n"
+        if asked.wants_usage():
+            yield _usage_event(frame, usage)
     except (TimeoutError, HTTPException):
         yield f"data: {json.dumps({'error': {'message': 'that took too long', 'code': 504}})}\n\n"
     yield "data: [DONE]\n\n"
@@ -239,6 +247,10 @@ async def _events(
 
 def _event(frame: Mapping[str, Any], choices: list[dict[str, Any]]) -> str:
     return f"data: {json.dumps({**frame, 'choices': choices})}\n\n"
+
+
+def _usage_event(frame: Mapping[str, Any], usage: dict[str, int]) -> str:
+    return f"data: {json.dumps({**frame, 'choices': [], 'usage': usage})}\n\n"
 
 
 class _Held(StreamingResponse):
@@ -269,6 +281,9 @@ async def _at_once(
 
     spec, fills = run.loaded.spec, getattr(controls, "mode", None) == "infill"
 
+    def tokens_of(text: str) -> int:
+        return len(run.codec.tokenizer.encode(text))
+
     def write() -> list[tuple[int, str, bool]]:
         texts: list[list[tuple[str, bool]]] = []
         for prompt in prompts:
@@ -282,18 +297,20 @@ async def _at_once(
         return [(place, *each) for place, some in enumerate(texts) for each in some]
 
     texts = await house.work(request, write)
-    told = []
+    told, written = [], 0
     for index, (place, text, ended) in enumerate(texts):
         prompt = str(prompts[place] or "")
         goes_on = spec.source is None and bool(prompt) and text.startswith(prompt)
         growing = Growing(len(prompt.encode()) if goes_on else 0, asked.stops())
-        text = (prompt if asked.echo and goes_on else "") + growing.add(text.encode("utf-8", "replace"), last=True)
+        fresh = growing.add(text.encode("utf-8", "replace"), last=True)
+        written += tokens_of(fresh)
+        text = (prompt if asked.echo and goes_on else "") + fresh
         # Of a text with gaps nothing is cut off; others end by themselves, or where no token is left to write.
         reason = "stop" if ended or growing.stopped else "length"
         told.append({"index": index, "text": text, "logprobs": None, "finish_reason": reason})
-    house.counts.samples += len(told)
+    usage = _counted(house, sum(tokens_of(str(prompt or "")) for prompt in prompts), written, len(told))
     if asked.stream:
-        events = iter([*(_event(frame, [choice]) for choice in told), "data: [DONE]\n\n"])
+        last = [_usage_event(frame, usage)] if asked.wants_usage() else []
+        events = iter([*(_event(frame, [choice]) for choice in told), *last, "data: [DONE]\n\n"])
         return StreamingResponse(events, headers=labelled(frame["aigc"]), media_type="text/event-stream")
-    usage = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
     return JSONResponse({**frame, "choices": told, "usage": usage}, headers=labelled(frame["aigc"]))

@@ -79,7 +79,7 @@ LENGTHS = np.random.default_rng(0).integers(3, 60, 997)
 
 @pytest.mark.parametrize("batch_tokens", [None, 256])
 def test_buckets_hold_every_item_once_an_epoch(batch_tokens):
-    order = BucketOrder(LENGTHS, BatchPlan(16, 5), batch_tokens=batch_tokens)
+    order = BucketOrder(LENGTHS, BatchPlan(16, 5), batch_tokens=batch_tokens, buckets=16)
     for epoch in range(3):
         items = torch.cat([order.entries(k + epoch * order.batches)[0] for k in range(order.batches)])
         assert sorted(items.tolist()) == list(range(len(LENGTHS)))
@@ -90,7 +90,7 @@ def test_buckets_hold_every_item_once_an_epoch(batch_tokens):
 
 
 def test_a_batch_of_a_bucket_keeps_to_its_budget_and_is_of_like_length():
-    order = BucketOrder(LENGTHS, BatchPlan(16, 5), batch_tokens=256)
+    order = BucketOrder(LENGTHS, BatchPlan(16, 5), batch_tokens=256, buckets=16)
     sizes, full, real = [], 0, 0
     for k in range(order.batches):
         lengths = LENGTHS[order.entries(k)[0].numpy()]
@@ -104,17 +104,23 @@ def test_a_batch_of_a_bucket_keeps_to_its_budget_and_is_of_like_length():
     assert 1 - at_random.sum() / (16 * at_random.max(1).sum()) > 0.4, "which is what it saves"
 
 
+def test_one_bucket_mixes_all_lengths():
+    order = BucketOrder(LENGTHS, BatchPlan(64, 5, mixed=True), batch_tokens=None, buckets=1)
+    means = [LENGTHS[order.entries(k)[0].numpy()].mean() for k in range(10)]
+    assert max(abs(mean - LENGTHS.mean()) for mean in means) < 8
+
+
 def test_an_order_of_buckets_needs_no_past():
-    order, other = (BucketOrder(LENGTHS, BatchPlan(16, 5), batch_tokens=256) for _ in range(2))
+    order, other = (BucketOrder(LENGTHS, BatchPlan(16, 5), batch_tokens=256, buckets=16) for _ in range(2))
     expected = [order.entries(k)[0].tolist() for k in range(3 * order.batches)]
     for k in reversed(range(0, 3 * order.batches, 7)):
         assert other.entries(k)[0].tolist() == expected[k]
-    assert BucketOrder(LENGTHS, BatchPlan(16, 6), batch_tokens=256).entries(0)[0].tolist() != expected[0]
+    assert BucketOrder(LENGTHS, BatchPlan(16, 6), batch_tokens=256, buckets=16).entries(0)[0].tolist() != expected[0]
 
 
 @pytest.mark.parametrize("world", [2, 3])
 def test_ranks_share_each_batch_of_a_bucket(world):
-    orders = [BucketOrder(LENGTHS, BatchPlan(4, 5, rank, world), batch_tokens=60) for rank in range(world)]
+    orders = [BucketOrder(LENGTHS, BatchPlan(4, 5, rank, world), batch_tokens=60, buckets=16) for rank in range(world)]
     seen = []
     for k in range(orders[0].batches):
         parts = [order.entries(k)[0] for order in orders]
@@ -128,6 +134,6 @@ def test_ranks_share_each_batch_of_a_bucket(world):
 
 
 def test_one_item_is_a_batch():
-    order = BucketOrder(np.array([9]), BatchPlan(4, 0, 1, 2), batch_tokens=4)
+    order = BucketOrder(np.array([9]), BatchPlan(4, 0, 1, 2), batch_tokens=4, buckets=16)
     assert [order.entries(k)[0].tolist() for k in range(3)] == [[0]] * 3
     assert order.epoch(2) == 2

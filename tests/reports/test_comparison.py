@@ -8,9 +8,10 @@ from reports.conftest import record
 from aigc_cli.cli import main
 from aigc_cli.config.origins import origin_of, origins
 from aigc_cli.config.schema import Options
-from aigc_cli.reports.comparison import configuration
-from aigc_cli.reports.facts import Facts
-from aigc_cli.runs import Run
+from aigc_cli.reports.comparison import configuration, scores
+from aigc_cli.reports.facts import Facts, facts_of
+from aigc_cli.reports.page import report
+from aigc_cli.runs import Run, find_run
 
 Make = Callable[..., Run]
 
@@ -63,6 +64,34 @@ def test_scores_show_their_spread_and_are_refused_under_other_conditions(
     out = capsys.readouterr().out
     assert "fd of gan-digits/a and of gan-digits/c do not compare" in out
     assert "-3" not in out
+
+
+def test_two_of_five_runs_that_share_an_evaluation_are_compared_by_it(
+    make: Make, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = {**record(3.0), "metric": "kd", "figures": {"kd": 0.5}, "config": {"name": "kd"}}
+    scored = [None, record(8.0), other, record(5.0), record(4.0, n=200)]
+    for name, score in zip("abcde", scored, strict=True):
+        make(name, score)
+    assert main(["compare", *"abcde"]) == 0
+    out = capsys.readouterr().out
+    assert "scores of gan-digits/b and gan-digits/d\n" in out
+    assert re.search(r"fd\[digits-cnn\] +gan-digits/d - gan-digits/b +-3 ", out)
+    assert "fd of gan-digits/b and of gan-digits/e do not compare" in out
+    assert "share no evaluation" not in out
+    assert main(["compare", *"abcde", "--json"]) == 0
+    groups = json.loads(capsys.readouterr().out)["scores"]["groups"]
+    assert [[run["name"] for run in group] for group in groups] == [["gan-digits/b", "gan-digits/d"]]
+    assert "Scores of gan-digits/b and gan-digits/d</h3>" in report(facts_of([find_run(name) for name in "abcde"]))[0]
+    assert main(["compare", "a", "b"]) == 0
+    assert "share no evaluation" in capsys.readouterr().out
+
+
+def test_those_that_a_first_run_keeps_apart_are_compared_with_one_another(make: Make) -> None:
+    runs = facts_of([make("a", record(1.0, n=50)), make("b", record(2.0)), make("c", record(3.0))])
+    found = scores(runs)
+    assert [[name for name, _ in group] for group in found.groups] == [["gan-digits/b", "gan-digits/c"]]
+    assert len(found.refused) == 1
 
 
 def test_json(make: Make, capsys: pytest.CaptureFixture[str]) -> None:

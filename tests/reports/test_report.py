@@ -22,7 +22,7 @@ from aigc_cli.reports.facts import Facts, facts_of
 from aigc_cli.reports.media import Album
 from aigc_cli.reports.page import report
 from aigc_cli.reports.svg import Line, chart, parallel, thinned, ticks
-from aigc_cli.runs import Run
+from aigc_cli.runs import Run, find_run
 
 Make = Callable[..., Run]
 
@@ -119,6 +119,44 @@ def test_the_latest_run_by_itself(make: Make) -> None:
     checked(page)
     assert "<h1>gan-digits/a</h1>" in page
     assert "Comparison" not in page
+
+
+def test_an_overview_has_columns_for_the_scores_that_most_runs_share(make: Make) -> None:
+    def kept(run: Run, metric: str, **figures: float) -> None:
+        (run.path / f"eval/{metric}.json").write_text(
+            json.dumps({**record(1.0), "metric": metric, "figures": figures, "spread": {}, "better": {}})
+        )
+
+    for name in ("a", "b", "c"):
+        run = make(name)
+        if name != "b":  # the scores of a VAE, before its fd
+            kept(run, "elbo", elbo=1.0, nelbo=-1.0, kl=2.0, kl_std=0.1, mse=3.0)
+        kept(run, "fd", **{"fd[digits-cnn]": 7.5})
+    kept(run, "memorization", copies=0.1)
+    page = report(facts_of([find_run(name) for name in ("a", "b", "c")]))[0]
+    head = re.search(r"<thead>(.*?)</thead>", page)[1]  # type: ignore[index]
+    assert re.findall("<th>(.*?)</th>", head)[4:-2] == ["fd[digits-cnn]", "elbo", "nelbo", "kl", "other scores"]
+    rows = [re.findall("<td.*?>(.*?)</td>", row)[4:-2] for row in re.findall("<tr>(.*?)</tr>", page)[1:4]]
+    assert rows == [
+        ["7.5", "1", "-1", "2", "mse 3"],
+        ["7.5", "", "", "", ""],
+        ["7.5", "1", "-1", "2", "mse 3, copies 0.1"],
+    ]
+
+
+@pytest.mark.skipif(
+    shutil.which("chromium") is None or shutil.which("pdftotext") is None, reason="no chromium or poppler"
+)
+def test_no_column_of_a_wide_table_is_cut_on_paper(make: Make, tmp_path: Path) -> None:
+    runs = [make(name * 24, seed=seed) for name, seed in zip("abcdefgh", range(1001, 1009), strict=True)]
+    (tmp_path / "report.html").write_text(report(facts_of(runs))[0])
+    options = ["--headless=new", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}"]
+    paper = f"--print-to-pdf={tmp_path / 'report.pdf'}"
+    command = ["chromium", *options, paper, f"file://{tmp_path / 'report.html'}"]
+    subprocess.run(command, capture_output=True, timeout=120, check=True)
+    command = ["pdftotext", "-layout", str(tmp_path / "report.pdf"), "-"]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert any(all(str(seed) in line for seed in range(1001, 1009)) for line in printed.splitlines())
 
 
 @pytest.mark.parametrize("words", [["nothing"], ["a", "out=page.png"], ["a", "colour=red"], ["broken"]])

@@ -138,3 +138,17 @@ def test_a_list_that_is_missing_is_refused(tmp_path: Path) -> None:
     for argument in ("", str(tmp_path / "none.txt")):
         with pytest.raises(ConfigError, match="there is no such file"):
             WordList(argument, TEXT)
+
+
+def test_copies_are_sought_before_samples_get_a_mark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    fresh_runs(["tones/vae"])
+    seen: list[Tensor] = []
+    monkeypatch.setattr("aigc_cli.commands.sample.hold_copies", lambda found, *_: seen.append(found) or 0.0)
+    words = ["sample", "run=tones/vae", "n=3", "memorization.max=0"]
+    assert main([*words, "out=a"]) == 0
+    assert main([*words, "out=b", "watermark=a secret of mine", "batch_size=2"]) == 0
+    assert len(seen[0]) == 3
+    assert torch.equal(*seen)
+    sounds = [min(Path(folder).glob("*.wav")).read_bytes()[-4000:] for folder in "ab"]
+    assert sounds[0] != sounds[1]

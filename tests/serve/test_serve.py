@@ -137,8 +137,16 @@ def test_logprobs_are_those_of_the_model(openly: openai.OpenAI) -> None:
 
 
 def test_other_models_complete_embed_fill_and_translate(openly: openai.OpenAI, client: httpx.Client) -> None:
-    written = openly.completions.create(model=FILLER, prompt="the", max_tokens=4, seed=0).choices[0]
+    made = openly.completions.create(model=FILLER, prompt="the", max_tokens=4, seed=0)
+    written = made.choices[0]
     assert written.finish_reason == "length"
+    assert made.usage is not None
+    assert 0 < made.usage.prompt_tokens <= len("the")
+    assert 0 < made.usage.completion_tokens <= 4
+    streamed = list(openly.completions.create(
+        model=FILLER, prompt="the", max_tokens=4, seed=0, stream=True, stream_options={"include_usage": True}
+    ))  # fmt: skip
+    assert streamed[-1].usage == made.usage
     told = openly.completions.create(model=FILLER, prompt="the", max_tokens=4, seed=0, stop=written.text[-1]).choices[0]
     assert (told.text, told.finish_reason) == (written.text.partition(written.text[-1])[0], "stop")
     whole = openly.completions.create(model=FILLER, prompt="the ____ cat", extra_body={"mode": "infill"}).choices[0]

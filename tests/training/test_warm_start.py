@@ -140,6 +140,14 @@ def test_a_decoder_starts_an_encoder(source: Model, tmp_path: Path) -> None:
     assert not torch.equal(hidden[0][0, 0], hidden[1][0, 0]), "it sees what comes after"
 
 
+@pytest.mark.parametrize(("first", "then"), [("transformer", "gan"), ("gan", "gan"), ("gan", "transformer")])
+def test_the_discriminators_of_a_gan_of_text_are_new(tmp_path: Path, first: str, then: str) -> None:
+    source = saved(text_config(tmp_path, first), text_spec(ABC), TextCodec(ABC))
+    model, _ = from_text(tmp_path, ABC, name=then)
+    theirs = source.decoder.state_dict()
+    assert all(torch.equal(tensor, theirs[name]) for name, tensor in model.decoder.state_dict().items())
+
+
 def test_a_mask_keeps_its_row_where_the_vocabulary_grows(tmp_path: Path) -> None:
     source = saved(text_config(tmp_path, "bert"), text_spec(ABC), TextCodec(ABC))
     bert, _ = from_text(tmp_path, CharTokenizer("abcdefghij"), name="bert")

@@ -9,17 +9,17 @@ Gumbel-Softmax, 2017, section 2.2), ever less smooth ones.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 import torch
 from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
-from torch.nn.functional import leaky_relu, one_hot
+from torch.nn.functional import embedding, leaky_relu, pad
 
 from aigc_cli.config.schema import STRICT
 from aigc_cli.modalities.base import Batch, DataSpec
-from aigc_cli.models.base import Losses, Phase
+from aigc_cli.models.base import Losses, Phase, Transfer
 from aigc_cli.models.gan.losses import LOSSES, r1_penalty
 from aigc_cli.models.language_model import LanguageModelConfig
 from aigc_cli.models.transformer import DecoderLanguageModel
@@ -64,6 +64,7 @@ class TextGAN(DecoderLanguageModel):
 
     can = frozenset({"sample", "prompt", "encode", "score", "fill", "examine"})
     config: TextGANConfig  # type: ignore[assignment]
+    mixed_lengths: ClassVar[bool] = True  # else how long texts are would tell real from fake, batch by batch
 
     def __init__(self, config: TextGANConfig, spec: DataSpec) -> None:
         super().__init__(config, spec)  # type: ignore[arg-type]
@@ -71,15 +72,23 @@ class TextGAN(DecoderLanguageModel):
             TextDiscriminator(self.vocab_size, config.embedding, config.filters) for _ in range(config.discriminators)
         )
         self.adversarial = LOSSES[config.loss]
+        self._fakes: list[tuple[Tensor, Tensor]] = []  # which the generator's phase takes up
 
     def phases(self, step: int) -> Sequence[Phase]:
         """The discriminators', then the generator's against the same texts."""
         super().phases(step)
+        self._fakes.clear()
         return Phase("discriminator"), Phase("generator", new_batch=False)
 
     def network(self, phase: str) -> nn.Module:
         """The transformer, or all discriminators."""
         return {"generator": self.decoder, "discriminator": self.discriminators}[phase]
+
+    def transfer(self) -> Transfer:
+        """As of a transformer; the discriminators are new in each game."""
+        known = super().transfer()
+        judges = (name for name in self.state_dict() if name.startswith("discriminators."))
+        return known._replace(own=(*known.own, *judges))
 
     def averaged(self) -> nn.Module:
         """The transformer."""
@@ -93,30 +102,33 @@ class TextGAN(DecoderLanguageModel):
     def forward(self, phase: str, batch: Batch) -> Losses:
         """The losses of ``"discriminator"`` or ``"generator"`` on token ids (n, t)."""
         tokens = batch.content
+        # A sample that is cut where the longest of a batch ends would be known by that.
+        first, real = tokens[:, 0], pad(tokens[:, 1:], (0, self.context + 1 - tokens.shape[1]), value=self.pad)
         if phase == "generator":
-            return self._generator_losses(tokens)
-        first = tokens[:, 0]
+            return self._generator_losses(first, real)
+        drawn = self._drawn(first, self.context)
         if self.training:
             self.begins += summed(torch.zeros_like(self.begins).index_add_(0, first, torch.ones_like(first)))
-        with torch.no_grad():
-            fake = self._drawn(first, tokens.shape[1] - 1)[0][:, 1:]
-        real_score, fake_score = self._scores(self._hard(tokens[:, 1:])), self._scores(self._hard(fake))
-        losses = self.adversarial.judged(real_score, fake_score)
+            self._fakes.append(drawn)
+        losses = self.adversarial.judged(self._scores(real), self._scores(drawn[0][:, 1:]))
         if self.config.r1_gamma:
-            penalties = [self._r1(network, tokens[:, 1:]) for network in self._each()]
+            penalties = [r1_penalty(network.forward, network.read(real)) for network in self._each()]
             losses["r1"] = torch.stack(penalties).mean()
             losses["loss"] = losses["loss"] + self.config.r1_gamma * losses["r1"]
             losses["r1"] = losses["r1"].detach()
         return losses
 
-    def _generator_losses(self, tokens: Tensor) -> Losses:
-        drawn, noise = self._drawn(tokens[:, 0], tokens.shape[1] - 1)
+    def _generator_losses(self, first: Tensor, real: Tensor) -> Losses:
+        # Nothing of the generator has changed since the discriminators saw what it drew.
+        drawn, noise = self._fakes.pop(0) if self._fakes else self._drawn(first, self.context)
         sharpness = self.config.sharpest ** min(1.0, self._step * self.pace / self.config.sharpen_steps)
-        fake_score = self._scores(self._smooth(drawn, noise, sharpness))
+        soft = self._smooth(drawn, noise, sharpness)
+        read = [_through(network.embedding.weight.T, drawn[:, 1:], self.pad, soft) for network in self._each()]
+        fake_score = torch.cat([network(rows) for network, rows in zip(self._each(), read, strict=True)]).float()
         real_score = fake_score
         if self.adversarial.paired:
             with torch.no_grad():
-                real_score = self._scores(self._hard(tokens[:, 1:]))
+                real_score = self._scores(real)
         loss = self.adversarial.generator(fake_score, real_score)
         return {"loss": loss, "sharpness": torch.tensor(sharpness)}
 
@@ -136,24 +148,22 @@ class TextGAN(DecoderLanguageModel):
         return session.tokens, noise
 
     def _smooth(self, tokens: Tensor, noise: Tensor, sharpness: float) -> Tensor:
-        """Drawn tokens as shares of the vocabulary (n, count, vocab), of which each is one, with the gradients of
-        shares that are less sure.
+        """The shares of the vocabulary (m, vocab) that each drawn token but `pad` stands for in gradients, row by row;
+        see :func:`_through`.
 
-        That of a token's shares reaches the scores that it was drawn from; by each further pass of `through`, those of
-        those before it too. All tokens take part in one pass, which finds the scores that drew them again: so a step
-        costs that much, and no pass for each token.
+        The gradient of a token's shares reaches the scores that it was drawn from; by each further pass of `through`,
+        those of those before it too. All tokens take part in one pass, which finds the scores that drew them again: so
+        a step costs that much, and no pass for each token.
         """
         network, targets = self.decoder, tokens[:, 1:]
-        hard = self._hard(targets)
-        ended = (targets == self.pad)[..., None]
-        given = network.embedding(tokens[:, :-1])
-        shares = hard
-        for _ in range(self.config.through):
-            scores = self._writable(network.logits(network.stack(given)))
-            soft = ((scores + noise) * sharpness).softmax(-1)
-            shares = torch.where(ended, hard, hard + soft - soft.detach())
-            after = shares[:, :-1] @ network.embedding.weight[: self.vocab_size]
-            given = torch.cat([given[:, :1], after], 1)
+        there = targets != self.pad
+        noise, given = noise[there], network.embedding(tokens[:, :-1])
+        for left in reversed(range(self.config.through)):
+            scores = self._writable(network.logits(network.stack(given)[there]))
+            shares = ((scores + noise) * sharpness).softmax(-1)
+            if left:
+                after = _through(network.embedding.weight[: self.vocab_size], targets, self.pad, shares)
+                given = torch.cat([given[:, :1], after[:, :-1]], 1)
         return shares
 
     def _writable(self, scores: Tensor) -> Tensor:
@@ -161,37 +171,30 @@ class TextGAN(DecoderLanguageModel):
         anywhere."""
         return scores.index_fill(-1, torch.tensor([self.pad, self.bos], device=scores.device), -torch.inf)
 
-    def _hard(self, tokens: Tensor) -> Tensor:
-        """Tokens (n, t) as shares of the vocabulary, of which each is one, (n, t, vocab)."""
-        return one_hot(tokens, self.vocab_size).to(self.decoder.embedding.weight.dtype)
-
     def _each(self) -> Iterator[TextDiscriminator]:
         for network in self.discriminators:
             assert isinstance(network, TextDiscriminator)
             yield network
 
-    def _scores(self, shares: Tensor) -> Tensor:
-        """What each discriminator makes of texts (n, t, vocab), (n * discriminators,)."""
-        return torch.cat([network(network.embed(shares)) for network in self._each()]).float()
-
-    @staticmethod
-    def _r1(network: TextDiscriminator, tokens: Tensor) -> Tensor:
-        return r1_penalty(network.forward, network.embedding.weight.T[tokens])
+    def _scores(self, tokens: Tensor) -> Tensor:
+        """What each discriminator makes of texts (n, t), (n * discriminators,)."""
+        return torch.cat([network(network.read(tokens)) for network in self._each()]).float()
 
     # health
 
     def examine(self, train: Batch, held_out: Batch | None) -> Losses:
-        """``diversity``, how many different pairs of neighbours so many samples have, relative to real texts."""
+        """``diversity``, how many of the pairs of neighbours in samples differ, relative to as many of real texts."""
         tokens = train.content
         with torch.no_grad():
-            drawn, _ = self._drawn(tokens[:, 0], tokens.shape[1] - 1)
-        counts = [self._pairs(part) for part in (drawn, tokens)]
+            drawn, _ = self._drawn(tokens[:, 0], self.context)
+        pairs = [self._pairs(part) for part in (drawn, tokens)]
+        counts = [len(torch.unique(part[: min(map(len, pairs))])) for part in pairs]
         return {"diversity": torch.tensor(counts[0] / max(counts[1], 1))}
 
-    def _pairs(self, tokens: Tensor) -> int:
+    def _pairs(self, tokens: Tensor) -> Tensor:
         before, after = tokens[:, :-1], tokens[:, 1:]
         there = after != self.pad
-        return len(torch.unique(before[there] * self.vocab_size + after[there]))
+        return before[there] * self.vocab_size + after[there]
 
     def warnings(self, figures: Mapping[str, float]) -> Iterator[tuple[str, str]]:
         """What is going wrong; see :meth:`Model.warnings`."""
@@ -201,21 +204,29 @@ class TextGAN(DecoderLanguageModel):
             yield "mode collapse", f"{says}: take an earlier checkpoint with step=, or lower optimizer.generator.lr"
 
 
+def _through(weight: Tensor, tokens: Tensor, pad: int, shares: Tensor) -> Tensor:
+    """The rows of a weight (vocab, d) that tokens (n, t) name, (n, t, d), with the gradients of `shares` (m, vocab) of
+    all rows in the place of each token but `pad`."""
+    felt = shares @ weight.detach()
+    return embedding(tokens, weight).index_put((tokens != pad,), felt - felt.detach(), accumulate=True)
+
+
 class TextDiscriminator(nn.Module):
     """Texts as embedded tokens (n, t, embedding) to a score (n,), by what is strongest of spans of 2 to 5 tokens (Kim,
     Convolutional Neural Networks for Sentence Classification, 2014)."""
 
-    def __init__(self, vocab_size: int, embedding: int, filters: int) -> None:
+    def __init__(self, vocab_size: int, width: int, filters: int) -> None:
         super().__init__()
-        self.embedding = nn.Linear(vocab_size, embedding, bias=False)
-        self.spans = nn.ModuleList(nn.Conv1d(embedding, filters, span, padding=span - 1) for span in _SPANS)
+        self.embedding = nn.Linear(vocab_size, width, bias=False)
+        # A penalty on gradients of what is embedded keeps networks blind that would first have to make it larger.
+        nn.init.normal_(self.embedding.weight)
+        self.spans = nn.ModuleList(nn.Conv1d(width, filters, span, padding=span - 1) for span in _SPANS)
         self.mix = nn.Linear(len(_SPANS) * filters, filters)
         self.out = nn.Linear(filters, 1)
 
-    def embed(self, shares: Tensor) -> Tensor:
-        """Shares of the vocabulary (n, t, vocab) as (n, t, embedding)."""
-        embedded: Tensor = self.embedding(shares)
-        return embedded
+    def read(self, tokens: Tensor) -> Tensor:
+        """Token ids (n, t) as (n, t, embedding)."""
+        return embedding(tokens, self.embedding.weight.T)
 
     def forward(self, embedded: Tensor) -> Tensor:
         """See the class."""

@@ -198,7 +198,8 @@ class VQVAE(Model):
         going, tokens = None, latents % self._each
         if self.end is not None:
             held = (tokens != self.end).view(len(latents), *self.token_grid, self.codebooks)
-            going = held.any(dim=3).any(dim=1).long().cumprod(dim=1) > 0
+            ended = ~held.any(dim=3).any(dim=1)
+            going = ended.long().cumsum(dim=1) == 0  # not cumprod, which ONNX has no operation for
             tokens = torch.where(tokens == self.end, 0, tokens)
         tokens = tokens if self.codebooks == 1 else torch.unflatten(tokens, 1, (-1, self.codebooks))
         outputs = self.decoder(self._map(self.quantizer.lookup(tokens), going, len(latents)))

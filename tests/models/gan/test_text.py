@@ -13,7 +13,7 @@ from aigc_cli.config.schema import check
 from aigc_cli.errors import ConfigError
 from aigc_cli.modalities.base import Batch, DataSpec
 from aigc_cli.models.base import build_model
-from aigc_cli.models.gan.text import TextGAN, TextGANConfig
+from aigc_cli.models.gan.text import TextGAN, TextGANConfig, _through
 from aigc_cli.randomness import Noise
 
 SPECIALS = (("pad", 0), ("bos", 1), ("eos", 2), ("unk", 3))
@@ -80,17 +80,19 @@ def test_a_gradient_reaches_back_over_so_many_tokens(defaults: dict[str, Any], t
 
     model.decoder.logits = logits  # type: ignore[method-assign]
     shares = model._smooth(tokens, noise.double(), 1.0)
-    assert torch.allclose(shares, model._hard(tokens[:, 1:]))
-    (shares[0, 4] * torch.arange(VOCAB)).sum().backward()
+    weight = torch.randn(VOCAB, 3, dtype=torch.double)
+    rows = _through(weight, tokens[:, 1:], PAD, shares)
+    assert torch.allclose(rows, weight[tokens[:, 1:]])  # as if each were one token
+    rows[0, 4].sum().backward()
     assert len(seen) == through
     assert seen[0].grad is not None
-    reached = torch.stack([scores.grad for scores in seen if scores.grad is not None]).abs().sum((0, 1, 3))
+    reached = torch.stack([scores.grad for scores in seen if scores.grad is not None]).abs().sum((0, 2))
     places = (reached > 0).nonzero().flatten().tolist()
     assert places == ([4] if through == 1 else [0, 1, 2, 3, 4])  # a token follows from all before it
 
 
 def test_it_learns_to_write_what_only_the_discriminators_have_seen(defaults: dict[str, Any]) -> None:
-    model = build(defaults, sharpest=3.0, sharpen_steps=100)
+    model = build(defaults, r1_gamma=1.0, sharpest=3.0, sharpen_steps=100)
     real = Batch(counting())
     rates = {"generator": 5e-3, "discriminator": 5e-3}
     optimizers = {
@@ -131,8 +133,8 @@ def test_a_collapse_is_named(defaults: dict[str, Any]) -> None:
     with torch.no_grad():
         model.decoder.embedding.weight.mul_(40)  # every token is followed by one
         diversity = model.examine(batch, None)["diversity"].item()
-    assert diversity <= 0.5
-    named = dict(model.warnings({"examine/diversity": 0.9 * diversity}))
+    assert diversity < 0.75
+    named = dict(model.warnings({"examine/diversity": 0.4}))
     assert "step=" in named["mode collapse"]
     assert not dict(model.warnings({"examine/diversity": 0.9}))
 
