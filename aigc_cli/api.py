@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,7 @@ from aigc_cli.runs import Run, find_run
 from aigc_cli.sampling import readings
 from aigc_cli.sampling.controls import check_controls, named_values, usual_controls
 from aigc_cli.sampling.filters import Filters, filtered
-from aigc_cli.sampling.generate import Plan, Request
+from aigc_cli.sampling.generate import Look, Plan, Request
 from aigc_cli.sampling.marked import Watermark
 from aigc_cli.sampling.modes import modes_of, plan
 from aigc_cli.sampling.readings import Content, Labels
@@ -110,8 +110,6 @@ class LoadedRun:
         """The values of ``mode=`` that it knows, the usual one first."""
         return modes_of(self.model)
 
-    # sampling
-
     def sample(
         self,
         n: int | None = None,
@@ -170,14 +168,11 @@ class LoadedRun:
         )  # fmt: skip
 
     def plan(
-        self, controls: Any, n: int | None = None, *, filters: Filters | None = None,
-        look: Callable[[Tensor], None] | None = None, **how: Any,
-    ) -> Plan:  # fmt: skip
-        """How samples are drawn and arranged; what it takes is as of :meth:`request`. `look` sees what the model made,
-        before it gets a mark."""
+        self, controls: Any, n: int | None = None, *, filters: Filters | None = None, look: Look = None, **how: Any
+    ) -> Plan:
+        """How samples are drawn and arranged, as of :meth:`request`; `look` sees them before they get a mark."""
         request = self.request(controls, n, **how)
-        drawn = plan(request) if filters is None else filtered(request, filters)
-        drawn = drawn if look is None else drawn.seen(look)
+        drawn = (plan(request) if filters is None else filtered(request, filters)).seen(look)
         return drawn if self.watermark is None else self.watermark.of(drawn, self.model, controls)
 
     def provenance(self, controls: Any, *, seed: int, format: str, source: Mapping[str, Any]) -> Provenance:
@@ -190,8 +185,6 @@ class LoadedRun:
             controls=named_values(controls), source={**exported, **source},
             watermark="" if self.watermark is None else self.watermark.key.name,
         )  # fmt: skip
-
-    # reading
 
     def encode(self, items: Content, labels: Labels | None = None, *, batch_size: int = 64) -> Tensor:
         """A vector for each item of raw content, or text, float32 (n, d); of a tokenizer its codes, int64 (n, t)."""

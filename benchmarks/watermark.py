@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -42,7 +43,7 @@ def told(what: str, scores: list[Score]) -> None:
 
 
 def text(name: str, n: int) -> None:
-    how = {"max_tokens": 100, "top_p": 0.95, "seed": 1}
+    how: dict[str, Any] = {"max_tokens": 100, "top_p": 0.95, "seed": 1}
     plain_run = open_run(name)
     codec = plain_run.restored.codec
     size = codec.tokenizer.vocab_size  # type: ignore[attr-defined]
@@ -81,7 +82,7 @@ def joined(rows: list[list[int]], size: int) -> list[list[list[int]]]:
 
 
 def translations(name: str, sources: Path, references: Path, temperature: float) -> None:
-    how = {"temperature": temperature, "top_p": 0.95, "seed": 1}
+    how: dict[str, Any] = {"temperature": temperature, "top_p": 0.95, "seed": 1}
     plain_run, lines = open_run(name), [line for line in read_lines(sources) if line.strip()]
     codec = plain_run.restored.codec
     size = codec.tokenizer.vocab_size  # type: ignore[attr-defined]

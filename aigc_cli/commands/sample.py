@@ -82,9 +82,9 @@ def main(config: dict[str, Any], options: Options) -> int:
         check_signable(find_writer(run.spec.modality, settings.format)[0])
         signer = Signer(path_of(settings.sign))
     drawing = drawing_of(settings, run)
-    if settings.watermark is not None and run.spec.modality == "text" and run.spec.source is not None:
-        warn("the mark of a translation by itself is seldom found; in many it is, more of them with lower temperature=")
     provenance, arrangement = drawing.provenance, drawing.plan.arrangement
+    if settings.watermark is not None and "source" in arrangement.facts:
+        warn("the mark of a translation by itself is seldom found; in many it is, more of them with lower temperature=")
     out = path_of(settings.out) if settings.out else default_out(run, provenance, drawing.usual)
     may = partial(check_replaceable, out, provenance, arrangement.n, settings.overwrite)
     with filling(out, may) as folder:

@@ -39,7 +39,7 @@ class Trackio:
         if path.suffix == ".txt":
             # Its Markdown knows no blocks of code, in which a text stays as it is.
             shown = f"<pre style='white-space:pre-wrap'>{html.escape(path.read_text())}</pre>"
-            content = self._trackio.Html(shown, caption=about)
+            content: Any = self._trackio.Html(shown, caption=about)
         elif path.suffix in (".png", ".gif", ".wav"):  # a GIF is no video to a browser
             kind = self._trackio.Audio if path.suffix == ".wav" else self._trackio.Image
             content = kind(str(path), caption=about)
