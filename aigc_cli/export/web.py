@@ -48,8 +48,8 @@ def web(restored: Restored, dtype: str, folder: Path) -> tuple[dict[str, Any], l
             path = Path(place) / "model.onnx"
             graphs.to_onnx(part, graphs.trace(part), path, dtype, {})
             made = Graph(path)
-            for result, apart in graphs.check(part, made.run, dtype, made.shapes).items():
-                worst[result] = max(apart, worst.get(result, 0.0))
+            for name, apart in graphs.check(part, made.run, dtype, made.shapes).items():
+                worst[name] = max(apart, worst.get(name, 0.0))
             saved["graphs"].append(packed(path, weights))
     if exported.kind == "writer":
         saved |= _writing(restored, made.shapes)
