@@ -75,8 +75,8 @@ def _chosen(restored: Restored, exported: Exported) -> list[Part]:
     """The parts that the page runs, the last of which gives what is seen or heard; a ConfigError where none does."""
     wanted = _PARTS.get(exported.kind, ())
     parts = sorted((part for part in exported.parts if part.name in wanted), key=lambda part: wanted.index(part.name))
-    known = restored.spec.modality in ("image", "audio", "video", "text")
-    if known and parts and (exported.kind == "writer" or "raw" in parts[-1].outputs):
+    shown = len(restored.spec.raw) in (2, 3, 4)  # sound, pictures and clips, by their axes
+    if parts and (exported.kind == "writer" or (shown and "raw" in parts[-1].outputs)):
         return parts
     what = f"a page of model={restored.run.config['model']['name']} on {restored.spec.kind} is not known"
     hint = "export it with format=onnx, whose example.py runs it; a page can be of gan, vae, hvae or flow on "
