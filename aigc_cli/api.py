@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,24 +18,24 @@ from aigc_cli.config.compose import compose
 from aigc_cli.config.folders import top_level_keys
 from aigc_cli.config.schema import Options, check
 from aigc_cli.data.open import Splits
-from aigc_cli.errors import ConfigError, DataError
+from aigc_cli.errors import ConfigError
 from aigc_cli.exported_run import ExportedRun, open_exported
 from aigc_cli.metrics.asked import EvalConfig, with_usual_metrics
+from aigc_cli.metrics.items import HeldItems
 from aigc_cli.metrics.record import Record
 from aigc_cli.metrics.report import describe
 from aigc_cli.metrics.setting import open_setting
 from aigc_cli.modalities.arrays import find_writer
-from aigc_cli.modalities.base import Batch, DataSpec, Items, modality
+from aigc_cli.modalities.base import DataSpec, Items
 from aigc_cli.modalities.prompts import Prompt
 from aigc_cli.modalities.samples import Provenance
 from aigc_cli.modalities.text import Texts
 from aigc_cli.models.base import Model
-from aigc_cli.registry import names
 from aigc_cli.runs import Run, find_run
 from aigc_cli.sampling import readings
 from aigc_cli.sampling.controls import check_controls, named_values, usual_controls
 from aigc_cli.sampling.filters import Filters, filtered
-from aigc_cli.sampling.generate import Plan, Request
+from aigc_cli.sampling.generate import Look, Plan, Request
 from aigc_cli.sampling.marked import Watermark
 from aigc_cli.sampling.modes import modes_of, plan
 from aigc_cli.sampling.readings import Content, Labels
@@ -110,8 +110,6 @@ class LoadedRun:
         """The values of ``mode=`` that it knows, the usual one first."""
         return modes_of(self.model)
 
-    # sampling
-
     def sample(
         self,
         n: int | None = None,
@@ -170,14 +168,11 @@ class LoadedRun:
         )  # fmt: skip
 
     def plan(
-        self, controls: Any, n: int | None = None, *, filters: Filters | None = None,
-        look: Callable[[Tensor], None] | None = None, **how: Any,
-    ) -> Plan:  # fmt: skip
-        """How samples are drawn and arranged; what it takes is as of :meth:`request`. `look` sees what the model made,
-        before it gets a mark."""
+        self, controls: Any, n: int | None = None, *, filters: Filters | None = None, look: Look = None, **how: Any
+    ) -> Plan:
+        """How samples are drawn and arranged, as of :meth:`request`; `look` sees them before they get a mark."""
         request = self.request(controls, n, **how)
-        drawn = plan(request) if filters is None else filtered(request, filters)
-        drawn = drawn if look is None else drawn.seen(look)
+        drawn = (plan(request) if filters is None else filtered(request, filters)).seen(look)
         return drawn if self.watermark is None else self.watermark.of(drawn, self.model, controls)
 
     def provenance(self, controls: Any, *, seed: int, format: str, source: Mapping[str, Any]) -> Provenance:
@@ -190,8 +185,6 @@ class LoadedRun:
             controls=named_values(controls), source={**exported, **source},
             watermark="" if self.watermark is None else self.watermark.key.name,
         )  # fmt: skip
-
-    # reading
 
     def encode(self, items: Content, labels: Labels | None = None, *, batch_size: int = 64) -> Tensor:
         """A vector for each item of raw content, or text, float32 (n, d); of a tokenizer its codes, int64 (n, t)."""
@@ -288,48 +281,9 @@ def items_of(content: Any, what: str) -> Items:
         ConfigError: it is neither.
     """
     if isinstance(content, Tensor):
-        return _Held(content)
+        return HeldItems(content)
     if isinstance(content, Sequence) and content and all(isinstance(text, str) for text in content):
         sum_ = hashlib.sha256("\0".join(content).encode("utf-8", "surrogatepass")).hexdigest()
         return Texts(content, {"file": what, "sha256": sum_}, called=f"{len(content):,} texts")
     hint = "give a tensor of raw content (n, ...), a list of strings, or a path"
     raise ConfigError(f"{what}: these are not items, but {type(content).__name__}", hint)
-
-
-class _Held(Items):
-    """Raw content (n, ...) in memory, of the modality that has as many axes."""
-
-    def __init__(self, content: Tensor) -> None:
-        axes = {name: modality(name).axes for name in names("modality")}
-        fitting = [name for name, own in axes.items() if len(own) == content.ndim - 1 and own != ("tokens",)]
-        if not fitting or content.is_floating_point() or not len(content):
-            sizes = "x".join(map(str, content.shape))
-            what = f"these are not items: {str(content.dtype).removeprefix('torch.')} of {sizes}"
-            raise ConfigError(what, "give raw content, integers (n, ...), as run.sample() or a dataset gives it")
-        self.content = content.cpu()
-        self.spec = DataSpec(fitting[0], tuple(content.shape[1:]))
-        self.key = None
-        self.facts = {"sha256": hashlib.sha256(self.content.contiguous().numpy().tobytes()).hexdigest()}
-        self.called = f"{len(content):,} {self.modality.noun[1]}"
-
-    def __len__(self) -> int:
-        return len(self.content)
-
-    def batches(self, size: int) -> Iterator[Batch]:
-        """Slices of the tensor."""
-        for start in range(0, len(self), size):
-            yield Batch(self.content[start : start + size])
-
-    def take(self, n: int) -> Items:
-        """The first `n`."""
-        if n > len(self):
-            raise DataError(f"n={n}: there are {len(self)} items", f"use n={len(self)}, or no n=")
-        return _Held(self.content[:n])
-
-    def like(self, spec: DataSpec) -> Items:
-        """With the rate of others, which a tensor does not say."""
-        if spec.modality != self.spec.modality or spec.rate is None:
-            return self
-        other = _Held(self.content)
-        other.spec = replace(other.spec, rate=spec.rate, content=other.spec.shape, level=spec.level)
-        return other

@@ -1,10 +1,13 @@
 """How surely marks are found, how often where there are none, and what they cost.
 
 Of text: a run of model=transformer on text, whose samples of 100 tokens are scored, and pieces of its data; the cost is
-what its own likelihood of them falls by. Of pictures: tiles of photographs (those of scikit-learn, and others in a
-folder), through JPEG and resizing. Of sound: clips in a folder, through FLAC and Vorbis.
+what its own likelihood of them falls by. Of translations: a run of model=seq2seq, the lines of a file to translate, and
+those of another by people; by itself each is short, and as many as make 25 tokens and more are a text. Of pictures:
+tiles of photographs (those of scikit-learn, and others in a folder), through JPEG and resizing. Of sound: clips in a
+folder, through FLAC and Vorbis.
 
     python benchmarks/watermark.py text RUN [n]
+    python benchmarks/watermark.py translations RUN SOURCES REFERENCES [temperature]
     python benchmarks/watermark.py pictures [FOLDER]
     python benchmarks/watermark.py sound FOLDER
 """
@@ -17,6 +20,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -24,6 +28,7 @@ from PIL import Image
 
 from aigc_cli import open_run
 from aigc_cli.data.open import items_at, open_dataset
+from aigc_cli.modalities.text_files import read_lines
 from aigc_cli.modalities.watermarks import PictureMarker, SoundMarker
 from aigc_cli.nn.watermark import Key, Score, text_score
 
@@ -38,7 +43,7 @@ def told(what: str, scores: list[Score]) -> None:
 
 
 def text(name: str, n: int) -> None:
-    how = {"max_tokens": 100, "top_p": 0.95, "seed": 1}
+    how: dict[str, Any] = {"max_tokens": 100, "top_p": 0.95, "seed": 1}
     plain_run = open_run(name)
     codec = plain_run.restored.codec
     size = codec.tokenizer.vocab_size  # type: ignore[attr-defined]
@@ -62,6 +67,47 @@ def text(name: str, n: int) -> None:
     told("text of the data, by people", [green([piece]) for piece in pieces])
     told("the same, 10 other keys", [text_score(key, size, range(4), [p]) for key in OTHERS for p in pieces])
     told("marked by another key", [text_score(OTHERS[0], size, range(4), [row]) for row in rows["marked"]])
+
+
+def joined(rows: list[list[int]], size: int) -> list[list[list[int]]]:
+    """Consecutive rows of tokens in texts of `size` tokens each, the last row of each cut."""
+    found, text, left = [], [], size
+    for row in rows:
+        text.append(row[:left])
+        left -= len(text[-1])
+        if not left:
+            found.append(text)
+            text, left = [], size
+    return found
+
+
+def translations(name: str, sources: Path, references: Path, temperature: float) -> None:
+    how: dict[str, Any] = {"temperature": temperature, "top_p": 0.95, "seed": 1}
+    plain_run, lines = open_run(name), [line for line in read_lines(sources) if line.strip()]
+    codec = plain_run.restored.codec
+    size = codec.tokenizer.vocab_size  # type: ignore[attr-defined]
+
+    def tokens(texts: list[str]) -> list[list[int]]:
+        return [row for text in texts if (row := codec.tokenizer.encode(text).tolist())]  # type: ignore[attr-defined]
+
+    rows = {"people": tokens(read_lines(references))}
+    for kind, run in (("plain", plain_run), ("marked", open_run(name, watermark="the key of the benchmark"))):
+        texts = run.sample(prompt=lines, **how)
+        pairs = [(text, line) for text, line in zip(texts, lines, strict=True) if text.strip()]
+        nats = plain_run.score([text for text, _ in pairs], sources=[line for _, line in pairs])
+        cost = float(nats["nll"].sum() / nats["tokens"].sum())
+        rows[kind] = tokens(texts)
+        each = np.mean([len(row) for row in rows[kind]])
+        print(f"{kind}: {cost:.3f} nats a token by the model itself; {each:.1f} tokens each; such as {texts[:2]}")
+    green = partial(text_score, KEY, size, range(4))
+    told("marked, one translation", [green([row]) for row in rows["marked"]])
+    for length in (25, 50, 100, 200):
+        told(f"marked, {length} tokens of several", [green(text) for text in joined(rows["marked"], length)])
+    for kind in ("plain", "people"):
+        told(f"{kind}, one", [green([row]) for row in rows[kind]])
+        found = [text_score(key, size, range(4), text) for key in (KEY, *OTHERS) for text in joined(rows[kind], 100)]
+        told(f"{kind}, 100 tokens", found)
+    told("marked by another key", [text_score(OTHERS[0], size, range(4), text) for text in joined(rows["marked"], 100)])
 
 
 def tiles(side: int, folder: Path | None) -> list[np.ndarray]:
@@ -157,6 +203,8 @@ if __name__ == "__main__":
     kind, *words = sys.argv[1:] or [""]
     if kind == "text" and words:
         text(words[0], int(words[1]) if len(words) > 1 else 1000)
+    elif kind == "translations" and len(words) > 2:
+        translations(words[0], Path(words[1]), Path(words[2]), float(words[3]) if len(words) > 3 else 1.0)
     elif kind == "pictures":
         pictures(Path(words[0]) if words else None)
     elif kind == "sound" and words:

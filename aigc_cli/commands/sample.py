@@ -19,7 +19,7 @@ from torch import Tensor
 from aigc_cli.api import LoadedRun
 from aigc_cli.config.schema import STRICT, Options, check
 from aigc_cli.data.open import Splits
-from aigc_cli.errors import ConfigError, say_plainly, tell
+from aigc_cli.errors import ConfigError, say_plainly, tell, warn
 from aigc_cli.exported_run import open_exported
 from aigc_cli.files import LONGEST_NAME, checksum, path_of, shown, slug
 from aigc_cli.metrics.gate import hold_copies
@@ -83,6 +83,8 @@ def main(config: dict[str, Any], options: Options) -> int:
         signer = Signer(path_of(settings.sign))
     drawing = drawing_of(settings, run)
     provenance, arrangement = drawing.provenance, drawing.plan.arrangement
+    if settings.watermark is not None and "source" in arrangement.facts:
+        warn("the mark of a translation by itself is seldom found; in many it is, more of them with lower temperature=")
     out = path_of(settings.out) if settings.out else default_out(run, provenance, drawing.usual)
     may = partial(check_replaceable, out, provenance, arrangement.n, settings.overwrite)
     with filling(out, may) as folder:

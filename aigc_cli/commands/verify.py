@@ -14,7 +14,7 @@ from aigc_cli.commands.sample import Drawing, SampleConfig, drawing_of
 from aigc_cli.config.words import asked_of
 from aigc_cli.errors import EXIT_OK, AigcError, ConfigError, DataError, say_plainly
 from aigc_cli.exported_run import ExportedRun, open_exported
-from aigc_cli.files import checksum, path_of, read_json
+from aigc_cli.files import checksum, path_of, read_json, write_atomically
 from aigc_cli.modalities.base import modality
 from aigc_cli.modalities.credentials import Signature, read_signature, root_certificate
 from aigc_cli.modalities.image_writers import GRID
@@ -153,10 +153,8 @@ class Verifier:
         if path.suffix == ".jsonl" and not claims:
             claims = of_text(path)
             labels += ["provenance beside each text"] if claims else []
-        unsaid = not claims or isinstance(
-            claims.get("source"), str
-        )  # a text's own, in the place of where all come from
-        if unsaid and path.name in recorded_files(record):
+        source = claims.get("source")
+        if (not claims or (isinstance(source, dict) and "lines" in source)) and path.name in recorded_files(record):
             claims, labels = {**record, **place_of(record, path.name)}, [*labels, f"{RECORD} beside it"]
         signature = read_signature(path, self.trusted)
         if isinstance(signature, Signature):
@@ -278,7 +276,10 @@ class Verifier:
         controls = {key: value for key, value in dict(claims["controls"]).items() if value is not None}
         source = dict(claims.get("source") or {})
         file = source.get("prompt_file")
-        if file is not None and (not path_of(file).is_file() or checksum(path_of(file)) != source.get("sha256")):
+        if "lines" in source and "prompt" not in controls and "item" not in claims:  # they were those of a file
+            file = str(self.temporary / f"lines-{len(self._drawn)}.txt")
+            write_atomically(Path(file), "".join(f"{line}\n" for line in source["lines"]))
+        elif file is not None and (not path_of(file).is_file() or checksum(path_of(file)) != source.get("sha256")):
             raise DataError(f"the prompts in {file} are gone, or have changed")
         root = self.asked.get("data.root")
         settings = SampleConfig(

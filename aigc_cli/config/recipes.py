@@ -26,8 +26,11 @@ from aigc_cli.registry import find, is_imported, load
 
 #: What conditions may ask: the first few are known from the words alone, those from ``items`` on need a look at the
 #: data, and ``device`` at the machine.
-FACTS = ("model", "data", "modality", "side", "channels", "items", "classes", "characters", "line", "script", "device")
-_WORDS = frozenset({"model", "data", "modality", "script", "device"})  # the others are numbers
+FACTS = (
+    "model", "data", "modality", "latents", "side", "channels", "items", "classes", "characters", "line", "script",
+    "device",
+)  # fmt: skip
+_WORDS = frozenset({"model", "data", "modality", "latents", "script", "device"})  # the others are numbers
 _CONDITION = re.compile(r"(?P<fact>\w+)(?P<sign><=|>=|!=|=|<|>)(?P<value>[\w.|]+)")
 _COMPARED: Mapping[str, Callable[[float, float], bool]] = {
     "<": lambda a, b: a < b, "<=": lambda a, b: a <= b, ">": lambda a, b: a > b, ">=": lambda a, b: a >= b,
@@ -93,6 +96,7 @@ def facts_of(data: Mapping[str, Any], chosen: Mapping[str, Any], device: str) ->
     known: dict[str, Any] = {fact: int(value) for fact, _, value in (word.partition("=") for word in stated.split())}
     known |= {fact: data[key] for fact, key in (("side", "size"), ("channels", "channels")) if data.get(key)}
     known |= {"model": chosen["model"], "data": name, "modality": folders.modality_of(name)}
+    known["latents"] = "yes" if data.get("latents") else "no"
     return Facts(known, lambda: {} if stated else _surveyed(json.dumps(data)), lambda: _device(device))
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +13,7 @@ from aigc_cli.data.open import items_at, reference_rows
 from aigc_cli.errors import ConfigError, DataError, NonFiniteError
 from aigc_cli.metrics.base import View
 from aigc_cli.modalities.base import Batch, DataSpec, Items, modality
+from aigc_cli.registry import names
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -131,3 +134,42 @@ def same_shape(items: Items, reference: Items, what: str = "generated") -> None:
             hint = f"bring both to as many {kind.axes[0]}"
         sizes_differ = f"{what} {kind.noun[1]} are {sizes[0]} and real ones {sizes[1]} ({' x '.join(kind.axes)})"
         raise DataError(sizes_differ, hint)
+
+
+class HeldItems(Items):
+    """Raw content (n, ...) in memory, of the modality that has as many axes."""
+
+    def __init__(self, content: Tensor) -> None:
+        axes = {name: modality(name).axes for name in names("modality")}
+        fitting = [name for name, own in axes.items() if len(own) == content.ndim - 1 and own != ("tokens",)]
+        if not fitting or content.is_floating_point() or not len(content):
+            sizes = "x".join(map(str, content.shape))
+            what = f"these are not items: {str(content.dtype).removeprefix('torch.')} of {sizes}"
+            raise ConfigError(what, "give raw content, integers (n, ...), as run.sample() or a dataset gives it")
+        self.content = content.cpu()
+        self.spec = DataSpec(fitting[0], tuple(content.shape[1:]))
+        self.key = None
+        self.facts = {"sha256": hashlib.sha256(self.content.contiguous().numpy().tobytes()).hexdigest()}
+        self.called = f"{len(content):,} {self.modality.noun[1]}"
+
+    def __len__(self) -> int:
+        return len(self.content)
+
+    def batches(self, size: int) -> Iterator[Batch]:
+        """Slices of the tensor."""
+        for start in range(0, len(self), size):
+            yield Batch(self.content[start : start + size])
+
+    def take(self, n: int) -> Items:
+        """The first `n`."""
+        if n > len(self):
+            raise DataError(f"n={n}: there are {len(self)} items", f"use n={len(self)}, or no n=")
+        return HeldItems(self.content[:n])
+
+    def like(self, spec: DataSpec) -> Items:
+        """With the rate of others, which a tensor does not say."""
+        if spec.modality != self.spec.modality or spec.rate is None:
+            return self
+        other = HeldItems(self.content)
+        other.spec = replace(other.spec, rate=spec.rate, content=other.spec.shape, level=spec.level)
+        return other

@@ -113,7 +113,8 @@ class WebPWriter(GifWriter):
         exif[0x010E] = json.dumps(dict(about))
         first.save(
             path, format="WEBP", save_all=True, append_images=others, duration=delays, loop=0, lossless=True,
-            exact=True, exif=exif, xmp=xmp_packet(about, kind_of(about)).encode(),
+            exact=True, exif=exif.tobytes().removeprefix(b"Exif\0\0"),  # which WebP has no place for
+            xmp=xmp_packet(about, kind_of(about)).encode(),
         )  # fmt: skip
         path.write_bytes(_lasting(path.read_bytes(), sum(delays)))
 

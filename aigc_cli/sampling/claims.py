@@ -24,11 +24,14 @@ def is_complete(claims: Mapping[str, Any]) -> bool:
 
 
 def of_text(path: Path) -> dict[str, Any]:
-    """What the first text of a file says, as of all of them."""
+    """What the first text of a file says, as of all of them. Translations each say what they are of, in the place of
+    where all come from: these are its ``lines`` there."""
     try:
         rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
         first = {key: value for key, value in rows[0].items() if key not in ("text", "index")}
-    except (OSError, ValueError, IndexError, AttributeError, RecursionError):
+        if isinstance(first.get("source"), str):
+            first["source"] = {"lines": [str(row["source"]) for row in rows]}
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return {}
     return {**first, "n": len(rows)} if first.get("label") == LABEL else {}
 

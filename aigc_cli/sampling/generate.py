@@ -34,6 +34,8 @@ _SHOWN_AT_ONCE = 128
 T = TypeVar("T")
 #: Maps a batch size, None for one that suits, to all samples in order, raw content (b, ...) on the CPU.
 Batches = Callable[[int | None], Iterator[Tensor]]
+#: Sees samples as they are drawn, raw content (b, ...), where anybody looks.
+Look = Callable[[Tensor], None] | None
 
 
 def auto_batch_size(held: int, device: torch.device | str) -> int:
@@ -180,8 +182,10 @@ class Plan:
     #: What of the data the samples show.
     source: Mapping[str, Any] = field(default_factory=dict)
 
-    def seen(self, look: Callable[[Tensor], None]) -> Plan:
-        """The same, of which `look` sees what the model made, raw content (b, ...), and no items of the data."""
+    def seen(self, look: Look) -> Plan:
+        """The same, of which `look` sees what the model made, and no items of the data."""
+        if look is None:
+            return self
 
         def batches(batch_size: int | None) -> Iterator[Tensor]:
             index = 0

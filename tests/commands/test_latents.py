@@ -14,7 +14,7 @@ from aigc_cli.data.open import Splits, encoded, items_at
 from aigc_cli.runs import Run, find_run
 from aigc_cli.training.tokenizer import with_tokenizer
 
-MAP = ["model=vae", "model.network=conv", "model.latent=3", "model.latent_side=4", "model.prior=normal"]
+MAP = ["model=autoencoder", "model.network=conv", "model.latent=3"]
 TRAIN = ["train", "data=digits", "data.size=8", "data.latents=latest", "trainer.steps=2", "trainer.samples=4"]
 TRAIN += ["trainer.batch_size=16", "recipe=null"]
 

@@ -196,7 +196,26 @@ def test_marked_translations_are_drawn_again_where_each_stands_beside_its_source
     Path("p.txt").write_text("the cat\nsat on\n")
     words = ["run=pairs/translator", "prompt_file=p.txt", "n=8", "temperature=1", "watermark=a secret of mine"]
     assert main(["sample", *words, "out=o"]) == 0
+    assert "a translation by itself is seldom found" in capsys.readouterr().err
     assert marks(capsys, "o/samples.jsonl", "watermark=a secret of mine") == [("proven", True)]
+
+
+@pytest.mark.parametrize("way", ["held-out", "typed", "file"])
+def test_translations_without_their_record_are_drawn_again_by_what_each_says_it_is_of(
+    way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    fresh_runs(["pairs/translator"])
+    Path("p.txt").write_text("the cat\n\nsat on\n")
+    prompts = {"held-out": ["n=3"], "typed": ["prompt=the cat", "n=3"], "file": ["prompt_file=p.txt", "n=2"]}[way]
+    assert main(["sample", "run=pairs/translator", *prompts, "temperature=1", "seed=1", "out=o"]) == 0
+    Path("o/samples.json").unlink(), Path("p.txt").unlink()
+    verdict, why = verified(capsys, "o/samples.jsonl")["samples.jsonl"]
+    assert verdict == "proven", why
+    *rows, last = [json.loads(line) for line in Path("o/samples.jsonl").read_text().splitlines()]
+    assert (len(rows), last["source"]) == (5, "sat on") if way == "file" else len(rows) == 2
+    Path("o/samples.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in [*rows, {**last, "text": "~"}]))
+    assert verified(capsys, "o/samples.jsonl", code=3)["samples.jsonl"][0] == "altered"
 
 
 def test_a_broken_file_keeps_none_of_the_others_from_being_looked_at(

@@ -100,7 +100,10 @@ def test_parts_are_named_beside_the_flag(capsys: pytest.CaptureFixture[str]) -> 
         ("train --help trainer.prec", ["trainer.precision=auto", "bf16"]),
         ("train --help lr", ["optimizer.lr=2e-4", "optimizer.discriminator.lr="]),
         ("train --help seed trainer.keep", ["seed=0", "trainer.keep=2"]),
-        ("train --help model.latent_side", ["model.latent_side=0", "a key of model=vae; not of model=gan"]),
+        (
+            "train --help model.latent_side",
+            ["model.latent_side=auto", "a key of model=autoencoder, model=vae; not of model=gan"],
+        ),
         ("train --help experiment", ["experiment=NAME", "debug The smallest run"]),
         ("eval --help split", ["split=train", "the reference", "val", "test"]),
         ("eval --help metric=kd metric.kd.subsets", ["metric.kd.subsets=100"]),

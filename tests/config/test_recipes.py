@@ -67,8 +67,15 @@ def test_the_recipe_of_a_dataset_replaces_those_of_its_kind(write: Any) -> None:
     write("kind", "model=vae modality=image", "trainer: {keep: 7}")
     write("paper", "model=vae", "trainer: {log_every: 7}")
     trainer = compose("train", ["model=vae"])["trainer"]
-    assert (trainer["keep"], trainer["log_every"], trainer["steps"]) == (2, 7, 4000)
+    assert (trainer["keep"], trainer["log_every"], trainer["steps"]) == (2, 7, 6000)
     assert compose("train", ["model=vae", "data=mnist"])["trainer"]["keep"] == 7
+
+
+def test_latents_of_pictures_have_a_recipe_of_their_own() -> None:
+    words = ["model=flow", "data=cifar10", "trainer.device=cpu"]
+    assert recipes(words)[-1].endswith("from recipe/flow_pictures.yaml")
+    (line,) = recipes([*words, "data.latents=latest"])
+    assert line.endswith("from recipe/flow_latents.yaml")
 
 
 def test_recipes_of_ones_own_come_after_ours(write: Any) -> None:

@@ -36,6 +36,7 @@ EVERYTHING: dict[str, tuple[list[str], list[str]]] = {
     "specgan": (["model=specgan", "data=tones", "model.width=4", "model.max_width=16"], ["generator"]),
     "gan on text": (["model=gan_text", *TEXT], ["model"]),
     "vae": (["model=vae", *DIGITS, "model.width=4", "model.hidden=16", "model.prior=flow", *TOLD], BOTH),
+    "vae (autoencoder)": (["model=autoencoder", *DIGITS, "model.width=4", "model.latent=4"], BOTH),
     "vae on clips": (["model=vae", *CLIPS, "model.width=4", "model.hidden=16", "model.network=conv3d"], BOTH),
     "hvae": (["model=hvae", *DIGITS, "model.width=8", "model.latent=2", *TOLD], BOTH),
     "vae on text": (["model=vae_text", *TEXT, "model.latent=4"], BOTH),

@@ -20,6 +20,8 @@ from aigc_cli.modalities.image_writers import JPEGWriter, PNGWriter, WebPWriter
 from aigc_cli.modalities.labels import embed, read_label, xmp_packet
 from aigc_cli.modalities.likeness import _READ, compared
 from aigc_cli.modalities.samples import DIGITAL_SOURCE_TYPE, LABEL, ORIGINAL, ROLE, Arrangement, Provenance
+from aigc_cli.modalities.video import VideoModality
+from aigc_cli.modalities.video_codec import VideoCodec
 
 ABOUT = {"label": LABEL, "model_checksum": "ab" * 32, "seed": 3, "index": 1, "controls": {"prompt": "<\"a\" & 'b'> 字"}}
 
@@ -46,6 +48,11 @@ def one_of_each(folder: Path, provenance: Callable[..., Provenance]) -> dict[str
         files = writer(own, Arrangement(n=2), provenance(controls=ABOUT["controls"]), ImageCodec())
         files.write(raw)
         paths[writer.suffix] = own / files.finish()[0][1]
+    (own := folder / "clips").mkdir()
+    told = provenance(controls=ABOUT["controls"], explicit=True, watermark="ab12")
+    clips = VideoModality().writers["webp"](own, Arrangement(n=2), told, VideoCodec((1, 4, 16, 16), 10))
+    clips.write(raw.reshape(2, -1)[:, :, None, None, None].expand(-1, -1, 4, 16, 16)[:, :1])
+    paths["clip"] = own / clips.finish()[0][1]
     clip = torch.arange(-800, 801, dtype=torch.int16)[None]  # an odd number of bytes follows it
     for kind in ("WAV", "FLAC"):
         write_clip(path := folder / f"a.{kind.lower()}", clip, 8000, kind, "a sentence", ABOUT)
@@ -174,9 +181,6 @@ def test_clips_are_labelled_too(
 ) -> None:
     if suffix == "mp4":
         pytest.importorskip("av")
-    from aigc_cli.modalities.video import VideoModality
-    from aigc_cli.modalities.video_codec import VideoCodec
-
     made = provenance(modality="video", format=suffix, explicit=explicit)
     writer = VideoModality().writers[suffix](tmp_path, Arrangement(n=1), made, VideoCodec((1, 4, 16, 16), 10))
     writer.write(torch.zeros(1, 1, 4, 16, 16, dtype=torch.uint8))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import struct
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -231,7 +232,11 @@ def of_trackio(run: Run, _: Path) -> tuple[Curves, set[str]]:
         (row["step"], key): value
         for row in logs for key, value in row.items() if isinstance(value, (int, float)) and key != "step"
     }  # fmt: skip
-    return curves, {key for row in logs for key in row if key.startswith("samples")}
+    shown = {key: value for row in logs for key, value in row.items() if key.startswith("samples")}
+    kinds = {"png": "image", "gif": "image", "wav": "audio", "txt": "html"}  # its page plays no GIF, and joins lines
+    assert {key: value["_type"] for key, value in shown.items()} == {key: f"trackio.{kinds[key[-3:]]}" for key in shown}
+    assert "at step 2" in shown["samples.png"]["caption"]
+    return curves, {*shown}
 
 
 READERS: dict[str, Callable[[Run, Path], tuple[Curves, set[str]]]] = {
@@ -303,6 +308,9 @@ def test_what_a_library_wrote_is_what_the_run_holds(
     train(run, range(3, 8), [name])  # it was killed after its checkpoint of step 2
     out, err = capsys.readouterr()
     assert (out, "failed and is left out" in err) == ("", False), err
+    if name == "wandb":  # both parts of a resumed run lie where it says
+        folders = re.findall("`wandb sync (.*?)`", err)
+        assert len([*Path(folders[1]).glob("offline-run-*")]) == 2
     curves, media = READERS[name](run, tmp_path)
     expected = written(run)
     assert len(expected) == 21

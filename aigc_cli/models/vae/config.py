@@ -24,7 +24,7 @@ class VAEConfig(VariationalConfig):
     likelihood: Literal["bernoulli", "gaussian", "gaussian_fixed", "gaussian_pixel", "logistic", "logistic_mixture"]
     deviation: Annotated[float, Field(gt=0)]
     components: Annotated[int, Field(ge=1)]
-    latent_side: Annotated[int, Field(ge=0)]
+    latent_side: Annotated[int, Field(ge=0)] | Literal["auto"]
     hidden: Annotated[int, Field(ge=0)]
     width: Annotated[int, Field(ge=1)]
     max_width: Annotated[int, Field(ge=1)]

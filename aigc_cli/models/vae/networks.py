@@ -187,12 +187,18 @@ def _sides(config: VAEConfig, shape: tuple[int, ...]) -> list[int]:
             f"32, 48, 64, 96 or {LARGEST}, and the longer one as often; these are {height}x{width}",
             "set data.size= to one of them, or data.codec.bins= of sound to 64, or model.network=mlp",
         )
-    if config.latent_side == 0:
+    chosen = latent_side(config, shape)
+    if chosen == 0:
         return sides
-    if config.latent_side not in sides:
+    if chosen not in sides:
         what = f"model.latent_side={config.latent_side}: images of {height}x{width} have no map of that side"
         raise ConfigError(what, f"choose 0 for a flat latent, or one of {', '.join(map(str, sides))}")
-    return sides[: sides.index(config.latent_side) + 1]
+    return sides[: sides.index(chosen) + 1]
+
+
+def latent_side(config: VAEConfig, shape: tuple[int, ...]) -> int:
+    """The shorter side of the map that a latent is, 0 for a vector."""
+    return config.latent_side if config.latent_side != "auto" else max(min(shape[1:]) // 4, 4)
 
 
 def _halves(height: int, width: int) -> list[int]:

@@ -11,7 +11,7 @@ from aigc_cli.modalities.base import Batch, DataSpec
 from aigc_cli.models.base import Losses
 from aigc_cli.models.latent import check_conditional
 from aigc_cli.models.vae.config import VAEConfig
-from aigc_cli.models.vae.networks import build_networks
+from aigc_cli.models.vae.networks import build_networks, latent_side
 from aigc_cli.models.variational import FlatVAE, Posterior, importance_bound
 from aigc_cli.nn.collective import draw, normal_like
 from aigc_cli.nn.couplings import CouplingFlow
@@ -42,8 +42,8 @@ class VAE(FlatVAE):
         self.likelihood = ending(likelihood, spec.padding)
         self.encoder, self.decoder = build_networks(config, spec.shape, self.likelihood, self.classes)
         grid: tuple[int, ...] = (1,)
-        if config.latent_side:
-            grid = tuple(side * config.latent_side // min(spec.shape[1:]) for side in spec.shape[1:])
+        if shorter := latent_side(config, spec.shape):
+            grid = tuple(side * shorter // min(spec.shape[1:]) for side in spec.shape[1:])
         self.latent_shape = (config.latent, *grid)
         self.dimensions = math.prod(self.latent_shape)
         if config.prior == "flow":

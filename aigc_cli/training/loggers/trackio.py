@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
@@ -34,11 +35,14 @@ class Trackio:
 
     def sample(self, step: int, name: str, path: Path) -> None:
         """Logs a picture, clip, sound or text."""
+        about = f"{name} at step {step}"  # its page cuts the step off
         if path.suffix == ".txt":
-            content = self._trackio.Markdown(f"```\n{path.read_text()}\n```")
-        elif path.suffix in (".png", ".gif", ".wav"):
-            kind = {".png": self._trackio.Image, ".gif": self._trackio.Video, ".wav": self._trackio.Audio}
-            content = kind[path.suffix](str(path))
+            # Its Markdown knows no blocks of code, in which a text stays as it is.
+            shown = f"<pre style='white-space:pre-wrap'>{html.escape(path.read_text())}</pre>"
+            content: Any = self._trackio.Html(shown, caption=about)
+        elif path.suffix in (".png", ".gif", ".wav"):  # a GIF is no video to a browser
+            kind = self._trackio.Audio if path.suffix == ".wav" else self._trackio.Image
+            content = kind(str(path), caption=about)
         else:
             return
         self._run.log({f"{name}{path.suffix}": content}, step=step)

@@ -34,7 +34,7 @@ class WandB:
             project=project, id=start.id, name=start.name, config=dict(start.config), dir=str(start.folder),
             mode=mode, resume=resume, settings=quiet,
         )  # fmt: skip
-        folder = Path(self._run.dir).parent
+        folder = Path(self._run.dir).parent.parent  # a resumed run has several within it, which go together
         self.where = f"not logged in: `wandb sync {folder}` uploads it" if self._run.offline else str(self._run.url)
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
