@@ -72,9 +72,9 @@ def _recipes() -> list[Row]:
 def _choices(group: str, *keys: str) -> list[Row]:
     """The choices that the comments of `keys` list, with the components that have them."""
     found: dict[tuple[str, str], Row] = {}
-    for name, path in options(group).items():
-        own = keys_of(path)
-        component = own["name"].value if "name" in own else name
+    read = [(name, keys_of(path)) for name, path in options(group).items()]
+    named = [(own["name"].value if "name" in own else name, name, own) for name, own in read]
+    for component, _, own in sorted(named, key=lambda each: each[0] != each[1]):  # presets of a component come after it
         for key in filter(own.__contains__, keys):
             for choice in choices_of(own[key].comment)[0]:
                 row: Row = {"name": choice.name, "description": choice.what, "key": f"{group}.{key}", "of": []}

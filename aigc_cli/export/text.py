@@ -186,7 +186,7 @@ class _Writer(nn.Module):
         cache = _Past(past, rest[1:] if self.across else (), places, mask)
         more: dict[str, Any] = {}
         if self.model is not None:
-            more = self.model._seen(rest[0])
+            more = self.model._drawn(rest[0])
         elif self.across:
             more = {"memory": ids, "memory_mask": rest[0] != 0}  # its keys and values are given
         hidden = self.network.hidden(ids, cache=cache, **more)

@@ -33,6 +33,9 @@ class VariationalConfig(ModelConfig):
     beta: Annotated[float, Field(ge=0)]
     kl_warmup: Annotated[int, Field(ge=0)]
     free_bits: Annotated[float, Field(ge=0)]
+    prior: Literal["normal", "flow"] = "normal"  # runs from before it was there have that
+    prior_layers: Annotated[int, Field(ge=1)] = 8
+    prior_hidden: Annotated[int, Field(ge=1)] = 64
 
 
 class Posterior(NamedTuple):
@@ -147,6 +150,17 @@ class FlatVAE(VariationalModel):
         #: :meth:`decode` takes is then its noise, which is N(0, 1) again.
         self.prior: CouplingFlow | None = None
 
+    def learn_prior(self) -> None:
+        """Sets :attr:`prior` where the configuration asks for one, of :attr:`dimensions`."""
+        if self.config.prior == "flow":
+            self.prior = CouplingFlow(
+                self.dimensions, layers=self.config.prior_layers, hidden=self.config.prior_hidden, classes=self.classes
+            )
+
+    def placed(self, noise: Tensor, labels: Tensor | None = None) -> Tensor:
+        """The latents (n, d) that noise of the prior stands for."""
+        return noise if self.prior is None else self.prior.from_noise(noise, labels)
+
     @abstractmethod
     def posterior(self, batch: Batch) -> Posterior:
         """q(z|x) of encoded items, (n, d)."""
@@ -189,6 +203,13 @@ class FlatVAE(VariationalModel):
         """`beta`, reached linearly over `kl_warmup` steps (Bowman et al. 2016; Sonderby et al. 2016)."""
         warmup = self.config.kl_warmup
         return self.config.beta * (min(1.0, self._step * self.pace / warmup) if warmup else 1.0)
+
+    def kl_of(self, batch: Batch, posterior: Posterior, normal: Tensor) -> Tensor:
+        """KL(q(z|x) || p(z)), nats, a mean over the batch: of each dimension (d,), which has free bits of its own, or
+        of the whole (1,), at the latents that `normal` (n, d) stands for, where the prior is learnt."""
+        if self.prior is None:
+            return posterior.kl().mean(0)
+        return -self.log_ratio(batch, posterior, normal).mean(0, keepdim=True)
 
     def paid(self, kl: Tensor) -> Tensor:
         """The objective's term, nats, of the KL of each dimension (d,), a mean over the batch, or of the whole (1,).

@@ -214,7 +214,7 @@ def _of_tokens(model: Any, name: str, graph: Graph) -> None:
         network = GraphOfTokens(graph, getattr(model, model.tokens))
         setattr(model, model.tokens, network)
         if "latent" in graph.shapes:
-            vars(model)["_seen"] = lambda latents: {"latent": latents}
+            vars(model)["_drawn"] = lambda latents: {"latent": latents}
         if "last_hidden_state" in graph.outputs and "encode" in model.can:
             encode = model.encode
             vars(model)["encode"] = lambda batch: encode(batch)[:, network.vocab_size :]

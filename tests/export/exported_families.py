@@ -39,7 +39,7 @@ EVERYTHING: dict[str, tuple[list[str], list[str]]] = {
     "vae (autoencoder)": (["model=autoencoder", *DIGITS, "model.width=4", "model.latent=4"], BOTH),
     "vae on clips": (["model=vae", *CLIPS, "model.width=4", "model.hidden=16", "model.network=conv3d"], BOTH),
     "hvae": (["model=hvae", *DIGITS, "model.width=8", "model.latent=2", *TOLD], BOTH),
-    "vae on text": (["model=vae_text", *TEXT, "model.latent=4"], BOTH),
+    "vae on text": (["model=vae_text", *TEXT, "model.latent=4", "model.prior=flow"], BOTH),
     "vqvae": (VQVAE, BOTH),
     "vqvae on clips": (["model=vqvae", *CLIPS, *CODES, "model.time_downsampling=2"], BOTH),
     "vqvae on sound": (["model=vqvae", *SPECTRA, *CODES], BOTH),

@@ -32,9 +32,6 @@ class VAEConfig(VariationalConfig):
     norm: Literal["batch", "group", "none"]
     conditional: bool
     importance_samples: Annotated[int, Field(ge=1)]
-    prior: Literal["normal", "flow"] = "normal"  # runs from before it was there have that
-    prior_layers: Annotated[int, Field(ge=1)] = 8
-    prior_hidden: Annotated[int, Field(ge=1)] = 64
 
     @model_validator(mode="after")
     def _consistent(self) -> VAEConfig:

@@ -122,6 +122,7 @@ class TextVAE(LanguageModel, FlatVAE):
         nn.init.normal_(self.to_offset.weight, 0.0, FRESH_STD * self.dimensions**-0.5)
         for layer in (self.to_posterior, self.to_memory):
             nn.init.zeros_(layer.bias)
+        self.learn_prior()
 
     # training
 
@@ -129,9 +130,9 @@ class TextVAE(LanguageModel, FlatVAE):
         """The losses on token ids (n, t)."""
         targets = batch.content[:, 1:]
         posterior = self.posterior(batch)
-        nats = self._nats(targets, posterior.at(normal_like(posterior.mean)))
-        reconstruction = nats.sum(1).mean()
-        kl = posterior.kl().mean(0)  # of each dimension
+        normal = normal_like(posterior.mean)
+        reconstruction = self._nats(targets, posterior.at(normal)).sum(1).mean()
+        kl = self.kl_of(batch, posterior, normal)
         tokens = (targets != self.pad).sum()
         items_per_token = len(targets) / tokens
         nelbo = (reconstruction + kl.sum()).detach()
@@ -159,6 +160,10 @@ class TextVAE(LanguageModel, FlatVAE):
         memory = self.to_memory(latents).unflatten(1, (self.config.memory, -1))
         return {"memory": memory, "offset": self.to_offset(latents)}
 
+    def _drawn(self, noise: Tensor) -> dict[str, Tensor]:
+        """The same of noise of the prior (n, d)."""
+        return self._seen(self.placed(noise))
+
     def _nats(self, targets: Tensor, latents: Tensor) -> Tensor:
         """-log p of each token of targets (n, t) given those before it and latents (n, d); 0 for ``pad``."""
         given = torch.cat([torch.full_like(targets[:, :1], self.bos), targets[:, :-1]], 1)
@@ -177,7 +182,7 @@ class TextVAE(LanguageModel, FlatVAE):
 
     def decode(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
         """The likeliest token after the likeliest token, from latents (n, d): (n, \\*spec.shape), int64."""
-        session = Session(self.decoder, [[self.bos]] * len(latents), self.longest, self.pad, **self._seen(latents))
+        session = Session(self.decoder, [[self.bos]] * len(latents), self.longest, self.pad, **self._drawn(latents))
         return write(session, Choice(temperature=0), None, self.longest, self.eos)
 
     def sample(self, noise: Noise, controls: TextVAEControls, prompts: Prompts | None = None) -> Tensor:
@@ -195,7 +200,7 @@ class TextVAE(LanguageModel, FlatVAE):
             given = self.given(prompts.rows, noise)
             rows = [[self.bos, *(token for token in row if token != self.bos)] for row in given]
         count = controls.max_tokens or self.longest
-        seen = self._seen(self.latents(noise, controls))
+        seen = self._drawn(self.latents(noise, controls))
         session = Session(self.decoder, rows, count, self.pad, self.allowed(prompts, noise), **seen)
         return self.written(session, controls, noise, count)
 

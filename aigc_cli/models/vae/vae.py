@@ -14,7 +14,6 @@ from aigc_cli.models.vae.config import VAEConfig
 from aigc_cli.models.vae.networks import build_networks, latent_side
 from aigc_cli.models.variational import FlatVAE, Posterior, importance_bound
 from aigc_cli.nn.collective import draw, normal_like
-from aigc_cli.nn.couplings import CouplingFlow
 from aigc_cli.nn.likelihoods import build_likelihood
 from aigc_cli.nn.padding import ending
 from aigc_cli.registry import register
@@ -46,10 +45,7 @@ class VAE(FlatVAE):
             grid = tuple(side * shorter // min(spec.shape[1:]) for side in spec.shape[1:])
         self.latent_shape = (config.latent, *grid)
         self.dimensions = math.prod(self.latent_shape)
-        if config.prior == "flow":
-            self.prior = CouplingFlow(
-                self.dimensions, layers=config.prior_layers, hidden=config.prior_hidden, classes=self.classes
-            )
+        self.learn_prior()
 
     # training
 
@@ -61,10 +57,7 @@ class VAE(FlatVAE):
         else:
             normal = normal_like(posterior.mean)
             reconstruction = self.reconstruction(batch, posterior.at(normal)).mean()
-            if self.prior is None:
-                each = posterior.kl().mean(0)  # of each dimension, which has free bits of its own
-            else:
-                each = -self.log_ratio(batch, posterior, normal).mean(0, keepdim=True)
+            each = self.kl_of(batch, posterior, normal)
             kl = each.sum()
             loss, bound = reconstruction + self.paid(each), (reconstruction + kl).detach()
         return {
@@ -102,6 +95,4 @@ class VAE(FlatVAE):
     def decode(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
         """The expected images in [-1, 1], (n, c, h, w)."""
         labels = labels if self.conditional else None
-        if self.prior is not None:
-            latents = self.prior.from_noise(latents, labels)
-        return self.likelihood.mean(self.decoder(latents, labels))
+        return self.likelihood.mean(self.decoder(self.placed(latents, labels), labels))

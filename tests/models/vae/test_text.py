@@ -187,6 +187,24 @@ def test_the_mixture_is_of_the_encoded_training_set(trained: TextVAE) -> None:
     trained.mixture = None
 
 
+def test_a_learned_prior_is_where_texts_come_from_and_its_bound_holds(defaults: dict[str, Any]) -> None:
+    model = build(defaults, free_bits=1.0, prior="flow", prior_layers=2, prior_hidden=8)
+    figures = fit(model, TEXTS, 100)
+    assert figures[-1]["nelbo_per_token"] < 0.5 * figures[0]["nelbo_per_token"]
+    assert scores(model, TEXTS, 30)["iw_bound"].mean() < scores(model, TEXTS)["nelbo"].mean()
+    assert model.prior is not None
+    torch.nn.init.constant_(model.prior.shift, 5.0)  # so that noise is far from the latents that it stands for
+    with torch.no_grad():
+        noise, means = model.encode(TEXTS), model.posterior(TEXTS).mean
+        torch.testing.assert_close(model.placed(noise), means, atol=1e-4, rtol=0)
+        assert (noise - means).abs().mean() > 1
+        made, alone = model.decode(noise), model.sample(Noise(0, range(4)), model.controls(latent_temperature=0.01))
+    assert (made == TEXTS.content).all(1).float().mean() > 0.3
+    model.prior = None
+    with torch.no_grad():
+        assert not torch.equal(alone, model.sample(Noise(0, range(4)), model.controls(latent_temperature=0.01)))
+
+
 def test_curves_and_warnings(trained: TextVAE) -> None:
     with torch.no_grad():
         figures = trained.examine(TEXTS, None)
