@@ -110,6 +110,8 @@ class LoadedRun:
         """The values of ``mode=`` that it knows, the usual one first."""
         return modes_of(self.model)
 
+    # sampling
+
     def sample(
         self,
         n: int | None = None,
@@ -185,6 +187,8 @@ class LoadedRun:
             controls=named_values(controls), source={**exported, **source},
             watermark="" if self.watermark is None else self.watermark.key.name,
         )  # fmt: skip
+
+    # reading
 
     def encode(self, items: Content, labels: Labels | None = None, *, batch_size: int = 64) -> Tensor:
         """A vector for each item of raw content, or text, float32 (n, d); of a tokenizer its codes, int64 (n, t)."""

@@ -1,4 +1,5 @@
-"""Items that are measured: those of a dataset, and those that a model draws. Files are read by their modality."""
+"""Items that are measured: those of a dataset, those that a model draws, and those in memory. Files are read by their
+modality."""
 
 from __future__ import annotations
 
