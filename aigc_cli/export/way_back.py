@@ -13,7 +13,10 @@ def heard(content, rounds=32):
     if sound["kind"] == "mel":
         low, high = np.log(1e-5), np.log(size / 4)
         level = np.where(wide <= -0.99, 0, np.exp((wide.clip(-1, 1) + 1) / 2 * (high - low) + low))
-        magnitudes = (np.linalg.pinv(mel_matrix(rate, size // 2 + 1, bins)) @ level).clip(0)
+        matrix = mel_matrix(rate, size // 2 + 1, bins)
+        magnitudes = wanted = matrix.T @ level
+        for _ in range(30):
+            magnitudes = magnitudes * wanted / (matrix.T @ (matrix @ magnitudes)).clip(1e-20)
     else:
         mean, deviation = np.array(sound["mean"])[:, None], np.array(sound["deviation"])[:, None]
         level = np.exp(wide.clip(-1, 1) * 3 * deviation + mean)

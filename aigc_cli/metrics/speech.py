@@ -14,7 +14,7 @@ from torch import Tensor
 
 from aigc_cli.config.schema import STRICT
 from aigc_cli.errors import ConfigError, DataError
-from aigc_cli.metrics.base import Figures, Metric, Stream, Takes, require
+from aigc_cli.metrics.base import Figures, Metric, Stream, Takes, joined, require
 from aigc_cli.metrics.extractors.base import PlainConfig
 from aigc_cli.modalities.audio_config import FULL, lengths
 from aigc_cli.registry import register
@@ -46,13 +46,12 @@ class DNSMOS(Metric):
 
     takes: ClassVar[Takes] = {"fake": ("content",)}
     figures: ClassVar[Figures] = dict.fromkeys(("dnsmos_signal", "dnsmos_background", "dnsmos_overall"), "higher")
-    total: Tensor
-    count: Tensor
+    judged: Any
 
     def __init__(self, config: DNSMOSConfig, width: int = 0) -> None:
         super().__init__(config, width)
-        self.add_state("total", default=torch.zeros(3, dtype=torch.float64), dist_reduce_fx="sum")
-        self.add_state("count", default=torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+        # Rows, and not their sum: which of them are the first of all is known once processes are joined.
+        self.add_state("judged", default=[], dist_reduce_fx="cat")
         if find_spec("onnxruntime") is None or find_spec("speechmos") is None:
             hint = "pip install 'aigc-cli[speech]'; `aigc eval --metric fd,class_accuracy` needs nothing"
             raise ConfigError("dnsmos needs the packages speechmos and onnxruntime", hint)
@@ -63,22 +62,26 @@ class DNSMOS(Metric):
 
         if self.spec is None or self.spec.rate is None:
             raise DataError("dnsmos judges sound", "leave it out")
-        for clip in clips[: max(0, self.config.most - int(self.count))]:
+        for clip in clips[: max(0, self.config.most - len(self._first))]:
             heard = clip[:, : int(lengths(clip[None]).clamp_min(1))].double().mean(dim=0).div(FULL).cpu().numpy()
             wave = soxr.resample(heard, self.spec.rate, _RATE, quality="HQ").astype(np.float32)
             whole = np.resize(wave if len(wave) else np.zeros(1, np.float32), int(_SECONDS * _RATE))
             raw = _session().run(None, {"input_1": whole[None]})[0][0]
-            self.total = self.total + torch.tensor([np.polyval(s, x) for s, x in zip(_SCALES, raw, strict=True)])
-            self.count = self.count + 1
+            scores = [np.polyval(s, x) for s, x in zip(_SCALES, raw, strict=True)]
+            self.judged.append(torch.tensor([scores], dtype=torch.float64))
 
     def compute(self) -> dict[str, Tensor]:
         """The means."""
-        require(int(self.count), 1, "generated", "dnsmos", "give more clips with n=")
-        return dict(zip(self.figures, self.total / self.count, strict=True))
+        require(len(self._first), 1, "generated", "dnsmos", "give more clips with n=")
+        return dict(zip(self.figures, self._first.mean(dim=0), strict=True))
 
     def facts(self) -> dict[str, Any]:
         """How many were judged, and what it does not hear."""
-        return {"judged": int(self.count), "signature": "DNSMOS P.835, blind to what is said"}
+        return {"judged": len(self._first), "signature": "DNSMOS P.835, blind to what is said"}
+
+    @property
+    def _first(self) -> Tensor:
+        return joined(self.judged, len(_SCALES), torch.float64)[: self.config.most]
 
 
 _sessions: list[Any] = []

@@ -24,6 +24,7 @@ from aigc_cli.modalities.base import Codec
 
 FORMAT = 1  # of the file that a run keeps
 _ROUNDS, _MOMENTUM = 32, 0.99  # of Griffin-Lim
+_FITS = 30  # rounds in which magnitudes are sought for a mel
 _QUIET = 1e-5  # the magnitude that the logarithm is floored at, of samples in [-1, 1]
 _FLOOR = -0.99  # of what is encoded: what a network cannot tell from -1 is silence
 _LONGEST_FRAME_S = 0.016  # all of FSDD is recognised after frames of 16 ms, 97 % after 64; those of 8 cost twice
@@ -186,11 +187,16 @@ class MelCodec(_Spectrogram):
         return torch.sub((mel.clamp_min(_QUIET).log() - low) / (high - low) * 2, 1)
 
     def to_magnitudes(self, encoded: Tensor) -> Tensor:
-        """By the pseudo-inverse of the mel matrix; what is at the floor is silence."""
+        """Magnitudes of no less than zero, sought by multiplying (Lee and Seung, Algorithms for non-negative matrix
+        factorization, 2001): the pseudo-inverse has ripples beside each partial of a tone, which are heard. What is at
+        the floor is silence."""
         low, high = self._range
         level = (encoded.clamp(-1, 1) + 1) / 2 * (high - low) + low
-        mel = torch.where(encoded <= _FLOOR, 0.0, level.exp())
-        return (self._inverse.to(encoded.device) @ mel).clamp_min(0)
+        matrix = self._matrix.to(encoded.device)
+        found = wanted = matrix.T @ torch.where(encoded <= _FLOOR, 0.0, level.exp())
+        for _ in range(_FITS):
+            found = found * wanted / (matrix.T @ (matrix @ found)).clamp_min(1e-20)
+        return found
 
     @property
     def _range(self) -> tuple[float, float]:
@@ -200,11 +206,6 @@ class MelCodec(_Spectrogram):
     @cached_property
     def _matrix(self) -> Tensor:
         return mel_matrix(self.rate, self.window_length // 2 + 1, self.bins)
-
-    @cached_property
-    def _inverse(self) -> Tensor:
-        inverse: Tensor = torch.linalg.pinv(self._matrix.double())
-        return inverse.float()
 
 
 class SpectrogramCodec(_Spectrogram):

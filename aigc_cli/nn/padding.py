@@ -60,8 +60,12 @@ class Ended(Likelihood):
 
 
 def frames_nats(likelihood: Likelihood, outputs: Tensor, x: Tensor, going: Tensor) -> Tensor:
-    """Nats of each frame (n, t), 0 but in those that are `going` on, bool (n, t), the only ones that are looked at."""
-    each = likelihood(*(part.movedim(-1, 1)[going].unsqueeze(-1) for part in (outputs, x)))
+    """Nats of each frame (n, t), 0 but in those that are `going` on, bool (n, t); what others hold does not matter."""
+    outputs, x = outputs.movedim(-1, 1), x.movedim(-1, 1)
+    if going.device.type != "cpu":  # which would have to say how many there are before work on them can begin
+        each = likelihood(*(part.flatten(0, 1).unsqueeze(-1) for part in (outputs, x)))
+        return torch.where(going, each.view_as(going), 0)
+    each = likelihood(*(part[going].unsqueeze(-1) for part in (outputs, x)))
     return torch.zeros_like(going, dtype=each.dtype).masked_scatter(going, each)
 
 

@@ -32,7 +32,10 @@ torch.distributed.destroy_process_group()
 WIDTH = 6
 BATCH = 80
 OF_SOUND = ("dnsmos", "f0", "pitch")
-SMALL = ("metric.kid.subset_size=20", "metric.kd.subset_size=20", "metric.fd_infinity.points=4", "metric.copied.run=4")
+SMALL = (
+    "metric.kid.subset_size=20", "metric.kd.subset_size=20", "metric.fd_infinity.points=4", "metric.copied.run=4",
+    "metric.dnsmos.most=20",
+)  # fmt: skip
 
 
 def kept(name: str, values: dict[str, Any], share: slice) -> dict[str, float]:

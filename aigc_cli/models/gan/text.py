@@ -210,7 +210,7 @@ class TextGAN(DecoderLanguageModel):
 def _through(weight: Tensor, tokens: Tensor, pad: int, shares: Tensor) -> Tensor:
     """The rows of a weight (vocab, d) that tokens (n, t) name, (n, t, d), with the gradients of `shares` (m, vocab) of
     all rows in the place of each token but `pad`."""
-    felt = shares @ weight.detach()
+    felt = (shares @ weight.detach()).to(weight.dtype)  # autocast may have it shorter
     return embedding(tokens, weight).index_put((tokens != pad,), felt - felt.detach(), accumulate=True)
 
 
