@@ -1,7 +1,7 @@
 """How the threads of torch wait for one another: awake where the cores are theirs, asleep where others need them.
 
-A thread of libgomp, the OpenMP that torch's wheels bring, spins before it sleeps: 300,000 times unless told otherwise,
-which beside other programs keeps from its core the very thread that it waits for. Training is then twenty times as slow
+A waiting thread of libgomp, the OpenMP of torch's wheels, spins 300,000 times before it sleeps, unless told otherwise:
+beside other programs it so keeps from a core the very thread that it waits for. Training is then twenty times as slow
 as with threads that sleep at once, and those are 1.4 times as slow on idle cores (``benchmarks/busy.py``).
 """
 
@@ -16,7 +16,7 @@ from pathlib import Path
 
 #: As fast as 300,000 on idle cores, and three times as slow as none on busy ones: hence :func:`watch`.
 SPINS = "10000"
-_BUSY = 0.1  # share of the time that our threads could run in which they waited for a core
+_BUSY = 0.1  # the share of the time that our threads could run in which they wait for a core
 _NAME = "aigc-watch"
 
 
@@ -27,30 +27,26 @@ def settle() -> None:
 
 
 def watch() -> None:
-    """Has the threads of this process sleep at once for as long as other programs need their cores.
-
-    Only where the count is that of :func:`settle`, and not twice in a process.
-    """
+    """Has the threads of this process sleep at once while other programs need their cores; where the count is ours."""
     if os.environ.get("GOMP_SPINCOUNT") == SPINS and _NAME not in {each.name for each in threading.enumerate()}:
         threading.Thread(target=_watch, name=_NAME, daemon=True).start()
 
 
 def _watch() -> None:
-    before, let_go = _times(), None
+    before, crowd = _times(), None
     while True:
         time.sleep(1)
         now = _times()
         both = now.keys() & before.keys()
         ran, waited = (sum(now[thread][i] - before[thread][i] for thread in both) / 1e9 for i in (0, 1))
-        before = now
+        before, busy = now, waited > _BUSY * (ran + waited)
         if ran + waited < 0.1:
             continue  # it idles, which says nothing
-        busy = waited > _BUSY * (ran + waited)
-        if busy and let_go is None:
-            let_go = _crowd()
-        elif let_go is not None and not busy:
-            let_go.set()
-            let_go = None
+        if busy and crowd is None:
+            crowd = _crowd()
+        elif crowd is not None and not busy:
+            crowd.set()
+            crowd = None
 
 
 def _times() -> dict[str, tuple[int, int]]:
@@ -64,23 +60,22 @@ def _times() -> dict[str, tuple[int, int]]:
 
 
 def _crowd() -> threading.Event | None:
-    """Until the event is set libgomp has more threads than cores, and so spins a hundred times at most: they are
-    another team's, and sleep. None without libgomp, or with a single thread, which waits for nobody."""
+    """Until the event is set libgomp has more threads than cores, and so spins a hundred times at most; the further
+    ones sleep. None without libgomp, or with a single thread, which waits for nobody."""
     import ctypes
 
-    torch = sys.modules.get("torch")
-    if not hasattr(torch, "get_num_threads") or torch.get_num_threads() == 1:
-        return None
     try:
+        alone = sys.modules["torch"].get_num_threads() == 1
         libgomp = ctypes.CDLL("libgomp.so.1", mode=os.RTLD_NOLOAD)
         nothing = ctypes.cast(ctypes.CDLL(None).getpid, ctypes.c_void_p)  # any function of C would do
-    except (OSError, AttributeError):
+    except (KeyError, AttributeError, OSError):  # torch is not there, or not yet whole
         return None
-    let_go = threading.Event()
+    enough = threading.Event()
 
     def hold() -> None:  # the team lives as long as the thread
         libgomp.GOMP_parallel(nothing, None, (os.cpu_count() or 1) + 1, 0)
-        let_go.wait()
+        enough.wait()
 
-    threading.Thread(target=hold, name=f"{_NAME}-team", daemon=True).start()
-    return let_go
+    if not alone:
+        threading.Thread(target=hold, name=f"{_NAME}-team", daemon=True).start()
+    return None if alone else enough

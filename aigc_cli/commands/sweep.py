@@ -275,8 +275,10 @@ def _launch(words: Sequence[str], first: Sequence[str], plan: Plan, search: Sear
 def _job(plan: Plan, config: DictConfig) -> float | None:
     """One job; its row says how it went. Hydra calls it in this process or in another."""
     from aigc_cli.commands import train
+    from aigc_cli.threads import watch
     from aigc_cli.training.signals import end_with_parent
 
+    watch()
     hydra = HydraConfig.get()
     number, words = int(hydra.job.num), list(map(str, hydra.overrides.task))
     row = _new_row(number, words, "failed")
