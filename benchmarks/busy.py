@@ -1,6 +1,6 @@
 """Training with the threads that ``aigc`` gives it, beside torch's own and threads that only sleep: idle and busy.
 
-    python benchmarks/busy.py --root shared/data/shakespeare [--load 7] [NAME=VALUE ...]
+    python benchmarks/busy.py --root shared/data/shakespeare --threads 2 [--load 7] [NAME=VALUE ...]
 
 A character transformer on Tiny Shakespeare takes turns at its steps in processes that differ in their environment:
 ``torch`` (nothing set), ``passive`` (``OMP_WAIT_POLICY=PASSIVE``), ``aigc`` (what its entry point sets), and one more
@@ -68,8 +68,8 @@ def show(taken: dict[str, list[Took]], references: Sequence[str]) -> None:
     for role, turns in taken.items():
         clock, processor = (1000 * statistics.median(each) for each in zip(*turns, strict=True))
         print(f"{role:<24} {clock:8.1f} ms a step, {processor:8.1f} of the processor (medians)")
-        for other in set(references) & set(taken):
-            if other != role:
+        for other in references:
+            if other in taken and other != role:
                 for what in Took._fields:
                     pairs = zip(turns, taken[other], strict=True)
                     ratios = [getattr(own, what) / getattr(its, what) for own, its in pairs]
@@ -81,11 +81,12 @@ def main() -> None:
     words = parser(__doc__, steps=20, turns=7)
     words.add_argument("--root", required=True, help="folder of Tiny Shakespeare")
     words.add_argument("--load", type=int, default=0, help="processes that work beside it")
-    words.add_argument("--torch", action="store_true")
+    words.add_argument("--without-torch", action="store_true", help="whose turns take minutes on a busy machine")
     options = words.parse_args()
     for name in [name for name in os.environ if name.startswith(OWN)]:
         del os.environ[name]
-    environments = {**({"torch": {}} if options.torch else {}), "passive": {"OMP_WAIT_POLICY": "PASSIVE"}}
+    environments = {} if options.without_torch else {"torch": {}}
+    environments["passive"] = {"OMP_WAIT_POLICY": "PASSIVE"}
     environments["aigc"] = {"GOMP_SPINCOUNT": threads.SPINS}
     environments |= {word: dict([word.split("=", 1)]) for word in options.words}
     contestants = dict.fromkeys(environments, contestant)

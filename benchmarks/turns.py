@@ -116,7 +116,6 @@ def take_turns(
             for role, pipe in pipes.items():
                 pipe.send(True)
                 taken[role].append(Took(*(seconds / options.steps for seconds in pipe.recv())))
-                print(role, *(f"{1000 * each:.0f}" for each in taken[role][-1]), flush=True)
     for pipe in pipes.values():
         pipe.send(False)
     return taken

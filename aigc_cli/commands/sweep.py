@@ -225,10 +225,8 @@ def _check_metrics(metrics: Sequence[str], configs: Sequence[Mapping[str, Any]])
 def _make_folder(master: DictConfig, config: Mapping[str, Any]) -> Path:
     """The sweep's own folder: ``hydra.sweep.dir`` where the user gave one, else ``<outputs>/sweeps/<stamp>``."""
     if _gives(master.hydra.overrides.hydra, "hydra.sweep.dir"):
-        folder = path_of(str(master.hydra.sweep.dir)).absolute()
-    else:
-        folder = stamped_folder(path_of(Path(config["outputs"], "sweeps")).absolute())
-    return folder
+        return path_of(str(master.hydra.sweep.dir)).absolute()
+    return stamped_folder(path_of(Path(config["outputs"], "sweeps")).absolute())
 
 
 @contextmanager
