@@ -80,6 +80,7 @@ class VQVAEConfig(ModelConfig):
     tokens: Literal["map", "time"] = "map"
     downsampling: Literal[2, 4, 8, 16]
     time_downsampling: Literal[1, 2, 4, 8] = 4  # runs from before it was there are of images and sound
+    stem: Literal["strided", "patches"] = "strided"
     width: Annotated[int, Field(ge=2)]
     blocks: Annotated[int, Field(ge=0)]
     quantizer: Literal["ema", "fsq"] = "ema"

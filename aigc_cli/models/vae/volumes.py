@@ -39,14 +39,28 @@ def _residual(width: int) -> Residual:
     )
 
 
+def _patch(config: VQVAEConfig) -> Stride:
+    """The frames, rows and columns that one token stands for."""
+    return config.time_downsampling, config.downsampling, config.downsampling
+
+
+def _pointwise(width: int) -> Residual:
+    """Of patches, each by itself: so that what is alike has one code, wherever in a clip it is."""
+    return Residual(nn.LeakyReLU(LEAK), nn.Conv3d(width, width, 1), nn.LeakyReLU(LEAK), nn.Conv3d(width, width, 1))
+
+
 def vq_encoder(config: VQVAEConfig, channels: int) -> nn.Sequential:
     """Clips (n, c, t, h, w) to what is quantised, (n, dimensions, times, rows, columns)."""
     halved, width = strides(config.downsampling, config.time_downsampling), config.width
     widths = [channels, *[width // 2] * (len(halved) - 1), width]
     layers: list[nn.Module] = []
-    for (inputs, outputs), stride in zip(pairwise(widths), halved, strict=True):
-        layers += [narrower(inputs, outputs, stride), nn.LeakyReLU(LEAK)]
-    layers += [nn.Conv3d(width, width, 3, padding=1), *(_residual(width) for _ in range(config.blocks))]
+    if config.stem == "patches":
+        layers.append(nn.Conv3d(channels, width, _patch(config), _patch(config)))
+        layers += [_pointwise(width) for _ in range(config.blocks)]
+    else:
+        for (inputs, outputs), stride in zip(pairwise(widths), halved, strict=True):
+            layers += [narrower(inputs, outputs, stride), nn.LeakyReLU(LEAK)]
+        layers += [nn.Conv3d(width, width, 3, padding=1), *(_residual(width) for _ in range(config.blocks))]
     encoder = nn.Sequential(*layers, nn.LeakyReLU(LEAK), nn.Conv3d(width, config.dimensions, 1))
     init_variance(encoder)
     return encoder
@@ -58,8 +72,11 @@ def vq_decoder(config: VQVAEConfig, outputs: int) -> nn.Sequential:
     widths = [width, *[width // 2] * (len(doubled) - 1), outputs]
     layers: list[nn.Module] = [nn.Conv3d(config.dimensions, width, 3, padding=1)]
     layers += [_residual(width) for _ in range(config.blocks)]
-    for (inputs, after), stride in zip(pairwise(widths), doubled, strict=True):
-        layers += [nn.LeakyReLU(LEAK), wider(inputs, after, stride)]
+    if config.stem == "patches":
+        layers += [nn.LeakyReLU(LEAK), nn.ConvTranspose3d(width, outputs, _patch(config), _patch(config))]
+    else:
+        for (inputs, after), stride in zip(pairwise(widths), doubled, strict=True):
+            layers += [nn.LeakyReLU(LEAK), wider(inputs, after, stride)]
     decoder = nn.Sequential(*layers)
     init_variance(decoder)
     return decoder

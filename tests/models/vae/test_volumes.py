@@ -30,6 +30,18 @@ def test_clips_become_codes_of_a_grid_in_time_and_back(times, grid):
     assert vqvae.decode(codes).shape == clips.shape
 
 
+def test_of_patches_what_is_alike_has_one_code_wherever_it_is():
+    vqvae = model("vqvae", (1, 8, 16, 16), "model.stem=patches", "model.time_downsampling=2", "model.width=8").eval()
+    vqvae.quantizer.sums.normal_(generator=torch.Generator().manual_seed(0))
+    vqvae.quantizer.sizes.fill_(1)
+    clips = torch.full((1, 1, 8, 16, 16), -1.0)
+    clips[:, :, 2:4, 4:8, 8:12] = 1
+    codes = vqvae.encode(Batch(clips)).view(4, 4, 4)
+    odd = codes != codes[0, 0, 0]
+    assert odd.nonzero().tolist() == [[1, 1, 2]]
+    assert vqvae.decode(codes.view(1, -1)).shape == clips.shape
+
+
 @pytest.mark.parametrize(
     ("name", "shape", "words", "message"),
     [
