@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -20,11 +20,6 @@ from aigc_cli.config.schema import Options, check
 from aigc_cli.data.open import Splits
 from aigc_cli.errors import ConfigError
 from aigc_cli.exported_run import ExportedRun, open_exported
-from aigc_cli.metrics.asked import EvalConfig, with_usual_metrics
-from aigc_cli.metrics.items import HeldItems
-from aigc_cli.metrics.record import Record
-from aigc_cli.metrics.report import describe
-from aigc_cli.metrics.setting import open_setting
 from aigc_cli.modalities.arrays import find_writer
 from aigc_cli.modalities.base import DataSpec, Items
 from aigc_cli.modalities.prompts import Prompt
@@ -40,6 +35,9 @@ from aigc_cli.sampling.marked import Watermark
 from aigc_cli.sampling.modes import modes_of, plan
 from aigc_cli.sampling.readings import Content, Labels
 from aigc_cli.training.restore import Restored, restore_model
+
+if TYPE_CHECKING:  # what measures is imported by what measures: a run that is only sampled does without
+    from aigc_cli.metrics.record import Record
 
 
 def open_run(
@@ -225,6 +223,8 @@ class Scores(dict[str, float]):
         self.records = list(records)
 
     def __str__(self) -> str:
+        from aigc_cli.metrics.report import describe
+
         return describe(self.records, [])
 
 
@@ -253,6 +253,9 @@ def evaluate(
         ConfigError: words that fit nothing; items of different kinds.
         DataError: items that are too few, or cannot be trusted.
     """
+    from aigc_cli.metrics.asked import EvalConfig, with_usual_metrics
+    from aigc_cli.metrics.setting import open_setting
+
     named = [name.strip() for name in metrics.split(",")] if isinstance(metrics, str) else list(metrics or ())
     words = [] if data is None else [f"data={data}"]
     config = compose("eval", [*words, *([f"metric=[{','.join(named)}]"] if named else [])])
@@ -284,6 +287,8 @@ def items_of(content: Any, what: str) -> Items:
     Raises:
         ConfigError: it is neither.
     """
+    from aigc_cli.metrics.items import HeldItems
+
     if isinstance(content, Tensor):
         return HeldItems(content)
     if isinstance(content, Sequence) and content and all(isinstance(text, str) for text in content):

@@ -11,7 +11,8 @@ def heard(content, rounds=32):
     hop, bins, rate = sound["hop"], sound["bins"], sound["rate"]
     size = 4 * hop if sound["kind"] == "mel" else 2 * bins
     if sound["kind"] == "mel":
-        low, high = np.log(1e-5), np.log(size / 4)
+        high = np.log(size / 4)
+        low = high - sound["depth"] * np.log(10) / 20 if "depth" in sound else np.log(1e-5)
         level = np.where(wide <= -0.99, 0, np.exp((wide.clip(-1, 1) + 1) / 2 * (high - low) + low))
         matrix = mel_matrix(rate, size // 2 + 1, bins)
         magnitudes = wanted = matrix.T @ level

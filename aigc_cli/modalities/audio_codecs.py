@@ -83,6 +83,8 @@ class WaveformCodec(AudioCodec):
 class _Spectrogram(AudioCodec):
     """Base of what goes by magnitudes of a short-time Fourier transform, (n, channels, bins, frames)."""
 
+    depth: float | None = None  # dB below a full-scale sine that are silence; None is where `_QUIET` is
+
     def __init__(self, rate: int, channels: int, samples: int, hop: int, bins: int, window: int) -> None:
         super().__init__(rate, channels, samples)
         self.hop, self.bins, self.window_length = hop, bins, window
@@ -105,7 +107,7 @@ class _Spectrogram(AudioCodec):
 
     def state(self) -> dict[str, Any]:
         """See :meth:`AudioCodec.state`."""
-        return {"hop": self.hop, "bins": self.bins}
+        return {"hop": self.hop, "bins": self.bins, **({} if self.depth is None else {"depth": self.depth})}
 
     def encode(self, content: Tensor) -> Tensor:
         """int16 (n, channels, samples) to float32 (n, *shape)."""
@@ -177,14 +179,18 @@ class MelCodec(_Spectrogram):
     preprocessing = "log-mel spectrogram in [-1, 1]"
     padding = -1.0
 
-    def __init__(self, rate: int, channels: int, samples: int, hop: int, bins: int) -> None:
+    def __init__(self, rate: int, channels: int, samples: int, hop: int, bins: int, depth: float | None = None) -> None:
         super().__init__(rate, channels, samples, hop, bins, 4 * hop)
+        self.depth = depth
+        high = math.log(self.window_length / 4)  # of a full-scale sine, a window's sum of it: what 1 stands for
+        self._range = math.log(_QUIET) if depth is None else high - depth * math.log(10) / 20, high
+        self._matrix = mel_matrix(rate, self.window_length // 2 + 1, bins)
 
     def of_magnitudes(self, magnitudes: Tensor) -> Tensor:
         """See the class."""
         mel = self._matrix.to(magnitudes.device) @ magnitudes
         low, high = self._range
-        return torch.sub((mel.clamp_min(_QUIET).log() - low) / (high - low) * 2, 1)
+        return torch.sub((mel.clamp_min(_QUIET).log().clamp_min(low) - low) / (high - low) * 2, 1)
 
     def to_magnitudes(self, encoded: Tensor) -> Tensor:
         """Magnitudes of no less than zero, sought by multiplying (Lee and Seung, Algorithms for non-negative matrix
@@ -197,15 +203,6 @@ class MelCodec(_Spectrogram):
         for _ in range(_FITS):
             found = found * wanted / (matrix.T @ (matrix @ found)).clamp_min(1e-20)
         return found
-
-    @property
-    def _range(self) -> tuple[float, float]:
-        """The logarithms that -1 and 1 stand for: of the floor, and of a full-scale sine, a window's sum of it."""
-        return math.log(_QUIET), math.log(self.window_length / 4)
-
-    @cached_property
-    def _matrix(self) -> Tensor:
-        return mel_matrix(self.rate, self.window_length // 2 + 1, self.bins)
 
 
 class SpectrogramCodec(_Spectrogram):
@@ -288,7 +285,8 @@ def make_codec(config: AudioCodecConfig, rate: int, channels: int, samples: int)
     if config.kind == "waveform":
         return WaveformCodec(rate, channels, samples)
     if config.kind == "mel":
-        return MelCodec(rate, channels, samples, config.hop or _usual_hop(rate, samples, 64), config.bins or 64)
+        hop = config.hop or _usual_hop(rate, samples, 64)
+        return MelCodec(rate, channels, samples, hop, config.bins or 64, config.depth)
     bins = config.bins or 128
     hop = config.hop or min(_usual_hop(rate, samples, 128), bins)  # windows of 2 * bins samples leave no gaps
     return SpectrogramCodec(rate, channels, samples, hop, bins)
@@ -322,7 +320,7 @@ def read_codec(path: Path) -> AudioCodec:
         if saved["kind"] == "waveform":
             return WaveformCodec(*size)
         if saved["kind"] == "mel":
-            return MelCodec(*size, *frames)
+            return MelCodec(*size, frames[0], frames[1], AudioCodecConfig(kind="mel", depth=saved.get("depth")).depth)
         if saved["kind"] == "spectrogram":
             return _fitted(SpectrogramCodec(*size, *frames), saved)
         raise ValueError(f"there is no codec {saved['kind']!r}")

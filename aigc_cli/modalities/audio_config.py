@@ -25,6 +25,7 @@ class AudioCodecConfig:
     kind: Literal["mel", "spectrogram", "waveform"]
     bins: Annotated[int, Field(ge=8, le=512)] | None = None  # None: 64 of mel, 128 of a spectrogram
     hop: Annotated[int, Field(ge=16, le=4096)] | None = None  # samples from frame to frame; None has as many frames
+    depth: Annotated[float, Field(ge=20, le=140)] | None = None  # dB below full scale that are silence, of mel
     path: str | None = None  # of a run's folder, or of a codec.json, whose codec is used as it is
 
 

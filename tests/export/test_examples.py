@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from aigc_cli.export.way_back import SOUND
 from aigc_cli.modalities.audio_codecs import MelCodec, SpectrogramCodec
 
 
-@pytest.mark.parametrize("kind", [MelCodec, SpectrogramCodec])
+@pytest.mark.parametrize("kind", [MelCodec, partial(MelCodec, depth=80), SpectrogramCodec])
 def test_numpy_goes_the_way_back_from_spectrograms_to_sound(kind: Any) -> None:
     clips = (torch.sin(torch.arange(2048) * 0.3) * 9000 + torch.randn(2, 1, 2048) * 500).to(torch.int16)
     codec = kind(8000, 1, 2048, 64, 64)

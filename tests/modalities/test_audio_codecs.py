@@ -97,6 +97,18 @@ def test_a_steady_tone_comes_back_without_ripples_beside_its_partials() -> None:
     assert (back - codec.encode(content))[..., 4:-4].abs().mean() < 0.08  # by the pseudo-inverse it was 0.17
 
 
+def test_what_is_below_the_depth_is_silence_in_the_file_too(tmp_path: Path) -> None:
+    codec = make_codec(AudioCodecConfig(kind="mel", depth=80), 8000, 1, 8192)
+    (tmp_path / "codec.json").write_text(codec.files()["codec.json"], encoding="utf-8")
+    sine = torch.sin(torch.arange(8192) * 2 * math.pi * 0.1)[None, None]
+    for kept in (codec, read_codec(tmp_path / "codec.json")):
+        loud, quiet = (kept.encode((sine * level).round().to(torch.int16)) for level in (32767, 3))
+        assert quiet.max() < -0.9 < 0.85 < loud.max() < 1  # the sum over a triangle is less than its peak
+        assert (loud == -1).float().mean() > 0.5  # what rounding to 16 bits leaves, which the usual depth keeps
+        assert kept.encode(torch.zeros(1, 1, 8192, dtype=torch.int16)).unique().tolist() == [-1.0]
+    assert read_codec(tmp_path / "codec.json").files() == codec.files()
+
+
 def test_silence_is_the_padding_and_comes_back_as_silence() -> None:
     silent = torch.zeros(2, 1, SAMPLES, dtype=torch.int16)
     for codec in map(codec_of, KINDS):
@@ -187,7 +199,7 @@ def test_mel_triangles_have_a_sum_of_1_and_leave_nothing_out() -> None:
     [
         {"format": 9}, {"kind": "opus"}, {"samples": 0}, {"rate": "x"}, {"bins": 9}, {"mean": None},
         {"deviation": [0.0] * 128}, {"mean": [float("nan")] * 128}, {"hop": 4096}, {"hop": 0}, {"rate": float("inf")},
-        {"kind": "mel", "bins": -1},
+        {"kind": "mel", "bins": -1}, {"kind": "mel", "depth": 0}, {"kind": "mel", "depth": "x"},
     ],
 )  # fmt: skip
 def test_a_broken_file_is_named(tmp_path: Path, changes: dict[str, object]) -> None:

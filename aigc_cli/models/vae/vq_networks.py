@@ -8,6 +8,7 @@ from itertools import pairwise
 import torch
 from torch import nn
 
+from aigc_cli.errors import ConfigError
 from aigc_cli.models.vae.config import VQVAEConfig
 from aigc_cli.models.vae.volumes import vq_decoder, vq_encoder
 from aigc_cli.nn.blocks import LEAK, Residual, add_spectral_norm, init_variance
@@ -15,9 +16,11 @@ from aigc_cli.nn.blocks import LEAK, Residual, add_spectral_norm, init_variance
 
 def build_networks(config: VQVAEConfig, shape: tuple[int, ...], outputs: int) -> tuple[nn.Module, nn.Module]:
     """An encoder of items (n, c, h, w) to what is quantised, (n, dimensions, rows, columns), and a decoder of codes of
-    that shape to (n, outputs, h, w)."""
+    that shape to (n, outputs, h, w). Raises ConfigError where the stem is one of clips, and items are none."""
     if len(shape) == 4:
         return vq_encoder(config, shape[0]), _begin(vq_decoder(config, outputs))
+    if config.stem == "patches":
+        raise ConfigError("model.stem=patches is for clips", "leave model.stem out")
     if config.tokens == "map":
         return _encoder(config, shape[0]), _decoder(config, outputs)
     bins = shape[1]

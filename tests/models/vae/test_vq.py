@@ -84,6 +84,11 @@ def test_other_images_are_refused(defaults: dict[str, Any]) -> None:
     assert "data.size=" in error.value.hint
 
 
+def test_patches_of_clips_are_refused_where_items_are_images(defaults: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=r"model\.stem=patches is for clips"):
+        build(defaults, stem="patches")
+
+
 def test_it_learns_to_reconstruct(trained: VQVAE) -> None:
     batch = images(32, seed=999)
     with torch.no_grad():
