@@ -111,14 +111,9 @@ class LoadedRun:
     # sampling
 
     def sample(
-        self,
-        n: int | None = None,
-        *,
-        seed: int = 0,
-        prompt: str | Path | Sequence[str] | None = None,
-        batch_size: int | None = None,
-        **controls: Any,
-    ) -> Any:
+        self, n: int | None = None, *, seed: int = 0, prompt: str | Path | Sequence[str] | None = None,
+        batch_size: int | None = None, **controls: Any,
+    ) -> Any:  # fmt: skip
         """Draws samples: raw content (n, ...) on the CPU, or strings of a model of text.
 
         Sample ``i`` depends on the seed and ``i`` alone, not on `n` or `batch_size`.
@@ -147,15 +142,9 @@ class LoadedRun:
         return check_controls(self.run, {**words, "class": str(words["class"])} if number else words)
 
     def request(
-        self,
-        controls: Any,
-        n: int | None = None,
-        *,
-        seed: int = 0,
-        prompts: Sequence[Prompt] = (),
-        usual: int | None = None,
-        splits: Splits | None = None,
-    ) -> Request:
+        self, controls: Any, n: int | None = None, *, seed: int = 0, prompts: Sequence[Prompt] = (),
+        usual: int | None = None, splits: Splits | None = None,
+    ) -> Request:  # fmt: skip
         """What is to be sampled, with :meth:`checked` controls.
 
         `usual` are those of a look where `n` is None, and `splits` the run's data where it was moved.
@@ -197,15 +186,9 @@ class LoadedRun:
         return readings.decode(self.restored, latents, labels, batch_size)
 
     def score(
-        self,
-        items: Content,
-        *,
-        labels: Labels | None = None,
-        sources: Content | None = None,
-        seed: int = 0,
-        samples: int | None = None,
-        batch_size: int = 64,
-    ) -> dict[str, Tensor]:
+        self, items: Content, *, labels: Labels | None = None, sources: Content | None = None, seed: int = 0,
+        samples: int | None = None, batch_size: int = 64,
+    ) -> dict[str, Tensor]:  # fmt: skip
         """How likely the model finds each item of raw content, or text: scores by name, each (n,), in nats.
 
         `sources` are what translations are of; of a bound, `samples` are drawn an item, from `seed`.
@@ -229,14 +212,9 @@ class Scores(dict[str, float]):
 
 
 def evaluate(
-    fake: Any,
-    real: Any = None,
-    metrics: str | Sequence[str] | None = None,
-    *,
-    held_out: Any = None,
-    data: str | None = None,
-    **keys: Any,
-) -> Scores:
+    fake: Any, real: Any = None, metrics: str | Sequence[str] | None = None, *, held_out: Any = None,
+    data: str | None = None, **keys: Any,
+) -> Scores:  # fmt: skip
     """Measures samples, as ``aigc eval`` does; nothing is written.
 
     Args:
