@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -20,11 +20,6 @@ from aigc_cli.config.schema import Options, check
 from aigc_cli.data.open import Splits
 from aigc_cli.errors import ConfigError
 from aigc_cli.exported_run import ExportedRun, open_exported
-from aigc_cli.metrics.asked import EvalConfig, with_usual_metrics
-from aigc_cli.metrics.items import HeldItems
-from aigc_cli.metrics.record import Record
-from aigc_cli.metrics.report import describe
-from aigc_cli.metrics.setting import open_setting
 from aigc_cli.modalities.arrays import find_writer
 from aigc_cli.modalities.base import DataSpec, Items
 from aigc_cli.modalities.prompts import Prompt
@@ -40,6 +35,9 @@ from aigc_cli.sampling.marked import Watermark
 from aigc_cli.sampling.modes import modes_of, plan
 from aigc_cli.sampling.readings import Content, Labels
 from aigc_cli.training.restore import Restored, restore_model
+
+if TYPE_CHECKING:  # what measures is imported by what measures: a run that is only sampled does without
+    from aigc_cli.metrics.record import Record
 
 
 def open_run(
@@ -113,14 +111,9 @@ class LoadedRun:
     # sampling
 
     def sample(
-        self,
-        n: int | None = None,
-        *,
-        seed: int = 0,
-        prompt: str | Path | Sequence[str] | None = None,
-        batch_size: int | None = None,
-        **controls: Any,
-    ) -> Any:
+        self, n: int | None = None, *, seed: int = 0, prompt: str | Path | Sequence[str] | None = None,
+        batch_size: int | None = None, **controls: Any,
+    ) -> Any:  # fmt: skip
         """Draws samples: raw content (n, ...) on the CPU, or strings of a model of text.
 
         Sample ``i`` depends on the seed and ``i`` alone, not on `n` or `batch_size`.
@@ -149,15 +142,9 @@ class LoadedRun:
         return check_controls(self.run, {**words, "class": str(words["class"])} if number else words)
 
     def request(
-        self,
-        controls: Any,
-        n: int | None = None,
-        *,
-        seed: int = 0,
-        prompts: Sequence[Prompt] = (),
-        usual: int | None = None,
-        splits: Splits | None = None,
-    ) -> Request:
+        self, controls: Any, n: int | None = None, *, seed: int = 0, prompts: Sequence[Prompt] = (),
+        usual: int | None = None, splits: Splits | None = None,
+    ) -> Request:  # fmt: skip
         """What is to be sampled, with :meth:`checked` controls.
 
         `usual` are those of a look where `n` is None, and `splits` the run's data where it was moved.
@@ -199,15 +186,9 @@ class LoadedRun:
         return readings.decode(self.restored, latents, labels, batch_size)
 
     def score(
-        self,
-        items: Content,
-        *,
-        labels: Labels | None = None,
-        sources: Content | None = None,
-        seed: int = 0,
-        samples: int | None = None,
-        batch_size: int = 64,
-    ) -> dict[str, Tensor]:
+        self, items: Content, *, labels: Labels | None = None, sources: Content | None = None, seed: int = 0,
+        samples: int | None = None, batch_size: int = 64,
+    ) -> dict[str, Tensor]:  # fmt: skip
         """How likely the model finds each item of raw content, or text: scores by name, each (n,), in nats.
 
         `sources` are what translations are of; of a bound, `samples` are drawn an item, from `seed`.
@@ -225,18 +206,15 @@ class Scores(dict[str, float]):
         self.records = list(records)
 
     def __str__(self) -> str:
+        from aigc_cli.metrics.report import describe
+
         return describe(self.records, [])
 
 
 def evaluate(
-    fake: Any,
-    real: Any = None,
-    metrics: str | Sequence[str] | None = None,
-    *,
-    held_out: Any = None,
-    data: str | None = None,
-    **keys: Any,
-) -> Scores:
+    fake: Any, real: Any = None, metrics: str | Sequence[str] | None = None, *, held_out: Any = None,
+    data: str | None = None, **keys: Any,
+) -> Scores:  # fmt: skip
     """Measures samples, as ``aigc eval`` does; nothing is written.
 
     Args:
@@ -253,6 +231,9 @@ def evaluate(
         ConfigError: words that fit nothing; items of different kinds.
         DataError: items that are too few, or cannot be trusted.
     """
+    from aigc_cli.metrics.asked import EvalConfig, with_usual_metrics
+    from aigc_cli.metrics.setting import open_setting
+
     named = [name.strip() for name in metrics.split(",")] if isinstance(metrics, str) else list(metrics or ())
     words = [] if data is None else [f"data={data}"]
     config = compose("eval", [*words, *([f"metric=[{','.join(named)}]"] if named else [])])
@@ -284,6 +265,8 @@ def items_of(content: Any, what: str) -> Items:
     Raises:
         ConfigError: it is neither.
     """
+    from aigc_cli.metrics.items import HeldItems
+
     if isinstance(content, Tensor):
         return HeldItems(content)
     if isinstance(content, Sequence) and content and all(isinstance(text, str) for text in content):

@@ -97,7 +97,7 @@ class Monitor:
 
     def _frechet_distance(self) -> Callable[[], dict[str, float]]:
         from aigc_cli.metrics.class_order import class_order, in_class_order
-        from aigc_cli.metrics.evaluation import Evaluation  # torchmetrics takes seconds to import
+        from aigc_cli.metrics.evaluation import Evaluation
         from aigc_cli.metrics.extractors.base import Sources
         from aigc_cli.metrics.items import SampledItems
         from aigc_cli.metrics.passages import items_of

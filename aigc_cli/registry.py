@@ -32,19 +32,12 @@ from aigc_cli.files import path_of
 ENTRY_POINT_GROUP = "aigc_plugins"
 #: The folder whose modules hold each kind of component.
 HOMES = {
-    "model": "aigc_cli.models",
-    "tokenizer": "aigc_cli.models",
-    "modality": "aigc_cli.modalities",
-    "data": "aigc_cli.data",
-    "filter": "aigc_cli.sampling",
-    "survey": "aigc_cli.data",
-    "optimizer": "aigc_cli.training",
-    "logger": "aigc_cli.training.loggers",
-    "extractor": "aigc_cli.metrics.extractors",
-    "metric": "aigc_cli.metrics",
-    "report": "aigc_cli.data",
+    "model": "aigc_cli.models", "tokenizer": "aigc_cli.models", "modality": "aigc_cli.modalities",
+    "data": "aigc_cli.data", "filter": "aigc_cli.sampling", "survey": "aigc_cli.data",
+    "optimizer": "aigc_cli.training", "logger": "aigc_cli.training.loggers",
+    "extractor": "aigc_cli.metrics.extractors", "metric": "aigc_cli.metrics", "report": "aigc_cli.data",
     "preparation": "aigc_cli.data",
-}
+}  # fmt: skip
 
 T = TypeVar("T")
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import argparse
 import multiprocessing
+import os
 import statistics
 import tempfile
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+from unittest.mock import patch
 
 import torch
 
@@ -78,38 +80,62 @@ def train(config: dict[str, Any], model: Model, loader: Loader, device: torch.de
 
 def measure(contestants: Mapping[str, Contestant], options: argparse.Namespace) -> dict[str, list[float]]:
     """Seconds a step in each turn of each contestant, after a turn to warm up."""
+    taken = take_turns(contestants, options)
+    return {
+        role: [each.processor if options.cpu_time else each.clock for each in turns] for role, turns in taken.items()
+    }
+
+
+class Took(NamedTuple):
+    """Seconds that a step took."""
+
+    clock: float
+    processor: float
+
+
+def take_turns(
+    contestants: Mapping[str, Contestant],
+    options: argparse.Namespace,
+    environments: Mapping[str, Mapping[str, str]] | None = None,
+    around: Callable[[], AbstractContextManager[Any]] = nullcontext,
+) -> dict[str, list[Took]]:
+    """What a step took in each turn of each contestant, after a turn to warm up.
+
+    `environments` are variables that a contestant's process begins with, and `around` is entered for the turns.
+    """
     context = multiprocessing.get_context("spawn")
     pipes: dict[str, Connection] = {}
     for role, contestant in contestants.items():
         pipes[role], far = context.Pipe()
-        context.Process(target=_worker, args=(contestant, options, far)).start()
-    for pipe in pipes.values():
-        pipe.recv()
-    times: dict[str, list[float]] = {role: [] for role in pipes}
-    for _ in range(options.turns):
-        for role, pipe in pipes.items():
-            pipe.send(True)
-            times[role].append(float(pipe.recv()) / options.steps)
+        with patch.dict(os.environ, (environments or {}).get(role, {})):
+            context.Process(target=_worker, args=(contestant, options, far)).start()
+        pipes[role].recv()
+    taken: dict[str, list[Took]] = {role: [] for role in pipes}
+    with around():
+        for _ in range(options.turns):
+            for role, pipe in pipes.items():
+                pipe.send(True)
+                taken[role].append(Took(*(seconds / options.steps for seconds in pipe.recv())))
     for pipe in pipes.values():
         pipe.send(False)
-    return times
+    return taken
 
 
 def _worker(contestant: Contestant, options: argparse.Namespace, pipe: Connection) -> None:
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
-    clock = time.process_time if options.cpu_time else time.perf_counter
+    clocks = time.perf_counter, time.process_time
 
     def report() -> bool:
         nonlocal start
         if torch.device(options.device).type == "cuda":
             torch.cuda.synchronize()
-        pipe.send(clock() - start)
+        pipe.send([clock() - began for clock, began in zip(clocks, start, strict=True)])
         more = bool(pipe.recv())
-        start = clock()
+        start = [clock() for clock in clocks]
         return more
 
-    start = clock()
+    start = [clock() for clock in clocks]
     contestant(options, report)
 
 

@@ -12,7 +12,7 @@ import aigc_cli
 PACKAGE = Path(aigc_cli.__file__).parent
 #: Each layer may import itself and those before it; what shares a line is one layer. A folder stands for all in it.
 LAYERS = (
-    ("errors", "registry", "randomness", "progress", "files", "locks", "environment"),
+    ("errors", "registry", "randomness", "progress", "files", "locks", "environment", "threads"),
     ("config",),
     ("nn",),
     ("modalities", "runs", "exported_run", "new_run", "run_index", "data"),
@@ -70,16 +70,16 @@ def test_the_package_itself_imports_nothing() -> None:
 
 
 def loaded_by(*arguments: str, code: int = 0) -> set[str]:
-    """The top-level modules in memory after a command that ends with an exit code."""
+    """The modules in memory after a command that ends with an exit code."""
     script = (
         "import runpy, sys\n"
         f"sys.argv = ['aigc', *{arguments!r}]\n"
         "try: runpy.run_module('aigc_cli', run_name='__main__')\n"
         f"except SystemExit as end: assert (end.code or 0) == {code}, end.code\n"
-        "print('\\n' + ' '.join({name.split('.')[0] for name in sys.modules}))\n"
+        "print('\\n' + ' '.join(sys.modules))\n"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == code, done.stderr
     return set(done.stdout.splitlines()[-1].split())
 
 
@@ -102,3 +102,37 @@ def test_looking_at_a_configuration_imports_nothing_heavy(words: tuple[str, ...]
 )
 def test_a_misspelt_word_is_refused_before_anything_heavy_is_imported(words: tuple[str, ...]) -> None:
     assert not loaded_by(*words, code=2) & set(HEAVY)
+
+
+#: What torch, or what we build on, imports beside what it is asked for: a second or two each, and 150 MB.
+ASIDE = {"torch._dynamo", "torch._inductor", "sympy", "pandas", "scipy", "sklearn.utils", "transformers", "torchvision"}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, set[str]]:
+    folder = tmp_path_factory.mktemp("imports") / "run"
+    words = ("model=vae", "trainer.steps=1", "trainer.device=cpu", "trainer.samples=4", f"run_dir={folder}")
+    return folder, loaded_by("train", *words)
+
+
+def test_training_imports_neither_the_compiler_nor_what_measures(run: tuple[Path, set[str]]) -> None:
+    _, loaded = run
+    assert not loaded & {*ASIDE, "torchmetrics", "torch.distributed.fsdp"}
+    assert "matplotlib" in loaded  # its curves are drawn
+
+
+def test_sampling_imports_neither_what_draws_nor_what_measures(run: tuple[Path, set[str]], tmp_path: Path) -> None:
+    folder, _ = run
+    loaded = loaded_by("sample", f"run={folder}", "n=2", f"out={tmp_path / 'samples'}", "device=cpu")
+    assert not loaded & {*ASIDE, "torchmetrics", "matplotlib"}
+
+
+def test_a_metric_brings_only_its_base_along_and_the_rest_of_torchmetrics_when_asked() -> None:
+    script = (
+        "import sys\nfrom aigc_cli.metrics.base import Metric\nprint(*sys.modules)\n"
+        "import torchmetrics\nassert issubclass(Metric, torchmetrics.Metric)\n"
+        "assert torchmetrics.MeanMetric and torchmetrics.functional and not hasattr(torchmetrics, 'nothing')\n"
+        "from torchmetrics.image import StructuralSimilarityIndexMeasure\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert not set(done.stdout.split()) & {*ASIDE, "torchmetrics.functional"}

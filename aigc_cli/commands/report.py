@@ -55,6 +55,8 @@ def named(names: Sequence[str], root: Path) -> tuple[list[Facts], list[Sweep]]:
 
     for name in names:
         places = (path_of(name), root / name, root / "sweeps" / name)
+        if "," in name and not any(place.exists() for place in places):
+            raise ConfigError(f"there is no run {name!r}", f"separate runs by spaces: {name.replace(',', ' ')}")
         folder = next((place for place in places if (place / TABLE).is_file()), None)
         if folder is None:
             add(find_run(name, root, trained=False))

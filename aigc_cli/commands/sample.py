@@ -22,7 +22,6 @@ from aigc_cli.data.open import Splits
 from aigc_cli.errors import ConfigError, say_plainly, tell, warn
 from aigc_cli.exported_run import open_exported
 from aigc_cli.files import LONGEST_NAME, checksum, path_of, shown, slug
-from aigc_cli.metrics.gate import hold_copies
 from aigc_cli.modalities.arrays import find_writer
 from aigc_cli.modalities.base import Writer, modality
 from aigc_cli.modalities.credentials import Signer, check_signable
@@ -90,6 +89,8 @@ def main(config: dict[str, Any], options: Options) -> int:
     with filling(out, may) as folder:
         files, overview, text = drawing.write(folder, settings.batch_size)
         if (most := settings.memorization.max) is not None:
+            from aigc_cli.metrics.gate import hold_copies
+
             share = hold_copies(torch.cat(drawing.glances), Splits.of_run(run, settings.data), most)
             tell(f"{share:.1%} of the samples are copies of training items")
         if signer is not None:

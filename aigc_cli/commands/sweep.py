@@ -225,10 +225,8 @@ def _check_metrics(metrics: Sequence[str], configs: Sequence[Mapping[str, Any]])
 def _make_folder(master: DictConfig, config: Mapping[str, Any]) -> Path:
     """The sweep's own folder: ``hydra.sweep.dir`` where the user gave one, else ``<outputs>/sweeps/<stamp>``."""
     if _gives(master.hydra.overrides.hydra, "hydra.sweep.dir"):
-        folder = path_of(str(master.hydra.sweep.dir)).absolute()
-    else:
-        folder = stamped_folder(path_of(Path(config["outputs"], "sweeps")).absolute())
-    return folder
+        return path_of(str(master.hydra.sweep.dir)).absolute()
+    return stamped_folder(path_of(Path(config["outputs"], "sweeps")).absolute())
 
 
 @contextmanager
@@ -275,8 +273,10 @@ def _launch(words: Sequence[str], first: Sequence[str], plan: Plan, search: Sear
 def _job(plan: Plan, config: DictConfig) -> float | None:
     """One job; its row says how it went. Hydra calls it in this process or in another."""
     from aigc_cli.commands import train
+    from aigc_cli.threads import watch
     from aigc_cli.training.signals import end_with_parent
 
+    watch()
     hydra = HydraConfig.get()
     number, words = int(hydra.job.num), list(map(str, hydra.overrides.task))
     row = _new_row(number, words, "failed")

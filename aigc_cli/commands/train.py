@@ -232,7 +232,7 @@ def _ceiling(trainer: Trainer, parts: Parts) -> list[str]:
     """What the tokenizer allows of a new run on codes: else a night's training may show that it was too poor."""
     if parts.dataset.plain is parts.dataset or trainer.state.step:
         return []
-    from aigc_cli.metrics.ceiling import ceiling  # torchmetrics takes seconds to import
+    from aigc_cli.metrics.ceiling import ceiling  # what measures is not for all that trains
 
     return [f"ceiling:     {line}" for line in ceiling(parts.splits, trainer.device, brief=trainer.config.brief)]
 

@@ -35,10 +35,6 @@ def audio_folder(config: AudioFolderConfig, split: Split) -> FolderSounds:
 def folder_sounds(config: AudioFolderConfig) -> Parts[SoundFiles]:
     """What is in the folder or zip, by its splits; nothing is decoded."""
     return folder_parts(
-        config.root,
-        Wanted(NOUN, NAMED, is_sound, missing_packages()),
-        partial(sound_files, config),
-        labels=config.labels,
-        label_column=config.label_column,
-        cut=config.cut,
-    )
+        config.root, Wanted(NOUN, NAMED, is_sound, missing_packages()), partial(sound_files, config),
+        labels=config.labels, label_column=config.label_column, cut=config.cut,
+    )  # fmt: skip

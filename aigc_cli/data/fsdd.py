@@ -88,14 +88,10 @@ def _labelled(config: FsddConfig, split: Split, found: Recordings) -> SoundDatas
     values = list(dict.fromkeys(words)) if config.label != "speaker" else sorted(set(words))
     rows = _splits(found, config)
     return SoundDataset(
-        config,
-        found.content[rows[split]],
-        np.array([values.index(words[row]) for row in rows[split]]),
-        classes=[combined(value) for value in values],
-        attributes=attributes_of(("digit", "speaker")[part], values),
-        train=lambda: found.content[rows["train"]],
-        notes=_notes(found, rows, config),
-    )
+        config, found.content[rows[split]], np.array([values.index(words[row]) for row in rows[split]]),
+        classes=[combined(value) for value in values], attributes=attributes_of(("digit", "speaker")[part], values),
+        train=lambda: found.content[rows["train"]], notes=_notes(found, rows, config),
+    )  # fmt: skip
 
 
 def _speech(config: FsddConfig, split: Split, found: Recordings) -> Utterances:

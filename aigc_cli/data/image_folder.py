@@ -37,10 +37,6 @@ def folder_pictures(config: ImageFolderConfig) -> Pictures:
     """What is in the folder or zip, by its splits; nothing is decoded."""
     wanted = Wanted(("picture", "pictures"), NAMED, is_picture, missing_packages())
     return folder_parts(
-        config.root,
-        wanted,
-        partial(EncodedImages, shape=config.shape),
-        labels=config.labels,
-        label_column=config.label_column,
-        cut=config.cut,
-    )
+        config.root, wanted, partial(EncodedImages, shape=config.shape), labels=config.labels,
+        label_column=config.label_column, cut=config.cut,
+    )  # fmt: skip

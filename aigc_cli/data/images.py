@@ -48,18 +48,10 @@ class Images(Dataset):
     codec: Codec = ImageCodec()
 
     def __init__(
-        self,
-        data: list[np.ndarray],
-        shape: Sequence[int],
-        classes: Sequence[str],
-        *,
-        views: Collection[str] = (),
-        usual: Collection[str] = (),
-        problems: Sequence[str] = (),
-        notes: Sequence[str] = (),
-        untrained: Sequence[str] = (),
-        attributes: Attributes = (),
-    ) -> None:
+        self, data: list[np.ndarray], shape: Sequence[int], classes: Sequence[str], *, views: Collection[str] = (),
+        usual: Collection[str] = (), problems: Sequence[str] = (), notes: Sequence[str] = (),
+        untrained: Sequence[str] = (), attributes: Attributes = (),
+    ) -> None:  # fmt: skip
         """The fingerprint is a SHA-256 over `data` (content, labels), the `shape` of an image, and the classes.
 
         `views` are names of augmentations, and `usual` those that such images have anyway; `problems`, `notes`,

@@ -36,19 +36,9 @@ class Loader:
     """
 
     def __init__(
-        self,
-        dataset: Dataset,
-        *,
-        batch_size: int,
-        seed: int,
-        device: Device,
-        rank: int = 0,
-        world_size: int = 1,
-        workers: int = 0,
-        augment: bool = True,
-        codec: Codec | None = None,
-        mixed: bool = False,
-    ) -> None:
+        self, dataset: Dataset, *, batch_size: int, seed: int, device: Device, rank: int = 0, world_size: int = 1,
+        workers: int = 0, augment: bool = True, codec: Codec | None = None, mixed: bool = False,
+    ) -> None:  # fmt: skip
         """Without `augment` items come as they are, whatever the data's configuration says of training; a `codec`
         encodes them in place of the data's own. `mixed` is as of :class:`BatchPlan`."""
         if not len(dataset):

@@ -91,13 +91,9 @@ def parts_of(root: Path, suffix: str = ".parquet") -> tuple[dict[Split, list[Pat
 
 
 def read_columns(
-    parts: Mapping[Split, Sequence[Path]],
-    shape: tuple[int, int, int],
-    *,
-    columns: Columns = (None, None),
-    labels: bool = True,
-    memory_gb: float = 4.0,
-) -> tuple[dict[Split, EncodedImages], list[str], dict[Split, DataError]]:
+    parts: Mapping[Split, Sequence[Path]], shape: tuple[int, int, int], *, columns: Columns = (None, None),
+    labels: bool = True, memory_gb: float = 4.0,
+) -> tuple[dict[Split, EncodedImages], list[str], dict[Split, DataError]]:  # fmt: skip
     """The encoded images of each part, lines about what is not used, and why held-out parts cannot be read; `columns`
     may name images and labels.
 

@@ -48,18 +48,10 @@ class Sounds(Dataset):
     codec: AudioCodec
 
     def __init__(
-        self,
-        config: SoundsConfig,
-        identity: str,
-        clips: Callable[[], Iterator[Tensor]],
-        *,
-        labels: np.ndarray | None = None,
-        classes: Sequence[str] = (),
-        untrained: Sequence[str] = (),
-        attributes: Attributes = (),
-        problems: Sequence[str] = (),
-        notes: Sequence[str] = (),
-    ) -> None:
+        self, config: SoundsConfig, identity: str, clips: Callable[[], Iterator[Tensor]], *,
+        labels: np.ndarray | None = None, classes: Sequence[str] = (), untrained: Sequence[str] = (),
+        attributes: Attributes = (), problems: Sequence[str] = (), notes: Sequence[str] = (),
+    ) -> None:  # fmt: skip
         """The fingerprint is a SHA-256 over the `identity` of the content, its form, its `labels` and `classes`.
 
         `clips` gives those of the *training* split, some at a time, for a codec that learns from them. `problems`,
@@ -89,15 +81,9 @@ class SoundDataset(Resident, Sounds):
     """Clips that are held in memory: `content` is int16 (n, channels, samples), `labels` int64 (n,) or None."""
 
     def __init__(
-        self,
-        config: SoundsConfig,
-        content: np.ndarray,
-        labels: np.ndarray | None = None,
-        *,
-        train: Callable[[], np.ndarray] | None = None,
-        identity: str | None = None,
-        **about: Any,
-    ) -> None:
+        self, config: SoundsConfig, content: np.ndarray, labels: np.ndarray | None = None, *,
+        train: Callable[[], np.ndarray] | None = None, identity: str | None = None, **about: Any,
+    ) -> None:  # fmt: skip
         """`train` gives the clips of the training split, where these are of another; `identity` stands for the content
         in the fingerprint, where what makes it is known; `about` are the other arguments of :class:`Sounds`."""
         import torch

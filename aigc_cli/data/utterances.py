@@ -108,17 +108,10 @@ class Utterances(Sounds):
     """
 
     def __init__(
-        self,
-        config: SoundsConfig,
-        split: Split,
-        found: Callable[[Split], Recordings],
-        items: Sequence[Parts] | None,
-        *,
-        voices: Sequence[str],
-        source: SpokenText | None,
-        longest: int,
+        self, config: SoundsConfig, split: Split, found: Callable[[Split], Recordings],
+        items: Sequence[Parts] | None, *, voices: Sequence[str], source: SpokenText | None, longest: int,
         **about: Any,
-    ) -> None:
+    ) -> None:  # fmt: skip
         own = found(split)
         self.items: Sequence[Parts] = [[(row, 0)] for row in range(len(own.texts))] if items is None else items
         self._own, self._size = own, (config.channels, config.samples)

@@ -35,10 +35,6 @@ def video_folder(config: VideoFolderConfig, split: Split) -> FolderVideos:
 def folder_videos(config: VideoFolderConfig) -> Parts[VideoFiles]:
     """What is in the folder or zip, by its splits; nothing is decoded."""
     return folder_parts(
-        config.root,
-        Wanted(NOUN, NAMED, is_video, missing_packages()),
-        partial(video_files, config),
-        labels=config.labels,
-        label_column=config.label_column,
-        cut=config.cut,
-    )
+        config.root, Wanted(NOUN, NAMED, is_video, missing_packages()), partial(video_files, config),
+        labels=config.labels, label_column=config.label_column, cut=config.cut,
+    )  # fmt: skip

@@ -10,8 +10,9 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 import torch
-import torchmetrics
+import torchmetrics.utilities  # noqa: F401  which the next has to find begun
 from torch import Tensor
+from torchmetrics.metric import Metric as Summed
 
 from aigc_cli.errors import DataError
 from aigc_cli.metrics.extractors.base import FeatureStatistics, merge_packed
@@ -37,7 +38,7 @@ Figures = Mapping[str, Better]
 FEW = 50
 
 
-class Metric(torchmetrics.Metric):
+class Metric(Summed):
     """Base of all metrics. A subclass is built as ``build(config, width)`` with its own typed config.
 
     ``update(stream, *views)`` adds a batch of a stream, with the views that :attr:`takes` names, in that order; of

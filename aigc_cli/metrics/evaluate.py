@@ -36,16 +36,9 @@ class Sides(NamedTuple):
 
 
 def evaluate(
-    sides: Sides,
-    metrics: Configs,
-    views: Views,
-    *,
-    n: int | None = None,
-    seed: int = 0,
-    seeds: int = 1,
-    known: Callable[[Record], bool] | None = None,
-    failed: list[DataError] | None = None,
-) -> list[Record]:
+    sides: Sides, metrics: Configs, views: Views, *, n: int | None = None, seed: int = 0, seeds: int = 1,
+    known: Callable[[Record], bool] | None = None, failed: list[DataError] | None = None,
+) -> list[Record]:  # fmt: skip
     """The records of metrics on all that a subject is asked for, each stream drawn once for all that take it.
 
     Args:
@@ -88,14 +81,9 @@ def evaluate(
 
 
 def _made(
-    sides: Sides,
-    metrics: Configs,
-    views: Views,
-    source: Source,
-    some: DatasetItems | None,
-    seeds: range,
+    sides: Sides, metrics: Configs, views: Views, source: Source, some: DatasetItems | None, seeds: range,
     known: Callable[[Record], bool] | None,
-) -> list[Record]:
+) -> list[Record]:  # fmt: skip
     """The records of metrics on what a subject makes: a set for each of the seeds, where anything is drawn."""
     # Held-out items take the place of samples; in the place of pairs stand others, which come with those.
     beside = (sides.held_out, sides.judges) if source.stream == "fake" else (None, None)

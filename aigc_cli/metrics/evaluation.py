@@ -42,13 +42,9 @@ class Evaluation:
     """
 
     def __init__(
-        self,
-        metrics: Configs,
-        views: Views | None = None,
-        reference: Items | None = None,
-        held_out: Items | None = None,
-        judges: Items | None = None,
-    ) -> None:
+        self, metrics: Configs, views: Views | None = None, reference: Items | None = None,
+        held_out: Items | None = None, judges: Items | None = None,
+    ) -> None:  # fmt: skip
         self._views, self.reference, self.held_out = views or Views(Sources()), reference, held_out
         self.kinds = {name: kind_of(name) for name in metrics}
         self._values = {name: dict(values) for name, values in metrics.items()}

@@ -91,15 +91,9 @@ class SampledItems(Items):
     """
 
     def __init__(
-        self,
-        stream: Callable[[], Iterator[Batch]],
-        n: int,
-        spec: DataSpec,
-        facts: Mapping[str, Any] | None = None,
-        *,
-        called: str = "",
-        against: Items | None = None,
-    ) -> None:
+        self, stream: Callable[[], Iterator[Batch]], n: int, spec: DataSpec, facts: Mapping[str, Any] | None = None,
+        *, called: str = "", against: Items | None = None,
+    ) -> None:  # fmt: skip
         self._stream, self._n, self.spec, self.facts = stream, n, spec, dict(facts or {})
         self.called, self.against = called, against
 

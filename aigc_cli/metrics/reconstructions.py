@@ -10,7 +10,6 @@ from typing import Any, ClassVar, Literal
 import torch
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
-from torchmetrics.functional.image import structural_similarity_index_measure
 
 from aigc_cli.config.schema import STRICT
 from aigc_cli.errors import ConfigError, DataError
@@ -90,6 +89,8 @@ class Reconstruction(PairMetric):
         x, y = items.float() / 255, made.float() / 255
         if min(x.shape[-2:]) < _SSIM_SIDE:
             return {"mse": error, "psnr": error}
+        from torchmetrics.functional.image import structural_similarity_index_measure  # takes seconds
+
         similar: Any = structural_similarity_index_measure(y, x, data_range=1.0, reduction="none")
         return {"mse": error, "psnr": error, "ssim": similar}
 

@@ -153,16 +153,10 @@ class Texts(Items):
     """
 
     def __init__(
-        self,
-        lines: Sequence[str],
-        facts: Mapping[str, Any] | None = None,
-        *,
-        called: str = "",
-        against: Items | None = None,
-        sources: Sequence[str] = (),
-        beside: Mapping[str, Sequence[str]] | None = None,
+        self, lines: Sequence[str], facts: Mapping[str, Any] | None = None, *, called: str = "",
+        against: Items | None = None, sources: Sequence[str] = (), beside: Mapping[str, Sequence[str]] | None = None,
         notes: Sequence[str] = (),
-    ) -> None:
+    ) -> None:  # fmt: skip
         self._sides = {"content": list(lines), "source": list(sources)}
         self.spec = DataSpec("text", ())
         self.facts, self.called, self.against, self.notes = dict(facts or {}), called, against, tuple(notes)

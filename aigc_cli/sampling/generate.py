@@ -45,16 +45,9 @@ def auto_batch_size(held: int, device: torch.device | str) -> int:
 
 
 def generate(
-    model: Model,
-    codec: Codec,
-    indices: Sequence[int],
-    *,
-    seed: int,
-    device: torch.device | str,
-    batch_size: int | None = None,
-    controls: Any = None,
-    prompts: Prompts | None = None,
-) -> Iterator[Tensor]:
+    model: Model, codec: Codec, indices: Sequence[int], *, seed: int, device: torch.device | str,
+    batch_size: int | None = None, controls: Any = None, prompts: Prompts | None = None,
+) -> Iterator[Tensor]:  # fmt: skip
     """Yields samples as raw content (b, ...) on the CPU, in the order of `indices`, of a model in evaluation mode.
 
     Sample ``i`` depends on ``(seed, i)`` alone. Its batch only changes which kernels the sums run through: encoded

@@ -227,15 +227,10 @@ def infills(request: Request) -> Plan:
 
 
 def _in_rows(
-    request: Request,
-    latents: Callable[[Sequence[int]], Tensor],
-    rows: dict[str, list[Any]],
-    labels: Sequence[int] | None,
-    columns: dict[str, list[Any]],
-    *,
-    source: dict[str, Any] | None = None,
+    request: Request, latents: Callable[[Sequence[int]], Tensor], rows: dict[str, list[Any]],
+    labels: Sequence[int] | None, columns: dict[str, list[Any]], *, source: dict[str, Any] | None = None,
     **arranged: Any,
-) -> Plan:
+) -> Plan:  # fmt: skip
     """A plan of samples whose `latents` come in rows: they map some rows (r,), in order, to (r, frames, d).
 
     `rows` has the facts of each row, of which `labels` are the classes, and `columns` those of each frame; `arranged`

@@ -59,15 +59,9 @@ def decode(restored: Restored, latents: Tensor, labels: Labels | None = None, ba
 
 
 def score(
-    restored: Restored,
-    items: Content,
-    *,
-    labels: Labels | None = None,
-    sources: Content | None = None,
-    seed: int = 0,
-    samples: int | None = None,
-    batch_size: int = 64,
-) -> dict[str, Tensor]:
+    restored: Restored, items: Content, *, labels: Labels | None = None, sources: Content | None = None,
+    seed: int = 0, samples: int | None = None, batch_size: int = 64,
+) -> dict[str, Tensor]:  # fmt: skip
     """How likely the model finds each item: its held-out scores by name, each (n,), such as ``nelbo``, in nats.
 
     Of texts that are windows of a longer one, the first token follows what writing from nothing begins after. `seed` is

@@ -39,6 +39,7 @@ from aigc_cli.errors import (
 from aigc_cli.files import write_json
 from aigc_cli.registry import import_plugin, plugin_words
 from aigc_cli.runs import Run
+from aigc_cli.threads import watch
 from aigc_cli.training.batch_size import BatchTooLarge, shrink_batch, smaller_batch
 from aigc_cli.training.distributed import launched
 from aigc_cli.training.settings import TrainerConfig
@@ -171,6 +172,7 @@ def _work(function: Callable[..., T], args: tuple[Any, ...], folder: str) -> T |
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # not the launcher's, which a fork inherits
     end_with_parent(first=5.0)  # torch sends SIGINT at once, but waits for the launcher then
     rank = int(os.environ["RANK"])
+    watch()
     try:
         return function(*args)
     except (Interrupted, Terminated) as error:

@@ -166,6 +166,14 @@ def test_what_cannot_be_reported_is_refused_before_anything_is_written(make: Mak
     assert not Path("report.html").exists()
 
 
+def test_runs_with_a_comma_between_are_told_how_they_are_written(
+    make: Make, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make("a"), make("b")
+    assert main(["report", "a,b"]) == 2
+    assert "separate runs by spaces: a b" in capsys.readouterr().err
+
+
 def test_what_has_no_room_is_named(make: Make) -> None:
     page, left_out = report([Facts(filled(make("a")))], room=20_000)
     checked(page)

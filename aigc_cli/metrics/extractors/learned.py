@@ -27,6 +27,7 @@ from aigc_cli.files import resource_errors, write_atomically
 from aigc_cli.modalities.base import Batch, Codec, modality
 from aigc_cli.nn.blocks import lay_out
 from aigc_cli.progress import Progress
+from aigc_cli.training.optimizers import lean
 
 _SEED = 0
 _BATCH = 128
@@ -146,7 +147,7 @@ class Learned(ABC):
         size = min(_BATCH, len(train))
         steps = -(-seen // size)
         loader = Loader(train, batch_size=size, seed=_SEED, device=self.device, augment=self.augments, codec=self.codec)
-        optimizer = torch.optim.AdamW(parts.parameters(), lr=_LEARNING_RATE, weight_decay=_WEIGHT_DECAY)
+        optimizer = lean(torch.optim.AdamW)(parts.parameters(), lr=_LEARNING_RATE, weight_decay=_WEIGHT_DECAY)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, _LEARNING_RATE, total_steps=steps, pct_start=0.2)
         parts.train()
         tell(f"training {self.name}, the extractor, on {len(train):,} {what} (once; it is kept)")

@@ -24,6 +24,7 @@ from aigc_cli.metrics.words import errors_of
 from aigc_cli.modalities.audio_codecs import MelCodec
 from aigc_cli.modalities.base import Batch, DataSpec
 from aigc_cli.progress import Progress
+from aigc_cli.training.optimizers import lean
 
 #: More different words than these are written by their characters.
 MOST_WORDS = 100
@@ -140,7 +141,7 @@ class Recognizer(Learned):
         # Which units there are at all is learnt beside their order: without it nothing but blanks is written for long.
         there = nn.Linear(_WIDTH, len(self.units)).to(self.device)
         weights = [*network.parameters(), *there.parameters()]
-        optimizer = torch.optim.AdamW(weights, lr=_RATE, weight_decay=1e-2)
+        optimizer = lean(torch.optim.AdamW)(weights, lr=_RATE, weight_decay=1e-2)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, _RATE, total_steps=_STEPS, pct_start=0.2)
         network.train()
         with Progress(_STEPS, f"training {self.name}", "steps") as bar:

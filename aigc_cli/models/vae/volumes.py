@@ -30,23 +30,12 @@ def wider(inputs: int, outputs: int, stride: Stride) -> nn.ConvTranspose3d:
     return nn.ConvTranspose3d(inputs, outputs, [2 + each for each in stride], stride, padding=1)  # type: ignore[arg-type]
 
 
-def _residual(width: int) -> Residual:
-    """As in the VQ-VAE of images, with a kernel over frames too. Leaky, as all activations here: most of a clip may be
-    black, and what learns that first leaves plain rectifiers dead."""
-    hidden = width // 2
-    return Residual(
-        nn.LeakyReLU(LEAK), nn.Conv3d(width, hidden, 3, padding=1), nn.LeakyReLU(LEAK), nn.Conv3d(hidden, width, 1)
-    )
-
-
-def _patch(config: VQVAEConfig) -> Stride:
-    """The frames, rows and columns that one token stands for."""
-    return config.time_downsampling, config.downsampling, config.downsampling
-
-
-def _pointwise(width: int) -> Residual:
-    """Of patches, each by itself: so that what is alike has one code, wherever in a clip it is."""
-    return Residual(nn.LeakyReLU(LEAK), nn.Conv3d(width, width, 1), nn.LeakyReLU(LEAK), nn.Conv3d(width, width, 1))
+def _residual(width: int, side: int = 3) -> Residual:
+    """As in the VQ-VAE of images, with a kernel over frames too; of side 1, of each place by itself. Leaky, as all
+    activations here: most of a clip may be black, and what learns that first leaves plain rectifiers dead."""
+    hidden = width // 2 if side > 1 else width
+    first = nn.Conv3d(width, hidden, side, padding=side // 2)
+    return Residual(nn.LeakyReLU(LEAK), first, nn.LeakyReLU(LEAK), nn.Conv3d(hidden, width, 1))
 
 
 def vq_encoder(config: VQVAEConfig, channels: int) -> nn.Sequential:
@@ -54,9 +43,9 @@ def vq_encoder(config: VQVAEConfig, channels: int) -> nn.Sequential:
     halved, width = strides(config.downsampling, config.time_downsampling), config.width
     widths = [channels, *[width // 2] * (len(halved) - 1), width]
     layers: list[nn.Module] = []
-    if config.stem == "patches":
-        layers.append(nn.Conv3d(channels, width, _patch(config), _patch(config)))
-        layers += [_pointwise(width) for _ in range(config.blocks)]
+    if config.stem == "patches":  # each by itself, so that what is alike has one code, wherever in a clip it is
+        patch = config.time_downsampling, config.downsampling, config.downsampling
+        layers += [nn.Conv3d(channels, width, patch, patch), *(_residual(width, 1) for _ in range(config.blocks))]
     else:
         for (inputs, outputs), stride in zip(pairwise(widths), halved, strict=True):
             layers += [narrower(inputs, outputs, stride), nn.LeakyReLU(LEAK)]
@@ -73,7 +62,8 @@ def vq_decoder(config: VQVAEConfig, outputs: int) -> nn.Sequential:
     layers: list[nn.Module] = [nn.Conv3d(config.dimensions, width, 3, padding=1)]
     layers += [_residual(width) for _ in range(config.blocks)]
     if config.stem == "patches":
-        layers += [nn.LeakyReLU(LEAK), nn.ConvTranspose3d(width, outputs, _patch(config), _patch(config))]
+        patch = config.time_downsampling, config.downsampling, config.downsampling
+        layers += [nn.LeakyReLU(LEAK), nn.ConvTranspose3d(width, outputs, patch, patch)]
     else:
         for (inputs, after), stride in zip(pairwise(widths), doubled, strict=True):
             layers += [nn.LeakyReLU(LEAK), wider(inputs, after, stride)]
