@@ -94,7 +94,7 @@ def test_a_set_with_copies_is_not_written(tmp_path: Path, monkeypatch: pytest.Mo
     copies = items_at(splits["train"], range(3)).content
     with pytest.raises(DataError, match=r"100\.0% of the 3 samples are copies"):
         hold_copies(copies, splits, 0.5)
-    monkeypatch.setattr("aigc_cli.commands.sample.hold_copies", lambda *_: hold_copies(copies, splits, 0.5))
+    monkeypatch.setattr("aigc_cli.metrics.gate.hold_copies", lambda *_: hold_copies(copies, splits, 0.5))
     assert main(["sample", "run=digits/vae", "n=3", "memorization.max=0.5", "out=b"]) == 3
     assert not Path("b").exists()
 
@@ -144,7 +144,7 @@ def test_copies_are_sought_before_samples_get_a_mark(tmp_path: Path, monkeypatch
     monkeypatch.chdir(tmp_path)
     fresh_runs(["tones/vae"])
     seen: list[Tensor] = []
-    monkeypatch.setattr("aigc_cli.commands.sample.hold_copies", lambda found, *_: seen.append(found) or 0.0)
+    monkeypatch.setattr("aigc_cli.metrics.gate.hold_copies", lambda found, *_: seen.append(found) or 0.0)
     words = ["sample", "run=tones/vae", "n=3", "memorization.max=0"]
     assert main([*words, "out=a"]) == 0
     assert main([*words, "out=b", "watermark=a secret of mine", "batch_size=2"]) == 0
