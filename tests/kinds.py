@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import torch
 from toy_text import ToyText, documents, windows
@@ -11,6 +13,9 @@ from aigc_cli.data.images import ImageDataset
 from aigc_cli.data.open import open_dataset
 from aigc_cli.data.sounds import SoundDataset, SoundsConfig
 from aigc_cli.modalities.audio_config import AudioCodecConfig
+
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+MODELS = sorted(path.stem for path in CONFIGS.glob("model/*.yaml"))  # presets too, which share a component
 
 
 def images(channels, size, classes):

@@ -1,13 +1,12 @@
 """What must hold for all that is registered: it composes, it is checked, and models train on all that they serve."""
 
 from dataclasses import fields
-from pathlib import Path
 from typing import get_args
 
 import pytest
 import torch
 from draws import sampled
-from kinds import KINDS, small
+from kinds import CONFIGS, KINDS, MODELS, small
 from omegaconf import OmegaConf
 
 from aigc_cli.config.compose import compose
@@ -24,10 +23,8 @@ from aigc_cli.training.build import check_config
 from aigc_cli.training.settings import Hooks
 from aigc_cli.training.trainer import Trainer
 
-CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 GROUPS = {"model", "data", "optimizer", "trainer", "experiment"}
 CHOICES = [(path.parent.name, path.stem) for path in sorted(CONFIGS.glob("*/*.yaml")) if path.parent.name in GROUPS]
-MODELS = [name for group, name in CHOICES if group == "model"]  # presets too, which share a component
 
 
 @pytest.mark.parametrize(("group", "name"), CHOICES)

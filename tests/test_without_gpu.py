@@ -5,8 +5,7 @@ a number is. The backward pass needs the device itself, so that gradients here a
 import pytest
 import torch
 from draws import sampled
-from kinds import KINDS, small
-from test_everything import MODELS
+from kinds import KINDS, MODELS, small
 from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException, FakeTensorMode
 
 from aigc_cli.config.compose import compose
@@ -35,6 +34,19 @@ WAITS = {
 #: Controls that leave little to draw.
 SHORT = {"steps": 1, "passes": 1, "max_tokens": 2}
 HOST = DataDependentOutputException, DynamicOutputShapeException
+
+
+def built(name, modality):
+    """The component of a model, small data that it takes, itself with fresh weights, and a batch."""
+    dataset = KINDS[modality][2]
+    config = compose("train", [*small(name, dataset, everything=True), "recipe=null"])
+    torch.manual_seed(0)
+    try:
+        model = build_model(config["model"], dataset.spec)
+    except ConfigError:
+        pytest.skip("its network takes other data")
+    batch = Loader(dataset, batch_size=6, seed=0, device="cpu").batch(0)
+    return config["model"]["name"], dataset, model, batch
 
 
 def fake(tensor):
@@ -92,13 +104,7 @@ def waits(component, modality, what, act):
 
 @pytest.mark.parametrize(("name", "modality"), CASES)
 def test_no_model_mixes_devices_or_waits_for_one(name, modality, tmp_path, no_backward):
-    dataset = KINDS[modality][2]
-    config = compose("train", [*small(name, dataset, everything=True), "trainer.batch_size=6", "recipe=null"])
-    try:
-        model = build_model(config["model"], dataset.spec)
-    except ConfigError:
-        pytest.skip("its network takes other data")
-    batch = Loader(dataset, batch_size=6, seed=0, device="cpu").batch(0)
+    component, dataset, model, batch = built(name, modality)
     checked = check_config(compose("train", ["trainer.device=cpu", "trainer.precision=fp32"]))
     with FakeTensorMode():
         move(model)
@@ -108,7 +114,6 @@ def test_no_model_mixes_devices_or_waits_for_one(name, modality, tmp_path, no_ba
             model=model, loader=OneBatch(dataset, batch), optimizer=checked.optimizer, config=checked.trainer, seed=0,
             run=Run(tmp_path), device=GPU,
         )  # fmt: skip
-        component = config["model"]["name"]
         waits(component, modality, "step", lambda: trainer.train_step(0))
         model.eval()
         with torch.no_grad():
@@ -123,14 +128,7 @@ def test_no_model_mixes_devices_or_waits_for_one(name, modality, tmp_path, no_ba
 
 @pytest.mark.parametrize(("name", "modality"), CASES)
 def test_losses_in_bfloat16_are_finite_and_near_those_in_float32(name, modality):
-    dataset = KINDS[modality][2]
-    config = compose("train", [*small(name, dataset, everything=True), "recipe=null"])
-    torch.manual_seed(0)
-    try:
-        model = build_model(config["model"], dataset.spec)
-    except ConfigError:
-        pytest.skip("its network takes other data")
-    batch = Loader(dataset, batch_size=6, seed=0, device="cpu").batch(0)
+    _, _, model, batch = built(name, modality)
     state = {key: value.clone() for key, value in model.state_dict().items()}
     found = []
     for autocast in (False, True):

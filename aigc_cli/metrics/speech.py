@@ -62,7 +62,7 @@ class DNSMOS(Metric):
 
         if self.spec is None or self.spec.rate is None:
             raise DataError("dnsmos judges sound", "leave it out")
-        for clip in clips[: max(0, self.config.most - len(self._first))]:
+        for clip in clips[: max(0, self.config.most - len(self.judged))]:
             heard = clip[:, : int(lengths(clip[None]).clamp_min(1))].double().mean(dim=0).div(FULL).cpu().numpy()
             wave = soxr.resample(heard, self.spec.rate, _RATE, quality="HQ").astype(np.float32)
             whole = np.resize(wave if len(wave) else np.zeros(1, np.float32), int(_SECONDS * _RATE))

@@ -25,7 +25,6 @@ _CONTEXT.set_forkserver_preload(
         "aigc_cli.commands.train", "aigc_cli.config.compose", "aigc_cli.data.published_images", "aigc_cli.data.text",
         "aigc_cli.data.image_folder", "aigc_cli.models.gan.gan", "aigc_cli.models.vae.vae",
         "aigc_cli.models.transformer", "aigc_cli.models.bert", "aigc_cli.modalities.image_writers", "sklearn.datasets",
-        "torch._dynamo",  # which an optimizer imports
     ]
 )  # fmt: skip
 

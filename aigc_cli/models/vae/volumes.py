@@ -38,15 +38,21 @@ def _residual(width: int, side: int = 3) -> Residual:
     return Residual(nn.LeakyReLU(LEAK), first, nn.LeakyReLU(LEAK), nn.Conv3d(hidden, width, 1))
 
 
+def _patch(config: VQVAEConfig) -> tuple[int, int, int]:
+    """The frames, rows and columns that a code stands for."""
+    return config.time_downsampling, config.downsampling, config.downsampling
+
+
 def vq_encoder(config: VQVAEConfig, channels: int) -> nn.Sequential:
     """Clips (n, c, t, h, w) to what is quantised, (n, dimensions, times, rows, columns)."""
-    halved, width = strides(config.downsampling, config.time_downsampling), config.width
-    widths = [channels, *[width // 2] * (len(halved) - 1), width]
+    width = config.width
     layers: list[nn.Module] = []
     if config.stem == "patches":  # each by itself, so that what is alike has one code, wherever in a clip it is
-        patch = config.time_downsampling, config.downsampling, config.downsampling
-        layers += [nn.Conv3d(channels, width, patch, patch), *(_residual(width, 1) for _ in range(config.blocks))]
+        layers.append(nn.Conv3d(channels, width, _patch(config), _patch(config)))
+        layers += [_residual(width, 1) for _ in range(config.blocks)]
     else:
+        halved = strides(config.downsampling, config.time_downsampling)
+        widths = [channels, *[width // 2] * (len(halved) - 1), width]
         for (inputs, outputs), stride in zip(pairwise(widths), halved, strict=True):
             layers += [narrower(inputs, outputs, stride), nn.LeakyReLU(LEAK)]
         layers += [nn.Conv3d(width, width, 3, padding=1), *(_residual(width) for _ in range(config.blocks))]
@@ -57,14 +63,14 @@ def vq_encoder(config: VQVAEConfig, channels: int) -> nn.Sequential:
 
 def vq_decoder(config: VQVAEConfig, outputs: int) -> nn.Sequential:
     """Codes (n, dimensions, times, rows, columns) to (n, outputs, t, h, w)."""
-    doubled, width = strides(config.downsampling, config.time_downsampling)[::-1], config.width
-    widths = [width, *[width // 2] * (len(doubled) - 1), outputs]
+    width = config.width
     layers: list[nn.Module] = [nn.Conv3d(config.dimensions, width, 3, padding=1)]
     layers += [_residual(width) for _ in range(config.blocks)]
     if config.stem == "patches":
-        patch = config.time_downsampling, config.downsampling, config.downsampling
-        layers += [nn.LeakyReLU(LEAK), nn.ConvTranspose3d(width, outputs, patch, patch)]
+        layers += [nn.LeakyReLU(LEAK), nn.ConvTranspose3d(width, outputs, _patch(config), _patch(config))]
     else:
+        doubled = strides(config.downsampling, config.time_downsampling)[::-1]
+        widths = [width, *[width // 2] * (len(doubled) - 1), outputs]
         for (inputs, after), stride in zip(pairwise(widths), doubled, strict=True):
             layers += [nn.LeakyReLU(LEAK), wider(inputs, after, stride)]
     decoder = nn.Sequential(*layers)
