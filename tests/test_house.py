@@ -15,7 +15,7 @@ BRANCHES = (
     r"isinstance\([^()]*\b(?:TextCodec|ImageCodec|TextModality|ImageModality)\b",
 )
 LONGEST_FILE = 330
-MOST_LINES = {"": 50_000, "commands": 3_400, "config": 2_150}
+MOST_LINES = {"": 51_000, "commands": 3_400, "config": 2_150}
 
 
 def name_of(module: Path) -> str:
