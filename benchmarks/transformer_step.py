@@ -43,7 +43,7 @@ class PlainAttention(nn.Module):
         self.qkv = nn.Linear(width, 3 * width, bias=False)
         self.out = nn.Linear(width, width, bias=False)
         self.norm = nn.RMSNorm(width // heads, eps=1e-6, elementwise_affine=False)
-        self.scale = nn.Parameter(torch.zeros(heads))
+        self.scale = nn.Parameter(torch.zeros(1))
         frequencies = 10_000 ** -(torch.arange(0, width // heads, 2) / (width // heads))
         angles = torch.outer(torch.arange(context), frequencies).repeat(1, 2)
         self.register_buffer("cosine", angles.cos())

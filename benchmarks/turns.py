@@ -109,6 +109,7 @@ def take_turns(
         pipes[role], far = context.Pipe()
         with patch.dict(os.environ, (environments or {}).get(role, {})):
             context.Process(target=_worker, args=(contestant, options, far)).start()
+        far.close()  # else a contestant that fails would be waited for
         pipes[role].recv()
     taken: dict[str, list[Took]] = {role: [] for role in pipes}
     with around():

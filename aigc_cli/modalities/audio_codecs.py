@@ -26,7 +26,8 @@ FORMAT = 1  # of the file that a run keeps
 _ROUNDS, _MOMENTUM = 32, 0.99  # of Griffin-Lim
 _FITS = 30  # rounds in which magnitudes are sought for a mel
 _QUIET = 1e-5  # the magnitude that the logarithm is floored at, of samples in [-1, 1]
-_FLOOR = -0.99  # of what is encoded: what a network cannot tell from -1 is silence
+_FLOOR = -0.99  # of what is encoded: what a network cannot tell from -1 is silence,
+_MEL_FLOOR = -0.9  # and of mel what is within some dB of it, where real sound hardly is and networks often are
 _LONGEST_FRAME_S = 0.016  # all of FSDD is recognised after frames of 16 ms, 97 % after 64; those of 8 cost twice
 _STRIDE = 16  # frames come in multiples of it, so that networks can halve them
 _DEVIATIONS = 3.0  # of a log magnitude from its mean that are kept, as in SpecGAN
@@ -127,7 +128,8 @@ class _Spectrogram(AudioCodec):
             rebuilt = self.stft(self.istft(found))
             ahead = rebuilt + _MOMENTUM * (rebuilt - before)
             found, before = magnitudes * (ahead / ahead.abs().clamp_min(1e-12)), rebuilt
-        return to_int16(self.istft(found))
+        waves = self.istft(found)
+        return to_int16(waves / waves.abs().amax(dim=(1, 2), keepdim=True).clamp_min(1))  # quieter, and not clipped
 
     def stft(self, waves: Tensor) -> Tensor:
         """Floating (n, channels, samples) to complex (n, channels, window / 2 + 1, frames)."""
@@ -199,7 +201,7 @@ class MelCodec(_Spectrogram):
         low, high = self._range
         level = (encoded.clamp(-1, 1) + 1) / 2 * (high - low) + low
         matrix = self._matrix.to(encoded.device)
-        found = wanted = matrix.T @ torch.where(encoded <= _FLOOR, 0.0, level.exp())
+        found = wanted = matrix.T @ torch.where(encoded <= _MEL_FLOOR, 0.0, level.exp())
         for _ in range(_FITS):
             found = found * wanted / (matrix.T @ (matrix @ found)).clamp_min(1e-20)
         return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -20,21 +21,34 @@ _GAIN = 0.15  # and are louder or quieter by up to so much of the range of the l
 #: What is still the same clip where there are no classes: this share of what sounds at least, without so much of the
 #: bins and frames at most.
 _LEAST_PART, _MASKED = 0.6, 0.15
-_SILENT = -0.98  # of the range, below which rounding to 16 bits is all that is heard
+_HEARD = 60.0  # dB below its loudest place that are heard of a clip: what is quieter no person hears beside it
 _GLANCE_RATE, _GLANCE = 8000, (16, 32)  # bins and frames
+
+
+class _Mel(MelCodec):
+    """What the network is given of clips."""
+
+    preprocessing = f"log-mel spectrogram in [-1, 1], of each clip the upper {_HEARD:g} dB"
+
+    def quietest(self, mel: Tensor) -> Tensor:
+        """The level in each clip (n, 1, 1, 1) from which on it is heard."""
+        low, high = self._range
+        return mel.amax(dim=(1, 2, 3), keepdim=True) - _HEARD * math.log(10) / 20 / (high - low) * 2
 
 
 class AudioNetwork(ImageNetwork):
     """The network of images over a log-mel spectrogram of the waveform, whatever a model sees of clips.
 
     What its own `codec` makes of clips, (n, channels, 64, frames) in [-1, 1], to features (n, 128) and logits
-    (n, classes).
+    (n, classes). What is too quiet to be heard beside the loudest of a clip is all the same to it.
     """
+
+    edition: ClassVar[int] = 1  # since it hears as a person does
 
     def __init__(self, spec: DataSpec) -> None:
         channels, samples = spec.raw
         rate = spec.rate or _GLANCE_RATE
-        codec = MelCodec(rate, channels, samples, _hop(rate, samples), _BINS)
+        codec = _Mel(rate, channels, samples, _hop(rate, samples), _BINS)
         super().__init__(channels, min(_BINS, codec.frames), len(spec.classes))
         self.codec = codec
 
@@ -42,6 +56,7 @@ class AudioNetwork(ImageNetwork):
         """``"features"`` and ``"logits"``."""
         if self.training:
             mel = _louder(_later(mel))
+        mel = torch.maximum(mel, self.codec.quietest(mel))
         features = self.body(mel.contiguous(memory_format=torch.channels_last))
         return {"features": features, "logits": self.head(features)}
 
@@ -49,7 +64,7 @@ class AudioNetwork(ImageNetwork):
         """The same clips heard in another way: a part of what sounds, at another time, louder or quieter, with a few
         bins and frames left out. Neither reversed nor at another pitch, nor with noise: features are to tell those from
         the clips as they are."""
-        return _louder(_later(_masked(_part(mel))))
+        return _louder(_later(_masked(_part(mel, mel > self.codec.quietest(mel)))))
 
 
 def _hop(rate: int, samples: int) -> int:
@@ -71,10 +86,10 @@ def _later(mel: Tensor) -> Tensor:
     return moved.masked_fill(((place < 0) | (place >= frames))[:, None, None], -1.0)
 
 
-def _part(mel: Tensor) -> Tensor:
-    """A random part of each clip, of what sounds in it; silence in the place of the rest."""
+def _part(mel: Tensor, heard: Tensor) -> Tensor:
+    """A random part of each clip, up to the last that is `heard`; silence in the place of the rest."""
     frames = torch.arange(mel.shape[-1], device=mel.device)
-    end = torch.where((mel > _SILENT).flatten(1, 2).any(dim=1), frames + 1, 0).amax(dim=1, keepdim=True)
+    end = torch.where(heard.flatten(1, 2).any(dim=1), frames + 1, 0).amax(dim=1, keepdim=True)
     share = 1 - torch.rand(len(mel), 1, device=mel.device) * (1 - _LEAST_PART)
     start = torch.rand(len(mel), 1, device=mel.device) * (1 - share) * end
     outside = (frames < start.floor()) | (frames >= (start + share * end).ceil())

@@ -32,7 +32,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def run(trained: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(trained)
-    monkeypatch.setattr(classifier, "_FEWEST", 640)
+    monkeypatch.setattr(classifier, "_FEWEST", 1600)
     monkeypatch.setattr(classifier, "_PASSES", 1)
     monkeypatch.setattr(own_ssl, "_FEWEST", 128)
     monkeypatch.setattr(own_ssl, "_MOST", 128)
@@ -140,7 +140,8 @@ def test_with_no_words_it_is_measured_by_its_own_classifier(run: Path, capsys: p
     found = {result["metric"]: result for result in told(capsys, "run=run", "n=40")["results"]}
     assert list(found) == ["fd", "prdc"]
     assert found["fd"]["extractor"]["name"] == "tones-cnn"
-    assert found["fd"]["extractor"]["preprocessing"] == "log-mel spectrogram in [-1, 1]"
+    assert found["fd"]["extractor"]["preprocessing"] == "log-mel spectrogram in [-1, 1], of each clip the upper 60 dB"
+    assert found["fd"]["extractor"]["architecture"] == "cnn-v2.1"  # not what heard more than a person does
 
 
 def test_all_metrics_of_features_take_sound(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

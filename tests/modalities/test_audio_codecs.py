@@ -109,6 +109,23 @@ def test_what_is_below_the_depth_is_silence_in_the_file_too(tmp_path: Path) -> N
     assert read_codec(tmp_path / "codec.json").files() == codec.files()
 
 
+@pytest.mark.parametrize("depth", [None, 70.0])
+def test_what_a_network_draws_just_above_silence_is_silence(depth: float | None) -> None:
+    codec = MelCodec(RATE, 1, SAMPLES, 64, 64, depth)
+    drawn = codec.encode(clips(1))
+    drawn[..., 40:] = -1 + 0.1 * torch.rand(1, 1, 64, 24, generator=torch.Generator().manual_seed(0))
+    assert lengths(codec.decode(drawn)).item() <= 42 * 64
+
+
+def test_a_spectrogram_that_is_too_loud_is_made_quieter_and_not_clipped() -> None:
+    codec = MelCodec(RATE, 1, SAMPLES, 64, 64)
+    drawn = codec.encode(clips(1))
+    usual, louder = (codec.decode(mel).double() for mel in (drawn, torch.where(drawn > -1, drawn + 0.1, -1.0)))
+    assert louder.abs().max() == 32767
+    ratio = (usual * louder).sum() / usual.square().sum()
+    assert (louder - ratio * usual).norm() < 0.05 * louder.norm()
+
+
 def test_silence_is_the_padding_and_comes_back_as_silence() -> None:
     silent = torch.zeros(2, 1, SAMPLES, dtype=torch.int16)
     for codec in map(codec_of, KINDS):

@@ -33,6 +33,25 @@ def test_clips_of_every_rate_and_length_have_between_32_and_512_frames(rate: int
     assert 32 <= AudioNetwork(spec).codec.frames <= 512
 
 
+@pytest.mark.parametrize(("decibels", "least", "most"), [(60, 0.0, 0.01), (20, 0.1, 10.0)])
+def test_noise_that_no_person_hears_beside_a_clip_changes_nothing(decibels: float, least: float, most: float) -> None:
+    clean = torch.cat([tone(hertz, heard=6000) for hertz in (220, 300, 700)]) // 8
+    noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(0)) * 2500 * 10 ** (-decibels / 20)
+    network = AudioNetwork(FRAMES).eval()
+    features, noisy = (
+        network(network.codec.encode(clips))["features"] for clips in (clean, (clean + noise).to(torch.int16))
+    )
+    assert least <= ((noisy - features).norm() / features.norm()).item() <= most
+
+
+def test_a_part_of_a_clip_ends_where_it_is_no_longer_heard() -> None:
+    clip = tone(440, heard=3000) + torch.randint(-3, 4, (1, 1, 8192), generator=torch.Generator().manual_seed(0))
+    network = AudioNetwork(FRAMES)
+    torch.manual_seed(0)
+    views = network.augment(network.codec.encode(clip.to(torch.int16).repeat(64, 1, 1)))
+    assert (views.amax(dim=(1, 2, 3)) > 0).all()  # no part of what follows it alone
+
+
 def test_a_training_view_moves_what_is_heard_and_leaves_silence_silent() -> None:
     network = AudioNetwork(FRAMES)
     mel = network.codec.encode(tone(440, heard=3000).repeat(64, 1, 1))

@@ -37,7 +37,8 @@ _WEIGHT_DECAY = 1e-2
 
 class Learned(ABC):
     """A subclass says what its network is and how it learns; `version` is part of the name of what is kept, and is
-    raised by a change to anything that changes the weights.
+    raised by a change to anything that changes the weights. Where that is the network of one modality alone, that
+    network raises its own `edition`.
 
     Args:
         name: Of the extractor.
@@ -61,8 +62,11 @@ class Learned(ABC):
     def __init__(self, name: str, train: Dataset, device: torch.device, learns: bool = True) -> None:
         train = train.plain  # a network looks at items, whatever a model sees of them
         self.name, self.train, self.device = name, train, device
-        self.codec: Codec = getattr(self.network(), "codec", None) or train.codec
-        path = cache_dir() / self.folder / f"{name}-v{self.version}-{train.spec.fingerprint[:16]}.safetensors"
+        network = self.network()
+        self.codec: Codec = getattr(network, "codec", None) or train.codec
+        edition = getattr(network, "edition", None)
+        self._version = f"v{self.version}" if edition is None else f"v{self.version}.{edition}"
+        path = cache_dir() / self.folder / f"{name}-{self._version}-{train.spec.fingerprint[:16]}.safetensors"
         kept = self._network_in(path.read_bytes(), path) if path.is_file() else None
         if kept is None and not learns:
             raise ConfigError(f"{name} has not learnt yet", "aigc eval has it learn")
@@ -76,8 +80,8 @@ class Learned(ABC):
                 warn(f"{self.name} could not be kept, and will be trained again next time: {error}")
             kept = self._network_in(content, path)
             assert kept is not None
-        network, self.checksum, facts = kept
-        self._network = network.eval()
+        trained, self.checksum, facts = kept
+        self._network = trained.eval()
         with torch.inference_mode():
             found = self._network(self.codec.encode(items_at(train, [0]).content.to(device)))
         self.widths: Mapping[str, int] = {layer: found[layer].shape[1] for layer in self.layers}
@@ -124,7 +128,7 @@ class Learned(ABC):
         except (SafetensorError, RuntimeError, KeyError, TypeError, ValueError) as error:
             warn(f"{path} is broken ({str(error).splitlines()[0]}); training it again")
             return None
-        facts = {"architecture": f"{self.architecture}-v{self.version}", **known}
+        facts = {"architecture": f"{self.architecture}-{self._version}", **known}
         return network, hashlib.sha256(content).hexdigest(), facts
 
     def _trained(self) -> bytes:

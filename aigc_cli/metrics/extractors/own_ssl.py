@@ -118,7 +118,7 @@ class _Centred(nn.Module):
 
     def __init__(self, body: nn.Module, width: int) -> None:
         super().__init__()
-        self.body, self.codec = body, getattr(body, "codec", None)
+        self.body, self.codec, self.edition = body, getattr(body, "codec", None), getattr(body, "edition", None)
         self.register_buffer("centre", torch.zeros(width))
         self.register_buffer("scale", torch.ones(()))
 

@@ -17,6 +17,7 @@ from aigc_cli.metrics.extractors import classifier, learned
 from aigc_cli.metrics.extractors.base import PlainConfig, Sources
 from aigc_cli.metrics.extractors.classifier import Classifier
 from aigc_cli.metrics.views import build_extractor
+from aigc_cli.modalities.image_network import ImageNetwork
 from aigc_cli.runs import Run
 from aigc_cli.training.tokenizer import with_tokenizer
 
@@ -51,11 +52,22 @@ def test_it_is_kept_and_the_same_when_trained_again(blobs: Blobs, quick: Path) -
     first = build_extractor("classifier", sources(blobs))
     assert torch.equal(before, torch.random.get_rng_state())  # a run that validates must not notice
     (file,) = (quick / "classifiers").iterdir()
+    assert file.name.startswith("blobs-cnn-v2-")
     written = file.stat().st_mtime_ns
     assert Classifier(PlainConfig(name="classifier"), sources(blobs)).checksum == first.checksum
     assert file.stat().st_mtime_ns == written
     file.unlink()
     assert Classifier(PlainConfig(name="classifier"), sources(blobs)).checksum == first.checksum
+
+
+def test_one_whose_network_has_another_edition_is_not_taken_for_it(
+    blobs: Blobs, quick: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = build_extractor("classifier", sources(blobs))
+    monkeypatch.setattr(ImageNetwork, "edition", 1, raising=False)
+    after = build_extractor("classifier", sources(blobs))
+    assert [each.facts["architecture"] for each in (before, after)] == ["cnn-v2", "cnn-v2.1"]
+    assert len(list((quick / "classifiers").iterdir())) == 2
 
 
 def test_one_that_cannot_be_kept_is_used_all_the_same(
