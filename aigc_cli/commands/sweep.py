@@ -251,13 +251,13 @@ def _gives(words: Sequence[str], key: str) -> bool:
 def _launch(words: Sequence[str], first: Sequence[str], plan: Plan, search: Search | None) -> None:
     """Hands the sweep to Hydra's sweeper and launcher."""
     own, loader = [f"hydra.sweep.dir={quote(str(plan.folder))}", "hydra.sweep.subdir=."], config_loader()
-    # Hydra would compose the sweep without its words, and so refuse keys that only some models have; it reads their text.
+    # Composed without the words that vary, it would refuse keys that only some models have; the sweeper needs their text.
     master = loader.load_configuration("train", [*first, *QUIET, *own], RunMode.MULTIRUN, from_shell=False)
     with read_write(master.hydra), open_dict(master.hydra):
         master.hydra.overrides.task = _task(words)
     for name in ("hydra", "hydra_plugins"):  # what they log of a job that failed has been said
         logging.getLogger(name).addHandler(logging.NullHandler())
-    parts = {"config": master, "hydra_context": HydraContext(loader, Callbacks(None))}
+    parts: Any = {"config": master, "hydra_context": HydraContext(loader, Callbacks(None))}
     try:
         plugins, parts["task_function"] = Plugins.instance(), functools.partial(_job, plan)
         if search is not None:
