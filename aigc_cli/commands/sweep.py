@@ -251,7 +251,7 @@ def _gives(words: Sequence[str], key: str) -> bool:
 def _launch(words: Sequence[str], first: Sequence[str], plan: Plan, search: Search | None) -> None:
     """Hands the sweep to Hydra's sweeper and launcher."""
     own, loader = [f"hydra.sweep.dir={quote(str(plan.folder))}", "hydra.sweep.subdir=."], config_loader()
-    # Composed without the words that vary, it would refuse keys that only some models have; the sweeper needs their text.
+    # Without the words that vary, the composed one would refuse keys that only some models have; it needs their text.
     master = loader.load_configuration("train", [*first, *QUIET, *own], RunMode.MULTIRUN, from_shell=False)
     with read_write(master.hydra), open_dict(master.hydra):
         master.hydra.overrides.task = _task(words)

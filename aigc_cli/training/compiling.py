@@ -66,7 +66,7 @@ class Compiler:
         self.file = run.path / "compile.json"
         self.auto = config.compile == "auto" and config.sharding == "none"
         if config.compile is True and not can_compile(device):
-            what = "trainer.compile=true needs a C++ compiler on a CPU, and there is none"
+            what = "trainer.compile=true needs a C++ compiler on a CPU, and this machine has not got one"
             raise ConfigError(what, "install g++, or name yours in the variable CXX; or leave trainer.compile=false")
         self.decided = not self.auto or not can_compile(device)
         #: From which step on the run is compiled, or is not.

@@ -132,7 +132,7 @@ def test_compiled_code_is_for_training_alone(machine):
 def test_without_a_compiler_auto_leaves_it_and_true_says_so(machine, monkeypatch):
     monkeypatch.setattr(compiling, "can_compile", lambda device: False)
     assert not any(machine("a", 1.0, 0.1, 40)[0])
-    with pytest.raises(ConfigError, match=r"needs a C\+\+ compiler on a CPU, and there is none\n.*install g\+\+"):
+    with pytest.raises(ConfigError, match=r"needs a C\+\+ compiler on a CPU, and .*\n.*install g\+\+"):
         machine("b", 1.0, 0.1, 1, compile=True)
 
 
