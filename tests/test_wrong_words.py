@@ -165,7 +165,8 @@ HINTS = [
     ("train model.name=vea", "did you mean vae or wavegan?"),
     ("train channels=1", "did you mean data.channels? It is a key of data=arrow, data=audio_folder, data=fsdd, "
      "data=image_folder, data=parquet, data=speech, data=tones, data=video_folder"),
-    ("train momentum=0.5", "did you mean optimizer.momentum? It is a key of optimizer=rmsprop, optimizer=sgd"),
+    ("train momentum=0.5", "did you mean optimizer.momentum? It is a key of optimizer=muon, optimizer=rmsprop, "
+     "optimizer=sgd"),
     ("train class=cat", "class is a key of aigc sample"),
     ("train n=10", "n is a key of aigc sample and aigc eval"),
     ("train sede=1", "did you mean seed?"),

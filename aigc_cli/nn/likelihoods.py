@@ -17,7 +17,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import binary_cross_entropy_with_logits, log_softmax, softplus
+from torch.autograd.function import once_differentiable
+from torch.nn.functional import binary_cross_entropy_with_logits, log_softmax
 
 HALF_LEVEL = 1 / 255  # half the distance between neighbouring levels of 256 in [-1, 1]
 _LOG_SCALES = (-7.0, 7.0)  # from a seventh of a level to far beyond the image
@@ -137,7 +138,7 @@ class LogisticMixture(Likelihood):
         x = x.float().contiguous()
         if self.couplings:  # each channel's means given the true channels before it
             means = torch.stack([self._move(means, couplings, x.unbind(1), c) for c in range(self.channels)], dim=1)
-        shares = _logistic_share(means, log_scales, x.unsqueeze(2))
+        shares: Tensor = _LogisticShare.apply(means, log_scales, x.unsqueeze(2))
         return torch.logsumexp(weights + shares.sum(1), dim=1)
 
     def _mean(self, outputs: Tensor) -> Tensor:
@@ -191,13 +192,32 @@ def _gaussian_share(means: Tensor, log_scales: Tensor, x: Tensor) -> Tensor:
     return high + torch.log(-torch.expm1((low - high).clamp(max=-1e-6)))
 
 
-def _logistic_share(means: Tensor, log_scales: Tensor, x: Tensor) -> Tensor:
-    """The logarithm of a logistic's share of the level of `x`, elementwise."""
-    # For its sigmoid s, s(b) - s(a) = (1 - exp(a - b)) s(b) s(-a), which is exact in both tails.
-    upper, lower = _edges(x)
-    inverse = torch.exp(-log_scales)
-    within = torch.log(-torch.expm1(inverse * (lower - upper)))
-    return within - softplus(inverse * (means - upper)) - softplus(inverse * (lower - means))
+class _LogisticShare(torch.autograd.Function):
+    """The logarithm of a logistic's share of the level of `x`, elementwise; `means` and `log_scales` have one shape.
+
+    For its sigmoid s, s(b) - s(a) = (1 - exp(a - b)) s(b) s(-a), which is exact in both tails. By hand it takes one
+    logarithm instead of three, and no softplus or expm1, ten times as slow on a CPU as exp.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, means: Tensor, log_scales: Tensor, x: Tensor) -> Tensor:
+        upper, lower = _edges(x)
+        inverse = torch.exp(-log_scales)
+        width = inverse * (upper - lower)
+        above, below = inverse * (means - upper), inverse * (lower - means)
+        half = torch.tanh(0.5 * width)
+        within = 2 * half / (1 + half)  # 1 - exp(-width)
+        ends = torch.exp(-above.abs()).add_(1).mul_(torch.exp(-below.abs()).add_(1))
+        ctx.save_for_backward(inverse, width, above, below, within)
+        return torch.log(within / ends).sub_(above.relu()).sub_(below.relu())
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
+        inverse, width, above, below, within = ctx.saved_tensors
+        over, under = torch.sigmoid(above), torch.sigmoid(below)
+        spread = over * above + under * below - width * (1 - within) / within
+        return gradient * inverse * (under - over), gradient * spread, None
 
 
 #: name -> a likelihood for so many channels, of the deviation and the mixture's components that are set.

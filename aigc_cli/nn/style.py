@@ -75,10 +75,13 @@ class TransformerConfig:
         units = self.feed_forward * self.width
         return 8 * math.ceil(units / 12) if self.style.mlp == "swiglu" else round(units)
 
-    def linear(self, inputs: int, outputs: int, *, qkv: bool = False) -> nn.Linear:
-        """A linear layer of a block, with an adapter where `lora` gives it a rank; `qkv` makes queries, keys or
-        values."""
-        bias = self.style.bias is True or (qkv and bool(self.style.bias))
-        if self.lora.rank is None:
-            return nn.Linear(inputs, outputs, bias=bias)
-        return AdaptedLinear(inputs, outputs, bias=bias, rank=self.lora.rank, alpha=self.lora.alpha)
+    def linear(self, inputs: int, *outputs: int, qkv: bool = False) -> nn.Linear:
+        """A linear layer of a block, or several joined in one, with an adapter where `lora` gives it a rank; `qkv`
+        makes queries, keys or values."""
+        bias, rows, lora = self.style.bias is True or (qkv and bool(self.style.bias)), sum(outputs), self.lora
+        layer = (
+            nn.Linear(inputs, rows, bias=bias) if lora.rank is None
+            else AdaptedLinear(inputs, rows, bias=bias, rank=lora.rank, alpha=lora.alpha)
+        )  # fmt: skip
+        layer.joined = outputs  # type: ignore[assignment]  # what an optimizer of matrices takes apart
+        return layer

@@ -76,7 +76,8 @@ class SelfAttention(Attention):
     def __init__(self, config: TransformerConfig, causal: bool) -> None:
         super().__init__(config)
         self.causal, self.groups, self.dim = causal, config.groups, config.dim
-        self.qkv = config.linear(config.width, (config.heads + 2 * config.groups) * config.dim, qkv=True)
+        each = config.groups * config.dim
+        self.qkv = config.linear(config.width, config.heads * config.dim, each, each, qkv=True)
         self.out = config.linear(config.heads * config.dim, config.width)
 
     def forward(
@@ -114,7 +115,7 @@ class CrossAttention(Attention):
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__(config)
         self.query = config.linear(config.width, config.heads * config.dim, qkv=True)
-        self.key_value = config.linear(config.width, 2 * config.heads * config.dim, qkv=True)
+        self.key_value = config.linear(config.width, *[config.heads * config.dim] * 2, qkv=True)
         self.out = config.linear(config.heads * config.dim, config.width)
 
     def forward(self, x: Tensor, memory: Tensor, mask: Tensor | None, cache: KVCache | None, layer: int) -> Tensor:
@@ -143,7 +144,7 @@ class FeedForward(nn.Module):
         super().__init__()
         self.gated = config.style.mlp == "swiglu"
         self.gelu = "tanh" if config.style.mlp == "gelu_tanh" else "none"
-        self.up = config.linear(config.width, config.hidden * (2 if self.gated else 1))
+        self.up = config.linear(config.width, *[config.hidden] * (2 if self.gated else 1))
         self.down = config.linear(config.hidden, config.width)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -23,6 +23,7 @@ from aigc_cli.training.parallel import as_spread, whole
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
+ParamGroups = list[dict[str, Any]]
 
 
 @dataclass(config=STRICT, frozen=True, kw_only=True)
@@ -39,11 +40,16 @@ class OptimizerConfig:
 
     lr: Positive
     weight_decay: NonNegative
-    schedule: Literal["constant", "linear", "cosine"]
+    schedule: Literal["constant", "linear", "cosine", "wsd"]
     warmup_steps: Annotated[int, Field(ge=0)]
+    decay_fraction: Annotated[float, Field(gt=0, le=1)] = 0.2
     final_lr_fraction: Annotated[float, Field(ge=0, le=1)]
     generator: NetworkOverrides
     discriminator: NetworkOverrides
+
+    def groups(self, network: nn.Module, parameters: list[nn.Parameter]) -> ParamGroups:
+        """Those of `network` that train, in groups; ``lr_scale`` and ``weight_decay`` where a group has its own."""
+        return [{"params": parameters}]
 
 
 @dataclass(config=STRICT, frozen=True, kw_only=True)
@@ -53,6 +59,10 @@ class AdamConfig(OptimizerConfig):
     name: Literal["adam", "adamw"]
     betas: tuple[Fraction, Fraction]
     eps: Positive
+
+    def groups(self, network: nn.Module, parameters: list[nn.Parameter]) -> ParamGroups:
+        """Of AdamW, matrices and vectors."""
+        return sparing_vectors(parameters) if self.name == "adamw" else super().groups(network, parameters)
 
 
 @dataclass(config=STRICT, frozen=True, kw_only=True)
@@ -78,7 +88,13 @@ class RMSpropConfig(OptimizerConfig):
     momentum: Fraction
 
 
-ParamGroups = list[dict[str, Any]]
+def sparing_vectors(parameters: list[nn.Parameter]) -> ParamGroups:
+    """Groups in which biases and gains are not decayed: decoupled decay pulls a gain to 0 for no reason. L2, which
+    Adam adds to the gradient, keeps to its textbook form."""
+    vectors = [p for p in parameters if p.ndim < 2]
+    return [{"params": [p for p in parameters if p.ndim >= 2]}, {"params": vectors, "weight_decay": 0.0}]
+
+
 Kind = TypeVar("Kind", bound=type[Optimizer])
 
 
@@ -146,12 +162,11 @@ def _groups(config: OptimizerConfig, phase: str, network: nn.Module) -> ParamGro
     lr = config.lr if own.lr is None else own.lr
     decay = config.weight_decay if own.weight_decay is None else own.weight_decay
     parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    # Decoupled decay on a bias or a norm's gain pulls it to 0 for no reason; L2 keeps to its textbook form.
-    decoupled = config.name == "adamw"  # type: ignore[attr-defined]
-    decayed = [p for p in parameters if p.ndim >= 2 or not decoupled]
-    kept = [p for p in parameters if p.ndim < 2 and decoupled]
-    groups = [{"params": decayed, "weight_decay": decay}, {"params": kept, "weight_decay": 0.0}]
-    return [{**group, "lr": lr, "base_lr": lr} for group in groups if group["params"]]
+    groups = [{"weight_decay": decay, "lr_scale": 1.0, **group} for group in config.groups(network, parameters)]
+    rates = [lr * group.pop("lr_scale") for group in groups]
+    return [
+        {**group, "lr": rate, "base_lr": rate} for group, rate in zip(groups, rates, strict=True) if group["params"]
+    ]
 
 
 def lr_factor(config: OptimizerConfig, step: float, steps: int) -> float:
@@ -159,7 +174,11 @@ def lr_factor(config: OptimizerConfig, step: float, steps: int) -> float:
     if step < config.warmup_steps:
         return min(1.0, (step + 1) / config.warmup_steps)
     done = min(1.0, (step - config.warmup_steps) / max(1, steps - config.warmup_steps))
-    shapes = {"constant": 1.0, "linear": 1.0 - done, "cosine": 0.5 * (1.0 + math.cos(math.pi * done))}
+    fallen = max(0.0, 1.0 - (steps - step) / (config.decay_fraction * steps))
+    shapes = {
+        "constant": 1.0, "linear": 1.0 - done, "cosine": 0.5 * (1.0 + math.cos(math.pi * done)),
+        "wsd": 1.0 - math.sqrt(min(1.0, fallen)),  # 1-sqrt: Hagele et al. 2024, section 3
+    }  # fmt: skip
     return config.final_lr_fraction + (1.0 - config.final_lr_fraction) * shapes[config.schedule]
 
 

@@ -38,7 +38,7 @@ MAY_CHANGE = frozenset(
     )
 ) | {
     "data.root", "data.source", "data.target", "outputs", "run_dir", "sweep.objective",
-    "optimizer.lr", "optimizer.schedule", "optimizer.final_lr_fraction",
+    "optimizer.lr", "optimizer.schedule", "optimizer.decay_fraction", "optimizer.final_lr_fraction",
 }  # fmt: skip
 _MOST_NAMED = 5  # keys that differ
 _JUMP = 1.5  # times by which a learning rate grows that is worth a warning

@@ -32,7 +32,7 @@ FAMILIES = {
     "sound": ["model=vae", "data=tones", "data.seconds=0.25", "data.items=64", "model.width=4", "model.hidden=16"],
     "codes": ["model=transformer", "data=tones", "data.seconds=0.25", "data.items=64", *CODES, *SMALL],
     "transformer": ["model=transformer", *TEXT, *SMALL, "model.dropout=0.1"],
-    "bert": ["model=bert", *TEXT, *SMALL],
+    "bert": ["model=bert", *TEXT, *SMALL, "optimizer=muon"],
     "seq2seq": [*PAIRS, *SMALL],
     "vae_text": [*LINES, *SMALL, "model.decoder_layers=1", "model.latent=4", "model.kl_warmup=30"],
 }

@@ -73,6 +73,7 @@ def test_a_setting_for_a_network_that_is_not_there_is_refused():
         ("optimizer.betas=[0.9,1.0]", "less than 1"),
         ("optimizer.betas=[0.9]", "optimizer.betas"),
         ("optimizer.schedule=linaer", "linear"),
+        ("optimizer.decay_fraction=0", "greater than 0"),
         ("optimizer.warmup_steps=1.5", "whole number"),
     ],
 )
@@ -89,12 +90,25 @@ def test_nesterov_needs_momentum():
 
 @pytest.mark.parametrize(
     ("schedule", "expected"),
-    [("constant", [0.5, 1.0, 1.0, 1.0]), ("linear", [0.5, 1.0, 0.55, 0.1]), ("cosine", [0.5, 1.0, 0.55, 0.1])],
+    [
+        ("constant", [0.5, 1.0, 1.0, 1.0]),
+        ("linear", [0.5, 1.0, 0.55, 0.1]),
+        ("cosine", [0.5, 1.0, 0.55, 0.1]),
+        ("wsd", [0.5, 1.0, 1.0, 0.1]),
+    ],
 )
 def test_schedules(schedule, expected):
     config = config_of(f"optimizer.schedule={schedule}", "optimizer.warmup_steps=2", "optimizer.final_lr_fraction=0.1")
     factors = [lr_factor(config, step, 12) for step in (0, 1, 7, 12)]
     assert factors == pytest.approx(expected)
+
+
+def test_a_longer_run_only_lengthens_the_stable_part_of_wsd():
+    config = config_of("optimizer.schedule=wsd", "optimizer.decay_fraction=0.25")
+    short, long = ([lr_factor(config, step, steps) for step in range(steps + 1)] for steps in (16, 32))
+    assert short[:13] == long[:13] == [1.0] * 13
+    assert short[12:] == pytest.approx([1.0, 0.5, 1 - 0.5**0.5, 1 - 0.75**0.5, 0.0])
+    assert long[24:] == pytest.approx([1 - (k / 8) ** 0.5 for k in range(9)])
 
 
 def test_the_average_follows_the_recurrence_with_its_warm_up():

@@ -54,11 +54,12 @@ CASES = {
     "transformer": ["model=transformer", *TEXT],
     "bert": ["model=bert", *TEXT],
     "mlm": ["model=bert", *TEXT, "model.objective=mlm", "model.mixed_masks=true", "trainer.accumulate=2"],
+    "muon": ["model=transformer", *TEXT, "optimizer=muon"],
     "seq2seq": ["model=seq2seq", "data=pairs", "data.source=.", "data.target=.", *TEXT[2:], "model.dropout=0.0"],
 }  # fmt: skip
 CASES |= {
     "sharded": [*CASES["transformer"], "trainer.clip_grad_norm=0.5", "trainer.sharding=full"],
-    "sharded_pairs": [*CASES["seq2seq"], "trainer.accumulate=2", "trainer.sharding=full"],
+    "sharded_pairs": [*CASES["seq2seq"], "trainer.accumulate=2", "trainer.sharding=full", "optimizer=muon"],
 }
 RESUMED = ("vae", "sharded")
 #: A batch norm sees its own process's share, so that this is only alike in both processes.

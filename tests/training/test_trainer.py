@@ -140,6 +140,7 @@ def test_clipping_bounds_the_step(tmp_path):
         ("trainer.accumulate=2",),
         ("model.discriminator_steps=3", "model.loss=wgan"),
         ("optimizer=rmsprop",),
+        ("optimizer=muon", "optimizer.schedule=wsd", "trainer.clip_grad_norm=1"),
         ("optimizer=sgd", "optimizer.schedule=cosine", "optimizer.warmup_steps=3"),
         ("optimizer=adamw", "trainer.ema=null", "model.spectral_norm=true"),
         ("model.network=dcgan", "model.dropout=0.3", "model.augment=[translation]"),
