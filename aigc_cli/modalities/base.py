@@ -136,6 +136,10 @@ class Codec(ABC):
         """Raw content (n, ...) as a person reads it, a text each; None where it can only be seen or heard."""
         return None
 
+    def vectors(self) -> Tensor | None:
+        """What each code stands for, (codes, d), where items are codes of one codebook; else None."""
+        return None
+
     def extensions(self, token: int) -> list[int]:
         """The tokens whose content begins with that of a token, itself among them; none where it has no others.
 

@@ -163,6 +163,14 @@ class TokenCodec(LearnedCodec):
         end = getattr(self.model, "eos", None)
         return () if end is None else (("eos", int(end)),)
 
+    def vectors(self) -> Tensor | None:
+        """See :meth:`Codec.vectors`."""
+        import torch
+
+        if self.codebooks > 1 or self.specials or not hasattr(self.model, "quantizer"):
+            return None
+        return self.model.quantizer.lookup(torch.arange(self.codes))  # type: ignore[no-any-return]
+
     @property
     def codes(self) -> int:
         """How many different ones there are."""

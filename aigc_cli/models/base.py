@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from aigc_cli.config.schema import STRICT, check
 from aigc_cli.data.report import USUAL
 from aigc_cli.errors import ConfigError
-from aigc_cli.modalities.base import Batch, DataSpec, Layout
+from aigc_cli.modalities.base import Batch, Codec, DataSpec, Layout
 from aigc_cli.nn.lora import train_adapters_only
 from aigc_cli.randomness import Noise
 from aigc_cli.registry import find, name_of, names
@@ -274,6 +274,10 @@ class Model(nn.Module):
         :meth:`examine` begin with ``"examine/"``.
         """
         return iter(())
+
+    def begin(self, codec: Codec) -> None:
+        """Takes what fresh weights may know of how the data is encoded; usually nothing."""
+        return
 
     def compile_networks(self, **options: Any) -> None:
         """Compiles, in place, the networks for which it pays, with the `options` of :func:`torch.compile`."""

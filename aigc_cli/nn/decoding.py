@@ -96,7 +96,8 @@ class Session:
 
     def _hidden(self, tokens: Tensor, cache: KVCache, rows: Tensor | None = None) -> Tensor:
         """Features of tokens (m, t) of all rows, or of `rows` (m,)."""
-        seen = self.seen if rows is None else {name: part[rows] for name, part in self.seen.items()}
+        seen = {"row": self.tokens} if self.network.neighbours is not None else {}
+        seen |= self.seen if rows is None else {name: part[rows] for name, part in self.seen.items()}
         return self.network.hidden(tokens, cache=cache, **seen)
 
     def newest(self, count: int = 1) -> Tensor:

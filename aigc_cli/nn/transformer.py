@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, gelu, layer_norm, linear, silu
 
 from aigc_cli.nn.attention import KVCache, attend, attention_heads, dropout, rms_norm, rotate, unit_rms
+from aigc_cli.nn.neighbours import Neighbours
 from aigc_cli.nn.positions import GridPositions
 from aigc_cli.nn.style import TransformerConfig
 
@@ -273,11 +274,13 @@ class TokenTransformer(nn.Module):
         vocab_size: Tokens that the head scores.
         tied: Whether the head's weights are the embedding (Press and Wolf 2017).
         extra: Tokens beyond the vocabulary that can be read, but not written.
+        reach: How far away on each axis of the grid the neighbours are that a place is told of, see
+            :class:`Neighbours`; 0 is none. A causal stack then reads a token of no place, and those of the grid.
     """
 
     def __init__(
         self, config: TransformerConfig, vocab_size: int, length: int, *, causal: bool, cross: bool = False,
-        tied: bool = True, extra: int = 0, grid: tuple[int, ...] = (),
+        tied: bool = True, extra: int = 0, grid: tuple[int, ...] = (), reach: int = 0,
     ) -> None:  # fmt: skip
         super().__init__()
         self.vocab_size, self.length = vocab_size, length
@@ -287,12 +290,21 @@ class TokenTransformer(nn.Module):
         fresh(self.embedding)
         if self.head is not None:
             fresh(self.head)
+        self.neighbours = Neighbours(vocab_size + extra, grid, reach, config.width) if reach else None
+        if self.neighbours is not None:
+            fresh(self.neighbours.down)  # what it adds starts as small as embeddings are
 
-    def hidden(self, tokens: Tensor, *, offset: Tensor | None = None, **kwargs: Any) -> Tensor:
+    def hidden(
+        self, tokens: Tensor, *, offset: Tensor | None = None, row: Tensor | None = None, **kwargs: Any
+    ) -> Tensor:
         """Features (n, t, width) of tokens (n, t), or of the sums of several (n, t, k), to whose embeddings
-        `offset` (n, width) is added, a row's own; see :meth:`Transformer.forward` for the rest."""
+        `offset` (n, width) is added, a row's own; see :meth:`Transformer.forward` for the rest. With a cache and
+        neighbours, `row` (n, s) has all tokens, of which `tokens` are the newest that count."""
         embedded = self.embedding(tokens)
         embedded = embedded if tokens.ndim == 2 else embedded.sum(2)
+        if self.neighbours is not None:
+            first = 0 if kwargs.get("cache") is None else kwargs["cache"].longest
+            embedded = embedded + self.neighbours(tokens if row is None else row, first, tokens.shape[1])
         features: Tensor = self.stack(embedded if offset is None else embedded + offset[:, None], **kwargs)
         return features
 

@@ -152,7 +152,10 @@ def build(config: Mapping[str, Any], settings: Settings, device: torch.device, f
     torch.manual_seed(settings.seed)
     model = build_model(config["model"], dataset.spec)
     begun = folder is not None and CheckpointFolder(folder / "checkpoints").steps()
-    taken = None if begun else warm_start(model, dataset.codec, config)
+    taken = None
+    if not begun:
+        model.begin(dataset.codec)
+        taken = warm_start(model, dataset.codec, config)
     check_sharding(model, settings.trainer)
     if settings.trainer.sync_batchnorm:
         synchronize_batchnorm(model, device)

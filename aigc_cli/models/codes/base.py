@@ -17,13 +17,17 @@ from torch import Tensor
 
 from aigc_cli.config.schema import STRICT
 from aigc_cli.errors import ConfigError
-from aigc_cli.modalities.base import Batch, DataSpec
+from aigc_cli.modalities.base import Batch, Codec, DataSpec
 from aigc_cli.models.base import Model, ModelConfig, Prompts, Transfer
 from aigc_cli.models.latent import check_conditional, classes_asked_for
 from aigc_cli.nn.collective import draw, integers
 from aigc_cli.nn.decoding import Choice
 from aigc_cli.nn.style import TransformerConfig
+from aigc_cli.nn.transformer import FRESH_STD
 from aigc_cli.randomness import Noise
+
+_OF_SCORES = 0.1  # how far a codebook spreads the output layer
+_NOTHING = 1e-4  # of the largest singular value
 
 
 @dataclass(config=STRICT, frozen=True, kw_only=True)
@@ -33,6 +37,7 @@ class CodesModelConfig(ModelConfig, TransformerConfig):
     tie_embeddings: bool
     conditional: bool | Literal["auto"]
     class_dropout: Annotated[float, Field(ge=0, lt=1)]
+    embedding_init: Literal["random", "codebook"] = "random"
 
 
 @dataclass(config=STRICT, frozen=True, kw_only=True)
@@ -84,6 +89,27 @@ class CodesModel(Model):
         self.conditional = check_conditional(config.conditional, spec)
         #: Tokens that are read and never written: the classes, and any.
         self.any = self.vocab_size + (len(spec.classes) if self.conditional else 0)
+
+    def begin(self, codec: Codec) -> None:
+        """With ``model.embedding_init=codebook`` codes that stand for alike things begin alike, in what is read of them
+        and in their scores.
+
+        Raises:
+            ConfigError: the codes are not of one codebook.
+        """
+        if self.config.embedding_init == "random":
+            return
+        vectors = codec.vectors()
+        if vectors is None:
+            what = "model.embedding_init=codebook is for a tokenizer of one codebook"
+            raise ConfigError(what, "leave model.embedding_init=random")
+        network = getattr(self, self.tokens)
+        with torch.no_grad():
+            network.embedding.weight[: len(vectors)] += FRESH_STD * spread(vectors, self.config.width)
+            if network.head is not None:
+                network.head.weight[: len(vectors)] += _OF_SCORES * spread(vectors, self.config.width)
+            if network.neighbours is not None:
+                network.neighbours.begin(spread(vectors, network.neighbours.embedding.embedding_dim))
 
     @property
     def places(self) -> tuple[int, ...]:
@@ -159,6 +185,15 @@ class CodesModel(Model):
         out counts in neither: they do not compare with the ``bits_per_dim`` of a model of raw items."""
         nats = nats.double()
         return {name: nats / self.length, "code_bits_per_dim": nats / (math.log(2) * math.prod(self.spec.raw))}
+
+
+def spread(vectors: Tensor, width: int) -> Tensor:
+    """Vectors (k, d) in `width` dimensions, (k, width): whitened, and turned at random where those are more than they
+    have; each dimension has a mean square of 1."""
+    left, sizes, _ = torch.linalg.svd((vectors - vectors.mean(0)).double(), full_matrices=False)
+    white = left[:, : min(width, int((sizes > _NOTHING * sizes[0]).sum()))].float() * math.sqrt(len(vectors))
+    turn = torch.linalg.qr(torch.randn(width, white.shape[1]))[0]
+    return torch.mm(white, turn.T) * math.sqrt(width / white.shape[1])
 
 
 def guided(scores: Tensor, guidance: float) -> Tensor:

@@ -35,6 +35,7 @@ class CodeTransformerConfig(CodesModelConfig):
     name: Literal["transformer_codes"]
     replaced: Annotated[float, Field(ge=0, lt=1)]
     delay: bool | Literal["auto"] = "auto"
+    neighbours: Annotated[int, Field(ge=0, le=8)] = 0
 
 
 @dataclass(config=STRICT, frozen=True, kw_only=True)
@@ -63,11 +64,14 @@ class CodeTransformer(CodesModel):
                 what = "model.delay=true is for codes of which each has a codebook, and these have one for the end"
                 raise ConfigError(what, "leave model.delay= out")
             self.delayed = False
+        if config.neighbours and (self.delayed or math.prod(self.places) != self.length or not self.places):
+            what = "model.neighbours is for codes that lie in a grid, and are written one after the other"
+            raise ConfigError(what, "add model.delay=false" if self.delayed else "leave model.neighbours= out")
         steps = self.length // self.codebooks + self.codebooks - 1 if self.delayed else self.length
         self.decoder = TokenTransformer(
             config, self.vocab_size, steps, causal=True, tied=config.tie_embeddings,
             grid=self.spec.grid if self.delayed else self.places,
-            extra=self.any + 1 - self.vocab_size,
+            extra=self.any + 1 - self.vocab_size, reach=config.neighbours,
         )  # fmt: skip
 
     def forward(self, phase: str, batch: Batch) -> Losses:
