@@ -251,21 +251,21 @@ def _gives(words: Sequence[str], key: str) -> bool:
 def _launch(words: Sequence[str], first: Sequence[str], plan: Plan, search: Search | None) -> None:
     """Hands the sweep to Hydra's sweeper and launcher."""
     own, loader = [f"hydra.sweep.dir={quote(str(plan.folder))}", "hydra.sweep.subdir=."], config_loader()
-    # Hydra would compose the sweep without the words that are swept over, and so refuse keys that only some of the
-    # swept models have. What the sweeper needs to see of those words is their text.
+    # Without the words that vary, the composed one would refuse keys that only some models have; it needs their text.
     master = loader.load_configuration("train", [*first, *QUIET, *own], RunMode.MULTIRUN, from_shell=False)
     with read_write(master.hydra), open_dict(master.hydra):
         master.hydra.overrides.task = _task(words)
     for name in ("hydra", "hydra_plugins"):  # what they log of a job that failed has been said
         logging.getLogger(name).addHandler(logging.NullHandler())
-    context, job = HydraContext(loader, Callbacks(None)), functools.partial(_job, plan)
+    parts: Any = {"config": master, "hydra_context": HydraContext(loader, Callbacks(None))}
     try:
-        plugins = Plugins.instance()
-        parts: dict[str, Any] = {"config": master, "hydra_context": context, "task_function": job}
+        plugins, parts["task_function"] = Plugins.instance(), functools.partial(_job, plan)
         if search is not None:
             search.run(plugins.instantiate_launcher(**parts), plan.folder, master.hydra.launcher.get("n_jobs"))
         else:
-            plugins.instantiate_sweeper(**parts).sweep(arguments=_task(words))
+            sweeper = plugins.instantiate_sweeper(**parts)
+            vars(sweeper)["validate_batch_is_legal"] = bool  # _check_all has composed every one of them
+            sweeper.sweep(arguments=_task(words))
     except HydraException as error:
         raise ConfigError(" ".join(str(error).split()), "check the words that begin with hydra") from error
 

@@ -275,10 +275,10 @@ class Model(nn.Module):
         """
         return iter(())
 
-    def compile_networks(self) -> None:
-        """Compiles, in place, the networks for which it pays."""
+    def compile_networks(self, **options: Any) -> None:
+        """Compiles, in place, the networks for which it pays, with the `options` of :func:`torch.compile`."""
         for child in self.children():
-            child.compile()
+            child.compile(**options)
 
 
 def _models_of(spec: DataSpec) -> list[str]:

@@ -89,9 +89,9 @@ class MaskedLanguageModel(LanguageModel):
             config, self.vocab_size, self.length, causal=False, tied=config.tie_embeddings, extra=1
         )
 
-    def compile_networks(self) -> None:
+    def compile_networks(self, **options: Any) -> None:
         """Compiles the stack: which features the head runs on changes from step to step."""
-        self.encoder.stack.compile()
+        self.encoder.stack.compile(**options)
 
     def forward(self, phase: str, batch: Batch) -> Losses:
         """The objective on token ids (n, t), in nats per token: of those that are masked, or of the bound."""

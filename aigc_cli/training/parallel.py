@@ -159,8 +159,8 @@ def check_sharding(model: Model, config: TrainerConfig) -> None:
     if not any(isinstance(module, Block) for module in model.modules()):
         what = f"trainer.sharding=full spreads transformers over processes, and {type(model).__name__} is not one"
         raise ConfigError(what, "leave trainer.sharding=none")
-    if config.compile or config.precision == "fp16":
-        word = "trainer.compile=true" if config.compile else "trainer.precision=fp16"
+    if config.compile is True or config.precision == "fp16":
+        word = "trainer.compile=true" if config.compile is True else "trainer.precision=fp16"
         what = f"trainer.sharding=full cannot be combined with {word}"
         raise ConfigError(what, "leave that out, or leave trainer.sharding=none")
 

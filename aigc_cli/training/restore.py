@@ -32,9 +32,10 @@ from aigc_cli.training.settings import TrainerConfig, resolve_device
 MAY_CHANGE = frozenset(
     f"trainer.{key}"
     for key in (
-        "steps", "minutes", "device", "devices", "restarts", "sharding", "compile", "log_every", "first_look",
-        "examine_every", "checkpoint_every", "keep", "sample_every", "samples", "validate_every", "validate_items",
-        "validate_metric", "early_stop", "early_stop_delta", "workers", "threads", "logger", "tensorboard",
+        "steps", "minutes", "device", "devices", "restarts", "sharding", "compile", "compile_mode", "log_every",
+        "first_look", "examine_every", "checkpoint_every", "keep", "sample_every", "samples", "validate_every",
+        "validate_items", "validate_metric", "early_stop", "early_stop_delta", "workers", "threads", "logger",
+        "tensorboard",
     )
 ) | {
     "data.root", "data.source", "data.target", "outputs", "run_dir", "sweep.objective",

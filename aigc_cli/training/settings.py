@@ -40,7 +40,7 @@ class TrainerConfig:
     sync_batchnorm: bool
     sharding: Literal["none", "full"]
     precision: Literal["auto", "fp32", "bf16", "fp16"]
-    compile: bool
+    compile: bool | Literal["auto"]
     deterministic: bool
     clip_grad_norm: Annotated[float, Field(gt=0)] | None
     skip_grad_norm: Annotated[float, Field(gt=0)] | None
@@ -58,6 +58,7 @@ class TrainerConfig:
     workers: Annotated[int, Field(ge=0)]
     threads: Count | None
     # Runs of before there were these have no value for them.
+    compile_mode: Literal["default", "reduce-overhead", "max-autotune"] = "default"
     minutes: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     first_look: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = 30.0
     logger: Names = ()

@@ -22,6 +22,7 @@ from aigc_cli.nn.blocks import lay_out
 from aigc_cli.progress import Progress
 from aigc_cli.runs import Run
 from aigc_cli.training.checkpoint import State
+from aigc_cli.training.compiling import Compiler
 from aigc_cli.training.distributed import Processes
 from aigc_cli.training.early_stop import has_stalled, note_score, why_early
 from aigc_cli.training.journal import Journal, Tally
@@ -76,8 +77,7 @@ class Trainer:
             NonFiniteError: a loss or a gradient is not finite; nothing is saved after it.
             Interrupted, Terminated: a signal asked to stop; the state is saved.
         """
-        if self.config.compile:
-            self.model.compile_networks()
+        compiler = Compiler(self.model, self.config, self.device, self.run, self.processes, self.pace)
         self.journal = Journal(self.run, self.state.step, self.config.loggers)
         self.hooks = hooks
         self._reported = time.monotonic(), self.loader.epoch(self.state.batches)
@@ -89,6 +89,7 @@ class Trainer:
             title = "training" if self.pace.until is None else "measuring"
             with signals_to(signals.handle), Progress(total, title, "steps", initial=self.state.step) as self.bar:
                 while not self.finished:
+                    compiler.before(self.state.step)
                     self.processes.seed(self.seed, self.state.step)
                     with self.pace.timed("step"):
                         self.train_step(self.state.step)

@@ -66,9 +66,9 @@ class CodeBert(CodesModel):
             extra=self.mask + 1 - self.vocab_size,
         )  # fmt: skip
 
-    def compile_networks(self) -> None:
+    def compile_networks(self, **options: Any) -> None:
         """Compiles the stack: which features the head runs on changes from step to step."""
-        self.encoder.stack.compile()
+        self.encoder.stack.compile(**options)
 
     def forward(self, phase: str, batch: Batch) -> Losses:
         """The mean cross-entropy of masked codes, in nats each."""

@@ -9,7 +9,7 @@ Gumbel-Softmax, 2017, section 2.2), ever less smooth ones.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import torch
 from pydantic import Field, model_validator
@@ -94,7 +94,7 @@ class TextGAN(DecoderLanguageModel):
         """The transformer."""
         return self.decoder
 
-    def compile_networks(self) -> None:
+    def compile_networks(self, **options: Any) -> None:
         """Compiles nothing: rows grow while texts are drawn, and a penalty needs a double backward."""
 
     # training

@@ -10,7 +10,7 @@ that rises from 0, and word dropout, which hides earlier tokens from it in train
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import torch
 from pydantic import Field, model_validator
@@ -143,10 +143,10 @@ class TextVAE(LanguageModel, FlatVAE):
             "nelbo_per_token": nelbo * items_per_token,
         }
 
-    def compile_networks(self) -> None:
+    def compile_networks(self, **options: Any) -> None:
         """Compiles the encoder, and the decoder's stack, which is what is called of it."""
-        self.encoder.compile()
-        self.decoder.stack.compile()
+        self.encoder.compile(**options)
+        self.decoder.stack.compile(**options)
 
     def posterior(self, batch: Batch) -> Posterior:
         """See :meth:`FlatVAE.posterior`; from the mean of what the encoder makes of the tokens but ``bos``."""
