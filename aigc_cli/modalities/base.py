@@ -141,14 +141,12 @@ class Codec(ABC):
         return None
 
     def extensions(self, token: int) -> list[int]:
-        """The tokens whose content begins with that of a token, itself among them; none where it has no others.
-
-        A prompt may end within a token: then its last one is drawn again, from these.
-        """
+        """The tokens whose content begins with that of a token, itself among them; none where it has no others. The
+        last token of a prompt, which may end within it, is drawn again from these."""
         return []
 
     def files(self) -> Mapping[str, str]:
-        """What a run must keep to make the same codec without the data: the text of each file by its name."""
+        """The text of each file, by its name, that a run must keep to make the same codec without the data."""
         return {}
 
     def portable(self, length: int, *, masks: bool = False) -> Mapping[str, str]:
