@@ -3,6 +3,7 @@ Recurrent Neural Networks, 2016; joined to attention in Chen et al., PixelSNAIL,
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import product
 
 import torch
@@ -27,10 +28,10 @@ class Neighbours(nn.Module):
 
     near: Tensor
 
-    def __init__(self, tokens: int, grid: tuple[int, ...], reach: int, width: int) -> None:
+    def __init__(self, tokens: int, grid: tuple[int, ...], reach: Sequence[int], width: int) -> None:
         super().__init__()
         here = (0,) * len(grid)
-        steps = [step for step in product(range(-reach, reach + 1), repeat=len(grid)) if step < here]
+        steps = [step for step in product(*(range(-far, far + 1) for far in reach)) if step < here]
         places = torch.cartesian_prod(*map(torch.arange, grid)).view(-1, 1, len(grid)) + torch.tensor(steps)
         inside = ((places >= 0) & (places < torch.tensor(grid))).all(2)
         order = torch.zeros(inside.shape, dtype=torch.int64)

@@ -8,6 +8,7 @@ of GPT-2. A stack is causal or not, and may attend to a second sequence.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -275,12 +276,12 @@ class TokenTransformer(nn.Module):
         tied: Whether the head's weights are the embedding (Press and Wolf 2017).
         extra: Tokens beyond the vocabulary that can be read, but not written.
         reach: How far away on each axis of the grid the neighbours are that a place is told of, see
-            :class:`Neighbours`; 0 is none. A causal stack then reads a token of no place, and those of the grid.
+            :class:`Neighbours`; empty is none. A causal stack then reads a token of no place, and those of the grid.
     """
 
     def __init__(
         self, config: TransformerConfig, vocab_size: int, length: int, *, causal: bool, cross: bool = False,
-        tied: bool = True, extra: int = 0, grid: tuple[int, ...] = (), reach: int = 0,
+        tied: bool = True, extra: int = 0, grid: tuple[int, ...] = (), reach: Sequence[int] = (),
     ) -> None:  # fmt: skip
         super().__init__()
         self.vocab_size, self.length = vocab_size, length

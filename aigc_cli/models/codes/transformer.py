@@ -27,6 +27,8 @@ from aigc_cli.registry import register
 _NONE = -1  # no code
 _MANY = 2  # codebooks, above which their codes are written with a delay and not one after the other
 
+Reach = Annotated[int, Field(ge=0, le=8)]
+
 
 @dataclass(config=STRICT, frozen=True, kw_only=True)
 class CodeTransformerConfig(CodesModelConfig):
@@ -35,7 +37,7 @@ class CodeTransformerConfig(CodesModelConfig):
     name: Literal["transformer_codes"]
     replaced: Annotated[float, Field(ge=0, lt=1)]
     delay: bool | Literal["auto"] = "auto"
-    neighbours: Annotated[int, Field(ge=0, le=8)] = 0
+    neighbours: Reach | tuple[Reach, ...] = 0
 
 
 @dataclass(config=STRICT, frozen=True, kw_only=True)
@@ -64,15 +66,26 @@ class CodeTransformer(CodesModel):
                 what = "model.delay=true is for codes of which each has a codebook, and these have one for the end"
                 raise ConfigError(what, "leave model.delay= out")
             self.delayed = False
-        if config.neighbours and (self.delayed or math.prod(self.places) != self.length or not self.places):
-            what = "model.neighbours is for codes that lie in a grid, and are written one after the other"
-            raise ConfigError(what, "add model.delay=false" if self.delayed else "leave model.neighbours= out")
         steps = self.length // self.codebooks + self.codebooks - 1 if self.delayed else self.length
         self.decoder = TokenTransformer(
             config, self.vocab_size, steps, causal=True, tied=config.tie_embeddings,
             grid=self.spec.grid if self.delayed else self.places,
-            extra=self.any + 1 - self.vocab_size, reach=config.neighbours,
+            extra=self.any + 1 - self.vocab_size, reach=self._reach(),
         )  # fmt: skip
+
+    def _reach(self) -> tuple[int, ...]:
+        """How far ``model.neighbours`` reaches on each axis; empty where it reads none."""
+        asked, axes = self.config.neighbours, len(self.places)
+        if not asked:
+            return ()
+        if self.delayed or not axes or math.prod(self.places) != self.length:
+            what = "model.neighbours is for codes that lie in a grid, and are written one after the other"
+            raise ConfigError(what, "add model.delay=false" if self.delayed else "leave model.neighbours= out")
+        reach = asked if isinstance(asked, tuple) else (asked,) * axes
+        if len(reach) != axes:
+            what = f"model.neighbours has {len(reach)} numbers, and the codes lie in {'x'.join(map(str, self.places))}"
+            raise ConfigError(what, f"give one for each of the {axes} axes, or one for all")
+        return reach if any(reach) else ()
 
     def forward(self, phase: str, batch: Batch) -> Losses:
         """The mean cross-entropy of codes (n, t), in nats per code."""

@@ -31,7 +31,7 @@ def of_grid(grid: tuple[int, ...], codebooks: int = 1, **changes: Any) -> Any:
 @pytest.mark.parametrize("grid", GRIDS)
 @pytest.mark.parametrize("reach", [1, 2])
 def test_neighbours_are_what_was_written_before_within_reach(grid: tuple[int, ...], reach: int) -> None:
-    layer = Neighbours(CODES, grid, reach, 8)
+    layer = Neighbours(CODES, grid, [reach] * len(grid), 8)
     places = list(torch.cartesian_prod(*map(torch.arange, grid)).view(-1, len(grid)))
     for place, near in enumerate(layer.near.tolist()):
         wanted = [o + 1 for o in range(place) if int((places[o] - places[place]).abs().max()) <= reach]
@@ -77,7 +77,7 @@ def test_a_code_changes_nothing_of_what_was_written_before_it(grid: tuple[int, .
 
 
 def test_what_it_does_depends_on_distances_alone() -> None:
-    layer = Neighbours(CODES, (4, 5), 1, 8)
+    layer = Neighbours(CODES, (4, 5), [1, 1], 8)
     row = torch.full((1, 21), 2)
     row[0, 1 + 6], row[0, 1 + 12] = 3, 3  # at (1, 1) and at (2, 2)
     features = layer(row, 0, 20)[0].view(4, 5, 8)
@@ -95,6 +95,14 @@ def test_codes_without_a_place_have_none() -> None:
     with pytest.raises(ConfigError, match="written one after the other") as error:
         of_grid((3, 2), 2, neighbours=1, delay=True)
     assert error.value.hint == "add model.delay=false"
+
+
+def test_each_axis_may_have_a_reach_of_its_own() -> None:
+    near = of_grid((2, 3, 3), neighbours=[1, 0, 2]).decoder.neighbours.near
+    assert near.shape[1] == (3 * 5 - 1) / 2
+    with pytest.raises(ConfigError, match="has 2 numbers, and the codes lie in 2x3x3") as error:
+        of_grid((2, 3, 3), neighbours=[1, 2])
+    assert error.value.hint == "give one for each of the 3 axes, or one for all"
 
 
 def test_codes_that_stand_for_alike_things_begin_alike() -> None:
