@@ -22,6 +22,7 @@ from aigc_cli.models.codes.transformer import CodeTransformer
 from aigc_cli.models.transformer import DecoderLanguageModel, Seq2SeqModel
 from aigc_cli.models.vae.text import TextVAE
 from aigc_cli.nn.transformer import CrossAttention, TokenTransformer, Transformer
+from aigc_cli.training.onnx_model import CODES
 
 _LENGTHS = (7, 1, 128, 12)  # of texts; no more than a model reads
 _BATCHES = (3, 1, 5, 64)
@@ -102,6 +103,7 @@ def writer(name: str, network: TokenTransformer, model: TextVAE | None = None, c
     kept = _names(config.layers, ".decoder" if cross and model is None else "")
     memory = _names(config.layers, ".encoder") if cross and model is None else []
     latent = 0 if model is None else model.dimensions
+    codes = [] if network.neighbours is None else ["codes"]
 
     def inputs(n: int, t: int, past: int) -> dict[str, Any]:
         places = torch.arange(past, past + t).expand(n, t)
@@ -114,6 +116,8 @@ def writer(name: str, network: TokenTransformer, model: TextVAE | None = None, c
             return torch.randn(n, groups, length, shape[1], generator=draws)
 
         found |= {f"past_key_values.{name}": some(past) for name in kept}
+        if network.neighbours is not None:
+            found |= {CODES: torch.randn(n, 1, past, network.neighbours.embedding.embedding_dim, generator=draws)}
         if memory:
             found |= {"encoder_attention_mask": _mask(n, 6 + n)}
             found |= {f"past_key_values.{name}": some(6 + n, heads) for name in memory}
@@ -123,14 +127,14 @@ def writer(name: str, network: TokenTransformer, model: TextVAE | None = None, c
 
     axes = {"input_ids": {0: "batch", 1: "sequence"}, "attention_mask": {0: "batch", 1: "total"}}
     axes |= {"position_ids": {0: "batch", 1: "sequence"}}
-    axes |= {f"past_key_values.{name}": {0: "batch", 2: "past"} for name in kept}
+    axes |= {f"past_key_values.{name}": {0: "batch", 2: "past"} for name in kept + codes}
     axes |= {f"past_key_values.{name}": {0: "batch", 2: "source"} for name in memory}
     axes |= {"encoder_attention_mask": {0: "batch", 1: "source"}} if memory else {}
     axes |= {"latent": {0: "batch"}} if latent else {}
     longest = network.length
     sizes = [(3, 4, 5), (1, 1, longest - 1), (5, min(7, longest), 0), (64, 1, min(9, longest - 1)),
              (2, min(128, longest), 0)]  # fmt: skip
-    outputs = ["logits", *(f"present.{name}" for name in kept)]
+    outputs = ["logits", *(f"present.{name}" for name in kept + codes)]
     return Part(name, _Writer(network, kept, memory, model), inputs, sizes, outputs, axes)
 
 
@@ -189,8 +193,13 @@ class _Writer(nn.Module):
             more = self.model._drawn(rest[0])
         elif self.across:
             more = {"memory": ids, "memory_mask": rest[0] != 0}  # its keys and values are given
+        present: list[Tensor] = []
+        if (neighbours := self.network.neighbours) is not None:
+            read = torch.cat([rest[0][:, 0], neighbours.embedding(ids)], 1)
+            more["near"] = neighbours.around(read, neighbours.near.index_select(0, places[0]))
+            present = [read[:, None]]
         hidden = self.network.hidden(ids, cache=cache, **more)
-        return self.network.logits(hidden), *cache.present
+        return self.network.logits(hidden), *cache.present, *present
 
 
 class _Filler(nn.Module):

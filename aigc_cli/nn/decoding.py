@@ -96,8 +96,11 @@ class Session:
 
     def _hidden(self, tokens: Tensor, cache: KVCache, rows: Tensor | None = None) -> Tensor:
         """Features of tokens (m, t) of all rows, or of `rows` (m,)."""
-        seen = {"row": self.tokens} if self.network.neighbours is not None else {}
-        seen |= self.seen if rows is None else {name: part[rows] for name, part in self.seen.items()}
+        seen = dict(self.seen) if rows is None else {name: part[rows] for name, part in self.seen.items()}
+        if (
+            self.network.neighbours is not None
+        ):  # whose rows are as long as another, and never longer than the network's
+            seen["near"] = self.network.neighbours(self.tokens, cache.longest, tokens.shape[1])
         return self.network.hidden(tokens, cache=cache, **seen)
 
     def newest(self, count: int = 1) -> Tensor:

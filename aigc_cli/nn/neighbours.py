@@ -51,7 +51,10 @@ class Neighbours(nn.Module):
 
     def forward(self, row: Tensor, first: int, count: int) -> Tensor:
         """Features (n, count, width) of `count` places from the `first` on, of rows (n, t) with all tokens before."""
-        near = self.near[first : first + count]
-        seen = self.embedding(row).index_select(1, near.flatten())
-        features: Tensor = self.down(gelu(self.up(seen.view(len(row), count, -1))))
+        return self.around(self.embedding(row), self.near[first : first + count])
+
+    def around(self, row: Tensor, near: Tensor) -> Tensor:
+        """The same of embedded rows (n, t, features), of places whose neighbours are `near` (count, steps)."""
+        seen = row.index_select(1, near.flatten()).view(row.shape[0], near.shape[0], -1)
+        features: Tensor = self.down(gelu(self.up(seen)))
         return features

@@ -296,16 +296,15 @@ class TokenTransformer(nn.Module):
             fresh(self.neighbours.down)  # what it adds starts as small as embeddings are
 
     def hidden(
-        self, tokens: Tensor, *, offset: Tensor | None = None, row: Tensor | None = None, **kwargs: Any
+        self, tokens: Tensor, *, offset: Tensor | None = None, near: Tensor | None = None, **kwargs: Any
     ) -> Tensor:
         """Features (n, t, width) of tokens (n, t), or of the sums of several (n, t, k), to whose embeddings
-        `offset` (n, width) is added, a row's own; see :meth:`Transformer.forward` for the rest. With a cache and
-        neighbours, `row` (n, s) has all tokens, of which `tokens` are the newest that count."""
+        `offset` (n, width) is added, a row's own; see :meth:`Transformer.forward` for the rest. Where it has neighbours
+        and does not begin at a row's first token, `near` (n, t, width) are their features."""
         embedded = self.embedding(tokens)
         embedded = embedded if tokens.ndim == 2 else embedded.sum(2)
         if self.neighbours is not None:
-            first = 0 if kwargs.get("cache") is None else kwargs["cache"].longest
-            embedded = embedded + self.neighbours(tokens if row is None else row, first, tokens.shape[1])
+            embedded = embedded + (self.neighbours(tokens, 0, tokens.shape[1]) if near is None else near)
         features: Tensor = self.stack(embedded if offset is None else embedded + offset[:, None], **kwargs)
         return features
 

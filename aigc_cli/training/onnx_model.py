@@ -83,6 +83,10 @@ def _brief(error: Exception) -> str:
     return " ".join(str(error).split())[:200]
 
 
+#: What a graph keeps of codes that were read, beside keys and values: what is looked up around the next ones.
+CODES = "past_key_values.codes"
+
+
 class GraphOfTokens(TokenTransformer):
     """A graph in the place of a transformer of tokens. What stands for its features are scores of the vocabulary, with
     the features behind them where the graph gives those."""
@@ -91,8 +95,10 @@ class GraphOfTokens(TokenTransformer):
         nn.Module.__init__(self)
         self.graph, self.vocab_size, self.length = graph, like.vocab_size, like.length
         config = like.stack.config
-        self.kept = [name for name in graph.shapes if name.startswith("past_key_values.") and ".encoder." not in name]
-        self.across = [name for name in graph.shapes if name.startswith("past_key_values.") and ".encoder." in name]
+        layers = [name for name in graph.shapes if name.startswith("past_key_values.") and name != CODES]
+        self.kept = [name for name in layers if ".encoder." not in name]
+        self.across = [name for name in layers if ".encoder." in name]
+        self.neighbours = None  # which the graph looks up by itself
         self.groups, self.dim = config.groups, config.dim
         self.nothing = nn.Parameter(torch.empty(0), requires_grad=False)  # which says where the model is
 
@@ -113,8 +119,12 @@ class GraphOfTokens(TokenTransformer):
             found = self.graph(**given)
             return torch.cat([found["logits"], found["last_hidden_state"]], -1)
         given |= self._past(n, t, cache) | self._memory(**seen)
+        if CODES in self.graph.shapes:
+            given[CODES] = getattr(cache, "codes", torch.zeros(n, 1, 0, self.graph.shapes[CODES][3]))
         found = self.graph(**given)
         if cache is not None:
+            if CODES in self.graph.shapes:
+                vars(cache)["codes"] = found[CODES.replace("past_key_values", "present")]
             for layer in range(len(self.kept) // 2):
                 names = (self.kept[2 * layer + part].replace("past_key_values", "present") for part in (0, 1))
                 cache.extend(layer, *(found[name][:, :, -t:] for name in names))

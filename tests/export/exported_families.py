@@ -51,6 +51,10 @@ EVERYTHING: dict[str, tuple[list[str], list[str]]] = {
     "transformer (Llama)": (["model=transformer", *TEXT, *PLAIN], ["model"]),
     "transformer (GPT-2)": (["model=transformer", *TEXT, *PLAIN, *CLASSIC], ["model"]),
     "transformer on codes": (["model=transformer", *DIGITS, *TEXT, "data.tokens=codes1"], DECODES),
+    "transformer on codes around": (
+        ["model=transformer", *DIGITS, *TEXT, "data.tokens=codes1", "model.neighbours=2", "model.style.positions=grid"],
+        DECODES,
+    ),
     "transformer on 2 codebooks": (["model=transformer", *DIGITS, *TEXT, "data.tokens=codes2"], DECODES),
     "transformer on 4 codebooks": (["model=transformer", *DIGITS, *TEXT, "data.tokens=codes4"], DECODES),
     "bert": (["model=bert", *TEXT], ["model"]),
