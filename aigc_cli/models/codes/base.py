@@ -128,7 +128,8 @@ class CodesModel(Model):
     def transfer(self) -> Transfer:
         """One family's transformer of codes may start from another's; of another tokenizer, no code is the same."""
         embedding, head = f"{self.tokens}.embedding.weight", f"{self.tokens}.head.weight"
-        return Transfer(parts={"codes": self.tokens}, rows=(embedding, head), stand_ins={head: embedding})
+        around = f"{self.tokens}.neighbours.embedding.weight"
+        return Transfer(parts={"codes": self.tokens}, rows=(embedding, head, around), stand_ins={head: embedding})
 
     def held(self, controls: Any = None) -> int:
         """The keys and values of a whole item in every layer, and the scores of its codes, twice for guidance."""

@@ -141,3 +141,9 @@ def test_spread_vectors_are_white_and_keep_who_is_near_whom(width: int) -> None:
         white = torch.linalg.svd(vectors - vectors.mean(0), full_matrices=False)[0] * math.sqrt(40)
         alike = spread(vectors, width)
         torch.testing.assert_close(torch.pdist(alike), torch.pdist(white) * math.sqrt(width / 3), rtol=1e-3, atol=1e-3)
+
+
+def test_what_is_known_of_codes_is_taken_from_another_run_code_by_code() -> None:
+    model = of_grid((2, 3), neighbours=1)
+    of_codes = [name for name, part in model.named_parameters() if part.shape[0] in (CODES, model.any + 1)]
+    assert {*of_codes} == {*model.transfer().rows}
