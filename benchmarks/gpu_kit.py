@@ -30,7 +30,7 @@ FAMILIES: dict[str, tuple[str, list[str]]] = {
     "vae": ("images", ["model=vae", "model.network=conv", "model.latent_side=0", "trainer.clip_grad_norm=null"]),
     "hvae": ("images", ["model=hvae"]),
     "vqvae": ("images", ["model=vqvae"]),
-    "transformer": ("text", ["experiment=shakespeare_char", "model.style.qk_norm=true"]),
+    "transformer": ("text", ["experiment=shakespeare_char"]),
     "bert": ("text", ["experiment=shakespeare_char", "model=bert"]),
     "seq2seq": ("pairs", ["experiment=multi30k"]),
     "vae_text": ("captions", ["model=vae"]),
