@@ -21,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from growth import anonymous
 
 from aigc_cli.config.schema import load_yaml
 from aigc_cli.data import open_dataset
@@ -39,19 +40,13 @@ def write_text(path: Path, size: int) -> None:
             file.write(" ".join([words[place] for place in random.integers(len(words), size=1 << 20)]) + "\n")
 
 
-def anonymous() -> int:
-    """Bytes of memory of this process that no file stands behind."""
-    status = Path("/proc/self/status").read_text()
-    return 1024 * int(next(line.split()[1] for line in status.splitlines() if line.startswith("RssAnon")))
-
-
 @contextmanager
 def watched(what: str) -> Iterator[None]:
-    before, largest, done = anonymous(), [0], threading.Event()
+    before, largest, done = anonymous(os.getpid()), [0], threading.Event()
 
     def watch() -> None:
         while not done.wait(0.02):
-            largest[0] = max(largest[0], anonymous())
+            largest[0] = max(largest[0], anonymous(os.getpid()))
 
     thread = threading.Thread(target=watch)
     thread.start()
